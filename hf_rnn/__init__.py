@@ -5,44 +5,84 @@ models, whichever of the two packages is imported first. Everything else is impo
 predicts loads neither Trainer nor datasets, and `hf-rnn --help` neither torch nor transformers.
 """
 
+import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "RnnConfig": "models.configuration_rnn",
-    "RnnModel": "models.modeling_rnn",
-    "RnnForSequenceClassification": "models.modeling_rnn",
-    "RnnForCausalLM": "models.causal_lm_rnn",
-    "RnnForTokenClassification": "models.token_classification_rnn",
-    "train_tokenizer": "tokenizers.word_level",
-    "load_tsv": "data.loading",
-    "load_conll": "data.conll",
-    "encode_tagged": "tasks.token_classification",
-    "encode": "data.encoding",
-    "load_vectors": "data.vectors",
-    "classification_metrics": "evaluation",
-    "RnnTrainer": "training.trainer",
-    "RnnTrainingArguments": "training.training_arguments",
-    "train": "training.train",
-    "distill": "training.distillation",
-    "push": "hub.push",
-    "PRETRAINED": "hub.model_folder",
-    "RnnClassifier": "training.sklearn",
-    "RnnRegressor": "training.sklearn",
-    "FastRnn": "inference.predictor",
-    "SentenceEncoder": "inference.sentence_encoder",
-    "pretrain": "training.pretrain",
-    "Tagger": "inference.predictor",
-    "BatchPredictor": "inference.batch_predictor",
-    "OnnxClassifier": "inference.onnx.runtime",
-    "OnnxModel": "inference.onnx.runtime",
-}
-__all__ = ["__version__", *_HOME]
+if TYPE_CHECKING:
+    from .data.conll import load_conll as load_conll
+    from .data.encoding import encode as encode
+    from .data.loading import load_tsv as load_tsv
+    from .data.vectors import load_vectors as load_vectors
+    from .evaluation import classification_metrics as classification_metrics
+    from .hub.model_folder import PRETRAINED as PRETRAINED
+    from .hub.push import push as push
+    from .inference.batch_predictor import BatchPredictor as BatchPredictor
+    from .inference.onnx.runtime import OnnxClassifier as OnnxClassifier
+    from .inference.onnx.runtime import OnnxModel as OnnxModel
+    from .inference.predictor import FastRnn as FastRnn
+    from .inference.predictor import Tagger as Tagger
+    from .inference.sentence_encoder import SentenceEncoder as SentenceEncoder
+    from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
+    from .models.configuration_rnn import RnnConfig as RnnConfig
+    from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
+    from .models.modeling_rnn import RnnModel as RnnModel
+    from .models.token_classification_rnn import RnnForTokenClassification as RnnForTokenClassification
+    from .tasks.token_classification import encode_tagged as encode_tagged
+    from .tokenizers.word_level import train_tokenizer as train_tokenizer
+    from .training.distillation import distill as distill
+    from .training.pretrain import pretrain as pretrain
+    from .training.sklearn import RnnClassifier as RnnClassifier
+    from .training.sklearn import RnnRegressor as RnnRegressor
+    from .training.train import train as train
+    from .training.trainer import RnnTrainer as RnnTrainer
+    from .training.training_arguments import RnnTrainingArguments as RnnTrainingArguments
+else:
+    _HOME = {  # the same names, imported on first use
+        "RnnConfig": "models.configuration_rnn",
+        "RnnModel": "models.modeling_rnn",
+        "RnnForSequenceClassification": "models.modeling_rnn",
+        "RnnForCausalLM": "models.causal_lm_rnn",
+        "RnnForTokenClassification": "models.token_classification_rnn",
+        "train_tokenizer": "tokenizers.word_level",
+        "load_tsv": "data.loading",
+        "load_conll": "data.conll",
+        "encode_tagged": "tasks.token_classification",
+        "encode": "data.encoding",
+        "load_vectors": "data.vectors",
+        "classification_metrics": "evaluation",
+        "RnnTrainer": "training.trainer",
+        "RnnTrainingArguments": "training.training_arguments",
+        "train": "training.train",
+        "distill": "training.distillation",
+        "push": "hub.push",
+        "PRETRAINED": "hub.model_folder",
+        "RnnClassifier": "training.sklearn",
+        "RnnRegressor": "training.sklearn",
+        "FastRnn": "inference.predictor",
+        "SentenceEncoder": "inference.sentence_encoder",
+        "pretrain": "training.pretrain",
+        "Tagger": "inference.predictor",
+        "BatchPredictor": "inference.batch_predictor",
+        "OnnxClassifier": "inference.onnx.runtime",
+        "OnnxModel": "inference.onnx.runtime",
+    }
+    __all__ = ["__version__", *_HOME]
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 def _register_config(auto: ModuleType) -> None:
@@ -52,27 +92,17 @@ def _register_config(auto: ModuleType) -> None:
     auto.AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
 
 
-def _register_models(auto: ModuleType) -> None:
-    """Let the other Auto classes know the models."""
-    from .models.auto import HEADS, head_class
-    from .models.configuration_rnn import RnnConfig
+def _register_heads(_: ModuleType) -> None:
+    """Let the other Auto classes know the heads; one that is still being imported calls this again at its end."""
+    from .models.auto import HEADS, register_heads
 
-    for name, (_, auto_class) in HEADS.items():
-        getattr(auto, auto_class).register(RnnConfig, head_class(name), exist_ok=True)
+    started = [(sys.modules[module], name) for name, (module, _) in HEADS.items() if module in sys.modules]
+    if all(hasattr(module, name) for module, name in started):
+        register_heads()
 
 
-# They run when transformers imports its Auto classes, or now.
+# They run when transformers imports its Auto classes, or now; modules of heads import those.
 wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
-wrapt.register_post_import_hook(_register_models, "transformers.models.auto.modeling_auto")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):
+    wrapt.register_post_import_hook(_register_heads, f"{__name__}.models.{_name}")
+wrapt.register_post_import_hook(_register_heads, "transformers.models.auto.modeling_auto")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..models.cells_rnn import CompactTexts
+from ..models.compact_rnn import CompactTexts
 from .text_classifier import batch_by_length
 
 if TYPE_CHECKING:
@@ -87,4 +87,4 @@ def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]
     block = encoder.layers[number - 1]
     inputs, _ = block.read(encoder.projection(before) if number == 1 else before, texts)
     nothing = [None] * encoder.config.num_directions
-    return inputs, texts.join(block.mixer(inputs, texts, nothing, nothing, False)[0])
+    return inputs, texts.join(block.mixer(inputs, texts, nothing, nothing, False)[: len(nothing)])

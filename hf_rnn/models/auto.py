@@ -9,18 +9,36 @@ if TYPE_CHECKING:  # the second one takes seconds to import
     from transformers import PreTrainedConfig, PreTrainedModel
 
 ENCODER = "RnnModel"  # has no task of its own: heads start from it
-# Class name: its module in this package, and the Auto class of transformers.
+# Class name: its module, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
-    "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
-    "RnnForTokenClassification": ("token_classification_rnn", "AutoModelForTokenClassification"),
-    "RnnForCausalLM": ("causal_lm_rnn", "AutoModelForCausalLM"),
-    ENCODER: ("modeling_rnn", "AutoModel"),
+    "RnnForSequenceClassification": (f"{__package__}.modeling_rnn", "AutoModelForSequenceClassification"),
+    "RnnForTokenClassification": (f"{__package__}.token_classification_rnn", "AutoModelForTokenClassification"),
+    "RnnForCausalLM": (f"{__package__}.causal_lm_rnn", "AutoModelForCausalLM"),
+    ENCODER: (f"{__package__}.modeling_rnn", "AutoModel"),
 }
 PIPELINES = {  # by Auto class: the task of `transformers.pipeline` and of the Hub
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForCausalLM": "text-generation",
 }
+
+
+def register_head(head: type[PreTrainedModel], auto_class: str) -> None:
+    """Add a head from elsewhere, so that training, loading and an Auto class know it beside the package's own."""
+    HEADS[head.__name__] = head.__module__, auto_class
+    register_heads()
+
+
+def register_heads() -> None:
+    """Register all heads with the Auto classes; where two have the same one, `architectures` decides."""
+    from transformers.models.auto import modeling_auto
+
+    from .configuration_rnn import RnnConfig
+
+    for auto_class in {auto for _, auto in HEADS.values()}:
+        heads = tuple(head_class(name) for name, (_, auto) in HEADS.items() if auto == auto_class)
+        known = heads if len(heads) > 1 else heads[0]
+        getattr(modeling_auto, auto_class).register(RnnConfig, known, exist_ok=True)
 
 
 def head_name(config: PreTrainedConfig) -> str:
@@ -37,13 +55,9 @@ def head_name(config: PreTrainedConfig) -> str:
 
 def head_class(name: str) -> type[PreTrainedModel]:
     """Return the class of a head of `HEADS`."""
-    return getattr(import_module(f".{HEADS[name][0]}", __package__), name)
+    return getattr(import_module(HEADS[name][0]), name)
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """Return the class of the head that `architectures` names.
-
-    Raises:
-        ValueError: For an unknown architecture.
-    """
+    """Return the class of the head that `architectures` names; raise a ValueError for an unknown one."""
     return head_class(head_name(config))

@@ -2,7 +2,7 @@
 
 A new cell is a subclass of [`RecurrentCell`] and one entry in [`CELLS`].
 
-Texts are compact, see [`CompactTexts`]: the forward direction then needs no mask, and the backward direction reads each
+Texts are compact, see [`CompactTexts`]: the forward direction then needs no mask, and the backward one reads each
 text reversed within its own length. So torch's fused kernels run both.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
@@ -143,7 +143,7 @@ class Lstm(nn.LSTM, TorchCell):
         """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)
-        weights = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+        weights: Any = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
         h, c = torch.lstm_cell(inputs[0], (state[0][0], state[1][0]), *weights)
         return h[None], (h[None], c[None])
 

@@ -204,7 +204,7 @@ class RnnModel(RnnPreTrainedModel):
 
         texts, directions = CompactTexts(mask), self.config.num_directions
         states = [self._embed(input_ids, inputs_embeds, texts)]  # compact, per direction
-        shown, hidden, cell, conv = [], [], [], []
+        shown, hidden, cell, conv = [], [], [], []  # type: list[Any], list[Any], list[Any], list[Any]
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))

@@ -2,22 +2,18 @@
 
 import pytest
 import torch
-from hf_rnn.models.cpu_kernels_rnn import draw_kept
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
 from hf_rnn import (
-    FastRnn,
     RnnConfig,
     RnnForCausalLM,
-    RnnForSequenceClassification,
     RnnForTokenClassification,
     RnnModel,
-    train_tokenizer,
 )
 from hf_rnn.inference.reference import read_gates
-from hf_rnn.models import blocks_rnn
-from hf_rnn.models.cells_rnn import CELLS, CompactTexts
+from hf_rnn.models.cells_rnn import CELLS
+from hf_rnn.models.compact_rnn import CompactTexts
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
 LENGTHS = (7, 3, 1, 0)
@@ -89,43 +85,6 @@ def test_states_follow_the_formula_wherever_padding_is(cell_type, bidirectional,
             torch.testing.assert_close(output.final_hidden_state[:, row], alone.final_hidden_state[:, 0])
 
 
-def train_step(model, vectors, mask, weighting):
-    """Return the states and the gradients by name, also of the token vectors."""
-    vectors = vectors.clone().requires_grad_()
-    model.zero_grad()
-    states = model(inputs_embeds=vectors, attention_mask=mask).last_hidden_state
-    (states * weighting).sum().backward()
-    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-    return states.detach(), {"vectors": vectors.grad, **gradients}
-
-
-@pytest.mark.parametrize("mask", [[[1] * 5] * 3, [[1, 1, 0, 1, 1], [0, 0, 1, 1, 0], [0] * 5], [[1], [1], [1]]])
-@pytest.mark.parametrize(("bidirectional", "kernel", "dropout"), [(True, 3, 0.4), (False, 4, 0.2), (True, 1, 0.0)])
-def test_a_training_step_on_a_cpu_is_that_of_autograd(bidirectional, kernel, dropout, mask, monkeypatch):
-    sizes = {"bidirectional": bidirectional, "conv_kernel": kernel, "hidden_dropout": dropout}
-    model = make_model(cell_type="min_gru", **sizes).double().train()
-    mask, drawn = torch.tensor(mask), []
-    vectors, weighting = torch.randn(*mask.shape, 6).double(), torch.randn(*mask.shape, 10).double()
-    monkeypatch.setattr(blocks_rnn, "draw_kept", lambda *given: drawn.append(draw_kept(*given)) or drawn[-1])
-    found = train_step(model, vectors, mask, weighting)
-    assert len(drawn) == (4 if dropout else 0)
-    factors = iter(drawn)
-    for block in model.layers:  # a hook makes autograd run the block
-        block.dropout.register_forward_hook(lambda _, given, __: given[0] * next(factors) if dropout else None)
-    expected = train_step(model, vectors, mask, weighting)
-    assert next(factors, None) is None
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize("dropout", [0.1, 0.5])
-def test_dropouts_factors_keep_the_mean(dropout):
-    torch.manual_seed(0)
-    kept = draw_kept(torch.empty(999, 1001), dropout)
-    assert kept.unique().tolist() == pytest.approx([0, 1 / (1 - dropout)], rel=1e-4)
-    assert kept.mean().item() == pytest.approx(1, abs=5e-3)
-    assert (kept[1:] * kept[:-1]).mean().item() == pytest.approx(1, abs=5e-3)
-
-
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_a_text_may_be_read_in_pieces(cell_type):
     model = make_model(cell_type=cell_type, bidirectional=False)
@@ -163,40 +122,6 @@ def test_a_language_model_generates_from_its_state_what_it_generates_from_the_te
     torch.testing.assert_close(
         model.generate(prompt, **beams, use_cache=True), model.generate(prompt, **beams, use_cache=False)
     )
-
-
-@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean_max", "attention"])
-@pytest.mark.parametrize("settings", [{}, {"bidirectional": False}, {"conv_kernel": 1}, {"conv_kernel": 4}])
-def test_fast_answers_are_those_of_the_model(pooling, settings):
-    torch.manual_seed(0)
-    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2, pad_token_id=0)
-    for name, value in {**settings, "pooling": pooling, "classifier_activation": "tanh"}.items():
-        setattr(config, name, value)
-    model = RnnForSequenceClassification(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    texts = [torch.randint(1, 50, (length,)).tolist() for length in (5, 0, 9, 1, 5, 2, 7, 3, 3, 12)]
-    fast = FastRnn(model, train_tokenizer(["a b"], min_frequency=1))
-    assert (fast.memory > 0) == (pooling != "attention")
-    found = fast.logits(texts)
-    for row, text in enumerate(texts):
-        ids = torch.tensor([text], dtype=torch.long)
-        torch.testing.assert_close(
-            found[row], model(ids, torch.ones_like(ids)).logits[0].detach(), atol=1e-5, rtol=1e-4
-        )
-        torch.testing.assert_close(fast.logits([text])[0], found[row], atol=1e-5, rtol=1e-4)
-
-
-def test_a_bfloat16_table_rounds_and_another_cell_runs_plainly():
-    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2)
-    model, tokenizer = RnnForSequenceClassification(config).eval(), train_tokenizer(["a b"], min_frequency=1)
-    texts = [[3, 4, 5], [9], [7, 7, 7, 7]]
-    plain, rounded = (FastRnn(model, tokenizer, table_dtype=dtype) for dtype in ("float32", "bfloat16"))
-    assert rounded.memory * 2 == plain.memory
-    torch.testing.assert_close(rounded.logits(texts), plain.logits(texts), atol=0.02, rtol=0.1)
-    config.cell_type = "gru"
-    assert FastRnn(RnnForSequenceClassification(config).eval(), tokenizer).memory == 0
 
 
 def test_shown_gates_are_those_of_the_equations():
