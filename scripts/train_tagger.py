@@ -40,6 +40,7 @@ def main() -> None:
     )
 
     import hf_rnn
+    from hf_rnn.evaluation.modules import Tags
 
     try:
         sentences = hf_rnn.load_conll(args.data_dir)
@@ -57,9 +58,15 @@ def main() -> None:
     model = hf_rnn.RnnForTokenClassification(config)
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
 
+    scores = Tags(names)  # of whole entities, if the tags are spans such as B-person
+
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
         predicted, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
-        return {"accuracy": float((predicted == result.label_ids)[tagged].mean())}
+        rows = [
+            (row[kept], labels[kept]) for row, labels, kept in zip(predicted, result.label_ids, tagged, strict=True)
+        ]
+        found = scores.compute(predictions=[row for row, _ in rows], references=[labels for _, labels in rows])
+        return {name: value for name, value in found.items() if isinstance(value, float)}
 
     trainer = Trainer(
         model=model,
@@ -75,7 +82,7 @@ def main() -> None:
             save_strategy="epoch",
             save_total_limit=1,
             load_best_model_at_end=True,
-            metric_for_best_model="accuracy",
+            metric_for_best_model="f1",
             dataloader_pin_memory=False,  # no gain with batches this small
         ),
         train_dataset=data["train"],
@@ -90,7 +97,8 @@ def main() -> None:
         print(*metrics, sep="\n")
         trainer.model.save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
-        print(args.text, pipeline("token-classification", model=str(args.output_dir))(args.text))
+        tag = pipeline("token-classification", model=str(args.output_dir), aggregation_strategy="simple")
+        print(args.text, tag(args.text))
 
 
 if __name__ == "__main__":

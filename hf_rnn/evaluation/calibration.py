@@ -15,31 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from .scores import check_finite_logits, measure_loss
 
 logger = logging.getLogger(__name__)
 
 _LOWEST, _HIGHEST = 0.05, 20.0  # temperatures
+_BINS = 15  # of equal width; bin m has the probabilities in ((m - 1) / 15, m / 15]
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Return the temperature of least cross-entropy, from 0.05 to 20; 1 if every row is right.
-
-    Args:
-        logits: `(N, C)`, finite, of rows that the model was not trained on.
-        labels: True class ids `(N)`.
-    """
+    """Return the temperature of least cross-entropy, from 0.05 to 20, for held-out rows; 1 if every row is right."""
     from scipy.optimize import minimize_scalar
 
     check_finite_logits(logits)
-    scores, true = torch.tensor(np.asarray(logits), dtype=torch.float64), torch.tensor(np.asarray(labels))
-    if bool((scores.gather(1, true[:, None])[:, 0] == scores.amax(dim=1)).all()):
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if (values[np.arange(len(true)), true] == values.max(axis=1)).all():
         logger.warning("not calibrated: all %d rows are right, so no temperature fits better than another", len(true))
         return 1.0
     best = minimize_scalar(
-        lambda exponent: cross_entropy(scores / math.exp(exponent), true).item(),
+        lambda exponent: measure_loss(values / math.exp(exponent), true, None),
         bounds=(math.log(_LOWEST), math.log(_HIGHEST)),
         options={"xatol": 1e-10},
     )
@@ -53,8 +48,7 @@ def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
     `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
     before and after.
     """
-    held_out = predictions["validation"]
-    temperature = fit_temperature(held_out.predictions, held_out.label_ids)
+    temperature = fit_temperature(predictions["validation"].predictions, predictions["validation"].label_ids)
     for weights in (layer.weight, layer.bias):
         weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
     splits = {}
@@ -62,54 +56,31 @@ def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
         predictions[split] = output._replace(predictions=output.predictions / temperature)
         before, after = (measure_scores(one.predictions, one.label_ids) for one in (output, predictions[split]))
         splits[split] = {"before": before, "after": after}
-    before, after = (splits["validation"][when]["ece"] for when in ("before", "after"))
+    errors = [splits["validation"][when]["ece"] for when in ("before", "after")]
     message = "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after"
-    logger.info(message, temperature, before, after)
+    logger.info(message, temperature, *errors)
     return {"temperature": temperature, "fitted_on": "validation", "splits": splits}
 
 
 def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, Any]:
-    """Return `loss` (mean cross-entropy in nats), `ece`, `brier`, and the `reliability` table of 15 bins.
+    """Return `loss` (mean cross-entropy in nats), `ece`, `brier`, and the table `reliability` of the bins with rows.
 
-    The expected calibration error is the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
-    With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo et al., equation 3).
-
-    Args:
-        logits: `(N, C)`.
-        labels: True class ids `(N)`.
+    The table has `share` of the rows, mean `confidence` and `accuracy` of each bin. The expected calibration error is
+    the mean difference of the last two over the rows: 0 is the best, 1 the worst (Guo et al., equation 3).
     """
+    from scipy.special import softmax
+    from sklearn.calibration import calibration_curve
     from sklearn.metrics import brier_score_loss
 
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    probabilities = torch.from_numpy(values).softmax(dim=1).numpy()
-    table = reliability_table(probabilities, true)
-    rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
+    probabilities = softmax(values, axis=1)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    accuracy, mean = calibration_curve(right, confidence, n_bins=_BINS)
+    share = np.bincount(np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], confidence)) / len(true)
+    table = {"share": share[share > 0], "confidence": mean, "accuracy": accuracy}
     return {
         "loss": measure_loss(values, true, None),
-        "ece": float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share)),
+        "ece": float((table["share"] * np.abs(accuracy - mean)).sum()),
         "brier": float(brier_score_loss(true, probabilities, labels=range(values.shape[1]), scale_by_half=False)),
-        "reliability": table,
+        "reliability": {name: column.tolist() for name, column in table.items()},
     }
-
-
-def reliability_table(
-    probabilities: np.ndarray, references: npt.ArrayLike, bins: int = 15
-) -> dict[str, list[float | None]]:
-    """Group rows by the probability of their predicted class and measure the accuracy of each group.
-
-    Args:
-        probabilities: `(N, C)`; each row sums to 1.
-        references: True class ids (N).
-        bins: Number of bins of equal width, M; bin m holds the probabilities in ((m - 1) / M, m / M].
-
-    Returns:
-        Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
-    """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(references)
-    place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # the number of edges below
-    counts = np.bincount(place, minlength=bins)
-    table: dict[str, list[float | None]] = {"share": (counts / len(right)).tolist()}
-    for name, values in (("confidence", confidence), ("accuracy", right)):
-        sums = np.bincount(place, values, bins)
-        table[name] = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
-    return table

@@ -1,7 +1,7 @@
 """Scores of predictions, by the functions of scikit-learn with `zero_division=0`.
 
-Averages are over all names: a class without rows in a split counts as 0. scikit-learn is imported on first use: its
-import takes a second. Legend: N rows, C names.
+Averages are over the classes that occur among labels or predictions. scikit-learn is imported on first use: its import
+takes a second. Legend: N rows, C names.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def classification_metrics(
         class_names: Names by id (C).
 
     Returns:
-        `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1` and `support`) and, up
-        to 1,000 classes, `confusion_matrix` (true classes in rows).
+        `accuracy`, `macro_f1`, `macro_recall`, `absent_classes` (number of those without a row or a prediction, which
+        the means leave out), `per_class` (name to `precision`, `recall`, `f1` and `support`) and, up to 1,000 classes,
+        `confusion_matrix` (true classes in rows).
 
     Raises:
         UserError: For no rows, different lengths, or an invalid id.
@@ -49,15 +50,16 @@ def classification_metrics(
     names = list(class_names)
     predicted, true = _to_ids("predictions", predictions, names), _to_ids("references", references, names)
     check_rows(predicted, true)
-    labels = np.arange(len(names))
+    labels, occurring = np.arange(len(names)), np.union1d(true, predicted)
     scores = precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
     counts = {}
     if len(names) <= MOST_CLASSES:
         counts["confusion_matrix"] = confusion_matrix(true, predicted, labels=labels).tolist()
     return {
         "accuracy": float(accuracy_score(true, predicted)),
-        "macro_f1": float(scores[2].mean()),
-        "macro_recall": float(scores[1].mean()),
+        "macro_f1": float(scores[2][occurring].mean()),
+        "macro_recall": float(scores[1][occurring].mean()),
+        "absent_classes": len(names) - len(occurring),
         "per_class": _by_name(names, scores),
         **counts,
     }
@@ -199,14 +201,14 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
     """Measure tags of sentences, given as their ids.
 
     Returns:
-        `accuracy` of the tags and `f1`. For tags of entities, `precision`, `recall` and `f1` are those of whole
+        `f1` and `accuracy` of the tags. For tags of entities, `f1`, `precision` and `recall` are those of whole
         entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
         them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
     guesses, true = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):
         scores = classification_metrics(guesses, true, names)
-        return {"accuracy": scores["accuracy"], "f1": scores["accuracy"], **scores}
+        return {"f1": scores["accuracy"], **scores}
     try:
         from seqeval.metrics import classification_report
     except ModuleNotFoundError as error:
@@ -222,11 +224,11 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
         if not kind.endswith(" avg")
     }
     macro = float(np.mean([row["f1"] for row in per_class.values()])) if per_class else 0.0
-    return {"accuracy": float((guesses == true).mean()), **micro, "macro_f1": macro, "per_class": per_class}
+    return {**micro, "macro_f1": macro, "accuracy": float((guesses == true).mean()), "per_class": per_class}
 
 
 def _read_report(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name.removesuffix("-score"): float(row[name]) for name in ("precision", "recall", "f1-score")}
+    return {name.removesuffix("-score"): float(row[name]) for name in ("f1-score", "precision", "recall")}
 
 
 def measure_loss(logits: np.ndarray, references: npt.ArrayLike, problem_type: str | None) -> float:

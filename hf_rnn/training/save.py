@@ -186,8 +186,9 @@ def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
         figures, state = {}, run.trainer.state
         if state.global_step > 0:
             kept = state.best_global_step if run.trainer.args.load_best_model_at_end else None
-            plot_learning_curve(state.log_history, folder.learning_curve, kept)
-            figures["Loss and scores over epochs"] = folder.learning_curve.name
+            smoothing = run.trainer.args.label_smoothing_factor
+            caption = plot_learning_curve(state.log_history, folder.learning_curve, kept, smoothing)
+            figures[caption] = folder.learning_curve.name
         return figures | draw_metrics(run.metrics, list(run.model.config.id2label.values()), folder)
     except UserError as error:
         logger.warning("no figures: %s", error)

@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from hf_rnn import RnnConfig
 from hf_rnn.evaluation import classification_metrics, scores
-from hf_rnn.evaluation.calibration import measure_scores, reliability_table
+from hf_rnn.evaluation.calibration import measure_scores
 from hf_rnn.evaluation.modules import Classification, LabelSets, Numbers
 from hf_rnn.tasks import get_task
 from hf_rnn.utils.errors import UserError
@@ -32,7 +32,18 @@ def test_table_worked_by_hand():
     }
     assert measured["macro_recall"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert measured["macro_f1"] == pytest.approx((4 / 7 + 2 / 3 + 0) / 3)
-    assert json.loads(json.dumps(measured)) == measured
+    assert measured["absent_classes"] == 0 and json.loads(json.dumps(measured)) == measured
+
+
+def test_means_are_over_the_classes_that_occur_as_in_scikit_learn():
+    """The means of a split do not fall because a class is in neither its labels nor its answers."""
+    true, predicted = [0, 0, 2, 2], [0, 2, 2, 4]
+    measured = classification_metrics(predicted, true, list("abcde"))
+    averages = {"average": "macro", "zero_division": 0}
+    assert measured["macro_f1"] == pytest.approx(metrics.f1_score(true, predicted, **averages))
+    assert measured["macro_recall"] == pytest.approx(metrics.recall_score(true, predicted, **averages))
+    assert measured["absent_classes"] == 2 and measured["per_class"].keys() == set("abcde")
+    assert classification_metrics([0, 2], [0, 2], list("abc"))["macro_f1"] == 1
 
 
 @pytest.mark.parametrize(
@@ -129,9 +140,7 @@ def test_logits_that_are_not_finite():
 def test_probabilities_worked_by_hand():
     shares = np.array([[0.9, 0.1], [0.7, 0.3], [0.38, 0.62], [0.62, 0.38]])
     true = [0, 1, 1, 1]  # confidence 0.9 is right, 0.7 wrong, 0.62 right, 0.62 wrong
-    table = reliability_table(shares, true, bins=5)  # edges at 0.2, 0.4, 0.6, 0.8
-    assert table["share"] == [0, 0, 0, 0.75, 0.25]
-    assert table["confidence"] == [None, None, None, pytest.approx((0.62 + 0.62 + 0.7) / 3), 0.9]
-    assert table["accuracy"] == [None, None, None, pytest.approx(1 / 3), 1]
-    by_hand = 2 / 4 * abs(0.5 - 0.62) + 1 / 4 * abs(0 - 0.7) + 1 / 4 * abs(1 - 0.9)
-    assert measure_scores(np.log(shares), true)["ece"] == pytest.approx(by_hand)
+    measured = measure_scores(np.log(shares), true)
+    table = {"share": [0.5, 0.25, 0.25], "confidence": [0.62, 0.7, 0.9], "accuracy": [0.5, 0, 1]}
+    assert {name: pytest.approx(column) for name, column in measured["reliability"].items()} == table
+    assert measured["ece"] == pytest.approx(2 / 4 * abs(0.5 - 0.62) + 1 / 4 * abs(0 - 0.7) + 1 / 4 * abs(1 - 0.9))

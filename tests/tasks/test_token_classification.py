@@ -209,7 +209,7 @@ def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
     flags = ["--data_dir", tagged_dir, "--output_dir", tmp_path / "out", "--num_train_epochs", 1]
     code, out, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
     assert code == 0, err
-    assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
+    assert "test_f1" in out and out.splitlines()[-1].startswith("Miro sees [{'entity_group'")
     code, _, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
     assert code == 2 and "is not empty" in err
 
