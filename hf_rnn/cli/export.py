@@ -20,6 +20,10 @@ class ExportArguments(ModelFlags):
 
     quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
+    web: bool = setting(False, "also write web/: a page that runs the model in a browser; any web server can serve it")
+    npm: str | None = setting(
+        None, "for the page: folder with node_modules, whose two packages are copied (default: a CDN)"
+    )
     input: str | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
 
 
@@ -29,20 +33,22 @@ def run(argv: Sequence[str]) -> None:
         ExportArguments,
         prog="hf-rnn export",
         description="Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
-        example="my-model",
+        example="my-model --web",
     ).parse(argv)
     arguments.check_model()
     if arguments.input is not None and not os.path.isfile(os.path.expanduser(arguments.input)):
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
     from ..hub import loading as model_loading
     from ..inference.onnx import export
-    from ..inference.onnx.parity import MOST_EXAMPLES
+    from ..inference.onnx.exporter import MOST_EXAMPLES
 
     name, texts = arguments.model, []
     if arguments.input is not None:
         with open(os.path.expanduser(arguments.input), encoding="utf-8", errors="replace") as lines:
             texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
     model_loading.quiet()
-    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts)
+    result = export(
+        name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web, arguments.npm
+    )
     fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
     print(json.dumps(fields, ensure_ascii=False, default=str))

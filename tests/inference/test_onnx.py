@@ -25,7 +25,7 @@ onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from hf_rnn.inference.onnx.graph import ONNX_CELLS  # noqa: E402 - imports onnx
-from hf_rnn.inference.onnx.heads import build_graph  # noqa: E402
+from hf_rnn.inference.onnx.graph import build_graph  # noqa: E402
 from hf_rnn.inference.onnx.runtime import OnnxClassifier, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -252,7 +252,7 @@ def tokenizer(trained):
 @pytest.fixture
 def folder(trained, tmp_path, monkeypatch):
     """A finished folder that a test may change; exports compare few texts."""
-    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
     return shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
 
 
@@ -427,7 +427,7 @@ def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, t
 
     monkeypatch.setattr("getpass.getuser", lambda: "me")
     pushed = push(exported[0].root, "me/films")
-    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= {file.name for file in pushed.files}
+    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= set(pushed.files)
     repo, names = hub.repos["me/films"], {"vocab.txt", "spiece.model", "chat_template.jinja"}
     repo.add("main", "more", {**repo.files(), **{name: Blob(b"x", lfs=False) for name in names}})
     answers = OnnxClassifier.from_pretrained("me/films", quantized=True).predict(TEXTS_TO_PREDICT)

@@ -71,7 +71,7 @@ def folders(tmp_path_factory):
         model.save_pretrained(folders[kind])
         tokenizer.save_pretrained(folders[kind])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)  # saves half of the time
+            patch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)  # saves half of the time
             export(folders[kind])
     return folders
 

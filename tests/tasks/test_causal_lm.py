@@ -164,7 +164,7 @@ def test_onnx_continues_as_the_model_does(model_folder, tmp_path, monkeypatch):
     from hf_rnn import OnnxModel
     from hf_rnn.inference.onnx import export
 
-    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
     folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
     model, tokenizer = load_model(folder)
     given, unknown = tokenizer("Cleo:\n", return_tensors="pt"), tokenizer.unk_token_id

@@ -86,7 +86,7 @@ def test_inspect_and_push(tagger, command):
 @pytest.mark.parametrize("quantize", [(), ("--quantize", "int8")])
 def test_onnx_finds_the_same_spans(tagger, command, tmp_path, monkeypatch, quantize):
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
     folder = shutil.copytree(tagger.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
     assert command("export", "--model", folder, *quantize)[0] == 0
     backend = "onnx_int8" if quantize else "onnx"

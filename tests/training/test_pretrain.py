@@ -139,7 +139,7 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
     from hf_rnn import OnnxModel
     from hf_rnn.inference.onnx import export
 
-    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
     folder = shutil.copytree(pretrained.folder, tmp_path / "encoder")
     export(folder)
     np.testing.assert_allclose(OnnxModel.from_pretrained(folder).encode(TEXTS), expected, atol=2e-6)

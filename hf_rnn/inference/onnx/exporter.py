@@ -1,6 +1,6 @@
-"""Write `onnx/model.onnx` or `onnx/model_int8.onnx` of a trained model.
+"""Write `onnx/model.onnx` or `onnx/model_int8.onnx` of a trained model, if it gives the model's answers to 200 texts.
 
-`graph.py` makes the graph and `parity.py` compares its answers with the model's. The card lists the file.
+Legend: B batch, T time.
 """
 
 from __future__ import annotations
@@ -8,25 +8,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
 from ... import __version__
 from ...hub.card import CardFacts, amend_card, read_facts
 from ...hub.loading import check_name, find_folder, load_model
 from ...hub.model_folder import FinishedFolder, find_built_in
 from ...models.auto import ENCODER
+from ...tasks.answers import compute_scores, score_kind
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
 from ..sentence_encoder import PROJECTION, load_sentence_model
-from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
 from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
 if TYPE_CHECKING:
@@ -38,6 +43,37 @@ logger = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4  # between two logits in float32
 _RELATIVE_DIFFERENCE = 1e-5  # the same for logits above 10, whose last digits float32 rounds
 MIN_AGREEMENT = 0.99  # share of equal answers in int8
+_SAME_SCORE, _LEAST_COSINE = 0.03, 0.99  # of equal answers: an undecided model has either
+_LARGEST_HALF = 6e4  # of float16
+TEXTS, MOST_EXAMPLES = 200, 100
+_BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
+_LONGEST = 60  # words of a random text
+# Texts that have broken text programs before. The first is a batch of its own, without any token.
+HOSTILE = (
+    "",
+    " \t ",
+    "a",
+    "the " * 600,
+    "a" * 3000,
+    "qxzjv vqxzj",
+    "<unk>",
+    "<pad> <pad>",
+    "[PAD] [UNK] [CLS] </s>",
+    "\U0001f600 \U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
+    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
+    "\u05e9\u05dc\u05d5\u05dd hello \u05e2\u05d5\u05dc\u05dd",
+    "\u4eca\u5929\u7684\u5929\u6c14\u5f88\u597d",
+    "\u039f\u0394\u039f\u03a3 \u03a3\u039f\u03a6\u039f\u03a3",
+    "n\u0303o\u0301 e\u0301 \u00e9 \ufb01ne",
+    "\u202eback\u202c \u200b\u200b \ufeffmark",
+    "one\ttwo\nthree\r\nfour",
+    "\x00\x01\x7f",
+    "!!! ??? ... ;;; ---",
+    "\"quoted\" 'twice' \\n <b>bold</b> &amp;",
+    "https://example.org/a?b=c @someone #tag 12,345.67 50%",
+    "WHY ARE YOU SHOUTING",
+    "not good not bad not good not bad",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +85,7 @@ class ExportResult:
     max_difference: float  # between its logits and the model's
     agreement: float  # share of equal answers, from 0 to 1
     texts: int  # compared; each is padded on the right, on the left, and with holes
+    web: Path | None = None  # folder of the page
 
 
 def export(
@@ -57,16 +94,15 @@ def export(
     output_dir: str | Path | None = None,
     revision: str | None = None,
     texts: Iterable[str] = (),
+    web: bool = False,
+    npm: str | Path | None = None,
 ) -> ExportResult:
-    """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file of a classifier too).
+    """Write a classifier, tagger or encoder for ONNX Runtime (OpenVINO reads the float32 file of a classifier too).
 
-    The file maps `input_ids` and `attention_mask`, int64 `(batch, time)`, to `logits`, or `last_hidden_state` and
-    `sentence_embedding` of an encoder; a language model also reads `past_hidden_state` and returns
-    `present_hidden_state`, and so on. Its metadata contain `id2label`, `model_type`, `version` and the hash of the
-    weights. Before it is written, it runs on 200 texts: hostile ones, up to a hundred real ones (`texts`, then the
-    card's examples), and random words of the vocabulary. In float32 each number must be within 1e-4 of the model's
-    (within 1e-5 of the largest one if that is above 10); in int8 99 % of the answers must be equal, or their scores
-    within 0.03.
+    Before the file is written, it runs on 200 texts: hostile ones, up to a hundred real ones, and random words of the
+    vocabulary. In float32 each number must be within 1e-4 of the model's (within 1e-5 of the largest one if that is
+    above 10); in int8 99 % of the answers must be equal, or their scores within 0.03. An embedding table whose values
+    have 8 significant bits, as that of the package's encoders, is stored in float16.
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
@@ -75,6 +111,8 @@ def export(
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
+        web: Whether to write a page for browsers too, into `web/` beside the folder of the file.
+        npm: For the page: folder whose `node_modules` has its two packages; None takes them from a CDN.
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
@@ -98,76 +136,69 @@ def export(
     if output_dir is None and not Path(name_or_path).is_dir():
         raise UserError(f"{name_or_path} is not a local folder: set output_dir to the folder of the file")
     folder = FinishedFolder(find_folder(name_or_path, revision))
-    facts = read_facts(folder)
     model, tokenizer = load_model(folder.root, allow_encoder=True)
     _check_model(model, quantize, str(name_or_path))
-    metadata = _make_metadata(model.config, folder)
+    metadata = {
+        "model_type": model.config.model_type,
+        LABELS_KEY: write_labels(model.config),
+        "problem_type": model.config.problem_type or "single_label_classification",
+        "version": __version__,
+        WEIGHTS_KEY: hash_weights(folder),
+    }
     is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
     if is_encoder:
         model, _ = load_sentence_model(folder.root)
-    from .heads import build_graph
+    from .graph import build_graph
 
-    graph = build_graph(model, metadata, is_encoder)
+    table = model.get_input_embeddings().weight
+    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
+    graph = build_graph(model, metadata, is_encoder, half_table=is_short and quantize is None)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
-    examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
     compared = make_texts(tokenizer, examples)
-    _check_tokenizer(folder, tokenizer, compared)
-    parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples, is_encoder)
+    if folder.tokenizer.is_file() and TokenizerFile(folder)(compared)["input_ids"] != tokenize(tokenizer, compared):
+        raise UserError(
+            f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
+            "tokenizer.save_pretrained"
+        )
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
-    _check_parity(parity, quantize, target)
+    difference, agreement = measure_parity(model, tokenizer, open_session(content), compared, is_encoder)
+    _check_parity(difference, agreement, quantize, target)
+    page = target.parent.parent / "web" if output_dir is None else target.parent / "web"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
+        if web:
+            from ..web.page import write_page
+
+            write_page(page, target, model, tokenizer, folder, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
         ) from error
-    logger.info(
-        "%s: %s bytes; over %d texts its numbers differ by at most %.1e, and %.2f %% of the answers are equal",
-        target,
-        f"{len(content):,}",
-        parity.texts,
-        parity.max_difference,
-        100 * parity.agreement,
-    )
-    result = ExportResult(target, len(content), parity.max_difference, parity.agreement, parity.texts)
-    if output_dir is None and facts is not None:
+    measured = f"its numbers differ by at most {difference:.1e}, and {agreement:.2%} of the answers are equal"
+    logger.info("%s: %s bytes; over %d texts %s", target, f"{len(content):,}", len(compared), measured)
+    result = ExportResult(target, len(content), difference, agreement, len(compared), page if web else None)
+    if output_dir is None and (facts := read_facts(folder)) is not None:
         _add_to_card(folder, facts, result)
     return result
 
 
 def _check_model(model: Any, quantize: str | None, name: str) -> None:
     """Refuse a model that the graph does not support, or whose answers cannot be compared."""
-    from .graph import ONNX_CELLS, ONNX_POOLINGS
+    from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
 
+    refused = f"{name} cannot be exported to ONNX"
+    if (head := type(model).__name__) not in HEADS:
+        raise UserError(f"{refused}: found the head {head}; the export knows {', '.join(HEADS)}")
+    if model.config.sep_token_id is not None:
+        raise UserError(f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn")
     for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
-        if (found := getattr(model.config, setting)) not in known:
-            raise UserError(
-                f"{name} cannot be exported to ONNX: found {setting} {found!r}; train with one of {', '.join(known)}"
-            )
+        if (value := getattr(model.config, setting)) not in known:
+            raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(known)}")
     if quantize is not None and model.config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
-
-
-def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
-    """Refuse a `tokenizer.json` that alone, without transformers, gives other ids."""
-    if folder.tokenizer.is_file() and TokenizerFile(folder)(texts)["input_ids"] != tokenize(tokenizer, texts):
-        raise UserError(
-            f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
-            "tokenizer.save_pretrained"
-        )
-
-
-def _make_metadata(config: Any, folder: FinishedFolder) -> dict[str, str]:
-    return {
-        "model_type": config.model_type,
-        LABELS_KEY: write_labels(config),
-        "problem_type": config.problem_type or "single_label_classification",
-        "version": __version__,
-        WEIGHTS_KEY: hash_weights(folder),
-    }
 
 
 def _quantize(graph: onnx.ModelProto) -> bytes:
@@ -194,23 +225,108 @@ def _mute_root_logger() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _check_parity(parity: Parity, quantize: str | None, target: Path) -> None:
-    """Refuse a file that does not give the model's answers; NaN fails too."""
-    limit = max(MAX_DIFFERENCE, _RELATIVE_DIFFERENCE * parity.largest)
-    measured = f"over {parity.texts} texts its numbers differ by up to {parity.max_difference:.2g}"
-    if quantize is None and not parity.max_difference <= limit:
-        raise UserError(f"{target} was not written: {measured}, more than {limit:.2g}. Please report this model")
-    if quantize is not None and not (parity.agreement >= MIN_AGREEMENT and parity.max_difference < float("inf")):
-        raise UserError(
-            f"{target} was not written: {measured}, and only {parity.agreement:.2%} of the answers are the model's "
-            f"(at least {MIN_AGREEMENT:.0%} is required). This model needs float32: leave out --quantize"
-        )
-
-
 def _add_to_card(folder: FinishedFolder, facts: CardFacts, result: ExportResult) -> None:
     """Add the file to the card, unless the card was edited by hand."""
     name = result.file.relative_to(folder.root).as_posix()
-    fact = {key: value for key, value in asdict(result).items() if key != "file"}
+    fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
     existing = {other: known for other, known in (facts.onnx or {}).items() if (folder.root / other).is_file()}
     if not amend_card(folder, facts, onnx=dict(sorted({**existing, name: fact}.items()))):
         logger.info("%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, name)
+
+
+# ---- the comparison ----
+
+
+def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
+    """Return `TEXTS` texts: hostile ones, the first hundred examples, and random words of the vocabulary.
+
+    The first entries of the vocabulary are drawn more often, as they are more frequent in texts.
+    """
+    chance, size = random.Random(0), len(tokenizer)
+    texts = [*HOSTILE, *islice(examples, MOST_EXAMPLES)]
+    while len(texts) < TEXTS:
+        ids = [int(size * chance.random() ** 3) for _ in range(chance.randint(1, _LONGEST))]
+        texts.append(str(tokenizer.decode(ids)))
+    return texts
+
+
+def measure_parity(
+    model: Any, tokenizer: PreTrainedTokenizerBase, session: Any, texts: Sequence[str], is_encoder: bool = False
+) -> tuple[float, float]:
+    """Return the largest difference between two numbers, less where they exceed 10, and the share of equal answers.
+
+    Each text runs padded on the right, on the left, and with holes.
+    """
+    differences, equal = [0.0], []
+    for ids, mask in _make_batches(tokenize(tokenizer, texts), len(tokenizer)):
+        outputs = run_session(session, ids, mask)
+        for name, expected in _compute(model, ids, mask, is_encoder).items():
+            real = mask != 0 if expected.ndim == 3 else slice(None)
+            agree = _agree_on_vectors if name != "logits" else partial(_agree, model.config, expected.ndim == 3)
+            equal.append(agree(expected[real], outputs[name][real]))
+            if expected.size:
+                allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(np.abs(expected).max()))
+                differences.append(float(np.abs(expected - outputs[name]).max()) / allowed)
+    return float(np.max(differences)), float(np.concatenate(equal).mean())  # NaN is the maximum
+
+
+def _check_parity(difference: float, agreement: float, quantize: str | None, target: Path) -> None:
+    """Refuse a file that does not give the model's answers; NaN fails too."""
+    refused = f"{target} was not written: over {TEXTS} texts its numbers differ by up to {difference:.2g}"
+    if quantize is None and not difference <= MAX_DIFFERENCE:
+        raise UserError(f"{refused}, more than {MAX_DIFFERENCE:.2g}. Please report this model")
+    if quantize is not None and not (agreement >= MIN_AGREEMENT and difference < float("inf")):
+        raise UserError(
+            f"{refused}, and only {agreement:.2%} of the answers are the model's (at least {MIN_AGREEMENT:.0%} is "
+            "required). This model needs float32: leave out --quantize"
+        )
+
+
+@torch.inference_mode()
+def _compute(model: Any, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) -> dict[str, np.ndarray]:
+    """Return the outputs of the model by name."""
+    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if type(model).__name__ == ENCODER:
+        return {"last_hidden_state": model(**batch).last_hidden_state.numpy()}
+    logits = model(**batch).logits
+    if not is_encoder:
+        return {"logits": logits.numpy()}
+    states = model.rnn(**batch).last_hidden_state.numpy()
+    return {"last_hidden_state": states, "sentence_embedding": normalize(logits, dim=-1).numpy()}
+
+
+def _agree(config: Any, per_token: bool, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds."""
+    scores, others = compute_scores(expected, config), compute_scores(outputs, config)
+    close = np.abs(scores - others).max(axis=1) <= _SAME_SCORE
+    if per_token or score_kind(config) != "sigmoid":
+        return close | (scores.argmax(axis=1) == others.argmax(axis=1))
+    limits = np.array(getattr(config, "label_thresholds", None) or [0.5])
+    return close | ((scores > limits) == (others > limits)).all(axis=1)
+
+
+def _agree_on_vectors(expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(outputs, axis=1)
+    return (expected * outputs).sum(axis=1) >= _LEAST_COSINE * norms
+
+
+def _make_batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ids and masks, int64 (B, T): each text three times, with random ids at masked places."""
+    chance = np.random.default_rng(0)
+    start = turn = 0
+    while start < len(input_ids):
+        rows = input_ids[start : start + _BATCHES[turn % len(_BATCHES)]]
+        longest = max(map(len, rows))
+        for layout in ("right", "left", "holes"):
+            time = longest if layout == "right" else longest + int(chance.integers(1, 8))
+            ids = chance.integers(0, vocab_size, (len(rows), time))
+            mask = np.zeros_like(ids)
+            for row, text in enumerate(rows):
+                places = np.arange(len(text))
+                if layout == "left":
+                    places += time - len(text)
+                elif layout == "holes":
+                    places = np.sort(chance.permutation(time)[: len(text)])
+                ids[row, places], mask[row, places] = text, 1
+            yield ids, mask
+        start, turn = start + len(rows), turn + 1

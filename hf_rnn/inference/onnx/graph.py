@@ -1,17 +1,23 @@
-"""The parts of a model as nodes of an ONNX graph: texts, cells, residual blocks, poolings; `heads.py` joins them.
+"""Write a model as an ONNX graph, node by node: torch's exporters lose the lengths of the texts or fix the batch.
 
-The graph is written node by node, because torch's exporters lose the lengths of the texts or fix the batch. It moves
-real tokens to the front itself, so a mask may have any pattern.
+Every graph reads `input_ids` and `attention_mask`, int64 `(B, T)`, B and T free. As in the model, any mask but 0 means
+a token to read, in any pattern, and ids at masked places are ignored. Outputs are float32:
 
-A cell or pooling is supported if `ONNX_CELLS` or `ONNX_POOLINGS`, at the end, has a function that adds its nodes.
+| head | outputs |
+|---|---|
+| classifier | `logits` `(B, C)` |
+| tagger | `logits` `(B, T, C)`, zero at masked places |
+| encoder | `last_hidden_state` `(B, T, S)`, and `sentence_embedding` `(B, P)` of a sentence encoder |
 
-Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), L layers,
-V vocabulary, E embedding, R residual stream, K kernel of the convolution, P width of a pooled vector.
+`ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is supported; each function adds the nodes of one.
+
+Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
+R residual stream, P width of a pooled vector, C classes or tags, W words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,76 +26,95 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from ...models.auto import ENCODER
+from ...models.crf_rnn import forbidden
+from ...models.token_classification_rnn import FIRST_FORMS, MARK
+
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
-_LOWEST = np.finfo(np.float32).min
-Shape = Sequence[int | str]
+_LOWEST = float(np.finfo(np.float32).min)
+_END = 2**62  # of any axis
 
 
 class Graph:
-    """Nodes and constants under unique names."""
+    """Nodes and constants: `graph.Add(value, 1)` adds a node and returns the name of its output.
 
-    def __init__(self) -> None:
+    Inputs are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
+    """
+
+    def __init__(self, half_table: bool = False) -> None:
+        self.half_table = half_table
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def read(self, name: str, kind: int, shape: Shape) -> str:
-        """Declare an input and return its name."""
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
-        return name
+    def __getattr__(self, operator: str) -> Callable[..., Any]:
+        if not operator[0].isupper():
+            raise AttributeError(operator)
+        return partial(self._add, operator)
 
-    def answer(self, name: str, value: str, shape: Shape) -> None:
-        """Declare an output in float32."""
-        self.add("Identity", value, outputs=[name])
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-
-    def add(self, operator: str, *inputs: str, outputs: int | list[str] = 1, **attributes: Any) -> Any:
-        """Add a node and return the name of its output, or a list if there are several."""
-        number = len(self._nodes)
-        names = [f"{operator}_{number}_{i}" for i in range(outputs)] if isinstance(outputs, int) else outputs
-        self._nodes.append(helper.make_node(operator, inputs, names, name=f"{operator}_{number}", **attributes))
+    def _add(self, operator: str, *inputs: Any, outputs: int | list[str] = 1, **attributes: Any) -> Any:
+        """Return the name of the output, or a list if there are several."""
+        name = f"{operator}_{len(self._nodes)}"
+        names = [f"{name}_{number}" for number in range(outputs)] if isinstance(outputs, int) else outputs
+        given = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        self._nodes.append(helper.make_node(operator, given, names, name=name, **attributes))
         return names[0] if len(names) == 1 else names
 
-    def constant(self, value: Any, dtype: Any = np.int64) -> str:
-        """Return the name of a small constant; equal ones are stored once."""
-        array = np.asarray(value, dtype)
-        name = f"constant_{array.dtype}_{array.tolist()}"
-        self._constants.setdefault(name, numpy_helper.from_array(array, name))
-        return name
-
-    def weight(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        """Store a weight and return its name."""
+    def constant(self, value: Any) -> str:
+        """Store a constant and return its name."""
+        is_weight = isinstance(value, torch.Tensor | np.ndarray)
         if isinstance(value, torch.Tensor):
-            value = (value.detach().float() if value.is_floating_point() else value).cpu().numpy()
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, dtype), name)
+            value = (value.detach().float() if value.dtype == torch.bfloat16 else value.detach()).cpu().numpy()
+        array = np.ascontiguousarray(value) if is_weight else np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        name = f"weight_{len(self._constants)}" if is_weight else f"constant_{array.dtype}_{array.tolist()}"
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(array, name)
         return name
 
-    def linear(self, inputs: str, layer: Any, name: str) -> str:
+    def read(self, name: str) -> str:
+        """Declare an input (B, T) in int64 and return its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]))
+        return name
+
+    def answer(self, name: str, value: str, *shape: int | str) -> None:
+        """Declare an output in float32."""
+        self.Identity(value, outputs=[name])
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def linear(self, inputs: str, layer: Any) -> str:
         """Add a linear layer along the last axis."""
-        product = self.add("MatMul", inputs, self.weight(f"{name}.weight", layer.weight.t()))
-        return self.add("Add", product, self.weight(f"{name}.bias", layer.bias))
+        return self.Add(self.MatMul(inputs, layer.weight.t()), layer.bias)
 
     def slice(self, value: str, start: int | str, end: int | str, axis: int = 0) -> str:
         """Cut an axis; a place is a number or the name of a value `(1,)`."""
-        places = (place if isinstance(place, str) else self.constant([place]) for place in (start, end))
-        return self.add("Slice", value, *places, self.constant([axis]))
+        places = (place if isinstance(place, str) else [place] for place in (start, end))
+        return self.Slice(value, *places, [axis])
 
     def count(self, end: str) -> str:
         """Return the numbers from 0 to below a value `(1,)`."""
-        return self.add("Range", self.constant(0), self.add("Squeeze", end, self.constant([0])), self.constant(1))
+        return self.Range(0, self.Squeeze(end, [0]), 1)
+
+    def cast(self, flags: str, to: int = TensorProto.INT64) -> str:
+        """Cast flags to 0 and 1, or numbers to another type."""
+        return self.Cast(flags, to=to)
 
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Return the complete model."""
         graph = helper.make_graph(self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values()))
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR_VERSION,
-            producer_name="hf-rnn",
-        )
+        opset = [helper.make_opsetid("", _OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hf-rnn")
         helper.set_model_props(model, dict(metadata))
         return model
+
+
+def _make_body(name: str, nodes: list[onnx.NodeProto], inputs: Mapping[str, int], outputs: list[str]) -> Any:
+    """Return the body of a Scan, from the types of its inputs by name; its outputs are float32."""
+    declare = helper.make_tensor_value_info
+    given = [declare(value, kind, None) for value, kind in inputs.items()]
+    return helper.make_graph(nodes, name, given, [declare(value, TensorProto.FLOAT, None) for value in outputs])
 
 
 class Batch:
@@ -102,20 +127,15 @@ class Batch:
         mask: (B, T), bool.
     """
 
-    def __init__(self, graph: Graph, past: str | None = None) -> None:
-        """Declare the inputs; with `past`, a dimension, the mask may also have the tokens before these."""
+    def __init__(self, graph: Graph) -> None:
+        """Declare the inputs."""
         self._graph = graph
-        ids = graph.read("input_ids", TensorProto.INT64, ["batch", "time"])
-        mask = graph.read("attention_mask", TensorProto.INT64, ["batch", past or "time"])
-        self.count, self.time = (graph.add("Shape", ids, start=axis, end=axis + 1) for axis in (0, 1))
-        if past:
-            length = graph.add("Shape", mask, start=1, end=2)
-            mask = graph.slice(mask, graph.add("Sub", length, self.time), length, 1)
-        one = graph.constant([1])
-        rows = graph.add("Sub", one, graph.add("Min", self.count, one))
-        behind_all = graph.add("Concat", graph.constant([0, 0]), rows, one, axis=0)
-        self.ids, mask = (graph.add("Pad", value, behind_all) for value in (ids, mask))
-        self.mask = graph.add("Cast", mask, to=TensorProto.BOOL)
+        ids, mask = graph.read("input_ids"), graph.read("attention_mask")
+        self.count, self.time = (graph.Shape(ids, start=axis, end=axis + 1) for axis in (0, 1))
+        rows = graph.Sub([1], graph.Min(self.count, [1]))
+        behind_all = graph.Concat([0, 0], rows, [1], axis=0)
+        self.ids, mask = (graph.Pad(value, behind_all) for value in (ids, mask))
+        self.mask = graph.cast(mask, TensorProto.BOOL)
 
     def cut(self, values: str) -> str:
         """Cut (B, T, ...) to the shape of the inputs."""
@@ -137,33 +157,24 @@ class Lengths:
     """
 
     def __init__(self, graph: Graph, lengths: str) -> None:
-        self._graph, self.lengths, one = graph, lengths, graph.constant([1])
-        self.longest = graph.add("Max", graph.add("ReduceMax", lengths, axes=[0]), one)
-        self.steps_read = graph.add("Max", lengths, one)
-        self.rows = graph.count(graph.add("Shape", lengths))
-        self.steps = graph.add("Unsqueeze", graph.count(self.longest), one)
-        self.valid = graph.add("Unsqueeze", graph.add("Less", self.steps, lengths), graph.constant([2]))
-        self.real = graph.add("Cast", self.valid, to=TensorProto.FLOAT)
-        self.some = graph.add("Unsqueeze", graph.add("Greater", lengths, graph.constant(0)), one)
+        self._graph, self.lengths = graph, lengths
+        self.longest = graph.Max(graph.ReduceMax(lengths, axes=[0]), [1])
+        self.steps_read = graph.Max(lengths, [1])
+        self.rows = graph.count(graph.Shape(lengths))
+        self.steps = graph.Unsqueeze(graph.count(self.longest), [1])
+        self.valid = graph.Unsqueeze(graph.Less(self.steps, lengths), [2])
+        self.real = graph.cast(self.valid, TensorProto.FLOAT)
+        self.some = graph.Unsqueeze(graph.Greater(lengths, 0), [1])
 
     def reverse(self, values: str) -> str:
         """Reverse the steps of each text in (T, B, ...), padding left where it is."""
-        return self._graph.add("ReverseSequence", values, self.steps_read, time_axis=0, batch_axis=1)
+        return self._graph.ReverseSequence(values, self.steps_read, time_axis=0, batch_axis=1)
 
     def take(self, values: str, steps: str) -> str:
         """Take values (T, B, ...) at steps (..., B) of each text."""
-        add, last = self._graph.add, self._graph.constant([-1])
-        rows = add("Add", self.rows, add("Mul", steps, self._graph.constant(0)))
-        return add("GatherND", values, add("Concat", *(add("Unsqueeze", i, last) for i in (steps, rows)), axis=-1))
-
-    def last_read(self, states: str, hidden_size: int, directions: int) -> str:
-        """Take the last state that each direction reads, the forward one of this width: (T, B, S) → (B, S)."""
-        last = self.take(states, self._graph.add("Sub", self.steps_read, self._graph.constant([1])))
-        if directions == 1:
-            return last
-        first = self._graph.add("Gather", states, self._graph.constant(0), axis=0)
-        forward = self._graph.slice(last, 0, hidden_size, 1)
-        return self._graph.add("Concat", forward, self._graph.slice(first, hidden_size, 2**62, 1), axis=1)
+        graph = self._graph
+        rows = graph.Add(self.rows, graph.Mul(steps, 0))
+        return graph.GatherND(values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1))
 
 
 class Texts(Lengths):
@@ -175,53 +186,27 @@ class Texts(Lengths):
 
     def __init__(self, graph: Graph, ids: str, mask: str) -> None:
         """Read ids (B, T) and a mask, bool."""
-        one, count = graph.constant(1), graph.add("Cast", mask, to=TensorProto.INT64)
-        super().__init__(graph, graph.add("ReduceSum", count, graph.constant([1]), keepdims=0))
+        count = graph.cast(mask)
+        super().__init__(graph, graph.ReduceSum(count, [1], keepdims=0))
         # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
-        self._before = graph.add("CumSum", count, one, exclusive=1)
-        padding = graph.add("CumSum", graph.add("Sub", one, count), one, exclusive=1)
-        behind = graph.add("Add", padding, graph.add("Unsqueeze", self.lengths, graph.constant([1])))
-        self._mask, places = mask, graph.add("Where", mask, self._before, behind)
-        ids = graph.add("Where", mask, ids, graph.constant(0))
-        ids = graph.add("ScatterElements", ids, places, ids, axis=1)
-        self.ids = graph.add("Transpose", graph.slice(ids, 0, self.longest, 1), perm=[1, 0])
+        self._before = graph.CumSum(count, 1, exclusive=1)
+        padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
+        behind = graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
+        self._mask, places = mask, graph.Where(mask, self._before, behind)
+        ids = graph.Where(mask, ids, 0)
+        ids = graph.ScatterElements(ids, places, ids, axis=1)
+        self.ids = graph.Transpose(graph.slice(ids, 0, self.longest, 1), perm=[1, 0])
 
     def restore(self, values: str) -> str:
         """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
-        add, one = self._graph.add, self._graph.constant([1])
-        places = add("Min", self._before, add("Sub", self.longest, one))
-        values = self.take(values, add("Transpose", places, perm=[1, 0]))
-        real = add("Unsqueeze", add("Cast", self._mask, to=TensorProto.FLOAT), self._graph.constant([2]))
-        return add("Mul", add("Transpose", values, perm=[1, 0, 2]), real)
+        graph = self._graph
+        places = graph.Min(self._before, graph.Sub(self.longest, [1]))
+        values = self.take(values, graph.Transpose(places, perm=[1, 0]))
+        real = graph.Unsqueeze(graph.cast(self._mask, TensorProto.FLOAT), [2])
+        return graph.Mul(graph.Transpose(values, perm=[1, 0, 2]), real)
 
 
-class Memory:
-    """The states of a language model before and after the tokens, `(B, ...)` per layer, by kind."""
-
-    def __init__(self, graph: Graph, shapes: Mapping[str, Shape]) -> None:
-        """Declare the inputs; shapes `(L, B, ...)` by kind: `hidden`, `cell`, `conv`."""
-        self._graph, self._shapes = graph, shapes
-        self._before = {kind: graph.read(f"past_{kind}_state", TensorProto.FLOAT, shapes[kind]) for kind in shapes}
-        self._after: dict[str, list[str]] = {kind: [] for kind in shapes}
-
-    def take(self, kind: str) -> str:
-        """Return the state of the next layer."""
-        place = self._graph.constant(len(self._after[kind]))
-        return self._graph.add("Gather", self._before[kind], place, axis=0)
-
-    def keep(self, kind: str, state: str) -> None:
-        """Store the state of this layer after the tokens."""
-        self._after[kind].append(self._graph.add("Unsqueeze", state, self._graph.constant([0])))
-
-    def answer(self) -> None:
-        """Declare the outputs."""
-        for kind, states in self._after.items():
-            after = self._graph.add("Concat", *states, axis=0)
-            self._graph.answer(f"present_{kind}_state", after, self._shapes[kind])
-
-
-# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S). With a memory,
-# which is for one direction, the layer starts from it and stores its last states.
+# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S).
 
 
 def _add_operator(
@@ -229,8 +214,6 @@ def _add_operator(
     texts: Lengths,
     inputs: str,
     cells: list[Any],
-    name: str,
-    memory: Memory | None = None,
     *,
     operator: str,
     gates: tuple[int, ...],
@@ -238,10 +221,9 @@ def _add_operator(
 ) -> str:
     """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
 
-    Each direction reads forward and padding comes last, so only a memory needs `sequence_lens`, with which OpenVINO
-    computes wrong states for batches. The backward direction reads each text reversed.
+    Each direction reads forward and padding comes last, so none needs `sequence_lens`, with which OpenVINO computes
+    wrong states for batches. The backward direction reads each text reversed.
     """
-    kinds = ("hidden", "cell") if operator == "LSTM" else ("hidden",)
     states = []
     for number, cell in enumerate(cells):
 
@@ -250,186 +232,141 @@ def _add_operator(
             parts = [getattr(cell, kind).detach().float().cpu().chunk(len(gates)) for kind in kinds]
             return torch.cat([part[gate] for part in parts for gate in gates]).numpy()[None]
 
-        weights = [
-            graph.weight(f"{name}.{number}.W", stack("weight_ih_l0")),
-            graph.weight(f"{name}.{number}.R", stack("weight_hh_l0")),
-            graph.weight(f"{name}.{number}.B", stack("bias_ih_l0", "bias_hh_l0")),
-        ]
+        weights = stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")
         read = texts.reverse(inputs) if number else inputs
-        before = [] if memory is None else [memory.take(kind) for kind in kinds]
-        if memory is not None:
-            starts = [graph.add("Unsqueeze", state, graph.constant([0])) for state in before]
-            weights += [graph.add("Cast", texts.steps_read, to=TensorProto.INT32), *starts]
-        options = {"hidden_size": cell.hidden_size, "outputs": 1 + len(before), **attributes}
-        read = graph.add(operator, read, *weights, **options)  # (T, 1, B, H) and the last states (1, B, H)
-        read, last = (read[0], read[1:]) if before else (read, [])
-        for kind, start, state in zip(kinds, before, last, strict=False):
-            state = graph.add("Squeeze", state, graph.constant([0]))
-            memory.keep(kind, graph.add("Where", texts.some, state, start))  # type: ignore[union-attr]
-        read = graph.add("Squeeze", read, graph.constant([1]))
+        read = getattr(graph, operator)(read, *weights, hidden_size=cell.hidden_size, **attributes)
+        read = graph.Squeeze(read, [1])  # of (T, 1, B, H)
         if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
-            read = graph.add("Where", texts.valid, read, graph.constant(0, np.float32))
+            read = graph.Where(texts.valid, read, 0.0)
         states.append(texts.reverse(read) if number else read)
-    return states[0] if len(states) == 1 else graph.add("Concat", *states, axis=2)
+    return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_min_gru(
-    graph: Graph, texts: Lengths, inputs: str, cells: list[Any], name: str, memory: Memory | None = None
-) -> str:
+def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) -> str:
     """Add a layer of minGRU as a scan of h = decay * h + addend, both directions in one scan.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
-    width = cells[0].hidden_size
-    weight = torch.cat([cell.weight_ih_l0 for cell in cells]).t()
-    projected = graph.add("MatMul", inputs, graph.weight(f"{name}.W", weight))
-    bias = graph.weight(f"{name}.B", torch.cat([cell.bias_ih_l0 for cell in cells]))
-    parts = graph.add("Split", graph.add("Add", projected, bias), axis=2, outputs=2 * len(cells))
-    batch = graph.add("Shape", inputs, start=1, end=2)
-    zeros = graph.add("ConstantOfShape", graph.add("Concat", batch, graph.constant([width]), axis=0))
-    start = zeros if memory is None else memory.take("hidden")
-    read = []
-    for gate, candidate in zip(parts[::2], parts[1::2], strict=True):
-        update = graph.add("Mul", graph.add("Sigmoid", gate), texts.real)
-        decay = graph.add("Sub", graph.constant(1, np.float32), update)
-        read += [decay, graph.add("Mul", update, candidate)]
-    scanned = graph.add(
-        "Scan",
-        *[start] * len(cells),
+    count, node = len(cells), helper.make_node
+    projected = graph.MatMul(inputs, torch.cat([cell.weight_ih_l0 for cell in cells]).t())
+    parts = graph.Add(projected, torch.cat([cell.bias_ih_l0 for cell in cells]))
+    parts = graph.Split(parts, axis=2, outputs=2 * count)
+    read, nodes = [], []
+    for number, (gate, candidate) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+        update = graph.Mul(graph.Sigmoid(gate), texts.real)
+        read += [graph.Sub(1.0, update), graph.Mul(update, candidate)]
+        nodes += [
+            node("Mul", [f"h{number}", f"decay{number}"], [f"kept{number}"]),
+            node("Add", [f"kept{number}", f"addend{number}"], [f"next{number}"]),
+            node("Identity", [f"next{number}"], [f"state{number}"]),
+        ]
+    names = [f"h{number}" for number in range(count)]
+    names += [f"{kind}{number}" for number in range(count) for kind in ("decay", "addend")]
+    results = [f"{kind}{number}" for kind in ("next", "state") for number in range(count)]
+    zeros = graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
+    scanned = graph.Scan(
+        *[graph.ConstantOfShape(zeros)] * count,
         *read,
-        outputs=2 * len(cells),
-        body=_linear_step(len(cells)),
+        outputs=2 * count,
+        body=_make_body("linear_step", nodes, dict.fromkeys(names, TensorProto.FLOAT), results),
         num_scan_inputs=len(read),
         scan_input_directions=[0, 0, 1, 1][: len(read)],
-        scan_output_directions=[0, 1][: len(cells)],
+        scan_output_directions=[0, 1][:count],
     )
-    if memory is not None:
-        memory.keep("hidden", scanned[0])
-    return graph.add("Concat", *scanned[len(cells) :], axis=2)
+    return graph.Concat(*scanned[count:], axis=2)
 
 
-def _linear_step(directions: int) -> onnx.GraphProto:
-    """Return one step of h = decay * h + addend in each direction, the body of a Scan."""
-    nodes = []
-    for number in range(directions):
-        nodes.append(helper.make_node("Mul", [f"h{number}", f"decay{number}"], [f"kept{number}"]))
-        nodes.append(helper.make_node("Add", [f"kept{number}", f"addend{number}"], [f"next{number}"]))
-        nodes.append(helper.make_node("Identity", [f"next{number}"], [f"state{number}"]))
-
-    def declare(*groups: tuple[str, ...]) -> list[onnx.ValueInfoProto]:
-        names = [f"{kind}{number}" for group in groups for number in range(directions) for kind in group]
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-
-    return helper.make_graph(
-        nodes, "linear_step", declare(("h",), ("decay", "addend")), declare(("next",), ("state",))
-    )
+def _add_layer(graph: Graph, texts: Lengths, inputs: str, layer: Any, cell_type: str) -> str:
+    """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
+    return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
 
 
-def encode(graph: Graph, texts: Texts, encoder: Any, memory: Memory | None = None) -> str:
+def _encode(graph: Graph, texts: Texts, encoder: Any) -> str:
     """Add an encoder: the states (T, B, S) of texts."""
-    states = graph.add("Gather", graph.weight("embedding", encoder.embedding.weight), texts.ids)  # (T, B, E)
+    table = encoder.embedding.weight.detach().cpu()
+    if graph.half_table:
+        states = graph.cast(graph.Gather(table.half(), texts.ids), TensorProto.FLOAT)
+    else:
+        states = graph.Gather(table, texts.ids)  # (T, B, E)
     if encoder.config.block_type == "residual":
-        return _add_blocks(graph, texts, states, encoder, memory)
-    for number, layer in enumerate(encoder.layers):
-        states = add_layer(graph, texts, states, layer, encoder.config.cell_type, f"layer{number}", memory)
+        return _add_blocks(graph, texts, states, encoder)
+    for layer in encoder.layers:
+        states = _add_layer(graph, texts, states, layer, encoder.config.cell_type)
     return states
 
 
-def add_layer(
-    graph: Graph, texts: Lengths, inputs: str, layer: Any, cell_type: str, name: str, memory: Memory | None = None
-) -> str:
-    """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
-    cells = [direction.cell for direction in layer.directions]
-    return ONNX_CELLS[cell_type](graph, texts, inputs, cells, name, memory)
-
-
-def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any, memory: Memory | None) -> str:
+def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
     """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
-    config, add, linear = encoder.config, graph.add, graph.linear
+    linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
 
-    def norm(inputs: str, layer: Any, name: str) -> str:
-        weights = graph.weight(f"{name}.weight", layer.weight), graph.weight(f"{name}.bias", layer.bias)
-        return add("LayerNormalization", inputs, *weights, axis=-1, epsilon=layer.eps)
+    def norm(inputs: str, layer: Any) -> str:
+        return graph.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
 
-    def convolve(inputs: str, conv: Any, name: str) -> str:
+    def convolve(inputs: str, conv: Any) -> str:
         behind = conv.size - 1 - conv.ahead
-        wide = add("Mul", inputs, texts.real)
-        if memory is None:
-            wide = add("Pad", wide, graph.constant([behind, 0, 0, conv.ahead, 0, 0]))
-        else:
-            wide = add("Concat", add("Transpose", memory.take("conv"), perm=[1, 0, 2]), wide, axis=0)
-            ends = (add("Add", texts.lengths, graph.constant(place)) for place in range(behind))
-            last = [add("Unsqueeze", texts.take(wide, end), graph.constant([1])) for end in ends]
-            memory.keep("conv", add("Concat", *last, axis=1))
-        sums = ""
-        for place, weight in enumerate(conv.weight):
-            read = graph.slice(wide, place, add("Add", texts.longest, graph.constant([place])))
-            term = add("Mul", read, graph.weight(f"{name}.{place}", weight))
-            sums = add("Add", sums, term) if sums else term
-        return sums
+        wide = graph.Pad(graph.Mul(inputs, texts.real), [behind, 0, 0, conv.ahead, 0, 0])
+        terms = [
+            graph.Mul(graph.slice(wide, place, graph.Add(texts.longest, [place])), weight)
+            for place, weight in enumerate(conv.weight)
+        ]
+        return graph.Sum(*terms)
 
-    stream = linear(norm(vectors, encoder.projection.norm, "norm"), encoder.projection.projection, "projection")
-    for number, block in enumerate(encoder.layers):
-        name = f"block{number}"
-        inputs = norm(stream, block.input_norm, f"{name}.input_norm")
+    stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
+    for block in encoder.layers:
+        inputs = norm(stream, block.input_norm)
         if block.conv is not None:
-            inputs = convolve(inputs, block.conv, f"{name}.conv")
-        states = add_layer(graph, texts, inputs, block.mixer, config.cell_type, name, memory)
-        gate = activate(graph, linear(inputs, block.gate_proj, f"{name}.gate"), config.hidden_act)
-        stream = add("Add", stream, linear(add("Mul", states, gate), block.out_proj, f"{name}.out"))
-        inner = linear(norm(stream, block.mlp_norm, f"{name}.mlp_norm"), block.up_proj, f"{name}.up")
-        inner = activate(graph, inner, config.hidden_act)
-        stream = add("Add", stream, linear(inner, block.down_proj, f"{name}.down"))
-    return norm(stream, encoder.norm, "final_norm")
+            inputs = convolve(inputs, block.conv)
+        states = _add_layer(graph, texts, inputs, block.mixer, encoder.config.cell_type)
+        gate = _activate(graph, linear(inputs, block.gate_proj), activation)
+        stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
+        inner = _activate(graph, linear(norm(stream, block.mlp_norm), block.up_proj), activation)
+        stream = graph.Add(stream, linear(inner, block.down_proj))
+    return norm(stream, encoder.norm)
 
 
 # Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.
 
 
 def _add_last(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    directions = model.config.num_directions
-    last = texts.last_read(states, model.config.output_size // directions, directions)
-    return graph.add("Where", texts.some, last, graph.constant(0, np.float32))
+    """Take the last state that each direction reads."""
+    last = texts.take(states, graph.Sub(texts.steps_read, [1]))
+    if model.config.num_directions == 2:
+        half = model.config.output_size // 2
+        backward = graph.slice(graph.Gather(states, 0, axis=0), half, _END, 1)
+        last = graph.Concat(graph.slice(last, 0, half, 1), backward, axis=1)
+    return graph.Where(texts.some, last, 0.0)
 
 
 def _add_mean(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    total = graph.add("ReduceSum", graph.add("Mul", states, texts.real), graph.constant([0]), keepdims=0)
-    count = graph.add("Cast", graph.add("Max", texts.lengths, graph.constant([1])), to=TensorProto.FLOAT)
-    return graph.add("Div", total, graph.add("Unsqueeze", count, graph.constant([1])))
+    total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
+    return graph.Div(total, graph.Unsqueeze(graph.cast(texts.steps_read, TensorProto.FLOAT), [1]))
 
 
 def _add_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    barred = graph.add("Where", texts.valid, states, graph.constant(_LOWEST, np.float32))
-    highest = graph.add("ReduceMax", barred, axes=[0], keepdims=0)
-    return graph.add("Where", texts.some, highest, graph.constant(0, np.float32))
+    highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
+    return graph.Where(texts.some, highest, 0.0)
 
 
 def _add_mean_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    parts = [add(graph, texts, states, model) for add in (_add_mean, _add_max)]
-    return graph.add("Concat", *parts, axis=1)
+    return graph.Concat(*(add(graph, texts, states, model) for add in (_add_mean, _add_max)), axis=1)
 
 
 def _add_attention(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    projection, context = model.pooler.projection, model.pooler.context
-    keys = graph.add("MatMul", states, graph.weight("attention.projection", projection.weight.t()))
-    keys = graph.add("Tanh", graph.add("Add", keys, graph.weight("attention.bias", projection.bias)))
-    scores = graph.add("MatMul", keys, graph.weight("attention.context", context.weight.t()))  # (T, B, 1)
-    scores = graph.add("Where", texts.valid, scores, graph.constant(_LOWEST, np.float32))
-    weights = graph.add("Mul", graph.add("Softmax", scores, axis=0), texts.real)
-    return graph.add("ReduceSum", graph.add("Mul", states, weights), graph.constant([0]), keepdims=0)
+    keys = graph.Tanh(graph.linear(states, model.pooler.projection))
+    scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
+    weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
+    return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
 
 
-def activate(graph: Graph, inputs: str, activation: str) -> str:
+def _activate(graph: Graph, inputs: str, activation: str) -> str:
     """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
     if activation == "linear":
         return inputs
-    if activation in ("relu", "tanh"):
-        return graph.add(activation.capitalize(), inputs)
     if activation == "silu":
-        return graph.add("Mul", inputs, graph.add("Sigmoid", inputs))
-    half, root, one = (graph.constant(value, np.float32) for value in (0.5, 0.5**0.5, 1))
-    error = graph.add("Erf", graph.add("Mul", inputs, root))
-    return graph.add("Mul", graph.add("Mul", inputs, half), graph.add("Add", error, one))
+        return graph.Mul(inputs, graph.Sigmoid(inputs))
+    if activation == "gelu":
+        return graph.Mul(graph.Mul(inputs, 0.5), graph.Add(graph.Erf(graph.Mul(inputs, 0.5**0.5)), 1.0))
+    return getattr(graph, activation.capitalize())(inputs)  # Relu, Tanh
 
 
 # Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.
@@ -446,4 +383,186 @@ ONNX_POOLINGS: dict[str, Callable[[Graph, Texts, str, Any], str]] = {
     "max": _add_max,
     "mean_max": _add_mean_max,
     "attention": _add_attention,
+}
+
+
+# ---- heads ----
+
+
+def build_graph(
+    model: Any, metadata: Mapping[str, str], is_encoder: bool = False, half_table: bool = False
+) -> onnx.ModelProto:
+    """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
+
+    Args:
+        model: A model of this package.
+        metadata: Names and values.
+        is_encoder: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
+        half_table: Whether the embedding table is stored in float16.
+    """
+    graph = Graph(half_table)
+    HEADS[ENCODER if is_encoder else type(model).__name__](graph, Batch(graph), model)
+    return graph.finish(metadata)
+
+
+def _add_classifier(graph: Graph, batch: Batch, model: Any) -> None:
+    logits = graph.slice(_classify(graph, batch, model)[0], 0, batch.count)
+    graph.answer("logits", logits, "batch", model.config.num_labels)
+
+
+def _classify(graph: Graph, batch: Batch, model: Any) -> tuple[str, Texts, str]:
+    """Return the logits (B, C), the texts, and their states (T, B, S)."""
+    config, texts = model.config, Texts(graph, batch.ids, batch.mask)
+    states = _encode(graph, texts, model.rnn)
+    vectors = _activate(graph, ONNX_POOLINGS[config.pooling](graph, texts, states, model), config.classifier_activation)
+    weight, bias = model.classifier.weight.double(), model.classifier.bias.double()
+    if config.target_scale is not None:  # a model whose training did not end
+        scale = torch.tensor(config.target_scale, dtype=torch.float64)
+        weight, bias = weight * scale[:, None], bias * scale + torch.tensor(config.target_mean, dtype=torch.float64)
+    return graph.Gemm(vectors, weight, bias, transB=1), texts, states
+
+
+def _add_encoder(graph: Graph, batch: Batch, model: Any) -> None:
+    if type(model).__name__ == ENCODER:
+        texts = Texts(graph, batch.ids, batch.mask)
+        states = _encode(graph, texts, model)
+    else:
+        vectors, texts, states = _classify(graph, batch, model)
+        vectors = graph.Div(vectors, graph.Max(graph.ReduceL2(vectors, axes=[1]), 1e-12))
+        vectors = graph.slice(vectors, 0, batch.count)
+        graph.answer("sentence_embedding", vectors, "batch", model.config.num_labels)
+    graph.answer("last_hidden_state", batch.cut(texts.restore(states)), "batch", "time", model.config.output_size)
+
+
+def _add_tagger(graph: Graph, batch: Batch, model: Any) -> None:
+    texts = Texts(graph, batch.ids, batch.mask)
+    if model.words is None:
+        scores = graph.linear(_encode(graph, texts, model.rnn), model.classifier)
+        logits = _find_best_tags(graph, texts, scores, model)
+    else:
+        logits = _tag_words(graph, batch, texts, model)
+    graph.answer("logits", batch.cut(texts.restore(logits)), "batch", "time", model.config.num_labels)
+
+
+def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: Any) -> str:
+    """Return the logits of tokens (T, B, C) by those of their words; see `WordReader`.
+
+    A word is marks of capitals, if any, and other tokens; the encoder does not read the marks.
+    """
+    reader, number = model.words, graph.cast
+    is_mark, is_start = map(graph.constant, (reader.kinds == MARK, reader.kinds > 0))
+
+    def shift(flags: str, distance: int) -> str:
+        """Return the flags of the token before (1) or after (-1), 0 beyond the ends."""
+        wide = graph.Pad(number(flags), [1, 0, 0, 0] if distance > 0 else [0, 0, 1, 0])
+        cut = graph.slice(wide, 0, texts.longest) if distance > 0 else graph.slice(wide, 1, _END)
+        return number(cut, TensorProto.BOOL)
+
+    ids = graph.Where(batch.mask, batch.ids, 0)
+    read = Texts(graph, batch.ids, graph.And(batch.mask, graph.Not(graph.Gather(is_mark, ids))))
+    states = _encode(graph, read, model.rnn)
+    valid = graph.Squeeze(texts.valid, [2])  # (T, B), as all that follows
+    marks = graph.And(graph.Gather(is_mark, texts.ids), valid)
+    plain, before = graph.And(graph.Not(marks), valid), shift(marks, 1)
+    begins = graph.And(graph.Gather(is_start, texts.ids), graph.Not(before))
+    begins = graph.And(graph.Or(begins, graph.Equal(texts.steps, 0)), valid)
+    ends = graph.Or(shift(begins, -1), graph.Not(shift(valid, -1)))
+    words = Lengths(graph, graph.ReduceSum(number(begins), [0], keepdims=0))
+    places = graph.Where(valid, graph.Sub(graph.CumSum(number(begins), 0), 1), words.longest)
+    order = graph.Add(texts.steps, graph.Mul(number(valid), 0))
+    empty = graph.Expand(0, graph.Concat(graph.Add(words.longest, [1]), graph.Shape(texts.lengths), axis=0))
+
+    def find(flags: str, otherwise: str) -> str:
+        """Return the place of the one token of each word with this flag (W + 1, B)."""
+        return graph.ScatterElements(otherwise, graph.Where(flags, places, words.longest), order, axis=0)
+
+    def cut(tokens: str) -> str:
+        return graph.slice(tokens, 0, words.longest)
+
+    begin = find(begins, empty)
+    first = cut(find(graph.And(plain, graph.Or(begins, before)), begin))  # after the marks
+    last = cut(find(graph.And(plain, ends), begin))
+    begin, word = cut(begin), graph.Min(places, graph.Sub(words.longest, [1]))
+    distance = graph.Sub(order, graph.GatherElements(first, word, axis=0))
+    codes = graph.Mul(graph.Gather(reader.codes.long(), texts.ids), graph.Add(graph.Mul(distance, 2), 1))
+    codes = graph.Mul(codes, number(plain))
+    whole = cut(graph.ScatterElements(empty, places, codes, axis=0, reduction="add"))
+    forms = graph.constant(reader.forms.int())
+
+    def list_rows(tokens: str, start: int, end: int) -> str:
+        rows = graph.Gather(forms, graph.GatherElements(texts.ids, tokens, axis=0))
+        return graph.slice(number(rows), start, end, 2)
+
+    parts = [list_rows(first, 0, FIRST_FORMS), list_rows(last, FIRST_FORMS, _END), list_rows(begin, 0, 1)]
+    whole = graph.Mod(whole, reader.table.num_embeddings)
+    rows = graph.Concat(*parts, graph.Unsqueeze(whole, [2]), axis=2)
+    vectors = graph.ReduceSum(graph.Gather(reader.table.weight, rows), [2], keepdims=0)  # of (W, B, forms, H)
+    # states are those of the tokens that the encoder reads
+    seen = graph.Min(graph.CumSum(number(plain), 0, exclusive=1), graph.Sub(read.longest, [1]))
+    sides = []
+    for side, tokens in zip(range(0, model.config.output_size, reader.size), (last, first), strict=False):
+        state = read.take(states, graph.GatherElements(seen, tokens, axis=0))
+        is_read = number(graph.GatherElements(number(plain), tokens, axis=0), TensorProto.FLOAT)
+        sides.append(graph.Mul(graph.slice(state, side, side + reader.size, 2), graph.Unsqueeze(is_read, [2])))
+    states = _add_layer(graph, words, graph.Concat(*sides, vectors, axis=2), reader.layer, "lstm")
+    scores = texts.take(_find_best_tags(graph, words, graph.linear(states, model.classifier), model), word)
+    # the further tokens of a word with B-X have I-X
+    label2id = model.config.label2id
+    count = len(label2id)
+    partner, is_begin, is_inside = list(range(count)), [False] * count, [False] * count
+    for name, tag in label2id.items():
+        inside = label2id.get(f"I-{name[2:]}") if name.startswith("B-") else None
+        if inside is not None:
+            partner[tag], partner[inside], is_begin[tag], is_inside[inside] = inside, tag, True, True
+    other = graph.Gather(scores, partner, axis=2)
+    further = graph.Where(is_inside, graph.Max(scores, other), scores)
+    further = graph.Where(is_begin, graph.Min(scores, other), further)
+    return graph.Where(graph.Unsqueeze(begins, [2]), scores, further)
+
+
+def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: Any) -> str:
+    """Return the scores of a conditional random field (T, B, C), see `Crf.best_scores`; without one, the emissions.
+
+    Two scans: the best score of the tags before each token, and of those after it.
+    """
+    if model.crf is None:
+        return emissions
+    names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    crf, node = model.crf, helper.make_node
+    first, pairs = map(crf.transitions.new_tensor, forbidden(names))
+    step = crf.transitions + pairs
+    shape = graph.Concat(graph.Shape(texts.lengths), [len(names)], axis=0)
+    start, end = graph.Expand(crf.first + first, shape), graph.Expand(crf.last, shape)
+    emissions = graph.Mul(emissions, texts.real)
+
+    def make_step(transitions: torch.Tensor, shown: str, *valid: str) -> Any:
+        """Return the body of a Scan: state and score of a token (B, C) → best state of the next, and one to show."""
+        return _make_body(
+            "tags",
+            [
+                node("Add", ["state", "score"], ["sum"]),
+                node("ReduceMax", ["sum"], ["most"], axes=[1]),  # without it, sums over long texts lose digits
+                node("Sub", ["sum", "most"], ["less"]),
+                node("Unsqueeze", ["less", graph.constant([1])], ["column"]),
+                node("Add", ["column", graph.constant(transitions)], ["all"]),
+                node("ReduceMax", ["all"], ["best"], axes=[2], keepdims=0),
+                node("Where", [*valid, "best", "state"], ["next"]) if valid else node("Identity", ["best"], ["next"]),
+                node("Identity", [shown], ["shown"]),
+            ],
+            dict.fromkeys(["state", "score"], TensorProto.FLOAT) | dict.fromkeys(valid, TensorProto.BOOL),
+            ["next", "shown"],
+        )
+
+    _, before = graph.Scan(start, emissions, outputs=2, body=make_step(step.t(), "sum"), num_scan_inputs=1)
+    backward = {"scan_input_directions": [1, 1], "scan_output_directions": [1], "num_scan_inputs": 2}
+    body = make_step(step, "state", "valid")
+    _, after = graph.Scan(end, emissions, texts.valid, outputs=2, body=body, **backward)
+    best = graph.Add(before, after)
+    return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
+
+
+HEADS: dict[str, Callable[[Graph, Batch, Any], None]] = {
+    "RnnForSequenceClassification": _add_classifier,
+    "RnnForTokenClassification": _add_tagger,
+    ENCODER: _add_encoder,
 }

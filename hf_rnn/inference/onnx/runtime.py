@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
 from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
-from ...utils.text_checks import check_text, list_texts
+from ...utils.text_checks import list_texts
 from ..fast_tokenizer.fast_tokenization import NO_LIMIT
 from ..text_classifier import TextClassifier, batch_by_length
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
 LABELS_KEY = "id2label"
-_MODEL_TYPE = "hf_rnn"
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
@@ -49,22 +48,11 @@ def open_session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_session(
-    session: Any, input_ids: np.ndarray, attention_mask: np.ndarray, states: Mapping[str, np.ndarray] | None = None
-) -> dict[str, np.ndarray]:
-    """Return the outputs by name of ids and mask, int64 `(B, T)`.
-
-    `states` are the outputs of a language model for the tokens before these; None starts from zero.
-    """
-    given = {"input_ids": input_ids, "attention_mask": attention_mask}
-    for node in session.get_inputs()[len(given) :]:  # such as `past_hidden_state`
-        if states is None:
-            shape = [len(input_ids) if isinstance(size, str) else size for size in node.shape]
-            given[node.name] = np.zeros(shape, np.float32)
-        else:
-            given[node.name] = states[node.name.replace("past", "present")]
+def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the outputs by name of ids and mask, int64 `(B, T)`."""
     names = [node.name for node in session.get_outputs()]
-    return dict(zip(names, session.run(names, given), strict=True))
+    values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+    return dict(zip(names, values, strict=True))
 
 
 def hash_weights(folder: FinishedFolder) -> str:
@@ -92,9 +80,6 @@ class TokenizerFile:
         self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")
-        unknown = settings.get("unk_token")
-        unknown = unknown["content"] if isinstance(unknown, dict) else unknown
-        self.unk_token_id = None if unknown is None else self.backend_tokenizer.token_to_id(unknown)
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
@@ -104,22 +89,14 @@ class TokenizerFile:
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
 
-    @property
-    def added_tokens_decoder(self) -> dict[int, Any]:
-        """Added tokens by id."""
-        return self.backend_tokenizer.get_added_tokens_decoder()
-
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
-        """Return the encodings of texts or pairs, truncated."""
-        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+    def encode(self, texts: Sequence[str]) -> list[Any]:
+        """Return the encodings of texts, truncated."""
         self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
-        return self.backend_tokenizer.encode_batch(given)
+        return self.backend_tokenizer.encode_batch(list(texts))
 
-    def __call__(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
-    ) -> dict[str, list[list[int]]]:
-        """Return the `input_ids` of texts or pairs, truncated."""
-        return {"input_ids": [encoding.ids for encoding in self.encode(texts, pairs)]}
+    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
+        """Return the `input_ids` of texts, truncated."""
+        return {"input_ids": [encoding.ids for encoding in self.encode(texts)]}
 
 
 class Encodings(dict):
@@ -187,6 +164,10 @@ class OnnxModel:
         config = _read_config(name, folder)
         if quantized and config.problem_type == "regression":
             raise UserError(f"{name} predicts numbers, which int8 would round: take the float32 file, backend onnx")
+        head = next(iter(config.architectures or CLASSES))
+        if head not in CLASSES or config.sep_token_id is not None:
+            known = f"{', '.join(CLASSES)} for single texts"
+            raise UserError(f"{name} has a {head}, and ONNX files are for {known}: use hf_rnn.FastRnn or the model")
         path = folder.onnx_model_int8 if quantized else folder.onnx_model
         remedy = f"hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}"
         if not path.is_file():
@@ -200,9 +181,7 @@ class OnnxModel:
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common class
-            raise UserError(
-                f"{path} cannot be read: {reason_of(error):.300}. Make it again with `{remedy}`"
-            ) from error
+            raise UserError(f"{path} cannot be read: {reason_of(error):.300}. Make it again with `{remedy}`") from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{remedy}`")
         present = all(weights.is_file() for weights in folder.weight_files())
@@ -211,10 +190,9 @@ class OnnxModel:
         tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{remedy}`")
-        kind = _CLASSES[(config.architectures or [*_CLASSES])[0]]
-        if not issubclass(kind, cls):
-            raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
-        model: Any = kind(session, tokenizer, config, tokens_per_batch)
+        if not issubclass(CLASSES[head], cls):
+            raise UserError(f"{name} is a model for {CLASSES[head].__name__}: found {cls.__name__}")
+        model: Any = CLASSES[head](session, tokenizer, config, tokens_per_batch)
         model._file = path.absolute()
         return model
 
@@ -298,38 +276,10 @@ class OnnxSentenceEncoder(OnnxModel):
         return vectors
 
 
-class OnnxLanguageModel(OnnxModel):
-    """A language model in ONNX Runtime, which continues texts; see [`OnnxModel`] for its settings."""
-
-    def generate(
-        self, prompt: str, max_new_tokens: int = 100, temperature: float = 0.8, seed: int | None = None
-    ) -> str:
-        """Return the continuation of a prompt; `temperature` 0 takes the likeliest token."""
-        check_text(prompt)
-        chance, made = np.random.default_rng(seed), []
-        ids = self.tokenizer([prompt])["input_ids"][0]
-        if not ids:
-            raise UserError(f"the prompt {prompt!r:.40} has no token of the model: give a word")
-        ends, outputs = self.config.eos_token_id, None
-        for _ in range(max_new_tokens):
-            outputs = run_session(self.session, np.array([ids]), np.ones((1, len(ids)), np.int64), outputs)
-            scores = outputs["logits"][0, -1].astype(np.float64)
-            if self.tokenizer.unk_token_id is not None:
-                scores[self.tokenizer.unk_token_id] = -np.inf
-            if temperature > 0:  # the largest sum of score and Gumbel noise is a draw from the softmax
-                scores = scores / temperature + chance.gumbel(size=len(scores))
-            ids = [int(scores.argmax())]
-            if ids[0] in (ends if isinstance(ends, list) else [ends]):
-                break
-            made += ids
-        return self.tokenizer.backend_tokenizer.decode(made)
-
-
 # by the name of the head in `config.json`
-_CLASSES: dict[str, type[OnnxModel]] = {
+CLASSES: dict[str, type[OnnxModel]] = {
     "RnnForSequenceClassification": OnnxClassifier,
     "RnnForTokenClassification": OnnxTagger,
-    "RnnForCausalLM": OnnxLanguageModel,
     "RnnModel": OnnxSentenceEncoder,
 }
 
@@ -342,10 +292,10 @@ def _unpickle(kind: type[OnnxModel], content: bytes, *settings: Any) -> OnnxMode
 
 def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     """Return the settings of `config.json` that predicting needs."""
-    settings = read_settings(name, folder.root, _MODEL_TYPE)
+    settings = read_settings(name, folder.root, "hf_rnn")
     with name_damage(name, folder.config.name):
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
-        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "eos_token_id")
+        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds")
         return SimpleNamespace(
             vocab_size=int(settings["vocab_size"]),
             id2label=dict(sorted((int(number), label) for number, label in labels.items())),
