@@ -20,7 +20,6 @@ from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
 from hf_rnn.inference.onnx.runtime import TokenizerFile  # noqa: E402
 
 TEXTS = ["miro the box!", "", "SELK @you near a door", "sand \U0001f600 <unk> https://a.org/b?c=1", "the box " * 60]
-PAIRS = [("miro the box", "a door"), ("", "sand"), ("the box " * 60, "selk " * 70)]
 KINDS = {
     "classes": {"num_labels": 3},
     "multi-label": {
@@ -29,7 +28,7 @@ KINDS = {
         "label_thresholds": [0.4, 0.5, 0.6],
     },
     "regression": {"num_labels": 2, "problem_type": "regression"},
-    "pairs": {"num_labels": 2, "sep_token_id": 0, "pair_encoding": "joint", "cell_type": "min_gru"},
+    "blocks": {"num_labels": 2, "block_type": "residual", "cell_type": "min_gru"},
     "tagger": {"id2label": {0: "O", 1: "B-a", 2: "I-a"}, "word_forms": 50},
 }
 # In a fresh interpreter, after torch, transformers and whatever else an image may lack were made unimportable.
@@ -78,7 +77,7 @@ def folders(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_it_needs_neither_torch_nor_transformers(folders):
-    asked = {kind: (str(folder), PAIRS if kind == "pairs" else TEXTS) for kind, folder in folders.items()}
+    asked = {kind: (str(folder), TEXTS) for kind, folder in folders.items()}
     done = subprocess.run(
         [sys.executable, "-c", ALONE, json.dumps(asked)], capture_output=True, text=True, timeout=120
     )
@@ -116,7 +115,6 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
         train_tokenizer(TEXTS, min_frequency=1, **how).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tmp_path, model_max_length=9, truncation_side=side).save_pretrained(tmp_path)
     expected, found = AutoTokenizer.from_pretrained(tmp_path), TokenizerFile(FinishedFolder(tmp_path))
-    for given in ((TEXTS,), tuple(map(list, zip(*PAIRS, strict=True)))):
-        ids = expected(*given, truncation=True)["input_ids"]
-        assert found(*given)["input_ids"] == ids == pickle.loads(pickle.dumps(found))(*given)["input_ids"]
+    ids = expected(TEXTS, truncation=True)["input_ids"]
+    assert found(TEXTS)["input_ids"] == ids == pickle.loads(pickle.dumps(found))(TEXTS)["input_ids"]
     assert (len(found), found.model_max_length) == (len(expected), 9)

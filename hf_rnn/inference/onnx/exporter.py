@@ -146,11 +146,13 @@ def export(
         WEIGHTS_KEY: hash_weights(folder),
     }
     is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
+    if web and not is_encoder and type(model).__name__ == ENCODER:
+        raise UserError(f"{name_or_path} has no web page: it has no sentence vectors to show; leave out --web")
     if is_encoder:
         model, _ = load_sentence_model(folder.root)
     from .graph import build_graph
 
-    table = model.get_input_embeddings().weight
+    table = model.get_input_embeddings().weight.detach()
     is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
     graph = build_graph(model, metadata, is_encoder, half_table=is_short and quantize is None)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
@@ -172,7 +174,8 @@ def export(
         if web:
             from ..web.page import write_page
 
-            write_page(page, target, model, tokenizer, folder, npm)
+            head = ENCODER if is_encoder else type(model).__name__
+            write_page(page, target, head, model.config, tokenizer, folder, compared, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"

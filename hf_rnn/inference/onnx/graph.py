@@ -17,7 +17,7 @@ R residual stream, P width of a pooled vector, C classes or tags, W words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -101,6 +101,21 @@ class Graph:
         """Cast flags to 0 and 1, or numbers to another type."""
         return self.Cast(flags, to=to)
 
+    def scan(self, steps: Sequence[Sequence[str]], values: Sequence[str], names: Sequence[str], backward: int) -> str:
+        """Add a scan along time from the first of the values, and return all its states.
+
+        Each step is an operator, its inputs and its output; the last two steps make the next state and the one to show.
+        """
+        flags = {"ReduceMax": {"axes": [-1]}}
+        nodes = [helper.make_node(op, given, [made], **flags.get(op, {})) for op, *given, made in steps]
+        kinds = [TensorProto.BOOL if name == "valid" else TensorProto.FLOAT for name in names]
+        inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(names, kinds, strict=True)]
+        results = [helper.make_tensor_value_info(step[-1], TensorProto.FLOAT, None) for step in steps[-2:]]
+        body = helper.make_graph(nodes, "step", inputs, results)
+        count = len(values) - 1
+        directions = {"scan_input_directions": [backward] * count, "scan_output_directions": [backward]}
+        return self.Scan(*values, outputs=2, body=body, num_scan_inputs=count, **directions)[1]
+
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Return the complete model."""
         graph = helper.make_graph(self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values()))
@@ -110,32 +125,17 @@ class Graph:
         return model
 
 
-def _make_body(name: str, nodes: list[onnx.NodeProto], inputs: Mapping[str, int], outputs: list[str]) -> Any:
-    """Return the body of a Scan, from the types of its inputs by name; its outputs are float32."""
-    declare = helper.make_tensor_value_info
-    given = [declare(value, kind, None) for value, kind in inputs.items()]
-    return helper.make_graph(nodes, name, given, [declare(value, TensorProto.FLOAT, None) for value in outputs])
-
-
 class Batch:
-    """The inputs, padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
-
-    Attributes:
-        count: (1,), B as given.
-        time: (1,), T as given.
-        ids: (B, T), int64.
-        mask: (B, T), bool.
-    """
+    """The inputs, padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch."""
 
     def __init__(self, graph: Graph) -> None:
         """Declare the inputs."""
         self._graph = graph
         ids, mask = graph.read("input_ids"), graph.read("attention_mask")
-        self.count, self.time = (graph.Shape(ids, start=axis, end=axis + 1) for axis in (0, 1))
-        rows = graph.Sub([1], graph.Min(self.count, [1]))
-        behind_all = graph.Concat([0, 0], rows, [1], axis=0)
-        self.ids, mask = (graph.Pad(value, behind_all) for value in (ids, mask))
-        self.mask = graph.cast(mask, TensorProto.BOOL)
+        self.count, self.time = (graph.Shape(ids, start=axis, end=axis + 1) for axis in (0, 1))  # B and T as given
+        behind_all = graph.Concat([0, 0], graph.Sub([1], graph.Min(self.count, [1])), [1], axis=0)
+        self.ids, mask = (graph.Pad(value, behind_all) for value in (ids, mask))  # (B, T), int64
+        self.mask = graph.cast(mask, TensorProto.BOOL)  # (B, T)
 
     def cut(self, values: str) -> str:
         """Cut (B, T, ...) to the shape of the inputs."""
@@ -143,28 +143,17 @@ class Batch:
 
 
 class Lengths:
-    """Texts whose tokens are in front, time first.
-
-    Attributes:
-        longest: (1,), T: the length of the longest text, at least 1.
-        lengths: (B,), int64.
-        steps_read: (B,), int64: `lengths`, at least 1. An empty text has one step, which is masked later.
-        rows: (B,): 0 to B - 1.
-        steps: (T, 1): 0 to T - 1.
-        valid: (T, B, 1), whether there is a token.
-        real: (T, B, 1), the same as 0 and 1 in float32.
-        some: (B, 1), whether the text has a token.
-    """
+    """Texts whose tokens are in front, time first, by their lengths (B,) in int64."""
 
     def __init__(self, graph: Graph, lengths: str) -> None:
         self._graph, self.lengths = graph, lengths
-        self.longest = graph.Max(graph.ReduceMax(lengths, axes=[0]), [1])
-        self.steps_read = graph.Max(lengths, [1])
-        self.rows = graph.count(graph.Shape(lengths))
-        self.steps = graph.Unsqueeze(graph.count(self.longest), [1])
-        self.valid = graph.Unsqueeze(graph.Less(self.steps, lengths), [2])
-        self.real = graph.cast(self.valid, TensorProto.FLOAT)
-        self.some = graph.Unsqueeze(graph.Greater(lengths, 0), [1])
+        self.longest = graph.Max(graph.ReduceMax(lengths, axes=[0]), [1])  # (1,), T
+        self.steps_read = graph.Max(lengths, [1])  # (B,): an empty text has one step, which is masked later
+        self.rows = graph.count(graph.Shape(lengths))  # (B,): 0 to B - 1
+        self.steps = graph.Unsqueeze(graph.count(self.longest), [1])  # (T, 1): 0 to T - 1
+        self.valid = graph.Unsqueeze(graph.Less(self.steps, lengths), [2])  # (T, B, 1), whether there is a token
+        self.real = graph.cast(self.valid, TensorProto.FLOAT)  # the same as 0 and 1
+        self.some = graph.Unsqueeze(graph.Greater(lengths, 0), [1])  # (B, 1), whether the text has a token
 
     def reverse(self, values: str) -> str:
         """Reverse the steps of each text in (T, B, ...), padding left where it is."""
@@ -178,14 +167,9 @@ class Lengths:
 
 
 class Texts(Lengths):
-    """The texts of a batch, real tokens moved to the front.
-
-    Attributes:
-        ids: (T, B); 0 where there is no token.
-    """
+    """The texts of a batch, real tokens moved to the front, from ids (B, T) and a mask of bool."""
 
     def __init__(self, graph: Graph, ids: str, mask: str) -> None:
-        """Read ids (B, T) and a mask, bool."""
         count = graph.cast(mask)
         super().__init__(graph, graph.ReduceSum(count, [1], keepdims=0))
         # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
@@ -195,7 +179,7 @@ class Texts(Lengths):
         self._mask, places = mask, graph.Where(mask, self._before, behind)
         ids = graph.Where(mask, ids, 0)
         ids = graph.ScatterElements(ids, places, ids, axis=1)
-        self.ids = graph.Transpose(graph.slice(ids, 0, self.longest, 1), perm=[1, 0])
+        self.ids = graph.Transpose(graph.slice(ids, 0, self.longest, 1), perm=[1, 0])  # (T, B), 0 without a token
 
     def restore(self, values: str) -> str:
         """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
@@ -243,37 +227,19 @@ def _add_operator(
 
 
 def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) -> str:
-    """Add a layer of minGRU as a scan of h = decay * h + addend, both directions in one scan.
+    """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
-    count, node = len(cells), helper.make_node
-    projected = graph.MatMul(inputs, torch.cat([cell.weight_ih_l0 for cell in cells]).t())
-    parts = graph.Add(projected, torch.cat([cell.bias_ih_l0 for cell in cells]))
-    parts = graph.Split(parts, axis=2, outputs=2 * count)
-    read, nodes = [], []
-    for number, (gate, candidate) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+    steps = [("Mul", "h", "decay", "kept"), ("Add", "kept", "addend", "next"), ("Identity", "next", "state")]
+    states, shape = [], graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
+    for number, cell in enumerate(cells):
+        sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
+        gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        read += [graph.Sub(1.0, update), graph.Mul(update, candidate)]
-        nodes += [
-            node("Mul", [f"h{number}", f"decay{number}"], [f"kept{number}"]),
-            node("Add", [f"kept{number}", f"addend{number}"], [f"next{number}"]),
-            node("Identity", [f"next{number}"], [f"state{number}"]),
-        ]
-    names = [f"h{number}" for number in range(count)]
-    names += [f"{kind}{number}" for number in range(count) for kind in ("decay", "addend")]
-    results = [f"{kind}{number}" for kind in ("next", "state") for number in range(count)]
-    zeros = graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
-    scanned = graph.Scan(
-        *[graph.ConstantOfShape(zeros)] * count,
-        *read,
-        outputs=2 * count,
-        body=_make_body("linear_step", nodes, dict.fromkeys(names, TensorProto.FLOAT), results),
-        num_scan_inputs=len(read),
-        scan_input_directions=[0, 0, 1, 1][: len(read)],
-        scan_output_directions=[0, 1][:count],
-    )
-    return graph.Concat(*scanned[count:], axis=2)
+        read = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
+        states.append(graph.scan(steps, read, ("h", "decay", "addend"), backward=number))
+    return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
 def _add_layer(graph: Graph, texts: Lengths, inputs: str, layer: Any, cell_type: str) -> str:
@@ -528,35 +494,30 @@ def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: Any) ->
     if model.crf is None:
         return emissions
     names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-    crf, node = model.crf, helper.make_node
+    crf = model.crf
     first, pairs = map(crf.transitions.new_tensor, forbidden(names))
     step = crf.transitions + pairs
     shape = graph.Concat(graph.Shape(texts.lengths), [len(names)], axis=0)
     start, end = graph.Expand(crf.first + first, shape), graph.Expand(crf.last, shape)
     emissions = graph.Mul(emissions, texts.real)
 
-    def make_step(transitions: torch.Tensor, shown: str, *valid: str) -> Any:
-        """Return the body of a Scan: state and score of a token (B, C) → best state of the next, and one to show."""
-        return _make_body(
-            "tags",
-            [
-                node("Add", ["state", "score"], ["sum"]),
-                node("ReduceMax", ["sum"], ["most"], axes=[1]),  # without it, sums over long texts lose digits
-                node("Sub", ["sum", "most"], ["less"]),
-                node("Unsqueeze", ["less", graph.constant([1])], ["column"]),
-                node("Add", ["column", graph.constant(transitions)], ["all"]),
-                node("ReduceMax", ["all"], ["best"], axes=[2], keepdims=0),
-                node("Where", [*valid, "best", "state"], ["next"]) if valid else node("Identity", ["best"], ["next"]),
-                node("Identity", [shown], ["shown"]),
-            ],
-            dict.fromkeys(["state", "score"], TensorProto.FLOAT) | dict.fromkeys(valid, TensorProto.BOOL),
-            ["next", "shown"],
-        )
+    def find_steps(transitions: torch.Tensor, *last: Sequence[str]) -> list[Sequence[str]]:
+        """Return the steps from state and score of a token (B, C) to the best state of the next."""
+        return [
+            ("Add", "state", "score", "sum"),
+            ("ReduceMax", "sum", "most"),  # without it, sums over long texts lose digits
+            ("Sub", "sum", "most", "less"),
+            ("Unsqueeze", "less", graph.constant([1]), "column"),
+            ("Add", "column", graph.constant(transitions), "all"),
+            ("ReduceMax", "all", "highest"),
+            ("Squeeze", "highest", graph.constant([2]), "best"),
+            *last,
+        ]
 
-    _, before = graph.Scan(start, emissions, outputs=2, body=make_step(step.t(), "sum"), num_scan_inputs=1)
-    backward = {"scan_input_directions": [1, 1], "scan_output_directions": [1], "num_scan_inputs": 2}
-    body = make_step(step, "state", "valid")
-    _, after = graph.Scan(end, emissions, texts.valid, outputs=2, body=body, **backward)
+    forward = find_steps(step.t(), ("Identity", "best", "next"), ("Identity", "sum", "shown"))
+    before = graph.scan(forward, (start, emissions), ("state", "score"), backward=0)
+    backward = find_steps(step, ("Where", "valid", "best", "state", "next"), ("Identity", "state", "shown"))
+    after = graph.scan(backward, (end, emissions, texts.valid), ("state", "score", "valid"), backward=1)
     best = graph.Add(before, after)
     return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
 

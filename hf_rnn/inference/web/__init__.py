@@ -1,0 +1,1 @@
+"""Write a page that runs an exported model in a browser."""

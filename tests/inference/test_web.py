@@ -1,0 +1,174 @@
+"""The web page: the answers of Python in a browser, from files that any web server serves as they are."""
+
+import contextlib
+import functools
+import http.server
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import hf_rnn
+from hf_rnn import OnnxModel, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train_tokenizer
+from hf_rnn.hub.loading import load_model
+from hf_rnn.tokenizers.word_level import mark_capitals, save_tokenizer
+from hf_rnn.utils.errors import UserError
+
+pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
+from hf_rnn.inference.onnx.exporter import make_texts  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+NPM = ROOT / ".node"  # `.ci/run` installs the engine here
+ENGLISH = Path(hf_rnn.__file__).parent / "hub" / "pretrained" / "english"
+TWEETS = [line.split("\t")[0] for line in (ROOT / "data/tweets/train.tsv").read_text(encoding="utf-8").splitlines()]
+TAGS = dict(enumerate(("O", "B-name", "I-name", "B-place", "I-place")))
+MULTI = {"problem_type": "multi_label_classification", "label_thresholds": [0.4, 0.5, 0.6]}
+# name: head, options of the tokenizer, settings of the model
+MODELS = {
+    "classes": (RnnForSequenceClassification, {"normalizer": "semeval"}, {"num_labels": 3, "pooling": "last"}),
+    "classes, pieces": (RnnForSequenceClassification, {"tokenizer": "bpe"}, {"num_labels": 3, "cell_type": "min_gru"}),
+    "several labels": (RnnForSequenceClassification, {"normalizer": "tweet"}, {"num_labels": 3, **MULTI}),
+    "numbers": (RnnForSequenceClassification, {"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
+    "tagger of english": (RnnForTokenClassification, None, {"id2label": TAGS, "word_forms": 64, "crf": True}),
+    "tagger of pieces": (RnnForTokenClassification, {"tokenizer": "bpe", "normalizer": "cased"}, {"id2label": TAGS}),
+    "encoder": (),
+}
+
+
+def make_folder(folder, name):
+    """Save a model with random weights, large enough for answers that differ."""
+    if name == "encoder":
+        return shutil.copytree(ENGLISH, folder)
+    head, options, settings = MODELS[name]
+    if options is None:
+        tokenizer = AutoTokenizer.from_pretrained(ENGLISH)
+        mark_capitals(tokenizer)
+    else:
+        tokenizer = train_tokenizer(TWEETS, 2, max_vocab_size=900, model_max_length=4096, **options)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 12, "residual_size": 12, "hidden_size": 9}
+    model = head(RnnConfig(**sizes, **settings))
+    if settings.get("word_forms"):
+        model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+def write_page(folder):
+    if not (NPM / "node_modules").is_dir():
+        pytest.skip("missing: npm install --prefix .node onnxruntime-web @huggingface/tokenizers")
+    return export(folder, web=True, npm=NPM).web
+
+
+@contextlib.contextmanager
+def serve(folder):
+    """Serve a folder as `python -m http.server` does, and yield the URL."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def wait(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "timeout"
+        time.sleep(0.05)
+    return found
+
+
+RUN = """
+const [texts, done] = arguments, all = [];
+(async () => {
+  const {tokenize, score, tag, encode} = await ready, ids = texts.map(tokenize);
+  if (score) for (let i = 0; i < texts.length; i += 4) all.push(...await score(texts.slice(i, i + 4)));
+  else for (const text of texts) all.push(tag ? await tag(text) : (await encode([text]))[0]);
+  return [ids, all];
+})().then(done, (error) => done(String(error)));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
+    folder = make_folder(tmp_path / "model", name)
+    page, model = write_page(folder), OnnxModel.from_pretrained(folder)
+    tokenizer = load_model(folder, allow_encoder=True)[1]
+    texts = [*make_texts(tokenizer, TWEETS[:100]), "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
+    with serve(page) as url:
+        browser.get(url)
+        browser.set_script_timeout(300)
+        ids, found = browser.execute_async_script(RUN, texts)
+        assert "Warning" not in browser.find_element("id", "status").text
+    if "tagger" not in name:
+        assert ids == tokenizer(texts, truncation=True)["input_ids"]
+        expected = model.encode(texts) if name == "encoder" else model.predict_proba(texts)
+        assert len(set(expected.argmax(axis=1))) > 1, "premise"
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        return
+    for text, answer, expected in zip(texts, found, model.predict(texts), strict=True):
+        units = text.encode("utf-16-le")  # JavaScript counts them
+        for span, wanted in zip(answer, expected["entities"], strict=True):
+            shown = units[2 * span["start"] : 2 * span["end"]].decode("utf-16-le")
+            before = len(units[: 2 * span["start"]].decode("utf-16-le"))
+            assert (shown, before, span["label"]) == (wanted["text"], wanted["start"], wanted["label"])
+            assert span["score"] == pytest.approx(wanted["score"], abs=1e-4)
+    assert len({span["label"] for answer in found for span in answer}) > 1, "premise"
+
+
+HOSTILE = '<img src=x onerror="window.hacked = 1"></script><b>'
+
+
+@pytest.mark.slow
+def test_the_page_answers_as_one_types_and_asks_nobody(trained, browser, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {number: name + HOSTILE for number, name in config["id2label"].items()}
+    (folder / "config.json").write_text(json.dumps(config | {"label2id": None}))
+    with serve(write_page(folder)) as url:
+        browser.get_log("performance")
+        browser.get(url)
+        area = wait(lambda: browser.find_elements("id", "text"))[0]
+        wait(area.is_displayed)
+        area.send_keys("the miro box")
+        wait(lambda: browser.find_element("id", "answer").text == "good" + HOSTILE)
+        marks = wait(lambda: browser.find_elements("css selector", "#words mark"))
+        effects = {mark.text: float(mark.get_attribute("title").replace("−", "-")) for mark in marks}
+        assert max(effects, key=effects.get) == "miro"
+        assert f"speaks for good{HOSTILE}" in browser.find_element("id", "legend").text
+        area.send_keys(HOSTILE)
+        wait(lambda: HOSTILE in browser.find_element("id", "words").get_property("textContent"))
+        button = browser.find_element("css selector", "#examples button")
+        button.click()
+        assert area.get_property("value") == button.text and browser.execute_script("return window.hacked") is None
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+        sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        assert {urlsplit(asked).netloc for asked in sent if asked.startswith(("http", "ws"))} == {urlsplit(url).netloc}
+
+
+def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    page = export(folder, output_dir=tmp_path / "out", web=True, quantize="int8").web
+    assert page == tmp_path / "out/web"
+    assert {path.name for path in page.iterdir()} == {"index.html", "model.onnx", "tokenizer.json"}
+    assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):
+        export(folder, web=True, npm=tmp_path)
