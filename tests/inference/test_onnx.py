@@ -24,8 +24,7 @@ from hf_rnn.utils.errors import UserError
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn.inference.onnx.graph import ONNX_CELLS  # noqa: E402 - imports onnx
-from hf_rnn.inference.onnx.graph import build_graph  # noqa: E402
+from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
 from hf_rnn.inference.onnx.runtime import OnnxClassifier, OnnxModel, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]

@@ -159,26 +159,6 @@ def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, traine
     assert code == 2 and out == "" and err.count("\n") == 1 and expected in err
 
 
-def test_onnx_continues_as_the_model_does(model_folder, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    from hf_rnn import OnnxModel
-    from hf_rnn.inference.onnx import export
-
-    monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
-    folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    model, tokenizer = load_model(folder)
-    given, unknown = tokenizer("Cleo:\n", return_tensors="pt"), tokenizer.unk_token_id
-    model.lm_head.bias.data[unknown] = 50.0  # the likeliest token, which nobody wants to read
-    model.save_pretrained(folder)
-    options = {"do_sample": False, "max_new_tokens": 20, "suppress_tokens": [unknown]}
-    expected = model.generate(**given, **options)[0, given["input_ids"].shape[1] :]
-    assert export(folder).max_difference < 1e-4
-    writer = OnnxModel.from_pretrained(folder)
-    assert writer.generate("Cleo:\n", 20, temperature=0) == tokenizer.decode(expected)
-    assert writer.generate("Cleo:\n", 20, seed=1) == writer.generate("Cleo:\n", 20, seed=1)
-    assert export(folder, quantize="int8").agreement >= 0.99
-
-
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

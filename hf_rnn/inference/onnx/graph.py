@@ -104,7 +104,7 @@ class Graph:
     def scan(self, steps: Sequence[Sequence[str]], values: Sequence[str], names: Sequence[str], backward: int) -> str:
         """Add a scan along time from the first of the values, and return all its states.
 
-        Each step is an operator, its inputs and its output; the last two steps make the next state and the one to show.
+        Each step is an operator, its inputs and its output. The last two make the next state and the one to show.
         """
         flags = {"ReduceMax": {"axes": [-1]}}
         nodes = [helper.make_node(op, given, [made], **flags.get(op, {})) for op, *given, made in steps]
@@ -380,7 +380,8 @@ def _classify(graph: Graph, batch: Batch, model: Any) -> tuple[str, Texts, str]:
     """Return the logits (B, C), the texts, and their states (T, B, S)."""
     config, texts = model.config, Texts(graph, batch.ids, batch.mask)
     states = _encode(graph, texts, model.rnn)
-    vectors = _activate(graph, ONNX_POOLINGS[config.pooling](graph, texts, states, model), config.classifier_activation)
+    pooled = ONNX_POOLINGS[config.pooling](graph, texts, states, model)
+    vectors = _activate(graph, pooled, config.classifier_activation)
     weight, bias = model.classifier.weight.double(), model.classifier.bias.double()
     if config.target_scale is not None:  # a model whose training did not end
         scale = torch.tensor(config.target_scale, dtype=torch.float64)

@@ -169,27 +169,27 @@ class OnnxModel:
             known = f"{', '.join(CLASSES)} for single texts"
             raise UserError(f"{name} has a {head}, and ONNX files are for {known}: use hf_rnn.FastRnn or the model")
         path = folder.onnx_model_int8 if quantized else folder.onnx_model
-        remedy = f"hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}"
+        again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
         if not path.is_file():
-            file = path.relative_to(folder.root).as_posix()
-            if Path(name).is_dir():
-                raise UserError(f"{name} has no {file}: make it with `{remedy}`")
-            raise UserError(f"{name} on the Hub has no {file}: its owner can make it with `hf-rnn export` and push it")
+            place, again = (
+                ("", again) if Path(name).is_dir() else (" on the Hub", "its owner makes it with hf-rnn export")
+            )
+            raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
         try:
             session = open_session(str(path))
             metadata = session.get_modelmeta().custom_metadata_map
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common class
-            raise UserError(f"{path} cannot be read: {reason_of(error):.300}. Make it again with `{remedy}`") from error
+            raise UserError(f"{path} cannot be read: {reason_of(error):.300}; {again}") from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
-            raise UserError(f"{path} was not made by hf-rnn export: make it with `{remedy}`")
+            raise UserError(f"{path} was not made by hf-rnn export: {again}")
         present = all(weights.is_file() for weights in folder.weight_files())
         if present and metadata[WEIGHTS_KEY] != hash_weights(folder):
-            raise UserError(f"{path} was made of other weights than {folder.root} holds: repeat `{remedy}`")
+            raise UserError(f"{path} was made of other weights than {folder.root} holds: {again}")
         tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
-            raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{remedy}`")
+            raise UserError(f"{path} was made of other labels than {folder.config} holds: {again}")
         if not issubclass(CLASSES[head], cls):
             raise UserError(f"{name} is a model for {CLASSES[head].__name__}: found {cls.__name__}")
         model: Any = CLASSES[head](session, tokenizer, config, tokens_per_batch)
