@@ -34,8 +34,8 @@ REQUIRED = {
     "results": {"validation": MEASURED},
     "versions": {"hf-rnn": "0.1.0", "torch": "2.13.0+cpu"},
 }
-NO_REPEATS = {"exact": 0, "exact_other_label": 0, "near": 0, "near_other_label": 0, "share": 0.0}
-LEAKS = {"exact": 4, "exact_other_label": 1, "near": 3, "near_other_label": 2, "share": 0.35}
+NO_REPEATS = {"exact": 0, "exact_other_label": 0, "share": 0.0}
+LEAKS = {"exact": 7, "exact_other_label": 3, "share": 0.35}
 AUDIT = {  # as AuditReport.summary() returns it
     "rows": {"train": 100, "validation": 20},
     "duplicates": {"train": {**NO_REPEATS, "exact": 5, "share": 0.05}, "validation": NO_REPEATS},
@@ -76,7 +76,12 @@ OPTIONAL = {
     "best_metric": ("macro_recall", "best `macro_recall` on the validation split"),
     "size_in_bytes": (4_938_268, "Weights: 4,938,268 bytes"),
     "max_length": (512, "its first 512 tokens"),
-    "unknown_token_share": (0.0832, "8.3% of the tokens"),
+    "pieces_per_word": (2.125, "has 2.12 of them on average"),
+    "language_note": ("It looks like German_", "- It looks like German\\_. A model that starts from"),
+    "data": (
+        {"text_column": "message", "label_column": "a`b", "held_out": {"share": 0.2, "seed": 7, "rows": 1234}},
+        "My tweets (columns: text `message`, label `` a`b ``)",
+    ),
     "command": ("hf-rnn train --data_dir DATA", "hf-rnn train --data_dir DATA\n```"),
     "fill_in": ({"DATA": "here a_b"}, "repeats the run. Replace `DATA` (here a\\_b):\n"),
     "figures": ({"A matrix": "confusion_matrix.png"}, "![A matrix](<confusion_matrix.png>)"),
@@ -134,6 +139,37 @@ def test_each_fact_is_shown_and_left_out_if_unknown(fact):
     assert shown in render(facts())
     assert shown.splitlines()[0] not in without
     check_form(without)
+
+
+def test_few_rows_are_described_as_they_were_learned():
+    """The card names the method and the rows of the scores, and leaves out epochs and settings without effect."""
+    record = {**GIVEN["data"], "learned_held_out": True}
+    training = {"epochs": 0.0, "steps": 0, "seconds": 0.3, "method": "logistic regression"}
+    card = render(facts(data=record, training=training))
+    assert "the encoder stayed as it was, and logistic regression fitted the last layer in 0.3 seconds." in card
+    assert "1,234 rows that were held out from the data (20%, seed 7). After its scores were taken, the" in card
+    assert "epochs" not in card and "learning_rate" not in card
+    assert "saved model learned these rows" not in render(facts())
+
+
+def test_many_classes_have_a_short_card():
+    labels = [f"intent {number}" for number in range(77)]
+    true = [number for number in range(70) for _ in range(number + 1)]
+    predicted = [label if place % 3 else 0 for place, label in enumerate(true)]
+    measured = {**classification_metrics(predicted, true, labels), "rows": len(true)}
+    counts = {name: 5 * number for number, name in enumerate(labels)}
+    card = render(CardFacts(**{**REQUIRED, "class_counts": counts, "results": {"test": measured}}))
+    check_form(card)
+    assert len(card.splitlines()) < 200
+    assert "`intent 9` and 67 more" in card and "the classes that occur: 7 of 77 are neither" in card
+    assert card.count("| intent ") == 40
+    f1 = {name: row["f1"] for name, row in measured["per_class"].items() if row["support"]}
+    assert f"| {max(f1, key=f1.get)} |" in card and f"| {min(f1, key=f1.get)} |" in card
+
+
+def test_unknown_tokens_are_reported_for_tokenizers_of_words():
+    assert "8.3% of the tokens" in render(facts(unknown_token_share=0.0832, pieces_per_word=None))
+    assert "0.0% of the tokens" not in render(facts(unknown_token_share=0.0))
 
 
 def check_form(card):

@@ -38,6 +38,7 @@ _CELLS = {
     "lstm": ("LSTM", "S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997."),
     "min_gru": ("minimal GRU", "L. Feng et al.: Were RNNs All We Needed? arXiv:2410.01201, 2024."),
 }
+_SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 
 
@@ -81,6 +82,9 @@ class CardFacts:
     best_metric: str | None = None  # selected the epoch on the validation split
     size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
+    data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
+    language_note: str | None = None  # how the texts differ from the language of the start
+    pieces_per_word: float | None = None  # tokens per word of the validation split, for a tokenizer of pieces
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
@@ -156,6 +160,16 @@ def fence(content: str, language: str) -> str:
     return f"{marks}{language}\n{content.strip()}\n{marks}\n"
 
 
+def ends(rows: Mapping[str, Any], key: str = "") -> list[tuple[int, str, Any]]:
+    """Return number, name and value of the labels; of more than 20 the ten largest and the ten smallest by `key`."""
+    found = [(number, name, row) for number, (name, row) in enumerate(rows.items())]
+    if len(found) <= 2 * _SHOWN:
+        return found
+    found = [entry for entry in found if not key or entry[2]["support"]]
+    found.sort(key=lambda entry: entry[2][key] if key else entry[2], reverse=True)
+    return found[:_SHOWN] + found[max(_SHOWN, len(found) - _SHOWN) :]
+
+
 def _backticks(text: str, least: int) -> str:
     return "`" * max(least, max(map(len, re.findall("`+", text)), default=0) + 1)
 
@@ -168,7 +182,7 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
 )
 # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
-_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, fmt=format, shell=shlex.quote)
+_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, ends=ends, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 
 
