@@ -1,0 +1,355 @@
+"""The output folder of a run and its checkpoints: one run at a time, resumed exactly, replaced all or nothing.
+
+A checkpoint is the Trainer's folder `checkpoint-STEP` with `manifest.json`: the hashes of its files, and the
+fingerprint of the run. It is written under another name, and renamed when it is complete. The finished model is
+written beside an earlier one, whose place it then takes by renames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import datasets
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import sort_checkpoints
+
+from ..data.encoding import read_rules
+from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
+from ..utils.atomic_write import write_whole
+from ..utils.errors import UserError, is_write_error
+from .arguments.training_arguments import RnnTrainingArguments
+from .arguments.training_settings import ABOUT
+
+if sys.platform != "win32":  # Windows has no locks of folders
+    import fcntl
+
+logger = logging.getLogger(__name__)
+Written = TypeVar("Written")
+
+MANIFEST = "manifest.json"
+REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
+PRETRAINING_CACHE = "pretraining_cache"  # texts and teacher's vectors
+TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
+_STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_RESTART = "start again with --overwrite_output_dir in place of --resume"
+_NAMES = {"data": "the texts or their labels", "start": "the model that training starts from"}
+
+
+# ---- signals ----
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error."""
+
+    def __init__(self, number: int, checkpoint: Path | None) -> None:
+        self.signal = signal.Signals(number)
+        self.checkpoint = checkpoint  # to resume from; None when nothing was left to save
+        self.exit_code = 128 + number  # as a shell reports this signal
+        super().__init__(number, checkpoint)
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name}; to resume, repeat the call with resume=True"
+
+
+class StopRequest:
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once."""
+
+    number = 0  # the signal, 0 for none
+    _handlers: Mapping[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self.number, self._handlers = 0, {}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.number:
+            raise KeyboardInterrupt
+        self.number = self.number or number
+
+
+# ---- the fingerprint of a run ----
+
+
+def take_fingerprint(
+    examples: Mapping[str, datasets.Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig,
+    settings: TrainingArguments,
+    **further: Any,
+) -> dict[str, Any]:
+    """Return everything that decides the steps and scores of a run, ready for JSON.
+
+    Data and tokenizer are hashes. Architecture and settings are values by name, so that a message can name a change.
+    """
+    digest = hashlib.sha256()
+    for split, rows in examples.items():
+        digest.update(f"{split} {rows.column_names} {len(rows)}".encode())
+        for table in rows.with_format("arrow").iter(batch_size=10_000):
+            for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
+                digest.update(batch.serialize())
+    chosen = {name: value for name, value in settings.to_dict().items() if ABOUT.get(name, {}).get("steps", True)}
+    taken = {
+        "data": digest.hexdigest(),
+        "tokenizer": hash_tokenizer(tokenizer),
+        **further,
+        "config": {name: value for name, value in config.to_dict().items() if name != "transformers_version"},
+        "settings": {**chosen, "processes": settings.world_size, "device": settings.device.type},
+    }
+    return json.loads(json.dumps(taken, default=str, sort_keys=True))
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of a tokenizer's vocabulary and rules, the same in every process."""
+    names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
+    facts = read_rules(tokenizer) or tokenizer.get_vocab(), [getattr(tokenizer, name, None) for name in names]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
+    """Refuse to resume a run of other data or settings; those of another version are ignored."""
+    before = read_manifest(checkpoint)["made_from"]
+    changed = []
+    for name, now in made_from.items():
+        if not isinstance(now, dict):
+            changed += [_NAMES.get(name, name)] * (before.get(name) != now)
+            continue
+        old = before.get(name, {})
+        changed += [
+            f"{key} (was {_shorten(old[key])}, now {_shorten(now[key])})"
+            for key in sorted(old.keys() & now.keys())
+            if old[key] != now[key]
+        ]
+    if changed:
+        raise UserError(f"changed since {checkpoint} was saved: {', '.join(changed)}. Restore it, or {_RESTART}")
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- checkpoints ----
+
+
+def write_manifest(checkpoint: Path, **content: Any) -> None:
+    """Write the hashes of a checkpoint's files, and further content: `made_from` and `progress`."""
+    files = {path.name: _hash_file(path) for path in sorted(checkpoint.iterdir()) if path.name != MANIFEST}
+    write_whole(checkpoint / MANIFEST, json.dumps({"files": files, **content}, indent=1).encode())
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest: `files`, `made_from` and `progress`."""
+    return json.loads((checkpoint / MANIFEST).read_bytes())
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, newest first."""
+    return [Path(path) for path in reversed(sort_checkpoints(str(folder)))]
+
+
+def find_damage(checkpoint: Path, processes: int = 1) -> str | None:
+    """Return why a run of some processes cannot resume from a checkpoint; the Trainer would reset missing states."""
+    try:
+        files = read_manifest(checkpoint)["files"]
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    if absent := [name for name in (*_STATES, *generators) if name not in files]:
+        return f"it was saved without {absent[0]}"
+    broken = [name for name, digest in files.items() if not _has_hash(checkpoint / name, digest)]
+    return f"{broken[0]} is damaged" if broken else None
+
+
+def _has_hash(path: Path, digest: str) -> bool:
+    return path.is_file() and _hash_file(path) == digest
+
+
+def find_newest(folder: Path, processes: int = 1, needs_best: bool = False) -> Path:
+    """Return the newest whole checkpoint; log in one line which are skipped and why, and remove them.
+
+    A run that `needs_best` loads its best checkpoint at the end, which must be whole too. Raises a [`UserError`] when
+    there is none.
+    """
+    skipped: dict[Path, str] = {}
+    for checkpoint in list_checkpoints(folder):
+        damage = find_damage(checkpoint, processes)
+        if damage is None and needs_best:
+            step = json.loads((checkpoint / "trainer_state.json").read_bytes())["best_global_step"]
+            best = folder / f"checkpoint-{step}"
+            if step and (found := find_damage(best, processes)):
+                damage = f"its best, {best.name}: {found}"
+        if damage is not None:
+            skipped[checkpoint] = damage
+            continue
+        if skipped:
+            logger.warning("resuming from %s; skipped %s", checkpoint, _describe(skipped))
+        for damaged in skipped:  # the Trainer would count them as newer ones
+            shutil.rmtree(damaged)
+        return checkpoint
+    if skipped:
+        raise UserError(f"no checkpoint in {folder} can be resumed: found {_describe(skipped)}. {_RESTART}")
+    raise UserError(f"there is no checkpoint in {folder}: leave out --resume")
+
+
+def _describe(skipped: Mapping[Path, str]) -> str:
+    return ", ".join(f"{checkpoint.name} ({damage})" for checkpoint, damage in skipped.items())
+
+
+def remove_checkpoints(folder: FinishedFolder) -> None:
+    """Remove the checkpoints, and their folder unless it has logs or files of the user."""
+    for checkpoint in list_checkpoints(folder.checkpoints):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()
+
+
+# ---- the output folder ----
+
+
+@contextlib.contextmanager
+def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Path | None]]:
+    """Hold the output folder of a run from its start to its end; yield it with the checkpoint to resume from, or None.
+
+    Raises:
+        UserError: When another run uses the folder; when it has files, unless the user chose to overwrite an earlier
+            run or to resume it; when there is no checkpoint to resume from.
+    """
+    folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
+    paths = (folder.root, *folder.root.absolute().parents)
+    nearest = next((path for path in paths if path.exists()), paths[-1])
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder.root} is not writable: found {nearest} in its way; give another")
+    made = [path for path in paths if not path.exists()]
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext():
+        try:
+            if is_main and not args.resume:
+                _check_empty(folder, args.overwrite_output_dir)
+            yield folder, _find_resumed(folder, args) if args.resume else None
+        finally:
+            with contextlib.suppress(OSError):  # it has files
+                for path in made if is_main else ():
+                    path.rmdir()
+
+
+def _find_resumed(folder: FinishedFolder, args: RnnTrainingArguments) -> Path:
+    kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
+    if kept and not list_checkpoints(folder.checkpoints):
+        raise UserError(
+            f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
+            f"is kept in {kept[0]} and used again"
+        )
+    return find_newest(folder.checkpoints, args.world_size, bool(args.load_best_model_at_end))
+
+
+def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
+    if overwrite:
+        marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
+        taken = [path.name for path in _finished_files(folder) if path.exists()]
+        if taken and not any(True for mark in marks for _ in folder.root.glob(mark)):
+            raise UserError(
+                f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
+                f"{', '.join(taken[:3])}. Give another"
+            )
+        return
+    leftovers = (REJECTED_ROWS, TEACHER_CACHE, PRETRAINING_CACHE)  # of a run that failed early
+    if present := sorted(path.name for path in folder.root.glob("*") if path.name not in leftovers):
+        raise UserError(
+            f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
+            "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
+        )
+
+
+def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:
+    """Refuse an output folder that is a model, teacher or file that the run reads, by a [`UserError`]."""
+    for setting, name in sources.items():
+        if name and os.path.exists(name) and os.path.realpath(name) == os.path.realpath(str(output_dir)):
+            raise UserError(f"{setting} {name} is the output_dir and would be replaced: give another")
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and lock it until this block or the process ends; a [`UserError`] if another run has the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if sys.platform != "win32":
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # in forked workers too
+            except BlockingIOError as error:
+                raise UserError(f"{folder} is in use by another run: wait until it ends, or give another") from error
+            except OSError:  # some file systems have no locks
+                pass
+        yield
+
+
+def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None) -> Written:
+    """Write a finished model to a folder that is held, or leave it as it was; return the result of `write`.
+
+    `write` writes the new files to a subfolder. The old files move out, then the new ones in. `config.json` moves out
+    first and in last: the folder loads only when it is whole. A process that is killed during the moves leaves one of
+    the two models whole in its subfolder. When files cannot be written, a [`UserError`] ends with `remedy`.
+    """
+    try:
+        for leftover in folder.root.glob(f"{UNFINISHED}*"):  # of a run that was killed while it wrote
+            shutil.rmtree(leftover)
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
+            new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")
+            new.root.mkdir()
+            written = write(new)
+            files = sorted((path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config)
+            incoming = {path: folder.root / path.relative_to(new.root) for path in files}
+            outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
+            moves = [(path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()]
+            moves += incoming.items()
+            try:
+                for source, target in moves:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    source.replace(target)
+            except BaseException:
+                for source, target in reversed(moves):
+                    if target.exists() and not source.exists():
+                        target.replace(source)
+                raise
+    except Exception as error:
+        if not is_write_error(error):
+            raise
+        resume = " with --resume: the checkpoints are intact" * bool(list_checkpoints(folder.checkpoints))
+        remedy = remedy or f"Make room there, then repeat the command{resume}"
+        raise UserError(f"the finished model could not be written to {folder.root}: {error}. {remedy}") from error
+    with contextlib.suppress(OSError):  # missing, or it holds a file of the user
+        folder.onnx_model.parent.rmdir()
+    return written
+
+
+def _finished_files(folder: FinishedFolder) -> list[Path]:
+    """Return the files of a finished folder, `config.json` first, without checkpoints."""
+    files = [path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)]
+    return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]
