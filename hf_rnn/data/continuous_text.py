@@ -1,77 +1,62 @@
-"""Continuous text for language models: text files as lines, and a text as parallel streams of tokens."""
+"""Continuous text for language models: text files as lines, and their tokens in blocks."""
 
 from __future__ import annotations
 
 import logging
 import os
-from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from .delimited import check_signature, decode_line, excerpt_of
 from .encoding import take_fingerprint
-from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import DataError, DataReport, Reason, SplitReport
 
 logger = logging.getLogger(__name__)
 
 _NAMES = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
 _HELD_OUT = 0.1  # share of the characters
-_LONGEST = 10_000  # characters of a row; longer lines are cut at a space
-IGNORED = -100
+_LONGEST = 10_000  # characters of a row; longer lines are cut, at a space if there is one
 
 
 def load_text(
-    source: str | os.PathLike[str],
-    *,
-    splits: Sequence[str] | None = None,
-    max_bad_rows: int | float | str = 0,
-    rejected_path: str | Path | None = None,
-    report: DataReport | None = None,
+    source: str | os.PathLike[str], *, splits: Sequence[str] | None = None, report: DataReport | None = None
 ) -> datasets.DatasetDict:
     """Read the continuous texts of a language model.
 
     A row of the column `text` is a line with its line feed, so that the rows, joined, are the text; CRLF becomes LF,
-    and a byte order mark is skipped. A line over 10,000 characters is several rows. A line that is not UTF-8 or
-    has a NUL is a bad row.
+    and a byte order mark is skipped. A line over 10,000 characters is several rows.
 
     Args:
         source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text file, or a folder
             with only one. Without `dev.txt` the last tenth is the validation split.
         splits: Return only these. A single file is also the split `test`, whole.
-        max_bad_rows: Skip up to this many bad lines: a count, or a share of all lines such as `"0.1%"`.
-        rejected_path: File that lists these (JSON lines).
         report: An empty report to fill in.
 
     Raises:
-        DataError: For a file without text, and for bad lines beyond `max_bad_rows`.
+        DataError: For a file without text, or with bytes that are not UTF-8 text.
         UserError: For a folder without such files, and for a missing split.
     """
     report = DataReport() if report is None else report
     wanted = None if splits is None else [_NAMES.get(split, split) for split in splits]
     files = _find_files(Path(os.path.expanduser(source)), wanted)
-    rows: dict[str, list[str]] = {}
-    with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        for split, path in files.items():
-            report.splits[split] = SplitReport([str(path)])
-            rows[split] = list(_read(path, split, ledger))
+    rows = {split: _read(path) for split, path in files.items()}
+    for split, lines in rows.items():
+        report.splits[split] = SplitReport([str(files[split])], len(lines), len(lines))
     if "validation" not in rows and "train" in rows:
         rows["train"], rows["validation"] = _hold_out(rows["train"])
         report.held_out = len(rows["validation"])
         logger.warning("there is no dev.txt: the last tenth of %s is held out as validation split", files["train"])
     rows = {split: rows[split] for split in ("train", "validation", "test") if split in rows}
     report.label_counts = {split: [len(lines)] for split, lines in rows.items()}
-    features = datasets.Features(text=datasets.Value("string"))
     return datasets.DatasetDict(
         {
-            split: datasets.Dataset.from_dict({"text": lines}, features)
+            split: datasets.Dataset.from_dict({"text": lines}, datasets.Features(text=datasets.Value("string")))
             for split, lines in rows.items()
             if wanted is None or split in wanted
         }
@@ -82,50 +67,46 @@ def _find_files(source: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
     """Return the file of each split to read, train first."""
     if source.is_dir():
         texts = sorted(source.glob("*.txt"))
-        found = {_NAMES[path.stem]: path for path in texts if path.stem in _NAMES}
-        if not found and len(texts) == 1:
-            found = {"train": texts[0]}
-        if not found:
+        files = {_NAMES[path.stem]: path for path in texts if path.stem in _NAMES}
+        if not files and len(texts) == 1:
+            files = {"train": texts[0]}
+        if not files:
             names = ", ".join(path.name for path in texts[:10]) or "none"
             raise DataError.for_file(source, Reason.NO_TRAIN_SPLIT, f"found {names} as text files; give train.txt")
     else:
-        found = {"test" if wanted == ["test"] else "train": source}
-    made = {*found, *(["validation"] if "train" in found else [])}
+        files = {"test" if wanted == ["test"] else "train": source}
+    made = {*files, *(["validation"] if "train" in files else [])}
     if missing := [split for split in (["train"] if wanted is None else wanted) if split not in made]:
         raise UserError(f"{source} has no split {missing[0]}: found {', '.join(sorted(made))}")
-    needed = {*found} if wanted is None else {split if split in found else "train" for split in wanted}
-    return {split: found[split] for split in ("train", "validation", "test") if split in needed}
+    needed = {*files} if wanted is None else {split if split in files else "train" for split in wanted}
+    return {split: files[split] for split in ("train", "validation", "test") if split in needed}
 
 
-def _read(path: Path, split: str, ledger: Ledger) -> Iterator[str]:
-    """Yield the rows of a file."""
-    content, counts = path.read_bytes(), ledger.report.splits[split]
-    check_signature(str(path), content[:4])
-    content = content.removeprefix(BOM_UTF8)
-    if not content.strip():
+def _read(path: Path) -> list[str]:
+    """Return the rows of a file."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"byte {content[error.start : error.start + 1]!r} in line {line}; convert it, for example with iconv"
+        raise DataError.for_file(path, Reason.NOT_UTF8, found) from error
+    if "\0" in text:
+        raise DataError.for_file(path, Reason.NUL, f"in line {text.count(chr(10), 0, text.index(chr(0))) + 1}")
+    if not text.strip():
         raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
-    start = 0
-    for number, raw in enumerate(content.split(b"\n"), 1):
-        whole = raw.removesuffix(b"\r") + b"\n" if start + len(raw) < len(content) else raw
-        counts.rows_read += bool(whole)
-        line = decode_line(whole, start, len(whole))
-        if isinstance(line, Fault):
-            ledger.reject(split, BadRow(str(path), number, start, line, excerpt_of(raw)))
-        else:
-            counts.rows_kept += bool(whole)
-            yield from _cut(line)
-        start += len(raw) + 1
+    return list(chain.from_iterable(map(_cut, text.splitlines(keepends=True))))
 
 
-def _cut(line: str) -> Iterator[str]:
-    """Yield a line in parts that are not too long, cut before a space if there is one."""
+def _cut(line: str) -> list[str]:
+    """Return a line in parts that are not too long, cut before a space if there is one."""
+    parts = []
     while len(line) > _LONGEST:
         end = line.rfind(" ", 1, _LONGEST)
         end = _LONGEST if end < 0 else end
-        yield line[:end]
+        parts.append(line[:end])
         line = line[end:]
-    if line:
-        yield line
+    return [*parts, line]
 
 
 def _hold_out(rows: list[str]) -> tuple[list[str], list[str]]:
@@ -137,88 +118,31 @@ def _hold_out(rows: list[str]) -> tuple[list[str], list[str]]:
     return rows[:first], rows[first:]
 
 
-def encode_text(texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase) -> datasets.DatasetDict:
-    """Return the token ids of each row as `input_ids`, whole, and its number of characters as `characters`."""
+def encode_blocks(
+    texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> datasets.DatasetDict:
+    """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py` does.
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
-        return {"input_ids": ids["input_ids"], "characters": list(map(len, batch["text"]))}
-
-    return datasets.DatasetDict(
-        {
-            split: rows.map(
-                encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)
-            )
-            for split, rows in texts.items()
-        }
-    )
-
-
-class TokenStreams(Dataset):
-    """A text as parallel streams, cut into pieces: batches of truncated backpropagation through time.
-
-    Each row of a batch continues the same row of the batch before. Every token but the first of the text is a label
-    once per epoch; the last stream ends with padding.
-
-    Args:
-        rows: The encoded text: `input_ids` and `characters` by row.
-        streams: Rows of a batch, in all processes.
-        length: Tokens of a piece.
-        pad_token_id: Fills the last stream.
-        process: Number of this process, which reads its part of the streams.
-        processes: Number of processes.
+    The labels are the tokens themselves; `characters` is the number of characters of the block, if each token of the
+    split had the same.
     """
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    blocks = datasets.DatasetDict()
+    for split, rows in texts.items():
 
-    def __init__(
-        self,
-        rows: datasets.Dataset,
-        streams: int,
-        length: int,
-        pad_token_id: int,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        table = rows.with_format("arrow")[:]
-        ids = np.concatenate([chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]).astype(np.int64)
+        def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return {"input_ids": tokenizer(batch["text"], **options)["input_ids"]}
+
+        lines = rows.map(
+            encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)
+        )
+        ids = np.fromiter(chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64)
         if len(ids) < 2:
-            raise UserError(f"a split must have at least two tokens: found {len(ids)}; give more text")
-        self.tokens, self.length = len(ids) - 1, length
-        self.characters = float(np.sum(table["characters"].to_numpy())) * self.tokens / len(ids)
-        steps = -(-self.tokens // streams)
-        inputs = np.full(streams * steps, pad_token_id, dtype=np.int32)
-        labels = np.full(streams * steps, IGNORED, dtype=np.int32)
-        inputs[: self.tokens], labels[: self.tokens] = ids[:-1], ids[1:]
-        known = labels.reshape(streams, steps) != IGNORED
-        self._items = [known[:, start : start + length].sum() / processes for start in range(0, steps, length)]
-        own = slice(process * streams // processes, (process + 1) * streams // processes)
-        self._inputs, self._labels = (part.reshape(streams, steps)[own] for part in (inputs, labels))
-
-    def __len__(self) -> int:
-        return -(-self._inputs.shape[1] // self.length)
-
-    def __getitem__(self, piece: int) -> dict[str, Any]:
-        """Return a piece.
-
-        It has `input_ids` and the next tokens `labels` `(streams, length)`, whether the streams begin, and the labels
-        per process, so that the mean over processes is the mean over tokens.
-        """
-        if not 0 <= piece < len(self):
-            raise IndexError(piece)
-        part = slice(piece * self.length, (piece + 1) * self.length)
-        both = (torch.from_numpy(ids[:, part].astype(np.int64)) for ids in (self._inputs, self._labels))
-        own = dict(zip(("input_ids", "labels"), both, strict=True))
-        return {**own, "begins": piece == 0, "num_items_in_batch": float(self._items[piece])}
-
-    def __getitems__(self, pieces: Sequence[int]) -> dict[str, Any]:
-        """Return the only piece of a batch."""
-        (piece,) = pieces
-        return self[piece]
-
-
-def evaluation_streams(rows: datasets.Dataset, pad_token_id: int) -> TokenStreams:
-    """Return a split for its evaluation: up to 16 streams of at least 4,096 tokens, so that few tokens lack a context.
-
-    Its losses do not depend on a batch size.
-    """
-    tokens = sum(map(len, rows.with_format("arrow")[:]["input_ids"]))
-    return TokenStreams(rows, max(1, min(16, tokens // 4096)), 256, pad_token_id)
+            raise UserError(f"a split must have at least two tokens: found {len(ids)} in {split}; give more text")
+        parts = np.split(ids, range(block_size, len(ids), block_size))
+        if len(parts[-1]) < 2:  # it has no token to predict
+            parts[-2:] = [np.concatenate(parts[-2:])]
+        ratio = sum(map(len, rows["text"])) / len(ids)
+        columns = {"input_ids": parts, "labels": parts, "characters": [len(part) * ratio for part in parts]}
+        blocks[split] = datasets.Dataset.from_dict(columns)
+    return blocks

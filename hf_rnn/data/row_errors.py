@@ -152,6 +152,7 @@ class DataReport:
         lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
         fingerprint: Depends on the returned rows, their labels and their split; not on the path.
+        columns: The column that was read as `text`, `text_pair` and `label`.
     """
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
@@ -161,6 +162,7 @@ class DataReport:
     lines: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
     rejected_path: str | None = None
     fingerprint: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows_read(self) -> int:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..data.row_errors import DataReport
 
 
+BLOCK_SIZE = 256  # tokens
+
+
 class CausalLM(Task):
     """Predict the next token of a text."""
 
@@ -31,20 +34,17 @@ class CausalLM(Task):
 
         if data is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
-        if options.get("streaming"):
-            raise UserError(f"{self.name} reads the whole text at once: leave out streaming")
-        kept = {name: options[name] for name in ("splits", "rejected_path") if name in options}
-        return load_text(arguments.data_dir, max_bad_rows=arguments.max_bad_rows, report=report, **kept)
+        return load_text(arguments.data_dir, splits=options.get("splits"), report=report)
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
         """Return the lines."""
         return rows["text"]
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
-        """Return the token ids of each line, whole."""
-        from ..data.continuous_text import encode_text
+        """Return the tokens in blocks of `max_length`, by default 256."""
+        from ..data.continuous_text import encode_blocks
 
-        return encode_text(texts, tokenizer)
+        return encode_blocks(texts, tokenizer, max_length or BLOCK_SIZE)
 
     def audit_view(self, texts: datasets.DatasetDict) -> None:
         """Return None: lines of a text repeat."""

@@ -23,15 +23,16 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import datasets
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
 from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError, is_write_error
-from .arguments.training_arguments import RnnTrainingArguments
-from .arguments.training_settings import ABOUT
+from .settings import ABOUT
+from .training_arguments import RnnTrainingArguments
 
 if sys.platform != "win32":  # Windows has no locks of folders
     import fcntl
@@ -45,7 +46,7 @@ PRETRAINING_CACHE = "pretraining_cache"  # texts and teacher's vectors
 TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 _RESTART = "start again with --overwrite_output_dir in place of --resume"
-_NAMES = {"data": "the texts or their labels", "start": "the model that training starts from"}
+_NAMES = {"data": "the texts or their labels", "start": "the weights that training starts from"}
 
 
 # ---- signals ----
@@ -92,13 +93,14 @@ class StopRequest:
 def take_fingerprint(
     examples: Mapping[str, datasets.Dataset],
     tokenizer: PreTrainedTokenizerBase,
-    config: PreTrainedConfig,
+    model: PreTrainedModel,
     settings: TrainingArguments,
     **further: Any,
 ) -> dict[str, Any]:
     """Return everything that decides the steps and scores of a run, ready for JSON.
 
-    Data and tokenizer are hashes. Architecture and settings are values by name, so that a message can name a change.
+    Data, tokenizer and first weights are hashes. Architecture and settings are values by name, so that a message can
+    name a change.
     """
     digest = hashlib.sha256()
     for split, rows in examples.items():
@@ -106,12 +108,18 @@ def take_fingerprint(
         for table in rows.with_format("arrow").iter(batch_size=10_000):
             for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
                 digest.update(batch.serialize())
+    weights = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        weights.update(f"{name} {tuple(weight.shape)}".encode())
+        weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    config = model.config.to_dict()
     chosen = {name: value for name, value in settings.to_dict().items() if ABOUT.get(name, {}).get("steps", True)}
     taken = {
         "data": digest.hexdigest(),
         "tokenizer": hash_tokenizer(tokenizer),
+        "start": weights.hexdigest(),
         **further,
-        "config": {name: value for name, value in config.to_dict().items() if name != "transformers_version"},
+        "config": {name: value for name, value in config.items() if name != "transformers_version"},
         "settings": {**chosen, "processes": settings.world_size, "device": settings.device.type},
     }
     return json.loads(json.dumps(taken, default=str, sort_keys=True))
@@ -324,7 +332,9 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
             new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")
             new.root.mkdir()
             written = write(new)
-            files = sorted((path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config)
+            files = sorted(
+                (path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config
+            )
             incoming = {path: folder.root / path.relative_to(new.root) for path in files}
             outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
             moves = [(path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()]

@@ -30,50 +30,53 @@ _MORE_UNKNOWN = 0.1  # added to the share
 
 def suit_language(
     arguments: Arguments, given: Mapping[str, Any] | None, task: Task, texts: Iterable[str]
-) -> Arguments:
-    """Return the arguments with the recipe from nothing if most tokens of the texts are unknown to the default start.
+) -> tuple[Arguments, str | None]:
+    """Return the arguments for the language of the texts, and a warning for the card or None.
 
-    A recipe, a model or a tokenizer that is `given` by the user stays, as all do without `given`; a line in the log
-    says if the texts do not look like the language of the start. Texts in words become sub-words, others characters,
-    also in a run from nothing by a recipe of this package.
+    If most tokens are unknown to the default start, they take the recipe that starts from nothing: texts in words
+    become sub-words, others characters. A recipe, a model or a tokenizer that is `given` by the user stays, as all do
+    without `given`.
     """
     data, start = arguments.data, arguments.data.model_name_or_path
     if start is None:
-        has_tokens = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors
-        if has_tokens or given is None or given.get("tokenizer") or given.get("recipe") not in (None, *recipe_names()):
-            return arguments
+        chosen = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors or given is None
+        if chosen or given.get("tokenizer") or given.get("recipe") not in (None, *recipe_names()):
+            return arguments, None
         kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
         if kind != "char" or length < _SEGMENTED:
-            return arguments
+            return arguments, None
         logger.warning(
             "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
             "char; --tokenizer word keeps words",
             *(length, 100 * wide),
         )
-        return arguments._replace(data=dataclasses.replace(data, tokenizer=kind))
+        return arguments._replace(data=dataclasses.replace(data, tokenizer=kind)), None
     if not (folder := FinishedFolder(find_folder(start))).pretraining.is_file():
-        return arguments
+        return arguments, None
     sample = list(islice(texts, _SAMPLE))
-    ours = measure_pieces(load_without_weights(start, folder)[1], sample)
-    its = read_mapping(folder.pretraining, folder.pretraining.read_bytes())
+    text_stats = measure_pieces(load_without_weights(start, folder)[1], sample)
+    encoder_stats = read_mapping(folder.pretraining, folder.pretraining.read_bytes())
     pieces, unknown, recipe = "pieces_per_word", "unknown_token_share", scratch_recipe(task.recipe)
     stays = given is None or any(map(given.get, ("recipe", "model_name_or_path"))) or find_built_in(start) is None
-    if stays or ours[unknown] <= _MOST_UNKNOWN:
-        if ours[pieces] > _MANY_PIECES * its[pieces] or ours[unknown] > _MORE_UNKNOWN + its[unknown]:
-            logger.warning(
-                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; with many rows --recipe %s may be better",
-                *(start, ours[pieces], 100 * ours[unknown], its[pieces], 100 * its[unknown], recipe),
-            )
-        return arguments
-    kind, length, wide = _choose_tokenizer(sample)
-    logger.warning(
-        "%.0f %% of the tokens of the texts are unknown to %s (limit %.0f %%): this run takes recipe %s with "
-        "tokenizer %s (%.1f characters between spaces, %.0f %% wide ones); --model_name_or_path %s keeps it",
-        *(100 * ours[unknown], start, 100 * _MOST_UNKNOWN, recipe, kind, length, 100 * wide, start),
+    if not stays and text_stats[unknown] > _MOST_UNKNOWN:
+        kind, length, wide = _choose_tokenizer(sample)
+        logger.warning(
+            "%.0f %% of the tokens of the texts are unknown to %s (limit %.0f %%): this run takes recipe %s with "
+            "tokenizer %s (%.1f characters between spaces, %.0f %% wide ones); --model_name_or_path %s keeps it",
+            *(100 * text_stats[unknown], start, 100 * _MOST_UNKNOWN, recipe, kind, length, 100 * wide, start),
+        )
+        output = {"task": task.name, "output_dir": arguments.training.output_dir}
+        return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe}), None
+    alike = text_stats[pieces] <= _MANY_PIECES * encoder_stats[pieces]
+    if alike and text_stats[unknown] <= _MORE_UNKNOWN + encoder_stats[unknown]:
+        return arguments, None
+    note = (
+        f"the texts do not look like the language of {start}: they have {text_stats[pieces]:.1f} tokens per word, "
+        f"{text_stats[unknown]:.0%} of them unknown, its own texts {encoder_stats[pieces]:.1f} and "
+        f"{encoder_stats[unknown]:.0%}"
     )
-    output = {"task": task.name, "output_dir": arguments.training.output_dir}
-    return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe})
+    logger.warning("%s; with many rows --recipe %s may be better", note, recipe)
+    return arguments, note
 
 
 def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:

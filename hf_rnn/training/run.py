@@ -1,55 +1,49 @@
-"""The state of a training run, its start from another model, and its optional steps, such as vectors and the audit."""
+"""The inputs of a training run, the points where another way to train takes part, and its start and tokens."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
 from ..data.loading import find_origins
 from ..data.row_errors import DataReport
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..hub.loading import load_model
-from ..hub.model_folder import FinishedFolder, find_built_in
+from ..hub.loading import check_name, find_folder, load_model, load_without_weights
+from ..hub.model_folder import FinishedFolder, find_built_in, nested_model
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
-from ..utils.errors import UserError
+from ..tokenizers.word_level import add_separator, train_tokenizer
+from ..utils.errors import UserError, reason_of
 from .settings import Arguments, ModelArguments
-from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
 _OUTPUT_LAYERS = ("classifier.", "lm_head.")  # prefixes of the weights that belong to the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
+_SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """State of one training run. Steps fill it in, from top to bottom."""
+    """The inputs of one training run: its task, its settings, its texts as they were read, and the counts of rows."""
 
     task: Task
     arguments: Arguments
-    texts: Splits  # as they were read
+    texts: Splits
     report: DataReport
-    tokenizer: PreTrainedTokenizerBase = field(init=False)
-    examples: Any = field(init=False)  # splits as token ids and labels
-    class_counts: Sequence[float] | None = field(init=False)  # training rows, for class weights
-    model: PreTrainedModel = field(init=False)
-    trainer: RnnTrainer = field(init=False)
-    predictions: dict[str, PredictionOutput] = field(default_factory=dict)  # by split
-    metrics: dict[str, Any] = field(default_factory=dict)  # contents of metrics.json
 
     @property
     def folder(self) -> FinishedFolder:
@@ -61,28 +55,115 @@ class Run:
         """Whether this process writes the folder."""
         return self.arguments.training.process_index == 0
 
-    @property
-    def table(self) -> datasets.DatasetDict | None:
-        """The splits as they were read, None if they are streams."""
-        return self.texts if isinstance(self.texts, datasets.DatasetDict) else None
+    def change(self, part: str, **settings: Any) -> Run:
+        """Return the run with other settings of a part: `model`, `data` or `training`."""
+        changed = copy.copy(getattr(self.arguments, part))
+        vars(changed).update(settings)
+        return dataclasses.replace(self, arguments=self.arguments._replace(**{part: changed}))
 
 
 class Extension:
-    """Another way to train, as distillation is: a subclass takes part in [`run_training`] at three points."""
+    """Another way to train, as distillation is: a subclass takes part in [`run_training`] at these points."""
 
     settings: Any = None  # dataclass of further settings, for `training_args.json`
-    trainer_class: Callable[..., RnnTrainer] | None = None  # None: that of the task
+    loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
+    loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
 
     def read_texts(self, run: Run) -> Sequence[str]:
         """Check the run, and return further texts for the vocabulary of a new tokenizer."""
         return ()
 
-    def add_rows(self, run: Run) -> dict[str, Any]:
-        """Add to the encoded splits; return what decides the steps besides data and settings (`take_fingerprints`)."""
+    def add_rows(
+        self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
+    ) -> tuple[datasets.DatasetDict, Mapping[str, Any]]:
+        """Return the encoded splits with further rows, and what else decides the steps, by name."""
+        return examples, {}
+
+    def measure(self, run: Run, config: Any, predictions: Mapping[str, PredictionOutput]) -> dict[str, Any]:
+        """Return further metrics, from the model's predictions by split."""
         return {}
 
-    def measure(self, run: Run) -> None:
-        """Add to the metrics."""
+
+# ---- texts to tokens ----
+
+
+def make_tokenizer(run: Run, further_texts: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on the training texts and further ones, or load the one that the settings name.
+
+    Raises a [`UserError`] for a tokenizer that cannot be loaded or cannot pad.
+    """
+    data, texts = run.arguments.data, run.task.vocabulary_texts(run.texts["train"])
+    name, start, length = data.tokenizer_name_or_path, data.model_name_or_path, data.max_length
+    if start is None and name is None:
+        names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
+        options = {name: getattr(data, name) for name in names} | run.task.tokenizer_options
+        tokenizer = train_tokenizer(chain(texts, further_texts) if further_texts else texts, **options)
+    elif start is not None:
+        tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
+    else:
+        tokenizer = _load_tokenizer(str(name))
+    if length is not None:
+        tokenizer.model_max_length = length  # saved, so that prediction truncates at the same length
+    if data.text_pair_column is not None:
+        add_separator(tokenizer)
+    return tokenizer
+
+
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    if "/" in name or Path(name).exists():  # the oldest tokenizers of the Hub have names without an owner
+        check_name(name, "a tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises a bare `Exception` for files of newer versions
+        if (nested := nested_model(Path(name))) is not None:
+            raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
+        raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer {name} has no padding token: batches need one")
+    if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing
+        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
+    return tokenizer
+
+
+def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> tuple[Run, PreTrainedTokenizerBase, Vectors | None]:
+    """Load the vectors of the settings, if any.
+
+    Return the run with their size as `embedding_size`, the tokenizer with the words of `widen_vocabulary`, and them.
+    """
+    data, source, given_size = run.arguments.data, run.arguments.data.vectors, run.arguments.model.embedding_size
+    if source is None:
+        return run, tokenizer, None
+    if data.widen_vocabulary is not None:
+        tokenizer = widen_vocabulary(tokenizer, source, data.widen_vocabulary)
+    texts = run.task.vocabulary_texts(run.texts["train"])
+    vectors = load_vectors(source, tokenizer, texts=texts, seed=run.arguments.training.seed)
+    logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+    size = vectors.matrix.shape[1]
+    if given_size not in (size, ModelArguments().embedding_size):
+        raise UserError(f"embedding_size is {given_size}, and {source} has vectors of {size} numbers: leave it out")
+    if size != given_size:
+        logger.info("embedding_size is %d, that of the vectors", size)
+    return run.change("model", embedding_size=size), tokenizer, vectors
+
+
+def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+    """Audit the splits, refuse leaks above `fail_on_leak`, log the findings on one line, and return their summary.
+
+    Return None for texts that repeat by nature, which are not audited.
+    """
+    data = run.arguments.data
+    if not (run.is_main or data.fail_on_leak is not None) or (rows := run.task.audit_view(run.texts)) is None:
+        return None
+    report = audit(rows, tokenizer, origins=find_origins(run.report))
+    report.check_leaks(data.leak_limit())
+    logger.info("audit: %s", render_line(report))
+    summary = report.summary()
+    unknown = summary["unknown_token_share"].get("validation") or 0.0
+    if unknown > _MANY_UNKNOWN:
+        advice = "more training texts know more tokens" if data.tokenizer != "word" else _SMALL_TOKENS
+        logger.warning("%.0f %% of the tokens of validation are not in the vocabulary: %s", 100 * unknown, advice)
+    return summary
 
 
 # ---- the start ----
@@ -107,9 +188,9 @@ class WarmStart:
         return same_head and one_label and set(start.label2id) == set(model.config.label2id)
 
     @torch.no_grad()
-    def copy_weights(self, run: Run) -> None:
+    def copy_weights(self, new: PreTrainedModel) -> None:
         """Copy the weights to a new model."""
-        old, new = self.model, run.model
+        old = self.model
         weights, table = old.base_model.state_dict(), old.get_input_embeddings().weight
         extra = new.config.vocab_size - len(table)  # rows of a new separator
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])
@@ -134,73 +215,8 @@ class WarmStart:
         rows = [old.label2id[new.id2label[number]] for number in range(new.num_labels)]
         return {**shared, **{name: value[rows] for name, value in output.items()}}
 
-    def fingerprint(self) -> str:
-        """Return a hash of weights and label names."""
-        digest = hashlib.sha256(repr(sorted(self.model.config.label2id.items())).encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-            digest.update(weight.contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()
-
-    def describe(self, run: Run) -> dict[str, Any]:
+    def describe(self, model: PreTrainedModel) -> dict[str, Any]:
         """Return name, Hub id (None for a folder), and whether the output layer was kept."""
         local = find_built_in(self.name) is not None or Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
-        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_output_layer(run.model)}
-
-
-# ---- optional steps ----
-
-
-def read_vectors(run: Run, source: str) -> Vectors:
-    """Load vectors, extend the vocabulary if `widen_vocabulary` is set, and take `embedding_size` from them."""
-    arguments = run.arguments
-    if arguments.data.widen_vocabulary is not None:
-        run.tokenizer = widen_vocabulary(run.tokenizer, source, arguments.data.widen_vocabulary)
-    texts = run.task.vocabulary_texts(run.texts["train"]) if run.table is not None else None
-    vectors = load_vectors(source, run.tokenizer, texts=texts, seed=arguments.training.seed)
-    logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
-    components = arguments.data.vector_components
-    if components is not None:
-        if components > vectors.matrix.shape[1]:
-            width = vectors.matrix.shape[1]
-            raise UserError(f"vector_components is {components}, and {source} has vectors of {width} numbers")
-        vectors = vectors.reduce(components, run.tokenizer.pad_token_id)
-    size, given_size = vectors.matrix.shape[1], arguments.model.embedding_size
-    if given_size not in (size, ModelArguments().embedding_size):
-        raise UserError(f"embedding_size is {given_size}, and {source} has vectors of {size} numbers: leave it out")
-    if size != given_size:
-        logger.info("embedding_size is %d, that of the vectors", size)
-    changed: dict[str, Any] = {"embedding_size": size}
-    run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **changed))
-    return vectors
-
-
-def audit_texts(run: Run) -> dict[str, Any] | None:
-    """Audit the splits, refuse leaks above `fail_on_leak`, log the findings on one line, and return their summary.
-
-    Return None for streams, which are not audited.
-    """
-    data_args = run.arguments.data
-    if run.table is None or not (run.is_main or data_args.fail_on_leak is not None):
-        return None
-    if (rows := run.task.audit_view(run.table)) is None:
-        return None
-    report = audit(rows, run.tokenizer, origins=find_origins(run.report))
-    report.check_leaks(data_args.leak_limit())
-    logger.info("audit: %s", render_line(report))
-    summary = report.summary()
-    unknown = summary["unknown_token_share"].get("validation")
-    if unknown is not None and unknown > _MANY_UNKNOWN:
-        advice = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
-        message = "%.0f %% of the tokens of validation are not in the vocabulary: %s"
-        logger.warning(message, 100 * unknown, advice)
-    return summary
-
-
-def weigh_rows(run: Run, weights: np.ndarray) -> None:
-    """Weigh the training rows in the loss, by weights of shape `(n,)` that are not all 0."""
-    weights = (weights / weights.mean()).astype(np.float32)
-    labels = np.asarray(run.examples["train"]["labels"][:])
-    run.class_counts = np.bincount(labels, weights, len(run.class_counts or ())).tolist()
-    run.examples["train"] = run.examples["train"].add_column(SAMPLE_WEIGHT, weights)
+        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_output_layer(model)}

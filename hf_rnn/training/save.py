@@ -19,6 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import AcceleratorConfig
+
 from .. import __version__
 from ..evaluation.figures import draw_metrics, plot_learning_curve
 from ..hub.card import CardFacts, write_card
@@ -27,10 +30,11 @@ from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
-from .checkpointing.fingerprints import accelerator_changes
+from .few_rows import METHOD
 from .recipes import DEFAULT_RECIPE, load_recipe
-from .run import Run
+from .run import Extension, Run
 from .settings import ABOUT, VOCABULARY_SETTINGS, Arguments, DataArguments, ModelArguments
+from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,9 @@ _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
     "block_type", "residual_size",
 )  # fmt: skip
+_TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
+_KNOWN_FACTS = {field.name for field in fields(CardFacts)}
+HELD_OUT_SHARE, HELD_OUT_SEED = 0.1, 0  # defaults of the readers of texts
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 
@@ -79,6 +86,9 @@ class TrainingResult:
                 largest = max(card.class_counts, key=lambda label: card.class_counts[label])
                 share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
                 parts.append(f"always {largest!r} {share:.3f}")
+        if (minutes := self.metrics["training"].get("max_minutes")) is not None:
+            used = self.metrics["training"]
+            parts.append(f"{used['epochs']:.3g} epochs in {used['seconds'] / 60:.1f} of {minutes:g} minutes")
         parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
         verb = "predict" if self.card is None else get_task(self.card.task).verb
         more = {"predict": ' --text "..."'}.get(verb, "")
@@ -110,16 +120,16 @@ class TrainingResult:
         }
 
 
-def warn_if_linear_wins(run: Run, card: CardFacts, few_rows: bool) -> None:
+def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
     """Log in one line that the linear model of the card has a better validation score, and what to try next."""
     name = (run.arguments.training.metric_for_best_model or "accuracy").removeprefix("eval_")
     for linear in (card.baselines or {}).values():
-        theirs, ours = (scores.get("validation", {}).get(name, 0.0) for scores in (linear, run.metrics))
+        theirs, ours = (scores.get("validation", {}).get(name, 0.0) for scores in (linear, metrics))
         if theirs > ours:
             advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
-            if "teacher" in run.metrics:
+            if "teacher" in metrics:
                 advice = "more texts without labels"
-            elif few_rows:
+            elif metrics["training"].get("method") == METHOD:
                 advice = "--few_rows 0, which trains all weights"
             elif run.arguments.data.model_name_or_path is None:
                 advice = "recipe default for English texts, else recipe best with --vectors"
@@ -127,69 +137,99 @@ def warn_if_linear_wins(run: Run, card: CardFacts, few_rows: bool) -> None:
             logger.warning(message, name, theirs, ours, advice)
 
 
-def write_folder(
-    folder: FinishedFolder, run: Run, further: Mapping[str, Any], settings: Any, best_kept: bool
-) -> CardFacts:
-    """Write all files of a run to an empty folder, and return the facts on its card.
+def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
+    """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it.
 
-    `further` are the facts of optional steps, `settings` a dataclass of settings of an extension, or None. `best_kept`
-    is whether the weights are those of the best epoch.
+    It has name and files, columns, rows by split, a fingerprint of the training table, how its held-out rows were
+    chosen, and whether the saved model has learned these too.
     """
-    run.model.save_pretrained(folder.root)
+    report, data = run.report, run.arguments.data
+    source = data.data_dir or data.dataset_name
+    files = {split: name_of_path(files[0]) for split, counts in report.splits.items() if (files := counts.files)}
+    columns = {f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")}
+    held_out = {"share": HELD_OUT_SHARE, "seed": HELD_OUT_SEED, "rows": report.held_out} if report.held_out else None
+    return {
+        "name": None if source is None else name_of_path(os.path.abspath(source)),
+        "files": files,
+        **columns,
+        "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
+        "fingerprint": report.fingerprint,
+        "held_out": held_out,
+        "learned_held_out": learned_held_out,
+    }
+
+
+def write_folder(
+    folder: FinishedFolder,
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trainer: RnnTrainer,
+    metrics: dict[str, Any],
+    further: Mapping[str, Any],
+    extension: Extension,
+) -> CardFacts:
+    """Write all files of a run to an empty folder, and return the facts on its card; `further` are some of them."""
+    model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
-    save_tokenizer(run.tokenizer, folder.root)
-    recorded = describe_settings(run.arguments, settings)
-    write_json(folder.metrics, run.metrics)
+    save_tokenizer(tokenizer, folder.root)
+    recorded = describe_settings(run.arguments, extension.settings)
+    write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
-    training = run.arguments.training
+    training, length = run.arguments.training, tokenizer.model_max_length
+    best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
+    task_facts = run.task.card_facts(
+        run.texts,
+        tokenizer,
+        model.config,
+        run.report,
+        metrics,
+        baselines=training.baselines,
+        examples=training.card_examples,
+    )
     facts = {
         "name": run.folder.root.resolve().name,
         "task": run.task.name,
         "pipeline_tag": PIPELINES[HEADS[run.task.architecture][1]],
-        **{name: getattr(run.model.config, name) for name in _ARCHITECTURE},
-        "text_pairs": run.model.config.sep_token_id is not None,
-        "num_parameters": run.model.num_parameters(),
-        **_data_facts(run.arguments, run.metrics.get("teacher")),
-        **run.task.card_facts(
-            run.texts,
-            run.tokenizer,
-            run.model.config,
-            run.report,
-            run.metrics,
-            baselines=training.baselines,
-            examples=training.card_examples,
-        ),
+        **{name: getattr(model.config, name) for name in _ARCHITECTURE},
+        "text_pairs": model.config.sep_token_id is not None,
+        "num_parameters": model.num_parameters(),
+        **_data_facts(run.arguments, metrics.get("teacher")),
+        **task_facts,
         "results": {
-            split: {name: value for name, value in run.metrics[split].items() if name not in _LARGE}
+            split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
             for split in ("validation", "test")
-            if split in run.metrics
+            if split in metrics
         },
-        "training": {name: run.metrics["training"][name] for name in ("epochs", "steps", "seconds")},
+        "training": {name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]},
+        "data": metrics["data"],
         "settings": _shown_settings(recorded),
         "license": training.license,
         "language": tuple(training.language or ()),
         "tags": tuple(training.tags or ()),
         "versions": {"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
         "best_metric": training.metric_for_best_model if best_kept else None,
-        "max_length": run.tokenizer.model_max_length if run.tokenizer.model_max_length < 10**9 else None,
-        "figures": draw_figures(folder, run),
+        "max_length": length if length < 10**9 else None,
+        "figures": draw_figures(folder, model, trainer, metrics),
         "size_in_bytes": folder.weights.stat().st_size,
     }
-    card = CardFacts(**facts, **further)
+    card = CardFacts(**{name: fact for name, fact in {**facts, **further}.items() if name in _KNOWN_FACTS})
     write_card(folder, card)
     return card
 
 
-def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
+def draw_figures(
+    folder: FinishedFolder, model: PreTrainedModel, trainer: RnnTrainer, metrics: Mapping[str, Any]
+) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
     try:
-        figures, state = {}, run.trainer.state
+        figures, state = {}, trainer.state
         if state.global_step > 0:
-            kept = state.best_global_step if run.trainer.args.load_best_model_at_end else None
-            smoothing = run.trainer.args.label_smoothing_factor
+            kept = state.best_global_step if trainer.args.load_best_model_at_end else None
+            smoothing = trainer.args.label_smoothing_factor
             caption = plot_learning_curve(state.log_history, folder.learning_curve, kept, smoothing)
             figures[caption] = folder.learning_curve.name
-        return figures | draw_metrics(run.metrics, list(run.model.config.id2label.values()), folder)
+        return figures | draw_metrics(metrics, list(model.config.id2label.values()), folder)
     except UserError as error:
         logger.warning("no figures: %s", error)
         return {}
@@ -254,7 +294,8 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
     recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
     recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
-    values["accelerator_config"] = accelerator_changes(arguments.training)
+    if values["accelerator_config"] == AcceleratorConfig().to_dict():
+        values["accelerator_config"] = None
     for field in fields(arguments.training):
         name, value = field.name, values.get(field.name)
         if not ABOUT[name].get("recorded", True) or value in (None, [], {}):

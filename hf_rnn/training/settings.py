@@ -701,8 +701,14 @@ class OwnSettings:
         "of rows per class is at most this; 0 never",
         least=0,
     )
-    bptt: int = setting(
-        64, "tokens of continuous text between two cuts of backpropagation through time, for causal-lm", above=0
+    block_size: int = setting(256, "tokens of a block of continuous text, for causal-lm", least=2)
+    max_minutes: float | None = setting(
+        None,
+        "train about this long: the number of epochs follows from the time of the first batches; replaces "
+        "num_train_epochs",
+        above=0,
+        common=True,
+        replaces=("num_train_epochs", "row_budget", "row_floor"),
     )
     data_seed: int | None = setting(None, "seed of the order of the examples (default: seed)", least=0)
     restore_callback_states_from_checkpoint: bool = setting(

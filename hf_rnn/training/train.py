@@ -7,44 +7,62 @@ import copy
 import dataclasses
 import logging
 import math
+import pickle
 import shlex
 import statistics
+import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
-from transformers import set_seed
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    DataCollatorForTokenClassification,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 
 from ..data.loading import join_splits
 from ..data.row_errors import DataReport
-from ..data.samplers import with_lengths
+from ..data.vectors import Vectors
 from ..evaluation.calibration import calibrate
+from ..evaluation.language_model import sum_losses
 from ..hub.client import find_user, token_advice
-from ..hub.model_folder import FinishedFolder
 from ..hub.push import PushResult, check_repo_id, find_token, push
+from ..inference.reference import compute_logits
 from ..models.auto import head_class
+from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
 from ..tasks.base import Splits
-from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
+from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.cpu_features import multiplies_bfloat16
-from ..utils.errors import UserError
-from ..utils.folder_lock import hold_folder
+from ..utils.errors import UserError, reason_of
 from ..utils.process_state import library_bars_off, one_at_a_time
-from . import output_dir
-from .build import make_config, make_tokenizer, make_trainer
-from .checkpointing.fingerprints import check_unchanged, take_fingerprints
-from .checkpointing.resumable_trainer import TrainingStopped
+from .checkpoints import (
+    REJECTED_ROWS,
+    TrainingStopped,
+    check_apart,
+    check_unchanged,
+    fill,
+    open_output,
+    read_manifest,
+    remove_checkpoints,
+    take_fingerprint,
+)
+from .few_rows import WITHOUT_EFFECT, fit_last_layer, has_few_rows, join_rows
 from .language import suit_language
-from .linear_head import fit_held_out_too, fit_linear_head, has_few_rows
-from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
-from .save import TrainingResult, warn_if_linear_wins, write_folder
-from .settings import Arguments, parse_settings
-from .trainer import RnnTrainer
+from .run import Extension, Run, WarmStart, audit_texts, make_tokenizer, read_vectors
+from .save import TrainingResult, describe_data, warn_if_linear_wins, write_folder
+from .settings import Arguments, ModelArguments, parse_settings
+from .trainer import SAMPLE_WEIGHT, RnnTrainer
 from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -52,8 +70,14 @@ logger = logging.getLogger(__name__)
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
+_IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
+_FEW_TEXTS = 1_000  # with fewer training rows, a token that occurs twice is kept
+_TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # of training and validation that are timed for max_minutes
+_REFUSALS = (
+    ValueError, KeyError, TypeError, RuntimeError, EOFError, ImportError, AttributeError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @one_at_a_time()
@@ -114,26 +138,23 @@ def run_training(
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
     check_early(arguments)
-    folder = FinishedFolder(Path(str(training_args.output_dir)))
-    is_main = training_args.process_index == 0
-    destination = find_destination(training_args) if is_main else None
-    checkpoint = None
-    if is_main or training_args.resume:
-        checkpoint = output_dir.check_output_dir(folder, training_args)
-    report = DataReport()
-    texts = get_task(data_args.task).read(
-        data_args,
-        data=data,
-        streaming=data_args.streaming,
-        class_names=data_args.class_names,
-        rejected_path=folder.root / output_dir.REJECTED_ROWS if is_main else None,
-        report=report,
-    )
-    result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
-    training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
+    destination = find_destination(training_args) if training_args.process_index == 0 else None
+    with open_output(training_args) as (folder, checkpoint):
+        report = DataReport()
+        texts = get_task(data_args.task).read(
+            data_args,
+            data=data,
+            class_names=data_args.class_names,
+            rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
+            report=report,
+        )
+        if report.columns:
+            logger.info("columns: %s", ", ".join(f"{use} {name!r}" for use, name in report.columns.items()))
+        result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
+        training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
-    return dataclasses.replace(result, url=push_run(folder.root, destination).url)
+    return dataclasses.replace(result, url=push_run(result.folder, destination).url)
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -151,118 +172,102 @@ def train_on(
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. With the settings that are
-    `given` by the user, the run may leave the default start, see [`suit_language`]. `sample_weights` weigh the
-    training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
-    bars nor a line per epoch.
+    `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
+    from. With the settings that are `given` by the user, the run may leave the default start, see [`suit_language`].
+    `sample_weights` weigh the training rows in the loss. `task_specific_params` become part of the configuration. A
+    `quiet` run shows neither bars nor a line per epoch.
     """
-    task = get_task(arguments.data.task)
-    arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
-    data_args, training_args = arguments.data, arguments.training
-    extension = extension or Extension()
-    run = Run(task, arguments, texts, report)
-    if training_args.calibrate and "validation" not in texts:
+    task, extension = get_task(arguments.data.task), extension or Extension()
+    if arguments.training.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
-    facts: dict[str, Any] = {}  # for the card
+    arguments, language_note = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
+    run = suit_vocabulary(Run(task, arguments, texts, report), given or {})
 
     # texts to ids
-    further_texts, vocabulary_texts = extension.read_texts(run), task.vocabulary_texts(texts["train"])
-    run.tokenizer = make_tokenizer(
-        data_args, chain(vocabulary_texts, further_texts) if further_texts else vocabulary_texts
-    )
-    if data_args.text_pair_column is not None:
-        add_separator(run.tokenizer)
-    vectors = None if data_args.vectors is None else read_vectors(run, data_args.vectors)
-    facts["audit"] = audit_texts(run)
-    if facts["audit"] is not None:
-        facts["unknown_token_share"] = facts["audit"]["unknown_token_share"].get("validation")
+    start = None if run.arguments.data.model_name_or_path is None else WarmStart(run.arguments.data.model_name_or_path)
+    tokenizer = make_tokenizer(run, extension.read_texts(run))
+    run, tokenizer, vectors = read_vectors(run, tokenizer)
+    audit = audit_texts(run, tokenizer)
     if task.per_token and run.arguments.model.word_forms:
-        mark_capitals(run.tokenizer)
-    run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
-    run.class_counts = report.label_counts["train"] if task.one_label else None
+        mark_capitals(tokenizer)
+    length = run.arguments.training.block_size if task.verb == "generate" else run.arguments.data.max_length
+    examples = task.encode(texts, tokenizer, length)
     if sample_weights is not None:
-        weigh_rows(run, sample_weights)
-    fingerprints = extension.add_rows(run)
-    limit_epochs(run)
-    training_args = run.arguments.training
+        weights = (sample_weights / sample_weights.mean()).astype(np.float32)
+        examples["train"] = examples["train"].add_column(SAMPLE_WEIGHT, weights)
+    examples, decisive = extension.add_rows(run, tokenizer, examples)
 
-    # the model
-    set_seed(training_args.seed)
-    special = ("pad_token_id", "bos_token_id", "eos_token_id")
-    fields: dict[str, Any] = {"task": task.name} | {name: getattr(run.tokenizer, name) for name in special}
-    if data_args.text_pair_column is not None:
-        fields["sep_token_id"] = run.tokenizer.sep_token_id
-    fields["vocab_size"] = count_ids(run.tokenizer)
-    if start is not None:
-        fields["vocab_size"] = max(fields["vocab_size"], start.model.config.vocab_size)
-    fields |= task.config_fields(texts)
-    config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
-    run.model = head_class(task.architecture)(config)
-    if (words := getattr(run.model, "words", None)) is not None:
-        words.read(run.tokenizer.convert_ids_to_tokens(range(count_ids(run.tokenizer))))
-    if vectors is not None:
-        with torch.no_grad():
-            run.model.get_input_embeddings().weight.copy_(vectors.matrix)
-        facts["vectors"], fingerprints["vectors"] = vectors.describe(), vectors.fingerprint()
-    if start is not None:
-        start.copy_weights(run)
-        facts["start"], fingerprints["start"] = start.describe(run), start.fingerprint()
-    del start, vectors  # their tables can be large
-
-    # the training
-    made_from = take_fingerprints(
-        run.examples, run.tokenizer, config, training_args, stream=report.fingerprint, **fingerprints
-    )
-    if checkpoint is not None:
-        check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
-    run.examples = with_lengths(run.examples, report.label_counts)
-    run.trainer = make_trainer(run, made_from, extension.trainer_class)
-    if quiet:
-        run.trainer.silence()
-    few_rows = checkpoint is None and extension.trainer_class is None and has_few_rows(run)
-    training = fit_linear_head(run) if few_rows else fit(run.trainer, run.folder, checkpoint)
+    # the model and its training
+    few_rows = checkpoint is None and extension.loss is None and has_few_rows(run)
+    run = run if few_rows else suit_epochs(run, len(examples["train"]))
+    model = make_model(run, tokenizer, start, vectors, task_specific_params)
+    trainer = make_trainer(run, model, tokenizer, examples, extension, quiet)
+    if few_rows:
+        training = fit_few_rows(run, model, tokenizer, examples, given or {})
+    else:
+        run = plan_epochs(run, trainer, checkpoint)
+        trainer.made_from = take_fingerprint(examples, tokenizer, model, trainer.args, **decisive)
+        training = fit(trainer, checkpoint)
 
     # the scores
-    for split in ("validation", "test"):
-        if split in run.examples:
-            run.predictions[split] = run.trainer.predict(run.examples[split])
-    chance_loss = task.chance_loss(config)
-    if training_args.calibrate:
-        facts["calibration"] = calibrate(run.model.classifier, run.predictions)
-    task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
-    for split, output in run.predictions.items():
-        run.metrics[split] = task.evaluate(output.predictions, output.label_ids, run.model.config)
-    if few_rows and report.held_out and not training_args.calibrate:
-        fit_held_out_too(run)
-    rows, size = sum(report.label_counts["train"]), run.model.num_parameters()
-    run.metrics["training"] = {"rows": rows, **training, "parameters": size}
-    if training_args.calibrate:
-        run.metrics["calibration"] = facts["calibration"]
-    extension.measure(run)
-    facts["teacher"] = run.metrics.get("teacher")
-    check_loss(run.metrics, chance_loss, training_args)
+    chance_loss = task.chance_loss(model.config)
+    predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
+    calibration = calibrate(model.classifier, predictions) if run.arguments.training.calibrate else None
+    task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
+    metrics = {
+        split: task.evaluate(output.predictions, output.label_ids, model.config)
+        for split, output in predictions.items()
+    }
+    rows = {"rows": sum(report.label_counts["train"])}
+    metrics["training"] = {**rows, **training, "parameters": model.num_parameters()}
+    if calibration is not None:
+        metrics["calibration"] = calibration
+    metrics |= extension.measure(run, model.config, predictions)
+    check_loss(metrics, chance_loss, run.arguments.training)
 
     # the folder
+    learned_too = few_rows and report.held_out and calibration is None
+    if learned_too:
+        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", report.held_out)
+        fit_last_layer(run, model, tokenizer, join_rows(examples["train"], examples["validation"]))
+    metrics["data"] = describe_data(run, learned_held_out=bool(learned_too))
     if not run.is_main:
-        return TrainingResult(run.folder.root, run.metrics)
-    best_kept = bool(run.trainer.args.load_best_model_at_end) and run.trainer.state.best_model_checkpoint is not None
-    card = output_dir.fill(
-        run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
-    )
-    if few_rows or not training_args.keep_checkpoints:
-        output_dir.tidy(run.folder)
+        return TrainingResult(run.folder.root, metrics)
+    facts = {
+        "audit": audit,
+        "unknown_token_share": None if audit is None else audit["unknown_token_share"].get("validation"),
+        "vectors": None if vectors is None else vectors.describe(),
+        "start": None if start is None else start.describe(model),
+        "calibration": calibration,
+        "language_note": language_note,
+        "teacher": metrics.get("teacher"),
+    }
+    card = fill(run.folder, lambda new: write_folder(new, run, model, tokenizer, trainer, metrics, facts, extension))
+    remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, card, few_rows)
-    return TrainingResult(run.folder.root, run.metrics, card)
+    warn_if_linear_wins(run, card, metrics)
+    return TrainingResult(run.folder.root, metrics, card)
 
 
-def limit_epochs(run: Run) -> None:
-    """Lower the number of epochs as `row_budget` asks for, or raise it as `row_floor` does, for all rows to learn."""
-    training = copy.copy(run.arguments.training)
-    rows = sum(run.report.label_counts["train"]) if run.table is None else len(run.examples["train"])
-    if training.max_steps > 0:
-        return
+# ---- settings that follow the rows ----
+
+
+def suit_vocabulary(run: Run, given: Mapping[str, Any]) -> Run:
+    """Return the run with a `min_frequency` for few rows and for characters, unless the user gave one."""
+    data, rows = run.arguments.data, sum(run.report.label_counts["train"])
+    new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
+    most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
+    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or given.get("min_frequency") is not None:
+        return run
+    logger.info("min_frequency is %d for %d rows", most, rows)
+    return run.change("data", min_frequency=most)
+
+
+def suit_epochs(run: Run, rows: int) -> Run:
+    """Return the run with fewer epochs as `row_budget` asks for, or more as `row_floor` does, for rows to learn."""
+    training = run.arguments.training
+    if training.max_steps > 0 or training.max_minutes is not None:
+        return run
     epochs = training.num_train_epochs
     if training.row_budget is not None:
         length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
@@ -270,37 +275,193 @@ def limit_epochs(run: Run) -> None:
         epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
     if training.row_floor:
         epochs = max(epochs, min(_MOST_EPOCHS, training.row_floor // rows))
-    if epochs != training.num_train_epochs:
-        logger.info("num_train_epochs is %d for %s rows (row_budget, row_floor)", epochs, f"{rows:,}")
-        training.num_train_epochs = epochs
-    run.arguments = run.arguments._replace(training=training)
+    if epochs == training.num_train_epochs:
+        return run
+    logger.info("num_train_epochs is %d for %s rows (row_budget, row_floor)", epochs, f"{rows:,}")
+    return run.change("training", num_train_epochs=epochs)
 
 
-def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) -> dict[str, Any]:
-    """Train, from a checkpoint if given, and lock the folder meanwhile.
+def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
+    """Return the run with the epochs that `max_minutes` allows, by the time that a few batches take a copy of the model.
 
-    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
-    if another run uses the folder or weights are not finite at the end, and [`TrainingStopped`] after a signal.
+    The Trainer gets them too. A resumed run keeps the number that was planned.
     """
     args: Any = trainer.args
-    is_main = args.process_index == 0
-    if is_main:
-        folder.root.mkdir(parents=True, exist_ok=True)
-    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as request:
-        if is_main and args.overwrite_output_dir:
-            trainer.on_begin = partial(output_dir.remove_checkpoints, folder)
-        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if (minutes := args.max_minutes) is None:
+        return run
+    if checkpoint is not None:
+        epochs = read_manifest(checkpoint)["made_from"]["settings"]["num_train_epochs"]
+    else:
+        rows, measured = trainer.train_dataset, trainer.eval_dataset
+        size = _TRIAL_BATCHES * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seconds = max(trainer.time_epoch(_draw(rows, size, args.seed)) for _ in range(2)) * max(1, len(rows) / size)
+        if measured is not None and args.eval_strategy != "no":
+            start, sample = time.monotonic(), _draw(measured, _TRIAL_ROWS, args.seed)
+            trainer.predict(sample)
+            seconds += (time.monotonic() - start) * len(measured) / len(sample)
+        seconds = float(trainer.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
+        epochs = 60 * minutes / seconds
+        epochs = float(int(epochs)) if epochs >= 1 else max(epochs, 0.01)
+        message = "max_minutes %g: an epoch takes about %.1f seconds, so num_train_epochs is %.3g"
+        logger.info(message, minutes, seconds, epochs)
+        set_seed(args.seed)
+    args.num_train_epochs = epochs
+    return run.change("training", num_train_epochs=epochs, max_minutes=None)
+
+
+def _draw(rows: Any, size: int, seed: int) -> Any:
+    return rows.shuffle(seed=seed).select(range(min(size, len(rows))))
+
+
+# ---- the model and its training ----
+
+
+def make_config(
+    model_args: ModelArguments, *, task_specific_params: dict[str, Any] | None = None, **fields: Any
+) -> RnnConfig:
+    """Return the configuration of a model, with further `fields` that data and tokenizer decide.
+
+    Raises a [`UserError`] for a setting out of range, or settings that contradict each other.
+    """
+    settings = {**dataclasses.asdict(model_args), **fields}
+    if task_specific_params is not None:
+        settings["task_specific_params"] = task_specific_params
+    try:
+        return RnnConfig(**settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(reason_of(error.__cause__ or error)) from error
+
+
+def make_model(
+    run: Run,
+    tokenizer: PreTrainedTokenizerBase,
+    start: WarmStart | None,
+    vectors: Vectors | None,
+    task_specific_params: dict[str, Any] | None,
+) -> PreTrainedModel:
+    """Return the model of a run, with the weights of its start, or with vectors."""
+    set_seed(run.arguments.training.seed)
+    names = ["pad_token_id", "bos_token_id", "eos_token_id"]
+    names += ["sep_token_id"] * (run.arguments.data.text_pair_column is not None)
+    fields: dict[str, Any] = {"task": run.task.name} | {name: getattr(tokenizer, name) for name in names}
+    size = count_ids(tokenizer)
+    fields["vocab_size"] = size if start is None else max(size, start.model.config.vocab_size)
+    fields |= run.task.config_fields(run.texts)
+    config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
+    model = head_class(run.task.architecture)(config)
+    if (words := getattr(model, "words", None)) is not None:
+        words.read(tokenizer.convert_ids_to_tokens(range(size)))
+    if vectors is not None:
+        with torch.no_grad():
+            model.get_input_embeddings().weight.copy_(vectors.matrix)
+    if start is not None:
+        start.copy_weights(model)
+    return model
+
+
+def make_trainer(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Any,
+    extension: Extension,
+    quiet: bool,
+) -> RnnTrainer:
+    """Return the Trainer of a run; its checkpoints are below the finished folder."""
+    args = copy.copy(run.arguments.training)
+    args.output_dir = str(run.folder.checkpoints)
+    args.push_to_hub = False  # only the finished folder is pushed
+    if "validation" not in examples:
+        args.eval_strategy, args.do_eval, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+        args.early_stopping_patience = None
+    by_token = run.task.per_token or run.task.verb == "generate"  # whether each token has a label
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    args.greater_is_better = {"loss": False, **run.task.scores}[metric]
+
+    def measure(output: EvalPrediction) -> dict[str, float]:
+        """Return the scores of an epoch that are one number."""
+        scores = run.task.evaluate(output.predictions, output.label_ids, model.config)
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+    def answer(model: Any, rows: Any) -> tuple[Any, Any]:
+        """Return outputs and labels of rows."""
+        if run.task.verb == "generate":
+            return sum_losses(model, rows), np.empty(0)
+        logits = compute_logits(model, tokenizer, rows["input_ids"][:], args.per_device_eval_batch_size).numpy()
+        labels = rows["labels"][:]
+        if not run.task.per_token:
+            return logits, np.asarray(labels)
+        padded = np.full(logits.shape[:2], _IGNORED)
+        for place, row in zip(padded, labels, strict=True):
+            place[: len(row)] = row
+        return logits, padded
+
+    trainer = RnnTrainer(
+        model=model,
+        args=args,
+        train_dataset=examples["train"],
+        eval_dataset=examples.get("validation"),
+        processing_class=tokenizer,
+        compute_metrics=measure,
+        data_collator=DataCollatorForTokenClassification(tokenizer) if by_token else None,
+        loss=extension.loss,
+        loss_columns=[SAMPLE_WEIGHT, *extension.loss_columns],
+        answer=answer,
+        quiet=quiet,
+    )
+    if args.process_index == 0 and args.overwrite_output_dir:
+        trainer.on_begin = partial(remove_checkpoints, run.folder)
+    return trainer
+
+
+def fit(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
+    """Train, from a checkpoint if given.
+
+    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
+    for settings that the Trainer refuses and for weights that are not finite, and [`TrainingStopped`] after a signal.
+    """
+    args: Any = trainer.args
+    if checkpoint is not None:
+        check_unchanged(checkpoint, trainer.made_from)
+    with trainer.stop_request as request:
+        try:
+            outcome = trainer.train(None if checkpoint is None else str(checkpoint))
+        except _REFUSALS as error:
+            if trainer.began is not None or isinstance(error, UserError):
+                raise
+            what = (
+                "the Trainer refuses these settings" if checkpoint is None else f"{checkpoint} does not match this run"
+            )
+            raise UserError(f"{what}: {reason_of(error):.300}") from error
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(request.number, None)
     broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
     if broken:
         raise _diverged(f"{broken[0]} has NaN or infinite values", args)
+    minutes = {} if args.max_minutes is None else {"max_minutes": args.max_minutes}
     return {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
         "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
-        "loss": outcome.training_loss,
+        "loss": outcome.metrics["train_loss"],
+        **minutes,
     }
+
+
+def fit_few_rows(
+    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Any, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fit the last layer alone; return the numbers of this training."""
+    model.to(run.arguments.training.device)
+    rows, few = examples["train"], run.arguments.training.few_rows
+    logger.info(
+        "few_rows: %d rows are at most %d per class, so the encoder stays as it is and logistic regression fits the "
+        "last layer; few_rows 0 trains all",
+        *(len(rows), few),
+    )
+    if unused := [name for name in WITHOUT_EFFECT if given.get(name) is not None]:
+        logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
+    return fit_last_layer(run, model, tokenizer, rows)
 
 
 # ---- checks ----
@@ -318,9 +479,9 @@ def check_early(arguments: Arguments) -> None:
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
     sources = {name: getattr(data, name) for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")}
-    output_dir.check_apart(training.output_dir, sources)
-    if data.streaming and data.fail_on_leak is not None:
-        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
+    check_apart(training.output_dir, sources)
+    if training.dataloader_drop_last:
+        raise UserError("dataloader_drop_last leaves rows out of training and scores: leave it out")
     make_config(model)
     if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")

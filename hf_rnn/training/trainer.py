@@ -1,31 +1,51 @@
-"""The Trainer for recurrent models: length-bucketed batches, weighted losses, sparse gradients.
+"""The Trainer for recurrent models: weighted losses, long texts in parts, checkpoints that resume exactly.
 
-Private methods of [`~transformers.Trainer`] that are overridden here or in `checkpointing.resumable_trainer`:
+Private methods of [`~transformers.Trainer`] that are overridden here:
 
 | method | why the public API is not enough |
 |---|---|
-| `_get_dataloader` | evaluate every row in the order of the data; let each process read a sized stream |
-| `_clip_grad_norm`, `_get_grad_norm` | torch cannot measure sparse gradients |
-| `_run_epoch` | restore the batch order of a resumed epoch; take no step after the end of a run |
-| `_save_checkpoint` | write the manifest last, then rotate checkpoints, then stop if a signal asked for it |
+| `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own order; take no step after the end of a run |
+| `_get_eval_sampler` | evaluate rows in the order of the data |
+| `_get_num_items_in_batch` | count rows that have no label but a loss |
+| `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, then stop if a signal asked for it |
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import contextlib
+import copy
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
-from transformers.trainer_utils import has_length
+from torch.nn import functional
+from torch.utils.data import SequentialSampler
+from tqdm.auto import tqdm
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import trainer as transformers_trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    EvalPrediction,
+    IntervalStrategy,
+    TrainOutput,
+    rotate_checkpoints,
+)
 
-from ..data.padded_dataset import split_batch
-from ..utils.errors import UserError
-from .checkpointing.resumable_trainer import ResumableTrainer
+from ..utils.errors import UserError, is_write_error, reason_of
+from .checkpoints import StopRequest, TrainingStopped, find_newest, list_checkpoints, read_manifest, write_manifest
 
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
+_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # suffixes of names
 
 
 def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
@@ -42,207 +62,366 @@ def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
     return weights.float()
 
 
-class RnnTrainer(ResumableTrainer):
+def sum_losses(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    class_weights: torch.Tensor | None,
+    label_smoothing: float,
+    sample_weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the sum of the weighted, smoothed cross-entropies of a batch: logits `(B, C)`, labels `(B)`."""
+    losses = functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing)
+    return (losses if sample_weight is None else losses * sample_weight).sum()
+
+
+class RnnTrainer(Trainer):
     """[`~transformers.Trainer`] for recurrent models.
 
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
-    - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
-    - Optimizer: `args.embedding_learning_rate` for the embedding.
-    - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
-    - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
+    - Memory: a training batch is computed in parts of `args.tokens_per_pass`, with the same gradient.
+    - Optimizer: `args.embedding_learning_rate` for the embedding, `args.head_learning_rate` for the head.
+    - Progress: one line per evaluation on stderr, nothing on stdout.
+    - Checkpoints are whole, and a resumed run takes the same steps as an undisturbed one. Inside
+      `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save, and raise [`TrainingStopped`].
 
     Args:
-        args: As for the Trainer.
-        class_counts (`Sequence[int]`, *optional*): Training rows per class, for class weights. Counted in the column
-            `labels` or `label` if absent; required for a stream.
-        kwargs: As for [`ResumableTrainer`].
+        loss (`Callable`, *optional*): In place of [`sum_losses`], with the same arguments.
+        loss_columns (`Sequence[str]`): Columns of the training rows that `loss` takes by name.
+        answer (`Callable`, *optional*): Takes the model in evaluation mode and rows; returns predictions and labels,
+            in place of the Trainer's own evaluation. Then `compute_metrics` returns the loss too.
+        made_from (`Mapping`, *optional*): The fingerprint of the run, for its checkpoints.
+        quiet (`bool`): Whether to show neither bars nor progress lines.
+        kwargs: As for the Trainer.
     """
 
-    optimizer: Any
-    compute_loss_func: Any
+    _writing = False  # whether a checkpoint is written
 
-    def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        loss: Callable[..., torch.Tensor] | None = None,
+        loss_columns: Sequence[str] = (SAMPLE_WEIGHT,),
+        answer: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        made_from: Mapping[str, Any] | None = None,
+        quiet: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        data = self.train_dataset
-        self._set_signature_columns_if_needed()
-        self._signature_columns.append(SAMPLE_WEIGHT)
-        self._class_weights: torch.Tensor | None = None
-        self._sample_weight: torch.Tensor | None = None  # in the current batch
-        power = getattr(self.args, "class_weight_power", 0)
-        if power > 0 and (data is not None or class_counts is not None):
-            if class_counts is None:
-                labels = read_labels(data)
-                self._check_labels(labels)
-                class_counts = torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
-            self._class_weights = weigh_classes(class_counts, power)
-        weighted = self._class_weights is not None or SAMPLE_WEIGHT in _column_names(data)
-        self._own_loss = (weighted or self.label_smoother is not None) and self.compute_loss_func is None
-        if self._own_loss:
-            self._check_labels()
-            self.compute_loss_func = self._training_loss
+        self.stop_request, self.quiet = StopRequest(), quiet
+        self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
+        self.began: float | None = None  # when the first step of this call could start
+        self.on_begin: Callable[[], Any] | None = None  # called then: all settings were accepted
+        self._answer, self.made_from = answer, made_from
+        self._progress: dict[str, Any] = {}  # of the run before a resume
+        self._sampler: EpochSampler | None = None
+        self._set_loss(loss, loss_columns)
+        if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty() and not quiet:
+            self.add_callback(ProgressBars)
+        self.pop_callback(PrinterCallback)
+        if patience := getattr(self.args, "early_stopping_patience", None):
+            self.add_callback(EarlyStoppingCallback(patience))
+        self.add_callback(SavePoints(self))  # after those that request a save
 
-    def _check_labels(self, labels: torch.Tensor | None = None) -> None:
-        config = self.model.config
-        one_label = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
-        if not one_label or (labels is not None and (labels.dim() != 1 or labels.is_floating_point())):
+    # ---- loss and steps ----
+
+    def _set_loss(self, loss: Callable[..., torch.Tensor] | None, columns: Sequence[str]) -> None:
+        data, config = self.train_dataset, self.model.config
+        self._set_signature_columns_if_needed()
+        self._signature_columns += columns
+        self.loss, self._class_weights = loss, None
+        self.loss_columns = [name for name in columns if name in (getattr(data, "column_names", None) or ())]
+        self._extra: dict[str, torch.Tensor] = {}  # these columns of the current batch
+        power = getattr(self.args, "class_weight_power", 0) if data is not None else 0
+        self._own_loss = bool(loss or power or self.loss_columns or self.label_smoother)
+        if not self._own_loss:
+            return
+        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
             raise UserError(
                 "class_weight_power, label_smoothing_factor and sample_weight need one label per text: found another "
                 "task; leave them out"
             )
+        self.compute_loss_func = self._training_loss
+        if power:
+            labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
+            weights = (
+                np.asarray(data[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in self.loss_columns else np.ones(len(labels))
+            )
+            counts = np.bincount(labels[labels >= 0], weights[labels >= 0], config.num_labels)
+            self._class_weights = weigh_classes(counts.tolist(), power).to(self.args.device)
 
-    # ---- data ----
-
-    def _get_dataloader(self, dataset: Any, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
-        """Evaluate every row in the order of the data, and let each process read a stream with a length.
-
-        Otherwise one process reads a stream for all; that fails for batches that are padded to different lengths.
-        """
-        drop_last, sharing = self.args.dataloader_drop_last, self.accelerator.dataloader_config
-        if not is_training:
-            drop_last, kwargs["sampler_fn"] = False, SequentialSampler
-        sized_stream = isinstance(dataset, IterableDataset) and has_length(dataset) and not sharing.dispatch_batches
-        dispatch = False if sized_stream else sharing.dispatch_batches
-        with _set(self.args, dataloader_drop_last=drop_last), _set(sharing, dispatch_batches=dispatch):
-            loader = super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
-        if sized_stream and self.accelerator.num_processes > 1:
-            # accelerate drops the rows that fill up the last batches by these two, and knows only its part of a stream
-            loader.dataset.total_dataset_length = len(dataset)
-            loader.batch_sampler.num_processes = self.accelerator.num_processes
-        return loader
-
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Add the gradients of a batch, in parts of `args.tokens_per_pass`, and return its loss."""
-        parts = self._split(inputs)
-        if len(parts) == 1 or num_items_in_batch is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        losses = []
-        for number, (_, part) in enumerate(parts, 1):
-            # several processes exchange gradients once per batch
-            with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
-        return torch.stack(losses).sum()
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Any, Any, Any]:
-        """Return loss, logits and labels of a batch, computed in parts of `args.tokens_per_pass`."""
-        parts = self._split(inputs)
-        if len(parts) == 1:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        outputs = [super(RnnTrainer, self).prediction_step(model, part, False, ignore_keys) for _, part in parts]
-        rows, loss, labels = torch.cat([rows for rows, _ in parts]), None, inputs.get("labels")
-        if labels is not None:
-            counts = torch.stack([(part["labels"] != -100).sum() for _, part in parts])
-            loss = (torch.stack([output[0] for output in outputs]) * counts).sum() / counts.sum()
-        if prediction_loss_only:
-            return loss, None, None
-        return loss, torch.cat([logits for _, logits, _ in outputs])[rows.argsort()], labels
-
-    def _split(self, inputs: dict[str, Any]) -> list[tuple[torch.Tensor, dict[str, Any]]]:
-        return split_batch(inputs, getattr(self.args, "tokens_per_pass", None))
-
-    # ---- loss ----
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if self._own_loss:
+            batch_samples = [{"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
-        self._sample_weight = inputs.pop(SAMPLE_WEIGHT, None)
-        if self._own_loss and not model.training:
-            outputs = model(**inputs)
-            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-        labels = inputs.get("labels")
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and labels is not None and labels.dim() == 1 and not labels.is_floating_point():
-            self.count_answers(outputs["logits"], labels)
-        return (loss, outputs) if return_outputs else loss
+        self._extra = {name: inputs.pop(name) for name in self.loss_columns if name in inputs}
+        if model.training or not self._own_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _training_loss(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Return the sum of the weighted, smoothed losses divided by the rows of the whole accumulated batch.
+    def _training_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Return the sum of the losses divided by the rows of the whole accumulated batch.
 
         Weights have mean 1 over the training set, so the divisor is a number of rows, and accumulated gradients equal
         those of one large batch.
         """
-        self._check_labels(labels)
-        logits = outputs["logits"].float()
-        weights = None if self._class_weights is None else self._class_weights.to(logits.device)
-        losses = nn.functional.cross_entropy(
-            logits, labels, weights, reduction="none", label_smoothing=self.args.label_smoothing_factor
-        )
-        total = (losses if self._sample_weight is None else losses * self._sample_weight).sum()
-        if num_items_in_batch is None:
-            return total / (labels != -100).sum()
+        smoothing = self.args.label_smoothing_factor
+        facts = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
+        rows = len(labels) if num_items_in_batch is None else num_items_in_batch
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
-        return total / num_items_in_batch / max(self.args.n_gpu, 1)
+        return (self.loss or sum_losses)(outputs["logits"].float(), labels, **facts) / rows / max(self.args.n_gpu, 1)
 
-    # ---- optimizer ----
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Add the gradients of a batch, in parts of `args.tokens_per_pass`, and return its loss."""
+        limit = getattr(self.args, "tokens_per_pass", None)
+        parts = [inputs] if limit is None or num_items_in_batch is None else split_batch(inputs, limit)
+        losses = []
+        for number, part in enumerate(parts, 1):
+            # several processes exchange gradients once per batch
+            with contextlib.nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with `embedding_learning_rate` and `head_learning_rate` if set."""
-        given = self.optimizer is not None
+        """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
+        made, trained = self.optimizer is not None, self.model if model is None else model
         optimizer = super().create_optimizer(model)
-        if given:
-            return optimizer
-        trained: Any = self.model if model is None else model
-        if (rate := getattr(self.args, "embedding_learning_rate", None)) is not None:
-            set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
-        if (rate := getattr(self.args, "head_learning_rate", None)) is not None:
-            encoder = {id(parameter) for parameter in trained.base_model.parameters()}
-            for parameter in trained.parameters():
-                if id(parameter) not in encoder:
-                    set_learning_rate(optimizer, parameter, rate)
+        encoder = set(trained.base_model.parameters())
+        head = {weight for weight in trained.parameters() if weight not in encoder}
+        parts = {"embedding": {trained.get_input_embeddings().weight}, "head": head} if not made else {}
+        for name, weights in parts.items():
+            rate = getattr(self.args, f"{name}_learning_rate", None)
+            for group in optimizer.param_groups[: None if rate is not None else 0]:
+                own = [weight for weight in group["params"] if weight in weights]
+                if own and len(own) < len(group["params"]):
+                    group["params"] = [weight for weight in group["params"] if weight not in weights]
+                    optimizer.add_param_group({**group, "params": own, "lr": rate})
+                elif own:
+                    group["lr"] = rate
         return optimizer
 
+    # ---- order of the rows, and evaluation ----
 
-def return_unchanged(batch: Any) -> Any:
-    """Return what is a batch already; a named function, because workers pickle it."""
-    return batch
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = self._sampler = EpochSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+        return sampler
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return SequentialSampler(eval_dataset)
 
-@contextmanager
-def _set(owner: Any, **values: Any) -> Iterator[None]:
-    before = {name: getattr(owner, name) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
-
-
-# ---- optimizers ----
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rate: float) -> None:
-    """Move one parameter into a group with its own learning rate and otherwise the same settings.
-
-    Call it before the first step. A parameter that the optimizer does not train is ignored.
-    """
-    for group in optimizer.param_groups:
-        others = [other for other in group["params"] if other is not parameter]
-        if len(others) < len(group["params"]):
-            group["params"] = others
-            optimizer.add_param_group({**group, "params": [parameter], "lr": rate})
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        stopped = [
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        if any(stopped) or self.state.global_step >= self.state.max_steps:
+            # a finished run, killed after its last checkpoint; the Trainer would take one more step
+            self.control.should_training_stop = True
             return
+        if self._sampler is not None:  # accelerate does not find it after a resume
+            self._sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Measure all rows, whole in every process, by `answer` if it is given."""
+        if self._answer is None:
+            return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        rows, training = dataloader.dataset, self.model.training
+        predictions, labels = self._answer(self.model.eval(), rows)
+        self.model.train(training)
+        metrics = {}
+        if labels is not None and self.compute_metrics is not None:
+            metrics = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=predictions, label_ids=labels, metrics=metrics, num_samples=len(rows))
+
+    def time_epoch(self, rows: Any) -> float:
+        """Return the seconds of an epoch over rows, by a copy of the model."""
+        args: Any = copy.copy(self.args)
+        args.num_train_epochs, args.report_to, args.load_best_model_at_end = 1.0, [], False
+        args.eval_strategy = args.save_strategy = args.logging_strategy = IntervalStrategy.NO
+        args.early_stopping_patience = None
+        options = {"loss": self.loss, "loss_columns": self.loss_columns, "data_collator": self.data_collator}
+        trial = RnnTrainer(
+            model=copy.deepcopy(self.model),
+            args=args,
+            train_dataset=rows,
+            processing_class=self.processing_class,
+            quiet=True,
+            **options,
+        )
+        return trial.train().metrics["train_runtime"]
+
+    # ---- checkpoints ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as the Trainer does; `resume_from_checkpoint=True` takes the newest whole checkpoint.
+
+        The training loss of the result covers the steps before a resume too.
+        """
+        if resume_from_checkpoint is True:
+            best = bool(self.args.load_best_model_at_end)
+            resume_from_checkpoint = str(find_newest(Path(str(self.args.output_dir)), self.args.world_size, best))
+        self.began, self._progress = None, {}
+        if resume_from_checkpoint:
+            self._progress = read_manifest(Path(resume_from_checkpoint)).get("progress", {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def begin(self) -> None:
+        """Restore what the Trainer does not, with all states loaded: losses and times so far, the best one's path."""
+        if self.on_begin is not None:
+            self.on_begin()
+        self.began = time.monotonic()
+        self.seconds_before = self._progress.get("seconds", 0.0)
+        best = Path(str(self.args.output_dir), f"checkpoint-{self.state.best_global_step or 0}")
+        if best.is_dir():  # the output folder may have been moved
+            self.state.best_model_checkpoint = str(best)
+        if self._progress:
+            unlogged, self._total_loss_scalar, self._globalstep_last_logged = self._progress["losses"]
+            self._tr_loss += unlogged
+            self._initial_global_step = 0  # the mean loss is that of all steps
+
+    def asked_to_stop(self) -> bool:
+        """Return whether any process was asked to stop; all processes must call this together."""
+        if self.accelerator.num_processes > 1:
+            number = torch.tensor([self.stop_request.number], device=self.args.device)
+            self.stop_request.number = int(self.accelerator.gather(number).max())
+        return self.stop_request.number > 0
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return os.path.join(super()._get_output_dir(trial), "writing" if self._writing else "")
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
+        args, folder = self.args, Path(self._get_output_dir(trial))
+        written = folder / "writing" / f"checkpoint-{self.state.global_step}"
+        seconds = self.seconds_before + time.monotonic() - (self.began or 0.0)
+        unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
+        losses = [unlogged, self._total_loss_scalar, self._globalstep_last_logged]
+        self._writing = True
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if args.should_save:
+                (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # an unused pickle with local paths
+                write_manifest(written, made_from=self.made_from, progress={"seconds": seconds, "losses": losses})
+                written.rename(folder / written.name)
+        except Exception as error:
+            if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
+                raise
+            advice = "with --resume: earlier checkpoints are intact" if list_checkpoints(folder) else ""
+            message = (
+                f"{written} could not be written: {reason_of(error):.300}. Make room there, then repeat the command"
+            )
+            raise UserError(f"{message} {advice}".strip()) from error
+        finally:
+            self._writing = False
+            if args.should_save:
+                shutil.rmtree(written.parent, ignore_errors=True)
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+        if args.should_save:
+            rotate_checkpoints(str(folder), args.save_total_limit, self.state.best_model_checkpoint)
+        if self.asked_to_stop():  # in all processes or none, or the others would wait
+            raise TrainingStopped(self.stop_request.number, folder / written.name)
+
+    # ---- progress ----
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as the Trainer does, and print a line per evaluation."""
+        super().log(logs, *args, **kwargs)
+        measured = any(name.startswith("eval_") for name in logs)
+        alone = self.args.eval_strategy == "no" or self.args.logging_strategy == "steps"
+        shown = measured or (alone and "loss" in logs)
+        if shown and self.is_in_train and not self.quiet and self.state.is_world_process_zero:
+            with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
+                tqdm.write(self._format_line(logs), file=sys.stderr)
+
+    def _format_line(self, logs: Mapping[str, float]) -> str:
+        """Return the loss of training, then the scores of an evaluation: accuracy first, then the loss, then others."""
+        state, line = self.state, f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
+        if self.args.max_steps > 0:
+            line = f"step {state.global_step}/{state.max_steps}"
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        parts = [line, *(f"loss {loss:.3f}" for loss in losses[-1:])]
+        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
+            if isinstance(scores[name], float) and not name.endswith(_TIMES):
+                title = f"validation {name}" if name in ("loss", "accuracy") else name
+                parts.append(f"{title.replace('_', ' ')} {scores[name]:.3f}")
+        return "  ".join(parts)
 
 
-# ---- columns of the training rows ----
+class SavePoints(TrainerCallback):
+    """Save when a stop was requested, and never between the last step of an epoch and its evaluation.
+
+    A checkpoint between them would miss the log line and the evaluation of that epoch.
+    """
+
+    def __init__(self, trainer: RnnTrainer) -> None:
+        self._trainer = trainer
+        self._postponed = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the Trainer restore its progress, with all states loaded."""
+        self._trainer.begin()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save if asked to stop; postpone every save at the end of an epoch."""
+        save = self._trainer.asked_to_stop() or control.should_save
+        ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+        control.should_save, self._postponed = save and not ends, save and ends
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Do a postponed save."""
+        control.should_save = control.should_save or self._postponed
+        self._postponed = False
 
 
-def _column_names(data: Any) -> Sequence[str]:
-    return getattr(data, "column_names", None) or ()
+class ProgressBars(ProgressCallback):
+    """The Trainer's bars without its log lines, which go to stdout."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print nothing; the Trainer does."""
 
 
-def read_labels(data: Any) -> torch.Tensor:
-    """Return the column `labels` or `label` of all rows."""
-    return torch.as_tensor(data["label" if "label" in _column_names(data) else "labels"][:])
+class EpochSampler(LengthGroupedSampler):
+    """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
+
+
+def split_batch(batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
+    """Cut a padded batch of texts into parts of at most `most_tokens`, longest texts first; taggers' batches stay."""
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    if mask is None or mask.numel() <= most_tokens or (labels is not None and labels.dim() > 1):
+        return [batch]
+    lengths, parts, start = mask.sum(dim=1), [], 0
+    order = lengths.argsort(descending=True, stable=True)
+    while start < len(order):
+        rows = order[start : start + max(1, most_tokens // max(1, int(lengths[order[start]])))]
+        part, kept = {name: column[rows] for name, column in batch.items()}, mask[rows].any(dim=0)
+        parts.append(part | {name: part[name][:, kept] for name in ("input_ids", "attention_mask")})
+        start += len(rows)
+    return parts

@@ -1,1 +1,0 @@
-"""Write complete checkpoints and resume from them."""
