@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
     from ..tokenizers.word_level import NoFrequentWordError
-    from ..training.build import make_tokenizer
+    from ..training.run import make_tokenizer
 
     datasets.disable_progress_bars()
     model_loading.quiet()

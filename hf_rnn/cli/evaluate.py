@@ -47,7 +47,6 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_source()
     import datasets
 
-    from ..data.continuous_text import evaluation_streams
     from ..data.row_errors import DataReport
     from ..evaluation.language_model import sum_losses
     from ..hub import loading as model_loading
@@ -66,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
     texts = task.read(arguments, report=DataReport(), **options)
     rows = next(iter(task.encode(texts, tokenizer, None).values()))
     if task.verb == "generate":
-        sums = sum_losses(model, evaluation_streams(rows, model.config.pad_token_id))
+        sums = sum_losses(model, rows)
         metrics = task.evaluate(sums, None, model.config)
     else:
         logits = plain_inference.compute_logits(model, tokenizer, rows["input_ids"][:], arguments.batch_size)

@@ -34,7 +34,7 @@ def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
     import datasets
 
-    from ..training.checkpointing.resumable_trainer import TrainingStopped
+    from ..training.checkpoints import TrainingStopped
 
     datasets.disable_progress_bars()  # those of reading and tokenizing
     is_main = os.environ.get("RANK", "0") == "0"

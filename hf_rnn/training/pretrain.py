@@ -41,14 +41,13 @@ from ..models.pooling_rnn import POOLERS
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError, install_hint, reason_of
 from ..utils.process_state import library_bars_off, one_at_a_time
-from . import output_dir
-from .build import make_config
-from .checkpointing.fingerprints import check_unchanged, take_fingerprints
+from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
-from .settings import PretrainingArguments, parse_pretraining
+from .settings import ModelArguments, PretrainingArguments, parse_pretraining
 from .teacher_cache import ask_teacher
-from .train import fit
+from .train import fit, make_config
 from .trainer import RnnTrainer
+from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +97,17 @@ def pretrain(**settings: Any) -> PretrainingResult:
     own.check()
     if model_args.pooling != _POOLING:
         raise UserError(f"pooling must be {_POOLING} in a pretraining: found {model_args.pooling!r}; leave it out")
-    folder = FinishedFolder(Path(str(training_args.output_dir)))
-    checkpoint = output_dir.check_output_dir(folder, training_args)
+    with open_output(training_args) as (folder, checkpoint):
+        return _pretrain(model_args, own, training_args, folder, checkpoint)
+
+
+def _pretrain(
+    model_args: ModelArguments,
+    own: PretrainingArguments,
+    training_args: RnnTrainingArguments,
+    folder: FinishedFolder,
+    checkpoint: Path | None,
+) -> PretrainingResult:
     args = copy.copy(training_args)
     args.output_dir, args.push_to_hub = str(folder.checkpoints), False
     args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects the columns
@@ -108,7 +116,7 @@ def pretrain(**settings: Any) -> PretrainingResult:
     teacher = Teacher(str(own.teacher), own.teacher_max_length, args.device, args.bf16)
     tokenizer, kept = prune_tokenizer(teacher.tokenizer, texts, own.max_vocab_size, own.model_max_length)
     rows, texts = encode_texts(texts, tokenizer, teacher.most_tokens)
-    cache = Path(own.teacher_cache) if own.teacher_cache else folder.root / output_dir.TEACHER_CACHE
+    cache = Path(own.teacher_cache) if own.teacher_cache else folder.root / TEACHER_CACHE
     teacher.read_pieces(kept)
     known = teacher.hash()
     files, _ = ask_teacher(rows, teacher.answer, known, cache, _BATCH, (args.process_index, args.world_size))
@@ -127,11 +135,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
         model.get_input_embeddings().weight.copy_(torch.from_numpy(table))
     teacher_record = {"name": teacher.name, "vector_size": teacher.vector_size, "max_tokens": teacher.most_tokens}
     del teacher  # its memory
-    made_from = take_fingerprints(
-        {}, tokenizer, config, args, stream=known, further_settings={"held_out": own.held_out, "texts": len(texts)}
-    )
-    if checkpoint is not None:
-        check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
+    further = {"answers": known, "held_out": own.held_out, "texts": len(texts)}
+    made_from = take_fingerprint({}, tokenizer, model, args, **further)
     trainer = RnnTrainer(
         model=model,
         args=args,
@@ -142,7 +147,7 @@ def pretrain(**settings: Any) -> PretrainingResult:
         data_collator=StateCollator(answers, model.state_size),
         made_from=made_from,
     )
-    training = fit(trainer, folder, checkpoint)
+    training = fit(trainer, checkpoint)
     measured = trainer.predict(trainer.eval_dataset).metrics
     record = {
         "teacher": teacher_record,
@@ -154,11 +159,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
     }
     if args.process_index == 0:
         encoder, projection = model.rnn, model.projection
-        output_dir.fill(
-            folder, lambda new: write_encoder(new, encoder, projection, tokenizer, record, own, training_args)
-        )
-        if not training_args.keep_checkpoints:
-            output_dir.tidy(folder)
+        fill(folder, lambda new: write_encoder(new, encoder, projection, tokenizer, record, own, training_args))
+        remove_checkpoints(folder)
         logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import check_name, find_folder, load_model, load_without_weights
 from ..hub.model_folder import FinishedFolder, find_built_in, nested_model
 from ..models.auto import ENCODER, head_name
-from ..tasks import Task
+from ..tasks import Task, get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, train_tokenizer
 from ..utils.errors import UserError, reason_of
-from .settings import Arguments, ModelArguments
+from .settings import Arguments, DataArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +86,16 @@ class Extension:
 # ---- texts to tokens ----
 
 
-def make_tokenizer(run: Run, further_texts: Sequence[str] = ()) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on the training texts and further ones, or load the one that the settings name.
+def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on texts, or load the one that the settings name.
 
     Raises a [`UserError`] for a tokenizer that cannot be loaded or cannot pad.
     """
-    data, texts = run.arguments.data, run.task.vocabulary_texts(run.texts["train"])
     name, start, length = data.tokenizer_name_or_path, data.model_name_or_path, data.max_length
     if start is None and name is None:
         names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
-        options = {name: getattr(data, name) for name in names} | run.task.tokenizer_options
-        tokenizer = train_tokenizer(chain(texts, further_texts) if further_texts else texts, **options)
+        options = {name: getattr(data, name) for name in names} | get_task(data.task).tokenizer_options
+        tokenizer = train_tokenizer(texts, **options)
     elif start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import logging
@@ -13,7 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.trainer_utils import IntervalStrategy, PredictionOutput
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.loading import join_splits
 from ..data.row_errors import DataReport
@@ -73,7 +72,7 @@ _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
-_FEW_TEXTS = 1_000  # with fewer training rows, a token that occurs twice is kept
+_FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # of training and validation that are timed for max_minutes
 _REFUSALS = (
     ValueError, KeyError, TypeError, RuntimeError, EOFError, ImportError, AttributeError, pickle.UnpicklingError,
@@ -185,7 +184,8 @@ def train_on(
 
     # texts to ids
     start = None if run.arguments.data.model_name_or_path is None else WarmStart(run.arguments.data.model_name_or_path)
-    tokenizer = make_tokenizer(run, extension.read_texts(run))
+    words = chain(task.vocabulary_texts(texts["train"]), extension.read_texts(run))
+    tokenizer = make_tokenizer(run.arguments.data, words)
     run, tokenizer, vectors = read_vectors(run, tokenizer)
     audit = audit_texts(run, tokenizer)
     if task.per_token and run.arguments.model.word_forms:
@@ -282,7 +282,7 @@ def suit_epochs(run: Run, rows: int) -> Run:
 
 
 def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
-    """Return the run with the epochs that `max_minutes` allows, by the time that a few batches take a copy of the model.
+    """Return the run with the epochs that `max_minutes` allows, by the time of a few batches on a copy of the model.
 
     The Trainer gets them too. A resumed run keeps the number that was planned.
     """
@@ -294,7 +294,7 @@ def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
     else:
         rows, measured = trainer.train_dataset, trainer.eval_dataset
         size = _TRIAL_BATCHES * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        seconds = max(trainer.time_epoch(_draw(rows, size, args.seed)) for _ in range(2)) * max(1, len(rows) / size)
+        seconds = min(trainer.time_epoch(_draw(rows, size, args.seed)) for _ in range(2)) * max(1, len(rows) / size)
         if measured is not None and args.eval_strategy != "no":
             start, sample = time.monotonic(), _draw(measured, _TRIAL_ROWS, args.seed)
             trainer.predict(sample)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers import trainer as transformers_trainer
@@ -219,6 +219,16 @@ class RnnTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         return SequentialSampler(eval_dataset)
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return the batches of a split; for `answer` only its rows, with all columns."""
+        if self._answer is None:
+            return super().get_eval_dataloader(eval_dataset)
+        return DataLoader(self.eval_dataset if eval_dataset is None else eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Return the batches of a split; for `answer` only its rows, with all columns."""
+        return self.get_eval_dataloader(test_dataset)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         stopped = [
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
@@ -349,7 +359,7 @@ class RnnTrainer(Trainer):
                 tqdm.write(self._format_line(logs), file=sys.stderr)
 
     def _format_line(self, logs: Mapping[str, float]) -> str:
-        """Return the loss of training, then the scores of an evaluation: accuracy first, then the loss, then others."""
+        """Return the loss of training, then the scores of an evaluation, accuracy and loss first."""
         state, line = self.state, f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
         if self.args.max_steps > 0:
             line = f"step {state.global_step}/{state.max_steps}"

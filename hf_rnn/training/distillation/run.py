@@ -6,10 +6,9 @@ from labels and logits. At the end the agreement of teacher and student is measu
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +16,10 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
 
 from ...data.audit import normalize_text
 from ...data.encoding import encode
@@ -27,11 +27,11 @@ from ...hub.model_folder import read_mapping
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
-from ..output_dir import TEACHER_CACHE, check_apart
+from ..checkpoints import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
 from ..settings import Arguments, DistillationArguments, parse
 from ..train import TrainingResult, check_early, read_call, run_training
-from ..trainer import RnnTrainer, weigh_classes
+from ..trainer import weigh_classes
 from .teacher import Answers, Teachers
 from .unlabeled import augment, read_unlabeled, write_masks
 
@@ -54,9 +54,8 @@ class Distillation(Extension):
             device=arguments.training.device,
             bf16=arguments.training.bf16,
         )
-        self.trainer_class = partial(
-            DistillationTrainer, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
-        )
+        weighed = {"temperature": settings.temperature, "soft_label_weight": settings.soft_label_weight}
+        self.loss, self.loss_columns = partial(distillation_loss, **weighed), (TEACHER_LOGITS,)
         self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
         self._unlabeled: list[str] = []
         self._unlabeled_record: dict[str, Any] | None = None
@@ -83,8 +82,10 @@ class Distillation(Extension):
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
-    def add_rows(self, run: Run) -> dict[str, Any]:
-        """Add the column `teacher_logits` and the rows without a label to `train`; return the fingerprints.
+    def add_rows(
+        self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
+    ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
+        """Add the column `teacher_logits` and the rows without a label to `train`; return what weighs them too.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
         """
@@ -103,26 +104,24 @@ class Distillation(Extension):
             answers = Answers(self._teachers, cache, bar.update)
             counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
             logger.info("teacher %s labels these training rows: %s", self._teachers.name, counts)
-            parts = [(run.examples["train"], answers.for_training(labeled, labeled))]
+            parts = [(examples["train"], answers.for_training(labeled, labeled))]
             if self._copies:
                 numbers, copies = zip(*self._copies, strict=True)
                 read = write_masks(copies, members[0].tokenizer)
                 logits = answers.for_training(read, [labeled[number] for number in numbers])
-                parts.append((self._encode("copies", write_masks(copies, run.tokenizer), run), logits))
+                parts.append((self._encode("copies", write_masks(copies, tokenizer), tokenizer), logits))
             if self._unlabeled:
                 logits = answers.for_others(self._unlabeled)
-                parts.append((self._encode("unlabeled", self._unlabeled, run), logits))
+                parts.append((self._encode("unlabeled", self._unlabeled, tokenizer), logits))
             for split in measured:
                 self._logits[split] = answers.for_others(list(texts[split]["text"]))[:, self._ids]
             logger.info("%s logits computed, %s found in %s", f"{answers.computed:,}", f"{answers.cached:,}", cache)
-        digest, rows, weights = hashlib.sha256(), [], self._read_class_weights(run)
+        rows, weights = [], self._read_class_weights(run)
         for encoded, logits in parts:
             ordered = np.ascontiguousarray(logits[:, self._ids] - weights, dtype=np.float32)
-            digest.update(ordered.tobytes())
             rows.append(_make_rows(encoded, ordered))
-        run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
         weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
-        return {"teacher": digest.hexdigest(), "further_settings": weighed}
+        return datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)}), weighed
 
     def _read_class_weights(self, run: Run) -> np.ndarray:
         """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
@@ -132,23 +131,23 @@ class Distillation(Extension):
         path = Path(str(self.settings.teacher), "training_args.json")
         stored = read_mapping(path, path.read_bytes()) if path.is_file() else {}
         power = stored.get("class_weight_power")
-        return weigh_classes(run.class_counts, power).log().numpy() if power and run.class_counts else np.zeros(1)
+        return weigh_classes(run.report.label_counts["train"], power).log().numpy() if power else np.zeros(1)
 
-    def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
+    def _encode(self, name: str, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
         table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
-        return encode(table, run.tokenizer, self._arguments.data.max_length)
+        return encode(table, tokenizer, self._arguments.data.max_length)
 
-    def measure(self, run: Run) -> None:
+    def measure(self, run: Run, config: Any, predictions: Mapping[str, PredictionOutput]) -> dict[str, Any]:
         """Measure the teacher on the same splits as the student.
 
-        Adds `teacher` to the metrics: `name`, `folds` (number of cross-fitted teachers, or None), `temperature`,
+        Return `teacher`: `name`, `folds` (number of cross-fitted teachers, or None), `temperature`,
         `soft_label_weight`, `rows` by origin, the use of the `unlabeled` file (or None), and by split under `results`
         the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
         results, task = {}, cast(Any, run.task)
-        for split, output in run.predictions.items():
+        for split, output in predictions.items():
             predicted = self._logits[split].argmax(axis=1)
-            scores = task.metrics(run.model.config).compute(predictions=predicted, references=output.label_ids)
+            scores = task.metrics(config).compute(predictions=predicted, references=output.label_ids)
             agreement = float((predicted == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in run.task.scores}, "agreement": agreement}
             logger.info(
@@ -158,7 +157,7 @@ class Distillation(Extension):
                 scores["macro_recall"],
                 100 * agreement,
             )
-        run.metrics["teacher"] = {
+        record = {
             "name": self._teachers.name,
             "folds": self._teachers.folds,
             "temperature": self.settings.temperature,
@@ -167,6 +166,7 @@ class Distillation(Extension):
             "unlabeled": self._unlabeled_record,
             "results": results,
         }
+        return {"teacher": record}
 
 
 def _make_rows(encoded: datasets.Dataset, logits: np.ndarray) -> datasets.Dataset:
@@ -182,6 +182,7 @@ def _make_rows(encoded: datasets.Dataset, logits: np.ndarray) -> datasets.Datase
 def distillation_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
+    *,
     teacher_logits: torch.Tensor,
     temperature: float,
     soft_label_weight: float,
@@ -213,56 +214,6 @@ def distillation_loss(
         logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing, ignore_index=NO_LABEL
     )
     return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
-
-
-class DistillationTrainer(RnnTrainer):
-    """[`RnnTrainer`] whose training rows have a column `teacher_logits`; it evaluates on true labels only.
-
-    The loss of an accumulated batch is the sum of [`distillation_loss`] over its rows divided by their number, with or
-    without a label. Class weights and label smoothing of the settings apply to its cross-entropy.
-    """
-
-    def __init__(self, *args: Any, temperature: float, soft_label_weight: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._temperature, self._soft_label_weight = temperature, soft_label_weight
-        self._signature_columns.append(TEACHER_LOGITS)
-        self._teacher_logits: torch.Tensor | None = None  # in the current batch
-        self._own_loss, self.compute_loss_func = True, self._training_loss
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
-        # the Trainer counts labels; rows without one count too
-        rows = [{"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples]
-        return super()._get_num_items_in_batch(rows, device)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Return the loss, as [`RnnTrainer`] does."""
-        self._teacher_logits = inputs.pop(TEACHER_LOGITS, None)
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-    def _training_loss(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Return the mean over the rows of the whole accumulated batch."""
-        assert self._teacher_logits is not None, f"a training batch has no {TEACHER_LOGITS}"
-        logits = outputs["logits"].float()
-        total = distillation_loss(
-            logits,
-            labels,
-            self._teacher_logits.float(),
-            self._temperature,
-            self._soft_label_weight,
-            None if self._class_weights is None else self._class_weights.to(logits.device),
-            self.args.label_smoothing_factor,
-        )
-        if num_items_in_batch is None:
-            return total / len(labels)
-        return total / num_items_in_batch / max(self.args.n_gpu, 1)  # as `RnnTrainer._training_loss`
 
 
 @one_at_a_time()

@@ -37,7 +37,7 @@ from ...hub.model_folder import name_damage, read_config, read_mapping
 from ...inference.reference import compute_logits
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError
-from ..checkpointing.fingerprints import hash_tokenizer
+from ..checkpoints import hash_tokenizer
 
 FOLDS_FILE = "folds.json"
 BLOCK_TEXTS = 500  # texts per file of the cache; a killed run loses at most one file

@@ -197,7 +197,7 @@ class RnnEstimator(BaseEstimator):
             save_directory: The folder; its last part becomes the model's name in the card.
         """
         from ...hub.card import write_card
-        from ..output_dir import fill
+        from ..checkpoints import fill, hold_folder
 
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
@@ -207,7 +207,8 @@ class RnnEstimator(BaseEstimator):
             if self._card is not None:
                 write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
 
-        fill(target, write, "Make room there, or name another folder")
+        with hold_folder(target.root):
+            fill(target, write, "Make room there, or name another folder")
 
     @classmethod
     def from_pretrained(
