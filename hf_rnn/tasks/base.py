@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from .answers import best_label
-
 if TYPE_CHECKING:
     import datasets
     import numpy as np
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..data.row_errors import DataReport
 
-Splits: TypeAlias = "datasets.DatasetDict | datasets.IterableDatasetDict"
+Splits: TypeAlias = "datasets.DatasetDict"
 
 
 class Task(ABC):
@@ -52,7 +50,7 @@ class Task(ABC):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
-        Options are `data` (rows in memory), `streaming`, `class_names`, `rejected_path` and `splits`.
+        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
 
         Raises:
             UserError: For rows or settings that cannot be used.
@@ -68,7 +66,21 @@ class Task(ABC):
 
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
         """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
-        return texts
+        import datasets
+
+        feature = texts["train"].features.get("label")
+        rows = {split: [self.audit_row(row, feature) for row in part] for split, part in texts.items()}
+        names = sorted({label for pairs in rows.values() for _, label in pairs})
+        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+        splits = {}
+        for split, pairs in rows.items():
+            columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
+            splits[split] = datasets.Dataset.from_dict(columns, features)
+        return datasets.DatasetDict(splits)
+
+    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
+        """Return the text of a row and its label for the audit; `label` is the feature of the column `label`."""
+        return row["text"], str(row["label"])
 
     # ---- model and loss ----
 
@@ -104,7 +116,9 @@ class Task(ABC):
         `scores` is `(N, C)`. A head that answers for each token has `(N, T, C)`, zero after the tokens of a text, and
         reads the texts and the tokenizer's output for them, with `offset_mapping`.
         """
-        return best_label(scores, config)
+        names = config.id2label  # an attribute of a configuration takes microseconds
+        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
+        return [{"label": names[number], "score": score} for number, score in best]
 
     def answer_types(self, config: Any) -> dict[str, pa.DataType]:
         """Return the type of each field of an answer, for columns of Arrow."""
@@ -123,13 +137,7 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """Return the fields of `CardFacts` that this task adds.
 
-        Args:
-            texts: The splits as they were read.
-            tokenizer: Tokenizer of the model.
-            config: Names the labels.
-            report: Counts of rows.
-            metrics: Contents of `metrics.json`.
-            baselines: Whether to fit simpler models to the same rows.
-            examples: Whether to show training rows.
+        `texts` are the splits as they were read, `report` counts their rows, `metrics` is the content of
+        `metrics.json`. With `baselines` simpler models are fitted to the same rows, with `examples` rows are shown.
         """
         return {}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answers import compute_scores, labels_above_thresholds
+from .answers import compute_scores
 from .base import Splits
-from .sequence_classification import MOST_CANDIDATES, SequenceClassification, arrow_batches
+from .sequence_classification import SequenceClassification
 
 if TYPE_CHECKING:
     import evaluate
@@ -87,7 +87,15 @@ class MultiLabel(SequenceClassification):
         self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the labels with a score above their threshold, and all scores."""
-        return labels_above_thresholds(scores, config)
+        names, thresholds = list(config.id2label.values()), config.label_thresholds or [0.5] * config.num_labels
+        held = scores > np.asarray(thresholds, dtype=scores.dtype)
+        return [
+            {
+                "labels": [names[number] for number in np.flatnonzero(row)],
+                "scores": dict(zip(names, values, strict=True)),
+            }
+            for row, values in zip(held, scores.tolist(), strict=True)
+        ]
 
     def answer_types(self, config: Any) -> dict[str, pa.DataType]:
         """Return the types of labels and scores."""
@@ -110,15 +118,13 @@ class MultiLabel(SequenceClassification):
     ) -> dict[str, Any]:
         """Return the training rows by label, and examples."""
         names = _names(texts)
-        counts = np.zeros(len(names), dtype=np.int64)
-        for batch in arrow_batches(texts["train"]):
-            ids = np.concatenate([chunk.flatten() for chunk in batch["label"].chunks])
-            counts += np.bincount(ids, minlength=len(names))
+        ids = texts["train"].with_format("arrow")[:]["label"].combine_chunks().flatten()
+        counts = np.bincount(ids.to_numpy(), minlength=len(names))
         return {
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),
             "thresholds": config.label_thresholds,
-            "examples": self.pick_examples(texts["train"].take(MOST_CANDIDATES), names) if examples else None,
+            "examples": self.pick_examples(texts["train"], names) if examples else None,
         }
 
 

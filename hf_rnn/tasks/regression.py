@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import UserError
-from .answers import named_numbers
 from .base import Splits
-from .sequence_classification import SequenceClassification, arrow_batches
+from .sequence_classification import SequenceClassification, join_pair, shorten
 
 if TYPE_CHECKING:
     import evaluate
@@ -55,15 +54,10 @@ class Regression(SequenceClassification):
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
-        names, count = _names(texts), 0
-        mean, squares = np.zeros(len(names)), np.zeros(len(names))
-        for batch in arrow_batches(texts["train"]):
-            columns = batch["label"].combine_chunks().flatten()
-            numbers = np.column_stack([column.to_numpy() for column in columns])
-            shift, total = numbers.mean(axis=0) - mean, count + len(numbers)
-            squares += ((numbers - numbers.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * count * len(numbers) / total
-            mean, count = mean + shift * len(numbers) / total, total
-        scale = np.sqrt(squares / count)
+        names = _names(texts)
+        column = texts["train"].with_format("arrow")[:]["label"].combine_chunks()
+        numbers = np.column_stack([column.field(name).to_numpy(zero_copy_only=False) for name in names])
+        mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         for name, middle, spread in zip(names, mean, scale, strict=True):
             if not spread > 0:
                 raise UserError(f"{name!r:.80} is the same number in all rows of train: set --label_column")
@@ -89,7 +83,8 @@ class Regression(SequenceClassification):
         self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the numbers by name."""
-        return named_numbers(scores, config)
+        names = config.id2label.values()
+        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
     def answer_types(self, config: Any) -> dict[str, pa.DataType]:
         """Return the type of the numbers."""
@@ -107,12 +102,11 @@ class Regression(SequenceClassification):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the names of the numbers, and examples."""
-        count, train = sum(report.label_counts["train"]), texts["train"]
-        return {
-            "class_counts": dict.fromkeys(_names(texts), count),
-            "rows": count,
-            "examples": self.pick_examples(train.take(_EXAMPLES)) or None if examples else None,
-        }
+        count = sum(report.label_counts["train"])
+        shown: dict[str, list[str]] = {}
+        for row in texts["train"].take(_EXAMPLES) if examples else ():
+            shown.setdefault(self.name_labels(row["label"], None)[0], []).append(shorten(join_pair(row)))
+        return {"class_counts": dict.fromkeys(_names(texts), count), "rows": count, "examples": shown or None}
 
 
 def _names(texts: Splits) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, pairwise
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,14 +15,12 @@ from .base import Splits, Task
 if TYPE_CHECKING:
     import datasets
     import evaluate
-    import pyarrow as pa
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
-MOST_CANDIDATES = 5_000  # rows that are searched for short examples, of all labels together
 
 
 class SequenceClassification(Task):
@@ -37,7 +35,7 @@ class SequenceClassification(Task):
     # ---- data ----
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
-        """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
+        """Read labelled texts: files, a data set of the `datasets` library, or rows in memory."""
         from ..data.loading import load_texts
 
         if arguments.label_columns:
@@ -46,9 +44,7 @@ class SequenceClassification(Task):
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
         """Return the column `text`, and `text_pair` if there is one."""
-        if "text_pair" in (rows.features or {}):
-            return chain(rows["text"], rows["text_pair"])
-        return rows["text"]
+        return chain(*(rows[name] for name in ("text", "text_pair") if name in (rows.features or ["text"])))
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and class ids."""
@@ -60,25 +56,14 @@ class SequenceClassification(Task):
         """Return the names of a row's labels."""
         return [feature.names[label]]
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
-        """Return the splits, the two texts of a pair as one and the labels of a row as a class."""
-        import datasets
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
+        """Return the splits as they are, if they have one text and one label."""
+        is_plain = texts["train"].column_names == ["text", "label"] and self.one_label
+        return texts if is_plain else super().audit_view(texts)
 
-        if texts["train"].column_names == ["text", "label"] and hasattr(texts["train"].features["label"], "names"):
-            return texts
-        written = {}
-        for split, rows in texts.items():
-            feature = rows.features["label"]
-            written[split] = [", ".join(self.name_labels(label, feature)) or "no label" for label in rows["label"]]
-        classes = datasets.ClassLabel(names=sorted(set().union(*written.values())))
-        features = datasets.Features(text=datasets.Value("string"), label=classes)
-        columns = {
-            split: {"text": list(map(join_pair, rows)), "label": classes.str2int(written[split])}
-            for split, rows in texts.items()
-        }
-        return datasets.DatasetDict(
-            {split: datasets.Dataset.from_dict(values, features) for split, values in columns.items()}
-        )
+    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
+        """Return the text of a row, both of a pair as one, and its labels as one."""
+        return join_pair(row), ", ".join(self.name_labels(row["label"], label)) or "no label"
 
     # ---- model and loss ----
 
@@ -118,40 +103,27 @@ class SequenceClassification(Task):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return class counts, baselines and examples."""
-        import datasets
-
         from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
 
         rows, names = texts["train"], list(config.id2label.values())
-        stored = isinstance(rows, datasets.Dataset)
-        linear = linear_scores(texts, tokenizer) if baselines and stored and "text_pair" not in rows.features else None
-        if not stored:
-            rows = rows.take(MOST_CANDIDATES)
-        elif examples:
-            labels = np.asarray(rows.with_format("arrow")[:]["label"])
-            order = np.argsort(labels, kind="stable")
-            ends = np.searchsorted(labels[order], np.arange(len(names) + 1))
-            count = max(_EXAMPLES_PER_LABEL, MOST_CANDIDATES // len(names))
-            rows = rows.select(np.concatenate([order[start:end][:count] for start, end in pairwise(ends)]))
+        linear = linear_scores(texts, tokenizer) if baselines and "text_pair" not in rows.features else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
             "examples": self.pick_examples(rows, names) if examples else None,
         }
 
-    def pick_examples(self, rows: Any, names: Iterable[str] = ()) -> dict[str, list[str]]:
-        """Return the first texts of each label, short ones if possible, the others cut."""
+    def pick_examples(self, rows: Any, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return the first texts of each label, long ones cut."""
         texts: dict[str, list[str]] = {name: [] for name in names}
         feature = rows.features["label"]  # each access is a deep copy
         for row in rows:
-            for name in self.name_labels(row["label"], feature):
-                texts.setdefault(name, []).append(join_pair(row))
-        return {name: _pick_short(candidates) for name, candidates in texts.items()}
-
-
-def arrow_batches(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator[pa.Table]:
-    """Yield a split as tables of Arrow."""
-    yield from rows.with_format("arrow").iter(batch_size=10_000)
+            for chosen in (texts[name] for name in self.name_labels(row["label"], feature)):
+                if len(chosen) < _EXAMPLES_PER_LABEL:
+                    chosen.append(shorten(join_pair(row)))
+            if all(len(chosen) == _EXAMPLES_PER_LABEL for chosen in texts.values()):
+                break
+        return texts
 
 
 def join_pair(row: Mapping[str, Any]) -> str:
@@ -159,6 +131,6 @@ def join_pair(row: Mapping[str, Any]) -> str:
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 
 
-def _pick_short(texts: Iterable[str]) -> list[str]:
-    chosen = sorted(texts, key=lambda text: len(text) > _EXAMPLE_LENGTH)[:_EXAMPLES_PER_LABEL]
-    return [text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…" for text in chosen]
+def shorten(text: str) -> str:
+    """Return the beginning of a text, for the card."""
+    return text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…"

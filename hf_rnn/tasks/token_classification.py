@@ -6,7 +6,8 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,24 +78,13 @@ class TokenClassification(Task):
         spans of raw texts are whole; elsewhere their label is -100.
         """
         encoded = {
-            split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
-            for split, rows in texts.items()
+            split: encode_tagged(rows, tokenizer, max_length, split == "train") for split, rows in texts.items()
         }
         return type(texts)(encoded)
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
-        """Return the sentences as texts, all with one label."""
-        import datasets
-
-        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["sentence"]))
-        return datasets.DatasetDict(
-            {
-                split: datasets.Dataset.from_dict(
-                    {"text": [" ".join(words) for words in rows["tokens"]], "label": [0] * len(rows)}, features
-                )
-                for split, rows in texts.items()
-            }
-        )
+    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
+        """Return a sentence; all have one label."""
+        return " ".join(row["tokens"]), "sentence"
 
     # ---- model and loss ----
 
@@ -202,8 +192,8 @@ def encode_tagged(
     """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
     A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
-    other tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
-    the unknown token.
+    other tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token has no
+    tag.
     """
     import datasets
 
@@ -215,25 +205,19 @@ def encode_tagged(
     names = rows.features["ner_tags"].feature.names
     places = {name: number for number, name in enumerate(names)}
     inside = [places.get(f"I-{name[2:]}", tag) if name.startswith("B-") else tag for tag, name in enumerate(names)]
-    unknown, cut = tokenizer.unk_token_id, 0
+    cut = 0
 
-    def align(ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]) -> tuple[list[int], list[int]]:
+    def align(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
         nonlocal cut
-        pieces: list[list[int]] = [[] for _ in tags]
-        for token, word in zip(ids, words, strict=True):
-            if word is not None:
-                pieces[word].append(token)
-        last = max((word for word in words if word is not None), default=-1)
-        kept = len(tags) if len(ids) < limit else last + 1
-        cut += len(tags) - kept
-        first = next((place for place, word in enumerate(words) if word is not None), len(ids))
-        aligned = [(token, NO_TAG) for token in ids[:first]]  # special tokens
-        for tokens, tag in zip(pieces[:kept], tags, strict=False):
-            tokens = tokens or ([] if unknown is None else [unknown])
-            continued = inside[tag] if all_pieces else NO_TAG
-            aligned += zip(tokens, [tag] + [continued] * (len(tokens) - 1), strict=False)
-        aligned += [(ids[place], NO_TAG) for place in range(first, len(ids)) if words[place] is None]
-        return [token for token, _ in aligned], [label for _, label in aligned]
+        if len(words) >= limit:
+            cut += len(tags) - 1 - max((word for word in words if word is not None), default=-1)
+        labels = []
+        for before, word in pairwise([None, *words]):
+            if word is None or (word == before and not all_pieces):
+                labels.append(NO_TAG)
+            else:
+                labels.append(tags[word] if word != before else inside[tags[word]])
+        return labels
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         encoded = tokenizer(
@@ -245,8 +229,7 @@ def encode_tagged(
             return_token_type_ids=False,
         )
         words = map(encoded.word_ids, range(len(batch["tokens"])))
-        aligned = list(map(align, encoded["input_ids"], words, batch["ner_tags"]))
-        return {"input_ids": [ids for ids, _ in aligned], "labels": [labels for _, labels in aligned]}
+        return {"input_ids": encoded["input_ids"], "labels": list(map(align, words, batch["ner_tags"]))}
 
     features = datasets.Features(
         input_ids=datasets.List(datasets.Value("int32")), labels=datasets.List(datasets.Value("int64"))

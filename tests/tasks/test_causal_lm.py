@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
-from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.utils.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
