@@ -82,7 +82,6 @@ def tiny_settings(texts_dir):
         "per_device_train_batch_size": 16,
         "learning_rate": 0.02,
         "use_cpu": True,
-        "keep_checkpoints": True,
     }
 
 
@@ -140,7 +139,6 @@ def tagger_settings(tagged_dir):
     return {
         "task": "token-classification",
         "recipe": "token-classification-scratch",
-        "keep_checkpoints": True,
         "data_dir": str(tagged_dir),
         "embedding_size": 16,
         "hidden_size": 12,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from ..training.recipes import Setting
-from ..training.settings import DataArguments, SettingsParser, choose_recipe, find_defaults, merge_recipe, setting
-from ..utils.errors import UserError
+from ..training.settings import DataArguments, SettingsParser, parse_data, setting
 from .console import print_note
 
 
@@ -24,8 +22,6 @@ def run(argv: Sequence[str]) -> None:
     """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed."""
     arguments = _parse(argv)
     arguments.check_source()
-    if arguments.streaming:
-        raise UserError("an audit compares all rows: leave out streaming, or set it to false")
     import datasets
 
     from ..data.audit import audit, render_text
@@ -49,22 +45,16 @@ def run(argv: Sequence[str]) -> None:
         tokenizer = None
     report = audit(texts, tokenizer, origins=find_origins(data))
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
-    report.check_leaks(arguments.leak_limit())
+    report.check_leaks(arguments.fail_on_leak)
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:
     parser = SettingsParser(
         AuditArguments,
-        defaults=find_defaults,
         prog="hf-rnn audit",
         description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
         example="data/tweets",
-        unused=("streaming", "vector_components"),
     )
-    flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
-    names = {entry.name for entry in fields(AuditArguments)}
-    merged = {name: value for name, value in merge_recipe(choose_recipe(flags), flags).items() if name in names}
-    settings = parser.convert(merged)
-    parser.check_required(settings)
-    (arguments,) = parser.build(settings)
-    return arguments
+    flags = parser.parse_flags(argv)
+    parser.check_required(flags)
+    return parse_data(flags, parser.prog, AuditArguments)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.settings import DistillationArguments, make_parser, read_flags
+from ..training.settings import make_parser, read_flags
+from ..training.teacher_settings import DistillationArguments
 from .train import run_training
 
-_UNUSED = (  # settings of other tasks than sequence-classification, and of streams
-    "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "streaming", "crf", "word_forms",
-    "tie_word_embeddings", "bptt", "few_rows",
+_UNUSED = (  # settings of other tasks than sequence-classification
+    "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "crf", "word_forms",
+    "tie_word_embeddings", "block_size", "few_rows",
 )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.settings import make_pretraining_parser, read_flags
+from ..training.settings import read_flags
+from ..training.teacher_settings import make_pretraining_parser
 from .train import run_training
 
 

@@ -24,12 +24,12 @@ def setting(default: Any, meaning: str, **more: Any) -> Any:
         default: The value without a recipe and a flag.
         meaning: The text of the help. The short help ends at the first semicolon.
         more: Facts about the setting. `least`, `above`, `most` and `below` limit a number; `choices` lists the
-            values. `common=True` shows the flag in the short help. `required=True` asks for it, `required="name"`
-            does so unless that other setting is given; a word without a flag is its value, also with `word=True`.
-            `replaces` names settings of a recipe that it removes. `start` is `shape` or `head` for a setting that
-            the encoder or the whole model to start from decides, `tokens` or `vocabulary` for one of the tokens.
-            `steps=False`: a run with another value takes the same steps. `recorded=False`: the record of a run
-            leaves it out. `card=True` shows it on the card, `card="always"` also when it is off.
+            values. The short help shows a flag with `common=True`, or with `first=True` among the essential ones.
+            `required=True` asks for it, `required="name"` does so unless that other setting is given; a word without
+            a flag is its value, also with `word=True`. `start` is `shape` or `head` for a setting that the encoder or
+            the whole model to start from decides. `steps=False`: a run with another value takes the same steps.
+            `recorded=False`: the record of a run leaves it out. `card=True` shows it on the card, `card="always"` also
+            when it is off. `lower=True` reads it in any case.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -51,10 +51,6 @@ def check_ranges(settings: Any) -> None:
         check_range(known.name, getattr(settings, known.name), known.metadata)
 
 
-def _dropout(meaning: str) -> Any:
-    return setting(0.0, meaning, least=0, below=1, card=True)
-
-
 def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
     """Return the entry of a registry that a setting names, or raise a ValueError with its names."""
     if value not in registry:
@@ -62,87 +58,63 @@ def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
     return registry[value]
 
 
+def _size(default: int | None, meaning: str, start: str = "shape", **more: Any) -> Any:
+    return setting(default, meaning, least=1, below=MAX_PARAMETERS, start=start, **more)
+
+
+def _dropout(meaning: str) -> Any:
+    return setting(0.0, meaning, least=0, below=1, card=True)
+
+
 @dataclass
 class RnnSettings:
     """The fields of [`RnnConfig`] that a user chooses, except those that the tokenizer decides."""
 
-    embedding_size: int = setting(300, "width of a token's vector", least=1, below=MAX_PARAMETERS, start="shape")
+    embedding_size: int = _size(300, "width of a token's vector")
     cell_type: str = setting(
-        "lstm",
-        "the recurrent cell: lstm, gru, min_gru, rnn_tanh or rnn_relu; the gates of min_gru depend on the input "
-        "alone, which makes it the fastest",
-        common=True,
-        start="shape",
+        "lstm", "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu", common=True, start="shape", lower=True
     )
-    hidden_size: int = setting(128, "units per direction", common=True, least=1, below=MAX_PARAMETERS, start="shape")
-    num_hidden_layers: int = setting(
-        1, "stacked recurrent layers, or residual blocks", least=1, below=MAX_PARAMETERS, start="shape"
-    )
+    hidden_size: int = _size(128, "units per direction", common=True)
+    num_hidden_layers: int = _size(1, "stacked recurrent layers, or residual blocks")
     block_type: Literal["plain", "residual"] = setting(
-        "plain",
-        "the stack: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
-        start="shape",
-        card=True,
+        "plain", "plain layers, or residual blocks (short convolution, cell, gate and MLP)", start="shape", card=True
     )
-    residual_size: int | None = setting(
-        None,
-        "residual: width of the stream of states; hidden_size by default",
-        least=1,
-        below=MAX_PARAMETERS,
-        start="shape",
-    )
-    intermediate_size: int | None = setting(
-        None, "residual: width of the MLP; twice the stream by default", least=1, below=MAX_PARAMETERS, start="shape"
-    )
+    residual_size: int | None = _size(None, "residual: width of the stream of states (default: hidden_size)")
     conv_kernel: int = setting(
         3, "residual: tokens that the short convolution sees; 1 leaves it out", least=1, below=32, start="shape"
     )
     bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
     pooling: str = setting(
         "mean_max",
-        "from states to one vector: mean, max, mean_max, last or attention; last is the state after the last token "
-        "read, per direction, mean_max both vectors side by side, attention a learned weighted mean",
+        "from states to one vector: mean, max, mean_max, last or attention; last is each direction's last state, "
+        "mean_max both vectors side by side, attention a learned weighted mean",
         common=True,
         start="head",
+        lower=True,
     )
     embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
-    word_dropout: float | int = _dropout(
-        "share of the word types to drop per training batch, each at all its occurrences"
-    )
+    word_dropout: float | int = _dropout("share of the word types to drop per batch, at all their occurrences")
     hidden_dropout: float | int = _dropout("dropout between recurrent layers, and on what a residual block adds")
-    recurrent_dropout: float | int = _dropout(
-        "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
-    )
+    recurrent_dropout: float | int = _dropout("share of the hidden-to-hidden weights to drop; not for min_gru")
     classifier_dropout: float | int = _dropout("dropout on the pooled vector")
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = setting(
-        "linear",
-        "function between pooling and the last linear layer; linear is the identity",
-        start="head",
-        card=True,
+        "linear", "function between pooling and the last layer; linear is the identity", start="head", card=True
     )
     pair_encoding: Literal["siamese", "joint"] = setting(
         "siamese",
-        "how two texts (text_pair_column) are read: siamese (each alone; their vectors u and v become u, v, |u - v| "
-        "and u * v) or joint (as one text with a separator)",
+        "how a pair of texts is read: each alone, their vectors u and v as u, v, |u - v| and u * v, or as one text",
         start="head",
     )
-    crf: bool = setting(
-        False,
-        "token-classification: score whole taggings of a text with a conditional random field",
-        start="head",
-        card=True,
-    )
+    crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head", card=True)
     word_forms: int = setting(
         0,
-        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
-        "this number of rows for them; 0 tags tokens",
+        "token-classification: rows for the forms of words (prefixes, suffixes, capitals), which an LSTM over words "
+        "reads; 0 tags tokens",
         least=0,
         below=1 << 15,
         start="head",
         card=True,
     )
     freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
-    tie_word_embeddings: bool = setting(
-        False, "use the embedding as the output layer of a language model too", start="head"
-    )
+    tie_word_embeddings: bool = setting(False, "causal-lm: the embedding is the output layer too", start="head")
     embedding_initializer_range: float | int = setting(1.0, "standard deviation of the initial embedding", least=0)

@@ -31,7 +31,7 @@ from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError, is_write_error
-from .settings import ABOUT
+from .settings import decides_steps
 from .training_arguments import RnnTrainingArguments
 
 if sys.platform != "win32":  # Windows has no locks of folders
@@ -113,7 +113,7 @@ def take_fingerprint(
         weights.update(f"{name} {tuple(weight.shape)}".encode())
         weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     config = model.config.to_dict()
-    chosen = {name: value for name, value in settings.to_dict().items() if ABOUT.get(name, {}).get("steps", True)}
+    chosen = {name: value for name, value in settings.to_dict().items() if decides_steps(name)}
     taken = {
         "data": digest.hexdigest(),
         "tokenizer": hash_tokenizer(tokenizer),

@@ -23,7 +23,7 @@ from ..models.settings_rnn import RnnSettings
 from ..tokenizers.word_level import save_tokenizer
 from .recipes import load_recipe
 from .save import name_of_path, write_json
-from .settings import PretrainingArguments
+from .teacher_settings import PretrainingArguments
 from .training_arguments import RnnTrainingArguments
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}

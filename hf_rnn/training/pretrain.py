@@ -43,8 +43,9 @@ from ..utils.errors import UserError, install_hint, reason_of
 from ..utils.process_state import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
-from .settings import ModelArguments, PretrainingArguments, parse_pretraining
+from .settings import ModelArguments
 from .teacher_cache import ask_teacher
+from .teacher_settings import PretrainingArguments, parse_pretraining
 from .train import fit, make_config
 from .trainer import RnnTrainer
 from .training_arguments import RnnTrainingArguments

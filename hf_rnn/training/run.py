@@ -154,7 +154,7 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
     if not (run.is_main or data.fail_on_leak is not None) or (rows := run.task.audit_view(run.texts)) is None:
         return None
     report = audit(rows, tokenizer, origins=find_origins(run.report))
-    report.check_leaks(data.leak_limit())
+    report.check_leaks(data.fail_on_leak)
     logger.info("audit: %s", render_line(report))
     summary = report.summary()
     unknown = summary["unknown_token_share"].get("validation") or 0.0

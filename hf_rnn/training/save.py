@@ -33,7 +33,7 @@ from ..utils.errors import UserError
 from .few_rows import METHOD
 from .recipes import DEFAULT_RECIPE, load_recipe
 from .run import Extension, Run
-from .settings import ABOUT, VOCABULARY_SETTINGS, Arguments, DataArguments, ModelArguments
+from .settings import ABOUT, VOCABULARY_SETTINGS, Arguments, DataArguments, ModelArguments, is_recorded
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
         values["accelerator_config"] = None
     for field in fields(arguments.training):
         name, value = field.name, values.get(field.name)
-        if not ABOUT[name].get("recorded", True) or value in (None, [], {}):
+        if not is_recorded(name) or value in (None, [], {}):
             continue
         if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
             continue

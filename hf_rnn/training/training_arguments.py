@@ -29,7 +29,7 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             check_ranges(self)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if self.overwrite_output_dir and (self.resume or self.resume_anyway):
+        if self.overwrite_output_dir and self.resume:
             raise UserError("overwrite_output_dir starts a new run and resume continues one: give one of them")
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise UserError(
@@ -38,9 +38,10 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             )
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
             self.save_steps = self.eval_steps or self.logging_steps  # each evaluation can be the best one
-        self.resume = self.resume or self.resume_anyway
         if self.data_seed is None:
             self.data_seed = self.seed  # otherwise the order of the examples changes when a run is resumed
+        self.restore_callback_states_from_checkpoint = True  # such as the count of early stopping
+        self.ddp_find_unused_parameters = bool(self.ddp_find_unused_parameters)  # these models use all
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise

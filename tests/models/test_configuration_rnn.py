@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import transformers
 from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -25,7 +24,9 @@ def test_a_config_of_an_older_version_loads():
     for folder in (GOLDEN / "checkpoint", PRETRAINED / "english"):
         saved = json.loads((folder / "config.json").read_text())
         loaded = json.loads(AutoConfig.from_pretrained(folder).to_json_string(use_diff=False))
-        assert {name: loaded[name] for name in saved} == {**saved, "transformers_version": transformers.__version__}
+        of_transformers = {"transformers_version", "use_cache"}  # it drops the second one
+        assert {**loaded, **saved}.keys() - loaded.keys() <= of_transformers
+        assert all(loaded[name] == saved[name] for name in saved.keys() - of_transformers)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,6 @@ def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, traine
     ("changes", "error"),
     [
         ({"bidirectional": True}, "one direction"),
-        ({"streaming": True}, "leave out streaming"),
     ],
 )
 def test_bad_settings(changes, error, settings, tmp_path):

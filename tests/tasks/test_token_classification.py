@@ -113,7 +113,6 @@ def test_remote_code_without_the_package(tagger, tmp_path):
     ("mistake", "message"),
     [
         ({"metric_for_best_model": "macro_recall"}, "unknown metric_for_best_model"),
-        ({"streaming": True}, "streaming is not for tagged sentences"),
         ({"class_weight_power": 0.5}, "class_weight_power needs one label per text"),
     ],
     ids=str,

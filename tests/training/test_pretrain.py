@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import NEUTRAL, invent_rows
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -22,9 +23,8 @@ from transformers import (
 )
 
 from hf_rnn import SentenceEncoder, pretrain
-from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.pretrain import StateCollator, Teacher, cut_sentences, prune_tokenizer, read_texts
-from hf_rnn.training.settings import PretrainingArguments
+from hf_rnn.training.teacher_settings import PretrainingArguments
 from hf_rnn.utils.errors import UserError
 
 library = pytest.importorskip("sentence_transformers", reason="the extra pretrain is not installed")

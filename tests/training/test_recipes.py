@@ -13,7 +13,7 @@ def test_fast_is_scratch_with_another_cell():
     fast = load_recipe("fast")
     assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
     assert {**load_recipe("scratch"), **fast} == fast
-    assert {"best", "default", "fast", "finetune", "scratch", "student", "tutorial"} <= set(recipe_names())
+    assert {"best", "default", "fast", "finetune", "scratch", "student"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
@@ -52,8 +52,8 @@ def test_yes_and_no_are_text_and_null_resets_a_setting(tmp_path):
         (b"hidden_size: 7\nhidden_size: 8\n", r"mine.yaml:2: hidden_size is set twice, first on line 1"),
         (b"a: [1\nb: 2\n", r"mine.yaml:2: invalid YAML"),
         (
-            b"hidden_size: 7\nrecipe: tutorail\n",
-            r"mine.yaml:2: recipe 'tutorail' is unknown. Did you mean 'tutorial'",
+            b"hidden_size: 7\nrecipe: scrach\n",
+            r"mine.yaml:2: recipe 'scrach' is unknown. Did you mean 'scratch'",
         ),
         (b"recipe: missing.yaml\n", r"mine.yaml:1: .*missing.yaml"),
     ],
@@ -66,9 +66,9 @@ def test_mistakes_in_a_file(tmp_path, content, message):
 
 
 def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
-    mapping = {"recipe": "tutorial", "learning_rate": 0.03, "hidden_size": None}
+    mapping = {"recipe": "blocks", "learning_rate": 0.03, "hidden_size": None}
     (tmp_path / "mine.yaml").write_text(json.dumps(mapping))
-    assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("tutorial")
+    assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("blocks")
     assert load_recipe({}) == load_recipe("default")
     assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
 

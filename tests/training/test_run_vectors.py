@@ -39,26 +39,6 @@ def train_with(tiny_settings, vector_file, tmp_path):
     return run
 
 
-def test_components_of_vectors_keep_what_differs_most(train_with, vector_file):
-    embedding, _, result = train_with("reduced", freeze_embedding=True, vector_components=3, widen_vocabulary=10)
-    words = [word for word in embedding if word != "<pad>"]
-    whole, _, _ = train_with("whole", freeze_embedding=True, widen_vocabulary=10)
-    rows = torch.stack([whole[word] for word in embedding]).double()
-    left, sizes, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    expected = left[:, :3] * sizes[:3]
-    expected /= expected.square().mean().sqrt()
-    gram = torch.stack([embedding[word] for word in words]).double()
-    places = [list(embedding).index(word) for word in words]
-    torch.testing.assert_close(gram @ gram.T, (expected @ expected.T)[places][:, places], rtol=1e-4, atol=1e-4)
-    assert AutoModelForSequenceClassification.from_pretrained(result.folder).config.embedding_size == 3
-
-
-@pytest.mark.parametrize("changes", [{"vector_components": 9}, {"vector_components": 3, "vectors": None}])
-def test_components_that_the_vectors_lack_are_refused(train_with, changes):
-    with pytest.raises(UserError, match="vector_components"):
-        train_with("refused", **changes)
-
-
 def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with, vector_file, caplog):
     caplog.set_level("INFO", "hf_rnn")
     embedding, _, result = train_with("frozen", freeze_embedding=True, widen_vocabulary=10)

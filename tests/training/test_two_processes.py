@@ -40,7 +40,6 @@ SETTINGS = {
     "logging_strategy": "steps",
     "logging_steps": 1,
     "save_total_limit": 3,
-    "keep_checkpoints": True,
 }
 
 
@@ -145,14 +144,3 @@ def test_a_resumed_run_equals_an_uninterrupted_one(runs, noisy_dir, tmp_path):
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
     for key in ("loss", "train_accuracy", "eval_loss"):
         assert logged(resumed, key) == logged(whole, key)
-
-
-def test_a_stream_is_shared_as_a_table_is(runs, noisy_dir, tmp_path):
-    """Its batches are padded to different lengths, and repeated rows are measured once."""
-    table = runs[1][0]
-    folder, _ = run_command("train", 2, tmp_path / "model", data_dir=noisy_dir, streaming=True)
-    for key in ("loss", "eval_macro_recall"):
-        assert logged(folder, key) == pytest.approx(logged(table, key), abs=1e-5), key
-    recorded, expected = (json.loads(each.metrics.read_text()) for each in (folder, table))
-    for split in ("validation", "test"):
-        assert recorded[split]["confusion_matrix"] == expected[split]["confusion_matrix"]

@@ -1,6 +1,6 @@
 """Distillation: any sequence classifier of transformers teaches a recurrent student."""
 
-from ..settings import DistillationArguments
+from ..teacher_settings import DistillationArguments
 from .run import distill
 
 __all__ = ["DistillationArguments", "distill"]

@@ -29,7 +29,8 @@ from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..checkpoints import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
-from ..settings import Arguments, DistillationArguments, parse
+from ..settings import Arguments
+from ..teacher_settings import DistillationArguments, parse_distillation
 from ..train import TrainingResult, check_early, read_call, run_training
 from ..trainer import weigh_classes
 from .teacher import Answers, Teachers
@@ -249,10 +250,8 @@ def distill(
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
     rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    *shared, further = parse(settings, "distill", DistillationArguments)
+    *shared, further = parse_distillation(settings, "distill")
     arguments = Arguments(*shared)
-    if arguments.data.streaming:
-        raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:

@@ -10,17 +10,33 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError, reason_of
 
+if TYPE_CHECKING:
+    from ...tasks import Task
+
 DEFAULT_RECIPE = "default"
+VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")  # of new tokens
+TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
+_REPLACES = {  # a setting: those of lower layers that contradict it
+    "data_dir": ("dataset_name", "dataset_config"),
+    "dataset_name": ("data_dir",),
+    "tokenizer_name_or_path": ("widen_vocabulary",),
+    "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
+    "vectors": ("embedding_size",),
+    "num_train_epochs": ("row_budget", "row_floor"),
+    "max_minutes": ("num_train_epochs", "row_budget", "row_floor"),
+    "metric_for_best_model": ("greater_is_better",),
+}
 _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
 
@@ -58,6 +74,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
+def recipe_settings() -> set[str]:
+    """Return the settings that recipes of this package set."""
+    texts = (path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml"))
+    return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)} - {_BASE_KEY}
+
+
 def scratch_recipe(recipe: str) -> str:
     """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
     name = f"{recipe}-scratch"
@@ -74,15 +96,50 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None)
     Raises:
         UserError: For a missing recipe or an invalid file; the message names file and line.
     """
-    merged = {name: setting.value for layer in read_layers(recipe, task) for name, setting in layer.items()}
+    merged = {name: setting.value for layer in _read_layers(recipe, task) for name, setting in layer.items()}
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def read_layers(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> list[dict[str, Setting]]:
-    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first."""
+def merge_recipe(recipe: Any, given: Mapping[str, Setting], decided: Collection[str] = ()) -> dict[str, Setting]:
+    """Return the settings of a recipe (name, path or mapping) and its bases, overruled by given ones.
+
+    A setting also removes contradicting settings of the layers below it; None removes its own value there.
+    `model_name_or_path` also removes those that the model to start from has `decided`.
+
+    Raises:
+        UserError: For a recipe that cannot be read, and for settings of tokens that the default start overrules.
+    """
+    replaces = {**_REPLACES, "model_name_or_path": (*_REPLACES["model_name_or_path"], *decided)}
+    layers = [*_read_layers(recipe, given["task"].value if "task" in given else None), dict(given)]
+    named = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
+    task, merged = get_task(str(named or DEFAULT_TASK)), dict[str, Setting]()
+    for layer in layers:
+        for name in task.settings.keys() & layer.keys():  # they replace those of the package's recipes
+            if layer[name].built_in:
+                layer[name] = Setting(task.settings[name], layer[name].source, layer[name].line)
+        rivals = {rival for name in layer if layer[name].value is not None for rival in replaces.get(name, ())}
+        merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
+    merged = {name: setting for name, setting in merged.items() if setting.value is not None}
+    start = merged.get("model_name_or_path")
+    if start is not None and start.built_in and (tokens := [name for name in TOKEN_SETTINGS if name in merged]):
+        raise UserError(
+            f"{merged[tokens[0]].origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, "
+            f"which has its own tokens and vectors; leave it out{or_scratch(task)}"
+        )
+    return merged
+
+
+def or_scratch(task: Task) -> str:
+    """Return the advice to start from nothing."""
+    return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
+
+
+def _read_layers(recipe: str | Path | Mapping[str, Any], task: str | None) -> list[dict[str, Setting]]:
+    """Return the settings of a recipe and its bases, the lowest base first."""
     if not isinstance(recipe, Mapping):
         return _read(_find(str(recipe), Path()), task)
-    return _with_bases({str(name): Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path(), task)
+    own = {str(name): Setting(value, "recipe") for name, value in recipe.items()}
+    return _with_bases(own, "recipe", Path(), task)
 
 
 def _find(name: str, folder: Path, origin: str = "") -> Path:
@@ -129,9 +186,10 @@ def _read_file(path: Path) -> dict[str, Setting]:
             if name in settings:
                 raise UserError(f"{path}:{line}: {name} is set twice, first on line {settings[name].line}")
             settings[name] = Setting(loader.construct_object(value, deep=True), str(path), line)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: invalid YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        problem = getattr(error, "problem", None) or reason_of(error)
+        raise UserError(f"{path}:{line}: invalid YAML: {problem}") from error
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
     return settings

@@ -31,7 +31,8 @@ from ...tasks import DEFAULT_TASK, get_task, task_of
 from ...tasks.answers import compute_scores
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
-from ..settings import DataArguments, DistillationArguments, ModelArguments, TableArguments, parse_settings
+from ..settings import DataArguments, ModelArguments, TableArguments, parse_settings
+from ..teacher_settings import DistillationArguments
 from ..training_arguments import RnnTrainingArguments
 from .targets import LABEL_TYPE, Classes, Numbers, Sets, Targets, is_matrix, read_texts, restore_labels
 
@@ -49,7 +50,7 @@ _COMMAND = [
     if field.init
 ]
 # Settings of the command that the methods replace.
-_REPLACED = {"class_names", "streaming", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
+_REPLACED = {"class_names", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
 _REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
 _REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "push_to_hub"))}
 

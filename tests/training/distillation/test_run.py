@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -15,12 +16,12 @@ from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
-from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import Teacher, fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
 from hf_rnn.training.run import Run
-from hf_rnn.training.settings import DistillationArguments, parse_settings
+from hf_rnn.training.settings import parse_settings
+from hf_rnn.training.teacher_settings import DistillationArguments
 from hf_rnn.utils.errors import UserError
 
 
@@ -277,7 +278,6 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
         (["--teacher", "nowhere"], "no folder nowhere"),
         (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
-        (["--streaming"], "streaming"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],
 )
