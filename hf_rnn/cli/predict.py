@@ -176,7 +176,7 @@ def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
 
 def _read(name: str) -> Iterator[list[Any]]:
     """Yield the lines of a file, or of standard input for `-`, in blocks."""
-    from ..data.delimited import read_texts
+    from ..data.lines import read_texts
 
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
         yield from read_texts(stream, "standard input" if name == "-" else name)

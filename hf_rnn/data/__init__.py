@@ -3,7 +3,6 @@
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`] turns these into
 `input_ids` and `labels`. A row is delivered unchanged, or refused with its place and a typed reason.
 
-Modules, in the order of the data: `loading` (where from), `tables` and `delimited` (formats), `rows`
-(the check of texts and labels), `labels`, `row_errors` (refusals and their count), `split_reader` and
-`stratified_split` (splits), `encoding`, `samplers` and `padded_dataset` (batches).
+Modules, in the order of the data: `loading` (where from), `tables` and `lines` (formats), `rows` (the check of texts
+and labels), `labels`, `row_errors` (refusals and their count), `splits`, `audit`, and `encoding`.
 """

@@ -1,36 +1,35 @@
 """Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
-tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments (`# ...`: with another number of
-columns than the tokens, or before a sentence and without a known tag) and the ranges and empty nodes of CoNLL-U.
-Splits have the columns `tokens` (list of strings) and `ner_tags` (list of ClassLabel).
+tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments (`# ...` with another number of
+columns than the first token) and the ranges and empty nodes of CoNLL-U. Splits have the columns `tokens` (list of
+strings) and `ner_tags` (list of ClassLabel).
 
-Tags of entities, such as B-person, are read in BIO, IOB1, IOB2, IOBES, BILOU and BMES, and delivered in IOB2: the
-first token of every entity is B-, each further one is I-. Other tags, such as parts of speech, stay unchanged.
+Tags of entities, such as B-person, are delivered in IOB2: the first token of every entity is B-, each further one is
+I-. Other tags, such as parts of speech, stay unchanged.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
-import xxhash
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .labels import listed, sort_labels, warn_of_twins
+from .labels import sort_labels, warn_of_twins
 from .loading import find_files, open_tables
 from .row_errors import (
-    EXCERPT_CHARACTERS,
     BadRow,
     DataError,
     DataReport,
@@ -39,25 +38,24 @@ from .row_errors import (
     Reason,
     SplitReport,
     label_fault,
+    listed,
     text_fault,
 )
 from .rows import RowOptions
-from .stratified_split import hold_out
+from .splits import hold_out
 from .tables import Table, is_table, open_lines, take_column
 
 logger = logging.getLogger(__name__)
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_DOCUMENT, _COMMENT = "-DOCSTART-", "# "
-_CONLL_U, _NOT_A_WORD = 10, re.compile(r"\d+[-.]\d+\t")  # columns; a range of words or an empty node
+_NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node of CoNLL-U
 _MOST_WORDS = 0.9
 
-
-# ---- tags ----
+Sentence: TypeAlias = "list[tuple[BadRow, str, str]]"  # place of a word, its token and tag; or a fault and ""
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Return tags of entities, of any scheme, in IOB2; an I- or E- that continues nothing of its type begins one.
+    """Return tags of entities, of IOB1, IOB2, IOBES, BILOU or BMES, in IOB2; an I- that continues nothing begins one.
 
     Example:
         >>> to_iob2(["I-person", "L-person", "O", "U-place"])
@@ -100,8 +98,7 @@ class TagSet:
 
     def fault(self, tag: str) -> Fault | None:
         """Return what is wrong with a tag of the data."""
-        known = tag in self.names or (self.types and _ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types)
-        if known:
+        if tag in self.names or (self.types and _ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types):
             return None
         names = {name.casefold(): name for name in (*self.names, *self.seen)}
         near = difflib.get_close_matches(tag.casefold(), names, 1) or ["o"] * (len(tag) == 1)
@@ -113,139 +110,79 @@ class TagSet:
         return [self.names.index(tag) for tag in (to_iob2(tags) if self.types else tags)]
 
 
-# ---- reading ----
+_FINE = Fault(Reason.EMPTY_TEXT, "")  # in the place of a word without a fault
 
 
-class Word(NamedTuple):
-    """A token with its tag, and its place; a possible comment is a word only if its tag is known."""
-
-    line: int
-    byte_offset: int | None
-    token: str
-    tag: str
-    excerpt: str
-    is_comment: bool = False
-
-
-Sentence: TypeAlias = list[Word | BadRow]
-
-
-def _word_fault(token: str, tag: str) -> Fault | None:
-    """Return what is wrong with a word; some data have tokens of white space, such as U+00A0."""
+def _check_word(place: BadRow, token: Any, tag: Any) -> tuple[BadRow, str, str]:
+    """Return a word, or its refusal; some data have tokens of white space, such as U+00A0."""
     fault = text_fault(token)
-    return fault if fault and fault.reason is not Reason.BLANK_TEXT else label_fault(tag)
+    fault = fault if fault and fault.reason is not Reason.BLANK_TEXT else label_fault(tag)
+    return (place, token, tag) if fault is None else (replace(place, fault=fault), "", "")
 
 
-@dataclass(frozen=True)
-class ConllFile:
-    """One file, with the numbers of its columns of tokens and tags; negative ones count from the last."""
+def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Sentence]:
+    """Yield the sentences of a file; negative columns count from the last."""
+    words: Sentence = []
+    fields = 0
+    for number, line in _number_lines(path):
+        if isinstance(line, BadRow):
+            words.append((line, "", ""))
+            continue
+        if not line.strip(" ") or line.startswith("-DOCSTART-"):
+            yield words
+            words = []
+            continue
+        # other white space of Unicode is part of a token
+        parts = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
+        if not fields and not line.startswith("# "):
+            fields = len(parts)
+            for name, column in (("text_column", token_column), ("label_column", tag_column)):
+                if not -fields <= column < fields or fields == 1:
+                    found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
+                    raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
+        if (line.startswith("# ") and len(parts) != fields) or _NOT_A_WORD.match(line):
+            continue
+        place = BadRow(path, number, _FINE, line[:80])
+        if len(parts) == fields:
+            words.append(_check_word(place, parts[token_column], parts[tag_column]))
+        else:
+            reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
+            fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
+            words.append((replace(place, fault=fault), "", ""))
+    yield words
 
-    path: str
-    token_column: int
-    tag_column: int
-    whole = False
 
-    def sentences(self) -> Iterator[Sentence]:
-        """Yield the words and the refused lines of each sentence."""
-        lines = list(self._lines())
-        texts = (line[2] for line in lines if not isinstance(line, BadRow))
-        first = next((text for text in texts if not _ends_sentence(text) and not text.startswith(_COMMENT)), None)
-        if first is None:
-            raise DataError.for_file(self.path, Reason.EMPTY_FILE, "found no token")
-        has_tabs = "\t" in first
-        fields = self._count_fields(_split(first, has_tabs))
-        words: Sentence = []
-        for row in lines:
-            if isinstance(row, BadRow):
-                words.append(row)
+def _number_lines(path: str) -> Iterator[tuple[int, Any]]:
+    for batch in open_lines(path):
+        places = zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True)
+        for item in batch.in_order(places):
+            yield item if isinstance(item, tuple) else (item.line, item)
+
+
+def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Sentence]:
+    """Yield the rows of a table with lists of tokens and of tags; a row with a bad token is refused as a whole."""
+    names = table.class_names.get(tag_column)
+    for batch in table.batches([token_column, tag_column]):
+        columns = [take_column(batch.rows, name) for name in (token_column, tag_column)]
+        for name, column in zip((token_column, tag_column), columns, strict=True):
+            if not hasattr(column.type, "value_field"):
+                detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
+                raise DataError.for_file(table.path, Reason.MISSING_COLUMN, detail)
+        yield from ([(refused, "", "")] for refused in batch.bad)
+        for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
+            tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
+            place, fault = BadRow(table.path, number, _FINE, " ".join(map(str, tokens))[:80], table.unit), None
+            if len(tokens) != len(tags):
+                fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
+            elif names is not None and (bad := sorted(set(tags) - {"", *range(len(names))})):
+                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
+            if fault is not None:
+                yield [(replace(place, fault=fault), "", "")] * len(tokens)
                 continue
-            number, offset, line = row
-            if _ends_sentence(line):
-                yield words
-                words = []
-                continue
-            is_comment = line.startswith(_COMMENT)
-            parts = _split(line, has_tabs)
-            if (is_comment and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
-                continue
-            is_comment = is_comment and all(isinstance(word, Word) and word.is_comment for word in words)
-            token, tag, excerpt = "", "", line[:EXCERPT_CHARACTERS]
-            if len(parts) == fields:
-                token, tag = parts[self.token_column], parts[self.tag_column]
-                fault = _word_fault(token, tag)
-            else:
-                reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
-                fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
-            if fault is None:
-                words.append(Word(number, offset, token, tag, excerpt, is_comment))
-            elif not is_comment:
-                words.append(BadRow(self.path, number, offset, fault, excerpt))
-        yield words
-
-    def _lines(self) -> Iterator[Any]:
-        """Yield number, offset and text of each line, or its refusal."""
-        for batch in open_lines(self.path):
-            offsets = [] if batch.offsets is None else batch.offsets.tolist()
-            lines = zip(batch.places.tolist(), offsets, batch.rows.column(0).to_pylist(), strict=True)
-            yield from batch.in_order(lines)
-
-    def _count_fields(self, parts: Sequence[str]) -> int:
-        """Return the number of columns of the first token."""
-        fields = len(parts)
-        for name, column in (("text_column", self.token_column), ("label_column", self.tag_column)):
-            if not -fields <= column < fields or fields == 1:
-                found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
-                raise DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
-        return fields
-
-
-def _ends_sentence(line: str) -> bool:
-    return not line.strip(" ") or line.startswith(_DOCUMENT)
-
-
-def _split(line: str, has_tabs: bool) -> list[str]:
-    # other white space of Unicode is part of a token
-    return line.split("\t") if has_tabs else [part.decode() for part in line.encode().split()]
-
-
-@dataclass(frozen=True)
-class TaggedRows:
-    """A table with a column of lists of tokens and one of lists of tags; a row with a bad token is refused."""
-
-    table: Table
-    token_column: str
-    tag_column: str
-    whole = True
-
-    @property
-    def path(self) -> str:
-        """The file, or the name of the data set in messages."""
-        return self.table.path
-
-    def sentences(self) -> Iterator[Sentence]:
-        """Yield the words of each row, or its refusal for each of them."""
-        names = self.table.class_names.get(self.tag_column)
-        for batch in self.table.batches([self.token_column, self.tag_column]):
-            columns = [take_column(batch.rows, name) for name in (self.token_column, self.tag_column)]
-            for name, column in zip((self.token_column, self.tag_column), columns, strict=True):
-                if not hasattr(column.type, "value_field"):
-                    detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
-                    raise DataError.for_file(self.path, Reason.MISSING_COLUMN, detail)
-            for refused in batch.bad:
-                yield [refused]
-            for place, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
-                tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
-                excerpt, fault = " ".join(map(str, tokens))[:EXCERPT_CHARACTERS], None
-                if len(tokens) != len(tags):
-                    fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-                elif names is not None and (bad := sorted(set(tags) - {"", *range(len(names))})):
-                    fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
-                tags = [str(tag) if names is None or fault or tag == "" else names[int(tag)] for tag in tags]
-                fault = fault or next(filter(None, map(_word_fault, tokens, tags)), None)
-                if fault is None:
-                    yield [Word(place, None, *word, excerpt) for word in zip(tokens, tags, strict=True)]
-                else:
-                    yield [BadRow(self.path, place, None, fault, excerpt)] * len(tokens)
+            tags = [str(tag) if names is None or tag == "" else names[int(tag)] for tag in tags]
+            words = [_check_word(place, *word) for word in zip(tokens, tags, strict=True)]
+            refused = [word for word in words if word[0].fault is not _FINE]
+            yield refused[:1] * len(words) if refused else words
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
@@ -275,68 +212,56 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
     """
-    sources: dict[str, list[Any]] = {}
-    if _is_conll(source):
+    columns: tuple[Any, Any]
+    if is_conll := _is_conll(source):
         try:
-            numbers = int(token_column or 0), int(-1 if tag_column is None else tag_column)
+            columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
         except ValueError:
             found = f"found {token_column}, {tag_column}"
             raise UserError(f"columns of CoNLL files are numbers from 0: {found}") from None
-        for split, paths in find_files(source, splits, class_names is not None, (".conll",)).items():
-            sources[split] = [ConllFile(path, *numbers) for path in paths]
+        sources: dict[str, list[Any]] = find_files(source, splits, class_names is not None, (".conll",))
     else:
-        names = str(token_column or "tokens"), str(tag_column or "ner_tags")
-        options = RowOptions(text_column=names[0], label_column=names[1], class_names=class_names)
-        for split, tables in open_tables(source, config, splits, options).items():
-            sources[split] = [TaggedRows(table, *names) for table in tables]
-    report = report or DataReport()
-    first = [list(part.sentences()) for part in next(iter(sources.values()))]
+        columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
+        options = RowOptions(text_column=columns[0], label_column=columns[1], class_names=class_names)
+        sources = open_tables(source, config, splits, options)
+    read_part = _read_file if is_conll else _read_table
+    sentences = {
+        split: [list(sentence) for part in parts for sentence in read_part(part, *columns)]
+        for split, parts in sources.items()
+    }
     if class_names is None:
-        words = (word for sentences in first for sentence in sentences for word in sentence)
-        tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word) and not word.is_comment))
+        first = next(iter(sentences.values()))
+        tags = TagSet.find(Counter(tag for sentence in first for place, _, tag in sentence if place.fault is _FINE))
     else:
         tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
-    read: dict[str, list[list[Word]]] = {split: [] for split in sources}
+    report = report or DataReport()
+    read: dict[str, list[Sentence]] = {}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        for split, parts in sources.items():
-            report.splits[split] = counted = SplitReport([part.path for part in parts])
-            for part, sentences in zip(parts, first or (part.sentences() for part in parts), strict=True):
-                for sentence in sentences:
-                    bad, kept = _check(sentence, part, tags)
-                    for row in bad:
-                        ledger.reject(split, row)
-                    counted.rows_read += len(bad) + len(kept)
-                    counted.rows_kept += len(kept)
-                    read[split] += [kept] if kept else []
-            first = []
+        report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
+        for split, rows in sentences.items():
+            names = [part if is_conll else part.path for part in sources[split]]
+            report.splits[split] = SplitReport(names)
+            read[split] = _keep(split, rows, tags, ledger, whole=not is_conll)
             if not read[split]:
-                raise DataError.for_file(", ".join(counted.files), Reason.EMPTY_FILE, "found no usable token")
+                ledger.check()
+                raise DataError.for_file(", ".join(names), Reason.EMPTY_FILE, "found no usable token")
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
-    if validation_share and splits is None and "validation" not in read:
-        train = read.pop("train")
-        drawn: dict[str, list[list[Word]]] = {}
-        texts = [" ".join(word.token for word in sentence) for sentence in train]
-        mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
-        for split, rows in (("train", np.flatnonzero(~mask)), ("validation", np.flatnonzero(mask))):
-            drawn |= {split: [train[row] for row in rows]} if len(rows) else {}
-        read, report.held_out = drawn | read, int(mask.sum())
-        if report.held_out:
-            message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
-            logger.warning(message, report.held_out, len(train), seed)
     report.class_names = list(tags.names)
-    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
-    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    data, hasher = datasets.DatasetDict(), xxhash.xxh3_64(repr(tags.names).encode())
-    for split, sentences in read.items():
-        report.label_counts[split] = [len(sentences)]
-        tokens = [[word.token for word in sentence] for sentence in sentences]
-        ids = [tags.ids([word.tag for word in sentence]) for sentence in sentences]
-        hasher.update(repr((split, tokens, ids)).encode())
-        columns = {"tokens": tokens, "ner_tags": ids}
-        data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
-        data[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
-    return data
+    train = next(iter(read.values()))
+    content = repr((tags.names, [[word[1:] for word in sentence] for sentence in train]))
+    report.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    if validation_share and splits is None and "validation" not in read:
+        texts = [" ".join(word[1] for word in sentence) for sentence in train]
+        mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
+        if count := int(mask.sum()):
+            report.held_out = {"share": validation_share, "seed": seed, "rows": count}
+            message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
+            logger.warning(message, count, len(train), seed)
+            chosen = {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
+            halves = {split: [train[row] for row in numbers] for split, numbers in chosen.items()}
+            read = halves | {split: rows for split, rows in read.items() if split != "train"}
+    return _deliver(read, tags, report)
 
 
 def _is_conll(source: Any) -> bool:
@@ -353,14 +278,36 @@ def _is_conll(source: Any) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _check(words: Sentence, part: ConllFile | TaggedRows, tags: TagSet) -> tuple[list[BadRow], list[Word]]:
-    """Return the refused and the good words of a sentence."""
-    bad, kept = [], []
-    for word in words:
-        if isinstance(word, BadRow):
-            bad.append(word)
-        elif (fault := tags.fault(word.tag)) is None:
-            kept.append(word)
-        elif not word.is_comment:
-            bad.append(BadRow(part.path, word.line, word.byte_offset, fault, word.excerpt))
-    return ([bad[0]] * len(words), []) if part.whole and bad else (bad, kept)
+def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[Sentence]:
+    """Return the good words of each sentence, and count all; refuse a `whole` sentence for one bad word."""
+    kept, counts = [], ledger.report.splits[split]
+    for sentence in sentences:
+        words = []
+        for word in sentence:
+            fault = tags.fault(word[2]) if word[0].fault is _FINE else word[0].fault
+            words.append(word if fault is None else (replace(word[0], fault=fault), "", ""))
+        bad = [place for place, *_ in words if place.fault is not _FINE]
+        if whole and bad:
+            bad = bad[:1] * len(words)
+        for row in bad:
+            ledger.reject(split, row)
+        good = [] if whole and bad else [word for word in words if word[0].fault is _FINE]
+        counts.rows_read += len(words)
+        counts.rows_kept += len(good)
+        kept += [good] if good else []
+    return kept
+
+
+def _deliver(read: Mapping[str, list[Sentence]], tags: TagSet, report: DataReport) -> datasets.DatasetDict:
+    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+    data = datasets.DatasetDict()
+    for split, sentences in read.items():
+        report.label_counts[split] = [len(sentences)]
+        tokens = [[token for _, token, _ in sentence] for sentence in sentences]
+        ids = [tags.ids([tag for *_, tag in sentence]) for sentence in sentences]
+        columns = {"tokens": tokens, "ner_tags": ids}
+        data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
+        # the same in every process
+        data[split]._fingerprint = hashlib.sha256(repr((tags.names, split, columns)).encode()).hexdigest()[:16]
+    return data

@@ -50,7 +50,7 @@ def load_text(
         report.splits[split] = SplitReport([str(files[split])], len(lines), len(lines))
     if "validation" not in rows and "train" in rows:
         rows["train"], rows["validation"] = _hold_out(rows["train"])
-        report.held_out = len(rows["validation"])
+        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(rows["validation"])}
         logger.warning("there is no dev.txt: the last tenth of %s is held out as validation split", files["train"])
     rows = {split: rows[split] for split in ("train", "validation", "test") if split in rows}
     report.label_counts = {split: [len(lines)] for split, lines in rows.items()}

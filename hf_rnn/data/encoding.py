@@ -1,4 +1,4 @@
-"""Texts to token ids, for tables and streams."""
+"""Texts to token ids."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ logger = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
 
-AnyDataset = TypeVar(
-    "AnyDataset", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict
-)
+AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.DatasetDict)
 
 
 def encode(
@@ -36,8 +34,8 @@ def encode(
     """Turn texts into token ids.
 
     Args:
-        dataset: A data set or a dict of them, tables or streams, with the column `text`, `text_pair` if any, and
-            `label` or `labels` if any.
+        dataset: A data set or a dict of them, with the column `text`, `text_pair` if any, and `label` or `labels` if
+            any.
         tokenizer: Any tokenizer of the library.
         max_length: Longer texts are truncated to this, and logged. By default the tokenizer's `model_max_length`.
         as_labels: A feature, and the function that makes its values of a batch of the column `label`.
@@ -46,7 +44,7 @@ def encode(
         The same container with only the columns `input_ids` (list of int32, not padded) and `labels`, without format.
 
     Raises:
-        UserError: For unusable columns and a `max_length` below 1; while rows are read, for an invalid text.
+        UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
         return type(dataset)(
@@ -55,77 +53,51 @@ def encode(
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length must be at least 1: found {limit}")
-    streamed = isinstance(dataset, datasets.IterableDataset)
-    if streamed and dataset.features is None:  # for example after a `map`
-        dataset = dataset._resolve_features()
-    features = dataset.features or {}
+    if isinstance(dataset, datasets.IterableDataset):
+        raise UserError("a stream cannot be encoded: give a Dataset; files larger than memory are kept on disk")
+    features = dataset.features
     if "text" not in features:
         raise UserError(f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}")
-    labels = [name for name in _LABELS if name in features]
-    encoded = {"input_ids": datasets.List(datasets.Value("int32"))}
-    feature, convert = as_labels or (features[labels[0]] if labels else None, list)
-    encoded |= {"labels": feature} if labels else {}
-    columns = labels[0] if labels else None, "text_pair" in features
-    encoder = _Encoder(tokenizer, limit, *columns, str(dataset.split or "the data"), streamed, convert)
-    arguments: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(features)}
-    arguments["features"] = datasets.Features(encoded)
-    if streamed:
-        return dataset.map(encoder, **arguments)
-    fingerprint = take_fingerprint(dataset, tokenizer, limit)
-    if dataset.format["type"] != "custom":  # a custom one makes the texts
-        dataset = dataset.with_format(None)
-    rows = dataset.map(encoder, new_fingerprint=fingerprint, **arguments).with_format(None)
-    if encoder.truncated:
-        found = f"{encoder.truncated} of {len(rows)} texts in {encoder.name}"
-        logger.warning("%s are longer than %d tokens and were truncated", found, limit)
-    return rows
+    label = next((name for name in _LABELS if name in features), None)
+    feature, convert = as_labels or (None if label is None else features[label], list)
+    encoded = {"input_ids": datasets.List(datasets.Value("int32")), **({} if label is None else {"labels": feature})}
+    paired, truncated = "text_pair" in features, 0
 
+    def tokenize(texts: list[Any], **options: Any) -> list[list[int]]:
+        columns = list(map(list, zip(*texts, strict=True))) if paired and texts else [texts]
+        # else each over-long text makes a warning
+        options |= {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        return tokenizer(*columns, **options)["input_ids"]
 
-class _Encoder:
-    """Encode batches, and count the truncated texts; in a stream log them at 1, 10, 100, ..."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        limit: int,
-        label_column: str | None,
-        paired: bool,
-        name: str,
-        streamed: bool,
-        convert: Callable[[Any], list[Any]],
-    ) -> None:
-        self.tokenizer, self.limit, self.label_column, self.paired = tokenizer, limit, label_column, paired
-        self.name, self.streamed, self.truncated, self.convert = name, streamed, 0, convert
-
-    def __call__(self, batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
-        texts: list[Any] = list(batch["text"])  # a stream may deliver an array
+    def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
+        nonlocal truncated
+        texts: list[Any] = batch["text"]
         check_texts(texts, first=positions[0])
-        if self.paired:
+        if paired:
             check_texts(batch["text_pair"], "text pairs", positions[0])
             texts = list(zip(texts, batch["text_pair"], strict=True))
-        rows = self._tokenize(texts, truncation=False)
-        long = [number for number, ids in enumerate(rows) if len(ids) > self.limit]
-        if long:
-            for number, ids in zip(long, self._tokenize([texts[n] for n in long], truncation=True), strict=True):
+        rows = tokenize(texts, truncation=False)
+        if long := [number for number, ids in enumerate(rows) if len(ids) > limit]:
+            cut = tokenize([texts[number] for number in long], truncation=True, max_length=limit)
+            for number, ids in zip(long, cut, strict=True):
                 rows[number] = ids
-            digits, self.truncated = len(str(self.truncated or "")), self.truncated + len(long)
-            if self.streamed and len(str(self.truncated)) > digits:
-                found = f"{self.truncated} texts in {self.name} so far"
-                logger.warning("%s are longer than %d tokens and were truncated", found, self.limit)
-        labels = {} if self.label_column is None else {"labels": self.convert(batch[self.label_column])}
-        return {"input_ids": rows, **labels}
+            truncated += len(long)
+        return {"input_ids": rows, **({} if label is None else {"labels": convert(batch[label])})}
 
-    def _tokenize(self, texts: list[Any], truncation: bool) -> list[list[int]]:
-        firsts, *seconds = map(list, zip(*texts, strict=True)) if self.paired and texts else [texts]
-        return self.tokenizer(
-            firsts,
-            *seconds,
-            truncation=truncation,
-            **({"max_length": self.limit} if truncation else {}),
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # else each over-long text makes a warning
-        )["input_ids"]
+    if dataset.format["type"] != "custom":  # a custom one makes the texts
+        dataset = dataset.with_format(None)
+    rows = dataset.map(
+        encode_batch,
+        batched=True,
+        with_indices=True,
+        remove_columns=list(features),
+        features=datasets.Features(encoded),
+        new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
+    ).with_format(None)
+    if truncated:
+        found = f"{truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
+        logger.warning("%s are longer than %d tokens and were truncated", found, limit)
+    return rows
 
 
 def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:

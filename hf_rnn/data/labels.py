@@ -21,11 +21,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..utils.errors import UserError
-from .row_errors import WHITE_SPACE, Fault, Reason, label_fault
+from .row_errors import MOST_LISTED, WHITE_SPACE, Fault, Reason, label_fault, listed, shorten
 
 logger = logging.getLogger(__name__)
 
-_MOST_LISTED = 10  # labels in a message
 _NEAR = 0.85  # similarity of a label to its twin; unhappy and happy have 0.83
 
 # At most 18 digits: an id has no more, and Python refuses to parse thousands.
@@ -37,16 +36,6 @@ _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "Tru
 def is_integer(label: str) -> bool:
     """Return whether a label is an integer in canonical form: `7` and `-1` are, `07`, `+7`, `-0` and `7.0` are not."""
     return _INTEGER.fullmatch(label) is not None
-
-
-def listed(labels: Iterable[str]) -> str:
-    """Return labels for a message: quoted, and shortened."""
-    return _shorten([f"{name!r:.80}" for name in labels])
-
-
-def _shorten(items: Sequence[str]) -> str:
-    more = len(items) - _MOST_LISTED
-    return ", ".join(items[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -144,7 +133,7 @@ class LabelMap(RowLabels):
             return chosen
         advice = ""
         if label_map is not None:
-            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:_MOST_LISTED])
+            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
             advice = f"; map them with --label_map {pairs:.150}"
         found = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
         raise UserError(f"labels and class names have nothing in common: {found}{advice}")
@@ -195,7 +184,7 @@ class LabelMap(RowLabels):
     def known(self) -> str:
         """The labels that the data may carry, for a message."""
         if self.written:
-            return _shorten([f"{label} = {name}" if label != name else name for label, name in self.written])
+            return shorten([f"{label} = {name}" if label != name else name for label, name in self.written])
         return listed(self.names)
 
 

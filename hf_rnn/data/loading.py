@@ -18,13 +18,14 @@ from ..utils.errors import UserError, reason_of
 from .audit import Origin
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .rows import RowOptions
-from .split_reader import build_streams, build_tables, read_splits
+from .splits import deliver, read_splits
 from .tables import (
     BATCH_ROWS,
     PACKED,
     TABLE_SUFFIXES,
     Batch,
     Table,
+    is_fasttext,
     is_table,
     number_rows,
     open_folder,
@@ -41,9 +42,7 @@ _NO_LABEL = ("unsup", "unsupervised", "unlabeled")  # folders beside those of la
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 
 
-def load_texts(
-    arguments: Any, *, data: Any = None, **options: Any
-) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+def load_texts(arguments: Any, *, data: Any = None, **options: Any) -> datasets.DatasetDict:
     """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`]."""
     if data is None:
         arguments.check_source()
@@ -79,10 +78,9 @@ def load_tsv(
     seed: int = 0,
     max_bad_rows: int | float | str = 0,
     rejected_path: str | Path | None = None,
-    streaming: bool = False,
     report: DataReport | None = None,
     **options: Any,
-) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+) -> datasets.DatasetDict:
     """Read labelled texts: TSV without names of columns, tables of any format, data sets, or rows in memory.
 
     A line of plain TSV is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is skipped; quotes, a lone
@@ -93,19 +91,18 @@ def load_tsv(
     Args:
         source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also `.gz` and
             `.zst`, or parts such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt`
-            file of lines for each label, or with such folders `train` and `test`; files by split; or one file of
-            training rows. Or a data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`,
-            or a `Dataset`, which is train; or rows by split, each as [`to_dataset`] takes it. Their rows count from 0.
+            file of lines for each label, or with such folders `train` and `test`; files of fastText (`__label__x
+            text`); files by split; or one file of training rows. Or a data set of the `datasets` library: its name on
+            the Hub, its folder, a `DatasetDict`, or a `Dataset`, which is train; or rows by split, each as
+            [`to_dataset`] takes it. Their rows count from 0.
         config: The configuration of a data set that has several.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
             a validation or test split of a data set with only the label -1, no label, is left out and logged.
         validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
-            Equal and nearly equal texts stay on one side. Below 20 rows nothing is held out.
+            Equal texts stay on one side. Below 20 rows nothing is held out, and never more than 50,000 rows.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
-        streaming: Return streams of files, without a hold-out. The files are still read once here, so that all errors
-            come before the first batch.
         report: An empty report to fill in.
         options: Columns and labels: the fields of [`~hf_rnn.data.rows.RowOptions`].
 
@@ -119,18 +116,13 @@ def load_tsv(
     report, columns = DataReport() if report is None else report, RowOptions(**options)
     ledger = Ledger(max_bad_rows, rejected_path, report)
     tables = open_tables(source, config, splits, columns)
-    if streaming and next(iter(tables.values()))[0].kind == "dataset":
-        raise UserError("streaming requires files: found another source of texts; leave it out")
     sources = {split: [columns.locate(table) for table in parts] for split, parts in tables.items()}
-    names = next(iter(sources.values()))[0].class_names if columns.class_names is None else list(columns.class_names)
+    first = next(iter(sources.values()))[0]
+    names = first.class_names if columns.class_names is None else list(columns.class_names)
     with ledger:
-        labels, read = read_splits(sources, columns, names, ledger, not streaming)
-    share = validation_share if splits is None else 0
-    if not streaming:
-        return build_tables(labels, read, share, seed, report)
-    if share and "validation" not in read:
-        logger.warning("there is no validation split, and a stream holds no rows out: nothing is measured")
-    return build_streams(labels, read, report)
+        report.columns = columns.describe(first)
+        labels, read = read_splits(sources, columns, names, ledger)
+    return deliver(labels, read, validation_share if splits is None else 0, seed, report)
 
 
 def open_tables(
@@ -205,7 +197,8 @@ def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
         for packed in PACKED:
             bare = bare.removesuffix(packed)
         stem, suffix = os.path.splitext(bare)
-        if suffix.lower() not in suffixes or not path.is_file():
+        is_fast = suffix == ".txt" and suffixes is TABLE_SUFFIXES and is_fasttext(path)
+        if not (suffix.lower() in suffixes or is_fast) or not path.is_file():
             continue
         split = _NUMBER.sub("", stem)
         name = split if split in _NAMES else stem
@@ -265,13 +258,12 @@ def as_table(name: str, rows: datasets.Dataset) -> Table:
         item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
         if isinstance(item, datasets.ClassLabel):
             names[column] = item.names
-    return Table(name, "dataset", list(rows.features), class_names=names, _read=partial(_read_dataset, rows))
+    return Table(name, "dataset", list(rows.features), unit="row", class_names=names, read=partial(_read_rows, rows))
 
 
-def _read_dataset(rows: datasets.Dataset, columns: Sequence[str] | None) -> Iterator[Batch]:
+def _read_rows(rows: datasets.Dataset, columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
     """Read columns as Arrow data, never row by row."""
-    chosen = rows if columns is None else rows.select_columns(list(columns))
-    tables = chosen.with_format("arrow").iter(batch_size=BATCH_ROWS)
+    tables = rows.select_columns(list(columns)).with_format("arrow").iter(batch_size=BATCH_ROWS)
     yield from number_rows(batch for table in tables for batch in table.combine_chunks().to_batches())
 
 

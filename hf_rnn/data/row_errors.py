@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
-
-import numpy as np
+from typing import Any
 
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 EXCERPT_CHARACTERS = 80
+MOST_LISTED = 10  # labels or columns in a message
 _LOGGED_ROWS = 20  # refused rows that are logged one by one when no file lists them
 
 # The characters for which str.isspace is true in Unicode 16, independent of the version of Python.
@@ -24,6 +24,17 @@ WHITE_SPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
+
+
+def listed(labels: Iterable[str]) -> str:
+    """Return labels for a message: quoted, and shortened."""
+    return shorten([f"{name!r:.80}" for name in labels])
+
+
+def shorten(items: Sequence[str]) -> str:
+    """Return the first items for a message, and the number of the others."""
+    more = len(items) - MOST_LISTED
+    return ", ".join(items[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 class Reason(StrEnum):
@@ -43,9 +54,8 @@ class Reason(StrEnum):
     LINE_TOO_LONG = "line over the cap"
     MISPLACED_QUOTE = "misplaced quote"
     NOT_JSON = "not a JSON record"
+    NOT_A_TEXT = "not a text"
     # Reasons below concern whole files and folders; no limit on bad rows applies.
-    UTF16 = "UTF-16"
-    COMPRESSED = "compressed file"
     UNREADABLE = "unreadable file"
     EMPTY_FILE = "empty file"
     MISSING_COLUMN = "missing column"
@@ -87,38 +97,35 @@ def label_fault(label: str) -> Fault | None:
 
 @dataclass(frozen=True)
 class BadRow:
-    r"""One refused row: line from 1 and byte offset in a file, or row from 0 and None in `name[split]` without files.
+    r"""One refused row: its line in a text file, from 1, or its row in another table.
 
     `excerpt` is the start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
     """
 
     path: str
     line: int
-    byte_offset: int | None
     fault: Fault
     excerpt: str
+    unit: str = "line"  # or "row"
 
     def describe(self) -> str:
         """Return place, reason, detail and excerpt in one line."""
-        place = f"{self.path}:{self.line}" if self.byte_offset is not None else f"{self.path} row {self.line}"
+        place = f"{self.path}:{self.line}" if self.unit == "line" else f"{self.path} {self.unit} {self.line}"
         start = f" (it starts {self.excerpt!r})" if self.excerpt else ""
         return f"{place}: {self.fault.reason}: {self.fault.detail}{start}"
 
     def as_json(self) -> str:
         """Return the line of `rejected.jsonl` for this row."""
-        record = {"file": self.path, "line": self.line, "byte_offset": self.byte_offset}
-        record |= {"reason": self.fault.reason.value, "detail": self.fault.detail, "text": self.excerpt}
-        return json.dumps(record, ensure_ascii=False)
+        record = {"file": self.path, "line": self.line, "reason": self.fault.reason.value}
+        return json.dumps(record | {"detail": self.fault.detail, "text": self.excerpt}, ensure_ascii=False)
 
 
 class DataError(UserError):
-    """Unusable data: `path`, typed `reason`, and for a row `line` and `byte_offset` as of [`BadRow`]."""
+    """Unusable data: `path`, typed `reason`, and `line` for a row, as of [`BadRow`]."""
 
-    def __init__(
-        self, message: str, path: str, reason: Reason, line: int | None = None, byte_offset: int | None = None
-    ) -> None:
+    def __init__(self, message: str, path: str, reason: Reason, line: int | None = None) -> None:
         super().__init__(message)
-        self.path, self.reason, self.line, self.byte_offset = path, reason, line, byte_offset
+        self.path, self.reason, self.line = path, reason, line
 
     @classmethod
     def for_file(cls, path: str | Path, reason: Reason, detail: str) -> DataError:
@@ -129,7 +136,7 @@ class DataError(UserError):
     def for_row(cls, row: BadRow, advice: str = "") -> DataError:
         """Make the error for one row; the fault's remedy and further advice end its message."""
         message = ". ".join(part for part in (row.describe(), row.fault.remedy, advice) if part)
-        return cls(message, row.path, row.fault.reason, row.line, row.byte_offset)
+        return cls(message, row.path, row.fault.reason, row.line)
 
 
 @dataclass
@@ -140,29 +147,31 @@ class SplitReport:
     rows_read: int = 0
     rows_kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> rows
+    trimmed: int = 0  # labels that lost white space at their ends
 
 
 @dataclass
 class DataReport:
-    """The counts of one load; pass an empty one to a loader, which fills it in.
+    """The record of one load; pass an empty one to a loader, which fills it in.
 
     Attributes:
-        held_out: Rows of train that became the validation split; 0 if there was one.
+        columns: The names of the columns that were read as `text`, `text_pair` and `label`.
+        fingerprint: A hash of texts and labels of train before any hold-out, or of the first split that was read. It
+            depends neither on the path nor on the format.
+        held_out: The rows of train that became the validation split, with `share` and `seed`; None if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
         lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
-        fingerprint: Depends on the returned rows, their labels and their split; not on the path.
-        columns: The column that was read as `text`, `text_pair` and `label`.
     """
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
-    held_out: int = 0
-    label_counts: dict[str, list[int]] = field(default_factory=dict)
-    lines: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
-    rejected_path: str | None = None
-    fingerprint: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    held_out: dict[str, Any] | None = None
+    label_counts: dict[str, list[int]] = field(default_factory=dict)
+    lines: dict[str, tuple[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    rejected_path: str | None = None
 
     @property
     def rows_read(self) -> int:
@@ -190,10 +199,7 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
 
 
 class Ledger:
-    """Count and list the refused rows of one load, and stop the load past the limit.
-
-    The first refused row creates `rejected_path` in place of an older one; a load without any removes the older one.
-    """
+    """Count all refused rows of one load; at its end stop if they are too many, or list them in `rejected_path`."""
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
         self.limit, self.share = parse_limit(max_bad_rows)
@@ -204,45 +210,48 @@ class Ledger:
             with self._path.open("rb") as file:
                 if file.read(8) not in (b"", b'{"file":'):
                     raise UserError(f"{rejected_path} does not list rejected rows: give another rejected_path")
-        self._stream: TextIO | None = None
-        self._first: BadRow | None = None
+        self._rows: list[BadRow] = []
 
     def reject(self, split: str, row: BadRow) -> None:
-        """Count and list a bad row of a split; raise DataError past the limit."""
-        self._first = self._first or row
-        if self.limit == 0:
-            raise DataError.for_row(row, "To skip such rows: --max_bad_rows N")
+        """Count a bad row of a split."""
         self.report.splits[split].rejected[row.fault.reason.value] += 1
-        if self._path is not None:
-            if self._stream is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                # names of files may hold bytes that are not UTF-8
-                self._stream = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-                self.report.rejected_path = str(self._path)
-            self._stream.write(row.as_json() + "\n")
-        elif self.report.rows_rejected <= _LOGGED_ROWS:
-            logger.warning("rejected %s", row.describe())
-        if self.limit is not None and self.report.rows_rejected > self.limit:
-            raise DataError.for_row(row, f"This is one bad row more than --max_bad_rows {self.max_bad_rows} allows")
+        if self.limit is None or len(self._rows) <= self.limit:
+            self._rows.append(row)
+
+    def check(self) -> None:
+        """Raise a [`DataError`] that names the first bad row if there are more than the limit."""
+        read, bad = self.report.rows_read, self.report.rows_rejected
+        if bad > (self.share * read if self.limit is None else self.limit):  # type: ignore[operator] # one is set
+            found = f"This is the first of {bad} bad rows" if bad > 1 else "This is the only bad row"
+            allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
+            advice = f"{found} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
+            raise DataError.for_row(self._rows[0], advice)
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Close the list; after a load without error check a limit that is a share, and the counts."""
-        if self._stream is not None:
-            self._stream.close()
+        """After a load without error check the limit and the counts, and list the refused rows."""
         if kind is not None:
             return
-        read, rejected = self.report.rows_read, self.report.rows_rejected
         for name, split in self.report.splits.items():
             if split.rows_read != split.rows_kept + sum(split.rejected.values()):
                 raise RuntimeError(f"rows went missing in {name}: {split}")  # a bug of this package
-        if self.share is not None and self._first is not None and rejected > self.share * read:
-            found = f"{rejected} of {read} rows are bad, more than --max_bad_rows {self.max_bad_rows} allows"
-            raise DataError.for_row(self._first, f"This is the first; {found}")
-        if self._path is not None and not rejected:
-            self._path.unlink(missing_ok=True)
-        if rejected:
-            where = f"; they are listed in {self.report.rejected_path}" if self.report.rejected_path else ""
-            logger.warning("%d of %d rows rejected%s", rejected, read, where)
+            if split.trimmed:
+                logger.warning("%s: white space at the ends of %d labels was removed", name, split.trimmed)
+        self.check()
+        if not self._rows:
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+            return
+        where = ""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(row.as_json() + "\n" for row in self._rows)
+            # names of files may hold bytes that are not UTF-8
+            self._path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
+            self.report.rejected_path = str(self._path)
+            where = f"; they are listed in {self._path}"
+        for row in () if self._path is not None else self._rows[:_LOGGED_ROWS]:
+            logger.warning("rejected %s", row.describe())
+        logger.warning("%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where)

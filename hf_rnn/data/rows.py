@@ -1,11 +1,12 @@
-"""Rows of any table under one check: a text and a label are delivered unchanged, or refused with place and reason.
+"""Rows of any table under one check: a text and a label are delivered, or refused with place and reason.
 
-TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `loading.py`). This module
-finds their columns, writes labels as TSV would, and checks texts and labels for all tasks.
+Files, data sets and rows in memory yield Arrow batches with their places (`tables.py`, `loading.py`). This module
+finds their columns, writes labels as text, and checks texts and labels for all tasks.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.errors import UserError
-from .labels import RowLabels, listed
-from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, text_fault
-from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table, read_table, suffix_of, take_column
+from .labels import RowLabels
+from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, listed, text_fault
+from .tables import (
+    LABEL_NAMES,
+    TEXT_NAMES,
+    Batch,
+    Table,
+    find_column,
+    is_fasttext,
+    is_table,
+    open_fasttext,
+    read_table,
+    suffix_of,
+    take_column,
+)
+
+logger = logging.getLogger(__name__)
 
 Column = int | str
 
@@ -53,31 +68,26 @@ class RowOptions:
     scheme: Callable[..., RowLabels] | None = None
     label_separator: str = "\t"
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The declared columns."""
-        several = (self.text_column, self.text_pair_column, self.label_column, *self.label_columns)
-        return tuple(column for column in several if column is not None)
-
     def open_file(self, path: str) -> Table:
-        """Open a file. A TSV file without names of columns is strict text: a `"` is a character."""
-        named = any(isinstance(column, str) for column in self.columns)
-        header = True if named else None if self.columns else False
+        """Open a file. A TSV file without names of columns is plain text: a `"` is a character."""
+        declared = (self.text_column, self.text_pair_column, self.label_column, *self.label_columns)
+        columns = [column for column in declared if column is not None]
+        if is_fasttext(path):
+            return open_fasttext(path, self.encoding, None if self.scheme is None else self.label_separator)
         if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
-            header = True if header is False else header
-            return read_table(path, separator=self.separator, encoding=self.encoding, header=header)
-        strict = 0 if self.columns else 2
-        return read_table(path, encoding=self.encoding, header=header or None, strict=strict)
+            return read_table(path, separator=self.separator, encoding=self.encoding)
+        header = True if any(isinstance(column, str) for column in columns) else None
+        return read_table(path, encoding=self.encoding, header=header, fields=None if columns else 2)
 
     def locate(self, table: Table) -> RowSource:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
         several = [self._find(table, column, "label_columns") for column in self.label_columns]
         pair = None if self.text_pair_column is None else self._find(table, self.text_pair_column, "text_pair_column")
         label = None if self.label_column is None else self._find(table, self.label_column, "label_column")
-        taken = [pair, label, *several]
         if self.text_column is not None:
             text = self._find(table, self.text_column, "text_column")
         elif table.is_unnamed:
+            taken = {pair, label, *several}
             text = next((name for name in table.columns if name not in taken), table.columns[0])
         else:
             text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
@@ -101,6 +111,19 @@ class RowOptions:
             return next((name for name in rest if name != table.columns[0]), rest[0])
         return rest[0] if len(rest) == 1 else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
 
+    def describe(self, source: RowSource) -> dict[str, str]:
+        """Return the columns that were chosen as `text`, `text_pair` and `label`, and log those that are a guess."""
+        columns = dict(zip(("text", "text_pair"), source.texts, strict=False)) | {"label": ", ".join(source.labels)}
+        set_columns = {"label"} if self.label_columns else set()
+        set_columns |= {use for use in columns if getattr(self, f"{use}_column") is not None}
+        parts = []
+        for use, name in columns.items():
+            guess = "" if use in set_columns or use == name.casefold() else f" (a guess: --{use}_column NAME sets it)"
+            parts.append(f"{use.replace('_', ' ')} from column {name!r:.80}{guess}")
+        if not source.table.is_unnamed and source.table.kind not in ("lines", "folder"):
+            logger.info("%s: %s", source.path, ", ".join(parts))
+        return columns
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -108,14 +131,16 @@ class Taken:
 
     Attributes:
         texts: The texts, and the second texts if there are any.
-        written: The labels as TSV would write them, several with tabs between them; null if missing.
+        written: The labels as text, several with tabs between them; null if missing.
         faulty: True for texts that are missing, blank, or have a NUL.
+        trimmed: The number of labels that lost white space at their ends.
     """
 
     batch: Batch
     texts: list[pa.Array]
     written: pa.DictionaryArray
     faulty: np.ndarray
+    trimmed: int
 
     def count_labels(self) -> Counter[str]:
         """Return the rows without a faulty text by label; missing labels do not count."""
@@ -126,13 +151,9 @@ class Taken:
 
 
 class Rows(NamedTuple):
-    """The good rows of some lines: columns of a data set, labels as of `RowLabels.as_array`, and their places.
-
-    `lines` counts the refused rows too.
-    """
+    """The good rows of a batch: columns of a data set, labels as of `RowLabels.as_array`, and their places."""
 
     columns: pa.RecordBatch
-    lines: int
     places: np.ndarray
 
 
@@ -155,19 +176,18 @@ class RowSource:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
 
-    def rows(self, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Iterator[Rows]:
-        """Read the table once; `on_bad_row` is called with each bad row, in their order, and may raise to stop."""
-        for taken in self.take():
-            yield self.check(taken, labels, on_bad_row)
-
     def take(self) -> Iterator[Taken]:
         """Read texts and labels of the table once, unchecked."""
-        for batch in self.table.batches((*self.texts, *self.labels)):
+        for batch in self.table.batches((*self.texts, *self.labels), self.texts):
             texts = [self._take_text(batch.rows, name) for name in self.texts]
             faulty = np.zeros(len(batch.rows), dtype=bool)
             for column in texts:
                 faulty |= _find_faulty(column)
-            yield Taken(batch, texts, self._take_labels(batch.rows), faulty)
+            columns = [self._write_label(take_column(batch.rows, name), name) for name in self.labels]
+            written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
+            trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written
+            changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
+            yield Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
 
     def check(self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Rows:
         """Return the good rows, and report the others in their order: the check of texts and labels of all tasks."""
@@ -181,8 +201,8 @@ class RowSource:
         for row in np.flatnonzero(bad).tolist():
             found = [column[row].as_py() or "" for column in texts]
             fault = next(filter(None, map(text_fault, found)), None) or read[codes[row]]
-            offset = None if batch.offsets is None else int(batch.offsets[row])
-            refused.append(BadRow(self.path, int(batch.places[row]), offset, fault, found[0][:EXCERPT_CHARACTERS]))
+            excerpt = found[0][:EXCERPT_CHARACTERS]
+            refused.append(BadRow(self.path, int(batch.places[row]), fault, excerpt, self.table.unit))
         for bad_row in sorted(refused, key=lambda row: row.line):
             on_bad_row(bad_row)
         places = batch.places
@@ -192,7 +212,7 @@ class RowSource:
         values = [label for label in read if not isinstance(label, Fault)]
         numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
         names = [*("text", "text_pair")[: len(texts)], "label"]
-        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), batch.size, places)
+        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), places)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
@@ -200,10 +220,6 @@ class RowSource:
         if "string" not in kind and kind != "null":
             raise self._misfit(f"column {name!r:.80} must hold strings: found {kind}")
         return column.cast(pa.string())
-
-    def _take_labels(self, rows: pa.RecordBatch) -> pa.DictionaryArray:
-        columns = [self._write_label(take_column(rows, name), name) for name in self.labels]
-        return (columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")).dictionary_encode()
 
     def _write_label(self, column: pa.Array, name: str) -> pa.Array:
         """Return labels as strings."""
@@ -234,7 +250,7 @@ class RowSource:
 
 
 def _write(value: Any, names: list[str] | None) -> str | None:
-    """Return a label as TSV would write it; 1.0, which frames make of 1 beside a missing label, is 1."""
+    """Return a label as text; 1.0, which frames make of 1 beside a missing label, is 1."""
     if value is None or value != value:
         return None
     if names is not None:

@@ -41,7 +41,7 @@ from transformers.utils import logging as transformers_logging
 from ..hub.client import fetch
 from ..hub.model_folder import nested_model, read_config
 from ..utils.errors import UserError, reason_of
-from .delimited import open_unpacked
+from .lines import open_unpacked
 
 logger = logging.getLogger(__name__)
 

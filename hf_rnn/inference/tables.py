@@ -77,13 +77,13 @@ def open_texts(path: str, settings: TableSettings) -> TextTable:
     known, names = {name.strip().casefold() for name in table.columns}, None
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
     if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(TEXT_NAMES))):
-        table = read_table(path, encoding=encoding, header=False, strict=0)  # as `train` reads it
+        table = read_table(path, encoding=encoding, header=False)  # as `train` reads it
         names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-    batches = (_merge(batch, names or batch.rows.schema.names or table.columns) for batch in table)
+    batches = (_merge(batch, names or table.columns, table.unit) for batch in table)
     return TextTable(path, names or table.columns, batches, table.separator, table.kind == "json")
 
 
-def _merge(batch: tables.Batch, names: Sequence[str]) -> Batch:
+def _merge(batch: tables.Batch, names: Sequence[str], unit: str) -> Batch:
     """Return good and refused rows in the order of the file."""
     if batch.rows.num_columns:
         table = pa.Table.from_batches([batch.rows]).rename_columns(names)
@@ -91,8 +91,6 @@ def _merge(batch: tables.Batch, names: Sequence[str]) -> Batch:
         table = pa.table({name: pa.array([], pa.string()) for name in names})
     places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
     order = np.argsort(places, kind="stable")
-    has_lines = batch.offsets is not None or any(row.byte_offset is not None for row in batch.bad)
-    unit = "line" if has_lines else "row"
     bad = [f"{unit} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad]
     errors = [""] * len(table) + bad
     rows = table.take(pa.array(order, mask=order >= len(table))) if bad else table

@@ -147,14 +147,13 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     source = data.data_dir or data.dataset_name
     files = {split: name_of_path(files[0]) for split, counts in report.splits.items() if (files := counts.files)}
     columns = {f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")}
-    held_out = {"share": HELD_OUT_SHARE, "seed": HELD_OUT_SEED, "rows": report.held_out} if report.held_out else None
     return {
         "name": None if source is None else name_of_path(os.path.abspath(source)),
         "files": files,
         **columns,
         "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
         "fingerprint": report.fingerprint,
-        "held_out": held_out,
+        "held_out": report.held_out,
         "learned_held_out": learned_held_out,
     }
 

@@ -147,8 +147,6 @@ def run_training(
             rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
             report=report,
         )
-        if report.columns:
-            logger.info("columns: %s", ", ".join(f"{use} {name!r}" for use, name in report.columns.items()))
         result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
@@ -228,7 +226,8 @@ def train_on(
     # the folder
     learned_too = few_rows and report.held_out and calibration is None
     if learned_too:
-        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", report.held_out)
+        rows = (report.held_out or {}).get("rows")
+        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", rows)
         fit_last_layer(run, model, tokenizer, join_rows(examples["train"], examples["validation"]))
     metrics["data"] = describe_data(run, learned_held_out=bool(learned_too))
     if not run.is_main:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Parser, run
+from common.semeval import build_semeval
 
 
 def make_parser() -> Parser:
@@ -38,7 +39,7 @@ def make_parser() -> Parser:
 
 def read_lines(source: Path, text_column: int) -> Iterator[str]:
     """Yield the text of each line, empty if the line is invalid or too short."""
-    from hf_rnn.data.delimited import read_texts
+    from hf_rnn.data.lines import read_texts
 
     with source.open("rb") as stream:
         for line in chain.from_iterable(read_texts(stream, source.name)):
@@ -48,12 +49,17 @@ def read_lines(source: Path, text_column: int) -> Iterator[str]:
 
 def find_repeats(texts: list[str], rows: list[str]) -> tuple[set[int], set[int]]:
     """Return the numbers of the texts that repeat a row, and of those that repeat an earlier text."""
-    from hf_rnn.data.audit import RepeatFinder, normalize_text
+    from hf_rnn.data.audit import normalize_text
 
-    known: dict[str, int] = {}
-    numbers = [[known.setdefault(normalize_text(text), len(known)) for text in part] for part in (rows, texts)]
-    finder = RepeatFinder(list(known), numbers, [[0] * len(part) for part in numbers])
-    return {twin.row for twin in finder.find(0, 1)}, {twin.row for twin in finder.find(1, 1)}
+    known, seen = set(map(normalize_text, rows)), set[str]()
+    repeat_rows, repeat_texts = set(), set()
+    for number, text in enumerate(map(normalize_text, texts)):
+        if text in known:
+            repeat_rows.add(number)
+        if text in seen:
+            repeat_texts.add(number)
+        seen.add(text)
+    return repeat_rows, repeat_texts
 
 
 def main() -> None:
@@ -64,7 +70,6 @@ def main() -> None:
         parser.error(f"--output_file {flags.output_file} exists: give a new one")
 
     from hf_rnn import load_tsv
-    from hf_rnn.tokenizers.normalizers import build_normalizer
 
     splits = [
         split for folder in flags.data_dir for split in load_tsv(folder, max_bad_rows=flags.max_bad_rows).values()
@@ -72,7 +77,7 @@ def main() -> None:
     rows = [text for split in splits for text in split["text"]]
     read = (islice(read_lines(source, flags.text_column), int(flags.header), None) for source in flags.sources)
     lines = [" ".join(text.split()) for text in chain.from_iterable(read)]
-    rewrite = str if flags.normalizer == "none" else build_normalizer("semeval", lowercase=False)[0].normalize_str
+    rewrite = str if flags.normalizer == "none" else build_semeval(lowercase=False).normalize_str
     pairs = [(line, text) for line in lines if (text := " ".join(rewrite(line).split()))]
     texts = [text for _, text in pairs]
     repeat_rows, repeat_texts = find_repeats(texts, rows)

@@ -22,11 +22,10 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>")
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
+def test_encode_gives_ids_and_labels(tmp_path, tokenizer, caplog):
     write(tmp_path / "train.tsv", GOOD * 9 + b"good good bad day night\tpositive\n")
     write(tmp_path / "dev.tsv", GOOD)
-    texts = load_tsv(tmp_path, streaming=streaming)
+    texts = load_tsv(tmp_path)
     encoded = encode(texts, tokenizer)
     assert type(encoded) is type(texts) and list(encoded) == ["train", "validation"]
     ids = {"good day": [2, 4], "bad day": [3, 4], "good good bad day night": [2, 2, 3, 4, 0]}
@@ -37,7 +36,7 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
     caplog.clear()
     short = list(encode(texts["train"], tokenizer, max_length=3))
     assert short[-1]["input_ids"] == [2, 2, 3] and max(len(row["input_ids"]) for row in short) == 3
-    assert re.search(r"\b1 (of 19 )?texts in train .*longer than 3 tokens", caplog.text)
+    assert re.search(r"\b1 of 19 texts in train .*longer than 3 tokens", caplog.text)
     with pytest.raises(UserError, match="max_length"):
         encode(texts, tokenizer, max_length=0)
     with pytest.raises(UserError, match="'text'"):
@@ -65,11 +64,10 @@ def test_encode_writes_no_cache_and_sets_a_fingerprint(tmp_path, tokenizer, monk
     assert not texts.cache_files and not first.cache_files and not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(
     ("texts", "found"), [(["good"] * 1500 + [None], r"\[1500\].*None"), ([["good", "day"]], r"\[0\].*\['good'")]
 )
-def test_an_invalid_text_is_named_by_its_position(tokenizer, streaming, texts, found):
+def test_an_invalid_text_is_named_by_its_position(tokenizer, texts, found):
     rows = datasets.Dataset.from_dict({"text": texts})
     with pytest.raises(UserError, match="texts" + found):
-        list(encode(rows.to_iterable_dataset() if streaming else rows, tokenizer))
+        encode(rows, tokenizer)

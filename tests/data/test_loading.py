@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import logging
 
+import datasets
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import load_tsv, train
+from hf_rnn.data import splits
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
-from hf_rnn.data.stratified_split import hold_out
+from hf_rnn.data.splits import hold_out
 from hf_rnn.training.settings import TableArguments
 from hf_rnn.utils.errors import UserError
 
@@ -36,13 +39,11 @@ def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
         load_tsv(tmp_path)
 
 
-def test_gzip_files_are_read_as_what_they_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_rnn.data.delimited.BLOCK_BYTES", 10_000)
+def test_gzip_files_are_read_as_what_they_hold(tmp_path):
     write(tmp_path / "train.tsv.gz", gzip.compress(GOOD * 2_000))
     write(tmp_path / "dev.tsv", GOOD)
     plain = load_tsv({"train": write(tmp_path / "plain.tsv", GOOD * 2_000), "dev": tmp_path / "dev.tsv"})
-    read, streamed = load_tsv(tmp_path), load_tsv(tmp_path, streaming=True)
-    assert read["train"][:] == plain["train"][:] and list(streamed["train"]) == list(plain["train"])
+    assert load_tsv(tmp_path)["train"][:] == plain["train"][:]
     write(tmp_path / "train.tsv", GOOD)
     with pytest.raises(UserError, match="keep the whole file"):
         load_tsv(tmp_path)
@@ -96,17 +97,37 @@ def test_held_out_rows_are_a_stratified_share(counts, share, seed):
     assert len(classes) >= 20 or not held.any()
 
 
-def test_equal_and_near_texts_are_held_out_together():
+def test_equal_texts_are_held_out_together(monkeypatch):
     words = [" ".join(f"w{number}x{place}" for place in range(20)) for number in range(100)]
-    texts = [*words, *map(str.upper, words), *(text + " end" for text in words)]
+    texts = [*words, *map(str.upper, words), *(text + " " for text in words)]
     held = hold_out(texts, np.random.default_rng(1).integers(0, 2, len(texts)), 0.1, 0).reshape(3, -1)
     assert (held == held[0]).all() and 8 <= held[0].sum() <= 10
+    monkeypatch.setattr(splits, "MOST_HELD_OUT", 12)
+    assert 8 <= hold_out(map(str, range(300)), np.zeros(300, dtype=int), 0.1, 0).sum() <= 12
+
+
+def test_large_files_are_kept_on_disk(tmp_path, monkeypatch):
+    """With the same rows, fingerprints and held-out split as small ones."""
+    content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(3_000)).encode()
+    path = write(tmp_path / "train.tsv", content + b"bad\n")
+    small, large = DataReport(), DataReport()
+    in_memory = load_tsv(path, max_bad_rows=1, report=small)
+    monkeypatch.setattr(splits, "LARGE_BYTES", 1_000)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    on_disk = load_tsv(path, max_bad_rows=1, report=large)
+    assert small == large and (large.rows_read, large.rows_rejected) == (3_001, 1)
+    for split, rows in in_memory.items():
+        assert rows[:] == on_disk[split][:] and rows.features == on_disk[split].features
+        assert rows._fingerprint == on_disk[split]._fingerprint
+        assert small.lines[split][1].tolist() == large.lines[split][1].tolist()
+        assert not rows.cache_files and on_disk[split].cache_files
 
 
 def test_validation_is_held_out_of_train(tmp_path, caplog):
     content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(300)).encode()
     path, report = write(tmp_path / "train.tsv", content), DataReport()
     read = load_tsv(path, report=report)
+    assert report.held_out == {"share": 0.1, "seed": 0, "rows": 30}
     counts = {split: np.bincount(rows["label"]).tolist() for split, rows in read.items()}
     assert counts == report.label_counts == {"train": [180, 90], "validation": [20, 10]}
     both = [row["text"] for split in read.values() for row in split]
@@ -118,29 +139,59 @@ def test_validation_is_held_out_of_train(tmp_path, caplog):
         load_tsv(path, validation_share=0.9)
 
 
-def fingerprints(source, **options):
-    report = DataReport()
-    read = load_tsv(source, report=report, **options)
-    return report.fingerprint, *(split._fingerprint for split in read.values())
+def test_a_fingerprint_depends_on_texts_and_labels_only(tmp_path):
+    """Not on the path, the format, or the rows that are held out: `evaluate` finds the training table by it."""
 
+    def fingerprints(source, **options):
+        report = DataReport()
+        read = load_tsv(source, report=report, **options)
+        return report.fingerprint, *(rows._fingerprint for rows in read.values())
 
-def test_fingerprints_depend_on_the_rows_only(tmp_path):
-    (tmp_path / "a").mkdir()
-    path = write(tmp_path / "a" / "train.tsv", b"a\tb\nb\ta\n" * 10)
-    first = fingerprints(path)
-    assert len(set(first)) == 3
-    assert fingerprints(tmp_path / "a") == fingerprints(write(tmp_path / "b.tsv", b"a\tb\nb\ta\n" * 10)) == first
+    path = write(tmp_path / "train.tsv", b"a\tb\nb\ta\n" * 10)
+    first, *first_splits = fingerprints(path)
+    frame = pd.DataFrame({"text": ["a", "b"] * 10, "label": ["b", "a"] * 10})
+    frame.to_csv(tmp_path / "same.csv", index=False)
+    frame.to_parquet(tmp_path / "same.parquet")
+    for same in (tmp_path / "same.csv", tmp_path / "same.parquet", {"train": frame}):
+        assert fingerprints(same) == (first, *first_splits)
+    for options in ({"seed": 1}, {"validation_share": 0.2}, {"splits": "test", "class_names": ["a", "b"]}):
+        again, *others = fingerprints(path, **options)
+        assert again == first and set(others).isdisjoint(first_splits)
     others = [
-        fingerprints(path, seed=1),
-        fingerprints(path, class_names=["b", "a"]),
-        fingerprints(path, text_column=1, label_column=0),
-        fingerprints(write(tmp_path / "c.tsv", b"a\tb\nb\ta\n" * 9 + b"a\tb\nc\ta\n")),
+        fingerprints(path, text_column=1, label_column=0)[0],
+        fingerprints(write(tmp_path / "c.tsv", b"a\tb\nb\ta\n" * 9 + b"a\tb\nc\ta\n"))[0],
     ]
-    assert len({first, *others}) == 5
+    assert len({first, *others}) == 3
 
 
-def columns_of(splits):
-    return {split: [rows["text"][:], rows["label"][:], rows.features["label"].names] for split, rows in splits.items()}
+@pytest.mark.parametrize(
+    ("header", "options", "columns", "guesses"),
+    [
+        ("text,label", {}, ("text", "label"), 0),
+        ("message,category", {}, ("message", "category"), 2),
+        ("message,category", {"text_column": "message", "label_column": 1}, ("message", "category"), 0),
+    ],
+)
+def test_the_chosen_columns_are_recorded_and_logged(tmp_path, caplog, header, options, columns, guesses):
+    (tmp_path / "a.csv").write_text(f"{header}\n" + "good day,positive\nbad day,negative\n" * 2)
+    report = DataReport()
+    with caplog.at_level(logging.INFO):
+        load_tsv(tmp_path / "a.csv", report=report, **options)
+    assert report.columns == {"text": columns[0], "label": columns[1]}
+    (line,) = [message for message in caplog.messages if "from column" in message]
+    assert line.startswith(f"{tmp_path / 'a.csv'}: text from column {columns[0]!r}") and line.count("guess") == guesses
+
+
+def test_a_folder_of_fasttext_files(tmp_path):
+    for name, rows in (("train.txt", 9), ("dev.txt", 3)):
+        (tmp_path / name).write_text("__label__pos good day\n__label__neg bad day\n" * rows)
+    read = load_tsv(tmp_path)
+    assert {split: len(rows) for split, rows in read.items()} == {"train": 18, "validation": 6}
+    assert read["train"].features["label"].names == ["neg", "pos"] and read["train"][0]["text"] == "good day"
+
+
+def columns_of(read):
+    return {split: [rows["text"][:], rows["label"][:], rows.features["label"].names] for split, rows in read.items()}
 
 
 FORMS = {
@@ -174,7 +225,7 @@ def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
 
 
 def test_a_table_with_other_names_separator_and_encoding(tmp_path):
-    content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;"open;neg\n3;"bad; bad";neg\n'
+    content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;open"";"neg"x\n3;"bad; bad";neg\n'
     path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()
     for columns in ({}, {"text_column": "Tweet", "label_column": "Sentiment"}, {"text_column": 1, "label_column": 2}):
         train = load_tsv(path, validation_share=0, max_bad_rows=1, report=report, **columns)["train"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_rnn.data.audit.duplicates import group_repeats
+from hf_rnn.data.audit import hash_texts
 
 DATA = Path(__file__).parents[2] / "data"
 LEAST_ROWS = {"train": 900, "dev": 150, "test": 150}
@@ -31,4 +31,4 @@ def test_form_and_shares(split):
 
 def test_no_two_tweets_are_alike():
     texts = [text for split in LEAST_ROWS for text, _ in read(split)]
-    assert len(set(group_repeats(texts))) == len(texts)
+    assert len(set(hash_texts(texts).tolist())) == len(texts)

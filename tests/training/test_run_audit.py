@@ -45,7 +45,7 @@ def test_a_run_reports_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):
     line = next(message for message in caplog.messages if message.startswith("audit: "))
     assert "3 of 60 rows of validation repeat a row of train (5.00%, 1 with another label)" in line
     assert "not in the vocabulary" not in caplog.text
-    leaks = {"exact": 3, "exact_other_label": 1, "near": 0, "near_other_label": 0, "share": 0.05}
+    leaks = {"exact": 3, "exact_other_label": 1, "share": 0.05}
     stored = json.loads((result.folder / "card_facts.json").read_text())
     assert stored["audit"]["leaks"]["validation"]["train"] == leaks
     card = (result.folder / "README.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ...data.stratified_split import hold_out
+from ...data.splits import hold_out
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
 from ...hub.push import list_shared_files
@@ -133,7 +133,8 @@ class RnnEstimator(BaseEstimator):
                 vars(columns).update(targets.columns)
                 with contained():
                     rows = get_task(targets.task).read(columns, data=splits, report=report)
-                    report.held_out = 0 if eval_set is not None else int(held_out.sum())
+                    rows_held_out = 0 if eval_set is not None else int(held_out.sum())
+                    report.held_out = {"share": 0.1, "seed": 0, "rows": rows_held_out} if rows_held_out else None
                     options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
                     result = train_on(rows, report, arguments, given=settings, sample_weights=weights, **options)
             self._adopt(folder, result.card)

@@ -1,4 +1,4 @@
-"""The audit against a brute-force reference, numbers worked by hand, scipy, and real tweets."""
+"""The audit against a brute-force reference and numbers worked by hand."""
 
 import json
 import random
@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data.audit import Origin, audit, normalize_text, render_text
-from hf_rnn.data.audit.duplicates import jaccard
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
@@ -35,9 +34,9 @@ def overlap_of(report, source, split):
 
 
 def found_rows(report, source, split):
-    """Row -> (kind, whether its twin has another label)."""
+    """Row -> whether its twin has another label."""
     return {
-        repeat["place"]["row"]: (repeat["kind"], repeat["label"] != repeat["twin_label"])
+        repeat["place"]["row"]: repeat["label"] != repeat["twin_label"]
         for repeat in overlap_of(report, source, split)["repeats"]
     }
 
@@ -46,78 +45,45 @@ def found_rows(report, source, split):
 
 
 def brute_force(splits, source, split):
-    """Return the expected `found_rows` and the allowed twins of each row, from every pair of rows."""
-
-    def words(text):
-        return text.lower().split()
-
-    def triples(text):
-        return set(zip(words(text), words(text)[1:], words(text)[2:], strict=False))
-
+    """Return whether the twin of each repeated row has another label, and its allowed twins, from all pairs."""
     expected, twins = {}, {}
-    sets = {text: triples(text) for rows in splits.values() for text, _ in rows}
     for row, (text, label) in enumerate(splits[split]):
-        same, near = [], []
-        for other, (twin, _) in enumerate(splits[source]):
-            if source == split and row == other:
-                continue
-            if words(text) == words(twin):
-                same.append(other)
-            elif (either := sets[text] | sets[twin]) and len(sets[text] & sets[twin]) * 5 >= len(either) * 4:
-                near.append(other)
-        for kind, found in (("exact", same), ("near", near)):
-            if earlier := [other for other in found if source != split or other < row]:
-                others = [other for other in found if splits[source][other][1] != label]
-                expected[row] = (kind, bool(others))
-                twins[row] = others or earlier
-                break
+        same = [
+            other
+            for other, (twin, _) in enumerate(splits[source])
+            if text.lower().split() == twin.lower().split() and (source != split or row != other)
+        ]
+        if any(source != split or other < row for other in same):
+            others = [other for other in same if splits[source][other][1] != label]
+            expected[row], twins[row] = bool(others), others or same
     return expected, twins
-
-
-def check_against_brute_force(splits):
-    """Compare all overlaps; return the number of rows of each sort."""
-    report = audit(as_dataset(splits))
-    sorts = {}
-    for overlap in report.overlaps:
-        source, split = overlap["source"], overlap["split"]
-        expected, twins = brute_force(splits, source, split)
-        assert found_rows(report, source, split) == expected
-        for repeat in overlap["repeats"]:
-            row, twin, similarity = repeat["place"]["row"], repeat["twin"]["row"], repeat["similarity"]
-            assert (repeat["place"]["split"], repeat["twin"]["split"]) == (split, source) and twin in twins[row]
-            assert (repeat["label"], repeat["twin_label"]) == (splits[split][row][1], splits[source][twin][1])
-            assert similarity == 1 if repeat["kind"] == "exact" else 0.8 <= similarity <= 1
-            sort = (repeat["kind"], repeat["label"] != repeat["twin_label"], source == split)
-            sorts[sort] = sorts.get(sort, 0) + 1
-    return sorts
-
-
-def mutate(text, chance):
-    words = text.split()
-    for _ in range(chance.choice([0, 1, 1, 2])):
-        place = chance.choice([0, len(words), chance.randrange(len(words) + 1)])
-        words[place : place + chance.randrange(2)] = chance.choices("uvwxyz", k=chance.randrange(2))
-    return " ".join(words) or "u"
 
 
 def test_brute_force_gives_the_same_rows():
     chance = random.Random(0)
-    bases = [" ".join(chance.choices("abcdefghij", k=chance.randrange(1, 40))) for _ in range(40)]
-    rows = [(mutate(chance.choice(bases), chance), chance.choice(LABELS)) for _ in range(200)]
-    sorts = check_against_brute_force({"train": rows[:120], "validation": rows[120:150], "test": rows[150:]})
-    assert len(sorts) == 8, "every sort of repeat is among them"
+    bases = [" ".join(chance.choices("abcdefghij", k=chance.randrange(1, 5))) for _ in range(90)]
+    rows = [(chance.choice([str.upper, str])(chance.choice(bases)), chance.choice(LABELS)) for _ in range(200)]
+    splits = {"train": rows[:120], "validation": rows[120:150], "test": rows[150:]}
+    report, sorts = audit(as_dataset(splits)), set()
+    for overlap in report.overlaps:
+        source, split = overlap["source"], overlap["split"]
+        expected, twins = brute_force(splits, source, split)
+        assert found_rows(report, source, split) == expected and overlap["exact"] == len(expected)
+        assert overlap["exact_other_label"] == sum(expected.values())
+        for repeat in overlap["repeats"]:
+            row, twin = repeat["place"]["row"], repeat["twin"]["row"]
+            assert (repeat["place"]["split"], repeat["twin"]["split"]) == (split, source) and twin in twins[row]
+            assert (repeat["label"], repeat["twin_label"]) == (splits[split][row][1], splits[source][twin][1])
+            sorts.add((repeat["label"] != repeat["twin_label"], source == split))
+    assert len(sorts) == 4, "every sort of repeat is among them"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("template", ["today the sun came up late and all went home early because of wind", "@u"])
-def test_a_hundred_thousand_rows_take_less_than_30_seconds_of_one_core(template):
-    chance = random.Random(0)
-    words = [f"{template}{'' if len(template) > 2 else number % 9_000}" for number in range(100_000)]
-    rows = [(f"{word} {number} in town", chance.choice(LABELS)) for number, word in enumerate(words)]
+def test_a_hundred_thousand_rows_take_less_than_10_seconds_of_one_core():
+    rows = [(f"{number % 90_000} in town", LABELS[number % 3]) for number in range(100_000)]
     dataset = as_dataset({"train": rows[:80_000], "validation": rows[80_000:90_000], "test": rows[90_000:]})
     start = time.process_time()
-    audit(dataset)
-    assert time.process_time() - start < 30
+    report = audit(dataset)
+    assert time.process_time() - start < 10 and overlap_of(report, "train", "test")["exact"] == 10_000
 
 
 @pytest.mark.parametrize(
@@ -135,22 +101,13 @@ def test_normalised_texts(a, b, equal):
     assert (normalize_text(a) == normalize_text(b)) == equal
 
 
-def test_exactly_four_fifths_is_near_and_short_texts_are_not():
-    five, four = "a b c d e f g", "a b c d e f"  # 5 and 4 triples
-    assert jaccard(five, four) == 0.8 and jaccard("x y", "x y") == 0
-    texts = [five, four, "a b c d e", "x", "x y", "X", "y x", "ha ha ha ha", "ha ha ha ha ha"]
-    report = audit(as_dataset({"train": [(text, "good") for text in texts]}))
-    assert found_rows(report, "train", "train") == {1: ("near", False), 5: ("exact", False), 8: ("near", False)}
-
-
-def test_exact_before_near_and_a_twin_with_another_label():
-    train = [(LONG, "good"), (f"{LONG} more", "bad"), (LONG.upper(), "plain")]
-    report = audit(as_dataset({"train": train, "test": [(LONG, "good"), (f"{LONG} end", "good")]}))
-    exact, near = overlap_of(report, "train", "test")["repeats"]
-    assert (exact["kind"], exact["twin"]["row"], exact["twin_label"]) == ("exact", 2, "plain")
-    assert (near["kind"], near["twin"]["row"] in (1, 2), near["label"]) == ("near", True, "good")
-    assert found_rows(report, "train", "train") == {1: ("near", True), 2: ("exact", True)}
-    (conflict,) = report.conflicts
+def test_a_twin_with_another_label_and_conflicts():
+    train = [("a b", "good"), ("other", "bad"), ("A  b", "plain")]
+    report = audit(as_dataset({"train": train, "test": [("a b", "good"), ("a c", "good")]}))
+    (repeat,) = overlap_of(report, "train", "test")["repeats"]
+    assert (repeat["twin"]["row"], repeat["twin_label"]) == (2, "plain")
+    assert found_rows(report, "train", "train") == {2: True}
+    (conflict,) = report.conflicts["found"]
     rows = {label: [place["row"] for place in places] for label, places in conflict["places"].items()}
     assert rows == {"good": [0], "plain": [2]} and report.summary()["conflicts"] == {"texts": 1, "rows": 2}
 
@@ -184,7 +141,7 @@ def leaking():
     validation = [(f"{number} is alone in this", "good") for number in range(9)] + [("Other words  here", "good")]
     test = [
         ("nothing like it", "bad"),
-        (f"{LONG} more", "good"),
+        (f"{LONG} ", "good"),
         (LONG.upper(), "good"),
         ("7 is alone in this", "good"),
     ]
@@ -196,7 +153,7 @@ def test_summary_and_json():
     everything = json.loads(json.dumps(report.to_dict()))
     summary = everything["summary"]
     assert summary == report.summary()
-    counts = {"exact": 1, "exact_other_label": 0, "near": 1, "near_other_label": 0, "share": 0.5}
+    counts = {"exact": 2, "exact_other_label": 0, "share": 0.5}
     assert summary["leaks"]["test"]["train"] == counts
     assert summary["leaks"]["validation"]["train"]["exact_other_label"] == 1
     assert summary["duplicates"]["train"]["exact"] == 0
@@ -209,11 +166,9 @@ def test_summary_and_json():
     assert leaks["repeats"][0] == {
         "place": {"split": "test", "row": 1, "line": 3},
         "twin": {"split": "train", "row": 0, "line": None},
-        "kind": "near",
-        "similarity": pytest.approx(10 / 11),
         "label": "good",
         "twin_label": "good",
-        "text": f"{LONG} more",
+        "text": f"{LONG} ",
         "twin_text": LONG,
     }
     assert everything["splits"]["test"]["file"] == "tests.tsv"
@@ -223,7 +178,12 @@ def test_text_report_names_places_and_prints_no_control_characters():
     rows = [(f"bell \x1b[31m\u202e rings {number}", "good") for number in range(5)] * 2 + [("Bell", "ba\x07d")]
     dataset = as_dataset({"train": rows, "test": rows[:1]}, ["ba\x07d", "good"])
     text = render_text(audit(dataset, origins={"test": Origin("some/test.tsv", [12])}))
-    for part in ("some/test.tsv:12", "train row 5 (good)", "5 exactly, the first 3", "at most 100.00% of a split"):
+    for part in (
+        "some/test.tsv:12",
+        "train row 5 (good)",
+        "5 of 11 rows of train repeat",
+        "at most 100.00% of a split",
+    ):
         assert part in text
     assert all(line.isprintable() for line in text.split("\n"))
 
@@ -240,7 +200,7 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     text = "Ένα two three four five six seven eight nine ten eleven twelve"
     rows = {
         "train": [("a b c", "good"), (text, "bad"), ("d e f", "good")] + [("k l m", "good")] * 2,
-        "dev": [("g h i", "bad"), (f"{text} more", "good")],
+        "dev": [("g h i", "bad"), (f"{text} ", "good")],
     }
     for name, each in rows.items():
         body = "".join(f"{number}\t{label}\t{line}\r\n" for number, (line, label) in enumerate(each))
@@ -248,7 +208,8 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     flags = ("--text_column", "tweet", "--label_column", "class")
     own = ("--recipe", "scratch", "--min_frequency", "2")
     code, out, err = command("audit", "--data_dir", tmp_path, *flags, *own, "--json")
-    assert (code, err) == (0, "")
+    columns = "text from column 'tweet', label from column 'class'"
+    assert (code, err) == (0, f"{tmp_path / 'train.tsv'}: {columns}\n")
     report = json.loads(out)
     (leak,) = next(each for each in report["overlaps"] if each["source"] != each["split"])["repeats"]
     assert leak["place"] == {"split": "validation", "row": 1, "line": 3}

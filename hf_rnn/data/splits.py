@@ -1,0 +1,247 @@
+"""All splits under one label map and one count of rows, and a held-out validation split for data without one.
+
+Small splits are Arrow tables in memory. If the files have more than `LARGE_BYTES` in all, they are read twice, first
+for their labels. Their good rows become Arrow files on disk, which the data set maps into memory, and which are
+removed when the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from ..utils.errors import UserError
+from .audit import hash_texts
+from .labels import LabelMap, RowLabels
+from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed
+from .rows import RowOptions, RowSource, Taken
+
+logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 1 << 28
+FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
+MOST_HELD_OUT = 50_000  # rows; the standard error of an accuracy is then at most 0.2 %
+
+
+@dataclass
+class SplitRows:
+    """The good rows of one split: a data set, the place and stratum of each row, and a hash of texts and labels."""
+
+    sources: Sequence[RowSource]
+    rows: datasets.Dataset
+    places: np.ndarray
+    strata: np.ndarray
+    digest: str
+
+
+def read_splits(
+    sources: Mapping[str, Sequence[RowSource]],
+    options: RowOptions,
+    class_names: Sequence[str] | None,
+    ledger: Ledger,
+) -> tuple[RowLabels, dict[str, SplitRows]]:
+    """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted."""
+    for split, parts in sources.items():
+        ledger.report.splits[split] = SplitReport([part.path for part in parts])
+    paths = [part.path for parts in sources.values() for part in parts]
+    on_disk = sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > LARGE_BYTES
+    first, scheme = next(iter(sources)), options.scheme
+    counts: Counter[str] = Counter()
+    taken: list[tuple[RowSource, Taken]] = []
+    for part in sources[first]:
+        for rows in part.take():
+            found = rows.count_labels()
+            counts.update({label: count for label, count in found.items() if scheme or not label_fault(label)})
+            if not on_disk:
+                taken.append((part, rows))
+    labels: RowLabels
+    try:
+        if not counts:
+            labels = LabelMap(())  # no row is usable, which is an error below
+        elif scheme is not None:
+            labels = scheme(iter(counts), class_names, options.label_map, sources[first][0].labels)
+        elif class_names is not None:
+            labels = LabelMap.given(class_names, counts, options.label_map)
+        else:
+            labels = LabelMap.from_counts(counts)
+    except UserError:  # a bad row is the better message
+        _read(first, sources[first], LabelMap(tuple(counts)), ledger, on_disk, taken)
+        ledger.check()
+        raise
+    ledger.report.class_names = list(labels.names)
+    splits = {}
+    for split, parts in sources.items():
+        splits[split] = _read(split, parts, labels, ledger, on_disk, taken if split == first else ())
+        counted = ledger.report.label_counts[split]
+        absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
+        if absent and scheme is None:
+            logger.warning("%s has no row with label %s", split, listed(absent))
+    ledger.report.fingerprint = splits[first].digest
+    return labels, splits
+
+
+def _read(
+    split: str,
+    parts: Sequence[RowSource],
+    labels: RowLabels,
+    ledger: Ledger,
+    on_disk: bool,
+    taken: Iterable[tuple[RowSource, Taken]] = (),
+) -> SplitRows:
+    """Check the rows of a split under the label map; `taken` are its unchecked rows, if they were read already."""
+    report, places, strata = ledger.report.splits[split], [], []
+    names = ("text", "text_pair")[: len(parts[0].texts)]
+    features = datasets.Features({**{name: datasets.Value("string") for name in names}, "label": labels.feature})
+    hashers = [hashlib.sha256() for _ in features]
+
+    def check() -> Iterator[pa.Table]:
+        for part, rows in taken or ((source, rows) for source in parts for rows in source.take()):
+            good = part.check(rows, labels, partial(ledger.reject, split))
+            report.rows_read += rows.batch.size
+            report.rows_kept += len(good.places)
+            report.trimmed += rows.trimmed
+            places.append(good.places)
+            strata.append(labels.stratum(good.columns["label"]))
+            for hasher, column in zip(hashers, good.columns.columns, strict=True):
+                hasher.update("".join(f"{value}\0" for value in column.to_pylist()).encode())
+            yield pa.Table.from_batches([good.columns]).cast(features.arrow_schema)
+
+    info = datasets.DatasetInfo(features=features)
+    if on_disk:
+        rows = datasets.Dataset.from_file(_write(check(), features.arrow_schema), info, datasets.NamedSplit(split))
+    else:
+        table = pa.concat_tables(check() or [features.arrow_schema.empty_table()])
+        rows = datasets.Dataset(table, info, datasets.NamedSplit(split))
+    if not report.rows_kept:
+        ledger.check()
+        raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
+    found = np.concatenate(strata)
+    ledger.report.label_counts[split] = np.bincount(found, minlength=labels.strata).tolist()
+    digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
+    return SplitRows(parts, rows, np.concatenate(places), found, digest)
+
+
+def _write(tables: Iterable[pa.Table], schema: pa.Schema) -> str:
+    """Write tables to one Arrow file below the library's cache, and return its path."""
+    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
+    os.makedirs(cache, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="hf-rnn-", dir=cache)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = os.path.join(folder, "rows.arrow")
+    with pa.ipc.new_stream(path, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return path
+
+
+def deliver(
+    labels: RowLabels, read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
+) -> datasets.DatasetDict:
+    """Return the splits; without a validation split, a share of train becomes it."""
+    parts = {split: (part, np.arange(len(part.rows))) for split, part in read.items()}
+    if share and "validation" not in read:
+        train = read["train"]
+        held_out = hold_out(_join_texts(train.rows), train.strata, share, seed)
+        if rows := int(held_out.sum()):
+            report.held_out = {"share": share, "seed": seed, "rows": rows}
+            how = ", stratified by label" if labels.strata > 1 else ""
+            found = f"{rows} of {len(held_out)} rows of train are held out as one"
+            logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
+            halves = {"train": ~held_out, "validation": held_out}
+            parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts
+            parts["train"] = train, np.flatnonzero(~held_out)
+    data = datasets.DatasetDict()
+    for split, (part, chosen) in parts.items():
+        rows = part.rows
+        if len(chosen) < len(rows):
+            report.label_counts[split] = np.bincount(part.strata[chosen], minlength=labels.strata).tolist()
+            rows = rows.select(chosen) if rows.cache_files else _take(rows, chosen)
+        table = part.sources[0].table
+        if len(part.sources) == 1 and table.encoding is not None and table.unit == "line":
+            report.lines[split] = table.path, part.places[chosen]
+        rows._split = datasets.NamedSplit(split)
+        # the same in every process
+        made_from = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
+        rows._fingerprint = xxhash.xxh3_64_hexdigest(repr(made_from).encode())
+        data[split] = rows
+    return data
+
+
+def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
+    return datasets.Dataset(rows.data.table.take(pa.array(chosen)), rows.info)
+
+
+def _join_texts(rows: datasets.Dataset) -> Iterator[str]:
+    for batch in rows.remove_columns("label").with_format("arrow").iter(1000):
+        for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield " ".join(texts)
+
+
+def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return which rows of train become validation, `(rows,)`: a share of each class, at least one and at most half.
+
+    Equal texts are drawn together. A class whose groups are all too large has fewer rows there; if that is true of
+    every class, single rows are drawn, with a warning. Fewer than 20 rows are all kept, and at most `MOST_HELD_OUT`
+    are drawn.
+
+    Args:
+        texts: The text of each row.
+        classes: The class of each row, from 0.
+        share: Share of each class.
+        seed: Changes which rows are drawn.
+
+    Raises:
+        UserError: For an invalid share.
+    """
+    if not 0 < share <= 0.5:
+        raise UserError(f"invalid validation_share: found {share}; give more than 0 and at most 0.5")
+    if len(classes) < FEWEST_ROWS:
+        message = "there is no validation split, and %d rows are too few to hold some out: nothing is measured"
+        logger.warning(message, len(classes))
+        return np.zeros(len(classes), dtype=bool)
+    counts = np.bincount(classes)
+    share = min(share, MOST_HELD_OUT / len(classes))
+    wanted = np.minimum(np.maximum(1, np.round(share * counts).astype(np.int64)), counts // 2)
+    draws = _draw_groups(np.unique(hash_texts(texts), return_inverse=True)[1], classes, wanted, seed)
+    if not draws.any():
+        logger.warning("all texts repeat each other: held-out rows have copies in train, so that scores are too high")
+        draws = _draw_groups(np.arange(len(classes)), classes, wanted, seed)
+    return draws
+
+
+def _draw_groups(groups: np.ndarray, classes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """Return which rows are drawn in whole groups, up to the wanted number of each class."""
+    drawn, counts = np.zeros(len(classes), dtype=bool), np.bincount(classes)
+    rows, sizes = np.argsort(groups, kind="stable"), np.bincount(groups)
+    ends = np.cumsum(sizes)
+    order = np.random.default_rng([abs(seed), int(seed < 0)]).permutation(len(sizes))
+    taken = np.zeros_like(counts)
+
+    def draw(group: int, most: np.ndarray) -> None:
+        own = rows[ends[group] - sizes[group] : ends[group]]
+        added = np.bincount(classes[own], minlength=len(counts))
+        if (taken + added <= most).all():
+            drawn[own] = True
+            taken[:] += added
+
+    for group in order:
+        draw(group, wanted)
+        if (taken == wanted).all():
+            break
+    most = np.where(taken == 0, np.minimum(2 * wanted, counts // 2), wanted)
+    for name in np.flatnonzero((taken == 0) & (wanted > 0)):  # every group of the class has more rows than are wanted
+        draw(min(np.unique(groups[classes == name]), key=lambda group: sizes[group]), most)
+    return drawn
