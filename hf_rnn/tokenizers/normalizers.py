@@ -9,7 +9,6 @@ possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s` d
 match starts only where a run starts, so time is linear in the length.
 """
 
-import re
 from collections.abc import Callable
 
 from tokenizers import Regex, normalizers
@@ -26,18 +25,13 @@ def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokeniz
         name: The entry.
 
             - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never padding.
-            - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower case, words
-              of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`.
-              So raw text has the tutorial's vocabulary. Everything else (emoji, words with a digit or an accent) is
-              dropped, as in the tutorial.
             - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles, hashtags and
               emoticons are tokens of their own. With `lowercase`, a token ⇧ precedes a word that had a capital, and ⇪
               one that began with two.
             - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`,
               `<user>`, `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words,
               punctuation marks, emoticons and emoji are tokens of their own, so `#word` is two.
-        lowercase: Whether to lowercase the text. Words of `semeval` are always lower case; there it concerns only the
-            placeholders, which are capitals in the tutorial's files.
+        lowercase: Whether to lowercase the text.
     """
     return NORMALIZERS[name](lowercase)
 
@@ -60,99 +54,39 @@ def _build_none(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence([*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]), WhitespaceSplit()
 
 
-# semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each token was kept,
-# replaced by a placeholder or dropped. These rules mark the places where that tokenizer cut, and drop at the end.
-_EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"  # cut off at the edge of a word; within a word they make it a word to drop
-_RUN = r'[^\s.,?"]'  # characters that continue a word with an apostrophe
-_END = r'(?![^\s“"?!,:;])'  # after the last dot of an abbreviation
-_INITIAL = r"(?:^|\W)[a-zA-Z]"  # no lookbehind, which Oniguruma refuses in a lookbehind
-_TITLE = r"(?:^|\W)(?:[mMsSdDjJ][rR]|[mM]r?s|[rR]ep|[sS]en|[sS]t)"
-_PLACEHOLDERS = ("url", "mention", "hashtag", "digit")
-_NAMES = f"(?:{'|'.join(_PLACEHOLDERS)})"
-
-
-def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    capitals = [] if lowercase else [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
-    opening = rf"<(?!<<{_NAMES}>>>|(?<=<<)<{_NAMES}>>>|(?<=<<<){_NAMES}>>>)"
-    closing = rf">(?!(?<=<<<{_NAMES}>)>>|(?<=<<<{_NAMES}>>)>|(?<=<<<{_NAMES}>>>))"
-    rules = [
-        _replace(r"&(?:amp;)+", "&"),
-        Replace("&lt;", "<"),
-        Replace("&gt;", ">"),
-        _replace(r"&(?:#0*39|#[xX]0*27|apos);", "'"),
-        _replace(r"&(?:quot|nbsp|#160);"),
-        _replace(rf"(?<![^\s:;.,]){_EDGE}+(?=[a-zA-Z0-9])|(?<=[a-zA-Z0-9]){_EDGE}+(?![^\s:;.,])"),
-        _replace(r"(?:[hH][tT][tT][pP][sS]?://|[wW][wW][wW]\.)[^\s<>]+", " <<<url>>> "),
-        # "can't" stays; in "couldn't!" the apostrophe ties the mark to the word, and both are dropped
-        _replace(rf"""(?<!{_RUN})(?![@#]|[a-zA-Z'-]+(?!{_RUN}))[^\s.,?"'’]+['’]{_RUN}*"""),
-        _replace(r"(?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+"),  # e-mail
-        _replace(rf"[@＠]\w+(?:['’]{_RUN}*)?|(?<!\()@(?!\S)", " <<<mention>>> "),
-        _replace(rf"#\w+(?:['’]{_RUN}*)?|#(?![^\s:;,.!?])", " <<<hashtag>>> "),
-        _replace(r"(?<![0-9])[0-9]+(?:[.:,][0-9]+)+"),  # times, decimals, thousands: dropped, not <<<digit>>>
-        # emoticons with letters, before their letters look like words
-        _replace(r"(?<![0-9])[:;=](?:[^a-zA-Z0-9 ]|[oO])?(?:D+|(?:[pPd3]+|[oO]+|[vV]+|[sS]+)(?!\w))|<3+"),
-        # a dot stays after a title (mr.) and in initials (u.s., e.g), and separates everywhere else
-        _replace(
-            rf"(?!(?<={_TITLE})\.|(?<={_INITIAL})\.(?:[a-zA-Z]|(?<={_INITIAL}\.[a-zA-Z]\.))"
-            rf"(?:\.[a-zA-Z]){{0,8}}\.?{_END})\."
-        ),
-        *(
-            _replace(f"<<<{''.join(f'[{letter}{letter.upper()}]' for letter in name)}>>>", f"<<<{name}>>> ")
-            for name in _PLACEHOLDERS
-        ),
-        _replace(rf'[,!?:;…“”‘’"~–—―=←-⇿♫♪★☆♥❤♡☹-☻]|{opening}|{closing}|--+|->'),
-        Lowercase(),
-        _replace(r"(?<!\S)[0-9]+(?!\S)", "<<<digit>>>"),
-        # drop everything that is neither a word nor a placeholder
-        _replace(rf"(?<!\S)(?!(?:(?=['.-]*[a-z])[a-z'.-]+|<<<{_NAMES}>>>)(?!\S))\S+"),
-        *capitals,
-    ]
-    return normalizers.Sequence(rules), WhitespaceSplit()
-
-
-# tweet: other spellings of signs, patterns that become a placeholder, each in this order, and words. The patterns mean
-# the same to Python's `re` for the characters that `inference/fast_tokenizer/word_rules.py` knows. The backslash forms
-# are spellings in some published tweet files.
-TWEET_SIGNS: tuple[tuple[re.Pattern[str] | str, str], ...] = (
-    (re.compile(r"&(?:amp;)+"), "&"),  # first: tweets are often escaped twice
+# tweet: patterns and what is written in their place, in this order. The backslash forms are spellings in some
+# published tweet files. A rule without a match costs 0.3 us per tweet, so rare characters share one rule.
+_TWEET_RULES = (
+    (r"&(?:amp;)+", "&"),  # first: tweets are often escaped twice
     ("&lt;", "<"),
     ("&gt;", ">"),
-    (re.compile(r"\\u2019|\\u2018|’|‘|&#39;|&#039;|&#x27;|&apos;|&rsquo;|&lsquo;|&#8217;|&#8216;"), "'"),
-    (re.compile(r'\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;'), '"'),
-    (r"\u002c", ","),
-    (re.compile(r"\\n|&nbsp;|&#160;"), " "),
-)
-TWEET_PLACEHOLDERS = (
+    (r"\\u2019|\\u2018|’|‘|&#39;|&#039;|&#x27;|&apos;|&rsquo;|&lsquo;|&#8217;|&#8216;", "'"),
+    (r'\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;', '"'),
+    (r"\\u002c", ","),
+    (r"\\n|&nbsp;|&#160;", " "),
     (r'[hH][tT][tT][pP][sS]?://[^\s<>")\]]+', "<url>"),
     (r'[wW][wW][wW]\.[^\s<>")\]]+', "<url>"),
     (r"@\w+", "<user>"),
-    # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3
-    (r"(?<!\w)(?!(?<=<)3(?!\w))[0-9]+(?:(?:[.,:][0-9]+)+|(?!\w))", "<number>"),
+    # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3, </3, :3
+    (r"(?<!\w)(?!(?<=<|</|(?:^|\W)[:;=])3(?!\w))[0-9]+(?:(?:[.,:][0-9]+)+|(?!\w))", "<number>"),
 )
-TWEET_WORDS = "|".join(
+_WORDS = "|".join(
     (
-        r"\w+(?:'\w+)*",  # don't, b4
+        r"\w+(?:'\w+)*",  # don't, b4, xD, T_T
         r"\.\.?|!!?|\?\??",
-        r"<(?:url>|user>|number>|3|<<\w+>>>)",  # <<<MENTION>>> of prepared files is one word
-        r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]+|[dDpPoOsS](?!\w))|\([-o*'^]?[:;=]|-_+-|\^_*\^|>_+<",  # faces
+        r"<(?:url>|user>|number>|eos>|3|/3|<<\w+>>>)",  # <<<MENTION>>> of prepared files is one word
+        # :) :-( :'( >:( :* :3 ;P (: -_- ^^ >_< \o/
+        r"[>}]?[:;=][-o*'^]?(?:[)(\[\]{}@|/\\*]+|[dDpPoOsSxXcC3](?!\w))|\([-o*'^]?[:;=]|-_+-|\^_*\^|>_+<|\\[oO]/",
         r"[!-/:-@\[-`{-~]",
     )
 )
 
 
-# Each character of a row before its last two, except in `<<<MENTION>>>`.
-TWEET_REPEATED = r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)"
-
-
-# A rule without a match costs 0.3 us per tweet, so rare characters share one rule.
 def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    rules = [
-        _replace(written.pattern, sign) if isinstance(written, re.Pattern) else Replace(written, sign)
-        for written, sign in TWEET_SIGNS
-    ]
-    rules += [_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
+    rules = [_replace(pattern, content) for pattern, content in _TWEET_RULES]
     rules += [Lowercase()] if lowercase else []
-    rules.append(_replace(rf"{TWEET_REPEATED}|\uFE0F", ""))  # U+FE0F only asks for a coloured picture of the same sign
+    # each character of a row before its last two, except in <<<MENTION>>>; U+FE0F only asks for a coloured picture
+    rules.append(_replace(r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)|\uFE0F", ""))
     # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
     flag, joiner, picture = "[\U0001f1e6-\U0001f1ff]", "\u200d", r"\p{Extended_Pictographic}"
@@ -162,16 +96,8 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
         rf"(?![{extend}{joiner}])[\p{{Cc}}\p{{Cf}}](?<!\s)",
         rf"\S[{extend}{joiner}]*",
     )
-    words = Split(_portable("|".join((TWEET_WORDS, *signs))), "removed", invert=True)
+    words = Split(_portable("|".join((_WORDS, *signs))), "removed", invert=True)
     return normalizers.Sequence(rules), words
-
-
-PLAIN_PLACEHOLDERS = (  # patterns, and the words that are written in their place
-    (r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+", "@user"),
-    (r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+", "http"),
-    ("<<<(?:HASHTAG|hashtag)>>>", "#"),
-    ("<<<(?:DIGIT|digit)>>>", "0"),
-)
 
 
 def plain_placeholders() -> list[Normalizer]:
@@ -179,7 +105,13 @@ def plain_placeholders() -> list[Normalizer]:
 
     A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become their sign.
     """
-    return [_replace(pattern, content) for pattern, content in PLAIN_PLACEHOLDERS]
+    rules = (
+        (r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+", "@user"),
+        (r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+", "http"),
+        ("<<<(?:HASHTAG|hashtag)>>>", "#"),
+        ("<<<(?:DIGIT|digit)>>>", "0"),
+    )
+    return [_replace(pattern, content) for pattern, content in rules]
 
 
 def capital_marks() -> list[Normalizer]:
@@ -195,13 +127,10 @@ def capital_marks() -> list[Normalizer]:
 def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     rules: list[Normalizer] = [Replace("\ufe0f", "")]
     rules += [*capital_marks(), Lowercase()] if lowercase else []
-    words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", TWEET_WORDS, r"\S"))
+    words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", _WORDS, r"\S"))
     return normalizers.Sequence(rules), Split(_portable(words), "removed", invert=True)
 
 
 NORMALIZERS: dict[str, Callable[[bool], tuple[Normalizer, PreTokenizer]]] = {
-    "none": _build_none,
-    "semeval": _build_semeval,
-    "tweet": _build_tweet,
-    "cased": _build_cased,
-}
+    "none": _build_none, "tweet": _build_tweet, "cased": _build_cased
+}  # fmt: skip

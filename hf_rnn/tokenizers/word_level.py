@@ -5,7 +5,7 @@ lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokeniz
 """
 
 import json
-import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -19,15 +19,12 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
 from tokenizers.pre_tokenizers import Metaspace, PreTokenizer, Split
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, WordLevelTrainer
+from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
-from ..utils.private_text import is_private
 from ..utils.text_checks import check_texts, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
-
-__all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokenizer"]
 
 UNK_TOKEN = "<unk>"  # id 0
 PAD_TOKEN = "<pad>"  # id 1
@@ -35,12 +32,11 @@ EOS_TOKEN = "<eos>"  # id 2 of a language model's
 SEP_TOKEN = "<sep>"  # between the texts of a pair
 
 TOKENIZERS = ("word", "char", "bpe")
-logger = logging.getLogger(__name__)
 
-_BATCH = 1000  # texts counted at once
-_COUNTED = 500  # batches whose counts are read together
+_BATCH = 1000  # texts checked at once
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
+_PRIVATE = re.compile(r"\S@\S+\.\w|(?:\d[ ./()-]?){7}")  # an e-mail address, or a long number
 
 
 class NoFrequentWordError(UserError):
@@ -56,37 +52,35 @@ def train_tokenizer(
     model_max_length: int = 512,
     tokenizer: str = "word",
     exact: bool = False,
+    min_texts: int = 2,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of whole words, characters or pieces of words.
 
     Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
-    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted, nor are words that
-    look like secrets, e-mail addresses or phone numbers: a shared vocabulary would publish them.
+    most frequent to the rarest, ties by code point. A shared vocabulary shows its words, so a word of a single text
+    gets no id, and one that looks like an e-mail address or a long number never does.
 
     The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
-    empty text is an empty list. A special token typed in a text is ordinary text (`split_special_tokens=True`): under
-    `none` the words `<unk>` and `<pad>` get the id of unknown words, so no text can turn into padding; `semeval` and
-    `tweet` separate or drop their brackets. Other programs do not read that setting, so `save_tokenizer` writes a
-    `tokenizer.json` without these tokens; after the stock `save_pretrained`, `tokenizers` needs
-    `encode_special_tokens = True`.
+    empty text is an empty list. `<unk>` and `<pad>` typed in a text are ordinary text (`split_special_tokens=True`),
+    so no text can turn into padding. Other programs do not read that setting: see [`save_tokenizer`].
 
     Args:
         texts: The training texts, any iterable, read once. When two million distinct words are in memory, those
             that were seen once so far are forgotten.
-        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
-        max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`
-            (torchtext's `max_size` excludes them). None keeps 16,000 pieces, or every word or character that is
-            frequent enough.
+        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id. 1 keeps every
+            word, also that of a single text.
+        max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`.
+            None keeps 16,000 pieces, or every word or character that is frequent enough.
         lowercase: Whether to lowercase every text.
         normalizer: An entry of `hf_rnn.tokenizers.normalizers.NORMALIZERS`.
         model_max_length: Tokens per text with `truncation=True`.
         tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are learned from the
-            texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause
-            and rarely seen twice.
-        exact: Keep every character, spaces and line feeds included, so that `decode` returns the text: for language
-            models. `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses the number of
-            spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate` needs it, and
-            has an end token, `<eos>` = 2. Only with `word` a text can contain it.
+            texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause.
+        exact: Keep every character, so that `decode` returns the text: for language models. `char` has a token per
+            character, `bpe` has pieces of bytes, and `word`, which loses the number of spaces, has line feeds as words
+            with normalizer `none`. It pads on the left, as `generate` needs it, and `<eos>` = 2 ends a text: typed in
+            one, it is this token.
+        min_texts: A word or character must occur in this number of texts; 1 gives torchtext's vocabulary.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
@@ -96,33 +90,31 @@ def train_tokenizer(
     if max_vocab_size is not None:
         counts["max_vocab_size"] = (max_vocab_size, len(specials) + 1)  # and one word
     for name, (count, least) in counts.items():
-        if count < least:
-            raise UserError(f"{name}={count!r} must be at least {least}")
+        if not isinstance(count, int) or count < least:
+            raise UserError(f"{name}={count!r} must be a whole number of at least {least}")
     for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in choices:
             near = get_close_matches(str(value), choices, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
-    is_bpe = tokenizer == "bpe"
-    backend = Tokenizer(BPE(unk_token=UNK_TOKEN) if is_bpe else WordLevel({}, unk_token=UNK_TOKEN))
-    if exact:
-        backend.normalizer, backend.pre_tokenizer, backend.decoder = _build_exact(tokenizer, normalizer, lowercase)
+    backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
+    build = _build_exact if exact else _build_stages
+    backend.normalizer, backend.pre_tokenizer, decoder = build(tokenizer, normalizer, lowercase)
+    if decoder is not None:
+        backend.decoder = decoder
+    if tokenizer == "bpe":
+        backend.model = BPE(unk_token=UNK_TOKEN)
+        _learn_pieces(backend, _read(texts), min_frequency, max_vocab_size, specials)
     else:
-        backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
-    learn = _learn_pieces if is_bpe else _count
-    backend.model = learn(backend, _checked(texts), min_frequency, max_vocab_size, specials)
-    if not exact and is_bpe:
-        marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
-        backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    elif tokenizer == "word" and normalizer == "cased" and not exact:
-        backend.decoder = _join_without_marks(decoders.WordPiece("\0", cleanup=False))
+        words = _count(backend, _read(texts), min_frequency, min_texts if min_frequency > 1 else 1)
+        vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
+        backend.model = WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
-        times = "even once" if min_frequency == 1 else f"{min_frequency} times"
-        raise NoFrequentWordError(
-            f"no {'word' if tokenizer == 'word' else 'character'} occurs {times} in the texts: give more texts, lower "
-            "min_frequency, or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
-        )
+        times = "even once" if min_frequency == 1 else f"{min_frequency} times, and in {min_texts} texts"
+        advice = ", or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
+        kind, advice = ("word", advice) if tokenizer == "word" else ("character", "")
+        raise NoFrequentWordError(f"no {kind} occurs {times}: give more texts, or lower min_frequency{advice}")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -138,8 +130,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a tokenizer so that a special token typed in a text is text to other programs too.
 
     `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. So with
-    `split_special_tokens`, those that the vocabulary holds are omitted there; transformers reads them from
-    `tokenizer_config.json`.
+    `split_special_tokens`, those of the vocabulary are omitted there; `tokenizer_config.json` has them.
     """
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer.json"
@@ -195,82 +186,82 @@ def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    """Return the stages that turn a text into words, characters, or words to learn pieces from."""
+def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder | None]:
+    """Return the stages that turn a text into words, characters, or words to learn pieces from, and a decoder."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     if tokenizer == "word":
-        return rewrite, cut
+        joined = _join_without_marks(decoders.WordPiece("\0", cleanup=False)) if normalizer == "cased" else None
+        return rewrite, cut, joined
     if tokenizer == "char":
         spaces = [Replace(Regex(r"\s+"), " "), Strip()]
         characters = Split(Regex(r"<(?:url|user|number)>|<<<[a-zA-Z]+>>>|\s|\S"), "removed", invert=True)
-        return normalizers.Sequence([rewrite, *spaces]), characters
+        return normalizers.Sequence([rewrite, *spaces]), characters, None
     # a special token that is typed in a text must not be one of the pieces
     rules = [rewrite, Replace(Regex(f"<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)"), "< ")]
     begin = Metaspace(prepend_scheme="always", split=False)
-    return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin])
+    marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
+    decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin]), decoder
 
 
 def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
-    """Return the stages of [`_build_stages`] that keep every character, and the decoder that joins the tokens."""
+    """Return the stages of [`_build_stages`] that keep every character, and have `<eos>` as a token of its own."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     is_plain = normalizer == "none"
     if tokenizer == "word":
-        words = Split(Regex(r"\n|\S+"), "removed", invert=True) if is_plain else cut
+        words = Split(Regex(rf"\n|{EOS_TOKEN}|(?:(?!{EOS_TOKEN})\S)+"), "removed", invert=True) if is_plain else cut
         steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
         return rewrite, words, decoders.Sequence(steps)
     rewrite = normalizers.Sequence([Lowercase()] if lowercase else []) if is_plain else rewrite
     if tokenizer == "char":
-        return rewrite, Split(Regex(r"[\s\S]"), "removed", invert=True), decoders.Fuse()
-    # lines apart, so that a text has the tokens of its lines; a special token that is typed is not one of the pieces
-    names = "|".join(token[1:-1] for token in (UNK_TOKEN, PAD_TOKEN, EOS_TOKEN))
-    typed = Regex(f"\n|<(?=(?:{names})>)")
-    stages = [Split(typed, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        return rewrite, Split(Regex(rf"{EOS_TOKEN}|[\s\S]"), "removed", invert=True), decoders.Fuse()
+    # lines apart, so that a text has the tokens of its lines; <unk> and <pad> that are typed are not one piece
+    typed = Regex(rf"\n|{EOS_TOKEN}|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
+    words = Regex(
+        rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+    )  # of GPT-2
+    parts = [Split(typed, "isolated"), Split(words, "isolated")]
+    stages = [*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     return rewrite, pre_tokenizers.Sequence(stages), decoders.ByteLevel()
 
 
-def _count(
-    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
-) -> WordLevel:
-    """Count words with the backend's own stages, in all threads, and return their model."""
-    totals: Counter[str] = Counter()
-    remaining = iter(texts)
-    while batches := list(islice(remaining, _COUNTED)):
-        trainer = WordLevelTrainer(vocab_size=0, special_tokens=[], show_progress=False)
-        backend.train_from_iterator(batches, trainer)
-        totals.update(json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"])
+def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int) -> list[str]:
+    """Count words with the backend's own stages, and return those to keep, in their order."""
+    totals, spread = Counter[str](), Counter[str]()  # occurrences, and texts
+    normalize, cut = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+    for text in texts:
+        words = [word for word, _ in cut(normalize(text))]
+        totals.update(words)
+        spread.update(set(words))
         if len(totals) > _MOST_WORDS:
             totals = Counter({word: count for word, count in totals.items() if count > 1})
-    counts = {word: count for word, count in totals.items() if count >= min_frequency}
-    private = set(filter(is_private, counts))
-    if private:
-        logger.info("%d words that look like secrets, addresses or phone numbers get no id", len(private))
-    words = sorted(counts.keys() - specials - private, key=lambda word: (-counts[word], word))
-    vocabulary = (specials + words)[:max_size]
-    return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
+            spread = Counter({word: spread[word] for word in totals})
+    frequent = (word for word, count in totals.items() if count >= min_frequency and spread[word] >= min_texts)
+    return sorted((word for word in frequent if not _PRIVATE.search(word)), key=lambda word: (-totals[word], word))
 
 
 def _learn_pieces(
-    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
-) -> BPE:
-    """Learn pieces of words with the library's own trainer and return its model."""
+    backend: Tokenizer, texts: Iterator[str], min_frequency: int, max_size: int | None, specials: list[str]
+) -> None:
+    """Learn pieces of words with the library's own trainer."""
     size = max_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
     options |= {"min_frequency": min_frequency, "limit_alphabet": size - len(specials)}
-    if backend.decoder is not None:  # pieces of bytes
+    if EOS_TOKEN in specials:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator((list(map(_leave_out_private, batch)) for batch in texts), BpeTrainer(**options))
-    return backend.model
+
+    def hide(text: str) -> str:
+        """Return a text with each of its words once, so that merges are of several texts, and without private ones."""
+        words = re.findall(r"\s*\S+|\s+", text)
+        return "".join(word for word in dict.fromkeys(words) if not _PRIVATE.search(word))
+
+    backend.train_from_iterator(map(hide, texts), BpeTrainer(**options))
+    if EOS_TOKEN in specials:
+        backend.model.ignore_merges = True  # so that <eos> is one piece
 
 
-def _leave_out_private(text: str) -> str:
-    """Return a text without its words that look like secrets, addresses or phone numbers."""
-    for word in filter(is_private, text.split()):
-        text = text.replace(word, "")
-    return text
-
-
-def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the texts in checked batches."""
+def _read(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts, checked."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
     try:
@@ -281,4 +272,4 @@ def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
     while batch := list(islice(remaining, _BATCH)):
         check_texts(batch, first=first)
         first += len(batch)
-        yield batch
+        yield from batch
