@@ -252,8 +252,8 @@ def _learn_pieces(
 
     def hide(text: str) -> str:
         """Return a text with each of its words once, so that merges are of several texts, and without private ones."""
-        words = re.findall(r"\s*\S+|\s+", text)
-        return "".join(word for word in dict.fromkeys(words) if not _PRIVATE.search(word))
+        words = {word.strip(): word for word in re.findall(r"\s*\S+|\s+", text)}
+        return "".join(word for word in words.values() if not _PRIVATE.search(word))
 
     backend.train_from_iterator(map(hide, texts), BpeTrainer(**options))
     if EOS_TOKEN in specials:

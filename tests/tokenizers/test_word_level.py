@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
 
-from hf_rnn.inference.fast_tokenizer.fast_tokenization import FastTokenizer
-from hf_rnn.tokenizers.normalizers import build_normalizer
-from hf_rnn.tokenizers.word_level import NORMALIZERS, PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
+from hf_rnn.tokenizers.normalizers import NORMALIZERS, build_normalizer
+from hf_rnn.tokenizers.word_level import PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
 from hf_rnn.utils.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -41,13 +40,14 @@ def words(name, text, lowercase=True):
 
 def reference_vocabulary(corpus, min_frequency, lowercase):
     """torchtext's order in plain Python, lowercased by character: Python lowers a final sigma differently."""
-    counter = Counter()
+    counter, texts = Counter(), Counter()
     for text in corpus:
-        counter.update(("".join(map(str.lower, text)) if lowercase else text).split())
-    for special in (UNK_TOKEN, PAD_TOKEN):
-        counter.pop(special, None)
-    frequent = [(-count, word) for word, count in counter.items() if count >= min_frequency]
-    return [UNK_TOKEN, PAD_TOKEN, *(word for _, word in sorted(frequent))]
+        found = ("".join(map(str.lower, text)) if lowercase else text).split()
+        counter.update(found)
+        texts.update(set(found))
+    least = 1 if min_frequency == 1 else 2
+    frequent = [(-count, word) for word, count in counter.items() if count >= min_frequency and texts[word] >= least]
+    return [UNK_TOKEN, PAD_TOKEN, *(word for _, word in sorted(frequent) if word not in (UNK_TOKEN, PAD_TOKEN))]
 
 
 # Vocabulary and ids
@@ -55,7 +55,7 @@ def reference_vocabulary(corpus, min_frequency, lowercase):
 
 @needs_data
 def test_vocabulary_and_ids_of_the_tutorial():
-    tokenizer = train_tokenizer(rows("semeval2016", "train"))
+    tokenizer = train_tokenizer(rows("semeval2016", "train"), min_texts=1)
     assert len(tokenizer) == 3330
     for text, ids in {
         "ihop is the move tomorrow": [191, 14, 2, 598, 21],
@@ -92,13 +92,13 @@ def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowe
 
 
 def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
-    corpus = [" ".join(f"w{index:05d}" for index in range(stop)) for stop in (40_000, 10, 5)]
+    corpus = [" ".join(f"w{index:05x}" for index in range(stop)) for stop in (40_000, 10, 5)]
     whole = train_tokenizer(corpus, min_frequency=1)
     assert len(whole) == 40_002, "more than the 30,000 at which the library stops by itself"
     small = train_tokenizer(corpus, min_frequency=1, max_vocab_size=7)
     assert small.convert_ids_to_tokens(range(len(small))) == [
         *(UNK_TOKEN, PAD_TOKEN),
-        *(f"w{index:05d}" for index in range(5)),
+        *(f"w{index:05x}" for index in range(5)),
     ]
 
 
@@ -155,8 +155,9 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_frequency": 0}, "min_frequency=0 must be at least 1"),
-        ({"normalizer": "semval"}, "did you mean 'semeval'"),
+        ({"min_frequency": 0}, "min_frequency=0 must be a whole number of at least 1"),
+        ({"normalizer": "twet"}, "did you mean 'tweet'"),
+        ({"model_max_length": "many"}, "model_max_length='many' must be a whole number"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
@@ -167,7 +168,10 @@ def test_arguments_out_of_range(arguments, message):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["each word once"], "no word occurs 3 times in the texts: give more texts, lower min_frequency"),
+        (
+            ["each word once"],
+            "no word occurs 3 times, and in 2 texts: give more texts, or lower min_frequency, or for",
+        ),
         (["a a a", None], "texts[1] is not a str: found None"),
         ("one text", "put it into a list"),
     ],
@@ -183,27 +187,6 @@ def test_texts_that_are_not_texts(texts, message):
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        ("Can't wait, @Nora_B! New oven's here... #BakeDay", "can't wait <<<MENTION>>> new oven's here <<<HASHTAG>>>"),
-        ("See http://ex.am/p?q=1 (or www.ex.am)", "see <<<URL>>> or <<<URL>>>"),
-        ("5 trains, 82,000 seats at 7:40pm on the 3rd", "<<<DIGIT>>> trains seats at pm on the"),
-        ("fish &amp; chips &lt;3 -&gt; 'best' *ever*", "fish chips best ever"),
-        ("Mr. Holm, 10 a.m. in the U.S. e.g at noon. Ok", "mr. holm <<<DIGIT>>> a.m. in the u.s. e.g at noon ok"),
-        ("low-cost low/high -today- café 😂 b4 a_b", "low-cost -today-"),
-        ("Y&#39;all can&#x27;t, it&#039;s rock&apos;n&apos;roll", "y'all can't it's rock'n'roll"),
-        ("she couldn't! don't_ it can't", "she it can't"),  # the apostrophe ties a mark to the word
-        ("one &amp;lt;3 &amp;amp;lt;3 two", "one two"),  # escaped twice, and again
-        ('the U.S., "U.S." a.k.a. p.m.! so.good', "the u.s. u.s. a.k.a. p.m. so good"),
-        ("a - b -- ' . c -'- d", "a b c d"),
-    ],
-)
-def test_semeval_by_hand(raw, expected):
-    assert words("semeval", raw, lowercase=False) == expected.split()
-    assert words("semeval", raw, lowercase=True) == expected.lower().split()
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
         ("RT @Nora_B: see http://ex.am/x1, or www.ex.am", "rt <user> : see <url> or <url>"),
         ("#BakeDay is sooooo GOOOD!!!!", "# bakeday is soo good !!"),
         ("don\u2019t &quot;stop&quot; &amp;amp; &lt;3 it\\u2019s\\u002c ok", "don't \" stop \" & <3 it's , ok"),
@@ -213,6 +196,10 @@ def test_semeval_by_hand(raw, expected):
         ),
         ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
         ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
+        (
+            ">:( :* :3, xD </3 \\o/ (: ;P T_T; at 1:3 (x): a/3",
+            ">:( :* :3 , xd </3 \\o/ (: ;p t_t ; at <number> ( x ) : a / <number>",
+        ),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
         ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
         ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
@@ -229,7 +216,7 @@ def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
 
 
-@pytest.mark.parametrize("normalizer", ["none", "semeval", "tweet", "cased"])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
     found = words(normalizer, "<<<MENTION>>> saw <<<DIGIT>>> <<<URL>>> <<<HASHTAG>>>", lowercase)
@@ -268,19 +255,6 @@ def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     assert time.process_time() - start < 15, "0.2 s here; a pattern that goes back over the line takes many minutes"
 
 
-# The normalisers on real tweets
-
-
-@needs_data
-@pytest.mark.parametrize("split", ["train", "dev"])
-def test_semeval_gives_the_preprocessed_rows(split):
-    raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
-    assert len(raw) == len(preprocessed) > 1000
-    normalizer, _ = stages("semeval", False)
-    same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
-    assert sum(same) / len(same) > 0.995
-
-
 # Languages without spaces
 
 
@@ -304,20 +278,35 @@ def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer
     awkward = [*texts, "", "  ", "a <pad>b <unk>", "<pad>", "<PAD>", "soo 天  地 <url>"]
     expected = tokenizer(awkward)["input_ids"]
     assert again(awkward)["input_ids"] == expected
-    assert FastTokenizer(again)(awkward) == expected
     assert not any(1 in row for row in expected), "no text is padding"
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("kind", ["word", "bpe"])
-def test_secrets_and_contacts_are_not_in_a_vocabulary(kind, exact):
-    secrets = ["xoxb-123456789012-abcdefgh", "akia" + "4bcdefgh12345678", "password=hunter", "a1b2c3d4e5f6a7b8c9"]
-    private = [*secrets, "jane.doe@corp.org", "555-123-4567", "+4930123456789"]
-    texts = [f"ask {word} at 10:30 on 2026-09-14, or visit us" for word in private for _ in range(50)]
-    tokens = train_tokenizer(texts, 2, tokenizer=kind, exact=exact).get_vocab()
+def test_words_of_one_text_and_contacts_are_not_in_a_vocabulary(kind, exact):
+    private = ["hunter-two"] * 9, ["jane.doe@corp.org", "555-123-4567", "+4930123456789"] * 9
+    texts = [f"ask at 10:30 on Monday, or visit us {' '.join(private[1])}" for _ in range(50)]
+    tokens = train_tokenizer([*texts, " ".join(private[0])], 2, tokenizer=kind, exact=exact).get_vocab()
     assert len(tokens) >= 10, "premise"
-    for word in private:
-        assert not any(word[:8] in token for token in tokens)
+    for word in (part for words in private for part in words):
+        assert not any(word[:6] in token for token in tokens)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_end_of_a_text_is_the_id_of_its_token(kind, tmp_path):
+    """TRL's SFTTrainer appends `eos_token` to each text."""
+    texts = ["It's late again.\n", "again, it  is <late>!\n"]
+    tokenizer = train_tokenizer(texts * 3, 1, 300, lowercase=False, tokenizer=kind, exact=True)
+    save_tokenizer(tokenizer, tmp_path)
+    bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
+    for text in texts:
+        ids = tokenizer(text).input_ids
+        assert 2 not in ids and tokenizer.eos_token_id == 2
+        for encode in (lambda line: tokenizer(line).input_ids, lambda line: loaded(line).input_ids):
+            assert encode(f"{text}<eos>") == [*ids, 2] == bare.encode(f"{text}<eos>").ids
+        if kind != "word":  # words lose the number of spaces
+            assert loaded.decode([*ids, 2], skip_special_tokens=True) == text
+    assert 1 not in tokenizer("late<pad> <pad>")["input_ids"]
 
 
 def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed():
