@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Union, get
 
 from ..hub.model_folder import check_name, find_built_in
 from ..models.settings_rnn import RnnSettings, check_range, setting
-from ..tasks import DEFAULT_TASK, get_task
+from ..tasks import DEFAULT_TASK, TASKS, get_task
 from ..utils.errors import UserError, reason_of
 from . import recipes
 from .recipes import TOKEN_SETTINGS, VOCABULARY_SETTINGS, Setting, load_recipe, merge_recipe
@@ -36,14 +36,10 @@ logger = logging.getLogger(__name__)
 
 ENCODER_SETTINGS = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start") == "shape")
 ARCHITECTURE = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start"))  # heads included
-_SAME_STEPS = (  # beginnings of names in transformers: where a run happens, what it reports, how it loads
+_INCIDENTAL = (  # beginnings of names in transformers: where a run happens, what it reports, what others imply
     "activation_", "dataloader_", "ddp_", "disable_tqdm", "do_", "enable_jit_checkpoint", "gradient_checkpointing",
-    "hub_", "include_", "length_column_name", "local_rank", "log_", "project", "resume_from_checkpoint", "run_name",
-    "save_on_each_node", "save_total_limit", "skip_memory_metrics", "torch_empty_cache_steps", "trackio_",
-)  # fmt: skip
-_NOT_RECORDED = (  # beginnings of names in transformers: secrets, places, and what other settings imply
-    "activation_", "dataloader_pin_memory", "disable_tqdm", "do_eval", "gradient_checkpointing", "greater_is_better",
-    "hub_", "run_name",
+    "greater_is_better", "hub_", "include_", "length_column_name", "local_rank", "log_", "project",
+    "resume_from_checkpoint", "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_", "trackio_",
 )  # fmt: skip
 _OTHER_NAMES = {  # that people know from other programs
     "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
@@ -86,11 +82,8 @@ class TableArguments:
         "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, dev.tsv and test.tsv "
         "(train suffices), or with a folder per label",
         required="dataset_name",
-        first=True,
     )
-    text_column: str | None = setting(
-        None, "column of the text, by name or number from 0 (default: text, message, ...)", first=True
-    )
+    text_column: str | None = setting(None, "column of the text, by name or number (default: text, ...)", first=True)
     label_column: str | None = setting(None, "column of the label (default: label, category, ...)", first=True)
     text_pair_column: str | None = setting(None, "column of a second text, which makes pairs")
     label_columns: list[str] | None = setting(None, "columns of 0 and 1 (multi-label) or of numbers (regression)")
@@ -133,13 +126,9 @@ def _parse_column(name: str | None) -> int | str | None:
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
-    task: str = setting(
-        DEFAULT_TASK, "sequence-classification, multi-label, regression, token-classification or causal-lm", first=True
-    )
+    task: str = setting(DEFAULT_TASK, f"one of {', '.join(TASKS)}", first=True)
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
-    fail_on_leak: float | None = setting(
-        None, "stop if a larger share of a split repeats rows of train, such as 0.01", least=0, below=1
-    )
+    fail_on_leak: float | None = setting(None, "stop if more of a split is in train, as 0.01", least=0, below=1)
     tokenizer: str = setting("word", "tokens: word, char or bpe; the last two for languages without spaces", card=True)
     normalizer: str = setting("none", "rewrites a text before it is split: none, semeval, tweet or cased", card=True)
     min_frequency: int = setting(3, "rarer words become the unknown token", card=True)
@@ -147,12 +136,8 @@ class DataArguments(TableArguments):
     lowercase: bool = setting(True, "lower-case the texts", card="always")
     max_length: int | None = setting(None, "cut longer texts to this number of tokens", least=1)
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer: a folder or Hub id")
-    model_name_or_path: str | None = setting(
-        None, "model to start from: english, a folder or a Hub id; it brings architecture and tokens", common=True
-    )
-    vectors: str | None = setting(
-        None, "word vectors: a file (GloVe, fastText, word2vec), or a transformers model", common=True
-    )
+    model_name_or_path: str | None = setting(None, "model to start from: english, a folder or a Hub id", common=True)
+    vectors: str | None = setting(None, "file of word vectors, or a transformers model", common=True)
     widen_vocabulary: int | None = setting(None, "add this number of the first words of vectors", least=1, card=True)
 
     def __post_init__(self) -> None:
@@ -161,9 +146,7 @@ class DataArguments(TableArguments):
         expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         for name in ("tokenizer_name_or_path", "vectors", "widen_vocabulary"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
-                raise UserError(
-                    f"model_name_or_path {self.model_name_or_path} has its own words and vectors: leave out {name}"
-                )
+                raise UserError(f"model_name_or_path {self.model_name_or_path} has its own words: leave out {name}")
         if self.widen_vocabulary is not None and (self.vectors is None or self.text_pair_column is not None):
             raise UserError(
                 "widen_vocabulary (recipe best sets it) needs single texts and word vectors: add --vectors FILE, "
@@ -178,17 +161,12 @@ class OwnSettings:
     _argument_group_name = "training"
 
     output_dir: str | None = setting(
-        None, "new folder for the model (default: named after data and date)", word=True, first=True, steps=False,
-        recorded=False,
-    )  # fmt: skip
+        None, "new folder for the model (default: named after data and date)", word=True, recorded=False
+    )
     recipe: str | None = setting(
-        None, "settings to start from: default, scratch, fast, best, ...; or a YAML file", first=True, steps=False,
-        recorded=False,
-    )  # fmt: skip
-    max_minutes: float | None = setting(
-        None, "train about this long: it plans the number of epochs from the time of the first steps", first=True,
-        above=0,
-    )  # fmt: skip
+        None, "recipe of settings: default, scratch, ...; or a file", first=True, recorded=False
+    )
+    max_minutes: float | None = setting(None, "train for about this long; the epochs follow", first=True, above=0)
     num_train_epochs: float = setting(3.0, "passes over the training texts", common=True, above=0, card=True)
     learning_rate: float = setting(5e-5, "size of a training step", common=True, least=0, card=True)
     per_device_train_batch_size: int = setting(8, "texts per batch", common=True, above=0, card=True)
@@ -199,54 +177,31 @@ class OwnSettings:
     warmup_steps: float = setting(0, "steps until the full learning rate; below 1 a share of all", least=0, card=True)
     embedding_learning_rate: float | None = setting(None, "learning rate of the embedding", least=0, card=True)
     head_learning_rate: float | None = setting(None, "learning rate behind the encoder", least=0, card=True)
-    class_weight_power: float = setting(
-        0.0, "weight of rare classes in the loss: 0 equal rows, 1 equal classes", common=True, least=0, card=True
-    )
-    label_smoothing_factor: float = setting(
-        0.0, "share of each label that goes to all classes", least=0, most=1, card=True
-    )
-    calibrate: bool = setting(
-        False, "fit the scores to the validation rows, so that they are probabilities", common=True, steps=False
-    )
+    class_weight_power: float = setting(0.0, "0: rows weigh the same, 1: classes do", common=True, least=0, card=True)
+    label_smoothing_factor: float = setting(0.0, "share of each label for all classes", least=0, most=1, card=True)
+    calibrate: bool = setting(False, "make the scores of an answer probabilities", common=True, steps=False)
     metric_for_best_model: str | None = setting(None, "score that chooses the best epoch", common=True)
     early_stopping_patience: int | None = setting(
         None, "stop after this number of evaluations without a better score; 0 never", least=0, card=True
     )
-    few_rows: int = setting(
-        0, "up to this mean number of rows per class only the last layer is fitted; 0 never", least=0
+    few_rows: int = setting(0, "fit only the last layer to at most this number of rows per class; 0 never", least=0)
+    row_budget: int | None = setting(None, "fewer epochs, at least 2, to read at most this number of rows", above=0)
+    row_floor: int = setting(0, "more epochs, at most 20, to read at least this number of rows", least=0)
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = setting(
+        "group_by_length", "order of the examples: similar lengths together, random or sequential", card=True
     )
-    row_budget: int | None = setting(
-        None, "lower num_train_epochs, to at least 2, to read at most this number of rows of 500 characters", above=0
-    )
-    row_floor: int = setting(0, "raise num_train_epochs, to at most 20, to read at least this number of rows", least=0)
-    train_sampling_strategy: str = setting(
-        "group_by_length",
-        "order of the examples: similar lengths together, or random, or sequential",
-        choices=["group_by_length", "random", "sequential"],
-        card=True,
-    )
-    tokens_per_pass: int | None = setting(
-        None, "most tokens at once; larger batches are computed in parts with the same gradient", above=0
-    )
+    tokens_per_pass: int | None = setting(None, "most tokens at once; larger batches are read in parts", above=0)
     block_size: int = setting(256, "tokens of a block of continuous text, for causal-lm", above=1, card=True)
     seed: int = setting(42, "seed of weights and order of texts", common=True, least=0, card="always")
     bf16: bool = setting(False, "train in bfloat16, on processors that have it", card=True)
-    use_cpu: bool = setting(False, "train on the CPU only", common=True, steps=False, recorded=False)
-    resume: bool = setting(
-        False, "continue a stopped run from its newest checkpoint", common=True, steps=False, recorded=False
-    )
-    overwrite_output_dir: bool = setting(
-        False, "replace an earlier run in output_dir", common=True, steps=False, recorded=False
-    )
+    use_cpu: bool = setting(False, "train on the CPU only", common=True, recorded=False)
+    resume: bool = setting(False, "continue a stopped run from its newest checkpoint", common=True, recorded=False)
+    overwrite_output_dir: bool = setting(False, "replace an earlier run there", common=True, recorded=False)
     report_to: list[str] | None = setting(None, "programs that log the run: tensorboard, wandb, ...", steps=False)
     push_to_hub: bool = setting(False, "push the finished model to the Hub", common=True, steps=False)
-    hub_model_id: str | None = setting(
-        None, "repo for push_to_hub (default: the name of output_dir)", steps=False, recorded=False
-    )
+    hub_model_id: str | None = setting(None, "repo for push_to_hub (default: as output_dir)", recorded=False)
     baselines: bool = setting(True, "fit a linear model to the same rows, for the card", steps=False)
-    card_examples: bool = setting(
-        False, "show two training texts of each label in the card and the demo", common=True, steps=False
-    )
+    card_examples: bool = setting(False, "show training texts in card and demo", common=True, steps=False)
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0", steps=False)
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de", steps=False)
     tags: list[str] | None = setting(None, "further tags for the card", steps=False)
@@ -259,12 +214,12 @@ ABOUT |= {name: {"card": True} for name in ("optim", "lr_scheduler_type", "gradi
 
 def decides_steps(name: str) -> bool:
     """Return whether a run with another value of a training setting takes other steps."""
-    return ABOUT[name].get("steps", True) if name in ABOUT else not name.startswith(_SAME_STEPS)
+    return is_recorded(name) and ABOUT.get(name, {}).get("steps", True)
 
 
 def is_recorded(name: str) -> bool:
     """Return whether the record of a run has a training setting: it is no secret, path or consequence of another."""
-    return ABOUT[name].get("recorded", True) if name in ABOUT else not name.startswith(_NOT_RECORDED)
+    return ABOUT[name].get("recorded", True) if name in ABOUT else not name.startswith(_INCIDENTAL)
 
 
 class Arguments(NamedTuple):
@@ -278,17 +233,6 @@ class Arguments(NamedTuple):
 # ---- flags and values ----
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help of 80 columns without the value of a switch."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28, width=80)
-
-    def _format_action_invocation(self, action: Action) -> str:
-        name = action.option_strings[0].replace("--", "--[no_]" if action.default is True else "--")
-        return name if action.nargs == "?" else f"{name} {action.metavar}"
-
-
 class SettingsParser(argparse.ArgumentParser):
     """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
 
@@ -300,7 +244,7 @@ class SettingsParser(argparse.ArgumentParser):
     def __init__(
         self, kinds: type | Sequence[type], *, example: str = "", unused: Collection[str] = (), **options: Any
     ) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_Help, **options)
+        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_format_help, **options)
         self.kinds = [kinds] if isinstance(kinds, type) else list(kinds)
         self.trains = OwnSettings in self.kinds
         self.example, self.unused = f"{self.prog} {example}", unused
@@ -308,12 +252,12 @@ class SettingsParser(argparse.ArgumentParser):
         self._about: dict[str, Mapping[str, Any]] = {}
         self._groups: dict[str, Any] = {"essentials": self.add_argument_group("essentials")}
         for kind in self.kinds:
-            self._declare(kind)
+            self.declare(kind)
         for name in ("-h", "--help", "--help_all"):
             self.add_argument(name, dest=name, action="store_true", help=SUPPRESS)
 
-    def _declare(self, kind: type) -> None:
-        """Add a flag for each field of a dataclass; its class names the group in the help."""
+    def declare(self, kind: type) -> None:
+        """Add a flag for each field of a dataclass that has none yet; its class names the group in the help."""
         hints = get_type_hints(kind)
         for known in fields(kind):
             if known.name in self.flags or not known.init:
@@ -322,25 +266,19 @@ class SettingsParser(argparse.ArgumentParser):
             options: dict[str, Any] = {"type": value, "metavar": {int: "N", float: "X"}.get(value, "TEXT")}
             if choices := about.get("choices") or (get_args(value) if get_origin(value) is Literal else None):
                 options = {"type": str.lower, "choices": choices, "metavar": "|".join(choices)}
+            elif value is list:
+                options |= {"type": str} | ({"action": "append"} if about.get("word") else {"nargs": "+"})
+            elif value is bool:
+                options = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "yes|no"}
+                self.add_argument(f"--no_{known.name}", dest=known.name, action="store_false", help=SUPPRESS)
             elif about.get("lower"):
                 options["type"] = str.lower
-            elif value is list:
-                options = {"metavar": "TEXT ..."} | ({"action": "append"} if about.get("word") else {"nargs": "+"})
-            elif value is bool:
-                options = {"type": _read_bool, "nargs": "?", "const": True}
-                self.add_argument(f"--no_{known.name}", dest=known.name, action="store_false", help=SUPPRESS)
             title = getattr(kind, "_argument_group_name", "flags")
-            title = "essentials" if about.get("first") or about.get("required") else title
+            title = "essentials" if about.keys() & {"first", "required", "word"} else title
             group = self._groups.get(title) or self._groups.setdefault(title, self.add_argument_group(title))
-            options["default"] = None if known.default is MISSING else known.default
-            self.flags[known.name] = group.add_argument(f"--{known.name}", help=about.get("help", ""), **options)
+            options |= {"default": None if known.default is MISSING else known.default, "help": about.get("help", "")}
+            self.flags[known.name] = group.add_argument(f"--{known.name}", **options)
             self._about[known.name] = about
-
-    def declare_trainer(self) -> None:
-        """Add the fields of `TrainingArguments` that are not declared here."""
-        from transformers import TrainingArguments
-
-        self._declare(TrainingArguments)
 
     def error(self, message: str) -> NoReturn:
         """Raise a [`UserError`] in place of printing all flags."""
@@ -364,7 +302,9 @@ class SettingsParser(argparse.ArgumentParser):
                 self._print_help(whole=flag == "--help_all")
         values, rest = self._read(argv)
         if self.trains and (names := _flag_names(rest)) and not self._advise(names[0], _MISSPELT):
-            self.declare_trainer()
+            from transformers import TrainingArguments
+
+            self.declare(TrainingArguments)
             values, rest = self._read(argv)
         for name in _flag_names(rest):
             raise UserError(f"unknown option --{name}{self._advise(name) or '. --help_all lists all'}")
@@ -401,18 +341,18 @@ class SettingsParser(argparse.ArgumentParser):
             raise UserError(f"{' and '.join(missing)} {verb} missing: type {words}, such as: {self.example}")
 
     def _print_help(self, whole: bool) -> NoReturn:
-        """Print the flags by group; of many flags, the short help shows those of a first run and the common ones."""
-        used = {name: self._about[name] for name in self.flags if name not in self.unused}
+        """Print the flags by group; of many flags, the short help shows the essential and the common ones."""
+        used = {name: about for name, about in self._about.items() if name not in self.unused}
         whole = whole or len(used) <= _FEW_FLAGS
-        kinds = ("required", "first", "word", "common")
-        shown = [name for name, about in used.items() if whole or any(map(about.get, kinds))]
+        shown = {
+            name for name, about in used.items() if whole or about.keys() & {"first", "required", "word", "common"}
+        }
         by_recipe = recipes.recipe_settings() if self.trains else ()
         for name, action in self.flags.items():
             text = str(action.help) if whole else str(action.help).split(";")[0]
-            if name in by_recipe and "(default" not in str(action.help):
-                text += " (recipe)"
-            elif action.default not in (None, False, "") and "(default" not in text:
-                text += f" (default: {action.default})"
+            if "(default" not in str(action.help):
+                default = action.default not in (None, False, "") and f" (default: {action.default})"
+                text += " (recipe)" if name in by_recipe else default or ""
             action.help = text if name in shown else SUPPRESS
         words = [f"[{name.upper()}]" for name, about in used.items() if about.get("word")]
         self.usage = " ".join([self.prog, *map(str.upper, self._missing({})), *words, "[flags]"])
@@ -434,25 +374,24 @@ class SettingsParser(argparse.ArgumentParser):
                 raise UserError(f"{given.origin}: there is no setting {name!r}{self._advise(name).replace('--', '')}")
             try:
                 converted[name] = self._convert(self.flags[name], given.value)
-            except UserError as error:
-                raise UserError(f"{given.origin}: {name}: {error}") from error
+            except (UserError, argparse.ArgumentError) as error:
+                raise UserError(f"{given.origin}: {name}: {getattr(error, 'message', error)}") from error
         return converted
 
     def _convert(self, action: Action, value: Any) -> Any:
         """Convert a value by the type of its flag."""
-        value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
-        value = getattr(value, "value", value)  # an enumeration's
+        value = getattr(
+            value.tolist() if hasattr(value, "tolist") else value, "value", value
+        )  # NumPy's, an enumeration's
         if type(value) is dict:  # such as lr_scheduler_kwargs
             return value
         is_list = action.nargs == "+" or isinstance(action, argparse._AppendAction)
         items = value if isinstance(value, list | tuple) and (is_list or len(value) == 1) else [value]
         if not all(isinstance(item, str | int | float | os.PathLike) for item in items):
             raise UserError(f"expected one value: found {' '.join(repr(value).split()):.80}")
-        try:
-            converted = [self._get_value(action, str(item)) for item in items]
-            self._check_value(action, converted[0] if not is_list else None)
-        except argparse.ArgumentError as error:
-            raise UserError(error.message) from error
+        converted = [self._get_value(action, str(item)) for item in items]
+        for item in converted:
+            self._check_value(action, item)
         return converted if is_list else converted[0]
 
     def build(self, settings: Mapping[str, Any], *kinds: type) -> tuple[Any, ...]:
@@ -484,6 +423,10 @@ def _value_type(hint: Any) -> Any:
     if get_origin(first) is list:
         return list
     return first if first in (bool, int, float) or get_origin(first) is Literal else str
+
+
+def _format_help(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=80)
 
 
 def _flag_names(tokens: Sequence[str]) -> list[str]:
@@ -599,7 +542,7 @@ def parse(
     from .training_arguments import RnnTrainingArguments
 
     parser = make_parser(prog, *further, kinds=kinds)
-    parser.declare_trainer()
+    parser.declare(RnnTrainingArguments)
     given = {name: Setting(value, prog) for name, value in values.items()}
     chosen = values.get("recipe") or recipe or choose_recipe(given)
     given["recipe"] = Setting(None if isinstance(chosen, Mapping) else chosen, prog)
