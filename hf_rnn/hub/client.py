@@ -1,4 +1,4 @@
-"""The calls to the Hub and the messages of their failures. The client repeats its own calls where that helps."""
+"""The calls to the Hub, with the client's own retries and words."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from .. import __version__
 from ..utils.errors import UserError, reason_of
@@ -38,7 +32,7 @@ def fetch(repo_id: str, revision: str | None = None, token: str | None = None, o
     Without a connection it is the folder of the last download. `revision` None is `main`, `token` None takes
     `HF_TOKEN` or the stored one, and `only` has names or patterns of files.
     """
-    with explain_errors(f"there is no folder {repo_id}, and the Hub cannot provide it", repo_id, revision):
+    with explain_errors(f"there is no folder {repo_id}, and the Hub cannot provide it"):
         return Path(connect(token).snapshot_download(repo_id, revision=revision, allow_patterns=list(only)))
 
 
@@ -49,42 +43,18 @@ def find_user(token: str) -> str:
 
 
 @contextmanager
-def explain_errors(action: str, repo_id: str = "", revision: str | None = None) -> Iterator[None]:
-    """Turn an error of the client into a `UserError` that starts with the failed `action` and has a remedy."""
+def explain_errors(action: str) -> Iterator[None]:
+    """Turn an error of the client into a `UserError` in one line that starts with the failed `action`."""
     try:
         yield
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
-        raise UserError(f"{action}: {_explain(error, repo_id, revision)}") from error
-
-
-def _explain(error: BaseException, repo_id: str, revision: str | None) -> str:
-    causes = list(_causes(error))
-    # the client reports the missing cache before the cause of a failed download
-    answers = (cause for cause in causes if isinstance(cause, HfHubHTTPError))
-    answer = next((cause for cause in answers if not isinstance(cause, LocalEntryNotFoundError)), None)
-    url = f"{constants.ENDPOINT}/{repo_id}"
-    if answer is None:
-        offline = isinstance(causes[-1], HTTPError | ConnectionError | LocalEntryNotFoundError)
-        if offline and constants.HF_HUB_OFFLINE:
-            return "HF_HUB_OFFLINE=1 blocks the network, and the cache does not have it; unset it"
-        if offline:
-            return f"{constants.ENDPOINT} cannot be reached ({reason_of(causes[-1])}); check the connection"
-        return reason_of(error)
-    status = answer.response.status_code
-    reason = f"{status}: {reason_of(UserError(answer.server_message or answer))}"
-    if isinstance(answer, RevisionNotFoundError):
-        return f"{repo_id} has no revision {revision!r}; see {url}/tree/main"
-    if isinstance(answer, RepositoryNotFoundError):
-        return f"{repo_id} does not exist, or is private or gated; see {url}, or type: hf auth login"
-    if status in (401, 403):
-        return f"the token does not allow this ({reason}); {token_advice()}"
-    return f"the Hub refuses ({reason}); try again later"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, the last one first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+        answer: BaseException | None = error
+        # the client reports the missing cache before the answer of the Hub
+        while answer and (not isinstance(answer, HfHubHTTPError) or isinstance(answer, LocalEntryNotFoundError)):
+            answer = answer.__cause__ or answer.__context__
+        advice = "; HF_HUB_OFFLINE=1 blocks the network: unset it" if constants.HF_HUB_OFFLINE else ""
+        if isinstance(answer, HfHubHTTPError) and answer.response.status_code in (401, 403):
+            advice = f"; {token_advice()}"
+        raise UserError(f"{action} ({constants.ENDPOINT}): {reason_of(answer or error)}{advice}") from error

@@ -32,6 +32,8 @@ _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jin
 _BINARY = (".safetensors", ".png", ".onnx", ".model")
 # Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not know.
 _TOKENS = rb"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
+_LINE_END = b"\n"
+_METADATA = 100_000  # bytes at either end of a binary file, where its texts are
 _SHORT_LINE = 20  # characters; most words of a vocabulary are in shorter lines
 _GUESSED = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")  # they find hashes and versions
 
@@ -98,7 +100,7 @@ def push(
         return plan
     if token is None:
         raise UserError(f"there is no token to push with: {token_advice()}")
-    with explain_errors(f"the push to {repo_id} failed", repo_id, branch):
+    with explain_errors(f"the push to {repo_id} failed"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None and bool(api.repo_info(repo_id).private) != private:
             visible, wanted = ("public", "private") if private else ("private", "public")
@@ -151,14 +153,7 @@ def check_shareable(
         ModelCard(contents[folder.card.name].decode())
     except Exception as error:  # YAML's own errors among others
         raise UserError(f"the metadata of {folder.card} cannot be read: {reason_of(error)}") from error
-    folders = {str(Path.home()), str(folder.root.resolve())} - {"/"}
-    written = {os.fsencode(form) for path in folders for form in (path, json.dumps(path)[1:-1])}
-    patterns = {"a secret": _TOKENS}
-    if written:
-        patterns["a path of this machine"] = rb"(?<!\w)(?:%s)(?=[/\\])" % b"|".join(map(re.escape, written))
-    if token:
-        patterns["your token"] = re.escape(token.encode())
-    found = [*_find_patterns(contents, patterns), *_find_secrets(contents)]
+    found = [*_find_patterns(contents, folder.root, token), *_find_secrets(contents)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UserError(f"{folder.root / found[0][0]} has {found[0][1]}{more}: remove it. Others could read it")
@@ -180,13 +175,18 @@ def _modelling_files(folder: FinishedFolder) -> set[str]:
     return names
 
 
-def _find_patterns(contents: Mapping[str, bytes], patterns: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
-    """Yield the place of each match, and what it is."""
+def _find_patterns(contents: Mapping[str, bytes], root: Path, token: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the place and the kind of paths below the home or the folder, of tokens, and of the given token."""
+    folders = {str(Path.home()), str(root.resolve())} - {"/"}
+    written = {os.fsencode(form) for path in folders for form in (path, json.dumps(path)[1:-1])}
+    patterns = {"a path of this machine": rb"(?<!\w)(?:%s)(?=[/\\])" % b"|".join(map(re.escape, written))}
+    patterns |= {"a secret": _TOKENS} | ({"your token": re.escape(token.encode())} if token else {})
     for name, content in contents.items():
+        is_binary = name.endswith(_BINARY)
+        read = content[:_METADATA] + content[-_METADATA:] if is_binary else content
         for what, pattern in patterns.items():
-            for match in re.finditer(pattern, content):
-                line = content.count(b"\n", 0, match.start()) + 1
-                yield name if name.endswith(_BINARY) else f"{name}:{line}", what
+            for match in re.finditer(pattern, read):
+                yield name if is_binary else f"{name}:{read.count(_LINE_END, 0, match.start()) + 1}", what
 
 
 def _find_secrets(contents: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:

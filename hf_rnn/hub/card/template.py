@@ -17,27 +17,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...utils.atomic_write import write_whole
-from ...utils.errors import reason_of
+from ...utils.errors import UserError, reason_of
 from ..model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)
 
-# The name of each cell, and the paper that describes it.
-_CELLS = {
-    "rnn_tanh": ("RNN (tanh)", "J. L. Elman: Finding Structure in Time. Cognitive Science 14(2), 1990."),
-    "rnn_relu": (
-        "RNN (ReLU)",
-        "Q. V. Le, N. Jaitly, G. E. Hinton: A Simple Way to Initialize Recurrent Networks of Rectified Linear Units. "
-        "arXiv:1504.00941, 2015.",
-    ),
-    "gru": (
-        "GRU",
-        "K. Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
-        "Translation. EMNLP 2014.",
-    ),
-    "lstm": ("LSTM", "S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997."),
-    "min_gru": ("minimal GRU", "L. Feng et al.: Were RNNs All We Needed? arXiv:2410.01201, 2024."),
-}
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 
@@ -104,11 +88,10 @@ class CardFacts:
 
 def render(facts: CardFacts) -> str:
     """Return the content of `README.md`: a YAML block for the Hub and Markdown for people."""
-    cell, paper = _CELLS.get(facts.cell_type, (facts.cell_type, ""))
     # a task without a template of its own gets the base template
     template = _ENVIRONMENT.select_template([f"{facts.task.replace('-', '_')}.md", "model_card.md"])
     metadata, reference = _metadata(facts).to_yaml(), facts.repo_id or facts.name
-    card = ModelCard(template.render(card_data=metadata, facts=facts, reference=reference, cell=cell, paper=paper))
+    card = ModelCard(template.render(card_data=metadata, facts=facts, reference=reference))
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
 
@@ -215,7 +198,7 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     """Return the contents by file name of a card that names the repo in place of the folder.
 
     Texts of the training data are left out unless `examples`. A card that was edited by hand, or that has no facts, is
-    not among them.
+    not among them; with texts that must be left out, it raises a `UserError`.
     """
     facts = read_facts(folder)
     if facts is None:
@@ -224,6 +207,9 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     contents = _contents(folder, sent)
     if _is_edited(folder, facts):
         del contents[folder.card.name]
+        shown = folder.card.read_text(encoding="utf-8")
+        if not examples and any(plain(text) in shown for texts in (facts.examples or {}).values() for text in texts):
+            raise UserError(f"{folder.card} was edited and shows training texts: remove them, or set --card_examples")
     return contents
 
 
