@@ -94,7 +94,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, RecurrentCell | nn.Linear):
-            size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
+            size = module.in_features if isinstance(module, nn.Linear) else self.config.cell_size
             bound = size**-0.5 * getattr(module, "init_scale", 1.0)
             for parameter in module.parameters(recurse=False):
                 init.uniform_(parameter, -bound, bound)
@@ -269,7 +269,7 @@ class RnnModel(RnnPreTrainedModel):
             return [[None] * directions] * layers
         if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
             raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
-        expected = (layers * directions, batch, self.config.hidden_size)
+        expected = (layers * directions, batch, self.config.cell_size)
         if state.shape != expected:
             raise ValueError(f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}")
         return state.view(layers, directions, *state.shape[1:])

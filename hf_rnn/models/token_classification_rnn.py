@@ -40,11 +40,11 @@ class WordReader(nn.Module):
         super().__init__()
         own = copy.copy(config)
         own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
-        self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
+        self.table = nn.EmbeddingBag(config.word_forms, own.cell_size, mode="sum")
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.layer = RnnLayer(own, config.output_size + own.hidden_size)
+        self.layer = RnnLayer(own, config.output_size + own.cell_size)
         # each direction's states are read at its last token of a word; a residual stream has read both sides
-        self.size = config.output_size if config.block_type == "residual" else config.hidden_size
+        self.size = config.output_size if config.block_type == "residual" else config.cell_size
         self.drop = config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
         self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int32))

@@ -134,7 +134,7 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
     values = {field.name: getattr(own, field.name) for field in fields(own) if field.metadata.get("recorded", True)}
     given = {name: value for name, value in values.items() if value != getattr(PretrainingArguments, name)}
     for field in fields(RnnSettings):
-        if (value := getattr(config, field.name)) != usual.get(field.name, field.default):
+        if (value := vars(config)[field.name]) != usual.get(field.name, field.default):
             given[field.name] = value
     given |= {name: getattr(training, name) for name in ("learning_rate", "num_train_epochs", "seed")}
     parts = ["hf-rnn", "pretrain"]

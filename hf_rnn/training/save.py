@@ -190,7 +190,7 @@ def write_folder(
         "name": run.folder.root.resolve().name,
         "task": run.task.name,
         "pipeline_tag": PIPELINES[HEADS[run.task.architecture][1]],
-        **{name: getattr(model.config, name) for name in _ARCHITECTURE},
+        **{name: vars(model.config)[name] for name in _ARCHITECTURE},
         "text_pairs": model.config.sep_token_id is not None,
         "num_parameters": model.num_parameters(),
         **_data_facts(run.arguments, metrics.get("teacher")),

@@ -553,9 +553,9 @@ def parse(
         task = get_task(settings.get("task", DEFAULT_TASK))
         config, decided = _read_start(start, task)
         merged = merge_recipe(chosen, given, decided)
-        settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
+        settings = {name: vars(config)[name] for name in ARCHITECTURE} | parser.convert(merged)
         for name in decided:
-            if (value := getattr(config, name)) != settings[name]:
+            if (value := vars(config)[name]) != settings[name]:
                 advice = recipes.or_scratch(task) if merged["model_name_or_path"].built_in else ""
                 found = f"found {settings[name]} in the settings; leave it out{advice}"
                 raise UserError(f"{name} of the model {start} is {value}: {found}")

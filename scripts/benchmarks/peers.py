@@ -21,11 +21,11 @@ class PlainPadded(nn.Module):
         super().__init__()
         config = model.config
         self.embedding = nn.Embedding.from_pretrained(model.rnn.embedding.weight.detach().clone(), freeze=False)
-        self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(config.embedding_size, config.cell_size, batch_first=True, bidirectional=True)
         for direction, suffix in zip(model.rnn.layers[0].directions, ("", "_reverse"), strict=True):
             for name, weight in direction.cell.named_parameters():
                 getattr(self.lstm, name + suffix).data.copy_(weight.data)
-        self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(4 * config.cell_size, config.num_labels)
         self.classifier.load_state_dict(model.classifier.state_dict())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

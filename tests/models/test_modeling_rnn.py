@@ -102,7 +102,7 @@ def plain_rnn(encoder):
     extra = {"nonlinearity": config.cell_type[4:]} if kind is nn.RNN else {}
     reference = kind(
         config.embedding_size,
-        config.hidden_size,
+        config.cell_size,
         config.num_hidden_layers,
         bidirectional=config.bidirectional,
         batch_first=True,
@@ -122,14 +122,14 @@ def named_weights(encoder):
 
 def initial_states(config, batch):
     generator = torch.Generator().manual_seed(0)
-    shape = (config.num_hidden_layers * config.num_directions, batch, config.hidden_size)
+    shape = (config.num_hidden_layers * config.num_directions, batch, config.cell_size)
     h_0 = torch.randn(shape, generator=generator)
     return h_0, torch.randn(shape, generator=generator) if config.cell_type == "lstm" else None
 
 
 def pool_by_hand(model, states):
     """Pool states (T, S) of one text."""
-    pooling, half = model.config.pooling, model.config.hidden_size
+    pooling, half = model.config.pooling, model.config.cell_size
     if pooling == "last":
         return torch.cat([states[-1, :half], states[0, half:]]) if model.config.bidirectional else states[-1]
     if pooling == "attention":

@@ -195,7 +195,7 @@ class FusedClassifier:
     def __init__(self, model: Any, table_dtype: TableDtype = "float32") -> None:
         config = model.config
         self.memory = table_bytes(config, table_dtype)
-        low = table_dtype != "float32" and config.hidden_size >= _BFLOAT16_UNITS and multiplies_bfloat16()
+        low = table_dtype != "float32" and config.cell_size >= _BFLOAT16_UNITS and multiplies_bfloat16()
         recurrent_dtype = torch.bfloat16 if low else torch.float32
         self.cells = [FUSED_CELLS[config.cell_type](cells, recurrent_dtype) for cells in _list_cells(model)]
         self.table = ProjectionTable(self.cells[0], model.rnn.embedding.weight.detach(), table_dtype)
