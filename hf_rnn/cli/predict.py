@@ -7,6 +7,7 @@ needs little memory.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import sys
@@ -23,20 +24,25 @@ from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
-    from ..inference.tables import TableSettings
+    from ..inference.tables import AnsweredFile, TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "prefix")  # flags
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
 back with the columns label and score: to --output_file, or as CSV or JSON
-lines to the standard output. A row without an answer has the reason in a column
-error. If the table has a column with the name of an answer, the names of
-answers begin with predicted_.
+lines to the standard output. The texts are in the column that training read,
+or a usual name. A row without a text has no answer; one that cannot be
+answered has the reason in a column error. If the table has a column with the
+name of an answer, the names of answers begin with predicted_.
+
+With --output_dir each file of --input, a folder or a quoted pattern such as
+'texts/*.csv', is written there under its name. A file that is there is whole
+and is not answered again.
 
 Other files have a text per line; an empty one is a text too. For a model of
 text pairs it is `first<TAB>second`. Each line is answered in order by
-  {"label": ..., "score": ...}
+  {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2
   {"labels": [...], "scores": {...}} of multi-label
   {"values": {...}} of regression
   {"entities": [{"text": ..., "label": ..., "start": ..., "end": ...,
@@ -45,7 +51,7 @@ text pairs it is `first<TAB>second`. Each line is answered in order by
 
 exit code:
   0  every text has an answer
-  1  some lines or rows were refused, and all others are answered
+  1  some lines, rows or files were refused, and all others are answered
   2  a mistake in flags, model or input, or the first refused line (--strict)
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
@@ -58,13 +64,18 @@ class PredictArguments(ModelFlags):
     text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
     input: str | None = setting(
-        None, "a table, or a file with one text per line; - reads lines of standard input. With --output_dir a quoted "
-        "pattern such as 's3://bucket/*.parquet' too", common=True)  # fmt: skip
-    output_file: str | None = setting(
         None,
-        "file for the answers: .csv, .tsv, .jsonl or .parquet, also .gz or .zst (default: standard output)",
+        "a table, or a file with one text per line; - reads lines of standard input; with --output_dir a folder or a "
+        "quoted pattern",
         common=True,
     )
+    output_file: str | None = setting(
+        None,
+        "file for the answers: .csv .tsv .jsonl .parquet .xlsx, also .gz or .zst (default: standard output)",
+        common=True,
+    )
+    output_dir: str | None = setting(None, "folder for the answers to many files", common=True)
+    top_k: int = setting(1, "labels per text, the most likely first", least=1, common=True)
     all_scores: bool = setting(False, "add the score of each class", common=True)
     text_column: str | None = setting(None, "column of the texts (default: text, or another usual name)", common=True)
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
@@ -90,7 +101,7 @@ class PredictArguments(ModelFlags):
         from ..inference.tables import TableSettings
 
         columns = self.text_column, self.text_pair_column, self.separator, self.encoding
-        return TableSettings(*columns, self.prefix, self.all_scores)
+        return TableSettings(*columns, self.prefix, self.all_scores, self.top_k)
 
     @property
     def is_table(self) -> bool:
@@ -99,7 +110,7 @@ class PredictArguments(ModelFlags):
             return False
         from ..data.tables import is_table  # not for single texts: loads pyarrow
 
-        return self.output_file is not None or is_table(str(self.input))
+        return bool(self.output_file or self.output_dir) or is_table(str(self.input))
 
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
@@ -115,16 +126,40 @@ class PredictArguments(ModelFlags):
             check_text(text)
             if "." in text and os.path.isfile(text):
                 raise UserError(f"{text} is a file: give --input {text} for the texts in it")
-        if self.input not in (None, "-") and (not os.path.exists(self.input) or os.path.isdir(self.input)):
+        if self.output_dir is None and self.input not in (None, "-") and not os.path.isfile(str(self.input)):
             raise UserError(f"there is no file {self.input!r}: give a table, a file with one text per line, or -")
-        if not self.is_table and (given := [name for name in _TABLES if getattr(self, name) is not None]):
-            raise UserError(f"--{given[0]} is for tables: give --input a file such as texts.csv")
+        if not self.is_table and (named := [name for name in _TABLES if getattr(self, name) is not None]):
+            raise UserError(f"--{named[0]} is for tables: give --input a file such as texts.csv")
         if self.output_file is not None:
             from ..inference.tables import find_suffix
 
             find_suffix(self.output_file)
+            if self.output_dir is not None:
+                raise UserError("give either --output_file, for one file, or --output_dir, for many")
             if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
                 raise UserError(f"--output_file {self.output_file} is the input: give another name")
+
+    def list_files(self) -> dict[Path, Path]:
+        """Return the files to answer, by that of the answers."""
+        from ..inference.tables import OUTPUT_SUFFIXES
+
+        pattern, target = str(self.input), Path(str(self.output_dir))
+        found = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
+        files = sorted(Path(name) for name in found if os.path.isfile(name))
+        if not files:
+            raise UserError(
+                f"--input has no files: found {pattern!r}; give a folder or a pattern such as 'texts/*.csv'"
+            )
+        if any(path.resolve().parent == target.resolve() for path in files):
+            raise UserError(f"the texts are in {target}: choose another --output_dir")
+        targets: dict[Path, Path] = {}
+        for path in files:
+            bare = path.name.removesuffix(".gz").removesuffix(".zst")
+            place = target / (path.name if bare.endswith(OUTPUT_SUFFIXES) else f"{bare}.csv")
+            if place in targets:
+                raise UserError(f"{path} and {targets[place]} would both be {place}: rename one")
+            targets[place] = path
+        return targets
 
 
 def run(argv: Sequence[str]) -> int:
@@ -136,8 +171,9 @@ def run(argv: Sequence[str]) -> int:
         example="my-model 'so good'",
         epilog=_EPILOG,
     ).parse(argv)
-    expand_home(arguments, "input", "output_file")
+    expand_home(arguments, "input", "output_file", "output_dir")
     arguments.check()
+    files = arguments.list_files() if arguments.output_dir else {}
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.loading import quiet  # not before the flags are checked: loads torch
@@ -147,6 +183,8 @@ def run(argv: Sequence[str]) -> int:
     names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
     loading = {name: getattr(arguments, name) for name in names}
     classifier = load_predictor(arguments.model, **loading)
+    if files:
+        return _predict_files(arguments, classifier, files)
     return _predict_table(arguments, classifier) if arguments.is_table else _predict_lines(arguments, classifier)
 
 
@@ -159,7 +197,7 @@ def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
     given: Any = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
     lines = refused = 0
     for block in _read(str(arguments.input)) if texts is None else [given]:
-        for record in _answer(classifier, block, arguments.all_scores, lines + 1):
+        for record in _answer(classifier, block, arguments, lines + 1):
             if error := record.get("error"):
                 refused += 1
                 if arguments.strict:
@@ -182,12 +220,13 @@ def _read(name: str) -> Iterator[list[Any]]:
         yield from read_texts(stream, "standard input" if name == "-" else name)
 
 
-def _answer(classifier: Any, block: Sequence[Any], all_scores: bool, first: int) -> list[dict[str, Any]]:
+def _answer(classifier: Any, block: Sequence[Any], arguments: PredictArguments, first: int) -> list[dict[str, Any]]:
     """Return the record of each line of a block; `first` is the number of its first line."""
     from ..inference.text_classifier import answer_each
 
     inputs = [_read_line(line, classifier.config.sep_token_id is not None) for line in block]
-    answers = iter(answer_each(classifier, [text for text, error in inputs if not error], all_scores))
+    valid = [text for text, error in inputs if not error]
+    answers = iter(answer_each(classifier, valid, arguments.all_scores, arguments.top_k))
     records = []
     for number, (_, error) in enumerate(inputs, first):
         answer = error or next(answers)
@@ -211,24 +250,55 @@ def _read_line(line: Any, paired: bool) -> tuple[Any, str]:
 
 def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     """Write a table back with its answers."""
-    from ..inference.tables import answer_rows, format_answers, open_texts
+    from ..inference.tables import answer_file, format_table, read_record
 
-    path, settings = str(arguments.input), arguments.table_settings()
-    if arguments.output_file is not None:
-        Path(arguments.output_file).parent.mkdir(parents=True, exist_ok=True)
-    table = open_texts(path, settings)
-    answers = [answer_rows(classifier, table, batch, settings) for batch in table.batches]
-    reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]
-    if not (refused := [reason for reason in reasons if reason]):
-        answers = [answer.drop_columns(answer.schema.names[-1:]) for answer in answers]
-    elif arguments.strict:
-        raise UserError(f"{path}: {refused[0]}. Without --strict this row gets an error, others an answer")
-    shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(table.separator, "answers.csv")
-    content = format_answers(answers, arguments.output_file or shown, table.separator)
+    path, record = str(arguments.input), read_record(arguments.model, arguments.revision)
+    answered = answer_file(classifier, path, arguments.table_settings(), record)
+    _report(arguments, answered, path)
+    shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
+    content = format_table(answered.table, arguments.output_file or shown, answered.separator, answered.needs_mark)
     if arguments.output_file is None:
         sys.stdout.buffer.write(content)
     else:
+        Path(arguments.output_file).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(arguments.output_file), content)
-    if refused:
-        print_note(f"hf-rnn predict: {len(refused)} of {len(reasons)} rows were refused: see the column error")
-    return 1 if refused else 0
+    return 1 if answered.refused else 0
+
+
+def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> None:
+    """Print the column that was read, and how many rows have no answer; with `strict` raise if some were refused."""
+    print_note(f"hf-rnn predict: {answered.note}")
+    if answered.empty:
+        print_note(f"hf-rnn predict: {answered.empty} of {len(answered.table)} rows have no text, and no answer")
+    if answered.refused and arguments.strict:
+        raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
+    if answered.refused:
+        refused = f"{len(answered.refused)} of {len(answered.table)} rows were refused: see the column error"
+        print_note(f"hf-rnn predict: {refused}")
+
+
+def _predict_files(arguments: PredictArguments, classifier: Any, files: dict[Path, Path]) -> int:
+    """Write each file that is missing in the folder of answers; print a line of JSON for each."""
+    from ..inference.tables import answer_file, format_table, read_record
+
+    record, code = read_record(arguments.model, arguments.revision), 0
+    for target, path in files.items():
+        if target.exists():
+            continue
+        try:
+            answered = answer_file(classifier, str(path), arguments.table_settings(), record)
+            _report(arguments, answered, str(path))
+            content = format_table(answered.table, str(target), answered.separator, answered.needs_mark)
+        except UserError as error:
+            if arguments.strict:
+                raise
+            print_note(f"hf-rnn predict: {error}")
+            code = 1
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
+        rows, refused = len(answered.table), len(answered.refused)
+        answers = {"file": str(target), "rows": rows, "refused": refused, "without_text": answered.empty}
+        print(json.dumps(answers, ensure_ascii=False), flush=True)
+        code = max(code, int(refused > 0))
+    return code

@@ -1,14 +1,9 @@
-"""`BatchPredictor`: a dictionary of columns in, the same columns with answers out, for engines of many processes.
-
-`cluster.md` has examples for Ray, `datasets`, Spark and Dask.
-"""
+"""`BatchPredictor`: batches in, the same batches with answers out, for engines of many processes; see `cluster.md`."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,107 +12,84 @@ import pyarrow as pa
 import torch
 
 from ..utils.errors import UserError
-from .predictor import Tagger, load_predictor
-from .tables import answer_columns, answer_schema, as_list
-from .text_classifier import TextClassifier
+from .predictor import load_predictor
+from .tables import TableSettings, answer_columns, answer_schema, as_list, find_text_columns, read_record
 
 _IMPORTING_PROCESS = os.getpid()
-_LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=4)
-def _load_once(version: str, *settings: Any) -> TextClassifier | Tagger:
-    return load_predictor(*settings)
+def _load_once(name: str, loading: tuple[tuple[str, Any], ...], changed: float) -> tuple[Any, dict[str, Any]]:
+    if os.getpid() != _IMPORTING_PROCESS:
+        torch.set_num_threads(1)  # engines run a process per core, and OpenMP can hang after a fork
+    return load_predictor(name, **dict(loading)), read_record(name, dict(loading).get("revision"))
 
 
-@dataclass
 class BatchPredictor:
-    """Answer the texts of a batch, given as a dictionary of columns.
+    """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
 
-    The result has the columns of the batch, those of the answers (`label` and `score`; `labels` and `scores` of
-    multi-label; `values` of regression; `entities` of a tagger), and `error`, which is empty for an answered text. A
-    text that cannot be answered (null, not a text, not Unicode, a score that is not finite) has the reason there, and
-    None as its answer. No row is removed or moved.
+    A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores` of multi-label;
+    `values` of regression; `entities` of a tagger), and `error`, empty for an answered text. A text that cannot be
+    answered has the reason there, and None as its answer. No row is removed or moved.
 
-    It is pickled without the model; a process loads the model at the first batch, and once for all its tasks. A
-    forked process uses one thread.
+    It is pickled without the model; a process loads the model at its first batch, once.
 
     Args:
         model: A finished folder that all machines see, or the id of a repo.
-        text_column: The column of the texts.
+        text_column: The column of the texts; None is that of the training data, or one with a usual name.
         text_pair_column: The column of the second texts, for a model of text pairs.
-        prefix: Begins the names of the columns of answers and errors.
         all_scores: Whether the scores of all classes are an answer too, `scores`.
-        revision: Branch, tag or commit of a repo.
-        backend: `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
-        table_dtype: As in [`FastRnn`].
-        device: Device of torch.
-        tokens_per_batch: As in [`FastRnn`].
-
-    Raises:
-        UserError: From a call, for a missing column, for one that an answer would replace, and for a model that
-            cannot be loaded.
+        prefix: Begins the names of the columns of answers and errors.
+        loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch`, `onnx` or `onnx_int8`.
 
     Example:
         >>> predictor = BatchPredictor("out/tweets")
         >>> predictor({"text": ["best concert of my life!", None]})
         {'text': ['best concert of my life!', None], 'label': ['positive', None], 'score': [0.9, None],
-         'error': ['', 'null']}
+         'error': ['', 'no text']}
     """
 
-    model: str | Path
-    text_column: str = "text"
-    text_pair_column: str | None = None
-    prefix: str = ""
-    all_scores: bool = False
-    revision: str | None = None
-    backend: str = "torch"
-    table_dtype: str = "float32"
-    device: str = "cpu"
-    tokens_per_batch: int | None = None
-    _version: str = field(init=False, repr=False, default="")  # a local model can be trained again
+    def __init__(
+        self,
+        model: str | Path,
+        text_column: str | None = None,
+        text_pair_column: str | None = None,
+        all_scores: bool = False,
+        prefix: str = "",
+        **loading: Any,
+    ) -> None:
+        name = os.path.expanduser(model)
+        self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
+        self.all_scores, self.prefix = all_scores, prefix
+        self._columns, self._loading = TableSettings(text_column, text_pair_column), tuple(loading.items())
 
-    def __post_init__(self) -> None:
-        self.model = os.path.expanduser(self.model)
-        if os.path.isdir(self.model):
-            self.model = os.path.abspath(self.model)  # workers run in other folders
-            kinds = ["*.json", "*.safetensors"] + ["onnx/*.onnx"] * (self.backend != "torch")
-            files = [path for kind in kinds for path in sorted(Path(self.model).glob(kind))]
-            self._version = str([(path.name, path.stat().st_mtime_ns) for path in files])
-
-    def load(self) -> TextClassifier | Tagger:
-        """Return the model of this process; the first call loads it."""
-        if os.getpid() != _IMPORTING_PROCESS and torch.get_num_threads() > 1:
-            torch.set_num_threads(1)  # engines run a process per core, and OpenMP can hang after a fork
-        settings = (self.revision, self.backend, self.table_dtype, self.device, self.tokens_per_batch)
-        with _LOADING:
-            return _load_once(self._version, self.model, *settings)
+    def load(self) -> tuple[Any, dict[str, Any]]:
+        """Return the model of this process, and the record of its training data."""
+        weights = Path(self.model, "model.safetensors")  # a local model can be trained again
+        return _load_once(self.model, self._loading, weights.stat().st_mtime if weights.is_file() else 0.0)
 
     @property
     def schema(self) -> pa.Schema:
         """Types of the columns that a call adds, as a schema of Arrow."""
-        answers = answer_schema(self.load(), self.all_scores)
+        answers = answer_schema(self.load()[0], self.all_scores)
         return pa.schema([(self.prefix + field.name, field.type) for field in answers])
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """Return the columns of a batch and those of the answers; columns are lists, or arrays of NumPy or Arrow."""
-        for wanted in (self.text_column, self.text_pair_column):
-            if wanted is not None and wanted not in batch:
-                raise UserError(f"no column {wanted!r}: found {', '.join(map(str, batch))}; give text_column")
-        if taken := [name for name in self.schema.names if name in batch]:
-            raise UserError(f"the texts have columns with the names of answers: found {', '.join(taken)}; give prefix")
-        texts = as_list(batch[self.text_column])
-        pairs = None if self.text_pair_column is None else as_list(batch[self.text_pair_column])
-        return {**batch, **self.answer(texts, pairs)}
+    def __call__(self, batch: Any) -> Any:
+        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`.
 
-    def answer(self, texts: Sequence[Any], pairs: Sequence[Any] | None = None) -> dict[str, list[Any]]:
-        """Return the columns of answers and errors for a list of texts, and of second texts for a model of pairs."""
-        model = self.load()
-        if (model.config.sep_token_id is not None) != (pairs is not None):
-            raise UserError(
-                "the model is for text pairs: give text_pair_column"
-                if pairs is None
-                else "text_pair_column is for models of text pairs: leave it out"
-            )
-        columns = answer_columns(model, texts, pairs, self.all_scores)
-        return {self.prefix + name: values for name, values in columns.items()}
+        Raises:
+            UserError: For a missing column, one that an answer would replace, and a model that cannot be loaded.
+        """
+        if isinstance(batch, Iterator):
+            return map(self, batch)
+        (model, record), names = self.load(), list(getattr(batch, "column_names", batch))
+        if taken := [name for name in self.schema.names if name in names]:
+            raise UserError(f"the texts have columns with the names of answers: found {', '.join(taken)}; give prefix")
+        columns, _ = find_text_columns(model, names, "the batch", self._columns, record)
+        answers = answer_columns(model, *(as_list(batch[name]) for name in columns), all_scores=self.all_scores)
+        answers = {self.prefix + name: values for name, values in answers.items()}
+        if isinstance(batch, pa.Table):
+            for field in self.schema:
+                batch = batch.append_column(field, pa.array(answers[field.name], field.type))
+            return batch
+        return batch.assign(**answers) if hasattr(batch, "assign") else {**batch, **answers}

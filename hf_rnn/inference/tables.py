@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any, NamedTuple
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from ..data import tables
 from ..data.row_errors import EXCERPT_CHARACTERS
-from ..data.tables import TEXT_NAMES, as_array, find_column, is_table, open_lines, read_table, take_column
-from ..utils.errors import UserError
+from ..data.tables import TEXT_NAMES, as_array, find_column, is_table, open_lines, read_table, suffix_of, take_column
+from ..hub.model_folder import FinishedFolder
+from ..utils.errors import UserError, install_hint
 from ..utils.text_checks import find_surrogate
 from .text_classifier import answer_each
 
 ERROR = "error"  # the column of reasons
-OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
-class Batch(NamedTuple):
-    """Rows of a file in their order; a refused row has null in each column."""
-
-    rows: pa.Table
-    errors: list[str]  # place and reason of each refused row, an empty string for others
-    places: list[int]  # in the file
-    unit: str  # line or row
+NO_TEXT = "no text"  # the reason of an empty cell
+OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_EXCEL_ROWS, _EXCEL_CHARACTERS, _EXCEL_DIGITS = 1 << 20, 32_767, 10**15
 
 
 @dataclass(frozen=True)
@@ -40,12 +36,13 @@ class TableSettings:
     """How tables are read and answered.
 
     Attributes:
-        text_column: The column of the texts; None is the first usual name, such as `text` or `review`.
+        text_column: The column of the texts; None is that of the training data, else the first usual name, as `text`.
         text_pair_column: The column of the second texts, for a model of text pairs; None is `text_pair`.
         separator: The character between fields of CSV; None finds it.
         encoding: The encoding of a text file; None finds it.
         prefix: Begins the names of the columns of answers; None is `predicted_` if one of them exists, else empty.
         all_scores: Whether the score of each class is added.
+        top_k: How many labels a text gets: `label_2` and `score_2` follow `label` and `score`.
     """
 
     text_column: str | None = None
@@ -54,102 +51,117 @@ class TableSettings:
     encoding: str | None = None
     prefix: str | None = None
     all_scores: bool = False
+    top_k: int = 1
 
 
 @dataclass(frozen=True)
-class TextTable:
-    """A file of texts: a table, or a text per line."""
+class AnsweredFile:
+    """A file with its answers.
 
-    path: str
-    columns: Sequence[str]
-    batches: Iterator[Batch]
-    separator: str | None = None
-    is_json: bool = False
+    Attributes:
+        table: All rows in their order, with `error` as the last column if a row with a text has no answer.
+        note: Which column was read, and why.
+        refused: The reason of each row that has a text without an answer.
+        empty: The number of rows without a text, whose answers are null.
+        separator: That of the file, for a similar output; None for other formats.
+        needs_mark: Whether the file came from Excel, which reads UTF-8 by a mark only.
+    """
 
-
-def open_texts(path: str, settings: TableSettings) -> TextTable:
-    """Open a file for one reading; raise a [`DataError`] if it is empty or cannot be read."""
-    wanted, encoding = settings.text_column, settings.encoding
-    if is_table(path):
-        table = read_table(path, separator=settings.separator, encoding=encoding)
-    else:
-        table = open_lines(path, encoding)
-    known, names = {name.strip().casefold() for name in table.columns}, None
-    is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
-    if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(TEXT_NAMES))):
-        table = read_table(path, encoding=encoding, header=False)  # as `train` reads it
-        names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-    batches = (_merge(batch, names or table.columns, table.unit) for batch in table)
-    return TextTable(path, names or table.columns, batches, table.separator, table.kind == "json")
+    table: pa.Table
+    note: str
+    refused: list[str]
+    empty: int
+    separator: str | None
+    needs_mark: bool
 
 
-def _merge(batch: tables.Batch, names: Sequence[str], unit: str) -> Batch:
-    """Return good and refused rows in the order of the file."""
-    if batch.rows.num_columns:
-        table = pa.Table.from_batches([batch.rows]).rename_columns(names)
-    else:  # refused records only
-        table = pa.table({name: pa.array([], pa.string()) for name in names})
-    places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
-    order = np.argsort(places, kind="stable")
-    bad = [f"{unit} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad]
-    errors = [""] * len(table) + bad
-    rows = table.take(pa.array(order, mask=order >= len(table))) if bad else table
-    return Batch(rows, [errors[place] for place in order], places[order].tolist(), unit)
+def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Return the record of the training data of a finished folder or a repo, empty where there is none."""
+    folder = Path(os.path.expanduser(name))
+    if not folder.is_dir():
+        from ..hub.client import fetch
+
+        folder = fetch(name, revision, only=("metrics.json",))
+    return FinishedFolder(folder).read_data_record()
 
 
-# ---- answers ----
-
-
-def find_text_error(text: Any) -> str:
-    """Return why something cannot be answered, or an empty string for a text."""
-    if isinstance(text, str):
-        if text.isascii() or find_surrogate(text) is None:
-            return ""
-        return f"not Unicode: found {text!r:.{EXCERPT_CHARACTERS}}"
-    if text is None or (isinstance(text, float) and math.isnan(text)):
-        return "null"
-    return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
-
-
-def answer_schema(model: Any, all_scores: bool = False) -> pa.Schema:
-    """Return the types of the answers of a model as columns, and of `error`."""
-    types = model.task.answer_types(model.config)
-    if all_scores and "label" in types:
-        types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
-    return pa.schema([*types.items(), (ERROR, pa.string())])
-
-
-def answer_columns(
-    model: Any, texts: Sequence[Any], pairs: Sequence[Any] | None = None, all_scores: bool = False
-) -> dict[str, list[Any]]:
-    """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
-    errors = [find_text_error(text) for text in texts]
-    if pairs is not None:
-        errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
-        texts = list(zip(texts, pairs, strict=True))
-    names = answer_schema(model, all_scores).names[:-1]
-    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
-    answers = iter(answer_each(model, valid, "scores" in names))
-    results = [error or next(answers) for error in errors]
-    errors = [result if isinstance(result, str) else "" for result in results]
-    rows = [{} if isinstance(result, str) else result for result in results]
-    return {**{name: [row.get(name) for row in rows] for name in names}, ERROR: errors}
-
-
-def answer_rows(model: Any, table: TextTable, batch: Batch, settings: TableSettings) -> pa.Table:
-    """Return a batch of a table with the columns of answers, and `error`, which is empty for an answered row.
+def answer_file(
+    model: Any, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
+) -> AnsweredFile:
+    """Answer the rows of a table, or the lines of another file; `record` is that of the training data.
 
     Raises:
-        UserError: For a missing column of texts, and for columns with the names of answers.
+        DataError: For a file that is empty or cannot be read, and for a missing column of texts.
+        UserError: For columns with the names of answers.
     """
-    names = find_text_columns(model, table.columns, table.path, settings)
-    texts = [
-        pa.chunked_array([take_column(rows, name) for rows in batch.rows.to_batches()]).to_pylist() for name in names
-    ]
-    answers = _build_answers(model, texts, batch, table.columns, settings)
-    if taken := set(answers.schema.names) & set(batch.rows.schema.names):
-        raise UserError(f"{table.path} has a column {taken.pop()!r}, the name of an answer: give another --prefix")
-    return _append(batch.rows, answers)
+    table, names = _open_texts(path, settings, record or {})
+    columns, note = find_text_columns(model, names, path, settings, record)
+    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table]
+    if not pieces:  # a header without rows
+        rows = pa.table({name: pa.array([], pa.string()) for name in names})
+        pieces = [_append(rows, _build_answers(model, [[] for _ in columns], names, settings))]
+    whole = _concat(pieces)
+    reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
+    refused = [reason for reason in reasons if not reason.endswith(NO_TEXT)]
+    if not refused:
+        whole = whole.drop_columns(whole.schema.names[-1:])
+    needs_mark = table.encoding not in (None, "utf-8", "ascii")
+    return AnsweredFile(whole, note, refused, len(reasons) - len(refused), table.separator, needs_mark)
+
+
+def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """Open a table, or a text file as a table of lines; return the names of its columns too."""
+    if not is_table(path):
+        return open_lines(path, settings.encoding), ["text"]
+    table, wanted = read_table(path, separator=settings.separator, encoding=settings.encoding), settings.text_column
+    known = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
+    is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
+    is_headless = wanted is None and known.isdisjoint(name.strip().casefold() for name in table.columns)
+    if suffix_of(path) != ".tsv" or not (is_number or is_headless):
+        return table, table.columns
+    table = read_table(path, encoding=settings.encoding, header=False)  # as `train` reads it
+    return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+
+
+def _answer_batch(
+    model: Any, table: Any, batch: Any, names: Sequence[str], columns: Sequence[str], settings: TableSettings
+) -> pa.Table:
+    """Return the good and the refused rows of a batch in the order of the file, with the columns of answers."""
+    rows = pa.Table.from_batches([batch.rows]).rename_columns(names)
+    places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
+    order = np.argsort(places, kind="stable")
+    if batch.bad:
+        rows = rows.take(pa.array(order, mask=order >= len(rows))).combine_chunks()
+    texts = [take_column(rows.to_batches()[0], name).to_pylist() if len(rows) else [] for name in columns]
+    bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
+    unit = getattr(table, "unit", "line")
+    faults = [(f"{unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
+    return _append(rows, _build_answers(model, texts, names, settings, faults))
+
+
+def _build_answers(
+    model: Any,
+    texts: Sequence[Sequence[Any]],
+    names: Sequence[str],
+    settings: TableSettings,
+    faults: Sequence[tuple[str, str]] = (),
+) -> pa.Table:
+    """Return the columns of answers, one for each score in place of a record, and `error`.
+
+    `names` are the columns of the table, `faults` the place of each row and why it was refused, if so.
+    """
+    columns = answer_columns(model, *texts, all_scores=settings.all_scores, top_k=settings.top_k)
+    if faults:
+        reasons = [(place, fault or error) for (place, fault), error in zip(faults, columns[ERROR], strict=True)]
+        columns[ERROR] = [reason and f"{place}: {reason}" for place, reason in reasons]
+    answers = pa.table(columns, answer_schema(model, settings.all_scores, settings.top_k)).flatten()
+    prefix = settings.prefix
+    if prefix is None:
+        prefix = "" if set(answers.schema.names).isdisjoint(names) else "predicted_"
+    answers = answers.rename_columns([prefix + name for name in answers.schema.names])
+    if taken := set(answers.schema.names) & set(names):
+        raise UserError(f"the table has a column {taken.pop()!r}, the name of an answer: give another prefix")
+    return answers
 
 
 def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
@@ -158,29 +170,91 @@ def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
     return table
 
 
-def find_text_columns(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> list[str]:
-    """Return the name of the column of texts, and of second texts for a model of pairs."""
-    text = find_column(names, settings.text_column, TEXT_NAMES, path, "text_column")
+def _concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables one below the other; columns of several types, as JSON lines may have, become text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        records = [record for table in tables for record in table.to_pylist()]
+        names = dict.fromkeys(name for table in tables for name in table.schema.names)
+        return pa.table({name: as_array([record.get(name) for record in records]) for name in names})
+
+
+# ---- answers ----
+
+
+def find_text_columns(
+    model: Any,
+    names: Sequence[str],
+    path: str,
+    settings: TableSettings,
+    record: Mapping[str, Any] | None = None,
+) -> tuple[list[str], str]:
+    """Return the column of texts, and of second texts for a model of pairs, and how the first was found."""
+    wanted, trained = settings.text_column, (record or {}).get("text_column")
+    found = wanted or (trained if trained in names else None)
+    text = find_column(names, found, TEXT_NAMES, path, "text_column")
+    how = "as given" if wanted else "as in training"
+    if not found:
+        of_training = f"; the model was trained on {trained!r}" if trained else ""
+        how = f"a guess by its name{of_training}; --text_column names another"
+    columns = [text]
     if model.config.sep_token_id is not None:
-        return [text, find_column(names, settings.text_pair_column, ["text_pair"], path, "text_pair_column")]
-    if settings.text_pair_column is not None:
+        second = settings.text_pair_column or (record or {}).get("text_pair_column")
+        columns.append(
+            find_column(
+                names,
+                second if second in names else settings.text_pair_column,
+                ["text_pair"],
+                path,
+                "text_pair_column",
+            )
+        )
+    elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
-    return [text]
+    return columns, f"{path}: texts are in the column {text!r} ({how})"
 
 
-def _build_answers(
-    model: Any, texts: list[list[Any]], batch: Batch | None, names: Sequence[str], settings: TableSettings
-) -> pa.Table:
-    """Return the columns of answers, with a column for each score in place of a record."""
-    columns = answer_columns(model, texts[0], texts[1] if texts[1:] else None, settings.all_scores)
-    if batch is not None:
-        errors = zip(batch.errors, batch.places, columns[ERROR], strict=True)
-        columns[ERROR] = [before or (error and f"{batch.unit} {place}: {error}") for before, place, error in errors]
-    answers = pa.table(columns, answer_schema(model, settings.all_scores)).flatten()
-    prefix = settings.prefix
-    if prefix is None:
-        prefix = "" if set(answers.schema.names).isdisjoint(names) else "predicted_"
-    return answers.rename_columns([prefix + name for name in answers.schema.names])
+def find_text_error(text: Any) -> str:
+    """Return why something cannot be answered, or an empty string for a text."""
+    if isinstance(text, str) and text:
+        if text.isascii() or find_surrogate(text) is None:
+            return ""
+        return f"not Unicode: found {text!r:.{EXCERPT_CHARACTERS}}"
+    if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
+        return NO_TEXT
+    return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
+
+
+def answer_schema(model: Any, all_scores: bool = False, top_k: int = 1) -> pa.Schema:
+    """Return the types of the answers of a model as columns, and of `error`."""
+    types = model.task.answer_types(model.config)
+    for place in range(2, top_k + 1):
+        types |= {f"label_{place}": pa.string(), f"score_{place}": pa.float64()}
+    if all_scores and "label" in types:
+        types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
+    return pa.schema([*types.items(), (ERROR, pa.string())])
+
+
+def answer_columns(
+    model: Any,
+    texts: Sequence[Any],
+    pairs: Sequence[Any] | None = None,
+    all_scores: bool = False,
+    top_k: int = 1,
+) -> dict[str, list[Any]]:
+    """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
+    errors = [find_text_error(text) for text in texts]
+    if pairs is not None:
+        errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
+        texts = list(zip(texts, pairs, strict=True))
+    names = answer_schema(model, all_scores, top_k).names[:-1]
+    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
+    answers = iter(answer_each(model, valid, "scores" in names, top_k))
+    results = [error or next(answers) for error in errors]
+    errors = [result if isinstance(result, str) else "" for result in results]
+    rows = [{} if isinstance(result, str) else result for result in results]
+    return {**{name: [row.get(name) for row in rows] for name in names}, ERROR: errors}
 
 
 def predict_table(model: Any, table: Any, settings: TableSettings, label_type: pa.DataType | None = None) -> Any:
@@ -194,8 +268,8 @@ def predict_table(model: Any, table: Any, settings: TableSettings, label_type: p
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
-    texts = [as_list(table[name]) for name in find_text_columns(model, names, "the table", settings)]
-    answers = _build_answers(model, texts, None, names, settings)
+    columns, _ = find_text_columns(model, names, "the table", settings)
+    answers = _build_answers(model, [as_list(table[name]) for name in columns], names, settings)
     if label_type is not None and answers.schema.names[0].endswith("label"):
         answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
     if not any(answers.column(-1).to_pylist()):
@@ -224,32 +298,65 @@ def find_suffix(path: str) -> str:
     return suffix
 
 
-def format_answers(tables: Sequence[pa.Table], path: str, separator: str | None = None) -> bytes:
-    """Return tables, one below the other, as the content of a file with this name."""
+def format_table(table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False) -> bytes:
+    """Return a table as the content of a file with this name."""
     suffix, stream = find_suffix(path), io.BytesIO()
-    text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
-    names = dict.fromkeys(name for table in tables for name in table.schema.names)
-    records = (record for table in tables for record in table.to_pylist())
     if suffix == ".parquet":
-        try:
-            table = pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException:  # columns of several types, as Excel and JSON lines may have
-            rows = list(records)
-            table = pa.table({name: as_array([row.get(name) for row in rows]) for name in names})
         pq.write_table(table, stream)
     elif suffix == ".jsonl":
-        text.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+        lines = (json.dumps(_without_nan(row), ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
+        stream.writelines(line.encode() for line in lines)
+    elif suffix == ".xlsx":
+        _write_excel(_flatten(table), path, stream)
     else:
         separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
-        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([_as_cell(record.get(name)) for name in names] for record in records)
+        stream.write(codecs.BOM_UTF8 if needs_mark else b"")
+        csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
     packed = {".gz": "gzip", ".zst": "zstd"}.get(PurePath(path).suffix)
     return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
 
 
-def _as_cell(value: Any) -> Any:
-    """Return labels as `train` reads them, and other nested values as JSON."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ",".join(value)
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+def _without_nan(value: Any) -> Any:
+    """Return a value with null in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(table: pa.Table) -> pa.Table:
+    """Return a table with lists of labels as `train` reads them, and other nested values as JSON."""
+    for place, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(place, table.schema.names[place], column.cast(column.type.value_type))
+        elif pa.types.is_nested(column.type):
+            is_labels = pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type)
+            write = (
+                ",".join
+                if is_labels
+                else lambda value: json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+            )
+            texts = [None if value is None else write(value) for value in column.to_pylist()]
+            table = table.set_column(place, table.schema.names[place], pa.array(texts, pa.string()))
+    return table
+
+
+def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
+    """Write the first sheet of a workbook; texts stay texts, also `=1+1`, and so do numbers of more than 15 digits."""
+    try:
+        import xlsxwriter  # noqa: F401 - pandas imports it
+    except ImportError:
+        raise UserError(f"{path} needs XlsxWriter: {install_hint('excel')}, or write .csv") from None
+    if len(table) >= _EXCEL_ROWS:
+        raise UserError(
+            f"{path}: Excel has {_EXCEL_ROWS:,} rows, and the table {len(table):,}: write .csv or .parquet"
+        )
+    for place, column in enumerate(table.columns):
+        if pa.types.is_integer(column.type) and (pc.max(pc.abs(column)).as_py() or 0) >= _EXCEL_DIGITS:
+            table = table.set_column(place, table.schema.names[place], column.cast(pa.string()))
+        elif pa.types.is_string(column.type) and (pc.max(pc.utf8_length(column)).as_py() or 0) > _EXCEL_CHARACTERS:
+            name = table.schema.names[place]
+            raise UserError(f"{path}: a cell of {name!r} has more than {_EXCEL_CHARACTERS:,} characters: write .csv")
+    plain = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+    table.to_pandas().to_excel(stream, index=False, engine="xlsxwriter", engine_kwargs=plain)

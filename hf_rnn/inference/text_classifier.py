@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tasks import task_of
-from ..tasks.answers import compute_scores
+from ..tasks.answers import compute_scores, score_kind
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
 from .fast_tokenizer.fast_tokenization import FastTokenizer
@@ -55,12 +55,25 @@ class PairTokenizer:
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
 
-def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False) -> list[dict[str, Any] | str]:
-    """Return the answer of a model to each text, or the reason why it is not finite."""
-    answers: list[Any] = model.predict(texts, all_scores=True) if all_scores else model.predict(texts)
+def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False, top_k: int = 1) -> list[Any]:
+    """Return the answer of a model to each text, or the reason why it is not finite.
+
+    With `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
+
+    Raises:
+        UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
+    """
+    if top_k > 1 and (score_kind(model.config) != "softmax" or model.task.per_token or top_k > model.config.num_labels):
+        raise UserError(f"top_k is {top_k}: the model does not choose one of at least {top_k} labels; leave it out")
+    answers: list[Any] = model.predict(texts, all_scores=True) if all_scores or top_k > 1 else model.predict(texts)
     for place, answer in enumerate(answers):
         if (score := _find_broken_number(answer)) is not None:
             answers[place] = f"score not finite: the model gives {score}; did its training diverge?"
+        elif top_k > 1:
+            scores = answer["scores"] if all_scores else answer.pop("scores")
+            best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
+            for number, label in enumerate(best[1:], 2):
+                answer |= {f"label_{number}": label, f"score_{number}": scores[label]}
     return answers
 
 

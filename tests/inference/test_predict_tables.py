@@ -1,22 +1,32 @@
-"""Tables come back whole, row by row, with the answers of `FastRnn` in further columns."""
+"""Tables come back whole, row by row, with the answers of `FastRnn`; pandas and polars read what was written."""
 
-import csv
-import gzip
+import codecs
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from conftest import LABELS
 
 from hf_rnn import FastRnn, Tagger
-from hf_rnn.data.tables import read_table
-from hf_rnn.inference.tables import format_answers
+from hf_rnn.inference.tables import format_table
 from hf_rnn.utils.errors import UserError
 
-TEXTS = ['miro; "sand"', "selk\nselk", 'a 5" pipe', "süß\tmiro", "the box"]
+TEXTS = ['miro; "sand"', "selk\nselk", 'a 5" pipe', "süß\tmiro", "the box", "cr\rmiro", "=1+1"]
+READERS = {
+    ".csv": lambda path: pd.read_csv(path, sep=";"),
+    ".tsv": lambda path: pd.read_csv(path, sep="\t"),
+    ".jsonl": lambda path: pd.read_json(path, lines=True),
+    ".parquet": pd.read_parquet,
+    ".xlsx": lambda path: pd.read_excel(path, engine="calamine"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,115 +35,131 @@ def fast(trained):
 
 
 @pytest.fixture
-def predict(command, trained, tmp_path):
-    def run(name, *flags):
-        return command("predict", "--model", trained.folder, "--input", tmp_path / name, *flags)
-
-    return run
+def predict(command, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: command("predict", "--model", trained.folder, "--input", *arguments)
 
 
-def write(path, separator=";"):
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        rows = [(number, text, "bad") for number, text in enumerate(TEXTS)]
-        csv.writer(stream, delimiter=separator).writerows([("id", "Review", "label"), *rows])
-
-
-def read_csv(text, separator):
-    return list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator))
-
-
-@pytest.mark.parametrize("output", ["out.csv", "new/er/out.csv.gz", "out.parquet", "out.jsonl", None])
-def test_a_csv_is_written_back_with_answers(output, predict, fast, tmp_path):
-    """Its columns, also the label, keep their names and values; the answers have the scores of all classes."""
-    write(tmp_path / "in.csv")
-    code, out, err = predict("in.csv", "--all_scores", *(["--output_file", tmp_path / output] if output else []))
-    assert (code, err, bool(out)) == (0, "", output is None)
-    if output is None:
-        rows = read_csv(out, ";")
-    elif output.endswith("parquet"):
-        rows = pq.read_table(tmp_path / output).to_pylist()
-    elif output.endswith("jsonl"):
-        rows = [json.loads(line) for line in (tmp_path / output).read_text().splitlines()]
+def write(frame, path):
+    if path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif path.suffix in (".parquet", ".xlsx"):
+        getattr(frame, {".parquet": "to_parquet", ".xlsx": "to_excel"}[path.suffix])(path, index=False)
     else:
-        content = (tmp_path / output).read_bytes()
-        rows = read_csv((gzip.decompress(content) if output.endswith("gz") else content).decode(), ";")
-    assert [(row["id"], row["Review"], row["label"]) for row in rows] == [
-        (str(number), text, "bad") for number, text in enumerate(TEXTS)
-    ]
+        frame.to_csv(path, index=False, sep=";" if path.suffix == ".csv" else "\t", lineterminator="\r\n")
+
+
+@pytest.mark.parametrize("output", ["new/er/out.csv.gz", "out.tsv", "out.parquet", "out.jsonl", "out.xlsx"])
+def test_a_table_is_written_back_with_answers(output, predict, fast, tmp_path):
+    """Its columns, also the label, keep their names and values; the answers have the scores of all classes."""
+    write(pd.DataFrame({"id": range(7), "Review": TEXTS, "label": "bad"}), tmp_path / "in.csv")
+    code, out, err = predict("in.csv", "--all_scores", "--top_k", 2, "--output_file", output)
+    assert (code, out) == (0, "")
+    assert err.startswith("hf-rnn predict: in.csv: texts are in the column 'Review' (a guess by its name")
+    assert err.count("\n") == 1 and err.endswith("; --text_column names another)\n")
+    found = READERS[os.path.splitext(output.removesuffix(".gz"))[1]](tmp_path / output)
+    assert found["Review"].tolist() == TEXTS and found["id"].astype(int).tolist() == [*range(7)]
     expected = fast.predict(TEXTS, all_scores=True)
-    assert [row["predicted_label"] for row in rows] == [answer["label"] for answer in expected]
-    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in expected], abs=1e-6)
-    for label in LABELS:
-        scores = [float(row[f"predicted_scores.{label}"]) for row in rows]
-        assert scores == pytest.approx([answer["scores"][label] for answer in expected], abs=1e-6)
-    assert "predicted_error" not in rows[0]
+    assert found["label"].tolist() == ["bad"] * 7
+    assert found["predicted_label"].tolist() == [answer["label"] for answer in expected]
+    assert found["predicted_score"].tolist() == pytest.approx([answer["score"] for answer in expected], abs=1e-6)
+    if output.endswith("jsonl"):
+        found = pd.concat([found, pd.json_normalize(found["predicted_scores"]).add_prefix("predicted_scores.")], axis=1)
+    scores = found[[f"predicted_scores.{label}" for label in LABELS]].set_axis(list(LABELS), axis=1)
+    assert scores.iloc[1].tolist() == pytest.approx([expected[1]["scores"][label] for label in LABELS], abs=1e-6)
+    ranked = [scores.iloc[row].sort_values(ascending=False).index[1] for row in range(7)]
+    assert found["predicted_label_2"].tolist() == ranked
+    assert "predicted_error" not in found and "predicted_label_3" not in found
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".xlsx"])
+def test_empty_and_null_cells_are_the_same_in_all_formats(suffix, predict, tmp_path):
+    texts = ["miro", None, "selk"] if suffix == ".xlsx" else ["miro", None, "", "selk"]
+    write(pd.DataFrame({"text": texts, "n": range(len(texts))}), tmp_path / f"in{suffix}")
+    code, _, err = predict(f"in{suffix}", "--output_file", f"out{suffix}")
+    assert code == 0 and f"{len(texts) - 2} of {len(texts)} rows have no text, and no answer" in err
+    found = READERS[suffix](tmp_path / f"out{suffix}")
+    assert found["label"].fillna("").tolist() == ["good", *[""] * (len(texts) - 2), "bad"]
+    assert found["score"].isna().tolist() == found["label"].isna().tolist()
+    assert found["n"].astype(int).tolist() == [*range(len(texts))] and "error" not in found
+
+
+def test_the_column_that_training_read_is_preferred(command, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "hf_rnn.hub.model_folder.FinishedFolder.read_data_record", lambda folder: {"text_column": "message"}
+    )
+    write(pd.DataFrame({"text": ["selk"], "message": ["miro"]}), tmp_path / "in.jsonl")
+    call = ("predict", trained.folder, "--input", tmp_path / "in.jsonl")
+    for flags, label, how in (((), "good", "as in training"), (("--text_column", "text"), "bad", "as given")):
+        code, out, err = command(*call, *flags)
+        assert code == 0 and json.loads(out)["label"] == label and f"({how})" in err
 
 
 def test_the_file_that_train_reads(predict, texts_dir, tmp_path):
     """Its lines are not answered as texts."""
     content = (texts_dir / "dev.tsv").read_text()
     (tmp_path / "dev.tsv").write_text(content)
-    code, out, err = predict("dev.tsv")
-    assert (code, err) == (0, "")
-    rows = read_csv(out, "\t")
-    assert [f"{row['text']}\t{row['label']}" for row in rows] == content.splitlines()
-    assert [row["predicted_label"] for row in rows].count(rows[0]["label"]) == 20
+    assert predict("dev.tsv", "--output_file", "out.tsv")[0] == 0
+    found = pd.read_csv(tmp_path / "out.tsv", sep="\t")
+    assert (found["text"] + "\t" + found["label"]).tolist() == content.splitlines()
+    assert found["predicted_label"].tolist().count(found["label"][0]) == 20
 
 
 def test_bad_rows_stay_in_place_with_their_reasons(predict, tmp_path):
-    (tmp_path / "in.csv").write_text('text,n\nmiro,1\n,2\nselk,3,x\n"open,4\nselk,5\n')
-    code, out, err = predict("in.csv")
-    rows = read_csv(out, ",")
+    (tmp_path / "in.csv").write_text('text,n\nmiro,1\n"sand",2\nselk,3,x\n"open"s,4\nselk,5\n')
+    code, out, err = predict("in.csv", "--output_file", "out.csv")
     assert code == 1 and "2 of 5 rows were refused: see the column error" in err
-    assert [(row["n"], row["label"] != "") for row in rows] == [
-        ("1", True),
-        ("2", True),
-        ("", 0),
-        ("", 0),
-        ("5", True),
-    ]
-    assert [row["error"].split(":")[:2] for row in rows if row["error"]] == [
-        ["line 4", " too many fields"],
-        ["line 5", " misplaced quote"],
-    ]
+    found = pl.read_csv(tmp_path / "out.csv")
+    assert found["n"].to_list() == [1, 2, None, None, 5]
+    assert [label is None for label in found["label"]] == [False, False, True, True, False]
+    errors = [error.split(":")[:2] for error in found["error"] if error]
+    assert errors == [["line 4", " too many fields"], ["line 5", " misplaced quote"]]
     code, out, err = predict("in.csv", "--strict")
-    assert (code, out, len(err.splitlines())) == (2, "", 1) and "line 4" in err
+    assert (code, out, len(err.splitlines())) == (2, "", 2) and "line 4" in err
 
 
-def test_json_lines_with_different_fields(predict, tmp_path):
-    records = [{"text": "miro", "n": {"x": [1]}}, {"text": None}, {"text": "selk", "more": 1.5}]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    code, out, _ = predict("in.jsonl")
-    rows = [json.loads(line) for line in out.splitlines()]
-    answers = [(row["label"], row["error"]) for row in rows]
-    assert code == 1 and answers == [("good", ""), (None, "line 2: null"), ("bad", "")]
-    assert (rows[0]["n"], rows[2]["more"]) == ({"x": [1]}, 1.5)
+def test_a_header_without_rows_gives_a_header(predict, tmp_path):
+    (tmp_path / "in.csv").write_text("id,text\n")
+    assert predict("in.csv")[:2] == (0, '"id","text","label","score"\n')
+
+
+@pytest.mark.parametrize(("start", "encoding"), [(codecs.BOM_UTF8, "utf-8"), (b"", "cp1252"), (b"", "utf-8")])
+def test_a_table_from_excel_leaves_with_a_mark(predict, tmp_path, start, encoding):
+    (tmp_path / "in.csv").write_bytes(start + "text\nmiro süß\nselk à\n".encode(encoding))
+    assert predict("in.csv", "--output_file", "out.csv")[0] == 0
+    content = (tmp_path / "out.csv").read_bytes()
+    assert content.startswith(codecs.BOM_UTF8) == (start != b"" or encoding == "cp1252")
+    assert content.decode("utf-8-sig").splitlines()[1].startswith('"miro süß"')
 
 
 def test_mistakes(predict, command, trained, tmp_path):
-    write(tmp_path / "in.csv")
+    write(pd.DataFrame({"id": [1], "Review": ["miro"]}), tmp_path / "in.csv")
     (tmp_path / "texts.txt").write_text("miro\n")
-
-    def message(*given):
-        code, out, err = predict(*given)
-        assert (code, out, len(err.splitlines())) == (2, "", 1)
-        return err
-
-    assert "no column 'body': found 'id', 'Review', 'label'" in message("in.csv", "--text_column", "body")
-    assert "unknown: give a name that ends in .csv" in message("in.csv", "--output_file", tmp_path / "out.doc")
-    assert "is the input" in message("in.csv", "--output_file", tmp_path / "in.csv")
-    assert "there is no file" in message(".")
+    for arguments, message in (
+        (("in.csv", "--text_column", "body"), "no column 'body': found 'id', 'Review'"),
+        (("in.csv", "--output_file", "out.doc"), "unknown: give a name that ends in .csv"),
+        (("in.csv", "--output_file", "in.csv"), "is the input"),
+        (("in.csv", "--top_k", "4"), "top_k is 4: the model does not choose one of at least 4 labels"),
+        ((".",), "there is no file"),
+        (("texts.txt", "--prefix", "x"), "--prefix is for tables"),
+        (("nowhere/*.csv", "--output_dir", "out"), "--input has no files"),
+        ((".", "--output_dir", "."), "choose another --output_dir"),
+    ):
+        code, out, err = predict(*arguments)
+        assert (code, out, len(err.splitlines())) == (2, "", 1) and message in err, err
     code, _, err = command("predict", trained.folder, tmp_path / "in.csv")
     assert code == 2 and "give --input" in err
-    assert "--prefix is for tables" in message("texts.txt", "--prefix", "x")
 
 
-def test_texts_with_all_scores(command, trained, fast):
-    code, out, _ = command("predict", "--model", trained.folder, "--text", "miro", "--all_scores")
+def test_texts_with_all_scores_or_top_k(command, trained, fast):
     (expected,) = fast.predict(["miro"], all_scores=True)
+    _, out, _ = command("predict", "--model", trained.folder, "--text", "miro", "--all_scores")
+    assert json.loads(out) == {**expected, "scores": pytest.approx(expected["scores"], abs=1e-6)}
+    _, out, _ = command("predict", "--model", trained.folder, "--text", "miro", "--top_k", 3)
     found = json.loads(out)
-    assert code == 0 and found["label"] == expected["label"] and set(found["scores"]) == set(LABELS)
-    assert sum(found["scores"].values()) == pytest.approx(1, abs=1e-6)
+    assert list(found) == ["label", "score", "label_2", "score_2", "label_3", "score_3"]
+    assert {found["label"], found["label_2"], found["label_3"]} == set(LABELS)
+    assert found["score_3"] == pytest.approx(min(expected["scores"].values()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -148,27 +174,88 @@ def test_frames(make, fast):
     names = list(getattr(result, "column_names", result.columns))
     assert names == ["n", "tweet", "label", "predicted_label", "predicted_score", "predicted_error"]
     columns = result.to_pydict() if isinstance(result, pa.Table) else {name: list(result[name]) for name in names}
-    assert columns["n"] == [1, 2, 3] and columns["predicted_error"] == ["", "null", ""]
+    assert columns["n"] == [1, 2, 3] and columns["predicted_error"] == ["", "no text", ""]
     assert columns["predicted_label"][::2] == ["good", "bad"] and pd.isna(columns["predicted_label"][1])
     with pytest.raises(UserError, match="found 'n', 'tweet', 'label'"):
         fast.predict_table(frame, text_column="body")
 
 
+# ---- writers ----
+
+
 def test_entities_are_json_in_csv(tagger):
     found = Tagger.from_pretrained(tagger.folder).predict_table(pa.table({"text": ["Miro saw Rome"]}))
-    (row,) = read_csv(format_answers([found], "x.csv").decode(), ",")
+    row = pl.read_csv(format_table(found, "x.csv")).row(0, named=True)
     assert [entity["label"] for entity in json.loads(row["entities"])] == ["person", "place"]
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
-def test_written_texts_are_read_as_they_were(name, tmp_path):
-    texts = ['"a"', 'a""b', '"', "a\tb", "a,b", "two\nlines", "cr\rlf", " a ", '"a" b', "x"]
-    (tmp_path / name).write_bytes(format_answers([pa.table({"text": texts, "n": range(10)})], name))
-    read = [text for batch in read_table(tmp_path / name) for text in batch.rows["text"].to_pylist()]
-    assert read == texts
+ODD = ['"a"', 'a""b', '"', "a\tb", "a,b", "two\nlines", "cr\rlf", "crlf\r\n", " a ", "=1+1", "\x01", "http://x.org"]
 
 
-def test_columns_of_several_types_become_text():
-    tables = [pa.table({"n": [1, None], "m": [1, 2]}), pa.table({"n": ["x"], "m": [2.5]})]
-    content = format_answers(tables, "x.parquet")
-    assert pq.read_table(pa.BufferReader(content)).to_pydict() == {"n": ["1", None, "x"], "m": [1, 2, 2.5]}
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.xlsx", "x.jsonl", "x.parquet"])
+def test_any_text_comes_back_as_it_was(name, tmp_path):
+    (tmp_path / name).write_bytes(format_table(pa.table({"text": ODD}), name, ","))
+    read = {**READERS, ".csv": pd.read_csv}[os.path.splitext(name)[1]]
+    found = read(tmp_path / name)["text"].tolist()
+    if name == "x.xlsx":
+        found = [text.replace("\r\n", "\n") if text.startswith("crlf") else text for text in found]
+        assert found == [text.replace("\r\n", "\n") for text in ODD]
+    else:
+        assert found == ODD
+
+
+def test_numbers_keep_their_values_and_null_is_not_nan():
+    table = pa.table({"i": [2**60 + 1, None], "f": [float("nan"), 0.1], "d": [{"x": [1, float("inf")]}, None]})
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in format_table(table, "x.jsonl").splitlines()]
+    assert rows == [{"i": 2**60 + 1, "f": None, "d": {"x": [1, None]}}, {"i": None, "f": 0.1, "d": None}]
+    assert pl.read_csv(format_table(table, "x.csv"))["i"].to_list() == [2**60 + 1, None]
+    cells = pd.read_excel(io.BytesIO(format_table(table, "x.xlsx")), dtype=str, engine="calamine")
+    assert cells["i"][0] == str(2**60 + 1), "a number of Excel has 15 digits"
+    with pytest.raises(UserError, match="a cell of 'text' has more than 32,767 characters"):
+        format_table(pa.table({"text": ["x" * 40_000]}), "x.xlsx")
+
+
+# ---- many files ----
+
+
+def test_many_files_are_answered_once(predict, tmp_path, fast):
+    (tmp_path / "in").mkdir()
+    write(pd.DataFrame({"id": range(7), "text": TEXTS}), tmp_path / "in/a.csv")
+    (tmp_path / "in/b.txt").write_text("miro\nselk\n")
+    (tmp_path / "in/c.parquet").write_bytes(b"PAR1 damaged")
+    code, out, err = predict("in", "--output_dir", "out")
+    counts = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and "c.parquet" in err
+    assert counts[0] == {"file": "out/a.csv", "rows": 7, "refused": 0, "without_text": 0}
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.csv", "b.txt.csv"]
+    assert READERS[".csv"](tmp_path / "out/a.csv")["label"].tolist() == [a["label"] for a in fast.predict(TEXTS)]
+    (tmp_path / "out/b.txt.csv").unlink()
+    (tmp_path / "out/a.csv").write_text("kept")
+    (tmp_path / "in/c.parquet").unlink()
+    code, out, _ = predict("in/*", "--output_dir", "out")
+    assert code == 0 and [json.loads(line)["file"] for line in out.splitlines()] == ["out/b.txt.csv"]
+    assert (tmp_path / "out/a.csv").read_text() == "kept"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
+def test_nothing_is_alive_after_a_kill(trained, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(500):
+        write(pd.DataFrame({"text": TEXTS * 100}), tmp_path / f"in/{number:03}.csv")
+    call = [sys.executable, "-m", "hf_rnn", "predict", "--model", trained.folder, "--input", "in", "--output_dir", "out"]
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(call, cwd=tmp_path, env=env, stdout=subprocess.PIPE, start_new_session=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(2)
+    sessions = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stat:
+                sessions.append(int(stat.read().rpartition(")")[2].split()[3]))
+        except OSError:
+            continue
+    assert process.pid not in sessions
+    assert all(len(READERS[".csv"](path)) == 700 for path in (tmp_path / "out").glob("*.csv"))
