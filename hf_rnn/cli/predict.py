@@ -30,23 +30,17 @@ _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encod
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
-back with the columns label and score: to --output_file, or as CSV or JSON
-lines to the standard output. The texts are in the column that training read,
-or a usual name. A row without a text has no answer; one that cannot be
-answered has the reason in a column error. If the table has a column with the
-name of an answer, the names of answers begin with predicted_.
-
+back with the columns label and score, or predicted_label where it has a label.
+The texts are in the column that training read, or a usual name. A row without
+a text has no answer; one that was refused has the reason in a column error.
 With --output_dir each file of --input, a folder or a quoted pattern such as
-'texts/*.csv', is written there under its name. A file that is there is whole
-and is not answered again.
+'texts/*.csv', is written there; one that is there is not answered again.
 
-Other files have a text per line; an empty one is a text too. For a model of
-text pairs it is `first<TAB>second`. Each line is answered in order by
+Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2
   {"labels": [...], "scores": {...}} of multi-label
   {"values": {...}} of regression
-  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ...,
-  "score": ...}, ...]} of a tagger; all words if no tag marks an entity
+  {"entities": [{"text", "label", "start", "end", "score"}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
 
 exit code:

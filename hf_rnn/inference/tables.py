@@ -217,11 +217,11 @@ def find_text_columns(
 
 def find_text_error(text: Any) -> str:
     """Return why something cannot be answered, or an empty string for a text."""
-    if isinstance(text, str) and text:
+    if isinstance(text, str):
         if text.isascii() or find_surrogate(text) is None:
-            return ""
+            return "" if text else NO_TEXT
         return f"not Unicode: found {text!r:.{EXCERPT_CHARACTERS}}"
-    if text is None or text == "" or (isinstance(text, float) and math.isnan(text)):
+    if text is None or type(text).__name__ == "NAType" or (isinstance(text, float) and math.isnan(text)):
         return NO_TEXT
     return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
 
