@@ -134,7 +134,7 @@ def _answer_batch(
         rows = rows.take(pa.array(order, mask=order >= len(rows))).combine_chunks()
     texts = [take_column(rows.to_batches()[0], name).to_pylist() if len(rows) else [] for name in columns]
     bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
-    unit = getattr(table, "unit", "line")
+    unit = table.unit
     faults = [(f"{unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
     return _append(rows, _build_answers(model, texts, names, settings, faults))
 

@@ -121,7 +121,7 @@ def test_a_header_without_rows_gives_a_header(predict, tmp_path):
     assert predict("in.csv")[:2] == (0, '"id","text","label","score"\n')
 
 
-@pytest.mark.parametrize(("start", "encoding"), [(b"", "cp1252"), (b"", "utf-8")])
+@pytest.mark.parametrize(("start", "encoding"), [(codecs.BOM_UTF8, "utf-8"), (b"", "cp1252"), (b"", "utf-8")])
 def test_a_table_from_excel_leaves_with_a_mark(predict, tmp_path, start, encoding):
     (tmp_path / "in.csv").write_bytes(start + "text\nmiro süß\nselk à\n".encode(encoding))
     assert predict("in.csv", "--output_file", "out.csv")[0] == 0
