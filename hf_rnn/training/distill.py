@@ -1,0 +1,465 @@
+"""Distillation: a sequence classifier of transformers teaches a recurrent student.
+
+Each training row gets the teacher's logits beside its label; modified copies and unlabelled texts have them alone.
+Code of a teacher's repo is never run, and its weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self, cast
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from ..data.audit import normalize_text
+from ..data.encoding import encode
+from ..data.labels import listed
+from ..data.row_errors import BadRow, text_fault
+from ..data.tables import read_column
+from ..hub.client import fetch
+from ..hub.loading import check_name, check_sorts
+from ..hub.model_folder import name_damage, read_config, read_mapping
+from ..inference.reference import compute_logits
+from ..tasks import get_task
+from ..utils.errors import UserError
+from ..utils.process_state import one_at_a_time
+from .checkpoints import TEACHER_CACHE, check_apart, hash_tokenizer
+from .run import Extension, Run
+from .settings import Arguments, DistillationArguments, parse
+from .teacher_cache import ask_teacher
+from .train import TrainingResult, check_early, read_call, run_training
+from .trainer import weigh_classes
+
+logger = logging.getLogger(__name__)
+
+NO_LABEL = -100  # label of a row that has only the teacher's logits
+TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
+MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point that is never used in texts
+_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
+# Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
+_UNKNOWN_WORDS = (MASKED, "qzxjwv")
+_BLOCK = 500  # texts per file of the teacher's answers
+_WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
+_NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
+_NO_TABLE = 2  # models without a table of positions report at most this number
+
+
+@one_at_a_time()
+def distill(
+    data: Any = None,
+    output_dir: str | Path | None = None,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a classifier from labels and the logits of a teacher, and save a finished folder.
+
+    This is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and only the
+    teacher labels further texts. The loss is [`~hf_rnn.training.distill.distillation_loss`]; scores are on true
+    labels.
+
+    Args:
+        data: Texts or rows, as for [`~hf_rnn.train`]. A new tokenizer also learns words from the unlabelled texts.
+        output_dir: Folder for the finished model, as for [`~hf_rnn.train`].
+        train: Training rows in memory, as for [`~hf_rnn.train`].
+        validation: Validation rows in memory.
+        test: Test rows in memory.
+        settings: Settings by the names of the command's flags, on top of the recipe `recipe`.
+
+    Raises:
+        UserError: For a mistake in settings, data or teacher. An earlier model in the folder is left as it was.
+        TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
+
+    Example:
+        >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
+        >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
+    """
+    rows, settings = read_call(data, output_dir, train, validation, test, settings)
+    *shared, further = parse(settings, "distill", DistillationArguments)
+    arguments = Arguments(*shared)
+    further.check()
+    check_early(arguments)  # before a download of the teacher
+    if not (task := get_task(arguments.data.task)).one_label:
+        raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
+    if arguments.data.text_pair_column is not None:
+        raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
+    check_apart(arguments.training.output_dir, {"teacher": further.teacher})
+    return run_training(arguments, Distillation(arguments, further), data=rows)
+
+
+class Distillation(Extension):
+    """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
+
+    loss_columns = (TEACHER_LOGITS,)
+
+    def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
+        self.settings, self._arguments = settings, arguments
+        training = arguments.training
+        self._teacher = Teacher.open(
+            str(settings.teacher),
+            max_length=settings.teacher_max_length,
+            batch_size=settings.teacher_batch_size,
+            device=training.device,
+            bf16=training.bf16,
+        )
+        self.loss = partial(
+            distillation_loss, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
+        )
+        self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
+        self._unlabeled: list[str] = []
+        self._record: dict[str, Any] | None = None  # of the unlabelled texts
+        self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
+
+    def read_texts(self, run: Run) -> Sequence[str]:
+        """Match the labels to the teacher's, copy the training texts, and return the unlabelled texts.
+
+        With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a [`UserError`] for labels
+        that the teacher does not have, and for unlabelled texts that cannot be used.
+        """
+        texts, settings = run.texts, self.settings
+        self._ids = self._teacher.align(texts["train"].features["label"].names, settings.teacher_labels)
+        if settings.soft_label_weight == 0:
+            return ()
+        if settings.unlabeled is not None:
+            known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
+            labeled, data = known.pop("train"), self._arguments.data
+            self._unlabeled, self._record = read_unlabeled(
+                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
+            )
+        self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
+        return self._unlabeled  # copies would make rare words frequent
+
+    def add_rows(
+        self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
+    ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
+        """Return the splits with the column `teacher_logits` and the rows without a label in `train`.
+
+        The column has C floats in the order of the classes; rows without a label have label -100. The second value
+        decides the steps of the training.
+        """
+        texts, settings = run.texts, self.settings
+        copies = [copy for _, copy in self._copies]
+        self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(self._unlabeled)}
+        counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
+        logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
+        parts = [(examples["train"], self._ask(list(texts["train"]["text"])))]
+        sources = [
+            ("copies", write_masks(copies, tokenizer), write_masks(copies, self._teacher.tokenizer)),
+            ("unlabeled", self._unlabeled, self._unlabeled),
+        ]
+        for name, read, asked in sources:
+            if read:
+                table = datasets.Dataset.from_dict({"text": read}, split=datasets.NamedSplit(name))
+                parts.append((encode(table, tokenizer, self._arguments.data.max_length), self._ask(asked)))
+        self._logits = {split: self._ask(list(rows["text"])) for split, rows in texts.items() if split != "train"}
+        self._teacher.release()
+        digest, rows = hashlib.sha256(), []
+        weights = self._teacher.read_class_weights(run.report.label_counts["train"])
+        for encoded, logits in parts:
+            logits = np.ascontiguousarray(logits - weights, dtype=np.float32)
+            digest.update(logits.tobytes())
+            if "labels" not in encoded.features:
+                encoded = encoded.add_column("labels", np.full(len(encoded), NO_LABEL))
+            feature = datasets.List(datasets.Value("float32"), length=logits.shape[1])
+            encoded = encoded.cast_column("labels", datasets.Value("int64"))
+            rows.append(encoded.add_column(TEACHER_LOGITS, list(logits), feature=feature))
+        decides = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
+        splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
+        return splits, {"teacher": digest.hexdigest(), **decides}
+
+    def _ask(self, texts: list[str]) -> np.ndarray:
+        """Return the teacher's logits `(N, C)` in the order of the classes of the data."""
+        training = self._arguments.training
+        cache = Path(self.settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
+        answers = ask_teacher(
+            texts, self._teacher.answer, self._teacher.hash, cache, _BLOCK, training.distributed_state
+        )
+        return np.stack(answers.with_format("numpy")["logits"][:])[:, self._ids]
+
+    def measure(self, run: Run, config: Any, predictions: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
+
+        `agreement` is the share of rows with the same label from teacher and student.
+        """
+        results, task = {}, cast(Any, run.task)
+        for split, output in predictions.items():
+            answers = self._logits[split].argmax(axis=1)
+            scores = task.metrics(config).compute(predictions=answers, references=output.label_ids)
+            agreement = float((answers == output.predictions.argmax(axis=1)).mean())
+            results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
+            message = "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%"
+            logger.info(message, split, scores["accuracy"], scores["macro_recall"], 100 * agreement)
+        facts = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        facts |= {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
+        return {"teacher": facts}
+
+
+def distillation_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    teacher_logits: torch.Tensor,
+    temperature: float,
+    soft_label_weight: float,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the loss of a batch, summed over its rows: a scalar, in nats.
+
+    With a = `soft_label_weight` and the temperature T, a row has the loss a T² KL(p ‖ q) + (1 - a) CE. Here p and q
+    are softmax(logits / T) of teacher and student, and CE is the cross-entropy of the true label at temperature 1. A
+    row without a label (-100) has the first part only. The factor T² keeps the size of its gradients about the same
+    for every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
+    2015, section 2.
+
+    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1, in place of p(c | x). Adding log w
+    to the teacher's logits makes both parts learn the same.
+
+    Both logits are `(B, C)`, labels `(B)`, and class weights `(C)` above 0.
+    """
+    if class_weights is not None:
+        teacher_logits = teacher_logits + class_weights.log()
+    soft = functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=-1),
+        functional.log_softmax(teacher_logits / temperature, dim=-1),
+        reduction="sum",
+        log_target=True,
+    )
+    hard = functional.cross_entropy(
+        logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing, ignore_index=NO_LABEL
+    )
+    return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
+
+
+# ---- the teacher ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A sequence classifier whose weights stay on disk until they are needed."""
+
+    name: str  # folder name or repo id
+    folder: Path
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None  # tokens per text, including special ones; None means unlimited
+    batch_size: int = 32
+    device: torch.device = torch.device("cpu")
+    bf16: bool = False  # whether it multiplies in bfloat16, under autocast
+
+    @classmethod
+    def open(cls, name_or_path: str, max_length: int | None = None, **options: Any) -> Self:
+        """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
+
+        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Options are
+        `batch_size` (1 for a teacher that cannot pad), `device` and `bf16`.
+
+        Raises:
+            UserError: If it does not exist, cannot be loaded, has another model's tokenizer, or does not assign
+                exactly one of several labels to a text.
+        """
+        check_name(name_or_path, "a teacher")
+        local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
+        folder = Path(name_or_path) if local else fetch(name_or_path)
+        config = read_config(title, folder)
+        for architecture in config.architectures or ():
+            if not architecture.endswith("ForSequenceClassification"):
+                raise UserError(f"{title} does not classify texts: found a {architecture}; give a sequence classifier")
+        check_sorts(title, config)
+        with name_damage(title, "its tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
+            raise UserError(f"{title} has a tokenizer without words: add its files, such as tokenizer.json")
+        pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
+        options |= {} if pads else {"batch_size": 1}
+        return cls(
+            name=folder.resolve().name if local else name_or_path,
+            folder=folder,
+            config=config,
+            tokenizer=tokenizer,
+            max_length=limit_length(config, tokenizer, max_length),
+            **options,
+        )
+
+    def align(self, class_names: Sequence[str], own_names: Sequence[str] | None = None) -> list[int]:
+        """Return the teacher's id of each class of the data, matched by name.
+
+        `own_names` are names of its classes by id in place of those in its configuration. Generic names (`LABEL_0`)
+        are never guessed. Raises a [`UserError`] if the names differ.
+        """
+        configured = [str(self.config.id2label.get(index, index)) for index in range(self.config.num_labels)]
+        names = configured if own_names is None else list(own_names)
+        if sorted(names) == sorted(class_names) and len(names) == len(configured):
+            return [names.index(name) for name in class_names]
+        remedy = "take a teacher of the same task"
+        if len(configured) == len(class_names):
+            remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
+        raise UserError(
+            f"the teacher {self.name} has other labels than the data: found {listed(names)} instead of "
+            f"{listed(class_names)}; {remedy}"
+        )
+
+    def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
+        """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
+
+        Its logits have them in, and the loss adds those of the student.
+        """
+        path = self.folder / "training_args.json"
+        power = (read_mapping(path, path.read_bytes()) if path.is_file() else {}).get("class_weight_power")
+        return weigh_classes(counts, power).log().numpy() if power else np.zeros(1)
+
+    @cached_property
+    def hash(self) -> str:
+        """A hash of all that decides its logits: weights, configuration, tokenizer, length, precision."""
+        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
+        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.bf16]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The model, ready to predict.
+
+        Raises a [`UserError`] if the weights are damaged, or some are missing or of another shape.
+        """
+        with name_damage(f"the teacher {self.name}", "its weights"):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.folder,
+                config=self.config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        unfit = sorted([*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])])
+        if unfit:
+            raise UserError(
+                f"the teacher {self.name} has no weights that fit its config.json for {', '.join(unfit[:3])}: give a "
+                "fine-tuned classifier, with its own configuration"
+            )
+        return model.to(self.device).eval()
+
+    def release(self) -> None:
+        """Free the memory of the model."""
+        self.__dict__.pop("model", None)
+
+    def answer(self, texts: Sequence[str]) -> pa.Table:
+        """Return the logits `(C,)` of texts in float32, C in the order of the teacher's ids."""
+        length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
+        input_ids = self.tokenizer(list(texts), **length)["input_ids"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = compute_logits(self.model, self.tokenizer, input_ids, self.batch_size).numpy()
+        return pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])})
+
+
+def limit_length(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> int | None:
+    """Return the number of tokens per text that a model reads, including special ones; None means unlimited."""
+    limit, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > _NO_TABLE:
+        offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
+        limit = min(limit, positions - offset)
+    return min((size for size in (limit, max_length) if size is not None and size < _NO_LIMIT), default=None)
+
+
+# ---- texts that only the teacher labels ----
+
+
+def read_unlabeled(
+    path: Path,
+    held_out: Set[str] = frozenset(),
+    labeled: Set[str] = frozenset(),
+    text_column: str | None = None,
+    encoding: str | None = None,
+) -> tuple[list[str], dict[str, Any]]:
+    """Read texts as [`~hf_rnn.data.tables.read_column`] does, and log how many are left out and why.
+
+    Left out are `held_out` (validation and test) and `labeled` (training) texts, both normalized by
+    [`~hf_rnn.data.audit.normalize_text`]. The record has the name of the `file` and the numbers of `lines` and of each
+    kind of them. Raises a [`UserError`] for a file that cannot be read, and if no text is left.
+    """
+    texts: list[str] = []
+    counts = Counter(dict.fromkeys(("lines", "refused", "blank", "held_out", "labeled"), 0))
+    for text in read_column(path, text_column, encoding=encoding):
+        counts["lines"] += 1
+        if isinstance(text, BadRow):
+            if not counts["refused"]:
+                logger.warning("refused: %s", text.describe())
+            counts["refused"] += 1
+        elif text_fault(text):
+            counts["blank"] += 1
+        elif (normalized := normalize_text(text)) in held_out:
+            counts["held_out"] += 1
+        elif normalized in labeled:
+            counts["labeled"] += 1
+        else:
+            texts.append(text)
+    line = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
+    if not texts:
+        raise UserError(f"unlabeled {path} has no text to learn from: found {line}")
+    logger.info("%s: %s", path.name, line)
+    return texts, {"file": path.name, **counts, "kept": len(texts)}
+
+
+def augment(texts: Sequence[str], copies: int) -> Iterator[tuple[int, str]]:
+    """Yield modified copies of texts with the number of each text; the first copies of all come first.
+
+    A tenth of the words of a copy are hidden, written as `MASKED`; a quarter of the copies are then cut to one to five
+    neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left out.
+    After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks. arXiv:1903.12136,
+    2019, without its replacement by part of speech.
+
+    All runs draw the same copies. More `copies` start with those of fewer, so cached logits are used again.
+    """
+    seen = [{" ".join(text.split())} for text in texts]
+    for round_number in range(copies):
+        chance = random.Random(f"0 {round_number}")
+        for number, (text, copies_of_text) in enumerate(zip(texts, seen, strict=True)):
+            words = [MASKED if chance.random() < _HIDDEN else word for word in text.split()]
+            if chance.random() < _CUT:
+                size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
+                start = chance.randint(0, len(words) - size)
+                words = words[start : start + size]
+            copy = " ".join(words)
+            if copy not in copies_of_text and any(word != MASKED for word in words):
+                copies_of_text.add(copy)
+                yield number, copy
+
+
+def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Replace the hidden words of copies by a word that becomes the tokenizer's mask token, else its unknown token.
+
+    A tokenizer without either, such as one of bytes, leaves hidden words out.
+    """
+    wanted = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
+    mask = ""
+    for word in (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS):
+        if word is not None and tokenizer(word, add_special_tokens=False)["input_ids"] in wanted:
+            mask = word
+            break
+    return [copy.replace(MASKED, mask) for copy in copies]
