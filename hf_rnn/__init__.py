@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .models.token_classification_rnn import RnnForTokenClassification as RnnForTokenClassification
     from .tasks.token_classification import encode_tagged as encode_tagged
     from .tokenizers.word_level import train_tokenizer as train_tokenizer
-    from .training.distillation import distill as distill
+    from .training.distill import distill as distill
     from .training.pretrain import pretrain as pretrain
     from .training.sklearn import RnnClassifier as RnnClassifier
     from .training.sklearn import RnnRegressor as RnnRegressor
@@ -59,7 +59,7 @@ else:
         "RnnTrainer": "training.trainer",
         "RnnTrainingArguments": "training.training_arguments",
         "train": "training.train",
-        "distill": "training.distillation",
+        "distill": "training.distill",
         "push": "hub.push",
         "PRETRAINED": "hub.model_folder",
         "RnnClassifier": "training.sklearn",

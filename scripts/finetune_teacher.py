@@ -5,10 +5,6 @@
 
 The result is an ordinary folder of transformers with the label names of the data. The epoch with the best macro-recall
 on the validation split is kept.
-
-With --folds 3 there are three teachers, teacher/fold-1 and so on, each fine-tuned without a third of the training
-texts; `hf-rnn distill --teacher teacher` asks for each training text the teacher that has not seen it, because a
-teacher says little more than the label about a text that it was trained on.
 """
 
 import argparse
@@ -32,7 +28,6 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
     parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
     parser.add_argument("--max_length", type=positive, default=128, help="tokens per text (default: %(default)s)")
-    parser.add_argument("--folds", type=positive, default=1, help="teachers, each without a part of the texts")
     parser.add_argument(
         "--seed", type=int, default=42, help="seed of the new layer and the order (default: %(default)s)"
     )
@@ -70,35 +65,23 @@ def main() -> None:
     from transformers import set_seed
 
     from hf_rnn import load_tsv
-    from hf_rnn.training.distillation.teacher import check_tokenizer, fold_folder, fold_of, write_folds
 
     if flags.output_dir.exists() and any(flags.output_dir.iterdir()):
         flags.refuse(f"--output_dir {flags.output_dir} is not empty: give a new one")
     texts = load_tsv(flags.data_dir, max_bad_rows=flags.max_bad_rows)
-    folds = [fold_of(text, flags.folds) for text in texts["train"]["text"]]
-    if empty := set(range(flags.folds)) - set(folds):
-        flags.refuse(f"--folds {flags.folds} are too many for {len(folds)} texts: fold {min(empty) + 1} is empty")
-    finished = []
-    for fold in range(flags.folds):
-        set_seed(flags.seed)
-        try:
-            model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
-        except Exception as error:  # transformers raises any type
-            flags.refuse(f"--model {flags.model} cannot be loaded: {error!s:.500}")
-        tokenizer.model_max_length = check_tokenizer(flags.model, model.config, tokenizer, flags.max_length)
-        seen = [row for row, its_fold in enumerate(folds) if its_fold != fold or flags.folds == 1]
-        scores = fine_tune(flags, model, tokenizer, {**texts, "train": texts["train"].select(seen)})
-        if not all(weight.isfinite().all() for weight in model.parameters()):
-            flags.refuse(f"training diverged: use a --learning_rate below {flags.learning_rate:g}")
-        folder = flags.output_dir if flags.folds == 1 else fold_folder(flags.output_dir, fold)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        finished.append({"teacher": str(folder), **scores})
-    if flags.folds == 1:
-        print(json.dumps(finished[0]))
-    else:
-        write_folds(flags.output_dir, flags.folds)
-        print(json.dumps({"teacher": str(flags.output_dir), "folds": finished}))
+    set_seed(flags.seed)
+    try:
+        model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
+    except Exception as error:  # transformers raises any type
+        flags.refuse(f"--model {flags.model} cannot be loaded: {error!s:.500}")
+    positions = getattr(model.config, "max_position_embeddings", flags.max_length)
+    tokenizer.model_max_length = min(flags.max_length, tokenizer.model_max_length, positions)
+    scores = fine_tune(flags, model, tokenizer, texts)
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        flags.refuse(f"training diverged: use a --learning_rate below {flags.learning_rate:g}")
+    model.save_pretrained(flags.output_dir)
+    tokenizer.save_pretrained(flags.output_dir)
+    print(json.dumps({"teacher": str(flags.output_dir), **scores}))
 
 
 def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 import transformers
 import tutorial_helpers as pictures
+from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, padding_share
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -41,7 +42,6 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, pipe
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, padding_share
 from hf_rnn.hub.model_folder import PRETRAINED
 
 datasets.disable_progress_bars()

@@ -10,13 +10,13 @@ from collections import Counter
 
 import datasets
 import torch
+from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from torch import nn
 from transformers import DataCollatorWithPadding
 from tutorial_helpers import DATA
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
-from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from hf_rnn.models.cells_rnn import MinGru
 
 datasets.disable_progress_bars()

@@ -1,7 +1,6 @@
 """Shared fixtures: a folder of invented texts with a rule to learn, and one model trained on it."""
 
 import gc
-import inspect
 import logging
 import os
 import random
@@ -206,16 +205,6 @@ def bert(tmp_path_factory):
     return folder, make_bert(folder)
 
 
-@pytest.fixture(scope="session")
-def crew(teacher, tmp_path_factory) -> Path:
-    """The folder of three different cross-fitted teachers; tests do not change it."""
-    from tiny_teacher import make_crew
-
-    folder = tmp_path_factory.mktemp("crews") / "crew"
-    make_crew(teacher, folder)
-    return folder
-
-
 @pytest.fixture
 def write(tmp_path):
     """Put bytes into a file of vectors, and return its path."""
@@ -225,22 +214,6 @@ def write(tmp_path):
         return tmp_path / name
 
     return write_file
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The number of texts in each forward call of a BERT."""
-    from transformers import BertForSequenceClassification
-
-    calls, forward = [], BertForSequenceClassification.forward
-
-    def counted(self, input_ids=None, *args, **kwargs):
-        calls.append(len(input_ids))
-        return forward(self, input_ids, *args, **kwargs)
-
-    counted.__signature__ = inspect.signature(forward)
-    monkeypatch.setattr(BertForSequenceClassification, "forward", counted)
-    return calls
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Teachers small enough for tests: one, and three cross-fitted ones."""
+"""A teacher that is small enough for tests."""
 
 import json
 import shutil
@@ -15,8 +15,6 @@ from transformers import (
     BertTokenizerFast,
     PreTrainedTokenizerFast,
 )
-
-from hf_rnn.training.distillation.teacher import Answers, Teachers, fold_folder, write_folds
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
 SHAPE = {
@@ -64,24 +62,9 @@ def make_teacher(folder):
     tokenizer.save_pretrained(folder)
 
 
-def make_crew(teacher, folder):
-    """Save three cross-fitted teachers, each biased to another label."""
-    for fold in range(3):
-        model = BertForSequenceClassification.from_pretrained(teacher)
-        with torch.no_grad():
-            model.classifier.bias[fold] += 0.5
-        model.save_pretrained(fold_folder(folder, fold))
-        bert_tokenizer().save_pretrained(fold_folder(folder, fold))
-    write_folds(folder, 3)
-
-
 def change_config(folder, target, file="config.json", **changes):
     """Copy the folder of a model with other values in a JSON file."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("checkpoints"))
     path = target / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return target
-
-
-def compute_logits(folder, texts, cache, **options):
-    return Answers(Teachers.open(str(folder), **options), cache).for_others(texts)

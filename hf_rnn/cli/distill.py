@@ -24,6 +24,6 @@ def run(argv: Sequence[str]) -> None:
         unused=_UNUSED,
     )
     flags = read_flags(parser, argv)
-    from ..training.distillation import distill
+    from ..training.distill import distill
 
     run_training("distill", argv, flags, distill)

@@ -42,7 +42,6 @@ Written = TypeVar("Written")
 
 MANIFEST = "manifest.json"
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
-PRETRAINING_CACHE = "pretraining_cache"  # texts and teacher's vectors
 TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 _RESTART = "start again with --overwrite_output_dir in place of --resume"
@@ -266,11 +265,10 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
 
 
 def _find_resumed(folder: FinishedFolder, args: RnnTrainingArguments) -> Path:
-    kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
-    if kept and not list_checkpoints(folder.checkpoints):
+    if (folder.root / TEACHER_CACHE).is_dir() and not list_checkpoints(folder.checkpoints):
         raise UserError(
             f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
-            f"is kept in {kept[0]} and used again"
+            f"is kept in {TEACHER_CACHE} and used again"
         )
     return find_newest(folder.checkpoints, args.world_size, bool(args.load_best_model_at_end))
 
@@ -285,7 +283,7 @@ def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
                 f"{', '.join(taken[:3])}. Give another"
             )
         return
-    leftovers = (REJECTED_ROWS, TEACHER_CACHE, PRETRAINING_CACHE)  # of a run that failed early
+    leftovers = (REJECTED_ROWS, TEACHER_CACHE)  # of a run that failed early
     if present := sorted(path.name for path in folder.root.glob("*") if path.name not in leftovers):
         raise UserError(
             f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "

@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,8 +31,7 @@ from transformers import (
 from ..data.audit import normalize_text
 from ..data.encoding import encode
 from ..data.labels import listed
-from ..data.row_errors import BadRow, text_fault
-from ..data.tables import read_column
+from ..data.row_errors import text_fault
 from ..hub.client import fetch
 from ..hub.loading import check_name, check_sorts
 from ..hub.model_folder import name_damage, read_config, read_mapping
@@ -43,8 +41,9 @@ from ..utils.errors import UserError
 from ..utils.process_state import one_at_a_time
 from .checkpoints import TEACHER_CACHE, check_apart, hash_tokenizer
 from .run import Extension, Run
-from .settings import Arguments, DistillationArguments, parse
-from .teacher_cache import ask_teacher
+from .settings import Arguments
+from .teacher import ask_teacher, read_texts
+from .teacher_settings import DistillationArguments, parse_distillation
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
 
@@ -56,6 +55,7 @@ MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point 
 _HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
+_WEIGHED = ("temperature", "soft_label_weight")  # settings of the loss
 _BLOCK = 500  # texts per file of the teacher's answers
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
 _NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
@@ -79,11 +79,11 @@ def distill(
     labels.
 
     Args:
-        data: Texts or rows, as for [`~hf_rnn.train`]. A new tokenizer also learns words from the unlabelled texts.
-        output_dir: Folder for the finished model, as for [`~hf_rnn.train`].
-        train: Training rows in memory, as for [`~hf_rnn.train`].
-        validation: Validation rows in memory.
-        test: Test rows in memory.
+        data: As for [`~hf_rnn.train`]. A new tokenizer also learns words from the unlabelled texts.
+        output_dir: As for [`~hf_rnn.train`].
+        train: As for [`~hf_rnn.train`].
+        validation: As for [`~hf_rnn.train`].
+        test: As for [`~hf_rnn.train`].
         settings: Settings by the names of the command's flags, on top of the recipe `recipe`.
 
     Raises:
@@ -95,7 +95,7 @@ def distill(
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
     rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    *shared, further = parse(settings, "distill", DistillationArguments)
+    *shared, further = parse_distillation(settings, "distill")
     arguments = Arguments(*shared)
     further.check()
     check_early(arguments)  # before a download of the teacher
@@ -113,19 +113,16 @@ class Distillation(Extension):
     loss_columns = (TEACHER_LOGITS,)
 
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
-        self.settings, self._arguments = settings, arguments
-        training = arguments.training
+        self.settings, self._training = settings, arguments.training
         self._teacher = Teacher.open(
             str(settings.teacher),
-            max_length=settings.teacher_max_length,
+            settings.teacher_max_length,
             batch_size=settings.teacher_batch_size,
-            device=training.device,
-            bf16=training.bf16,
+            device=self._training.device,
+            bf16=self._training.bf16,
         )
-        self.loss = partial(
-            distillation_loss, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
-        )
-        self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
+        self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
+        self._copies: list[str] = []
         self._unlabeled: list[str] = []
         self._record: dict[str, Any] | None = None  # of the unlabelled texts
         self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
@@ -136,16 +133,23 @@ class Distillation(Extension):
         With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a [`UserError`] for labels
         that the teacher does not have, and for unlabelled texts that cannot be used.
         """
-        texts, settings = run.texts, self.settings
+        texts, settings, data = run.texts, self.settings, run.arguments.data
         self._ids = self._teacher.align(texts["train"].features["label"].names, settings.teacher_labels)
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
-            known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
-            labeled, data = known.pop("train"), self._arguments.data
-            self._unlabeled, self._record = read_unlabeled(
-                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
-            )
+            splits = {split: {*map(normalize_text, rows["text"])} for split, rows in texts.items()}
+            labeled = splits.pop("train")
+            held_out = set().union(*splits.values())
+
+            def fault(text: str) -> str | None:
+                normalized = normalize_text(text)
+                known = "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
+                return "blank" if text_fault(text) else known
+
+            path = Path(settings.unlabeled)
+            self._unlabeled, counts = read_texts([path], data.text_column, fault=fault, encoding=data.encoding)
+            self._record = {"file": path.name, **counts}
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
@@ -157,43 +161,38 @@ class Distillation(Extension):
         The column has C floats in the order of the classes; rows without a label have label -100. The second value
         decides the steps of the training.
         """
-        texts, settings = run.texts, self.settings
-        copies = [copy for _, copy in self._copies]
-        self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(self._unlabeled)}
+        texts = run.texts
+        copies, unlabeled = self._copies, self._unlabeled
+        self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(unlabeled)}
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
         parts = [(examples["train"], self._ask(list(texts["train"]["text"])))]
         sources = [
             ("copies", write_masks(copies, tokenizer), write_masks(copies, self._teacher.tokenizer)),
-            ("unlabeled", self._unlabeled, self._unlabeled),
+            ("unlabeled", unlabeled, unlabeled),
         ]
         for name, read, asked in sources:
             if read:
                 table = datasets.Dataset.from_dict({"text": read}, split=datasets.NamedSplit(name))
-                parts.append((encode(table, tokenizer, self._arguments.data.max_length), self._ask(asked)))
+                parts.append((encode(table, tokenizer, run.arguments.data.max_length), self._ask(asked)))
         self._logits = {split: self._ask(list(rows["text"])) for split, rows in texts.items() if split != "train"}
-        self._teacher.release()
-        digest, rows = hashlib.sha256(), []
-        weights = self._teacher.read_class_weights(run.report.label_counts["train"])
+        self._teacher.__dict__.pop("model", None)  # its memory
+        weights, rows = self._teacher.read_class_weights(run.report.label_counts["train"]), []
         for encoded, logits in parts:
-            logits = np.ascontiguousarray(logits - weights, dtype=np.float32)
-            digest.update(logits.tobytes())
             if "labels" not in encoded.features:
                 encoded = encoded.add_column("labels", np.full(len(encoded), NO_LABEL))
             feature = datasets.List(datasets.Value("float32"), length=logits.shape[1])
             encoded = encoded.cast_column("labels", datasets.Value("int64"))
+            logits = (logits - weights).astype(np.float32)
             rows.append(encoded.add_column(TEACHER_LOGITS, list(logits), feature=feature))
-        decides = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
         splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
-        return splits, {"teacher": digest.hexdigest(), **decides}
+        return splits, {name: getattr(self.settings, name) for name in _WEIGHED}
 
     def _ask(self, texts: list[str]) -> np.ndarray:
         """Return the teacher's logits `(N, C)` in the order of the classes of the data."""
-        training = self._arguments.training
-        cache = Path(self.settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
-        answers = ask_teacher(
-            texts, self._teacher.answer, self._teacher.hash, cache, _BLOCK, training.distributed_state
-        )
+        cache = Path(self.settings.teacher_cache or Path(str(self._training.output_dir)) / TEACHER_CACHE)
+        teacher, state = self._teacher, self._training.distributed_state
+        answers = ask_teacher(texts, teacher.answer, teacher.hash, cache, _BLOCK, state)
         return np.stack(answers.with_format("numpy")["logits"][:])[:, self._ids]
 
     def measure(self, run: Run, config: Any, predictions: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +208,7 @@ class Distillation(Extension):
             results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
             message = "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%"
             logger.info(message, split, scores["accuracy"], scores["macro_recall"], 100 * agreement)
-        facts = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        facts = {name: getattr(self.settings, name) for name in _WEIGHED}
         facts |= {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
         return {"teacher": facts}
 
@@ -290,6 +289,9 @@ class Teacher:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
             raise UserError(f"{title} has a tokenizer without words: add its files, such as tokenizer.json")
+        limits, positions = [tokenizer.model_max_length, max_length], getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > _NO_TABLE:
+            limits.append(positions - 2 * (config.pad_token_id == 1))  # models like RoBERTa count from there
         pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
         options |= {} if pads else {"batch_size": 1}
         return cls(
@@ -297,7 +299,7 @@ class Teacher:
             folder=folder,
             config=config,
             tokenizer=tokenizer,
-            max_length=limit_length(config, tokenizer, max_length),
+            max_length=min((size for size in limits if size is not None and size < _NO_LIMIT), default=None),
             **options,
         )
 
@@ -363,10 +365,6 @@ class Teacher:
             )
         return model.to(self.device).eval()
 
-    def release(self) -> None:
-        """Free the memory of the model."""
-        self.__dict__.pop("model", None)
-
     def answer(self, texts: Sequence[str]) -> pa.Table:
         """Return the logits `(C,)` of texts in float32, C in the order of the teacher's ids."""
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
@@ -376,58 +374,11 @@ class Teacher:
         return pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])})
 
 
-def limit_length(
-    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> int | None:
-    """Return the number of tokens per text that a model reads, including special ones; None means unlimited."""
-    limit, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > _NO_TABLE:
-        offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
-        limit = min(limit, positions - offset)
-    return min((size for size in (limit, max_length) if size is not None and size < _NO_LIMIT), default=None)
-
-
 # ---- texts that only the teacher labels ----
 
 
-def read_unlabeled(
-    path: Path,
-    held_out: Set[str] = frozenset(),
-    labeled: Set[str] = frozenset(),
-    text_column: str | None = None,
-    encoding: str | None = None,
-) -> tuple[list[str], dict[str, Any]]:
-    """Read texts as [`~hf_rnn.data.tables.read_column`] does, and log how many are left out and why.
-
-    Left out are `held_out` (validation and test) and `labeled` (training) texts, both normalized by
-    [`~hf_rnn.data.audit.normalize_text`]. The record has the name of the `file` and the numbers of `lines` and of each
-    kind of them. Raises a [`UserError`] for a file that cannot be read, and if no text is left.
-    """
-    texts: list[str] = []
-    counts = Counter(dict.fromkeys(("lines", "refused", "blank", "held_out", "labeled"), 0))
-    for text in read_column(path, text_column, encoding=encoding):
-        counts["lines"] += 1
-        if isinstance(text, BadRow):
-            if not counts["refused"]:
-                logger.warning("refused: %s", text.describe())
-            counts["refused"] += 1
-        elif text_fault(text):
-            counts["blank"] += 1
-        elif (normalized := normalize_text(text)) in held_out:
-            counts["held_out"] += 1
-        elif normalized in labeled:
-            counts["labeled"] += 1
-        else:
-            texts.append(text)
-    line = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
-    if not texts:
-        raise UserError(f"unlabeled {path} has no text to learn from: found {line}")
-    logger.info("%s: %s", path.name, line)
-    return texts, {"file": path.name, **counts, "kept": len(texts)}
-
-
-def augment(texts: Sequence[str], copies: int) -> Iterator[tuple[int, str]]:
-    """Yield modified copies of texts with the number of each text; the first copies of all come first.
+def augment(texts: Sequence[str], copies: int) -> Iterator[str]:
+    """Yield modified copies of texts; the first copies of all come first.
 
     A tenth of the words of a copy are hidden, written as `MASKED`; a quarter of the copies are then cut to one to five
     neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left out.
@@ -439,7 +390,7 @@ def augment(texts: Sequence[str], copies: int) -> Iterator[tuple[int, str]]:
     seen = [{" ".join(text.split())} for text in texts]
     for round_number in range(copies):
         chance = random.Random(f"0 {round_number}")
-        for number, (text, copies_of_text) in enumerate(zip(texts, seen, strict=True)):
+        for text, copies_of_text in zip(texts, seen, strict=True):
             words = [MASKED if chance.random() < _HIDDEN else word for word in text.split()]
             if chance.random() < _CUT:
                 size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
@@ -448,7 +399,7 @@ def augment(texts: Sequence[str], copies: int) -> Iterator[tuple[int, str]]:
             copy = " ".join(words)
             if copy not in copies_of_text and any(word != MASKED for word in words):
                 copies_of_text.add(copy)
-                yield number, copy
+                yield copy
 
 
 def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -31,8 +31,6 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, PreTrainedToke
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
-from ..data.row_errors import BadRow
-from ..data.tables import read_column
 from ..hub.loading import check_name
 from ..hub.model_folder import FinishedFolder
 from ..models.configuration_rnn import RnnConfig
@@ -44,7 +42,7 @@ from ..utils.process_state import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
 from .settings import ModelArguments
-from .teacher_cache import ask_teacher
+from .teacher import ask_teacher, hash_rows, read_texts
 from .teacher_settings import PretrainingArguments, parse_pretraining
 from .train import fit, make_config
 from .trainer import RnnTrainer
@@ -52,10 +50,12 @@ from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+_REWRITE = normalizers.Sequence(plain_placeholders())
 _POOLING = "mean"  # that of sentence-transformers; heads choose their own
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？।])")
 _BATCH = 4096  # texts that are tokenized at once, and those of a file of the teacher's states
 _TOKENS_PER_BATCH = 2048  # that the teacher reads at once, padding included
+_LEAST_TEXTS = 20
 _SAMPLE = 2000  # texts for the mean of the teacher's states
 _PAIRS = 200_000  # pairs of held-out texts whose similarities are compared
 _SCORES = ("cosine", "token_cosine", "rank_agreement")
@@ -113,31 +113,34 @@ def _pretrain(
     args.output_dir, args.push_to_hub = str(folder.checkpoints), False
     args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects the columns
 
-    texts, counts = read_texts(own)
+    # the tokens, and what the teacher says of them
+    texts, counts = read_texts(
+        own.input or (),
+        own.text_column,
+        fault=lambda text: None if text else "blank",
+        cut=lambda text: cut_sentences(text, own.split_characters),
+        most=own.max_texts,
+    )
+    if len(texts) < _LEAST_TEXTS:
+        raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least {_LEAST_TEXTS}")
     teacher = Teacher(str(own.teacher), own.teacher_max_length, args.device, args.bf16)
-    tokenizer, kept = prune_tokenizer(teacher.tokenizer, texts, own.max_vocab_size, own.model_max_length)
+    tokenizer, teacher.pieces = prune_tokenizer(teacher.tokenizer, texts, own.max_vocab_size, own.model_max_length)
     rows, texts = encode_texts(texts, tokenizer, teacher.most_tokens)
     cache = Path(own.teacher_cache) if own.teacher_cache else folder.root / TEACHER_CACHE
-    teacher.read_pieces(kept)
     known = teacher.hash()
-    files, _ = ask_teacher(rows, teacher.answer, known, cache, _BATCH, (args.process_index, args.world_size))
-    args.distributed_state.wait_for_everyone()
-    answers = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
-    answers = answers.with_format("numpy")
+    answers = ask_teacher(rows, teacher.answer, known, cache, _BATCH, args.distributed_state).with_format("numpy")
 
+    # the student
     held_out = min(own.held_out, len(texts) // 10)
     order = np.random.default_rng(args.seed).permutation(len(texts))
     set_seed(args.seed)
-    config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
+    config = make_config(model_args, vocab_size=len(tokenizer), pad_token_id=0)
     model = EncoderStudent(config, teacher.vector_size, teacher.state_size)
     with torch.no_grad():
-        table = reduce_table(teacher.read_table()[kept], config.embedding_size)
-        table[config.pad_token_id] = 0
-        model.get_input_embeddings().weight.copy_(torch.from_numpy(table))
-    teacher_record = {"name": teacher.name, "vector_size": teacher.vector_size, "max_tokens": teacher.most_tokens}
+        table = torch.from_numpy(reduce_table(teacher.read_table(), config.embedding_size))
+        model.get_input_embeddings().weight[1:] = table[1:]  # padding stays zero
+    about = {"name": teacher.name, "vector_size": teacher.vector_size, "max_tokens": teacher.most_tokens}
     del teacher  # its memory
-    further = {"answers": known, "held_out": own.held_out, "texts": len(texts)}
-    made_from = take_fingerprint({}, tokenizer, model, args, **further)
     trainer = RnnTrainer(
         model=model,
         args=args,
@@ -146,12 +149,14 @@ def _pretrain(
         processing_class=tokenizer,
         compute_metrics=measure,
         data_collator=StateCollator(answers, model.state_size),
-        made_from=made_from,
+        made_from=take_fingerprint({}, tokenizer, model, args, data=hash_rows(rows, f"{known} {own.held_out}")),
     )
     training = fit(trainer, checkpoint)
     measured = trainer.predict(trainer.eval_dataset).metrics
+
+    # the folder
     record = {
-        "teacher": teacher_record,
+        "teacher": about,
         "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},
         "held_out": {name: measured[f"test_{name}"] for name in _SCORES},
         **measure_pieces(tokenizer, [texts[row] for row in order[:held_out]]),
@@ -169,35 +174,12 @@ def _pretrain(
 # ---- texts and tokens ----
 
 
-def read_texts(own: PretrainingArguments) -> tuple[list[str], dict[str, int]]:
-    """Return each distinct text of the files once, and the numbers of `lines`, `refused`, `blank`, `repeated` ones.
-
-    White space becomes single; handles and links are rewritten, see [`plain_placeholders`]. The parts of a text that
-    `split_characters` cuts count like lines.
-    """
-    rewrite = normalizers.Sequence(plain_placeholders()).normalize_str  # as the student's tokenizer will
-    counts: Counter[str] = Counter()
-    texts: dict[str, None] = {}
-    for text in (text for path in own.input or () for text in read_column(path, own.text_column)):
-        if isinstance(text, BadRow):
-            if not counts["refused"]:
-                logger.warning("refused: %s", text.describe())
-            counts.update(["lines", "refused"])
-            continue
-        for part in cut_sentences(" ".join(rewrite(text).split()), own.split_characters):
-            counts.update(["lines", "blank" if not part else "repeated" if part in texts else "kept"])
-            if part:
-                texts[part] = None
-        if own.max_texts and len(texts) >= own.max_texts:
-            break
-    if len(texts) < 20:
-        raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least 20")
-    logger.info("texts: %s", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
-    return list(texts), dict(counts)
-
-
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
-    """Yield parts of a text of at most `most` characters, cut between sentences; a longer sentence is one part."""
+    """Yield parts of a text of at most `most` characters, cut between sentences; a longer sentence is one part.
+
+    White space becomes single, and handles and links are rewritten as the student's tokenizer will.
+    """
+    text = " ".join(_REWRITE.normalize_str(text).split())
     part = ""
     for sentence in [text] if most is None or len(text) <= most else _END_OF_SENTENCE.split(text):
         if part and len(part) + len(sentence) >= (most or 0):
@@ -209,7 +191,7 @@ def cut_sentences(text: str, most: int | None) -> Iterator[str]:
 
 def prune_tokenizer(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int | None, model_max_length: int
-) -> tuple[PreTrainedTokenizerFast, list[int]]:
+) -> tuple[PreTrainedTokenizerFast, np.ndarray]:
     """Return the teacher's tokenizer with the `size` pieces that the texts use most, and their ids of the teacher.
 
     All pieces that occur stay without a size. All characters of used pieces stay with any size, so that a word without
@@ -227,7 +209,7 @@ def prune_tokenizer(
     before = [] if backend.normalizer is None else [backend.normalizer]
     pad = tokenizer.pad_token
     after = [normalizers.Replace(pad, pad[1:-1])] if kind == "Unigram" else []  # a text that spells it is not padding
-    backend.normalizer = normalizers.Sequence([*plain_placeholders(), *before, *after])
+    backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), _BATCH):
         for encoding in backend.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=False):
@@ -263,7 +245,7 @@ def prune_tokenizer(
             model_input_names=["input_ids", "attention_mask"],
             split_special_tokens=True,
         ),
-        kept,
+        np.array(kept),
     )
 
 
@@ -302,6 +284,7 @@ class Teacher:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise UserError(f"pretrain needs sentence-transformers. Type: {install_hint('pretrain')}") from error
+        torch.manual_seed(0)  # weights that its files lack, such as an unused pooler, are the same in every run
         try:
             self.model = SentenceTransformer(
                 name_or_path,
@@ -326,14 +309,11 @@ class Teacher:
         self.state_size: int = self.network.config.hidden_size
         self.vector_size: int = self.model.encode(["a text"]).shape[1]
         self._bf16 = bf16
-
-    def read_pieces(self, kept: Sequence[int]) -> None:
-        """Read tokens of the student from now on, with these ids of the teacher."""
-        self._pieces = np.array(kept)
+        self.pieces = np.arange(len(self.tokenizer))  # its ids of the student's tokens
 
     def hash(self) -> str:
         """Return a hash of all that decides the answers to tokens."""
-        around = self._before, self._after, self._pieces.tolist()
+        around = self._before, self._after, self.pieces.tolist()
         digest = hashlib.sha256(f"{self.model} {self._bf16} {around}".encode())
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -341,8 +321,8 @@ class Teacher:
         return digest.hexdigest()
 
     def read_table(self) -> np.ndarray:
-        """Return the token vectors `(V, E)`."""
-        return self.network.get_input_embeddings().weight.detach().cpu().float().numpy()
+        """Return the vectors `(V, E)` of the student's tokens."""
+        return self.network.get_input_embeddings().weight.detach().cpu().float().numpy()[self.pieces]
 
     @torch.inference_mode()
     def answer(self, rows: Sequence[np.ndarray]) -> pa.Table:
@@ -350,7 +330,7 @@ class Teacher:
         vectors = np.empty((len(rows), self.vector_size), np.float16)
         states: list[Any] = [None] * len(rows)
         for batch in batch_by_length([len(row) for row in rows]):
-            spelled = [torch.tensor([*self._before, *self._pieces[rows[row]], *self._after]) for row in batch]
+            spelled = [torch.tensor([*self._before, *self.pieces[rows[row]], *self._after]) for row in batch]
             pad = self.tokenizer.pad_token_id
             ids = nn.utils.rnn.pad_sequence(spelled, batch_first=True, padding_value=pad)
             mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in spelled], batch_first=True)

@@ -25,7 +25,7 @@ _UNUSED = (  # settings of labelled texts and of heads for them
 
 @dataclass
 class DistillationArguments:
-    """A teacher and its use; see [`hf_rnn.training.distillation`]. The help of each field describes it.
+    """A teacher and its use; see [`hf_rnn.distill`]. The help of each field describes it.
 
     The teacher's code is never run, and its weights are read from safetensors only. With the setting `bf16` it
     computes in bfloat16, as the student does.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from benchmarks import peers
 from common.timing import WARM_UP, compare, summarize
+from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -32,7 +33,6 @@ from hf_rnn import (
     load_tsv,
     train_tokenizer,
 )
-from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference.onnx import export
 from hf_rnn.inference.onnx.runtime import open_session

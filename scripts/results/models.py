@@ -255,24 +255,22 @@ def distill_model2vec(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], in
     return lambda some: model.encode(list(some)), model.embedding.size, size
 
 
-def make_teacher(teachers: Any, teacher_labels: Sequence[str] | None) -> Callable[..., Learned]:
-    """Return a row of fine-tuned transformers: the mean of their log-probabilities."""
+def make_teacher(folder: Path, teacher_labels: Sequence[str] | None) -> Callable[..., Learned]:
+    """Return the row of a fine-tuned transformer."""
 
     def learn(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
         import numpy as np
-        import torch
 
-        models = [member.load() for member in teachers.members]
-        classes = teachers.members[0].align(texts.names, teacher_labels)
+        from hf_rnn.training.distill import Teacher
+
+        teacher: Any = Teacher.open(str(folder))
+        classes = teacher.align(texts.names, teacher_labels)
 
         def classify(some: Sequence[str]) -> Any:
-            pairs = zip(teachers.members, models, strict=True)
-            logits = [torch.from_numpy(member.compute(model, some)) for member, model in pairs]
-            return np.asarray(sum(one.log_softmax(dim=1) for one in logits))[:, classes].argmax(axis=1)
+            return np.array(teacher.answer(some)["logits"].to_pylist())[:, classes].argmax(axis=1)
 
-        files = [path for member in teachers.members for path in member.folder.iterdir()]
-        size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))
-        return Learned(classify, None, sum(model.num_parameters() for model in models), size)
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json"))
+        return Learned(classify, None, teacher.model.num_parameters(), size)
 
     return learn
 
@@ -344,8 +342,6 @@ def list_models(
     teacher: Path | None, unlabeled: Path | None, cache: Path, teacher_labels: Sequence[str] | None = None
 ) -> list[Model]:
     """Return all rows, from the simplest to the teacher, whose answers are cached in a folder."""
-    from hf_rnn.training.distillation.teacher import Teachers
-
     last_epoch = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     last_epoch["train_sampling_strategy"] = "group_by_length"  # shuffled, unlike in the source
     minilm = {"vectors": find_minilm, "tokenizer_name_or_path": find_minilm}
@@ -381,14 +377,10 @@ def list_models(
         Model("MiniLM-L6 frozen + logistic regression", train_on_frozen_vectors(load_minilm), needs, random=False),
     ]
     if teacher is not None:
-        teachers = Teachers.open(str(teacher))
-        folders = [member.folder for member in teachers.members]
         taught: dict[str, Any] = {"recipe": "student", "teacher": str(teacher), "teacher_labels": teacher_labels}
-        taught |= {"tokenizer_name_or_path": str(folders[0]), "vectors": str(folders[0])}
+        taught |= {"tokenizer_name_or_path": str(teacher), "vectors": str(teacher)}
         taught |= {"teacher_cache": str(cache), "bf16": True}
-        files = sorted(
-            path for folder in folders for kind in ("*.safetensors", "*.json") for path in folder.glob(kind)
-        )
+        files = sorted(path for kind in ("*.safetensors", "*.json") for path in teacher.glob(kind))
         source: dict[str, Any] = {
             "files": files,
             "choices": {"teacher_labels": teacher_labels and list(teacher_labels)},
@@ -397,5 +389,5 @@ def list_models(
         if unlabeled is not None:
             more = make_recurrent(**taught, unlabeled=str(unlabeled))
             rows.append(Model(FURTHER, more, **source | {"files": [*files, unlabeled]}))
-        rows.append(Model(TEACHER, make_teacher(teachers, teacher_labels), random=False, **source))
+        rows.append(Model(TEACHER, make_teacher(teacher, teacher_labels), random=False, **source))
     return rows

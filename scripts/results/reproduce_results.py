@@ -64,7 +64,7 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn.training.distillation.teacher import Teachers
+    from hf_rnn.training.distill import Teacher
 
     torch.set_num_threads(1)
     chosen = models.list_models(
@@ -80,8 +80,9 @@ def main() -> None:
         if flags.only and (missing := model.missing()):
             parser.error(f"--only '{model.name}' needs {', '.join(missing)}: pip install '.[bench]'")
     texts = models.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
-    for member in Teachers.open(str(flags.teacher)).members if flags.teacher else ():
-        member.align(texts.names, flags.teacher_labels)  # refuses other labels before hours of training
+    if flags.teacher:
+        # other labels are refused before hours of training
+        Teacher.open(str(flags.teacher)).align(texts.names, flags.teacher_labels)
     rows = flags.output_dir / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if not flags.resume and any(rows.glob("*.json")):

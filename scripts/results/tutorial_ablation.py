@@ -37,10 +37,10 @@ WRITTEN: dict[str, dict[str, Any]] = {
 def train_as_written(data_dir: Path, seed: int, max_bad_rows: str, shuffled: bool = False) -> dict[str, float]:
     """Train the source's loop in plain torch: padded batches, `output[-1]`, SGD at 0.3, no mask, no padding_idx."""
     import torch
+    from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
     from torch import nn
 
     from hf_rnn import classification_metrics, encode, load_tsv, train_tokenizer
-    from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
 
     texts = load_tsv(data_dir, max_bad_rows=max_bad_rows)
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=3)

@@ -1,0 +1,387 @@
+"""Distillation: texts, teachers, loss and steps, the finished folder, resume, mistakes."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS, invent_rows, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tiny_teacher import bert_tokenizer, bytes_tokenizer, change_config
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    pipeline,
+)
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, distill, train, train_tokenizer
+from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.tokenizers.normalizers import NORMALIZERS
+from hf_rnn.training.checkpoints import TrainingStopped
+from hf_rnn.training.distill import MASKED, NO_LABEL, Distillation, Teacher, augment, distillation_loss, write_masks
+from hf_rnn.training.trainer import SavePoints
+from hf_rnn.utils.errors import UserError
+
+TEXTS = [text for text, _ in invent_rows(40, seed=31)]
+
+
+@pytest.fixture(scope="module")
+def quick(tiny_settings, teacher):
+    """Settings of a short distillation."""
+    return {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
+
+
+@pytest.fixture(scope="module")
+def unlabeled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("unlabeled") / "unlabeled.txt"
+    texts = dict.fromkeys(text for text, _ in invent_rows(100, seed=21))
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def distilled(quick, unlabeled, tmp_path_factory):
+    """Return settings and the result of a distillation; its folder does not change."""
+    settings = {**quick, "unlabeled": str(unlabeled), "temperature": 3.0}
+    return settings, distill(**settings, output_dir=str(tmp_path_factory.mktemp("distilled") / "model"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The texts that teachers read, in this test."""
+    texts, answer = [], Teacher.answer
+    monkeypatch.setattr(Teacher, "answer", lambda self, block: texts.extend(block) or answer(self, block))
+    return texts
+
+
+def same_weights(one, other):
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def predict(folder, texts):
+    return np.array([one["label"] for one in pipeline("text-classification", str(folder), device="cpu")(texts)])
+
+
+# ---- the loss ----
+
+
+def softmax(values):
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(2.0, 0.9), (0.5, 0.0)])
+def test_loss_by_hand(temperature, weight):
+    chance, classes, smoothing = np.random.default_rng(0), 4, 0.1
+    logits, teachers = chance.normal(size=(2, 7, classes)) * 3
+    labels = chance.integers(classes, size=7)
+    labels[::3] = NO_LABEL
+    weights = np.array([0.5, 1.0, 2.0, 1.5])
+    p = (weights * softmax(teachers)) ** (1 / temperature)
+    p, q = p / p.sum(axis=1, keepdims=True), softmax(logits / temperature)
+    expected = weight * temperature**2 * (p * (np.log(p) - np.log(q))).sum()
+    for row, label in zip(softmax(logits), labels, strict=True):
+        if label != NO_LABEL:
+            share = np.full(classes, smoothing / classes)
+            share[label] += 1 - smoothing
+            expected -= (1 - weight) * (share * weights * np.log(row)).sum()
+    logits, labels, teachers, weights = map(torch.from_numpy, (logits, labels, teachers, weights))
+    settings = {"temperature": temperature, "soft_label_weight": weight, "label_smoothing": smoothing}
+    found = distillation_loss(logits, labels, teacher_logits=teachers, class_weights=weights, **settings)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+# ---- training rows ----
+
+
+def test_rows_that_a_run_learns_from(quick, teacher, unlabeled, asked, tmp_path, monkeypatch):
+    """Texts, copies and unlabelled texts, each read once by the teacher; columns are in the data's order."""
+    kept, add_rows = {}, Distillation.add_rows
+
+    def keep(self, run, tokenizer, examples):
+        kept.update(run=run, tokenizer=tokenizer, rows=add_rows(self, run, tokenizer, examples)[0]["train"])
+        raise InterruptedError
+
+    monkeypatch.setattr(Distillation, "add_rows", keep)
+    with pytest.raises(InterruptedError):
+        distill(**quick, unlabeled=str(unlabeled), output_dir=str(tmp_path / "out"))
+    texts, rows = kept["run"].texts, kept["rows"]
+    labeled = list(texts["train"]["text"])
+    others = {text for name in ("validation", "test") for text in texts[name]["text"]}
+    further = [text for text in unlabeled.read_text().splitlines() if text not in {*labeled, *others}]
+    copies = list(augment(labeled, 1))
+    assert set(asked) == {*labeled, *others, *further, *(copy.replace(MASKED, "[MASK]") for copy in copies)}
+    assert rows["labels"][:] == texts["train"]["label"][:] + [NO_LABEL] * (len(copies) + len(further))
+    ids = kept["tokenizer"].get_vocab()
+    expected = [[ids.get(word, ids["<unk>"]) for word in copy.split()] for copy in copies]
+    assert rows["input_ids"][len(labeled) : len(labeled) + len(expected)] == expected
+    found = np.array(rows["teacher_logits"]).argmax(axis=1)
+    names, masked = texts["train"].features["label"].names, len(labeled) + np.arange(len(copies))
+    found = [names[label] for label in np.delete(found, masked)]
+    assert found == predict(teacher, [*labeled, *further]).tolist()
+
+
+def test_class_weights_of_a_teacher_of_this_package_count_once(trained):
+    """Its logits have its weights in, and the loss adds those of the student."""
+    power = json.loads((trained.folder / "training_args.json").read_text())["class_weight_power"]
+    expected = (18 / (3 * np.array([2.0, 4.0, 12.0]))) ** power
+    found = np.exp(Teacher.open(str(trained.folder)).read_class_weights([2, 4, 12]))
+    np.testing.assert_allclose(found / found[0], expected / expected[0], rtol=1e-6)
+    assert power > 0
+
+
+@given(st.lists(st.text(), max_size=4), st.integers(0, 5))
+def test_copies_of_any_text(texts, copies):
+    drawn, sources = list(augment(texts, copies)), [text.split() for text in texts]
+    assert drawn == list(augment(texts, copies + 3))[: len(drawn)]
+    for copy in drawn:
+        kept = copy.split(" ")
+        assert set(kept) != {MASKED}
+        windows = [words[first : first + len(kept)] for words in sources for first in range(len(words))]
+        windows = [part for part in windows if len(part) == len(kept) and (len(kept) <= 5 or part in sources)]
+        assert any(all(one in (MASKED, other) for one, other in zip(kept, part, strict=True)) for part in windows)
+
+
+def test_a_hidden_word_is_one_token():
+    """The mask token, else the unknown token; a tokenizer of bytes knows every word and loses it."""
+    copies = [f"the {MASKED} sand"]
+    assert write_masks(copies, bert_tokenizer()) == ["the [MASK] sand"]
+    assert write_masks(copies, bytes_tokenizer()) == ["the  sand"]
+    for normalizer in NORMALIZERS:
+        own = train_tokenizer(["the sand unk mask"], min_frequency=1, normalizer=normalizer)
+        (copy,) = write_masks(copies, own)
+        assert own.convert_ids_to_tokens(own(copy)["input_ids"]) == ["the", "<unk>", "sand"], normalizer
+
+
+# ---- teachers ----
+
+
+@pytest.mark.parametrize(
+    ("classes", "own", "expected"),
+    [
+        (["bad", "good", "plain"], None, [1, 2, 0]),
+        (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
+        (["bad", "good", "awful"], None, "give the data's labels"),
+        (["bad", "good"], None, "same task"),
+    ],
+)
+def test_labels_are_matched_by_name(teacher, classes, own, expected):
+    opened = Teacher.open(str(teacher))
+    if isinstance(expected, list):
+        assert opened.align(classes, own) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            opened.align(classes, own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "exactly one label"),
+        ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
+        ({"hidden_size": 64}, "no weights that fit"),
+    ],
+)
+def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
+    folder = change_config(teacher, tmp_path / "other", **changes)
+    with pytest.raises(UserError, match=message):
+        Teacher.open(str(folder)).model  # noqa: B018 - it loads
+
+
+def test_folders_that_cannot_teach(teacher, tmp_path):
+    """A model without its tokenizer, and pickled weights."""
+    bare, pickled = tmp_path / "bare", tmp_path / "pickled"
+    shutil.copytree(teacher, bare, ignore=lambda folder, names: {name for name in names if "token" in name})
+    with pytest.raises(UserError, match="without words"):
+        Teacher.open(str(bare))
+    shutil.copytree(teacher, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        Teacher.open(str(pickled)).model  # noqa: B018 - it loads
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64), ("blocks", 32)]
+)
+def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
+    folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "other")
+    if kind == "blocks":
+        tokenizer, shape = bert_tokenizer(), {"embedding_size": 8, "hidden_size": 8, "num_hidden_layers": 2}
+        config = RnnConfig(
+            vocab_size=len(tokenizer), block_type="residual", cell_type="min_gru", num_labels=3, **shape
+        )
+        RnnForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    elif not folder.exists():
+        shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+        GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
+        bytes_tokenizer().save_pretrained(folder)
+    texts, opened = [*TEXTS, "sand " * 50, "?", "miro"], Teacher.open(str(folder), batch_size=8)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for text, row in zip(texts, opened.answer(texts)["logits"].to_pylist(), strict=True):
+        inputs = opened.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+        inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
+
+
+def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teacher, tmp_path):
+    known = Teacher.open(str(teacher)).hash
+    moved = change_config(teacher, tmp_path / "moved", id2label=None, label2id=None, num_labels=3)
+    assert known == Teacher.open(str(moved)).hash == Teacher.open(str(teacher), max_length=99).hash
+    others = [Teacher.open(str(teacher), **options) for options in ({"max_length": 8}, {"bf16": True})]
+    folder = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
+    others.append(Teacher.open(str(folder)))
+    others.append(Teacher.open(str(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3))))
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    others.append(Teacher.open(str(moved)))
+    assert known not in {other.hash for other in others}
+    folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=20)
+    assert Teacher.open(str(folder)).max_length == 20 and Teacher.open(str(folder), 8).max_length == 8
+
+
+# ---- whole runs ----
+
+
+def test_a_run_leaves_a_finished_folder(distilled, teacher, texts_dir, unlabeled):
+    folder, metrics = FinishedFolder(distilled[1].folder), distilled[1].metrics
+    folder.check_finished()
+    assert json.loads(folder.metrics.read_text())["teacher"] == metrics["teacher"]
+    rows = {name: [line.split("\t") for line in (texts_dir / f"{name}.tsv").read_text().splitlines()] for name in
+            ("train", "dev", "test")}  # fmt: skip
+    for split, name in (("dev", "validation"), ("test", "test")):
+        texts, labels = (list(column) for column in zip(*rows[split], strict=True))
+        teachers, students = predict(teacher, texts), predict(folder.root, texts)
+        found = metrics["teacher"]["results"][name]
+        assert found["accuracy"] == pytest.approx(np.mean(teachers == labels))
+        assert found["agreement"] == pytest.approx(np.mean(teachers == students)) and found["agreement"] > 0.6
+        assert metrics[name]["accuracy"] == pytest.approx(np.mean(students == labels))
+    counts, record = metrics["teacher"]["rows"], dict(metrics["teacher"]["unlabeled"])
+    known, lines = {text for part in rows.values() for text, _ in part}, unlabeled.read_text().splitlines()
+    assert counts["unlabeled"] == record["kept"] == sum(line not in known for line in lines)
+    assert record.pop("file") == "unlabeled.txt" and record.pop("lines") == sum(record.values()) == len(lines)
+    assert counts["train"] == 240 == metrics["training"]["rows"] and 120 < counts["copies"] <= 240
+    assert metrics["training"]["steps"] == 2 * -(-sum(counts.values()) // 16)
+    card = folder.card.read_text()
+    assert "tiny-bert" in card and "hf-rnn distill" in card and f"{counts['copies']} " in card
+    for path in (folder.card, folder.metrics, folder.training_args, folder.card_facts):
+        assert str(teacher.parent) not in path.read_text() and str(unlabeled.parent) not in path.read_text()
+
+
+def test_the_command_repeats_a_run_with_its_cache(command, distilled, asked, tmp_path):
+    """Settings come from training_args.json; the teacher is not run."""
+    settings, first = distilled
+    flags = ["--recipe", first.folder / "training_args.json", "--use_cpu", "--output_dir", tmp_path / "out"]
+    flags += ["--teacher_cache", first.folder / "teacher_cache"]
+    for name in ("teacher", "data_dir", "unlabeled"):
+        flags += [f"--{name}", settings[name]]
+    code, out, err = command("distill", *flags)
+    assert code == 0, err
+    assert asked == []
+    assert same_weights(first.folder, tmp_path / "out") and not (tmp_path / "out" / "teacher_cache").exists()
+    printed = json.loads(out)
+    assert printed["teacher"]["name"] == "tiny-bert" and printed["output_dir"] == str(tmp_path / "out")
+
+
+def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypatch, asked):
+    """Stopped while the teacher answers, then while the student learns."""
+    settings, whole = distilled
+    steps = whole.metrics["training"]["steps"]
+    with monkeypatch.context() as patch:
+        answer = Teacher.answer
+        patch.setattr(Teacher, "answer", lambda self, texts: answer(self, texts) if not asked else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            distill(**settings, output_dir=str(tmp_path / "out"))
+        patch.setattr(Teacher, "answer", answer)
+        asked.clear()
+
+        def stop(self, args, state, control, **kwargs):
+            if state.global_step == steps // 2 + 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(SavePoints, "on_step_begin", stop, raising=False)
+        with pytest.raises(TrainingStopped):
+            distill(**settings, output_dir=str(tmp_path / "out"))
+        counts = {**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}
+        assert len(asked) == sum(counts.values()) - 240
+        changes = [({"temperature": 2.0}, "temperature"), ({"soft_label_weight": 0.5}, "soft_label_weight")]
+        for change, message in [*changes, ({"augmentations": 2}, "texts"), ({"teacher_max_length": 4}, "texts")]:
+            with pytest.raises(UserError, match=message):
+                distill(**{**settings, **change}, output_dir=str(tmp_path / "out"), resume=True)
+        asked.clear()
+        torch.rand(7)  # the state of the process does not matter
+        resumed = distill(**settings, output_dir=str(tmp_path / "out"), resume=True)
+    assert asked == [] and same_weights(resumed.folder, whole.folder)
+    for name in ("validation", "test", "teacher"):
+        assert resumed.metrics[name] == whole.metrics[name]
+
+
+def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
+    """The default recipe fits their labels alone by regression, which no unlabelled text has."""
+    settings = {"teacher": quick["teacher"], "unlabeled": str(unlabeled), "max_steps": 1, "baselines": False}
+    result = distill(train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings)
+    assert result.metrics["training"]["steps"] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
+def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
+    settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
+    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2, "learning_rate": 1e-9}
+    student = distill(**settings, output_dir=str(tmp_path / "student")).folder
+    tables = [load_file(folder / "model.safetensors")["rnn.embedding.weight"] for folder in (student, trained.folder)]
+    assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (not given)
+    vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
+    assert given or vocabularies[0] == vocabularies[1]
+
+
+@pytest.mark.slow
+def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
+    """Every second label is random; the teacher knows the rule, and unlabelled texts show it."""
+    generator, folder = np.random.default_rng(0), tmp_path / "noisy"
+    folder.mkdir()
+    rows = enumerate(invent_rows(90, seed=1))
+    noisy = [(text, str(generator.choice(LABELS)) if row % 2 else label) for row, (text, label) in rows]
+    write_rows(folder / "train.tsv", noisy)
+    write_rows(folder / "dev.tsv", invent_rows(60, seed=2))
+    (tmp_path / "more.txt").write_text("".join(f"{text}\n" for text, _ in invent_rows(300, seed=51)))
+    settings = {**quick, "data_dir": str(folder), "num_train_epochs": 4}
+    plain = {name: value for name, value in settings.items() if name != "teacher"}
+    train(**plain, output_dir=str(tmp_path / "alone"))
+    distill(**settings, unlabeled=str(tmp_path / "more.txt"), output_dir=str(tmp_path / "distilled"))
+    texts = [text for text, _ in invent_rows(150, seed=52)]
+    alone, student, teachers = (predict(one, texts) for one in (tmp_path / "alone", tmp_path / "distilled", teacher))
+    assert np.mean(student == teachers) > max(0.9, np.mean(alone == teachers) + 0.1)
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--teacher", "nowhere"], "no folder nowhere"),
+        (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
+        (["--unlabeled", "empty.txt"], "no text to learn from"),
+        (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
+    ],
+)
+def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n \n")
+    before = (teacher / "model.safetensors").read_bytes()
+    flags = [teacher if flag == "TEACHER" else flag for flag in flags]
+    usual = ["--recipe", "scratch", "--data_dir", texts_dir, "--output_dir", "out", "--use_cpu", "--teacher", teacher]
+    code, out, err = command("distill", *usual, *flags)
+    assert (code, out) == (2, "") and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("hf-rnn distill: error: ") and message in err.splitlines()[-1]
+    assert (teacher / "model.safetensors").read_bytes() == before and not list(tmp_path.rglob("config.json"))
