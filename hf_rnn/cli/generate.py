@@ -5,20 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..training.settings import SettingsParser, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
 _PIECE = 4096  # tokens of the prompt that are read at once
 _LEAST = 1e-3  # temperature; below it, the likeliest token is taken
-_SHOWN = 5  # unknown characters or words in a note
 
 
 @dataclass
@@ -55,16 +50,12 @@ def run(argv: Sequence[str]) -> None:
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
     check_verb(model.config, "generate")
-    prompt = _read_stdin() if arguments.prompt == "-" else arguments.prompt or "\n"
-    batch = tokenizer(prompt, return_tensors="pt")
-    ids = batch["input_ids"].to(model.device)
+    prompt = (_read_stdin() if arguments.prompt == "-" else arguments.prompt) or "\n"
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     if ids.shape[1] == 0:
         raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
-    unknown = [] if tokenizer.unk_token_id is None else (ids[0] == tokenizer.unk_token_id).nonzero().flatten().tolist()
-    if unknown:
-        spans = (batch.token_to_chars(place) for place in unknown[:_SHOWN])
-        shown = ", ".join(repr(prompt[span.start : span.end]) for span in spans if span is not None)
-        print_note(f"note: the model does not know {len(unknown):,} tokens of the prompt, such as {shown}")
+    if unknown := int((ids == tokenizer.unk_token_id).sum()) if tokenizer.unk_token_id is not None else 0:
+        print_note(f"note: the model does not know {unknown:,} tokens of the prompt")
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
     drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
@@ -86,17 +77,12 @@ def run(argv: Sequence[str]) -> None:
 
 def _read_stdin() -> str:
     try:
-        text = sys.stdin.read()
+        return sys.stdin.read()
     except UnicodeDecodeError as error:
-        invalid = error.object[error.start : error.start + 4]
-        raise UserError(
-            f"standard input is not UTF-8: found {invalid!r}; convert it, for example with iconv"
-        ) from None
-    check_text(text)
-    return text or "\n"
+        raise UserError(f"standard input is not UTF-8: {error.reason}; convert it, for example with iconv") from None
 
 
-def _read_prompt(model: PreTrainedModel, ids: torch.Tensor) -> Any:
+def _read_prompt(model: Any, ids: Any) -> Any:
     """Return the state after these tokens, read in pieces: all at once, 3 MB take 7 GB."""
     import torch
 

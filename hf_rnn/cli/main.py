@@ -87,12 +87,11 @@ def _run(arguments: list[str]) -> int:
 
 
 def _format_help() -> str:
-    width = max(map(len, _VERBS)) + 2
-    verbs = "\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in _VERBS.items())
+    verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
     return (
-        f"{_USAGE}\n\nRecurrent networks for texts, as models of transformers.\n\n"
-        f"verbs:\n{verbs}\n\nhf-rnn VERB --help shows an example and the common flags, --help_all all flags.\n"
-        "Start with: hf-rnn train DATA_DIR OUTPUT_DIR"
+        f"{_USAGE}\n\nRecurrent networks for texts, as models of transformers.\n\nverbs:\n{verbs}\n\n"
+        "hf-rnn VERB --help shows an example and the common flags, --help_all all flags.\n"
+        "Start with: hf-rnn train tickets.csv, a table of texts and labels"
     )
 
 

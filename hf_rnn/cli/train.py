@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> None:
     parser = make_parser(
         "hf-rnn train",
         description="Train a model on labelled texts and save a finished folder, which every other verb reads.",
-        example="data/tweets my-model",
+        example="tickets.csv my-model --text_column message --label_column category",
     )
     flags = read_flags(parser, argv)
     from ..training.train import train
@@ -54,6 +54,7 @@ def _to_json(result: Any) -> str:
     scores = {
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
         for split, metrics in result.metrics.items()
+        if split != "data"
     }
     card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
@@ -74,14 +75,9 @@ def _end_process_group() -> None:
 def _describe_resume(verb: str, argv: Sequence[str], flags: Mapping[str, Any]) -> str:
     if flags.get("save_only_model"):
         return "with save_only_model there is no checkpoint to resume from"
-    command = ["hf-rnn", verb]
-    for token in argv:  # a token of the Hub does not belong into a log
-        secret = re.fullmatch("--hub[_-]token", command[-1])
-        command.append("..." if secret else re.sub("^(--hub[_-]token=).*", r"\1...", token))
-    command += ["--overwrite_output_dir=false"] * bool(flags.get("overwrite_output_dir"))
-    command += ["--resume"] * (not flags.get("resume"))
-    named = {flags["output_dir"], f"--output_dir={flags['output_dir']}", f"--output-dir={flags['output_dir']}"}
-    command += [] if named & set(argv) else ["--output_dir", flags["output_dir"]]
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        command[:1] = ["torchrun", "...", "hf-rnn"]
-    return f"to resume, type: {shlex.join(command)}"
+    more = ["--overwrite_output_dir=false"] * bool(flags.get("overwrite_output_dir"))
+    folder = flags["output_dir"]
+    named = any(token in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for token in argv)
+    more += ["--resume", *([] if named else ["--output_dir", folder])]
+    command = shlex.join([*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", verb, *argv, *more])
+    return f"to resume, type: {re.sub('(--hub[_-]token[= ])[^ ]+', '...', command)}"  # a secret is not for a log
