@@ -1,0 +1,8 @@
+"""Compute logits from token ids in C, without torch: `kernel.c` by ctypes.
+
+`python -m hf_rnn.inference.native` compiles the kernel beside the package, where an install did not.
+"""
+
+from .network import Network, Unsupported
+
+__all__ = ["Network", "Unsupported"]

@@ -1,0 +1,369 @@
+"""`Network`: the weights of a model in the order in which `kernel.c` reads them, and its logits for token ids.
+
+Every weight must have the shape that the configuration says, and every id a row of the table, before C sees them.
+
+Legend: V vocabulary, E embedding, R residual stream, H hidden per direction, D directions, S = D * H, G parts of a
+cell, C classes, N texts, T tokens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .library import Block, Layer, Model, Norm, load_library
+
+# Their places are the numbers of `kernel.c`.
+CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # parts
+POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
+ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
+CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
+_STORE, _SIGMOID, _ADDEND = range(3)
+_COLUMNS = 16  # of a panel
+_TOKENS, _TOKENS_OF_STEPS = 512, 4096  # per call: more leave the cache, but each step of a cell needs many texts
+_LARGEST_TABLE = 1 << 28  # bytes
+_ROWS_AT_ONCE = 4096
+_SHORT_NORM, _MOST_SHORT = 65500, 4096  # int16: the norm of an output's weights, see `kernel.c`; most inputs
+
+Matrix = tuple[np.ndarray, np.ndarray]  # weights (outputs, inputs) and biases
+
+
+class Unsupported(ValueError):
+    """The kernel does not compute a model; the message is the reason."""
+
+
+def to_float(values: np.ndarray) -> np.ndarray:
+    """Return weights as float32; uint16 are bfloat16."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def count_threads() -> int:
+    """Return the threads to use: `OMP_NUM_THREADS`, or the processors of this process."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    affinity = getattr(os, "sched_getaffinity", None)  # not on all systems
+    return int(given) if given.isdigit() and int(given) else len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def read_units(config: Any) -> int:
+    """Return the units per direction, which older configurations call `hidden_size`."""
+    return getattr(config, "cell_size", None) or config.hidden_size
+
+
+def find_unsupported_setting(config: Any) -> str | None:
+    """Return the first setting that the kernel does not compute, in words; None if it computes all."""
+    residual = config.block_type == "residual"
+    head = next(iter(config.architectures or [CLASSIFIER]))
+    known: list[tuple[str, Any, Sequence[Any]]] = [
+        ("the head", head, (CLASSIFIER, TAGGER)),
+        ("block_type", config.block_type, ("plain", "residual")),
+        ("cell_type", config.cell_type, ("min_gru",) if residual else tuple(CELLS)),
+        ("target_scale", getattr(config, "target_scale", None), (None,)),
+    ]
+    if residual:
+        known.append(("hidden_act", getattr(config, "hidden_act", "silu"), ("silu",)))
+        known.append(("the rest of the stream by 16", (config.residual_size or read_units(config)) % _COLUMNS, (0,)))
+    if head == TAGGER:
+        known += [(name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")]
+    else:
+        paired = getattr(config, "sep_token_id", None) is not None
+        known.append(("pooling", config.pooling, POOLINGS[1:]))
+        known.append(("classifier_activation", config.classifier_activation, ACTIVATIONS))
+        known.append(("pair_encoding", config.pair_encoding if paired else "joint", ("joint",)))
+    return next((f"{name} is {found!r}" for name, found, values in known if found not in values), None)
+
+
+class _Weights:
+    """Weights by name: checked, padded, and moved to memory that C reads."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], shortened: bool) -> None:
+        self._weights, self.unread, self._shortened = weights, set(weights), shortened
+        self._kept: list[np.ndarray] = []
+
+    def read_stored(self, name: str, *shape: int) -> np.ndarray:
+        """Return a weight of this shape in its own dtype."""
+        self.unread.discard(name)
+        values = self._weights.get(name)
+        if values is None or values.shape != shape:
+            raise Unsupported(f"{name} is {'missing' if values is None else values.shape}, and not {shape}")
+        finite = (values & 0x7F80) != 0x7F80 if values.dtype == np.uint16 else np.isfinite(values)
+        if not finite.all():
+            raise Unsupported(f"{name} has NaN or infinite weights")
+        return values
+
+    def read(self, name: str, *shape: int) -> np.ndarray:
+        """Return a weight of this shape as float32."""
+        return to_float(self.read_stored(name, *shape))
+
+    def linear(self, name: str, outputs: int, inputs: int) -> Matrix:
+        """Return the weights and biases of a linear layer."""
+        return self.read(f"{name}.weight", outputs, inputs), self.read(f"{name}.bias", outputs)
+
+    def keep(self, values: np.ndarray) -> int:
+        """Copy an array to aligned memory, and return its address."""
+        room = np.empty(values.nbytes + 64, np.uint8)
+        start = -room.ctypes.data % 64
+        copy = room[start : start + values.nbytes].view(values.dtype)
+        copy[:] = values.reshape(-1)
+        self._kept.append(copy)
+        return copy.ctypes.data
+
+    def norm(self, name: str, size: int) -> Norm:
+        """Return a layer normalisation."""
+        return Norm(*(self.keep(self.read(f"{name}.{part}", size)) for part in ("weight", "bias")))
+
+    def layer(self, given: Matrix, exact: bool = False) -> Layer:
+        """Return a linear layer; its products are in float32 if `exact`."""
+        weight, scale = pad(given[0], 0, 1), None
+        panels = weight.reshape(-1, _COLUMNS, weight.shape[1])
+        short = self._shortened and not exact and weight.shape[1] <= _MOST_SHORT
+        if short:
+            norms, tops = np.sqrt((panels**2).sum(axis=2, keepdims=True)), np.abs(panels).max(axis=2, keepdims=True)
+            factor = np.maximum(np.maximum(norms / _SHORT_NORM, tops / 32767), 1e-30)
+            panels = np.rint(panels / factor).astype(np.int16).reshape(*panels.shape[:2], -1, 2)
+            scale = self.keep(factor.astype(np.float32))
+        address = self.keep(panels.transpose(0, 2, 1, 3) if short else panels.transpose(0, 2, 1))
+        return Layer(address, self.keep(pad(given[1], 0, 1)), scale, *weight.shape[::-1], short)
+
+
+def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
+    """Add zeros to each of the equal parts of an axis, so that their sizes are multiples of 16."""
+    shape = list(values.shape)
+    missing = -(shape[axis] // parts) % _COLUMNS
+    if not missing:
+        return values
+    split = values.reshape(*shape[:axis], parts, -1, *shape[axis + 1 :])
+    wide = np.pad(split, [(0, missing if place == axis + 1 else 0) for place in range(split.ndim)])
+    return wide.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+
+class Network:
+    """A recurrent network in C. It is pickled as its weights.
+
+    Args:
+        config: The settings of the model as attributes.
+        weights: Arrays by their names in the model; uint16 is bfloat16.
+        precision: `float32`, or `int16` for the products inside, if the processor has instructions for it.
+
+    Raises:
+        Unsupported: If the kernel is not there or does not compute the model.
+    """
+
+    def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str = "float32") -> None:
+        self._given, self._library = (config, weights, precision), load_library()
+        if self._library is None:
+            raise Unsupported("the kernel is not built")
+        if (reason := find_unsupported_setting(config)) is not None:
+            raise Unsupported(reason)
+        self._config, self._units = config, read_units(config)
+        self._directions = 2 if config.bidirectional else 1
+        self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
+        self._weights = _Weights(weights, precision == "int16" and self._library.hf_rnn_level(-1) > 0)
+        self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
+        self._model = Model(cell=[*CELLS].index(config.cell_type), directions=self._directions, residual=self._stream > 0)
+        self._read_encoder()
+        self._read_head()
+        if self._weights.unread:
+            raise Unsupported(f"{min(self._weights.unread)} is not of this model")
+        rows = config.vocab_size if 4 * config.vocab_size * self._model.row <= _LARGEST_TABLE else 0
+        self._table = np.empty((rows, self._model.row), np.float32)  # a row is computed when a text first needs it
+        self._known, self._filling = np.zeros(rows, bool), threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+    # ---- weights ----
+
+    def _read_encoder(self) -> None:
+        """Read the blocks or layers, and what computes a row of the table."""
+        config, model, weights, stream = self._config, self._model, self._weights, self._stream
+        states = self._directions * self._units
+        model.hidden = -(-self._units // _COLUMNS) * _COLUMNS
+        if stream:
+            blocks = [self._read_residual(f"rnn.layers.{number}") for number in range(config.num_hidden_layers)]
+            projection = weights.linear("rnn.projection.projection", stream, config.embedding_size)
+            self._rows = [weights.layer(projection, exact=True)]
+            self._norm = [weights.read(f"rnn.projection.norm.{part}", config.embedding_size) for part in ("weight", "bias")]
+            model.norm, model.stream, model.row = weights.norm("rnn.norm", stream), stream, stream
+            model.inner, model.taps = blocks[0].up.outputs, config.conv_kernel
+            model.ahead = config.conv_kernel // 2 if config.bidirectional else 0
+            model.epsilon = getattr(config, "layer_norm_eps", 1e-5)
+        else:
+            sizes = [config.embedding_size] + [states] * (config.num_hidden_layers - 1)
+            blocks = [self._read_layer(f"rnn.layers.{number}", size, number) for number, size in enumerate(sizes)]
+            first, is_min_gru = blocks[0], config.cell_type == "min_gru"
+            self._rows = [first.keep, first.candidate] if is_min_gru else [first.input]
+            model.row = self._directions * model.hidden * CELLS[config.cell_type]
+        self._blocks = (Block * len(blocks))(*blocks)
+        model.blocks, model.count = ctypes.addressof(self._blocks), len(blocks)
+
+    def _read_residual(self, name: str) -> Block:
+        """Read a residual block."""
+        weights, stream, sides = self._weights, self._stream, self._directions
+        states, inner = sides * self._units, self._config.intermediate_size or 2 * stream
+        gate, out = weights.linear(f"{name}.gate_proj", states, stream), weights.linear(f"{name}.out_proj", stream, states)
+        up, down = weights.linear(f"{name}.up_proj", inner, stream), weights.linear(f"{name}.down_proj", stream, inner)
+        block = Block(weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream))
+        if (taps := self._config.conv_kernel) > 1:
+            block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
+        read = [*self._read_min_gru(f"{name}.mixer", stream), (pad(gate[0], 0, sides), pad(gate[1], 0, sides))]
+        block.keep, block.candidate, block.gate = map(weights.layer, read)
+        block.out = weights.layer((pad(out[0], 1, sides), out[1]))
+        block.up = weights.layer(up)
+        block.down = weights.layer((pad(down[0], 1, 1), down[1]))
+        return block
+
+    def _read_min_gru(self, name: str, inputs: int) -> list[Matrix]:
+        """Read the layers whose sums say what is kept, 1 - sigmoid(z) = sigmoid(-z), and what is added."""
+        cells = [self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs) for side in range(self._directions)]
+        halves = [[np.split(part, 2) for part in cell] for cell in cells]
+        keep, candidate = (
+            tuple(np.concatenate([half[part][number] for half in halves]) for part in range(2)) for number in range(2)
+        )
+        return [(-keep[0], -keep[1]), candidate]
+
+    def _read_cell(self, name: str, kind: str, inputs: int) -> Matrix:
+        """Read the weights of a cell in one direction from its inputs (`ih`) or its state (`hh`), its units padded."""
+        parts = CELLS[self._config.cell_type]
+        weight = self._weights.read(f"{name}.weight_{kind}_l0", parts * self._units, inputs)
+        bias = self._weights.read(f"{name}.bias_{kind}_l0", parts * self._units)
+        return pad(weight, 0, parts), pad(bias, 0, parts)
+
+    def _read_layer(self, name: str, inputs: int, number: int) -> Block:
+        """Read a plain layer, numbered from 0; the first one fills the table, and so is exact."""
+        block, columns = Block(), self._directions if number else 0
+        if self._config.cell_type == "min_gru":
+            read = self._read_min_gru(name, inputs)
+        else:
+            cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
+            sums = [self._read_cell(cell, "ih", inputs) for cell in cells]
+            read = [tuple(map(np.concatenate, zip(*sums, strict=True)))]
+            for side, cell in enumerate(cells):
+                weight, bias = self._read_cell(cell, "hh", self._units)
+                block.hidden[side] = self._weights.layer((pad(weight, 1, 1), bias))
+        read = [(pad(weight, 1, columns) if columns else weight, bias) for weight, bias in read]
+        layers = [self._weights.layer(matrix, exact=not number) for matrix in read]
+        if self._config.cell_type == "min_gru":
+            block.keep, block.candidate = layers
+        else:
+            (block.input,) = layers
+        return block
+
+    def _read_head(self) -> None:
+        """Read the pooling and the last layer."""
+        config, model, weights = self._config, self._model, self._weights
+        sides = 1 if self._stream else self._directions  # parts of a state
+        states = self._stream or self._directions * self._units
+        self.per_token = next(iter(config.architectures or [CLASSIFIER])) == TAGGER
+        model.pooling = 0 if self.per_token else POOLINGS.index(config.pooling)
+        model.activation = 0 if self.per_token else ACTIVATIONS.index(config.classifier_activation)
+        if POOLINGS[model.pooling] == "attention":
+            weight, bias = weights.linear("pooler.projection", states, states)
+            square = pad(pad(weight, 0, sides), 1, sides), pad(bias, 0, sides)
+            model.attention = weights.layer(square, exact=True)
+            model.context = weights.keep(pad(weights.read("pooler.context.weight", 1, states), 1, sides))
+        copies = 2 if POOLINGS[model.pooling] == "mean_max" else 1
+        self.outputs = int(config.num_labels)
+        weight, bias = weights.linear("classifier", self.outputs, copies * states)
+        model.head = weights.layer((pad(weight, 1, copies * sides), bias), exact=True)
+        model.pooled = model.head.inputs
+
+    # ---- the table ----
+
+    def _compute_rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows of the table for ids."""
+        vectors = to_float(self._embedding[ids])
+        if self._stream:
+            centred = vectors - vectors.mean(axis=1, keepdims=True)
+            deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon))
+            vectors = centred / deviation * self._norm[0] + self._norm[1]
+        vectors, parts = np.ascontiguousarray(vectors), []
+        kinds = (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,)
+        for kind, layer in zip(kinds, self._rows, strict=True):
+            out = np.empty((len(ids), layer.outputs), np.float32)
+            other = parts[0].ctypes.data if parts else None
+            self._library.hf_rnn_linear(
+                kind, ctypes.addressof(layer), vectors.ctypes.data, len(ids), out.ctypes.data, other
+            )
+            parts.append(out)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _look_up(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a table, and the ids of its rows, for token ids."""
+        if not len(self._table):  # too large: one for these ids
+            used, rows = np.unique(ids, return_inverse=True)
+            parts = [self._compute_rows(part) for part in np.split(used, range(_ROWS_AT_ONCE, len(used), _ROWS_AT_ONCE))]
+            return np.concatenate(parts), rows.astype(np.int32)
+        if not self._known[ids].all():
+            with self._filling:
+                new = np.unique(ids[~self._known[ids]])
+                for part in np.split(new, range(_ROWS_AT_ONCE, len(new), _ROWS_AT_ONCE)):
+                    self._table[part] = self._compute_rows(part)
+                self._known[new] = True
+        return self._table, ids.astype(np.int32)
+
+    # ---- answers ----
+
+    def run(self, input_ids: Sequence[Sequence[int]], threads: int | None = None) -> np.ndarray:
+        """Return the logits `(N, C)` in the order of `input_ids`, or those of all tokens of a tagger, one after another.
+
+        They do not depend on the number of threads.
+
+        Raises:
+            IndexError: For an id outside the vocabulary.
+        """
+        steps = self._config.cell_type != "min_gru"
+        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
+        ends = np.cumsum(lengths[order])
+        tokens = int(ends[-1]) if len(ends) else 0
+        ids = np.fromiter(chain.from_iterable(input_ids[text] for text in order.tolist()), np.int64, tokens)
+        if tokens and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
+            raise IndexError(f"token ids must be from 0 to {self._config.vocab_size - 1}: found {ids.min()}, {ids.max()}")
+        table, rows = self._look_up(ids)
+        logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
+        model = Model.from_buffer_copy(self._model)
+        model.table = table.ctypes.data
+
+        def run_batch(batch: tuple[int, int]) -> None:
+            first, last = batch
+            before = int(ends[first - 1]) if first else 0
+            places, out = ends[first:last] - before, logits[before if self.per_token else first :]
+            given = rows[before:].ctypes.data, places.ctypes.data, last - first, out.ctypes.data
+            if self._library.hf_rnn_run(ctypes.addressof(model), *given):
+                raise MemoryError(f"not enough memory for {places[-1]} tokens")
+
+        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS))
+        threads = min(threads or count_threads(), len(batches))
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(run_batch, batches))
+        else:
+            list(map(run_batch, batches))
+        logits = logits[:, : self.outputs]
+        if not steps:
+            return logits
+        if self.per_token:  # the place of each token among the texts as given
+            starts = np.cumsum(lengths) - lengths
+            order = np.repeat(starts[order] - ends + lengths[order], lengths[order]) + np.arange(tokens)
+        sorted_back = np.empty_like(logits)
+        sorted_back[order] = logits
+        return sorted_back
+
+
+def _cut(ends: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last text of each batch; a longer text is alone."""
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield first, last
+        first = last
