@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import safe_open
+import wrapt
 
 from ..models.auto import ENCODER, head_name, model_class
-from ..models.configuration_rnn import RnnConfig
 from ..utils.errors import UserError, reason_of
 from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config, read_mapping
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..models.configuration_rnn import RnnConfig
+
+MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
@@ -44,7 +46,7 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
 
     folder = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
     if folder.config.is_file():  # before a download of weights that may be large and useless
-        read_config(name, folder.root, RnnConfig.model_type)
+        read_config(name, folder.root, MODEL_TYPE)
     folder = FinishedFolder(fetch(name, folder.root.name, token))
     if missing := folder.missing_to_load():
         raise UserError(f"{name} on the Hub has no {missing[0].name}: it is not a model of this package")
@@ -69,9 +71,11 @@ def load_model(
     Raises:
         UserError: If it cannot be found, a part of it is missing or damaged, or the device is not available.
     """
+    import torch
+
     name, target = str(name_or_path), _find_device(device)
     folder = FinishedFolder(find_folder(name_or_path, revision))
-    config = read_config(name, folder.root, RnnConfig.model_type)
+    config = read_config(name, folder.root, MODEL_TYPE)
     if (folder.root / "adapter_config.json").is_file():
         raise UserError(
             f"{name} contains an adapter (adapter_config.json), and its weights alone are another model: merge it "
@@ -99,7 +103,7 @@ def load_model(
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
     """Load configuration and tokenizer, for a program that runs the model from another file."""
-    config = read_config(name, folder.root, RnnConfig.model_type)
+    config = read_config(name, folder.root, MODEL_TYPE)
     with name_damage(name, _TOKENIZER):
         return config, _load_tokenizer(name, folder, config)
 
@@ -114,6 +118,8 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:
+    import torch
+
     if device is None:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
@@ -125,6 +131,9 @@ def _find_device(device: str | torch.device | None) -> torch.device:
 
 def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
     """Compare the names and shapes of the weights with the configuration, before memory is used."""
+    import torch
+    from safetensors import safe_open
+
     stored: dict[str, tuple[int, ...]] = {}
     for path in weights:
         with safe_open(path, framework="pt") as file:
@@ -163,12 +172,15 @@ def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> Pre
 
 
 def quiet() -> None:
-    """Hide the libraries' progress bars and reports; errors are raised, not logged."""
-    from huggingface_hub.utils import disable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging as transformers_logging
+    """Hide the libraries' progress bars and reports, from when they are imported; errors are raised, not logged."""
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
-    disable_progress_bars()
+    def quiet_transformers(logging: Any) -> None:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def quiet_hub(utils: Any) -> None:
+        utils.logging.set_verbosity_error()
+        utils.disable_progress_bars()
+
+    wrapt.register_post_import_hook(quiet_transformers, "transformers.utils.logging")
+    wrapt.register_post_import_hook(quiet_hub, "huggingface_hub.utils")

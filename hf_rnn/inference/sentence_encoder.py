@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
-from torch.nn.functional import normalize
 
 from ..hub.loading import find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..models.auto import head_class
 from ..utils.errors import UserError
-from .fused.classifier import FUSED_HEAD
-from .predictor import MEMORY_LIMIT, FastRnn, TableDtype
+from .native import Network
+from .native.network import CLASSIFIER, to_float
+from .predictor import FastRnn, Precision
+from .stored import StoredModel, read_config_alone, read_file, read_tokenizer_alone, read_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,29 +30,47 @@ def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokeni
     Raises:
         UserError: For a folder without an encoder's projection.
     """
-    name, folder = str(name_or_path), find_folder(name_or_path)
-    if not (folder / PROJECTION).is_file():
-        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
-    config, tokenizer = load_without_weights(name, FinishedFolder(folder))
-    with name_damage(name, PROJECTION):
-        top = {
-            key.replace("linear.", "classifier."): weight.float()
-            for key, weight in load_file(folder / PROJECTION).items()
-        }
-        if not json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_mean_tokens"]:
-            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    import torch
+
+    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+    config, tokenizer = load_without_weights(name, folder)
     with name_damage(name, "model.safetensors"):
-        encoder = {f"rnn.{key}": weight.float() for key, weight in load_file(folder / "model.safetensors").items()}
-        config.pooling, config.classifier_activation = "mean", "linear"
-        config.num_labels = len(top["classifier.bias"])
-        config.architectures = [FUSED_HEAD]
-        model = head_class(FUSED_HEAD)(config).eval()
-        model.load_state_dict({**encoder, **top})
+        weights = _read_encoder(name, folder, config)
+        config.architectures = [CLASSIFIER]
+        model = head_class(CLASSIFIER)(config).eval()
+        model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
     return model, tokenizer
 
 
+def _read_encoder(name: str, folder: FinishedFolder, config: Any) -> dict[str, np.ndarray]:
+    """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
+    projection = folder.root / PROJECTION
+    if not projection.is_file():
+        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
+    with name_damage(name, PROJECTION):
+        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
+        if not json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_mean_tokens"]:
+            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    config.pooling, config.classifier_activation = "mean", "linear"
+    config.num_labels = len(top["classifier.bias"])
+    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
+
+
+def _load_network(name: str, folder: FinishedFolder, precision: str) -> tuple[StoredModel, Any] | None:
+    """Return an encoder of the native path and its tokenizer, or None where torch is needed."""
+    try:
+        config = read_config_alone(name, folder)
+        network = Network(config, _read_encoder(name, folder, config), precision)
+        config.architectures, tokenizer = [CLASSIFIER], read_tokenizer_alone(name, folder, config)
+    except UserError:
+        raise
+    except Exception:  # damaged files make the libraries raise anything
+        return None
+    return None if tokenizer is None else (StoredModel(folder, config, network), tokenizer)
+
+
 class SentenceEncoder:
-    """The vectors of [`SentenceTransformer`] for an encoder of `hf-rnn pretrain`, through the fused path.
+    """The vectors of `SentenceTransformer` for an encoder of `hf-rnn pretrain`, without torch.
 
     Example:
         >>> encoder = SentenceEncoder.from_pretrained("encoder")
@@ -65,18 +82,17 @@ class SentenceEncoder:
         self._network = network
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, table_dtype: TableDtype = "float32", memory_limit: int = MEMORY_LIMIT
-    ) -> SentenceEncoder:
-        """Load an encoder: a folder, or a repo of the Hub; the other settings are those of [`FastRnn`].
+    def from_pretrained(cls, name_or_path: str | Path, precision: Precision = "float32") -> SentenceEncoder:
+        """Load an encoder: a folder, or a repo of the Hub; `precision` is as in [`FastRnn`].
 
         Raises:
             UserError: For a folder without an encoder's projection.
         """
-        model, tokenizer = load_sentence_model(name_or_path)
-        return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))
+        folder = FinishedFolder(find_folder(name_or_path))
+        model, tokenizer = _load_network(str(name_or_path), folder, precision) or load_sentence_model(name_or_path)
+        return cls(FastRnn(model, tokenizer, precision))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the unit vectors `(N, S)` of texts in float32, in their order."""
-        with torch.inference_mode():
-            return normalize(self._network.text_logits(texts), dim=-1).numpy()
+        vectors = self._network.text_logits(texts)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

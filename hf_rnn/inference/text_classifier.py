@@ -15,7 +15,7 @@ from ..tasks import task_of
 from ..tasks.answers import compute_scores, score_kind
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
-from .fast_tokenizer.fast_tokenization import FastTokenizer
+from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

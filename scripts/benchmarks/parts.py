@@ -242,7 +242,7 @@ def measure_infer(folder: Path, repeats: int) -> Results:
                 onnx = OnnxClassifier(open_session(str(file)), tokenizer, model.config)
                 check_logits("ONNX Runtime", onnx.logits(ids), expected, 1e-4 if kind == "float32" else 1)
                 for dtype in dtypes:
-                    ours = FastRnn(model, tokenizer, table_dtype=dtype)
+                    ours = FastRnn(model, tokenizer)
                     title = f"{name} {dtype} / ONNX Runtime {kind}"
                     yield compare(title, partial(ours.logits, ids), partial(onnx.logits, ids), repeats)
     fast, plain = FastRnn(*texts.make("fast")), FastRnn(*texts.make("fast", "none"))

@@ -15,7 +15,7 @@ from transformers import pipeline
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import reference
-from hf_rnn.inference.fused import classifier
+from hf_rnn.inference.native.library import load_library
 from hf_rnn.utils.errors import UserError
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -52,7 +52,19 @@ def plain_logits(model, ids):
 
 
 def assert_close(found, expected, atol=2e-6):
-    torch.testing.assert_close(found, expected, atol=atol, rtol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(np.asarray(found)), expected, atol=atol, rtol=1e-5)
+
+
+@pytest.fixture
+def switch(monkeypatch):
+    """Turn the kernel on or off."""
+
+    def turn(native):
+        monkeypatch.setenv("HF_RNN_NATIVE", native)
+        load_library.cache_clear()
+
+    yield turn
+    load_library.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,6 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
             classifier_activation=next(activations),
         )
         fast = FastRnn(model, tokenizer)
-        assert fast.memory > 0
         ids = draw_ids(70)
         expected = plain_logits(model, ids)
         assert expected.std(dim=0).max() > 1e-3, "premise: the texts have different answers"
@@ -87,15 +98,16 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
             assert_close(fast.logits(ids[-count:]), expected[-count:])
 
 
-@pytest.mark.parametrize(("cell", "memory_limit"), [("lstm", 0), ("lstm", 1 << 28), ("min_gru", 1 << 28)])
-def test_settings_of_the_calling_program_change_nothing(cell, memory_limit, tokenizer):
+@pytest.mark.parametrize(("cell", "native"), [("lstm", "0"), ("lstm", "1"), ("min_gru", "1")])
+def test_settings_of_the_calling_program_change_nothing(cell, native, tokenizer, switch):
     """Autocast, the default dtype, and the default device: on `meta` nothing can be computed."""
+    switch(native)
     model = make(cell_type=cell, num_hidden_layers=2, pooling="attention")
     ids = draw_ids(70)
     expected = plain_logits(model, ids)
 
     def check():
-        fast = FastRnn(model, tokenizer, memory_limit=memory_limit)
+        fast = FastRnn(model, tokenizer)
         for count in COUNTS:
             assert_close(fast.logits(ids[:count]), expected[:count])
 
@@ -155,15 +167,16 @@ class TestAnswers:
         for count in (1, 10, 70):
             assert_close(fast.logits(draw_ids(count)), plain_logits(copy.deepcopy(model).float(), draw_ids(count)))
 
-    @pytest.mark.parametrize("settings", [{}, {"memory_limit": 0}], ids=["table", "plain"])
-    def test_survive_training_and_pickling(self, tokenizer, settings):
+    @pytest.mark.parametrize("native", ["1", "0"])
+    def test_survive_training_and_pickling(self, tokenizer, native, switch):
+        switch(native)
         model = make(vocab_size=len(tokenizer), pooling="attention", embedding_dropout=0.5)
-        fast = FastRnn(model, tokenizer, tokens_per_batch=7, **settings)
+        fast = FastRnn(model, tokenizer, tokens_per_batch=7)
         before = fast.predict_proba(TEXTS)
         for parameter in model.train().parameters():
             parameter.data.add_(1)
         other = pickle.loads(pickle.dumps(fast))
-        assert (other.memory, other.tokens_per_batch) == (fast.memory, 7)
+        assert other.tokens_per_batch == 7
         for runner in (fast, other):
             np.testing.assert_array_equal(runner.predict_proba(TEXTS), before)
 
@@ -175,34 +188,6 @@ class TestAnswers:
     def test_to_any_collection_of_texts(self, pair, collect):
         fast = FastRnn(*pair)
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
-
-
-class TestTable:
-    def test_beyond_the_limit_the_plain_model_predicts_and_the_log_says_so(self, pair, caplog):
-        fast = FastRnn(*pair)
-        plain = FastRnn(*pair, memory_limit=fast.memory - 1)
-        assert plain.memory == 0 < fast.memory
-        (record,) = caplog.records
-        assert "exceeds the limit" in record.getMessage() and "bfloat16 or int8" in record.getMessage()
-        np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
-        assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
-
-    @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
-    @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_smaller_ones_round_in_the_same_way_for_any_number_of_texts(
-        self, cell, dtype, recurrent, tokenizer, monkeypatch
-    ):
-        """With several pieces of the vocabulary; products in bfloat16 as on a processor that has them."""
-        monkeypatch.setattr("hf_rnn.inference.fused.classifier._COMPUTED_AT_ONCE", 3 * 2 * 5)
-        monkeypatch.setattr(classifier, "_BFLOAT16_UNITS", 1)
-        monkeypatch.setattr(classifier, "multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
-        model, ids = make(cell_type=cell, num_hidden_layers=2), draw_ids(70)
-        expected, fast = plain_logits(model, ids), FastRnn(model, tokenizer, dtype)
-        batch = fast.logits(ids)
-        assert 0 < (batch - expected).abs().max() < 0.03 < expected.std(dim=0).max()
-        alone = torch.cat([fast.logits([text]) for text in ids])
-        assert_close(alone, batch, atol=0.02 if recurrent == torch.bfloat16 else 2e-6)
 
 
 class Own(RnnForSequenceClassification):
@@ -244,7 +229,7 @@ class TestUnsupportedModels:
         expected = plain_logits(model, [[2, 3, 4], [4]])
         assert (expected - before).abs().max() > 1e-3, "premise: the change matters"
         fast = FastRnn(model, tokenizer)
-        assert fast.memory == 0 and len(caplog.records) == 1
+        assert len(caplog.records) == 1
         assert re.search(f"plain model.*: {found}", caplog.text)
         assert_close(fast.logits([[2, 3, 4], [4]]), expected, atol=1e-5)
 
@@ -281,7 +266,7 @@ class TestFromPretrained:
     def test_a_finished_folder(self, trained):
         state = torch.get_rng_state()
         fast = FastRnn.from_pretrained(trained.folder)
-        assert type(fast) is FastRnn and fast.memory > 0 and torch.equal(torch.get_rng_state(), state)
+        assert type(fast) is FastRnn and torch.equal(torch.get_rng_state(), state)
         model, tokenizer = load_model(trained.folder)
         assert isinstance(fast.model, type(model)), "the plain model, for those who ask for it"
         logits = reference.compute_logits(model, tokenizer, reference.tokenize(tokenizer, TEXTS))

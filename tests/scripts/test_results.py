@@ -61,17 +61,6 @@ def test_seeds_with_two_settings(monkeypatch, capsys):
     assert difference.startswith(f"| difference | +0.1000 ({low:+.4f} to {high:+.4f}) |")
 
 
-def test_measure_tables(trained, texts_dir, monkeypatch, capsys):
-    flags = ["--model", trained.folder, "--data_dir", texts_dir]
-    code, out, err = run_script(SCRIPTS / "measure_tables.py", flags, monkeypatch, capsys)
-    assert code == 0, err
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["none: the plain model", "float32", "bfloat16", "int8"]
-    metrics = json.loads((Path(trained.folder) / "metrics.json").read_text())["validation"]
-    assert rows[0][2:4] == [f"{metrics[name]:.4f}" for name in ("accuracy", "macro_recall")]
-    assert float(rows[0][-1]) == 0 and float(rows[1][-1]) < 1e-5 < float(rows[2][-1]), "float32 is exact"
-
-
 @pytest.mark.slow
 def test_the_tutorial_as_written_trains(texts_dir):
     assert 0 < tutorial_ablation.train_as_written(texts_dir, 123, "0")["accuracy"] <= 1

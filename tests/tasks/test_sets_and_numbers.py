@@ -75,7 +75,7 @@ def test_every_way_to_the_answer_agrees(case, command):
     texts = [text for text, _, _ in invent(70, seed=9)] + [""]
     model, tokenizer = load_model(result.folder)
     logits = compute_logits(model, tokenizer, tokenize(tokenizer, texts))
-    assert torch.allclose(FastRnn.from_pretrained(result.folder).text_logits(texts), logits, atol=1e-4)
+    assert np.allclose(FastRnn.from_pretrained(result.folder).text_logits(texts), logits, atol=1e-4)
     scores = logits if task == "regression" else logits.sigmoid()
     lines = pipeline("text-classification", str(result.folder), top_k=None)(texts)
     for row, line in zip(scores.tolist(), lines, strict=True):
@@ -181,7 +181,7 @@ def test_pairs_are_compared(paired, command):
     ids = [tokenizer(first, second)["input_ids"] for first, second, _ in rows]
     logits = compute_logits(model, tokenizer, ids)
     fast = FastRnn.from_pretrained(result.folder)
-    assert torch.allclose(fast.text_logits([row[:2] for row in rows]), logits, atol=1e-4)
+    assert np.allclose(fast.text_logits([row[:2] for row in rows]), logits, atol=1e-4)
     found = pipeline("text-classification", str(result.folder))([{"text": a, "text_pair": b} for a, b, _ in rows])
     assert [each["label"] for each in found] == [each["label"] for each in fast.predict([row[:2] for row in rows])]
     file = folder / "pairs.txt"

@@ -3,6 +3,7 @@
 `python -m hf_rnn.inference.native` compiles the kernel beside the package, where an install did not.
 """
 
-from .network import Network, Unsupported
+from .library import SWITCH
+from .network import MISSING, Network, Unsupported
 
-__all__ = ["Network", "Unsupported"]
+__all__ = ["MISSING", "SWITCH", "Network", "Unsupported"]

@@ -29,9 +29,10 @@ _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # of a panel
 _TOKENS, _TOKENS_OF_STEPS = 512, 4096  # per call: more leave the cache, but each step of a cell needs many texts
 _LARGEST_TABLE = 1 << 28  # bytes
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
 _SHORT_NORM, _MOST_SHORT = 65500, 4096  # int16: the norm of an output's weights, see `kernel.c`; most inputs
 
+MISSING = "the kernel is not built"
 Matrix = tuple[np.ndarray, np.ndarray]  # weights (outputs, inputs) and biases
 
 
@@ -58,10 +59,14 @@ def read_units(config: Any) -> int:
     return getattr(config, "cell_size", None) or config.hidden_size
 
 
-def find_unsupported_setting(config: Any) -> str | None:
+def find_unsupported_setting(config: Any, head: str) -> str | None:
     """Return the first setting that the kernel does not compute, in words; None if it computes all."""
     residual = config.block_type == "residual"
-    head = next(iter(config.architectures or [CLASSIFIER]))
+    sizes = [config.vocab_size, config.embedding_size, read_units(config), config.num_hidden_layers, config.num_labels]
+    sizes += [size for size in (config.residual_size, config.intermediate_size) if residual and size is not None]
+    sizes += [config.conv_kernel] if residual else []
+    if not all(type(size) is int and 0 < size < _LARGEST for size in sizes) or type(config.bidirectional) is not bool:
+        return "a size is not a number of the kernel"
     known: list[tuple[str, Any, Sequence[Any]]] = [
         ("the head", head, (CLASSIFIER, TAGGER)),
         ("block_type", config.block_type, ("plain", "residual")),
@@ -152,23 +157,27 @@ class Network:
         config: The settings of the model as attributes.
         weights: Arrays by their names in the model; uint16 is bfloat16.
         precision: `float32`, or `int16` for the products inside, if the processor has instructions for it.
+        head: Name of the head's class.
 
     Raises:
         Unsupported: If the kernel is not there or does not compute the model.
     """
 
-    def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str = "float32") -> None:
-        self._given, self._library = (config, weights, precision), load_library()
+    def __init__(
+        self, config: Any, weights: Mapping[str, np.ndarray], precision: str = "float32", head: str = CLASSIFIER
+    ) -> None:
+        self._given, self._library = (config, weights, precision, head), load_library()
         if self._library is None:
-            raise Unsupported("the kernel is not built")
-        if (reason := find_unsupported_setting(config)) is not None:
+            raise Unsupported(MISSING)
+        if (reason := find_unsupported_setting(config, head)) is not None:
             raise Unsupported(reason)
-        self._config, self._units = config, read_units(config)
+        self._config, self._units, self.per_token = config, read_units(config), head == TAGGER
         self._directions = 2 if config.bidirectional else 1
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
         self._weights = _Weights(weights, precision == "int16" and self._library.hf_rnn_level(-1) > 0)
         self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
-        self._model = Model(cell=[*CELLS].index(config.cell_type), directions=self._directions, residual=self._stream > 0)
+        self._model = Model(directions=self._directions, residual=self._stream > 0)
+        self._model.cell = [*CELLS].index(config.cell_type)
         self._read_encoder()
         self._read_head()
         if self._weights.unread:
@@ -191,7 +200,8 @@ class Network:
             blocks = [self._read_residual(f"rnn.layers.{number}") for number in range(config.num_hidden_layers)]
             projection = weights.linear("rnn.projection.projection", stream, config.embedding_size)
             self._rows = [weights.layer(projection, exact=True)]
-            self._norm = [weights.read(f"rnn.projection.norm.{part}", config.embedding_size) for part in ("weight", "bias")]
+            names = [f"rnn.projection.norm.{part}" for part in ("weight", "bias")]
+            self._norm = [weights.read(name, config.embedding_size) for name in names]
             model.norm, model.stream, model.row = weights.norm("rnn.norm", stream), stream, stream
             model.inner, model.taps = blocks[0].up.outputs, config.conv_kernel
             model.ahead = config.conv_kernel // 2 if config.bidirectional else 0
@@ -209,8 +219,14 @@ class Network:
         """Read a residual block."""
         weights, stream, sides = self._weights, self._stream, self._directions
         states, inner = sides * self._units, self._config.intermediate_size or 2 * stream
-        gate, out = weights.linear(f"{name}.gate_proj", states, stream), weights.linear(f"{name}.out_proj", stream, states)
-        up, down = weights.linear(f"{name}.up_proj", inner, stream), weights.linear(f"{name}.down_proj", stream, inner)
+        gate, up = (
+            weights.linear(f"{name}.gate_proj", states, stream),
+            weights.linear(f"{name}.up_proj", inner, stream),
+        )
+        out, down = (
+            weights.linear(f"{name}.out_proj", stream, states),
+            weights.linear(f"{name}.down_proj", stream, inner),
+        )
         block = Block(weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream))
         if (taps := self._config.conv_kernel) > 1:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
@@ -262,7 +278,6 @@ class Network:
         config, model, weights = self._config, self._model, self._weights
         sides = 1 if self._stream else self._directions  # parts of a state
         states = self._stream or self._directions * self._units
-        self.per_token = next(iter(config.architectures or [CLASSIFIER])) == TAGGER
         model.pooling = 0 if self.per_token else POOLINGS.index(config.pooling)
         model.activation = 0 if self.per_token else ACTIVATIONS.index(config.classifier_activation)
         if POOLINGS[model.pooling] == "attention":
@@ -300,12 +315,11 @@ class Network:
         """Return a table, and the ids of its rows, for token ids."""
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
-            parts = [self._compute_rows(part) for part in np.split(used, range(_ROWS_AT_ONCE, len(used), _ROWS_AT_ONCE))]
-            return np.concatenate(parts), rows.astype(np.int32)
+            return np.concatenate([self._compute_rows(part) for part in _split(used)]), rows.astype(np.int32)
         if not self._known[ids].all():
             with self._filling:
                 new = np.unique(ids[~self._known[ids]])
-                for part in np.split(new, range(_ROWS_AT_ONCE, len(new), _ROWS_AT_ONCE)):
+                for part in _split(new):
                     self._table[part] = self._compute_rows(part)
                 self._known[new] = True
         return self._table, ids.astype(np.int32)
@@ -313,7 +327,7 @@ class Network:
     # ---- answers ----
 
     def run(self, input_ids: Sequence[Sequence[int]], threads: int | None = None) -> np.ndarray:
-        """Return the logits `(N, C)` in the order of `input_ids`, or those of all tokens of a tagger, one after another.
+        """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens one after another.
 
         They do not depend on the number of threads.
 
@@ -327,7 +341,8 @@ class Network:
         tokens = int(ends[-1]) if len(ends) else 0
         ids = np.fromiter(chain.from_iterable(input_ids[text] for text in order.tolist()), np.int64, tokens)
         if tokens and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
-            raise IndexError(f"token ids must be from 0 to {self._config.vocab_size - 1}: found {ids.min()}, {ids.max()}")
+            most = self._config.vocab_size - 1
+            raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
         table, rows = self._look_up(ids)
         logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
         model = Model.from_buffer_copy(self._model)
@@ -357,6 +372,17 @@ class Network:
         sorted_back = np.empty_like(logits)
         sorted_back[order] = logits
         return sorted_back
+
+    def pad(self, logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the logits of all tokens as `(N, T, C)`, zero after the tokens of a text."""
+        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        padded = np.zeros((len(lengths), int(lengths.max(initial=0)), self.outputs), np.float32)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = logits
+        return padded
+
+
+def _split(ids: np.ndarray) -> list[np.ndarray]:
+    return np.split(ids, range(_ROWS_AT_ONCE, len(ids), _ROWS_AT_ONCE))
 
 
 def _cut(ends: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

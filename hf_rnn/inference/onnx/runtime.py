@@ -23,8 +23,8 @@ from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_dama
 from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
 from ...utils.text_checks import list_texts
-from ..fast_tokenizer.fast_tokenization import NO_LIMIT
 from ..text_classifier import TextClassifier, batch_by_length
+from ..tokens import NO_LIMIT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -177,7 +177,7 @@ class RnnEstimator(BaseEstimator):
         """Return the scores `(n, C)` in float64, in the order of the ids."""
         check_is_fitted(self)
         logits = self._runner.text_logits(read_texts(X))
-        return compute_scores(logits.double().numpy(), self._runner.config)
+        return compute_scores(logits.astype(np.float64), self._runner.config)
 
     def predict_table(self, table: Any, **settings: Any) -> Any:
         """Return a frame with the columns of answers, such as `label` and `score`; see [`FastRnn.predict_table`]."""

@@ -1,56 +1,99 @@
-"""Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary.
+"""Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary; without transformers.
 
 With the word tokenizers of this package and with BERT's, the tokens of a word do not depend on words beyond the spaces
-around it, and most words of a text have been seen before. So words are looked up. New plain words are found in the
-vocabulary; other new words go through the tokenizer. Any other tokenizer is called by its fastest batch call.
+around it, and most words of a text have been seen before. So words are looked up, and new ones go through the
+tokenizer. Any other tokenizer is called by its fastest batch call.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...utils.text_checks import list_texts
+from tokenizers import Tokenizer
+
+from ..hub.model_folder import FinishedFolder, read_mapping
+from ..utils.text_checks import list_texts
 
 Ids = tuple[int, ...]
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is kept
 _GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
+_CUT_AT_SPACES = (("WordPiece", "BertPreTokenizer"), ("WordLevel", "WhitespaceSplit"), ("WordLevel", "Split"))
+
+
+class TokenizerFile:
+    """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class."""
+
+    def __init__(self, folder: FinishedFolder) -> None:
+        settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
+        self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+        self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
+        self.truncation_side: str = settings.get("truncation_side", "right")
+        self.split_special_tokens: bool = settings.get("split_special_tokens", False)
+        self.backend_tokenizer.no_padding()
+        self.backend_tokenizer.no_truncation()
+        if self.model_max_length < NO_LIMIT:
+            self.backend_tokenizer.enable_truncation(self.model_max_length, direction=self.truncation_side)
+
+    def __len__(self) -> int:
+        return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[Any]) -> list[Any]:
+        """Return the encodings of texts, or of pairs of texts, truncated."""
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
+        return self.backend_tokenizer.encode_batch(list(texts))
+
+    def __call__(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
+    ) -> dict[str, list[list[int]]]:
+        """Return the `input_ids` of texts, or of pairs of texts, truncated."""
+        given = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        return {"input_ids": [encoding.ids for encoding in self.encode(given)]}
+
+
+class Encodings(dict):
+    """The parts of transformers' `BatchEncoding` that the answers of a tagger read."""
+
+    def __init__(self, encodings: Sequence[Any]) -> None:
+        ids, offsets = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "offsets"))
+        super().__init__(input_ids=ids, offset_mapping=offsets)
+        self.word_ids = [encoding.word_ids for encoding in encodings].__getitem__
 
 
 class FastTokenizer:
-    """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer.
+    """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer of transformers or a file.
 
     `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at construction.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._backend: Any = None
-        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-            # a copy: each call of the tokenizer changes how its own backend truncates and pads
-            self._backend = copy.deepcopy(backend)
-            self._backend.no_truncation()
-            self._backend.no_padding()
-            self._backend.encode_special_tokens = tokenizer.split_special_tokens
         self._truncation: tuple[int, str] | None = None
         self._known: dict[str, Ids] | None = None
-        if self._backend is not None and _cuts_at_spaces(self._backend):
-            whole, once = self._backend.encode("a"), self._backend.encode("a", add_special_tokens=False).ids
-            start = next(place for place in range(len(whole.ids)) if whole.ids[place : place + len(once)] == once)
-            self._before, self._after = tuple(whole.ids[:start]), tuple(whole.ids[start + len(once) :])
+        self._before: Ids = ()
+        self._after: Ids = ()
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+            return
+        # a copy: each call of the tokenizer changes how its own backend truncates and pads
+        self._backend = backend = copy.deepcopy(backend)
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        if (type(backend.model).__name__, type(backend.pre_tokenizer).__name__) in _CUT_AT_SPACES:
+            once, twice = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "a a"))
+            if twice != once * 2:  # spaces are tokens
+                return
+            whole = backend.encode("a").ids
+            start = next(place for place in range(len(whole)) if whole[place : place + len(once)] == once)
+            self._before, self._after = tuple(whole[:start]), tuple(whole[start + len(once) :])
             self._known = {"": ()}
-        else:
-            self._before, self._after = (), ()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
@@ -93,8 +136,8 @@ class FastTokenizer:
         for group, encoding in zip(groups, encodings, strict=True):
             ends = list(accumulate(len(word) + 1 for word in group))
             ids: list[list[int]] = [[] for _ in group]
-            for number, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
-                ids[bisect_right(ends, start)].append(number)
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+                ids[bisect_right(ends, (start + end) / 2)].append(number)  # an added token may take a space
             word_ids += map(tuple, ids)
         return word_ids
 
@@ -108,10 +151,3 @@ class FastTokenizer:
                 self._backend.enable_truncation(wanted[0], direction=wanted[1])
             self._truncation = wanted
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
-
-
-def _cuts_at_spaces(backend: Any) -> bool:
-    """Return whether the tokens of a word depend on no other word: those of BERT and of `train_tokenizer`."""
-    state = json.loads(backend.to_str())
-    kind = (state["model"]["type"], (state["pre_tokenizer"] or {}).get("type"))
-    return kind in (("WordPiece", "BertPreTokenizer"), ("WordLevel", "WhitespaceSplit"), ("WordLevel", "Split"))

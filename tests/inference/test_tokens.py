@@ -14,8 +14,8 @@ from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
-from hf_rnn.inference.fast_tokenizer import fast_tokenization
-from hf_rnn.inference.fast_tokenizer.fast_tokenization import FastTokenizer
+from hf_rnn.inference import tokens
+from hf_rnn.inference.tokens import FastTokenizer
 from hf_rnn.utils.errors import UserError
 
 # Everything that the rules of the normalisers look at: word ends, white space, marks, entities, emoji that join.
@@ -100,7 +100,7 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
     check(tokenizer, [" ".join("".join(draw.choices(PIECES, k=3)) for _ in range(20)) for _ in range(200)])
 
 
-@pytest.mark.parametrize("make", [*OTHERS.values(), foreign], ids=[*OTHERS, "foreign"])
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_other_tokenizers_are_called(make):
     draw = random.Random(0)
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
@@ -156,7 +156,7 @@ def test_texts_are_truncated_as_usual(make, side):
 
 def test_threads_get_the_ids_that_one_would(monkeypatch):
     """Words with a capital sigma reach the backend; all words are forgotten all the time."""
-    monkeypatch.setattr(fast_tokenization, "_KEPT", 20)
+    monkeypatch.setattr(tokens, "_KEPT", 20)
     tokenizer = train()
     fast = FastTokenizer(tokenizer)
     texts = [[f"a Σ{(7 * turn + word) % 60} b" for word in range(30)] for turn in range(60)]

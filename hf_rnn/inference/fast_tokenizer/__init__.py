@@ -1,1 +1,0 @@
-"""Tokenize many texts faster than the tokenizers library, with the same ids."""

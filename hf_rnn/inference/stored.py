@@ -1,0 +1,111 @@
+"""Prepare a model for the native path: read a finished folder without torch and transformers, or a model in memory.
+
+Whatever is unusual or damaged is left to [`load_model`], which loads it with transformers or names the damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..hub.model_folder import FinishedFolder, check_ids, name_damage, read_mapping, read_settings
+from .native import Network, Unsupported
+from .native.network import CLASSIFIER
+from .tokens import TokenizerFile
+
+_MODEL_TYPE = "hf_rnn"
+_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
+_KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that compute what they are named
+
+
+@dataclass
+class StoredModel:
+    """A finished folder whose model the native path computes."""
+
+    folder: FinishedFolder
+    config: Any
+    network: Network
+
+
+def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
+    """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
+    settings = read_settings(name, folder.root, _MODEL_TYPE)
+    with name_damage(name, folder.config.name):
+        labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
+        labels = dict(sorted((int(number), label) for number, label in labels.items()))
+        ids = {label: number for number, label in labels.items()}
+        if list(labels) != list(range(len(labels))) or settings.get("label2id") not in (None, ids):
+            raise ValueError("id2label and label2id disagree, or repeat a label")
+        known = {"id2label": labels, "label2id": ids, "num_labels": len(labels)}
+        return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **known})
+
+
+def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Any) -> TokenizerFile | None:
+    """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
+    settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
+    if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
+        return None
+    with name_damage(name, "tokenizer.json or tokenizer_config.json"):
+        tokenizer = TokenizerFile(folder)
+        vocabulary = tokenizer.backend_tokenizer.get_vocab()
+        special = [settings[key] for key in settings if key.endswith("_token") and isinstance(settings[key], str)]
+        if not vocabulary.keys() >= set(special):  # transformers adds them
+            return None
+        check_ids(name, vocabulary, config)
+        tokenizer(["", "a word"])
+    return tokenizer
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the weights of a file by name; uint16 are bfloat16."""
+    from safetensors import deserialize
+
+    return {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in deserialize(path.read_bytes())
+    }
+
+
+def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
+    """Return the weights of a model by name."""
+    return {name: weight for path in folder.weight_files() for name, weight in read_file(path).items()}
+
+
+def read_stored(
+    name: str, folder: FinishedFolder, precision: str = "float32"
+) -> tuple[StoredModel, TokenizerFile] | None:
+    """Return a model of the native path and its tokenizer, or None where [`load_model`] is needed."""
+    if (folder.root / "adapter_config.json").is_file():
+        return None
+    try:
+        config = read_config_alone(name, folder)
+        head = next(iter(config.architectures or [CLASSIFIER]))
+        network = Network(config, read_weights(folder), precision, head)
+        tokenizer = read_tokenizer_alone(name, folder, config)
+    except Exception:  # damaged files make the libraries raise anything
+        return None
+    return None if tokenizer is None else (StoredModel(folder, config, network), tokenizer)
+
+
+def read_live(model: Any, precision: str = "float32") -> Network:
+    """Return the network of a model of torch, with copies of its weights.
+
+    Raises:
+        Unsupported: For a model with hooks, adapters, or modules from outside this package.
+    """
+    for name, module in model.named_modules():
+        place, kind = name or "the model", type(module)
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+            raise Unsupported(f"{place} has hooks")
+        if "forward" in vars(module) and not hasattr(module, "_original_forward"):  # accelerate keeps the original
+            raise Unsupported(f"forward of {place} was replaced")
+        if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
+            raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
+    weights = {name: weight.detach().float().cpu().numpy().copy() for name, weight in model.state_dict().items()}
+    return Network(model.config, weights, precision, type(model).forward.__qualname__.partition(".")[0])
