@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from ..utils.errors import UserError
 from .predictor import load_predictor
@@ -20,8 +20,10 @@ _IMPORTING_PROCESS = os.getpid()
 
 @lru_cache(maxsize=4)
 def _load_once(name: str, loading: tuple[tuple[str, Any], ...], changed: float) -> tuple[Any, dict[str, Any]]:
-    if os.getpid() != _IMPORTING_PROCESS:
-        torch.set_num_threads(1)  # engines run a process per core, and OpenMP can hang after a fork
+    if os.getpid() != _IMPORTING_PROCESS:  # engines run a process per core, and OpenMP can hang after a fork
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
     return load_predictor(name, **dict(loading)), read_record(name, dict(loading).get("revision"))
 
 

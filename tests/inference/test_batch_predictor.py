@@ -4,7 +4,6 @@ import pickle
 import re
 from pathlib import Path
 
-import datasets
 import pandas as pd
 import pyarrow as pa
 import pytest

@@ -3,8 +3,8 @@
 import json
 import random
 
+import numpy as np
 import pytest
-import torch
 from conftest import NEUTRAL
 from transformers import pipeline
 
