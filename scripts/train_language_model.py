@@ -20,8 +20,8 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--cell_type", choices=["rnn_tanh", "gru", "lstm", "min_gru"], default="lstm")
     parser.add_argument("--hidden_size", type=int, default=512, help="(default: %(default)s)")
     parser.add_argument("--num_train_epochs", type=int, default=20, help="(default: %(default)s)")
-    parser.add_argument("--streams", type=int, default=64, help="parts read side by side (default: %(default)s)")
-    parser.add_argument("--bptt", type=int, default=64, help="tokens between gradient cuts (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="blocks of a step (default: %(default)s)")
+    parser.add_argument("--block_size", type=int, default=256, help="tokens of a block (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="(default: %(default)s)")
     parser.add_argument("--prompt", default="\n", help="to continue at the end")
     return parser
@@ -35,10 +35,10 @@ def main() -> None:
         parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")
 
     import torch
-    from transformers import pipeline, set_seed
+    from transformers import DataCollatorForTokenClassification, pipeline, set_seed
 
     import hf_rnn
-    from hf_rnn.data.continuous_text import TokenStreams, encode_text, evaluation_streams, load_text
+    from hf_rnn.data.continuous_text import encode_blocks, load_text
     from hf_rnn.evaluation.language_model import sum_losses, text_metrics
 
     try:
@@ -47,28 +47,28 @@ def main() -> None:
         parser.error(str(error))
     lines = texts["train"]["text"]
     tokenizer = hf_rnn.train_tokenizer(lines, min_frequency=1, lowercase=False, tokenizer="char", exact=True)
-    data, pad = encode_text(texts, tokenizer), tokenizer.pad_token_id
+    data = encode_blocks(texts, tokenizer, args.block_size)
+    collate = DataCollatorForTokenClassification(tokenizer)
+    blocks = data["train"].remove_columns("characters")
     set_seed(42)
     settings = {"cell_type": args.cell_type, "hidden_size": args.hidden_size, "bidirectional": False}
     settings |= {"embedding_size": 64, "embedding_initializer_range": 0.1, "classifier_dropout": 0.25}
     settings |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     model = hf_rnn.RnnForCausalLM(hf_rnn.RnnConfig(**settings))
-    pieces = TokenStreams(data["train"], args.streams, args.bptt, pad)
+    batches = torch.utils.data.DataLoader(blocks, args.batch_size, shuffle=True, collate_fn=collate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.99))
-    steps = args.num_train_epochs * len(pieces)
+    steps = args.num_train_epochs * len(batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=steps)
     for epoch in range(args.num_train_epochs):
-        cache = None
         model.train()
-        for batch in map(pieces.__getitem__, range(len(pieces))):
-            output = model(batch["input_ids"], shift_labels=batch["labels"], cache=cache, use_cache=True)
-            cache = output.cache.detach()  # the next piece continues from this state, without its gradients
+        for batch in batches:
+            output = model(**batch)
             output.loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        scores = text_metrics(sum_losses(model.eval(), evaluation_streams(data["validation"], pad)))
+        scores = text_metrics(sum_losses(model.eval(), data["validation"]))
         print(f"epoch {epoch + 1}", {name: round(value, 4) for name, value in scores.items()}, flush=True)
     model.save_pretrained(args.output_dir)
     tokenizer.save_pretrained(args.output_dir)

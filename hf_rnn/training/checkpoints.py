@@ -259,8 +259,8 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
                 _check_empty(folder, args.overwrite_output_dir)
             yield folder, _find_resumed(folder, args) if args.resume else None
         finally:
-            with contextlib.suppress(OSError):  # it has files
-                for path in made if is_main else ():
+            for path in (folder.checkpoints, *made) if is_main else ():
+                with contextlib.suppress(OSError):  # it has files
                     path.rmdir()
 
 

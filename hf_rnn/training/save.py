@@ -44,7 +44,6 @@ _ARCHITECTURE = (
     "block_type", "residual_size",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
-_KNOWN_FACTS = {field.name for field in fields(CardFacts)}
 HELD_OUT_SHARE, HELD_OUT_SEED = 0.1, 0  # defaults of the readers of texts
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
@@ -212,7 +211,7 @@ def write_folder(
         "figures": draw_figures(folder, model, trainer, metrics),
         "size_in_bytes": folder.weights.stat().st_size,
     }
-    card = CardFacts(**{name: fact for name, fact in {**facts, **further}.items() if name in _KNOWN_FACTS})
+    card = CardFacts(**facts, **further)
     write_card(folder, card)
     return card
 

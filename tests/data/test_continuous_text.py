@@ -1,12 +1,12 @@
 """Continuous text: nothing is lost between a file and the pieces that a model reads."""
 
-import numpy as np
 import pytest
 import torch
 
-from hf_rnn import train_tokenizer
-from hf_rnn.data.continuous_text import TokenStreams, encode_text, load_text
+from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
+from hf_rnn.data.continuous_text import encode_blocks, load_text
 from hf_rnn.data.row_errors import DataError, DataReport
+from hf_rnn.evaluation.language_model import sum_losses
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"
@@ -47,21 +47,17 @@ def test_a_line_of_any_length_is_read(tmp_path):
     assert "".join(rows) == text and max(map(len, rows)) <= 10_000
 
 
-def test_lines_that_are_not_utf8(folder):
-    (folder / "train.txt").write_bytes(b"one\nt\xffwo\nthree\n")
-    with pytest.raises(DataError, match=r"train\.txt:2: not UTF-8: byte 0xff at byte 2 .*max_bad_rows"):
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"one\nt\xffwo\n", r"train\.txt: not UTF-8: byte b'\\xff' in line 2"),
+        (b"one\nt\0wo\n", "NUL character: in line 2"),
+    ],
+)
+def test_text_that_is_not_text(folder, content, error):
+    (folder / "train.txt").write_bytes(content)
+    with pytest.raises(DataError, match=error):
         load_text(folder)
-    report = DataReport()
-    texts = load_text(folder, max_bad_rows=1, report=report)
-    assert texts["train"]["text"][:] == ["one\n", "three\n"]
-    assert (report.splits["train"].rows_read, report.splits["train"].rows_kept) == (3, 2)
-
-
-def test_text_that_is_not_text(folder):
-    for content, error in ((TEXT.encode("utf-16"), "train.txt: UTF-16"), (b"one\nt\0wo\n", r"train\.txt:2: NUL")):
-        (folder / "train.txt").write_bytes(content)
-        with pytest.raises(DataError, match=error):
-            load_text(folder)
 
 
 @pytest.mark.parametrize(("files", "error"), [({}, "give train.txt"), ({"train.txt": " \n"}, "empty file"),
@@ -90,19 +86,24 @@ def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
         assert tokenizer.decode(tokenizer("☃ new")["input_ids"]) == "☃ new"
 
 
-@pytest.mark.parametrize(("streams", "length", "processes"), [(1, 5, 1), (4, 7, 1), (4, 3, 2), (64, 8, 1)])
-def test_streams_hold_each_token_once_in_order(streams, length, processes, folder):
+@pytest.mark.parametrize("size", [5, 64, 100_000])
+def test_blocks_hold_each_token_once_in_order(size, folder):
     texts = load_text(folder)
     tokenizer = train_tokenizer(texts["train"]["text"], 1, tokenizer="char", exact=True, lowercase=False)
-    rows = encode_text(texts, tokenizer)["train"]
-    ids = np.array(sum(rows["input_ids"][:], []))
-    parts = [TokenStreams(rows, streams, length, 1, process, processes) for process in range(processes)]
-    joined = {}
-    for name in ("input_ids", "labels"):
-        rows_of_streams = [torch.cat([piece[name] for piece in part], dim=1) for part in parts]
-        joined[name] = torch.cat(rows_of_streams).flatten().numpy()
-    assert joined["input_ids"][: len(ids) - 1].tolist() == ids[:-1].tolist()
-    assert joined["labels"][: len(ids) - 1].tolist() == ids[1:].tolist()
-    assert (joined["labels"][len(ids) - 1 :] == -100).all() and (joined["input_ids"][len(ids) - 1 :] == 1).all()
-    assert [piece["begins"] for piece in parts[0]] == [True] + [False] * (len(parts[0]) - 1)
-    assert parts[0].characters == pytest.approx(len(TEXT) - 1)
+    blocks = encode_blocks(texts, tokenizer, size)["train"]
+    assert (
+        sum(blocks["input_ids"], []) == tokenizer(TEXT)["input_ids"] and blocks["labels"][:] == blocks["input_ids"][:]
+    )
+    assert {len(block) for block in blocks["input_ids"][:-1]} <= {size}
+    assert sum(blocks["characters"]) == pytest.approx(len(TEXT))
+
+
+def test_the_loss_is_that_of_one_pass_over_the_text(folder):
+    texts = load_text(folder)
+    tokenizer = train_tokenizer(texts["train"]["text"], 1, tokenizer="char", exact=True, lowercase=False)
+    config = RnnConfig(vocab_size=len(tokenizer), hidden_size=8, embedding_size=4, bidirectional=False)
+    model = RnnForCausalLM(config).eval()
+    ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
+    total, tokens, characters = sum_losses(model, encode_blocks(texts, tokenizer, 50)["train"])
+    assert tokens == ids.shape[1] - 1 and characters == pytest.approx(len(TEXT) - 1, rel=1e-3)
+    assert total / tokens == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-6)

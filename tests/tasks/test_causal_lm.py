@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script
-from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
+from hf_rnn.training.checkpoints import TrainingStopped
+from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
@@ -41,7 +42,7 @@ def settings(text_dir):
         "hidden_size": 24,
         "embedding_size": 8,
         "per_device_train_batch_size": 8,
-        "bptt": 20,
+        "block_size": 40,
         "num_train_epochs": 6,
         "learning_rate": 0.02,
         "warmup_steps": 0,
@@ -76,15 +77,17 @@ def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, com
     assert "hf-rnn generate --model" in (model_folder / "README.md").read_text()
 
 
-def test_training_reads_the_text_as_one_long_pass(settings, tmp_path):
-    """Without steps, one stream and pieces of equal length, the training loss is that of the whole text."""
-    still = {"learning_rate": 0, "classifier_dropout": 0, "per_device_train_batch_size": 1, "num_train_epochs": 1}
-    (tmp_path / "train.txt").write_text("abcdefgh bca\n" * 10 + "a")  # 130 tokens to predict
+def test_training_reads_each_block_alone(settings, tmp_path):
+    """Without steps, the training loss is the mean over the tokens of the blocks but their first."""
+    still = {"learning_rate": 0, "classifier_dropout": 0, "per_device_train_batch_size": 2, "num_train_epochs": 1}
+    (tmp_path / "train.txt").write_text("abcdefgh bca\n" * 10)
     (tmp_path / "dev.txt").write_text("abc\n")
-    result = train(**{**settings, **still, "bptt": 13, "data_dir": str(tmp_path)}, output_dir=str(tmp_path / "out"))
+    result = train(
+        **{**settings, **still, "block_size": 13, "data_dir": str(tmp_path)}, output_dir=str(tmp_path / "out")
+    )
     model, tokenizer = load_model(result.folder)
-    ids = tokenizer((tmp_path / "train.txt").read_text(), return_tensors="pt")["input_ids"]
-    assert result.metrics["training"]["steps"] == 10
+    ids = tokenizer("abcdefgh bca\n", return_tensors="pt")["input_ids"]
+    assert ids.shape == (1, 13) and result.metrics["training"]["steps"] == 5
     assert result.metrics["training"]["loss"] == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-5)
 
 
@@ -194,7 +197,8 @@ def test_remote_code(model_folder, tmp_path):
 
 
 def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
-    flags = ["--hidden_size", 24, "--num_train_epochs", 2, "--streams", 8, "--bptt", 20, "--learning_rate", 0.02]
+    flags = {"hidden_size": 24, "num_train_epochs": 2, "batch_size": 8, "block_size": 40, "learning_rate": 0.02}
+    flags = [f"--{name}={value}" for name, value in flags.items()]
     arguments = ["--data_dir", text_dir, "--output_dir", tmp_path / "out", *flags, "--prompt", "Bob:"]
     code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
     assert code == 0, err

@@ -41,7 +41,7 @@ def english(monkeypatch):
 )
 def test_the_start_suits_the_language(english, language, task, expected, caplog):
     given = {"output_dir": "out", "task": task, "num_train_epochs": 3, "data_dir": "data"}
-    found = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
+    found, _ = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
     assert (found.training.recipe, found.data.tokenizer) == expected
     assert (found.data.task, found.data.data_dir, found.training.num_train_epochs) == (task, "data", 3)
     left = expected[0] != "default"
@@ -50,7 +50,7 @@ def test_the_start_suits_the_language(english, language, task, expected, caplog)
     assert bool(re.search(line.format(*expected), caplog.text)) == left
     explicit = {**given, "model_name_or_path": "english"}
     arguments = parse_settings(explicit)
-    assert suit_language(arguments, explicit, get_task(task), SAMPLES[language]) is arguments
+    assert suit_language(arguments, explicit, get_task(task), SAMPLES[language])[0] is arguments
 
 
 def test_chinese_is_trained_in_characters(english, tmp_path):
@@ -65,7 +65,7 @@ def test_texts_without_spaces_become_characters_without_the_encoder():
 
     def choose(texts=SAMPLES["Chinese"], **settings):
         given = {"output_dir": "out", "data_dir": "data", **settings}
-        arguments = suit_language(parse_settings(given), given, get_task("sequence-classification"), texts)
+        arguments, _ = suit_language(parse_settings(given), given, get_task("sequence-classification"), texts)
         return arguments.data.tokenizer
 
     assert choose(hidden_size=8) == choose(recipe="fast") == choose(["วันนี้อากาศดีมาก"], recipe="scratch") == "char"

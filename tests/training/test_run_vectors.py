@@ -60,11 +60,12 @@ def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with
     assert "invented.txt" in (result.folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_path):
+def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_rnn.training.train.remove_checkpoints", lambda folder: None)
     train_with("run", max_steps=2)
     other = tmp_path / "other.txt"
     other.write_bytes(vector_file[0].read_bytes().replace(b"miro -", b"miro ").replace(b"miro ", b"miro 1", 1))
-    with pytest.raises(UserError, match="pretrained vectors"):
+    with pytest.raises(UserError, match="the weights that training starts from"):
         train_with("run", vectors=str(other), resume=True, max_steps=4)
 
 

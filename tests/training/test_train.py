@@ -51,9 +51,9 @@ def test_the_folder_is_complete(trained, texts_dir):
     expected = {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json",
         "training_args.json", "learning_curve.png", "confusion_matrix.png", "modeling_rnn.py", "configuration_rnn.py",
-        "cells_rnn.py", "pooling_rnn.py", "checkpoints",
+        "cells_rnn.py", "pooling_rnn.py",
     }  # fmt: skip
-    assert expected <= names
+    assert expected <= names and "checkpoints" not in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl")) or name.startswith(".")]
     for path in trained.folder.iterdir():
         if path.suffix in (".json", ".md"):
@@ -76,21 +76,76 @@ def test_metrics_equal_sklearn_on_the_answers_of_the_pipeline(trained):
     assert json.loads((trained.folder / "metrics.json").read_text()) == trained.metrics
 
 
-def test_the_best_epoch_is_kept(trained):
-    states = [json.loads(path.read_text()) for path in trained.folder.glob("checkpoints/*/trainer_state.json")]
+def test_the_best_epoch_is_kept(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_rnn.training.train.remove_checkpoints", lambda folder: None)
+    result = train(**{**tiny_settings, "learning_rate": 0.15, "save_total_limit": 9}, output_dir=str(tmp_path / "out"))
+    states = [json.loads(path.read_text()) for path in result.folder.glob("checkpoints/*/trainer_state.json")]
     last = max(states, key=lambda state: state["global_step"])
-    scores = {line["step"]: line["eval_macro_recall"] for line in last["log_history"] if "eval_macro_recall" in line}
-    assert len(scores) == 4
-    assert trained.metrics["validation"]["macro_recall"] == pytest.approx(max(scores.values()))
-    best = trained.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}"
-    assert same_weights(trained.folder, best)
+    scores = {line["step"]: line["eval_macro_f1"] for line in last["log_history"] if "eval_macro_f1" in line}
+    assert len(scores) == 4 and result.metrics["validation"]["macro_f1"] == max(scores.values())
+    assert same_weights(result.folder, result.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}")
 
 
-def test_a_finished_run_keeps_no_checkpoints(short):
-    folder = train(**{**short, "keep_checkpoints": False}).folder
-    assert not (folder / "checkpoints").exists()
-    with pytest.raises(UserError, match="no checkpoint in"):
-        train(**short, resume=True)
+def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
+    """Its fingerprint depends on texts and labels, and not on the place."""
+    record = trained.metrics["data"]
+    assert record["name"] == texts_dir.name and record["files"]["train"] == "train.tsv"
+    assert record["rows"] == {"train": 240, "validation": 60, "test": 60}
+    assert record["held_out"] is None and not record["learned_held_out"]
+    assert FinishedFolder(trained.folder).read_data_record() == record
+    prints = []
+    for name, rows in (("one", invent_rows(60, 1)), ("two", invent_rows(60, 1)), ("three", invent_rows(60, 5))):
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name / "train.tsv", rows)
+        folder = str(tmp_path / name / "out")
+        result = train(**{**short, "data_dir": str(tmp_path / name / "train.tsv"), "output_dir": folder}, max_steps=1)
+        prints.append(result.metrics["data"]["fingerprint"])
+        assert result.metrics["data"]["held_out"] == {"share": 0.1, "seed": 0, "rows": 6}
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_columns_are_printed_and_recorded(short, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_rnn")
+    lines = [f"{text},other,{label}" for text, label in invent_rows(60, 1)]
+    (tmp_path / "t.csv").write_text("\n".join(["message,note,category", *lines]))
+    columns = {"text_column": "message", "label_column": "category", "data_dir": str(tmp_path / "t.csv")}
+    record = train(**{**short, **columns}, max_steps=1).metrics["data"]
+    assert (record["text_column"], record["label_column"]) == ("message", "category")
+    assert "text 'message'" in caplog.text and "label 'category'" in caplog.text
+
+
+def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog):
+    """The learning rate falls to zero at their end."""
+    caplog.set_level("INFO", "hf_rnn")
+    settings = {**tiny_settings, "lr_scheduler_type": "linear", "baselines": False, "early_stopping_patience": 0}
+    del settings["num_train_epochs"]
+    result = train(**settings, max_minutes=0.1, output_dir=str(tmp_path / "out"))
+    training = result.metrics["training"]
+    assert 2 <= training["epochs"] == int(training["epochs"]) and training["seconds"] < 9
+    assert f"{training['epochs']:.3g} epochs in" in result.summarize() and "of 0.1 minutes" in result.summarize()
+    assert f"num_train_epochs is {training['epochs']:.3g}" in caplog.text
+    recorded = json.loads((result.folder / "training_args.json").read_text())
+    assert recorded["num_train_epochs"] == training["epochs"] and "max_minutes" not in recorded
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "least"),
+    [
+        (60, {}, 2),
+        (60, {"tokenizer": "char"}, 1),
+        (60, {"min_frequency": 3}, 3),
+        (600, {}, 3),
+    ],
+)
+def test_few_rows_keep_rarer_tokens(short, tmp_path, rows, changes, least):
+    """A word of only one text may be private."""
+    train_rows = [
+        (f"{text} rare{number // least}x", label) for number, (text, label) in enumerate(invent_rows(rows, 1))
+    ]
+    settings = {name: value for name, value in short.items() if name != "data_dir"}
+    result = train(train=train_rows, max_steps=1, baselines=False, **{**settings, **changes})
+    recorded = json.loads((result.folder / "training_args.json").read_text())
+    assert recorded["min_frequency"] == least
 
 
 def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better(short, caplog):
@@ -161,12 +216,13 @@ def test_an_existing_folder_is_left_alone(copy_of_trained, tiny_settings):
 
 def test_overwriting_replaces_the_old_run_and_nothing_else(copy_of_trained, short):
     mine = [copy_of_trained / "notes.txt", copy_of_trained / "train_rnn.py", copy_of_trained / "checkpoints" / "n.txt"]
+    (copy_of_trained / "checkpoints").mkdir()
     for path in mine:
         path.write_text("mine")
     train(**{**short, "hidden_size": 5, "output_dir": str(copy_of_trained)}, overwrite_output_dir=True)
     assert [path.read_text() for path in mine] == ["mine"] * len(mine)
     assert json.loads((copy_of_trained / "config.json").read_text())["hidden_size"] == 5
-    assert len(list((copy_of_trained / "checkpoints").glob("checkpoint-*"))) == 1
+    assert not list((copy_of_trained / "checkpoints").glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +271,6 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
         with pytest.raises(UserError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
     assert same_weights(copy_of_trained, trained.folder)
-    assert (copy_of_trained / "checkpoints").is_dir()
 
 
 # ---- diverged runs ----
@@ -270,7 +325,7 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
         ({"data_dir": "nowhere"}, "nowhere"),
         ({"embedding_dropout": 1.5}, "embedding_dropout"),
         ({"metric_for_best_model": "macro_recal"}, "macro_recall"),
-        ({"sparse_embedding": True, "optim": "adafactor"}, "sparse"),
+        ({"dataloader_drop_last": True}, "leaves rows out"),
         ({"tokenizer_name_or_path": "./nowhere"}, "nowhere"),
         ({"task": "translation"}, "sequence-classification"),
         ({"output_dir": __file__}, "writable"),

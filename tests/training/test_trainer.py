@@ -1,7 +1,8 @@
-"""RnnTrainer: batches, losses, sparse gradients, progress and resuming, each compared with another computation."""
+"""RnnTrainer: batches, losses, optimizers and resuming, each compared with another computation."""
 
 import copy
 import random
+import shutil
 
 import datasets
 import numpy as np
@@ -11,11 +12,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
-from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, SparseAdamW, weigh_classes
+from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, weigh_classes
 from hf_rnn.training.training_arguments import RnnTrainingArguments
 from hf_rnn.utils.errors import UserError
 
@@ -101,7 +101,7 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
     runs, sizes, examples = [], [], make_examples(24, empty=True)
 
     def count(model, args, inputs):
-        sizes.append(inputs["input_ids"].numel())
+        sizes.extend([inputs["input_ids"].numel()] * model.training)
 
     for tokens in (None, 12):
         more = {"tokens_per_pass": tokens, "train_sampling_strategy": "random", "per_device_eval_batch_size": 8}
@@ -118,42 +118,25 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
         torch.testing.assert_close(torch.as_tensor(parts), torch.as_tensor(whole), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"seed": 5, "data_seed": 3},
-        {"seed": 3, "dataloader_drop_last": True},
-        {"seed": 3, "train_sampling_strategy": "sorted_by_length"},
-    ],
-)
-def test_training_takes_the_batches_of_the_sampler(make, settings):
-    examples = make_examples(45, empty=True)
-    lengths = [len(row["input_ids"]) for row in examples]
-    if "train_sampling_strategy" in settings:
-        sampler = SortedBatchSampler(lengths, 8)
-    else:
-        sampler = LengthBucketedBatchSampler(lengths, 8, seed=3, drop_last="dataloader_drop_last" in settings)
-    logs = {"logging_strategy": "steps", "logging_steps": 1, "lr_scheduler_type": "linear"}
-    trainer = make(examples=examples, settings={**settings, **logs, "num_train_epochs": 3})
-    seen = record_rows(trainer, examples)
-    trainer.train()
-    epochs = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-    assert seen == sum(epochs, []) and (epochs[0] == epochs[1]) == isinstance(sampler, SortedBatchSampler)
-    steps = 3 * len(sampler)
-    assert (trainer.state.global_step, trainer.state.epoch) == (steps, 3)
-    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    assert rates == pytest.approx([0.1 * (1 - step / steps) for step in range(steps)])
+def test_batches_have_texts_of_like_lengths_in_a_new_order_each_epoch(make):
+    lengths = [2 + 7 * row % 19 for row in range(125)]
+    ids = [[2 + row % 20, 2 + row // 20, *[3] * (length - 2)] for row, length in enumerate(lengths)]
+    examples, orders = datasets.Dataset.from_dict({"input_ids": ids, "labels": [0, 1, 2, 0, 1] * 25}), []
+    for seed in (3, 3, 5):
+        trainer = make(examples=examples, settings={"seed": seed, "num_train_epochs": 2})
+        seen = record_rows(trainer, examples)
+        trainer.train()
+        orders.append(seen)
+        for epoch in (seen[:16], seen[16:]):
+            assert sorted(sum(epoch, [])) == list(range(125))
+            assert sum(max(lengths[row] for row in rows) * len(rows) for rows in epoch) < 1.3 * sum(lengths)
+    assert orders[0] == orders[1] != orders[2] and orders[0][:16] != orders[0][16:]
 
 
 def test_predictions_keep_the_order_of_the_texts(make):
-    """Each row once, also with `dataloader_drop_last`, and empty texts too."""
     model, examples = make_model().eval(), make_examples(17, empty=True)
-    trainer = make(model, settings={"dataloader_drop_last": True})
-    predicted = trainer.predict(examples)
-    assert trainer.args.dataloader_drop_last and predicted.label_ids.tolist() == examples["labels"]
+    predicted = make(model).predict(examples)
+    assert predicted.label_ids.tolist() == examples["labels"]
     for row, logits in zip(examples, predicted.predictions, strict=True):
         alone = model(torch.tensor([row["input_ids"]], dtype=torch.long)).logits[0]
         torch.testing.assert_close(torch.from_numpy(logits), alone, atol=1e-6, rtol=0)
@@ -177,10 +160,9 @@ def test_class_weights_against_sklearn():
 @pytest.mark.parametrize("parts", [{"per_device_train_batch_size": 24}, {"per_device_train_batch_size": 5}])
 @pytest.mark.parametrize(("power", "smoothing", "weighted"), [(0.0, 0.0, False), (0.5, 0.1, True)])
 def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, smoothing, weighted):
-    """Weighted and smoothed, in one batch or accumulated from unequal ones; rows without a label do not count."""
+    """Weighted and smoothed, in one batch or accumulated from unequal ones."""
     examples, model = make_examples(24), make_model(**PLAIN)
     labels = torch.tensor(examples["labels"])
-    labels[5] = -100
     weights = torch.rand(24) + 0.5 if weighted else torch.ones(24)
     examples = datasets.Dataset.from_dict({"input_ids": examples["input_ids"], "labels": labels.tolist()})
     trained = examples.add_column(SAMPLE_WEIGHT, weights.tolist()) if weighted else examples
@@ -190,10 +172,10 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
     trainer = make(model, trained, settings)
     trainer.train()
     assert trainer.state.global_step == 1
-    class_weights = weigh_classes(torch.bincount(labels[labels >= 0]).tolist(), power)
+    class_weights = weigh_classes(torch.bincount(labels, weights).tolist(), power)
     logits = by_hand(**pad(tokenizer, examples.remove_columns("labels"), range(24))).logits
     losses = nn.functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=smoothing)
-    ((losses * weights).sum() / 23).backward()
+    ((losses * weights).sum() / 24).backward()
     for (name, found), before in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
@@ -219,31 +201,6 @@ def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
 # ---- optimizers ----
 
 
-@pytest.mark.parametrize(("optim", "max_grad_norm"), [("sgd", 0.05), ("adagrad", 0.0), ("adamw_torch_fused", 0.05)])
-def test_sparse_training_equals_dense(make, max_grad_norm, optim):
-    """Every batch holds every word, so a step moves every row."""
-    examples = datasets.Dataset.from_dict({"input_ids": [[0, *range(2, 22)]] * 12, "labels": [0, 1, 2, 0] * 3})
-    settings = {"optim": optim, "max_grad_norm": max_grad_norm, "gradient_accumulation_steps": 2}
-    settings |= {"per_device_train_batch_size": 2, "learning_rate": 0.01}
-    settings |= {"adam_epsilon": 1e-15}  # SparseAdam's has another place
-    runs = []
-    for sparse in (False, True):
-        runs.append(make(make_model(sparse_embedding=sparse), examples, settings))
-        runs[-1].train()
-    assert isinstance(runs[1].optimizer.optimizer, SparseAdamW) == optim.startswith("adamw")
-    for (name, dense), sparse in zip(runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True):
-        torch.testing.assert_close(dense, sparse, atol=1e-6, rtol=1e-5, msg=name)
-    norms = [[entry["grad_norm"] for entry in run.state.log_history if "grad_norm" in entry] for run in runs]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-4) and norms[0][0] > 0.05, "premise: clipped"
-
-
-@pytest.mark.parametrize("settings", [{"optim": "adafactor"}, {"weight_decay": 0.1}])
-def test_optimizers_without_support_for_sparse_gradients_are_refused(make, settings):
-    with pytest.raises(UserError, match="sparse gradients"):
-        make(make_model(sparse_embedding=True), settings=settings)
-    make(make_model(sparse_embedding=True, freeze_embedding=True), settings=settings).train()
-
-
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.05])
 def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
     """Clipping, a falling rate, AdamW and a learning rate for the embedding, in plain torch."""
@@ -251,14 +208,15 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
     by_hand = copy.deepcopy(model).train()
     settings = {"optim": "adamw_torch_fused", "learning_rate": 0.02, "embedding_learning_rate": 0.1}
     settings |= {"lr_scheduler_type": "linear", "max_grad_norm": max_grad_norm, "num_train_epochs": 2}
-    make(model, examples, settings).train()
+    trainer = make(model, examples, settings)
+    seen = record_rows(trainer, examples)
+    trainer.train()
     table = by_hand.get_input_embeddings().weight
     others = [parameter for parameter in by_hand.parameters() if parameter is not table]
     optimizer = torch.optim.AdamW([{"params": [table]}, {"params": others}], weight_decay=0, fused=True)
-    order, norms = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=42), []
-    for step in range(6):
-        order.set_epoch(step // 3)
-        batch = pad(tokenizer, examples, list(order)[step % 3])
+    norms = []
+    for step, rows in enumerate(seen):
+        batch = pad(tokenizer, examples, rows)
         for group, rate in zip(optimizer.param_groups, (0.1, 0.02), strict=True):
             group["lr"] = rate * (1 - step / 6)
         optimizer.zero_grad()
@@ -283,30 +241,30 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-# within the third epoch of 3 steps, and at the end of the second
-@pytest.mark.parametrize(("step", "sparse"), [(7, True), (6, False)])
-def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse):
+@pytest.mark.parametrize("step", [7, 6])  # within the third epoch of 3 steps, and at the end of the second
+def test_a_resumed_run_equals_an_undisturbed_one(make, tmp_path, step):
     settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
-    settings |= {"optim": "adamw_torch_fused", "learning_rate": 0.01} if sparse else {}
     settings["save_strategy"] = "no" if step % 3 else "epoch"
     dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}
 
     def run(folder, callbacks=(), resume=None):
         torch.manual_seed(1)
-        model = make_model(**dropout, sparse_embedding=sparse)
         more = {"folder": folder, "eval_dataset": make_examples(9), "callbacks": list(callbacks)}
-        trainer = make(model, settings=settings, **more)
+        trainer = make(make_model(**dropout), settings=settings, **more)
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
     whole = run(tmp_path / "whole")
     assert whole.state.global_step == 4 * 3, "premise: 3 steps per epoch"
     run(tmp_path / "cut", [StopAt(step)] if step % 3 else [])
-    resumed = run(tmp_path / "cut", resume=str(tmp_path / "cut" / f"checkpoint-{step}"))
+    newest = tmp_path / "cut" / "checkpoint-12"
+    if newest.is_dir():
+        shutil.rmtree(newest), shutil.rmtree(newest.with_name("checkpoint-9"))
+    resumed = run(tmp_path / "cut", resume=True)
     for (name, expected), found in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(expected, found), name
     logs = [
-        [(entry["epoch"], entry["loss"], entry["train_accuracy"]) for entry in history if "loss" in entry]
+        [(entry["epoch"], entry["loss"]) for entry in history if "loss" in entry]
         for history in (whole.state.log_history, resumed.state.log_history)
     ]
-    assert logs[0] == logs[1] and [epoch for epoch, *_ in logs[0]] == [1, 2, 3, 4]
+    assert logs[0] == logs[1] and [epoch for epoch, _ in logs[0]] == [1, 2, 3, 4]
