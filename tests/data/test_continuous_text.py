@@ -71,7 +71,7 @@ def test_a_folder_without_text(tmp_path, files, error):
 
 @pytest.mark.parametrize("kind", ["word", "char", "bpe"])
 def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
-    text = TEXT + "\n  Ünï <pad> <unk> x<eos> END\n"
+    text = TEXT + "\n  Ünï <pad> <unk> x END\n"
     lines = text.splitlines(True)
     size = 300 if kind == "bpe" else None
     tokenizer = train_tokenizer(lines, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=10**30)

@@ -111,7 +111,7 @@ def test_columns_are_printed_and_recorded(short, tmp_path, caplog):
     columns = {"text_column": "message", "label_column": "category", "data_dir": str(tmp_path / "t.csv")}
     record = train(**{**short, **columns}, max_steps=1).metrics["data"]
     assert (record["text_column"], record["label_column"]) == ("message", "category")
-    assert "text 'message'" in caplog.text and "label 'category'" in caplog.text
+    assert "text from column 'message', label from column 'category'" in caplog.text
 
 
 def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog):
