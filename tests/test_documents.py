@@ -65,8 +65,12 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
 @cache
 def find_flags(verb):
     from build_reference import find_parser
+    from transformers import TrainingArguments
 
-    return {flag for action in find_parser(verb)._actions for flag in action.option_strings} | {"--help", "--help_all"}
+    parser = find_parser(verb)
+    if parser.trains:
+        parser.declare(TrainingArguments)
+    return {flag for action in parser._actions for flag in action.option_strings}
 
 
 @cache
