@@ -1,6 +1,6 @@
-"""A small Hub on loopback for the real `huggingface_hub` client: models, branches, LFS, failures.
+"""A small Hub on loopback for the real `huggingface_hub` client: models, branches, refusals. All is in memory.
 
-It keeps everything in memory. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
+Every file is a regular one. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
 """
 
 import base64
@@ -8,44 +8,20 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 
-@dataclass
-class Blob:
-    """A file in a commit, stored by LFS or as a regular one."""
-
-    data: bytes
-    lfs: bool
-
-    @property
-    def oid(self):
-        if self.lfs:
-            return hashlib.sha256(self.data).hexdigest()
-        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
-
-
-@dataclass
-class Commit:
-    summary: str
-    parent: str | None
-    files: dict[str, Blob]
-
-
-@dataclass
 class Repo:
-    owner: str
-    private: bool
-    commits: dict[str, Commit] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)  # name: commit
+    """Commits by sha, as (summary, parent, files), and branches, as shas by name."""
+
+    def __init__(self, owner, private):
+        self.owner, self.private, self.commits, self.branches = owner, private, {}, {}
 
     def add(self, branch, summary, files):
         parent = self.branches.get(branch)
         sha = hashlib.sha1(f"{parent}{summary}{len(self.commits)}".encode()).hexdigest()
-        self.commits[sha] = Commit(summary, parent, files)
-        self.branches[branch] = sha
+        self.commits[sha], self.branches[branch] = (summary, parent, files), sha
         return sha
 
     def find(self, revision):
@@ -56,15 +32,15 @@ class Repo:
         return sha
 
     def history(self, branch="main"):
-        """Return the commits of a branch, the newest first."""
+        """Return the summaries of a branch, the newest first."""
         found, sha = [], self.branches[branch]
         while sha is not None:
-            found.append(self.commits[sha])
-            sha = self.commits[sha].parent
+            summary, sha, _ = self.commits[sha]
+            found.append(summary)
         return found
 
     def files(self, revision="main"):
-        return self.commits[self.find(revision)].files
+        return self.commits[self.find(revision)][2]
 
 
 class Refusal(Exception):
@@ -81,16 +57,13 @@ class Refusal(Exception):
 class HubServer:
     """Runs in threads of this process, in a `with` block.
 
-    Attributes:
-        users: Names by token. A user may write to the repos under the own name.
-        repos: Repos by `owner/name`.
-        calls: The requests, as `(method, path with query, token or None)`.
+    `users` has names by token; a user may write to the repos under the own name. `repos` has repos by `owner/name`,
+    `calls` the requests as (method, path with query, token or None).
     """
 
     def __init__(self):
         self.users = {"hf_mine": "me", "hf_theirs": "they"}
-        self.repos, self.calls, self.objects = {}, [], {}
-        self._failures, self._lock = [], threading.RLock()
+        self.repos, self.calls, self._failures, self._lock = {}, [], [], threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -103,14 +76,11 @@ class HubServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def fail_next(self, times, status, matching="", code=None):
+    def fail_next(self, times, status, matching=""):
         """Refuse the next requests whose "METHOD path" contains `matching`, a regular expression."""
-        self._failures += [(matching, Refusal(status, "failure on request", code))] * times
+        self._failures += [(matching, Refusal(status, "failure on request"))] * times
 
-    def count(self, matching):
-        return sum(bool(re.search(matching, f"{method} {path}")) for method, path, _ in self.calls)
-
-    def answer(self, method, path, query, token, body):
+    def answer(self, method, path, token, body):
         """Return JSON, or headers and bytes."""
         with self._lock:
             for failure in self._failures:
@@ -122,7 +92,7 @@ class HubServer:
             for known, pattern, function in _ROUTES:
                 match = re.fullmatch(pattern, path.replace("/api/models/", "/api/", 1))
                 if match and (known == method or (known, method) == ("GET", "HEAD")):
-                    return function(self, self.users.get(token), *map(unquote, match.groups()), query=query, body=body)
+                    return function(self, self.users.get(token), body, *map(unquote, match.groups()))
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
     def _repo(self, repo_id, user, write=False):
@@ -133,100 +103,76 @@ class HubServer:
             raise Refusal(403, "You don't have the rights to write to this repo")
         return repo
 
-    def whoami(self, user, query, body):
+    def whoami(self, user, body):
         return {"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}}
 
-    def create(self, user, query, body):
+    def create(self, user, body):
         asked = json.loads(body)
         owner = asked.get("organization") or user
         if owner != user:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
         repo_id = f"{owner}/{asked['name']}"
-        url = f"{self.url}/{repo_id}"
         if repo_id in self.repos:
-            raise Refusal(409, f"You already created this model repo: {repo_id}", url=url)
-        private = asked.get("private") or asked.get("visibility") == "private"
-        self.repos[repo_id] = Repo(owner, bool(private))
-        self.repos[repo_id].add(
-            "main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
-        )
-        return {"url": url, "name": repo_id, "id": repo_id}
+            raise Refusal(409, f"You already created this model repo: {repo_id}", url=f"{self.url}/{repo_id}")
+        self.repos[repo_id] = Repo(owner, bool(asked.get("private") or asked.get("visibility") == "private"))
+        self.repos[repo_id].add("main", "initial commit", {".gitattributes": b""})
+        return {"url": f"{self.url}/{repo_id}", "name": repo_id, "id": repo_id}
 
-    def validate_card(self, user, query, body):
+    def validate_card(self, user, body):
         return {"errors": [], "warnings": []}
 
-    def branch(self, user, repo_id, name, query, body):
+    def branch(self, user, body, repo_id, name):
         repo = self._repo(repo_id, user, write=True)
         if name in repo.branches:
             raise Refusal(409, f"Reference already exists: {name}")
         repo.branches[name] = repo.find("main")
         return {}
 
-    def preupload(self, user, repo_id, revision, query, body):
+    def preupload(self, user, body, repo_id, revision):
         present = self._repo(repo_id, user, write=True).files(revision)
+        return {
+            "files": [
+                {"path": name, "uploadMode": "regular", "shouldIgnore": False, "oid": git_hash(present.get(name))}
+                for name in (asked["path"] for asked in json.loads(body)["files"])
+            ]
+        }
 
-        def plan(name):
-            mode = "lfs" if name.endswith((".safetensors", ".png")) else "regular"
-            oid = present[name].oid if name in present else None
-            return {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
-
-        return {"files": [plan(asked["path"]) for asked in json.loads(body)["files"]]}
-
-    def lfs_batch(self, user, repo_id, query, body):
-        objects = []
-        for asked in json.loads(body)["objects"]:
-            known = {"oid": asked["oid"], "size": asked["size"]}
-            upload = {"upload": {"href": f"{self.url}/storage/{asked['oid']}", "header": {}}}
-            objects.append(known if asked["oid"] in self.objects else {**known, "actions": upload})
-        return {"transfer": "basic", "objects": objects}
-
-    def store(self, user, oid, query, body):
-        self.objects[oid] = body
-        return {}
-
-    def commit(self, user, repo_id, revision, query, body):
+    def commit(self, user, body, repo_id, revision):
         repo = self._repo(repo_id, user, write=True)
-        files, summary = dict(repo.files(revision)), ""
-        for line in body.splitlines():
-            item = json.loads(line)
-            value = item["value"]
-            if item["key"] == "header":
-                summary = value["summary"]
-            elif item["key"] == "file":
-                files[value["path"]] = Blob(base64.b64decode(value["content"]), lfs=False)
-            elif item["key"] == "lfsFile":
-                files[value["path"]] = Blob(self.objects[value["oid"]], lfs=True)
-        sha = repo.add(revision, summary, files)
+        items = [json.loads(line) for line in body.splitlines()]
+        sent = {
+            item["value"]["path"]: base64.b64decode(item["value"]["content"])
+            for item in items
+            if item["key"] == "file"
+        }
+        sha = repo.add(revision, items[0]["value"]["summary"], repo.files(revision) | sent)
         return {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
 
-    def info(self, user, repo_id, revision="main", query=None, body=b""):
+    def info(self, user, body, repo_id, revision="main"):
         repo = self._repo(repo_id, user)
         siblings = [{"rfilename": name} for name in repo.files(revision)]
         known = {"id": repo_id, "modelId": repo_id, "private": repo.private, "tags": []}
         return {**known, "sha": repo.find(revision), "siblings": siblings}
 
-    def tree(self, user, repo_id, revision, folder=None, query=None, body=b""):
-        inside = f"{folder}/" if folder else ""
+    def tree(self, user, body, repo_id, revision, folder=""):
         files = self._repo(repo_id, user).files(revision)
-        found = {name: blob for name, blob in files.items() if name.startswith(inside)}
+        found = {name: data for name, data in files.items() if not folder or name.startswith(f"{folder}/")}
         if folder and not found:
             raise Refusal(404, f"{folder} does not exist on {revision}", "EntryNotFound")
-        entries = []
-        for name, blob in found.items():
-            entry = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.oid}
-            lfs = {"lfs": {"oid": blob.oid, "size": len(blob.data), "pointerSize": 130}} if blob.lfs else {}
-            entries.append({**entry, **lfs})
-        return entries
+        return [
+            {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in found.items()
+        ]
 
-    def file(self, user, repo_id, revision, name, query, body):
+    def file(self, user, body, repo_id, revision, name):
         repo = self._repo(repo_id, user)
-        sha, blob = repo.find(revision), repo.files(revision).get(name)
-        if blob is None:
+        sha, data = repo.find(revision), repo.files(revision).get(name)
+        if data is None:
             raise Refusal(404, "Entry not found", "EntryNotFound", commit=sha)
-        headers = {"ETag": f'"{blob.oid}"', "X-Repo-Commit": sha}
-        if blob.lfs:
-            headers |= {"X-Linked-Etag": f'"{blob.oid}"', "X-Linked-Size": str(len(blob.data))}
-        return headers, blob.data
+        return {"ETag": f'"{git_hash(data)}"', "X-Repo-Commit": sha}, data
+
+
+def git_hash(data):
+    return None if data is None else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 _REPO = r"([^/]+/[^/]+)"
@@ -241,8 +187,6 @@ _ROUTES = (
     ("GET", f"/api/{_REPO}/revision/([^/]+)", HubServer.info),
     ("GET", f"/api/{_REPO}/tree/([^/]+)", HubServer.tree),
     ("GET", f"/api/{_REPO}/tree/([^/]+)/(.+)", HubServer.tree),
-    ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", HubServer.lfs_batch),
-    ("PUT", "/storage/([0-9a-f]{64})", HubServer.store),
     ("GET", f"/{_REPO}/resolve/([^/]+)/(.+)", HubServer.file),
 )
 
@@ -258,16 +202,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        url = urlsplit(self.path)
         self.hub.calls.append((self.command, self.path, token))
         try:
-            answer = self.hub.answer(self.command, url.path, parse_qs(url.query), token, body)
+            answer = self.hub.answer(self.command, urlsplit(self.path).path, token, body)
         except Refusal as refusal:
             self._send(refusal.status, refusal.headers, refusal.body)
         else:
-            plain = isinstance(answer, tuple)
-            headers, content = answer if plain else ({"Content-Type": "application/json"}, json.dumps(answer).encode())
-            self._send(200, headers, content)
+            is_file = isinstance(answer, tuple)
+            self._send(
+                200, *(answer if is_file else ({"Content-Type": "application/json"}, json.dumps(answer).encode()))
+            )
 
     def _send(self, status, headers, body):
         self.send_response(status)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hub_server import Blob, Repo
+from hub_server import Repo
 from safetensors.torch import load_file, save_file
 from tiny_bert import PIECES
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -279,8 +279,8 @@ def test_words_are_split_as_after_another_word(kind, mark):
 
 
 def test_a_model_on_the_hub(hub, bert):
-    repo = hub.repos["me/tiny"] = Repo("me", private=False)
-    repo.add("main", "a model", {path.name: Blob(path.read_bytes(), lfs=False) for path in bert[0].iterdir()})
+    repo = hub.repos["me/tiny"] = Repo("me", False)
+    repo.add("main", "a model", {path.name: path.read_bytes() for path in bert[0].iterdir()})
     tokenizer = make_tokenizer("film")
     loaded = load_vectors("me/tiny", tokenizer)
     assert loaded.name == "me/tiny"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,25 +19,16 @@ from hf_rnn.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return write_finished_folder(tmp_path_factory.mktemp("finished") / "model")
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
-    """A folder with other weights; no test changes it."""
-    return write_finished_folder(tmp_path_factory.mktemp("other") / "model", seed=1)
+def folders(tmp_path_factory):
+    """Two models that differ in their weights."""
+    return [write_finished_folder(tmp_path_factory.mktemp("finished") / f"{seed}", seed) for seed in range(2)]
 
 
 @pytest.fixture
-def folder(original, tmp_path):
-    """A copy that a test may change."""
-    return shutil.copytree(original, tmp_path / "model")
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """The seconds that the client waited for, without the wait."""
+def pushed(hub, folders, monkeypatch):
+    """The first model on main, the second on v2; yields the seconds that the client waits."""
+    push(folders[0], "me/films")
+    push(folders[1], "me/films", revision="v2")
     waited = []
     monkeypatch.setattr(time, "sleep", waited.append)
     return waited
@@ -58,21 +48,18 @@ def refusal(name, revision=None):
     return str(caught.value)
 
 
-def test_a_repo_id_in_place_of_a_folder(hub, folder, other, monkeypatch):
+def test_a_repo_id_in_place_of_a_folder(hub, pushed, folders, monkeypatch):
     """Each revision is itself, and is found again without the network."""
-    push(folder, "me/films")
-    push(other, "me/films", revision="v2")
-    first, second = logits_of(*load_model(folder)), logits_of(*load_model(other))
+    first, second = (logits_of(*load_model(folder)) for folder in folders)
     assert not torch.allclose(first, second, atol=1e-2), "premise"
-    expected = {"main": first, "v2": second, hub.repos["me/films"].branches["v2"]: second}
+    expected = {None: first, "main": first, "v2": second, hub.repos["me/films"].branches["v2"]: second}
     for offline in (False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         calls = len(hub.calls)
-        torch.testing.assert_close(logits_of(*load_model("me/films")), first)
         for revision, logits in expected.items():
             torch.testing.assert_close(logits_of(*load_model("me/films", revision)), logits)
-            model = AutoModelForSequenceClassification.from_pretrained("me/films", revision=revision)
-            tokenizer = AutoTokenizer.from_pretrained("me/films", revision=revision)
+            model = AutoModelForSequenceClassification.from_pretrained("me/films", revision=revision or "main")
+            tokenizer = AutoTokenizer.from_pretrained("me/films", revision=revision or "main")
             torch.testing.assert_close(logits_of(model, tokenizer), logits)
         assert (len(hub.calls) == calls) == offline
 
@@ -82,23 +69,19 @@ def test_a_repo_id_in_place_of_a_folder(hub, folder, other, monkeypatch):
     [
         ("me/films@v9", "hf_mine", None, "Revision Not Found"),
         ("me/films", "hf_unknown", None, "Invalid credentials in Authorization header; get one"),
-        ("me/films", "hf_mine", (503, None), "503 Service Unavailable"),
+        ("me/films", "hf_mine", 503, "503 Service Unavailable"),
     ],
 )
-def test_each_reason_is_named(hub, folder, monkeypatch, waits, name, token, failure, message):
-    push(folder, "me/films")
-    push(folder, "me/secret", private=True)
+def test_each_reason_is_named(hub, pushed, monkeypatch, name, token, failure, message):
     monkeypatch.setenv("HF_TOKEN", token)
     if failure:
-        hub.fail_next(1, failure[0], "me/films", failure[1])
+        hub.fail_next(1, failure, "me/films")
     found = refusal(*name.split("@"))
     assert message in found and "hf_unknown" not in found
-    assert f"there is no folder {name.split('@')[0]}" in found
-    assert waits == []
+    assert f"there is no folder {name.split('@')[0]}" in found and pushed == []
 
 
-def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch, waits):
-    push(folder, "me/films")
+def test_without_the_network_the_cache_answers_at_once(hub, pushed, folders, monkeypatch):
     expected = logits_of(*load_model("me/films"))
     with HubServer() as stopped:
         pass
@@ -106,9 +89,9 @@ def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch,
     torch.testing.assert_close(logits_of(*load_model("me/films")), expected)
     assert f"({stopped.url}): " in refusal("me/films", "v2")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "has no revision 'v2'" in refusal(folder, "v2")
+    assert "has no revision 'v2'" in refusal(folders[0], "v2")
     assert "; HF_HUB_OFFLINE=1 blocks the network: unset it" in refusal("me/films", "v2")
-    assert waits == [], "transformers would retry for 46 seconds"
+    assert pushed == [], "transformers would retry for 46 seconds"
 
 
 WITHOUT_THE_PACKAGE = """
@@ -121,11 +104,9 @@ print(json.dumps([{entry["label"]: entry["score"] for entry in answer} for answe
 
 
 @pytest.mark.slow
-def test_a_round_trip_without_the_package(hub, folder, other, tmp_path):
+def test_a_round_trip_without_the_package(hub, pushed, folders, tmp_path):
     """Pushed here, loaded in a new process with an empty cache, then again offline."""
-    push(folder, "me/films")
-    push(other, "me/films", revision="v2")
-    model, tokenizer = load_model(other)
+    model, tokenizer = load_model(folders[1])
     expected = logits_of(model, tokenizer).softmax(dim=-1).tolist()
     home = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     script, texts = [sys.executable, "-c", WITHOUT_THE_PACKAGE], [text for text in TEXTS if text]

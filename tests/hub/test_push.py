@@ -7,7 +7,6 @@ import shutil
 import sys
 
 import pytest
-import torch
 from finished_folder import TEXTS, write_finished_folder
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
@@ -37,16 +36,12 @@ def folder(original, tmp_path):
     return pathlib.Path(shutil.copytree(original, tmp_path / "model"))
 
 
-def stored(repo, revision="main"):
-    return {name: blob.data for name, blob in repo.files(revision).items() if name != ".gitattributes"}
-
-
-def without_card(files):
-    return {name: data for name, data in files.items() if name not in CARD}
+def stored(hub, revision="main"):
+    return {name: data for name, data in hub.repos["me/films"].files(revision).items() if name != ".gitattributes"}
 
 
 def read(folder):
-    return without_card({name: (folder / name).read_bytes() for name in FILES})
+    return {name: (folder / name).read_bytes() for name in FILES - CARD}
 
 
 def fails(pattern, *args, **kwargs):
@@ -61,63 +56,38 @@ def fails(pattern, *args, **kwargs):
 
 def test_one_commit_with_the_finished_files_and_no_others(hub, folder):
     result = push(folder, "me/films", commit_message="first")
-    repo = hub.repos["me/films"]
-    assert without_card(stored(repo)) == read(folder) and not repo.private
-    assert [commit.summary for commit in repo.history()] == ["first", "initial commit"]
+    repo, sent = hub.repos["me/films"], stored(hub)
+    assert sent.keys() == FILES and read(folder).items() <= sent.items() and not repo.private
+    assert repo.history() == ["first", "initial commit"]
     assert (result.url, result.commit) == (f"{hub.url}/me/films", repo.branches["main"])
-    assert result.files == {name: len(data) for name, data in stored(repo).items()}
-
-
-def test_a_later_push_adds_a_commit_only_for_changes(hub, folder):
-    first = push(folder, "me/films")
-    assert push(folder, "me/films").commit == first.commit
+    assert result.files == {name: len(data) for name, data in sent.items()}
+    assert push(folder, "me/films").commit == result.commit, "nothing has changed"
     (folder / "metrics.json").write_text('{"validation": {"accuracy": 0.75}}')
     (folder / "learning_curve.png").unlink()
     push(folder, "me/films", commit_message="second")
-    repo = hub.repos["me/films"]
-    assert [commit.summary for commit in repo.history()][0] == "second" and len(repo.history()) == 3
-    assert stored(repo)["metrics.json"] == b'{"validation": {"accuracy": 0.75}}'
+    assert repo.history() == ["second", "first", "initial commit"]
+    assert stored(hub)["metrics.json"] == b'{"validation": {"accuracy": 0.75}}'
     assert "learning_curve.png" in repo.files(), "other files of the repo stay"
-    assert hub.count("PUT /storage") == 2, "the weights and the figure were sent once"
+    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=True)
 
 
 def test_a_branch_is_created_once_and_main_stays(hub, folder):
-    assert push(folder, "me/films", revision="v1.0").url == f"{hub.url}/me/films/tree/v1.0"
-    (folder / "metrics.json").write_text("{}")
-    push(folder, "me/films", revision="v1.0")
-    repo = hub.repos["me/films"]
-    assert stored(repo) == {} and without_card(stored(repo, "v1.0")) == read(folder)
-    assert len(repo.history("v1.0")) == 3
-    assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
-
-
-def test_an_existing_repo_does_not_change_its_visibility(hub, folder):
-    push(folder, "me/films")
-    commits = len(hub.repos["me/films"].commits)
-    (folder / "metrics.json").write_text("{}")
-    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=True)
-    assert len(hub.repos["me/films"].commits) == commits
-
-
-def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
-    monkeypatch.delenv("HF_TOKEN")
-    result = push(folder, "me/films", revision="v1", dry_run=True)
-    assert hub.calls == [] and result.commit is None
-    assert result.url == f"{hub.url}/me/films/tree/v1"
-    assert result.files.keys() == FILES
+    for _ in range(2):
+        assert push(folder, "me/films", revision="v1.0").url == f"{hub.url}/me/films/tree/v1.0"
+    assert stored(hub) == {} and read(folder).items() <= stored(hub, "v1.0").items()
+    assert len(hub.repos["me/films"].history("v1.0")) == 2
 
 
 def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
     push(folder, "me/films")
-    sent = stored(hub.repos["me/films"])
-    card = sent["README.md"].decode()
+    card = stored(hub)["README.md"].decode()
     assert 'model="me/films"' in card and 'model="films"' not in card
-    assert json.loads(sent["card_facts.json"])["repo_id"] == "me/films"
-    assert 'model="films"' in (folder / "README.md").read_text(encoding="utf-8")
-    edited = (folder / "README.md").read_text(encoding="utf-8") + "\nMy own words.\n"
-    (folder / "README.md").write_text(edited, encoding="utf-8")
+    assert json.loads(stored(hub)["card_facts.json"])["repo_id"] == "me/films"
+    own = (folder / "README.md").read_text(encoding="utf-8")
+    assert 'model="films"' in own
+    (folder / "README.md").write_text(f"{own}\nMy own words.\n", encoding="utf-8")
     push(folder, "me/films")
-    assert stored(hub.repos["me/films"])["README.md"].decode() == edited
+    assert stored(hub)["README.md"].decode() == f"{own}\nMy own words.\n"
 
 
 # ---- refusals of the Hub ----
@@ -131,15 +101,17 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
         ({}, 503, "503 Service Unavailable"),
     ],
 )
-def test_a_refusal_is_explained_and_the_push_can_be_repeated(hub, folder, options, failure, message):
+def test_a_refusal_is_one_line_and_the_push_can_be_repeated(hub, folder, options, failure, message):
     if failure:
         hub.fail_next(1, failure, "/commit/")
     assert "hf_unknown" not in fails(message, folder, **{"repo_id": "me/films", **options})
     assert push(folder, "me/films").commit
 
 
-def test_no_token(hub, folder, monkeypatch):
+def test_a_token_is_needed_except_for_a_dry_run(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
+    result = push(folder, "me/films", revision="v1", dry_run=True)
+    assert result.commit is None and result.files.keys() == FILES
     fails("no token .*hf auth login", folder, "me/films")
     assert hub.calls == []
     pathlib.Path(constants.HF_TOKEN_PATH).write_text("hf_mine\n")
@@ -174,12 +146,11 @@ def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
     finished = FinishedFolder(folder)
     write_card(finished, dataclasses.replace(read_facts(finished), examples={"bad": ["so dull a film", "bad"]}))
     push(folder, "me/films")
-    assert not any(b"so dull a film" in content for content in stored(hub.repos["me/films"]).values())
+    assert not any(b"so dull a film" in content for content in stored(hub).values())
     finished.card.write_text(finished.card.read_text() + "\nMy own words.\n")
     fails("shows training texts.*--card_examples", folder, "me/films")
     push(folder, "me/films", card_examples=True)
-    for name in CARD:
-        assert b"so dull a film" in stored(hub.repos["me/films"])[name]
+    assert all(b"so dull a film" in stored(hub)[name] for name in CARD)
 
 
 @pytest.mark.parametrize("content", [TOKEN, "HOME/tweets"])
@@ -217,11 +188,9 @@ def test_without_detect_secrets_a_line_of_the_log_says_so(folder, monkeypatch, c
     ],
 )
 def test_an_unfinished_or_damaged_folder(hub, folder, name, content, message):
-    if content is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(content)
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
     fails(message, folder, "me/films")
+    fails("invalid repo id", folder, "me/fil ms")
     assert hub.calls == []
 
 
@@ -238,38 +207,29 @@ def test_a_model_that_would_need_the_package(folder, lost):
     assert push(folder, "me/films", dry_run=True).files, "the command of the message repairs it"
 
 
-@pytest.mark.parametrize("name", ["films", "me/fil ms"])
-def test_an_invalid_request(folder, name):
-    fails("invalid repo id", folder, name)
-
-
-# ---- the command ----
-
-
 def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command):
     code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--dry_run")
     assert (code, hub.calls) == (0, []), err
     code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--private", "--revision", "v1")
-    assert code == 0, err
+    assert code == 0 and hub.repos["me/films"].private, err
     lines = out.splitlines()
     sizes = {line.split()[0]: line.split()[1] for line in lines if line.split()[0] in FILES}
     assert sizes.keys() == FILES
     assert sizes["model.safetensors"] == f"{(folder / 'model.safetensors').stat().st_size:,}"
     assert lines[-1] == f"{hub.url}/me/films/tree/v1"
-    assert hub.repos["me/films"].private
 
 
 def test_weights_in_several_files(hub, folder):
     """`save_pretrained(max_shard_size=...)`: each way to load them gives the answers of the single file."""
-    expected = FastRnn.from_pretrained(folder).text_logits(TEXTS)
+    expected = FastRnn.from_pretrained(folder).predict(TEXTS)
     load_model(folder)[0].save_pretrained(folder, max_shard_size="1KB")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     assert len(shards) > 1, "premise"
     fails("weights twice.*remove the older", folder, "me/films")  # transformers would load the old file
     (folder / "model.safetensors").unlink()
     push(folder, "me/films")
-    assert {*shards, "model.safetensors.index.json"} <= stored(hub.repos["me/films"]).keys()
+    assert {*shards, "model.safetensors.index.json"} <= stored(hub).keys()
     for name in (folder, "me/films"):
-        assert torch.equal(FastRnn.from_pretrained(name).text_logits(TEXTS), expected)
+        assert FastRnn.from_pretrained(name).predict(TEXTS) == expected
     (folder / shards[0]).unlink()
     fails(f"has no {shards[0]}", folder, "me/films")

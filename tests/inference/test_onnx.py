@@ -402,15 +402,13 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
 
 
 def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, tmp_path, command, monkeypatch):
-    from hub_server import Blob
-
     from hf_rnn import push
 
     monkeypatch.setattr("getpass.getuser", lambda: "me")
     pushed = push(exported[0].root, "me/films")
     assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= set(pushed.files)
     repo, names = hub.repos["me/films"], {"vocab.txt", "spiece.model", "chat_template.jinja"}
-    repo.add("main", "more", {**repo.files(), **{name: Blob(b"x", lfs=False) for name in names}})
+    repo.add("main", "more", {**repo.files(), **dict.fromkeys(names, b"x")})
     answers = OnnxClassifier.from_pretrained("me/films", quantized=True).predict(TEXTS_TO_PREDICT)
     assert [answer["label"] for answer in answers] == expected[0]
     got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}

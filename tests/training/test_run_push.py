@@ -23,7 +23,7 @@ def test_a_run_pushes_the_same_files_as_the_command(hub, texts_dir, tmp_path, co
     by_run, by_command = hub.repos["me/films"].files("v2"), hub.repos["me/command"].files()
     assert by_run.keys() == by_command.keys() and "model.safetensors" in by_run
     assert {name for name in by_run if by_run[name] != by_command[name]} == {"README.md", "card_facts.json"}
-    assert json.loads(by_run["card_facts.json"].data)["repo_id"] == "me/films"
+    assert json.loads(by_run["card_facts.json"])["repo_id"] == "me/films"
     assert hub.repos["me/films"].private and "model.safetensors" not in hub.repos["me/films"].files()
     assert len(hub.repos["me/films"].history("v2")) == 2, "one commit, and nothing by the Trainer itself"
 

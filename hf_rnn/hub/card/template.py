@@ -68,7 +68,6 @@ class CardFacts:
     max_length: int | None = None  # tokens read per text
     data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
     language_note: str | None = None  # how the texts differ from the language of the start
-    pieces_per_word: float | None = None  # tokens per word of the validation split, for a tokenizer of pieces
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
