@@ -6,8 +6,8 @@
 
 A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm` (frozen, with a
 logistic regression), `minilm-tuned`, or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
-rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. Each result is
-a line of the output file: a stopped run continues there. Seconds are processor time.
+rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. Each result
+is a line of the output file: a stopped run continues there. Seconds are processor time.
 """
 
 import argparse
@@ -242,7 +242,7 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def make_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return a row per model: accuracy / macro-F1 of each set, the mean over the seeds, and their means over the sets."""
+    """Return a row per model: mean accuracy / macro-F1 over the seeds of each set, and the means over the sets."""
     sets, models = (list(dict.fromkeys(result[key] for result in results)) for key in ("set", "model"))
     names = [Path(data).name for data in sets]
     lines = [f"| model | {' | '.join(names)} | mean | seconds |", f"|{'---|' * (len(sets) + 3)}"]
