@@ -48,7 +48,7 @@ from .tables import Table, is_table, open_lines, take_column
 logger = logging.getLogger(__name__)
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node of CoNLL-U
+_CONLL_U, _NOT_A_WORD = 10, re.compile(r"\d+[-.]\d+\t")  # columns; a range of words or an empty node
 _MOST_WORDS = 0.9
 
 Sentence: TypeAlias = "list[tuple[BadRow, str, str]]"  # place of a word, its token and tag; or a fault and ""
@@ -140,7 +140,7 @@ def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Senten
                 if not -fields <= column < fields or fields == 1:
                     found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
                     raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
-        if (line.startswith("# ") and len(parts) != fields) or _NOT_A_WORD.match(line):
+        if (line.startswith("# ") and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
             continue
         place = BadRow(path, number, _FINE, line[:80])
         if len(parts) == fields:

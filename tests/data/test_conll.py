@@ -46,6 +46,7 @@ def test_a_file_of_conll_2003(tmp_path):
 FORMS = [
     ('\ufeffa b\tX\r\n\u00a0\tY\r\n\r\n\r\n"q\u2028\tX', [[("a b", "X"), ("\u00a0", "Y")], [('"q\u2028', "X")]]),
     ("\ufeff\ufeff X\na Y\n", [[("\ufeff", "X"), ("a", "Y")]]),
+    ("1-10\tX\nb\tY\n", [[("1-10", "X"), ("b", "Y")]]),
     ("a X\nb Y\n-DOCSTART- O\nc X\n", [[("a", "X"), ("b", "Y")], [("c", "X")]]),
     (
         "# sentence\n# 1\na X\n# X\nb Y\n\n# three words here\nc X\n",
