@@ -1,45 +1,43 @@
-r"""One reader of tables: CSV and TSV, JSON lines, Parquet, Arrow, Excel, each also as `.gz` or `.zst`.
+"""One reader of tables: CSV and TSV, JSON lines, Parquet, Arrow, Excel, each also as `.gz` or `.zst`.
 
 Rows come in batches, in memory independent of the size of the file except for Excel, JSON lists and packed binary
-files. A row is delivered, or it is a [`BadRow`] with its place and reason.
-
-- Quoted text is read by Python's `csv` in strict mode. It knows the line of each row and reports a misplaced quote;
-  `pyarrow.csv` knows neither, and reads an unclosed quote to the end of the file without an error.
-- Text with tabs and without quotes has a grammar of its own: a line ends at LF or CRLF, a field at a tab, and every
-  other character belongs to the field. `pyarrow.csv` and pandas end a row at a lone CR.
-- JSON lines are read by `json`, as `pyarrow.json` makes times of texts and stops at the first bad line.
+files. A row is delivered, or it is a [`BadRow`] with its place and reason. Delimited text is read by `delimited.py`.
+JSON lines are read by `json`, as `pyarrow.json` makes times of texts and stops at the first bad line.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import io
 import json
 import zipfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..utils.errors import UserError, install_hint, reason_of
-from .lines import MAX_LINE_BYTES, excerpt_of, find_byte_fault, open_unpacked
+from .delimited import (
+    BATCH_ROWS,
+    FASTTEXT_LABEL,
+    SAMPLE_BYTES,
+    Batch,
+    DelimitedText,
+    find_encoding,
+    name_columns,
+    open_delimited,
+    open_text,
+    split_labels,
+)
+from .lines import excerpt_of, find_byte_fault, open_unpacked
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason, listed
-
-BATCH_ROWS = 10_000
-_BLOCK_CHARACTERS = 1 << 20
-_SAMPLE_BYTES = 1 << 20
-_SEPARATORS = ",;\t|"
-_LABEL = "__label__"  # of fastText
 
 # Names of columns of texts and of labels, in any case; the first that a table has is taken.
 TEXT_NAMES = ("text", "tweet", "sentence", "review", "content", "comment", "message")
@@ -56,35 +54,7 @@ _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": 
 PACKED = (".gz", ".zst", ".zstd")
 TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in _KINDS.values() for suffix in suffixes)
 
-# A text that a writer had to quote, for the quotes in it, in a file where most are letters.
-_QUOTED = r'^"(?:[^"]|"")*""(?:[^"]|"")*"$'
 _LIBRARY_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, KeyError, ValueError)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of a table in their order.
-
-    Attributes:
-        places: The place of each good row, ascending: its first line, from 1, or its row.
-        rows: The good rows. Cells of delimited text are strings, others have the types of the file.
-        bad: The refused rows; their `line` fits between `places`.
-    """
-
-    places: np.ndarray
-    rows: pa.RecordBatch
-    bad: list[BadRow]
-
-    @property
-    def size(self) -> int:
-        """The number of rows that were read."""
-        return len(self.places) + len(self.bad)
-
-    def in_order(self, values: Iterable[Any]) -> list[Any]:
-        """Return a value for each good row, with the refused rows in their places."""
-        rows = [*zip(self.places.tolist(), values, strict=True), *((row.line, row) for row in self.bad)]
-        return [value for _, value in sorted(rows, key=itemgetter(0))]
-
 
 # Reads the columns of these names, or more; the second names are those of texts.
 Read = Callable[[Sequence[str], Sequence[str]], Iterator[Batch]]
@@ -143,6 +113,18 @@ class Table:
         except _LIBRARY_ERRORS as error:
             raise DataError.for_file(self.path, Reason.UNREADABLE, f"it is damaged: {reason_of(error):.300}") from None
 
+    def load(self, texts: Sequence[str] = ()) -> tuple[pa.Table, np.ndarray, list[BadRow]]:
+        """Return all good rows with their places, and the refused ones; `texts` as of `batches`."""
+        batches = list(self.batches(texts=texts))
+        if not batches:
+            return pa.table({name: pa.array([], pa.string()) for name in self.columns}), np.zeros(0, dtype=int), []
+        places = np.concatenate([batch.places for batch in batches])
+        return (
+            pa.Table.from_batches([batch.rows for batch in batches]),
+            places,
+            sum((part.bad for part in batches), []),
+        )
+
 
 def _root(name: str, columns: Sequence[str]) -> str:
     return name if name in columns else name.partition(".")[0]
@@ -199,7 +181,14 @@ def read_table(
     kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
     try:
         if kind == "delimited":
-            table = _open_delimited(name, head, separator, encoding, header, fields)
+            if header is None:
+                encoding = find_encoding(head, encoding, guess=False)
+                first = head.decode(encoding, "replace").partition("\n")[0].casefold().split("\t")
+                known = {name.strip() for name in first}
+                header = not known.isdisjoint(TEXT_NAMES) and not known.isdisjoint(LABEL_NAMES)
+            text = open_delimited(name, head, separator, find_encoding(head, encoding, guess=header), header, fields)
+            shown = text.separator or ","
+            table = Table(name, kind, list(text.names), shown, text.encoding, header, read=text.read)
         elif kind == "json":
             table = _open_json(name, find_encoding(head, encoding))
         else:
@@ -217,7 +206,7 @@ def _read_head(path: str) -> bytes:
     """Return the first bytes of a file."""
     try:
         with open_unpacked(path) as stream:
-            head = stream.read(_SAMPLE_BYTES)
+            head = stream.read(SAMPLE_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv") from None
     except _LIBRARY_ERRORS as error:
@@ -289,256 +278,22 @@ def _write(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
-def _name_columns(names: Iterable[Any]) -> list[str]:
-    return [str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)]
-
-
 # ---- text ----
-
-
-def find_encoding(head: bytes, encoding: str | None = None, guess: bool = True) -> str:
-    """Return the encoding of a text by its first bytes, UTF-8 without a `guess`; check one that is given."""
-    try:
-        if encoding is not None:
-            encoding = codecs.lookup(encoding).name
-    except LookupError:
-        raise UserError(f"unknown encoding {encoding!r:.80}: give one such as utf-8, cp1252 or utf-16") from None
-    if head.startswith(codecs.BOM_UTF8) and encoding in (None, "utf-8"):
-        return "utf-8-sig"
-    if encoding is not None or not guess:
-        utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return encoding or ("utf-16" if utf16 else "utf-8")
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    zeros = head[:4096:2].count(0), head[1:4096:2].count(0)
-    if max(zeros) > len(head[:4096]) // 8 > min(zeros):
-        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    lines = [line for line in head.split(b"\n") if not line.isascii()][: -1 if len(head) >= _SAMPLE_BYTES else None]
-    return "cp1252" if 2 * sum(find_byte_fault(line) is not None for line in lines) > len(lines) else "utf-8"
-
-
-def _open_text(path: str, encoding: str) -> io.TextIOWrapper:
-    """Open a text file whose lines end at LF; undecodable bytes become lone surrogates."""
-    return io.TextIOWrapper(open_unpacked(path), encoding, errors="surrogateescape", newline="\n")
-
-
-def _is_valid(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class DelimitedText:
-    """Rows of a fixed number of fields in a text file.
-
-    Attributes:
-        names: The names of the columns.
-        separator: The character between fields; None if a line is one field.
-        quoted: Whether fields may be quoted; otherwise every line is a row.
-        header: Whether the first row has the names.
-    """
-
-    path: str
-    encoding: str
-    separator: str | None
-    quoted: bool
-    header: bool
-    names: Sequence[str]
-
-    def read(self, columns: Sequence[str] = (), texts: Sequence[str] = ()) -> Iterator[Batch]:
-        """Read the file once."""
-        return self._read_quoted() if self.quoted else self._read_lines()
-
-    def _refuse(self, place: int, text: str, fault: Fault | None = None) -> BadRow:
-        """Refuse a row, by default for its bytes."""
-        raw = text.encode("utf-8", "surrogateescape")
-        known = self.encoding.removesuffix("-sig")
-        fault = fault or find_byte_fault(raw) or Fault(Reason.NOT_UTF8, f"it is not {known}")
-        return BadRow(self.path, place, fault, excerpt_of(raw))
-
-    def _miscount(self, found: int, text: str) -> Fault:
-        detail = f"found {found} of {len(self.names)}" if text else "the line is empty"
-        if found < len(self.names):
-            return Fault(Reason.TOO_FEW_FIELDS, detail, "Put one separator between columns")
-        if "\r" in text:
-            return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
-        advice = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
-        return Fault(Reason.TOO_MANY_FIELDS, detail, "Quote texts that hold the separator" if self.header else advice)
-
-    def _read_lines(self) -> Iterator[Batch]:
-        """Cut each line at the separator."""
-        skip = self.header
-        for number, block in self._blocks():
-            lines, bad = block.split("\n"), []
-            places = np.arange(number, number + len(lines))
-            if not _is_valid(block):
-                valid = np.array([_is_valid(line) for line in lines])
-                bad = [self._refuse(int(places[row]), lines[row]) for row in np.flatnonzero(~valid)]
-                lines, places = [lines[row] for row in np.flatnonzero(valid)], places[valid]
-            texts = pa.array(lines, pa.string())
-            if "\r" in block:
-                texts = pc.replace_substring_regex(texts, "\r$", "")
-            columns = [texts]
-            if self.separator is not None:
-                fields = pc.split_pattern(texts, self.separator)
-                counts = pc.list_value_length(fields).to_numpy(zero_copy_only=False)
-                good = counts == len(self.names)
-                wrong = np.flatnonzero(~good)
-                if self.header:  # blank lines are none of its rows
-                    filled = pc.binary_length(texts).to_numpy(zero_copy_only=False) > 0
-                    wrong = wrong[filled[wrong]]
-                    good &= filled
-                    if skip and filled.any():
-                        first, skip = int(np.argmax(filled)), False
-                        good[first], wrong = False, wrong[wrong != first]
-                for row in wrong.tolist():
-                    line = texts[row].as_py()
-                    bad.append(self._refuse(int(places[row]), line, self._miscount(int(counts[row]), line)))
-                fields, places = fields.filter(pa.array(good)), places[good]
-                columns = [pc.list_element(fields, place) for place in range(len(self.names))]
-            if self.header and '""' in block:
-                columns = [_unquote(column) for column in columns]
-            yield Batch(places, pa.RecordBatch.from_arrays(columns, list(self.names)), bad)
-
-    def _blocks(self) -> Iterator[tuple[int, str]]:
-        """Yield the number of the first line and the text of whole lines, without the last line feed."""
-        number, rest = 1, ""
-        with _open_text(self.path, self.encoding) as stream:
-            for data in iter(partial(stream.read, _BLOCK_CHARACTERS), ""):
-                block, end, rest = (rest + data).rpartition("\n")
-                if end:
-                    yield number, block
-                    number += block.count("\n") + 1
-        if rest:
-            yield number, rest
-
-    def rows(self) -> Iterator[tuple[int, list[str] | BadRow]]:
-        """Yield the first line and the fields of each quoted row."""
-        csv.field_size_limit(max(MAX_LINE_BYTES, csv.field_size_limit()))
-        with _open_text(self.path, self.encoding) as stream:
-            reader = csv.reader(stream, delimiter=self.separator or ",", strict=True)
-            while True:
-                place = reader.line_num + 1
-                try:
-                    if row := next(reader):
-                        yield place, row
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    detail = f"{reason_of(error).partition(' - ')[0]} in line {reader.line_num}"
-                    advice = 'Quote texts that hold " or a lone CR, write " as "" in them, and close each quote'
-                    bad = self._refuse(place, "", Fault(Reason.MISPLACED_QUOTE, detail, advice))
-                    if reader.line_num > place or "end of data" in detail:  # nobody can say where this row ends
-                        raise DataError.for_row(bad) from None
-                    yield place, bad
-
-    def _read_quoted(self) -> Iterator[Batch]:
-        rows = self.rows()
-        if self.header:
-            next(rows, None)
-        while part := list(islice(rows, BATCH_ROWS)):
-            places, good, bad = [], [], []
-            for place, row in part:
-                if isinstance(row, BadRow):
-                    bad.append(row)
-                elif len(row) != len(self.names):
-                    bad.append(self._refuse(place, str(self.separator).join(row), self._miscount(len(row), row[0])))
-                else:
-                    places.append(place)
-                    good.append(row)
-            if not _is_valid("".join(chain.from_iterable(good))):
-                rest = [row for row in zip(places, good, strict=True) if _is_valid("".join(row[1]))]
-                for place, row in zip(places, good, strict=True):
-                    if not _is_valid("".join(row)):
-                        bad.append(self._refuse(place, str(self.separator).join(row)))
-                places, good = [place for place, _ in rest], [row for _, row in rest]
-            arrays = [pa.array([row[column] for row in good], pa.string()) for column in range(len(self.names))]
-            bad.sort(key=lambda row: row.line)
-            yield Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, list(self.names)), bad)
-
-
-def _unquote(column: pa.Array) -> pa.Array:
-    """Remove the quotes of texts that a writer had to quote."""
-    bare = pc.replace_substring(pc.utf8_slice_codeunits(column, 1, -1), '""', '"')
-    return pc.if_else(pc.match_substring_regex(column, _QUOTED), bare, column)
-
-
-def _open_delimited(
-    path: str, head: bytes, separator: str | None, encoding: str | None, header: bool | None, fields: int | None
-) -> Table:
-    if separator is not None:
-        separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
-        if len(separator) != 1 or separator in '"\r\n':
-            raise UserError(f"the separator must be one character: found {separator!r:.80}; give , ; | or tab")
-    encoding = find_encoding(head, encoding, guess=header is True)
-    sample = head.decode(encoding, "replace")
-    lines = [line.removesuffix("\r") for line in sample.split("\n")][: -1 if len(head) >= _SAMPLE_BYTES else None]
-    first = next((line for line in lines if line.strip()), "")
-    if header is None:
-        known = {name.strip().casefold() for name in first.split("\t")}
-        header = not known.isdisjoint(TEXT_NAMES) and not known.isdisjoint(LABEL_NAMES)
-    if not header:
-        count = fields or len(lines[0].split("\t"))
-        text = DelimitedText(path, encoding, "\t", False, False, [str(number) for number in range(count)])
-        return Table(path, "delimited", list(text.names), "\t", encoding, False, read=text.read)
-    separator = separator or _find_separator(lines, "\t" if suffix_of(path) in (".tsv", ".tab") else "")
-    text = DelimitedText(path, encoding, separator, True, True, ())
-    names = next((row for _, row in text.rows() if not isinstance(row, BadRow)), [])
-    text = replace(text, names=_name_columns(names))
-    if separator == "\t" and not first.startswith('"'):  # quotes are letters, unless that costs more rows
-        plain = replace(text, quoted=False, names=_name_columns(first.split("\t")))
-        text = min(plain, text, key=_count_bad)
-    shown = separator or ","
-    return Table(path, "delimited", list(text.names), shown, encoding, read=text.read)
-
-
-def _count_bad(text: DelimitedText) -> float:
-    try:
-        return sum(len(batch.bad) for batch in text.read())
-    except DataError:
-        return float("inf")
-
-
-def _find_separator(lines: Sequence[str], preferred: str) -> str | None:
-    """Return the separator that cuts most lines into as many fields as the first, if these are several."""
-    best, most = None, 0.0
-    for separator in preferred + _SEPARATORS:
-        try:
-            rows = list(
-                filter(None, csv.reader([line.replace("\r", "") + "\n" for line in lines[:1000]], delimiter=separator))
-            )
-        except csv.Error:
-            continue
-        if rows and len(rows[0]) > 1:
-            agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-            best, most = (separator, agree) if agree > most else (best, most)
-    return best
 
 
 def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
     """Open a text file as a table of the column `text`, with a row for each line, and of `label` if it is given."""
-    name = str(path)
-    encoding = find_encoding(_read_head(name), encoding, guess=False)
-    text = DelimitedText(name, encoding, None, False, False, ["text"])
-    names = ["text"] if label is None else ["text", "label"]
-    return Table(
-        name,
-        "lines",
-        names,
-        None,
-        encoding,
-        False,
-        read=text.read if label is None else partial(_add_label, text, label),
-    )
+    encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
+    text = DelimitedText(str(path), encoding, None)
+    if label is None:
+        return Table(text.path, "lines", ["text"], None, encoding, False, read=text.read)
 
+    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
+        for batch in text.read():
+            labels = pa.array([label] * len(batch.rows), pa.string())
+            yield replace(batch, rows=batch.rows.append_column("label", labels))
 
-def _add_label(text: DelimitedText, label: str, columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-    for batch in text.read():
-        labels = pa.array([label] * len(batch.rows), pa.string())
-        yield replace(batch, rows=batch.rows.append_column("label", labels))
+    return Table(text.path, "lines", ["text", "label"], None, encoding, False, read=read)
 
 
 def is_fasttext(path: str | Path) -> bool:
@@ -546,7 +301,7 @@ def is_fasttext(path: str | Path) -> bool:
     if is_table(path) or not Path(path).is_file():
         return False
     with open_unpacked(str(path)) as stream:
-        return stream.read(20).removeprefix(codecs.BOM_UTF8).startswith(_LABEL.encode())
+        return stream.read(20).removeprefix(BOM_UTF8).startswith(FASTTEXT_LABEL.encode())
 
 
 def open_fasttext(path: str | Path, encoding: str | None = None, separator: str | None = None) -> Table:
@@ -554,48 +309,29 @@ def open_fasttext(path: str | Path, encoding: str | None = None, separator: str 
 
     The `separator` joins the labels of a text; without one, a text with several labels is refused.
     """
-    table = open_lines(path, encoding)
-    return replace(table, columns=["text", "label"], read=partial(_split_labels, table, separator))
-
-
-def _split_labels(
-    table: Table, separator: str | None, columns: Sequence[str], texts: Sequence[str]
-) -> Iterator[Batch]:
-    for batch in table.read(columns, texts):
-        parts = pc.extract_regex(batch.rows.column(0), rf"^\s*(?P<label>(?:{_LABEL}\S+\s*)*)(?P<text>.*)$")
-        labels, rest = parts.flatten()
-        labels = pc.replace_substring(pc.utf8_trim_whitespace(labels), _LABEL, "")
-        places, bad = batch.places, batch.bad
-        if separator is not None:
-            labels = pc.replace_substring_regex(labels, r"\s+", separator)
-        elif (several := pc.match_substring_regex(labels, r"\s").to_numpy(zero_copy_only=False)).any():
-            fault = Fault(Reason.UNKNOWN_LABEL, "it has several labels", "Set --task multi-label")
-            excerpts = rest.filter(pa.array(several)).to_pylist()
-            for place, text in zip(places[several].tolist(), excerpts, strict=True):
-                bad = [*bad, BadRow(table.path, place, fault, text[:EXCERPT_CHARACTERS])]
-            labels, rest, places = (column.filter(pa.array(~several)) for column in (labels, rest, pa.array(places)))
-            places = places.to_numpy()
-        yield Batch(places, pa.RecordBatch.from_arrays([rest, labels], ["text", "label"]), bad)
+    encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
+    read = partial(split_labels, DelimitedText(str(path), encoding, None), separator)
+    return Table(str(path), "lines", ["text", "label"], None, encoding, False, read=read)
 
 
 def open_folder(path: str | Path, encoding: str | None = None) -> Table:
     """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
-    read = partial(_read_files, Path(path), encoding or "utf-8-sig")
+    folder, encoding = Path(path), encoding or "utf-8-sig"
+
+    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
+        files = enumerate(sorted(folder.glob("*.txt")))
+        while part := list(islice(files, BATCH_ROWS)):
+            good, bad = {}, []
+            for place, file in part:
+                content = file.read_bytes()
+                if (fault := find_byte_fault(content, encoding)) is None:
+                    good[place] = content.decode(encoding).removesuffix("\n").removesuffix("\r")
+                else:
+                    bad.append(BadRow(str(file), place, fault, excerpt_of(content), "file"))
+            labels = pa.array([folder.name] * len(good), pa.string())
+            yield Batch.build(list(good), [pa.array(good.values(), pa.string()), labels], ["text", "label"], bad)
+
     return Table(str(path), "folder", ["text", "label"], unit="row", read=read)
-
-
-def _read_files(folder: Path, encoding: str, columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-    files = sorted(folder.glob("*.txt"))
-    for start in range(0, len(files), BATCH_ROWS):
-        good, bad = {}, []
-        for place, file in enumerate(files[start : start + BATCH_ROWS], start):
-            content = file.read_bytes()
-            if (fault := find_byte_fault(content, encoding)) is None:
-                good[place] = content.decode(encoding).removesuffix("\n").removesuffix("\r")
-            else:
-                bad.append(BadRow(str(file), place, fault, excerpt_of(content), "file"))
-        arrays = [pa.array(good.values(), pa.string()), pa.array([folder.name] * len(good), pa.string())]
-        yield Batch(np.array(list(good), dtype=np.int64), pa.RecordBatch.from_arrays(arrays, ["text", "label"]), bad)
 
 
 # ---- JSON ----
@@ -603,16 +339,33 @@ def _read_files(folder: Path, encoding: str, columns: Sequence[str], texts: Sequ
 
 def _open_json(path: str, encoding: str) -> Table:
     """Open JSON lines or one list, and read them once for the type of each column in the whole file."""
-    with _open_text(path, encoding) as stream:
+    with open_text(path, encoding) as stream:
         is_list = next((line for line in stream if line.strip()), "").lstrip().startswith("[")
     unit = "row" if is_list else "line"
     types: dict[str, pa.DataType] = {}
-    for part in _read_records(path, encoding, is_list):
+    for part in _read_records(path, encoding, unit):
         records = [record for _, record in part if isinstance(record, dict)]
         for name in dict.fromkeys(chain.from_iterable(records)):
             kind = as_array([record.get(name) for record in records]).type
             types[name] = _unify(types.get(name, kind), kind)
-    read = partial(_read_json, path, encoding, is_list, types)
+
+    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
+        names = list(dict.fromkeys((*columns, *texts)))  # nested texts come as columns, whatever is beside them
+        for part in _read_records(path, encoding, unit):
+            good, bad = {}, []
+            for place, record in part:
+                if isinstance(record, dict) and any(isinstance(_look_up(record, name), list | dict) for name in texts):
+                    fault = Fault(Reason.NOT_A_TEXT, "it is a list or a record")
+                    bad.append(BadRow(path, place, fault, json.dumps(record)[:EXCERPT_CHARACTERS], unit))
+                elif isinstance(record, BadRow):
+                    bad.append(record)
+                else:
+                    good[place] = record
+            arrays = [
+                as_array([_look_up(record, name) for record in good.values()], types.get(name)) for name in names
+            ]
+            yield Batch.build(list(good), arrays, names, bad)
+
     return Table(path, "json", list(types), None, encoding, unit=unit, read=read)
 
 
@@ -624,52 +377,31 @@ def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def _read_records(path: str, encoding: str, is_list: bool) -> Iterator[list[tuple[int, Any]]]:
+def _read_records(path: str, encoding: str, unit: str) -> Iterator[list[tuple[int, Any]]]:
     """Yield lists of place and record, or its refusal."""
-    with _open_text(path, encoding) as stream:
-        if is_list:  # parsed again, as a line each, to name the row of a broken one
+    with open_text(path, encoding) as stream:
+        if unit == "row":  # of a list; each is parsed again, to name a broken one
             rows: Iterator[tuple[int, str]] = enumerate(map(json.dumps, json.load(stream)))
         else:
             rows = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
         while part := list(islice(rows, BATCH_ROWS)):
-            yield [(place, _parse_record(path, place, line, "row" if is_list else "line")) for place, line in part]
+            yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
 
 
 def _parse_record(path: str, place: int, line: str, unit: str) -> Any:
+    raw = line.rstrip("\r\n").encode("utf-8", "surrogateescape")
+    fault = find_byte_fault(raw)
     try:
         record = json.loads(line)
         if "\\ud" in line.lower():  # half of a surrogate pair, escaped
             json.dumps(record, ensure_ascii=False).encode()
-        fault = None if isinstance(record, dict) else Fault(Reason.NOT_JSON, f"found {type(record).__name__}")
+        if isinstance(record, dict) and fault is None:
+            return record
+        found = f"found {type(record).__name__}"
     except (ValueError, RecursionError) as error:
-        fault = Fault(Reason.NOT_JSON, reason_of(error), 'Write a record such as {"text": "..."}')
-    raw = line.rstrip("\r\n").encode("utf-8", "surrogateescape")
-    fault = find_byte_fault(raw) or fault
-    return record if fault is None else BadRow(path, place, fault, excerpt_of(raw), unit)
-
-
-def _read_json(
-    path: str, encoding: str, is_list: bool, types: Mapping[str, Any], columns: Sequence[str], texts: Sequence[str]
-) -> Iterator[Batch]:
-    """Read records as columns of these types; absent values are null."""
-    for part in _read_records(path, encoding, is_list):
-        places, good, bad = [], [], []
-        for place, record in part:
-            nested = [
-                name for name in texts if isinstance(record, dict) and isinstance(_look_up(record, name), list | dict)
-            ]
-            if nested:
-                fault = Fault(Reason.NOT_A_TEXT, f"{nested[0]!r:.80} is a list or a record")
-                unit = "row" if is_list else "line"
-                record = BadRow(path, place, fault, json.dumps(record, ensure_ascii=False)[:EXCERPT_CHARACTERS], unit)
-            if isinstance(record, BadRow):
-                bad.append(record)
-            else:
-                places.append(place)
-                good.append(record)
-        names = list(dict.fromkeys((*columns, *texts)))  # nested texts come as columns, whatever is beside them
-        arrays = [as_array([_look_up(record, name) for record in good], types.get(name)) for name in names]
-        yield Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, names), bad)
+        found = reason_of(error)
+    fault = fault or Fault(Reason.NOT_JSON, found, 'Write a record such as {"text": "..."}')
+    return BadRow(path, place, fault, excerpt_of(raw), unit)
 
 
 def _look_up(record: Any, name: str) -> Any:
@@ -749,6 +481,6 @@ def _open_excel(path: str) -> Table:
             places.append(place)
             rows.append([None if cell == "" else cell for cell in row])
     arrays = [as_array([row[number] for row in rows]) for number in range(len(names))]
-    names = _name_columns(names)
-    batch = Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, names), bad)
+    names = name_columns(names)
+    batch = Batch.build(places, arrays, names, bad)
     return Table(path, "excel", names, unit="row", read=lambda columns, texts: iter([batch]))

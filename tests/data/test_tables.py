@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import SAME_FILE, load_train, write
 
-from hf_rnn.data import tables
+from hf_rnn.data import delimited, tables
 from hf_rnn.data.row_errors import DataError, Reason
 from hf_rnn.data.tables import find_column, open_fasttext, read_column, read_table, take_column
 from hf_rnn.utils.errors import UserError
@@ -44,7 +44,7 @@ def written_by_csv(separator):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separator_and_encoding_are_found(tmp_path, separator, encoding):
     path = tmp_path / "table.csv"
@@ -228,7 +228,7 @@ def test_every_line_of_plain_tsv_is_a_row_or_a_refusal(tmp_path, pieces, block):
     content = b"word\t0\n" + b"".join(pieces)
     path = write(tmp_path / "jumble.tsv", content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "_BLOCK_CHARACTERS", block)
+        patch.setattr(delimited, "_BLOCK_CHARACTERS", block)
         rows, places, bad = cells(read_table(path, header=False, fields=2))
     good = {}
     lines = content.removesuffix(b"\n").split(b"\n")
