@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import difflib
 import itertools
 import json
 import logging
 import os
-import re
-import textwrap
-from argparse import SUPPRESS, Action, Namespace
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..hub.model_folder import check_name, find_built_in
-from ..models.settings_rnn import RnnSettings, check_range, setting
+from ..models.settings_rnn import RnnSettings, setting
 from ..tasks import DEFAULT_TASK, TASKS, get_task
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import UserError
 from . import recipes
+from .flags import SettingsParser, expand_home
 from .recipes import TOKEN_SETTINGS, VOCABULARY_SETTINGS, Setting, load_recipe, merge_recipe
 
 if TYPE_CHECKING:
     from .training_arguments import RnnTrainingArguments
 
+__all__ = [
+    "VOCABULARY_SETTINGS", "Arguments", "DataArguments", "ModelArguments", "SettingsParser", "TableArguments",
+    "expand_home", "parse_settings", "setting",
+]  # fmt: skip
 logger = logging.getLogger(__name__)
 
 ENCODER_SETTINGS = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start") == "shape")
@@ -41,23 +41,6 @@ _INCIDENTAL = (  # beginnings of names in transformers: where a run happens, wha
     "greater_is_better", "hub_", "include_", "length_column_name", "local_rank", "log_", "project",
     "resume_from_checkpoint", "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_", "trackio_",
 )  # fmt: skip
-_OTHER_NAMES = {  # that people know from other programs
-    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
-    "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
-}  # fmt: skip
-_WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
-_FEW_FLAGS = 18  # up to this number, the short help shows all
-_MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting of transformers is as near
-
-
-def expand_home(arguments: Any, *names: str) -> None:
-    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
-    for name in names:
-        if isinstance(path := getattr(arguments, name), str | os.PathLike):
-            setattr(arguments, name, os.path.expanduser(path))
-
-
-# ---- the settings ----
 
 
 class ModelArguments(RnnSettings):
@@ -230,215 +213,6 @@ class Arguments(NamedTuple):
     training: RnnTrainingArguments
 
 
-# ---- flags and values ----
-
-
-class SettingsParser(argparse.ArgumentParser):
-    """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
-
-    `--help` shows the essential and the common flags, `--help_all` all except those that are `unused` in this verb.
-    `example` is a command line without the name of the verb. A verb that trains also takes each field of
-    `TrainingArguments`, which is imported only for such a flag.
-    """
-
-    def __init__(
-        self, kinds: type | Sequence[type], *, example: str = "", unused: Collection[str] = (), **options: Any
-    ) -> None:
-        super().__init__(add_help=False, allow_abbrev=False, formatter_class=_format_help, **options)
-        self.kinds = [kinds] if isinstance(kinds, type) else list(kinds)
-        self.trains = OwnSettings in self.kinds
-        self.example, self.unused = f"{self.prog} {example}", unused
-        self.flags: dict[str, Action] = {}
-        self._about: dict[str, Mapping[str, Any]] = {}
-        self._groups: dict[str, Any] = {"essentials": self.add_argument_group("essentials")}
-        for kind in self.kinds:
-            self.declare(kind)
-        for name in ("-h", "--help", "--help_all"):
-            self.add_argument(name, dest=name, action="store_true", help=SUPPRESS)
-
-    def declare(self, kind: type) -> None:
-        """Add a flag for each field of a dataclass that has none yet; its class names the group in the help."""
-        hints = get_type_hints(kind)
-        for known in fields(kind):
-            if known.name in self.flags or not known.init:
-                continue
-            value, about = _value_type(hints[known.name]), known.metadata
-            options: dict[str, Any] = {"type": value, "metavar": {int: "N", float: "X"}.get(value, "TEXT")}
-            if choices := about.get("choices") or (get_args(value) if get_origin(value) is Literal else None):
-                options = {"type": str.lower, "choices": choices, "metavar": "|".join(choices)}
-            elif value is list:
-                options |= {"type": str} | ({"action": "append"} if about.get("word") else {"nargs": "+"})
-            elif value is bool:
-                options = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "yes|no"}
-                self.add_argument(f"--no_{known.name}", dest=known.name, action="store_false", help=SUPPRESS)
-            elif about.get("lower"):
-                options["type"] = str.lower
-            title = getattr(kind, "_argument_group_name", "flags")
-            title = "essentials" if about.keys() & {"first", "required", "word"} else title
-            group = self._groups.get(title) or self._groups.setdefault(title, self.add_argument_group(title))
-            options |= {"default": None if known.default is MISSING else known.default, "help": about.get("help", "")}
-            self.flags[known.name] = group.add_argument(f"--{known.name}", **options)
-            self._about[known.name] = about
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a [`UserError`] in place of printing all flags."""
-        raise UserError(message.removeprefix("argument "))
-
-    def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
-        """Build the dataclasses from flags alone."""
-        flags = self.parse_flags(argv)
-        self.check_required(flags)
-        return self.build(flags, *self.kinds)
-
-    def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
-        """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`.
-
-        A word without a flag is the value of the next required setting, then of those with `word`. Raises a
-        [`UserError`] for an unknown flag or an invalid value.
-        """
-        argv = [re.sub(r"^--\w[\w-]*", lambda flag: f"--{flag[0][2:].replace('-', '_')}", token) for token in argv]
-        for flag in ("--help_all", "--help", "-h"):
-            if flag in argv:
-                self._print_help(whole=flag == "--help_all")
-        values, rest = self._read(argv)
-        if self.trains and (names := _flag_names(rest)) and not self._advise(names[0], _MISSPELT):
-            from transformers import TrainingArguments
-
-            self.declare(TrainingArguments)
-            values, rest = self._read(argv)
-        for name in _flag_names(rest):
-            raise UserError(f"unknown option --{name}{self._advise(name) or '. --help_all lists all'}")
-        for token in rest:
-            self._place(token, values)
-        return values
-
-    def _read(self, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        # argparse sets no default for an attribute that exists
-        namespace, rest = self.parse_known_args(argv, Namespace(**dict.fromkeys(self.flags)))
-        return {name: value for name in self.flags if (value := getattr(namespace, name)) is not None}, rest
-
-    def _place(self, token: str, values: dict[str, Any]) -> None:
-        """Take a word without a flag as the value of a setting."""
-        words = [name for name, about in self._about.items() if about.get("word")]
-        several = [name for name in words if isinstance(self.flags[name], argparse._AppendAction)]
-        free = [*self._missing(values), *(name for name in words if name not in values), *several]
-        if not free:
-            raise UserError(f"{token!r} belongs to no option: put a value of several words into quotes")
-        value = self._convert(self.flags[free[0]], token)
-        values[free[0]] = [*values.get(free[0], []), *value] if free[0] in several else value
-
-    def _missing(self, values: Mapping[str, Any]) -> list[str]:
-        """Return the required settings without a value, or that of their substitute."""
-        given = {name for name, value in values.items() if value is not None}
-        required = {name: about["required"] for name, about in self._about.items() if about.get("required")}
-        return [name for name, other in required.items() if not {name, other} & given]
-
-    def check_required(self, values: Mapping[str, Any]) -> None:
-        """Raise a [`UserError`] with all required settings that are missing."""
-        if missing := [f"--{name}" for name in self._missing(values)]:
-            words = " ".join([self.prog, *(str(values.get(name) or name.upper()) for name in self._missing({}))])
-            verb = "is" if len(missing) == 1 else "are"
-            raise UserError(f"{' and '.join(missing)} {verb} missing: type {words}, such as: {self.example}")
-
-    def _print_help(self, whole: bool) -> NoReturn:
-        """Print the flags by group; of many flags, the short help shows the essential and the common ones."""
-        used = {name: about for name, about in self._about.items() if name not in self.unused}
-        whole = whole or len(used) <= _FEW_FLAGS
-        shown = {
-            name for name, about in used.items() if whole or about.keys() & {"first", "required", "word", "common"}
-        }
-        by_recipe = recipes.recipe_settings() if self.trains else ()
-        for name, action in self.flags.items():
-            text = str(action.help) if whole else str(action.help).split(";")[0]
-            if "(default" not in str(action.help):
-                default = action.default not in (None, False, "") and f" (default: {action.default})"
-                text += " (recipe)" if name in by_recipe else default or ""
-            action.help = text if name in shown else SUPPRESS
-        words = [f"[{name.upper()}]" for name, about in used.items() if about.get("word")]
-        self.usage = " ".join([self.prog, *map(str.upper, self._missing({})), *words, "[flags]"])
-        self.description = f"{textwrap.fill(str(self.description), 80)}\n\nexample: {self.example}"
-        more = ["(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."] if self.trains else []
-        more += [f"--help_all lists {len(used) - len(shown)} more flags."] if len(used) > len(shown) else []
-        self.epilog = "\n".join([*filter(None, [self.epilog]), *more])
-        print(self.format_help().strip())  # noqa: T201 - the purpose
-        raise SystemExit(0)
-
-    def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
-        """Return the values of a recipe or of keywords as flags would give them.
-
-        Raises a [`UserError`], which starts with the origin, for an unknown setting or an invalid value.
-        """
-        converted = {}
-        for name, given in settings.items():
-            if name not in self.flags:
-                raise UserError(f"{given.origin}: there is no setting {name!r}{self._advise(name).replace('--', '')}")
-            try:
-                converted[name] = self._convert(self.flags[name], given.value)
-            except (UserError, argparse.ArgumentError) as error:
-                raise UserError(f"{given.origin}: {name}: {getattr(error, 'message', error)}") from error
-        return converted
-
-    def _convert(self, action: Action, value: Any) -> Any:
-        """Convert a value by the type of its flag."""
-        value = getattr(
-            value.tolist() if hasattr(value, "tolist") else value, "value", value
-        )  # NumPy's, an enumeration's
-        if type(value) is dict:  # such as lr_scheduler_kwargs
-            return value
-        is_list = action.nargs == "+" or isinstance(action, argparse._AppendAction)
-        items = value if isinstance(value, list | tuple) and (is_list or len(value) == 1) else [value]
-        if not all(isinstance(item, str | int | float | os.PathLike) for item in items):
-            raise UserError(f"expected one value: found {' '.join(repr(value).split()):.80}")
-        converted = [self._get_value(action, str(item)) for item in items]
-        for item in converted:
-            self._check_value(action, item)
-        return converted if is_list else converted[0]
-
-    def build(self, settings: Mapping[str, Any], *kinds: type) -> tuple[Any, ...]:
-        """Return dataclasses with these values; raise a [`UserError`] for a value that one refuses."""
-        try:
-            for name in self._about.keys() & settings.keys():
-                check_range(name, settings[name], self._about[name])
-            names = [{known.name for known in fields(kind)} & settings.keys() for kind in kinds]
-            return tuple(kind(**{n: settings[n] for n in own}) for kind, own in zip(kinds, names, strict=True))
-        except UserError:
-            raise
-        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-            raise UserError(reason_of(error)) from error
-
-    def _advise(self, name: str, likeness: float = 0.6) -> str:
-        """Return the nearest flags of a name, as a question."""
-        near = [other for other in self.flags if other.endswith(f"_{name}")]  # such as dropout
-        if len(near) < 2:
-            near = difflib.get_close_matches(name, self.flags, n=1, cutoff=likeness)
-        if (usual := _OTHER_NAMES.get(name)) in self.flags:
-            near = [str(usual)]
-        return f". Did you mean {' or '.join(f'--{other}' for other in near)}?" if near else ""
-
-
-def _value_type(hint: Any) -> Any:
-    """Return the type of the values of a field: the first one of alternatives, and text if it is not simple."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
-    first = next(kind for kind in kinds if kind is not NoneType)
-    if get_origin(first) is list:
-        return list
-    return first if first in (bool, int, float) or get_origin(first) is Literal else str
-
-
-def _format_help(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=80)
-
-
-def _flag_names(tokens: Sequence[str]) -> list[str]:
-    return [token.lstrip("-").split("=")[0] for token in tokens if token.startswith("-")]
-
-
-def _read_bool(text: str) -> bool:
-    if text.casefold() not in _WORDS:
-        raise argparse.ArgumentTypeError(f"expected true or false: found {text!r}")
-    return _WORDS[text.casefold()]
-
-
 # ---- the merge ----
 
 
@@ -446,8 +220,8 @@ def make_parser(
     prog: str, *further: type, kinds: Sequence[type] = (DataArguments, ModelArguments), **options: Any
 ) -> SettingsParser:
     """Return the parser of `hf-rnn train`, or with `further` dataclasses or other `kinds` that of another verb."""
-    parser = SettingsParser([*kinds[:1], *further, OwnSettings, *kinds[1:]], prog=prog, **options)
-    parser.add_argument("--json", action="store_true", help=SUPPRESS)
+    parser = SettingsParser([*kinds[:1], *further, OwnSettings, *kinds[1:]], prog=prog, trains=True, **options)
+    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
