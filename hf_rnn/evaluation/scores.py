@@ -93,18 +93,11 @@ def check_rows(predictions: np.ndarray, references: np.ndarray) -> None:
 def label_set_metrics(
     predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str], thresholds: npt.ArrayLike = 0.5
 ) -> dict[str, Any]:
-    """Measure sets of labels.
+    """Measure sets of labels from scores `(N, C)`, such as probabilities, against references of 0 and 1 `(N, C)`.
 
-    Args:
-        predictions: Scores, such as probabilities `(N, C)`.
-        references: 0 and 1 `(N, C)`.
-        names: Names of the labels (C).
-        thresholds: A text has the labels with a score above these: a number, or one for each label (C).
-
-    Returns:
-        `micro_f1`, `macro_f1`, `subset_accuracy` (share of the rows with exactly the right set), `average_precision`
-        (mean over the labels that some row has) and `per_label`: name to `precision`, `recall`, `f1`, `support` and
-        `average_precision` (None without a row).
+    A text has the labels with a score above `thresholds`: a number, or one for each label (C). Return `micro_f1`,
+    `macro_f1`, `subset_accuracy` (share of the rows with exactly the right set), `average_precision` (mean over the
+    labels that some row has) and `per_label`, which has `average_precision` too (None without a row).
     """
     from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_fscore_support
 
@@ -129,13 +122,9 @@ def label_set_metrics(
 
 
 def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> list[float]:
-    """Return for each label the threshold with the best F1, 0.5 for a label that no row has.
+    """Return for each label the threshold of its probabilities `(N, C)` with the best F1, 0.5 without a row.
 
     A threshold is in the middle between two neighbouring scores, or 0.5: of equally good ones the nearest to 0.5.
-
-    Args:
-        probabilities: `(N, C)`, of rows that the model was not trained on.
-        references: 0 and 1 `(N, C)`.
     """
     thresholds = []
     for scores, true in zip(probabilities.T, (np.asarray(references) > 0.5).T, strict=True):
@@ -150,25 +139,15 @@ def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> lis
 
 
 def number_metrics(predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
-    """Measure predicted numbers.
+    """Measure predicted numbers `(N, C)`, or `(N)` for one name, against true ones of the same shape.
 
-    Args:
-        predictions: `(N, C)`, or `(N)` for one name.
-        references: True numbers of the same shape.
-        names: Names of the numbers (C).
-
-    Returns:
-        As means over the numbers `pearson`, `spearman`, `r2`, `mae` and `rmse`; for several numbers also `per_value`:
-        name to these. A correlation with a constant is 0, and R2 of one row too.
+    Return as means over the numbers `pearson`, `spearman`, `r2`, `mae` and `rmse`; for several numbers also
+    `per_value`: name to these. A correlation with a constant is 0, and R2 of one row too.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    shape = -1, len(names)
-    guesses, true = (
-        np.asarray(predictions, np.float64).reshape(shape),
-        np.asarray(references, np.float64).reshape(shape),
-    )
+    guesses, true = (np.asarray(part, np.float64).reshape(-1, len(names)) for part in (predictions, references))
     check_rows(guesses, true)
     one_each: dict[str, Any] = {"multioutput": "raw_values"}
     scores = {
@@ -200,10 +179,9 @@ def entity_types(names: Iterable[str]) -> list[str]:
 def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
     """Measure tags of sentences, given as their ids.
 
-    Returns:
-        `f1` and `accuracy` of the tags. For tags of entities, `f1`, `precision` and `recall` are those of whole
-        entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
-        them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
+    For tags of entities, `f1`, `precision` and `recall` are those of whole entities, over all types, `macro_f1` is the
+    mean over types, and `per_class` has each type, as seqeval measures them. For other tags `f1` is the accuracy of the
+    tags, and the rest is that of [`classification_metrics`].
     """
     guesses, true = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):

@@ -96,23 +96,6 @@ def test_every_way_to_the_answer_agrees(case, command):
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("task", "label", "reason"),
-    [
-        ("multi-label", "good,,bad", "empty label"),
-        ("regression", "1,5", "not a number"),
-        ("regression", "1e300", "number not finite"),
-    ],
-)
-def test_a_bad_label_is_refused_with_its_line(task, label, reason, tiny_settings, tmp_path):
-    folder = write(tmp_path / "data", task, train=20)
-    with (folder / "train.tsv").open("a") as file:
-        file.write(f"a box\t{label}\n")
-    settings = settings_of(tiny_settings, task, folder, tmp_path / "out")
-    with pytest.raises(UserError, match=f"train.tsv:21: {reason}"):
-        train(**settings)
-
-
 @pytest.mark.parametrize(("start", "message"), [(1e9, "around 1000000001: answers in float32"), (None, "same number")])
 def test_numbers_that_answers_cannot_show_are_refused(start, message, tiny_settings, tmp_path):
     settings = {**tiny_settings, "task": "regression", "data_dir": None, "output_dir": str(tmp_path)}

@@ -13,7 +13,6 @@ from conftest import run_script
 from transformers import AutoTokenizer, pipeline
 
 from hf_rnn import PRETRAINED, Tagger, encode_tagged, load_conll, train, train_tokenizer
-from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.evaluation.scores import tagging_metrics
 from hf_rnn.inference.demo import mark_text
 from hf_rnn.tasks import get_task
@@ -32,8 +31,8 @@ def spans(entities, text=TEXT):
 EXPECTED = [("person", "Anna Bo"), ("place", "Old Town"), ("person", "Miro"), ("place", "Rome")]
 
 
-def test_predict_and_pipeline_find_the_same_spans(tagger, command):
-    assert tagger.metrics["test"]["f1"] > 0.95 and "f1" in repr(tagger)
+def test_each_way_finds_the_same_spans(tagger, command, tagged_dir, tmp_path):
+    assert tagger.metrics["test"]["f1"] > 0.95 and "validation: f1 " in repr(tagger), "whole entities are the score"
     code, out, _ = command("predict", "--model", tagger.folder, "--text", TEXT, "--text", "")
     first, empty = map(json.loads, out.splitlines())
     assert code == 0 and empty == {"entities": []}
@@ -41,11 +40,23 @@ def test_predict_and_pipeline_find_the_same_spans(tagger, command):
     assert all(0 < found["score"] <= 1 for found in first["entities"])
     find = pipeline("token-classification", str(tagger.folder), aggregation_strategy="simple", trust_remote_code=False)
     assert spans(find(TEXT)) == EXPECTED
-    assert [entity["word"] for entity in find(TEXT)] == [
-        text.lower() for _, text in EXPECTED
-    ]  # without marks of capitals
+    words = [entity["word"] for entity in find(TEXT)]
+    assert words == [text.lower() for _, text in EXPECTED], "without marks of capitals"
     shown = mark_text(Tagger.from_pretrained(tagger.folder), TEXT)
     assert [(span["entity"], TEXT[span["start"] : span["end"]]) for span in shown["entities"]] == EXPECTED
+    code, out, _ = command("evaluate", "--model", tagger.folder, "--data_dir", tagged_dir)
+    found = json.loads(out)
+    assert code == 0 and found["f1"] == tagger.metrics["test"]["f1"]
+    assert found["loss"] == pytest.approx(tagger.metrics["test"]["loss"], abs=1e-5)
+    code, out, _ = command("inspect", "--model", tagger.folder, "--text", "Anna Bo")
+    assert code == 0 and "B-person" in out and "batch, time, tags" in out
+    code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
+    assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
+    card = (tagger.folder / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card and "| person |" in card and "pooling" not in card
+    (tmp_path / "test.conll").write_text("Anna\tB-animal\n")
+    code, _, err = command("evaluate", "--model", tagger.folder, "--data_dir", tmp_path)
+    assert code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
 
 
 def test_a_text_has_the_same_answer_alone_and_in_any_batch(tagger):
@@ -63,32 +74,9 @@ def test_a_text_has_the_same_answer_alone_and_in_any_batch(tagger):
         tag.predict(TEXT)
 
 
-def test_evaluate_gives_the_scores_of_the_folder(tagger, command, tagged_dir, tmp_path):
-    code, out, _ = command("evaluate", "--model", tagger.folder, "--data_dir", tagged_dir)
-    found = json.loads(out)
-    assert code == 0 and found["f1"] == tagger.metrics["test"]["f1"]
-    assert found["loss"] == pytest.approx(tagger.metrics["test"]["loss"], abs=1e-5)
-    (tmp_path / "test.conll").write_text("Anna\tB-animal\n")
-    code, _, err = command("evaluate", "--model", tagger.folder, "--data_dir", tmp_path)
-    assert code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
-
-
-def test_inspect_and_push(tagger, command):
-    code, out, _ = command("inspect", "--model", tagger.folder, "--text", "Anna Bo")
-    assert code == 0 and "B-person" in out and "batch, time, tags" in out
-    code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
-    assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
-    card = (tagger.folder / "README.md").read_text()
-    assert "pipeline_tag: token-classification" in card and "| person |" in card and "pooling" not in card
-
-
 WITHOUT_THE_PACKAGE = """
 import json, sys
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "hf_rnn":
-            raise ModuleNotFoundError("No module named hf_rnn", name="hf_rnn")
-sys.meta_path.insert(0, Hide())
+sys.modules["hf_rnn"] = None  # an import of the package is an error
 from transformers import pipeline
 find = pipeline("token-classification", sys.argv[1], aggregation_strategy="simple", trust_remote_code=True)
 print(json.dumps([[found["entity_group"], found["start"], found["end"]] for found in find(sys.argv[2])]))
@@ -139,19 +127,6 @@ def test_words_and_tokens_are_aligned(tagged_dir):
     assert [label for label in first["labels"] if label != -100] == [1, 0]
     assert first["labels"][: len(words)] == [1] + [-100] * (len(words) - 1)
     assert [names[label] for label in every["labels"][: len(words)]] == ["B-person"] + ["I-person"] * (len(words) - 1)
-
-
-def test_vectors_keep_their_words_whole(tmp_path):
-    """Words that only the vectors know are one token of `bpe`, and capitals are marked."""
-    (tmp_path / "vectors.txt").write_text("zorbly 1 2\nsees 3 4\n")
-    tokenizer = train_tokenizer(["A sees BLY, @Me"], min_frequency=1, tokenizer="bpe", normalizer="cased")
-    wide = widen_vocabulary(tokenizer, tmp_path / "vectors.txt", 2)
-    text = "Zorbly sees ZORBLY, @Me"
-    encoded = wide(text, return_offsets_mapping=True)
-    tokens = wide.convert_ids_to_tokens(encoded["input_ids"])
-    assert tokens[:7] == ["▁⇧", "▁zorbly", "▁sees", "▁⇪", "▁zorbly", "▁,", "▁@"]
-    assert [text[start:end] for start, end in encoded["offset_mapping"]][:5] == ["Z", "Zorbly", "sees", "Z", "ZORBLY"]
-    assert wide.decode(encoded["input_ids"][:5]) == "zorbly sees zorbly"
 
 
 def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):
