@@ -1,13 +1,11 @@
-"""Measure the effect of each token of a text on the predicted label, and show it as HTML.
+"""Measure the effect of each token of a text on the predicted label.
 
 It is the loss in score of the label when only this token is left out ("erasure", Li, Monroe and Jurafsky 2016,
-"Understanding Neural Networks through Representation Erasure"). In the HTML everything from a text or a model is
-escaped, template signs included; there is no script.
+"Understanding Neural Networks through Representation Erasure").
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -23,34 +21,15 @@ from .reference import compute_logits
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
 
 MAX_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
-
-_FOR, _AGAINST = "37, 99, 235", "217, 119, 6"  # blue and amber, which colour-blind people can distinguish
-_STRONGEST = 0.6  # opacity of the strongest token; dark and light letters are readable on it
 _SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
-
-_STYLE = """
-<style>
-.tokens { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; line-height: 2; max-height: 22rem;
-  overflow-y: auto; font-size: 1.05rem; }
-.tokens mark { color: inherit; padding: 0.15em 0.1em; border-radius: 0.25em; }
-.tokens .unknown, .legend u { text-decoration: underline dotted; text-underline-offset: 0.3em; }
-.tokens small { opacity: 0.65; font-size: 0.72em; padding-inline-start: 0.3em; }
-.tokens .unread { opacity: 0.45; }
-.legend { padding-top: 0.9em; font-size: 0.85rem; opacity: 0.8; line-height: 1.7; }
-.legend span { display: inline-block; margin-inline-end: 1.2em; }
-.legend i { display: inline-block; width: 1.6em; height: 0.9em; border-radius: 0.2em; vertical-align: -0.1em; }
-</style>
-"""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token, and the part of the text that it was made from."""
+    """A token, by the part of the text that it was made from."""
 
     start: int  # its first character in the text
     end: int  # the character after its last
-    word: str | None  # is looked up in the vocabulary, such as `<url>`; None if the tokenizer cuts words further
-    in_vocabulary: bool
     effect: float | None  # None for tokens after the explained ones
 
 
@@ -67,6 +46,20 @@ class Explanation:
     pieces: tuple[Piece, ...]  # the tokens that were read, in the order of the text
     tokens: int  # in the text, truncated ones included
     read: int  # tokens that the model reads
+
+    def highlight(self) -> list[tuple[str, float | None]]:
+        """Return the text in parts, each with its effect from -1 to 1, for `gradio.HighlightedText`."""
+        largest = max((abs(piece.effect or 0.0) for piece in self.pieces), default=0.0)
+        # the effect that is shown at full strength
+        scale = max(largest, _SMALLEST_SCALE * abs(self.scores[self.label])) or 1.0
+        parts: list[tuple[str, float | None]] = []
+        place = 0
+        for piece in self.pieces:
+            parts.append((self.text[place : piece.start], None))
+            effect = None if piece.effect is None else piece.effect / scale
+            parts.append((self.text[piece.start : piece.end], effect))
+            place = piece.end
+        return [part for part in (*parts, (self.text[place:], None)) if part[0]]
 
 
 def explain(
@@ -124,77 +117,14 @@ def _find_pieces(
     """
     if "offset_mapping" not in encoded:  # tokenizers without a backend, such as ByT5's
         return []
-    whole_words = type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"
-    words = words_read(tokenizer, text, encoded) if whole_words else None
+    is_word_level = type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"
+    whole_words = is_word_level and words_read(tokenizer, text, encoded) is not None
     pieces, last = [], 0
-    for place, (start, end) in enumerate(encoded["offset_mapping"]):
-        if words is not None and text[last:end].strip() and not text[end - 1].isspace():
+    for (start, end), effect in zip(encoded["offset_mapping"], effects, strict=True):
+        if whole_words and text[last:end].strip() and not text[end - 1].isspace():
             start = end - len(text[last:end].split()[-1])
         end += text[end : end + 1] == "\ufe0f"  # asks for a coloured picture of the sign before
         if (start := max(start, last)) < end:
-            in_vocabulary = encoded["input_ids"][place] != tokenizer.unk_token_id
-            pieces.append(Piece(start, end, words[place] if words else None, in_vocabulary, effects[place]))
+            pieces.append(Piece(start, end, effect))
             last = end
     return pieces
-
-
-def escape(text: str) -> str:
-    """Escape a text for HTML that goes through a page's templates: `$`, `{`, `}` and the backquote too."""
-    return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "${}`\\"})
-
-
-def colour(explanation: Explanation) -> str:
-    """Return an explanation as HTML, each token on a colour that shows its effect, with a legend."""
-    if not explanation.pieces:
-        note = "The model finds no words in this text: this is its prediction for an empty one."
-        if explanation.tokens:
-            note = "The tokenizer does not provide the places of its tokens in the text."
-        return f'{_STYLE}<div class="legend">{note}</div>'
-    largest = max(abs(piece.effect or 0.0) for piece in explanation.pieces)
-    # the effect that is shown at full strength
-    scale = max(largest, _SMALLEST_SCALE * abs(explanation.scores[explanation.label])) or 1.0
-    marked, place = [], 0
-    for piece in explanation.pieces:
-        marked.append(_between(explanation.text[place : piece.start]))
-        marked.append(_mark(piece, explanation.text[piece.start : piece.end], scale))
-        place = piece.end
-    marked.append(_between(explanation.text[place:]))
-    words = f'<div class="tokens" dir="auto">{"".join(marked)}</div>'
-    return f'{_STYLE}{words}<div class="legend">{_legend(explanation)}</div>'
-
-
-def _between(text: str) -> str:
-    """Return the characters between two tokens."""
-    return escape(text) if not text.strip() else f'<span class="unread">{escape(text)}</span>'
-
-
-def _mark(piece: Piece, shown: str, scale: float) -> str:
-    notes, style, read = [], "", ""
-    if piece.effect is not None:
-        strength = _STRONGEST * min(abs(piece.effect) / scale, 1)
-        style = f' style="background: rgba({_FOR if piece.effect >= 0 else _AGAINST}, {strength:.3f})"'
-        notes.append(f"{piece.effect:+.3f}")
-    if not piece.in_vocabulary:
-        notes.append("not in the vocabulary")
-    if piece.word is not None and piece.word.lower() != shown.lower():
-        notes.append(f"read as {piece.word}")
-        if not shown.lower().startswith(piece.word.lower()):  # no note for `so` of `sooo`
-            read = f"<small>{escape(piece.word)}</small>"
-    unknown = "" if piece.in_vocabulary else ' class="unknown"'
-    return f'<mark{unknown}{style} title="{escape(", ".join(notes))}">{escape(shown)}{read}</mark>'
-
-
-def _legend(explanation: Explanation) -> str:
-    label = escape(explanation.label)
-    swatch = '<i style="background: rgba({}, {})"></i>'
-    items = [f"{swatch.format(_FOR, _STRONGEST)} speaks for <b>{label}</b>: without the word its score is lower"]
-    items.append(f"{swatch.format(_AGAINST, _STRONGEST)} speaks against it")
-    if any(not piece.in_vocabulary for piece in explanation.pieces):
-        items.append("<u>dotted</u> unknown to the model")
-    lines = [" ".join(f"<span>{item}</span>" for item in items)]
-    if explanation.tokens > explanation.read:
-        lines.append(f"The model reads the first {explanation.read} of the {explanation.tokens} words.")
-    explained = sum(piece.effect is not None for piece in explanation.pieces)
-    if explained < len(explanation.pieces):
-        lines.append(f"Colours are computed for the first {explained} words only.")
-    return "<br>".join(lines)

@@ -23,7 +23,7 @@ from ..hub.model_folder import FinishedFolder
 from ..tasks import check_verb, task_of
 from ..tasks.answers import score_kind
 from ..utils.errors import UserError, install_hint
-from .attribution import colour, escape, explain
+from .attribution import explain
 from .predictor import Tagger
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this",
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
 _EVERYWHERE = ("0.0.0.0", "::")
-
-# One column on a telephone, with the label above the examples.
-_LAYOUT = """
-<style>
-@media (min-width: 45rem) {
-  #one-text { display: grid; grid-template: auto 1fr / 5fr 6fr; }
-  #one-text > :nth-child(2) { grid-area: 1 / 2 / 3; }
-}
-</style>
-"""
 
 
 def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio.Blocks:
@@ -60,49 +50,61 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     check_verb(model.config, "predict")
     if model.config.sep_token_id is not None:
         raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
-    task, examples = task_of(model.config), read_examples(FinishedFolder(folder))
+    is_tagger, examples = task_of(model.config).per_token, read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        about = "the colours show the labels" if task.per_token else "its answer and the words that count"
-        heading = f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>A recurrent network. Type a text: {about}.</p>'
-        gr.HTML(_LAYOUT + heading)
-        with gr.Row(elem_id="one-text"):
+        gr.Markdown(
+            f"# {name}\nA recurrent network. Type a text: "
+            + ("the colours show the labels." if is_tagger else "its answer, and the words that count.")
+        )
+        with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
                     label="Text", placeholder="Type or paste a text", lines=3, max_lines=12, autofocus=True
                 )
-                button = gr.Button("Mark it" if task.per_token else "Label it", variant="primary")
-            one: dict[str, Any] = {"inputs": text, "api_visibility": "private", "show_progress": "minimal"}
-            if task.per_token:
-                tagger = Tagger(model, tokenizer)
-                one["fn"] = lambda text: mark_text(tagger, text or "")
-                one["outputs"] = gr.HighlightedText(label="Marked text", combine_adjacent=False, elem_id="spans")
-            else:
-                one["fn"] = lambda text: label_text(model, tokenizer, text or "")
-                with gr.Column():
-                    label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
-                    words = gr.HTML(label="Words", container=True, padding=True, show_label=True, elem_id="words")
-                one["outputs"] = [label, words]
-            with gr.Column():
+                button = gr.Button("Mark it" if is_tagger else "Label it", variant="primary")
                 tried = gr.Examples([[example] for example in examples], text, cache_examples=False)
+            one: dict[str, Any] = {"inputs": text, "api_visibility": "private", "show_progress": "minimal"}
+            with gr.Column():
+                if is_tagger:
+                    tagger = Tagger(model, tokenizer)
+                    one["fn"] = lambda text: mark_text(tagger, text or "")
+                    one["outputs"] = gr.HighlightedText(label="Marked text", combine_adjacent=False, elem_id="spans")
+                else:
+                    one["fn"] = lambda text: _show(gr, model, tokenizer, text or "")
+                    label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
+                    title = "Words: 1 speaks most for the first label, -1 against it"
+                    words = gr.HighlightedText(label=title, show_legend=True, elem_id="words")
+                    one["outputs"] = [label, words]
         gr.on([button.click, text.submit], **one)
         tried.load_input_event.then(**one)
     return page
 
 
+def _show(gr: Any, model: Any, tokenizer: Any, text: str) -> Any:
+    """Return the answer to a text for the page, or show why there is none."""
+    if not text.strip():
+        return None, []
+    try:
+        scores, parts, note = label_text(model, tokenizer, text)
+    except UserError as error:
+        raise gr.Error(str(error)) from error
+    if note:
+        gr.Info(note)
+    return scores, parts
+
+
 def label_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
-) -> tuple[dict[str, float] | str | None, str]:
-    """Return the scores by label, and the coloured words as HTML."""
-    if not text.strip():
-        return None, "<p>Type a text first.</p>"
-    try:
-        explanation = explain(model, tokenizer, text)
-    except UserError as error:
-        return None, f"<p>{escape(str(error))}</p>"
+) -> tuple[dict[str, float] | str, list[tuple[str, float | None]], str]:
+    """Return the scores by label, the parts of the text with their effects, and what was not read, if any."""
+    explanation, note = explain(model, tokenizer, text), ""
+    if explanation.tokens > explanation.read:
+        note = f"The model reads the first {explanation.read} of the {explanation.tokens} tokens."
     if score_kind(model.config) == "values":
-        return ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items()), colour(explanation)
-    return explanation.scores, colour(explanation)
+        numbers = ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items())
+        return numbers, explanation.highlight(), note
+    return explanation.scores, explanation.highlight(), note
 
 
 def mark_text(tagger: Tagger, text: str) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def answer_file(
     """
     table, names = _open_texts(path, settings, record or {})
     columns, note = find_text_columns(model, names, path, settings, record)
+    if names != table.columns or table.kind == "lines":  # the file has no names
+        note = f"{path}: a text is {'a line' if table.kind == 'lines' else 'the first field of a line'}"
     pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
@@ -196,7 +198,7 @@ def find_text_columns(
     text = find_column(names, found, TEXT_NAMES, path, "text_column")
     how = "as given" if wanted else "as in training"
     if not found:
-        of_training = f"; the model was trained on {trained!r}" if trained else ""
+        of_training = f"; the model was trained on {trained!r}" if trained and not trained.isdecimal() else ""
         how = f"a guess by its name{of_training}; --text_column names another"
     columns = [text]
     if model.config.sep_token_id is not None:

@@ -63,7 +63,8 @@ def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False, top_
     Raises:
         UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
     """
-    if top_k > 1 and (score_kind(model.config) != "softmax" or model.task.per_token or top_k > model.config.num_labels):
+    chooses_one = score_kind(model.config) == "softmax" and not model.task.per_token
+    if top_k > 1 and not (chooses_one and top_k <= model.config.num_labels):
         raise UserError(f"top_k is {top_k}: the model does not choose one of at least {top_k} labels; leave it out")
     answers: list[Any] = model.predict(texts, all_scores=True) if all_scores or top_k > 1 else model.predict(texts)
     for place, answer in enumerate(answers):

@@ -1,7 +1,5 @@
 """Explanations: each token on the characters it was made from, and its effect by an independent computation."""
 
-from html.parser import HTMLParser
-
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import loading as model_loading
-from hf_rnn.inference.attribution import colour, explain, words_read
+from hf_rnn.inference.attribution import explain, words_read
 from hf_rnn.tokenizers.word_level import mark_capitals
 from hf_rnn.utils.errors import UserError
 
@@ -25,7 +23,7 @@ def make(normalizer="none", model_max_length=512):
     return RnnForSequenceClassification(config).eval(), tokenizer
 
 
-PAIRS = {name: make(normalizer=name) for name in ("none", "semeval", "tweet")}
+PAIRS = {name: make(normalizer=name) for name in ("none", "tweet", "cased")}
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +61,8 @@ def test_an_effect_is_the_loss_without_the_word(learned):
         without = " ".join(words[:place] + words[place + 1 :])
         assert piece.effect == pytest.approx(whole - probability(*learned, without, "good"), abs=1e-5)
     assert max(explanation.pieces, key=lambda piece: piece.effect).start == text.index("miro")
-    pieces = explain(*learned, "miro miro miro miro selk box").pieces
-    assert next(piece for piece in pieces if piece.word == "selk").effect < 0
+    parts = dict(explain(*learned, "miro miro miro miro selk box").highlight())
+    assert parts["selk"] < 0 < parts["miro"] <= 1
 
 
 def test_long_texts_are_explained_in_part():
@@ -81,7 +79,7 @@ def test_long_texts_are_explained_in_part():
 def test_a_text_without_words():
     explanation = explain(*PAIRS["none"], "  \n")
     assert explanation.pieces == () and sum(explanation.scores.values()) == pytest.approx(1)
-    assert "no words" in colour(explanation)
+    assert explanation.highlight() == [("  \n", None)]
     with pytest.raises(UserError, match="not UTF-8 at character 2"):
         explain(*PAIRS["none"], "a \ud800")
 
@@ -92,80 +90,42 @@ def test_a_text_without_words():
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
-        ("(@me), sand", [("(", "("), ("@me", "<user>"), (")", ")"), (",", ","), ("sand", "sand")]),
-        ("soooooo dry!!!!", [("soooooo", "soo"), ("dry", "dry"), ("!!!!", "!!")]),
-        ("box&amp;sand", [("box", "box"), ("&amp;", "&"), ("sand", "sand")]),
+        ("(@me), sand", ["(", "@me", ")", ",", "sand"]),
+        ("soooooo dry!!!!", ["soooooo", "dry", "!!!!"]),
+        ("box&amp;sand", ["box", "&amp;", "sand"]),
     ],
 )
 def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
     model, tokenizer = PAIRS["tweet"]
     found = explain(model, tokenizer, text).pieces
-    assert [(text[piece.start : piece.end], piece.word) for piece in found] == pieces
-    assert [piece.in_vocabulary for piece in found] == [word in tokenizer.get_vocab() for _, word in pieces]
+    assert [text[piece.start : piece.end] for piece in found] == pieces
 
 
 def test_dropped_words_belong_to_no_token():
     text = 'dry 3.50 s\u00e4nd "Box'
-    explanation = explain(*PAIRS["semeval"], text)
+    explanation = explain(*PAIRS["tweet"], text)
     assert [text[piece.start : piece.end] for piece in explanation.pieces] == ["dry", '"Box']
-    assert '<span class="unread"> 3.50 s\u00e4nd </span>' in colour(explanation)
+    assert (" 3.50 s\u00e4nd ", None) in explanation.highlight()
 
 
-# HTML
+# The parts of the text that a page shows
 
-
-class Shown(HTMLParser):
-    """The text that a browser would show of the coloured words, without notes."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.text, self.tags, self.attributes, self._is_text = "", set(), set(), False
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attributes}
-        if tag in ("div", "small"):
-            self._is_text = ("class", "tokens") in attributes
-
-    def handle_endtag(self, tag):
-        self._is_text |= tag == "small"
-
-    def handle_data(self, data):
-        self.text += data * self._is_text
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "${1+1}",
-    "{{value}}",
-    '" onmouseover="x',
-    "</mark>",
-    "`\\",
-    "\u202e",
-    "\r",
-    "\0",
-]
+HOSTILE = ["<script>alert(1)</script>", "{{value}}", '" onmouseover="x', "\u202e", "\r", "\0"]
 TEXTS = st.lists(
-    st.text(max_size=8)
-    | st.sampled_from([*WORDS.split(), "@me", "http://t.co/x", "sooooo", "&amp;", "7:40", " ", "\n", *HOSTILE]),
+    st.text(max_size=8) | st.sampled_from([*WORDS.split(), "@me", "http://t.co/x", "sooooo", "&amp;", " ", *HOSTILE]),
     max_size=12,
 ).map("".join)
 
 
 @given(text=TEXTS, name=st.sampled_from([*PAIRS]))
-def test_any_text_is_shown_whole_and_as_text(text, name):
+def test_any_text_is_shown_whole(text, name):
     explanation = explain(*PAIRS[name], text)
     place = 0
     for piece in explanation.pieces:
         assert place <= piece.start < piece.end <= len(text), "in order, without overlap"
         place = piece.end
     assert len(explanation.pieces) == explanation.tokens
-    html = colour(explanation)
-    shown = Shown(html)
-    assert shown.tags <= {"style", "div", "mark", "small", "span", "b", "u", "i", "br"}
-    assert shown.attributes <= {"class", "style", "title", "dir"}
-    assert not set("${}`\\") & set(html.split("</style>")[1]), "no characters of a page's templates"
-    if explanation.pieces:
-        assert shown.text == text
+    parts = explanation.highlight()
+    assert "".join(part for part, _ in parts) == text
+    strengths = [abs(effect) for _, effect in parts if effect is not None]
+    assert len(strengths) == explanation.tokens and max(strengths, default=0) <= 1

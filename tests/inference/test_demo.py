@@ -32,15 +32,14 @@ def test_the_revision_is_loaded_without_analytics(command, monkeypatch):
     assert asked == [("me/films", "v1", "False")]
 
 
-def test_a_text_gets_scores_and_colours(trained):
+def test_a_text_gets_scores_and_effects(trained):
     model = load_model(trained.folder)
-    scores, html = demo.label_text(*model, "the miro box")
+    scores, parts, note = demo.label_text(*model, "the miro box")
     assert list(scores) == ["bad", "good", "plain"] and max(scores, key=scores.get) == "good"
-    assert ">miro<" in html and "<b>good</b>" in html
-    for text in ("", " \n "):
-        assert demo.label_text(*model, text) == (None, "<p>Type a text first.</p>")
-    scores, html = demo.label_text(*model, "a \ud800 <b>")
-    assert scores is None and "not UTF-8" in html and "<b>" not in html
+    assert ("miro", 1.0) in parts and note == ""
+    assert demo.label_text(*model, "box " * 600)[2] == "The model reads the first 512 of the 600 tokens."
+    with pytest.raises(UserError, match="not UTF-8"):
+        demo.label_text(*model, "a \ud800 <b>")
 
 
 # As processes

@@ -241,7 +241,7 @@ def test_nothing_is_alive_after_a_kill(trained, tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(100):
         write(pd.DataFrame({"text": TEXTS * 100}), tmp_path / f"in/{number:03}.csv")
-    call = [sys.executable, "-m", "hf_rnn", "predict", "--model", trained.folder, "--input", "in", "--output_dir", "out"]
+    call = [sys.executable, "-m", "hf_rnn", "predict", trained.folder, "--input", "in", "--output_dir", "out"]
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     process = subprocess.Popen(call, cwd=tmp_path, env=env, stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()

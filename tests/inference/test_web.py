@@ -34,7 +34,7 @@ TAGS = dict(enumerate(("O", "B-name", "I-name", "B-place", "I-place")))
 MULTI = {"problem_type": "multi_label_classification", "label_thresholds": [0.4, 0.5, 0.6]}
 # name: head, options of the tokenizer, settings of the model
 MODELS = {
-    "classes": (RnnForSequenceClassification, {"normalizer": "semeval"}, {"num_labels": 3, "pooling": "last"}),
+    "classes": (RnnForSequenceClassification, {"normalizer": "cased"}, {"num_labels": 3, "pooling": "last"}),
     "classes, pieces": (RnnForSequenceClassification, {"tokenizer": "bpe"}, {"num_labels": 3, "cell_type": "min_gru"}),
     "several labels": (RnnForSequenceClassification, {"normalizer": "tweet"}, {"num_labels": 3, **MULTI}),
     "numbers": (RnnForSequenceClassification, {"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
