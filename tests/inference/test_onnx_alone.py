@@ -17,7 +17,7 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
-from hf_rnn.inference.onnx.runtime import TokenizerFile  # noqa: E402
+from hf_rnn.inference.tokens import TokenizerFile  # noqa: E402
 
 TEXTS = ["miro the box!", "", "SELK @you near a door", "sand \U0001f600 <unk> https://a.org/b?c=1", "the box " * 60]
 KINDS = {

@@ -32,7 +32,8 @@ from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
 from ..sentence_encoder import PROJECTION, load_sentence_model
-from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
+from ..tokens import TokenizerFile
+from .runtime import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
 
 if TYPE_CHECKING:
     import onnx

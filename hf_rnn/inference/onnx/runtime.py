@@ -13,18 +13,17 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
+from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage
 from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
 from ...utils.text_checks import list_texts
+from ..stored import read_config_alone
 from ..text_classifier import TextClassifier, batch_by_length
-from ..tokens import NO_LIMIT
+from ..tokens import Encodings, TokenizerFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,44 +66,6 @@ def hash_weights(folder: FinishedFolder) -> str:
 def write_labels(config: Any) -> str:
     """Return the labels in the form of the file's metadata."""
     return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)
-
-
-class TokenizerFile:
-    """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class.
-
-    `hf-rnn export` checks that it gives the ids of transformers.
-    """
-
-    def __init__(self, folder: FinishedFolder) -> None:
-        settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
-        self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
-        self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
-        self.truncation_side: str = settings.get("truncation_side", "right")
-        self.split_special_tokens: bool = settings.get("split_special_tokens", False)
-        self.backend_tokenizer.no_padding()
-        self.backend_tokenizer.no_truncation()
-        if self.model_max_length < NO_LIMIT:
-            self.backend_tokenizer.enable_truncation(self.model_max_length, direction=self.truncation_side)
-
-    def __len__(self) -> int:
-        return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
-
-    def encode(self, texts: Sequence[str]) -> list[Any]:
-        """Return the encodings of texts, truncated."""
-        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
-        return self.backend_tokenizer.encode_batch(list(texts))
-
-    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
-        """Return the `input_ids` of texts, truncated."""
-        return {"input_ids": [encoding.ids for encoding in self.encode(texts)]}
-
-
-class Encodings(dict):
-    """The parts of transformers' `BatchEncoding` that the answers of a tagger read."""
-
-    def __init__(self, encodings: Sequence[Any]) -> None:
-        super().__init__(offset_mapping=[encoding.offsets for encoding in encodings])
-        self.word_ids = [encoding.word_ids for encoding in encodings].__getitem__
 
 
 class OnnxModel:
@@ -161,7 +122,7 @@ class OnnxModel:
         """
         name = os.path.expanduser(str(name_or_path))
         folder = _find_folder(name, quantized, revision)
-        config = _read_config(name, folder)
+        config = read_config_alone(name, folder)
         if quantized and config.problem_type == "regression":
             raise UserError(f"{name} predicts numbers, which int8 would round: take the float32 file, backend onnx")
         head = next(iter(config.architectures or CLASSES))
@@ -290,22 +251,7 @@ def _unpickle(kind: type[OnnxModel], content: bytes, *settings: Any) -> OnnxMode
     return model
 
 
-def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
-    """Return the settings of `config.json` that predicting needs."""
-    settings = read_settings(name, folder.root, "hf_rnn")
-    with name_damage(name, folder.config.name):
-        labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
-        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds")
-        return SimpleNamespace(
-            vocab_size=int(settings["vocab_size"]),
-            id2label=dict(sorted((int(number), label) for number, label in labels.items())),
-            label2id={label: int(number) for number, label in labels.items()},
-            num_labels=len(labels),
-            **{key: settings.get(key) for key in optional},
-        )
-
-
-def _load_tokenizer(name: str, folder: FinishedFolder, config: SimpleNamespace) -> Any:
+def _load_tokenizer(name: str, folder: FinishedFolder, config: Any) -> Any:
     """Return the tokenizer; one without `tokenizer.json`, such as ByT5's, needs transformers."""
     if not folder.tokenizer.is_file():
         from ...hub.loading import load_without_weights
