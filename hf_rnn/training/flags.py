@@ -62,7 +62,7 @@ class SettingsParser(argparse.ArgumentParser):
             self.add_argument(name, dest=name, action="store_true", help=SUPPRESS)
 
     def declare(self, kind: type) -> None:
-        """Add a flag for each field of a dataclass that has none yet; its class names the group in the help."""
+        """Add a flag for each new field of a dataclass, whose class names the group in the help."""
         hints = get_type_hints(kind)
         for known in fields(kind):
             if known.name in self.flags or not known.init:
@@ -185,7 +185,9 @@ class SettingsParser(argparse.ArgumentParser):
 
     def _convert(self, action: Action, value: Any) -> Any:
         """Convert a value by the type of its flag."""
-        value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # of NumPy, of an Enum
+        value = (
+            value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)
+        )  # those of NumPy and of an Enum
         if type(value) is dict:  # such as lr_scheduler_kwargs
             return value
         is_list = action.nargs == "+" or isinstance(action, argparse._AppendAction)

@@ -201,7 +201,7 @@ def decides_steps(name: str) -> bool:
 
 
 def is_recorded(name: str) -> bool:
-    """Return whether the record of a run has a training setting: it is no secret, path or consequence of another."""
+    """Return whether the record of a run has a training setting; it omits secrets, paths and consequences."""
     return ABOUT[name].get("recorded", True) if name in ABOUT else not name.startswith(_INCIDENTAL)
 
 

@@ -14,10 +14,10 @@ import sys
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from hf_rnn.training.checkpointing import manifest as checkpoints
 
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.training.checkpointing import manifest as checkpoints
 
 pytestmark = pytest.mark.slow
 

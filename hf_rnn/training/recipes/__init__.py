@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from ...tasks import Task
 
 DEFAULT_RECIPE = "default"
-VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")  # of new tokens
+VOCABULARY_SETTINGS = (
+    "tokenizer",
+    "normalizer",
+    "min_frequency",
+    "max_vocab_size",
+    "lowercase",
+)  # those of new tokens
 TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
-_REPLACES = {  # a setting: those of lower layers that contradict it
+_REPLACES = {  # contradicting settings of lower layers, by setting
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
     "tokenizer_name_or_path": ("widen_vocabulary",),
