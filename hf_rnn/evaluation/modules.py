@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 import evaluate
-import numpy.typing as npt
 
 from .scores import classification_metrics, label_set_metrics, number_metrics, tagging_metrics
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _NUMBERS = datasets.List(datasets.Value("float64"))
 

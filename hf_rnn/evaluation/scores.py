@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..utils.errors import UserError, install_hint
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 MOST_CLASSES = 1_000  # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
@@ -180,8 +182,8 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
     """Measure tags of sentences, given as their ids.
 
     For tags of entities, `f1`, `precision` and `recall` are those of whole entities, over all types, `macro_f1` is the
-    mean over types, and `per_class` has each type, as seqeval measures them. For other tags `f1` is the accuracy of the
-    tags, and the rest is that of [`classification_metrics`].
+    mean over types, and `per_class` has each type, as seqeval measures them. For other tags `f1` is the accuracy, and
+    the rest is that of [`classification_metrics`].
     """
     guesses, true = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):

@@ -113,17 +113,14 @@ class TokenClassification(Task):
         """Return sentences, words with a tag, loss and [`metrics`]."""
         from ..evaluation.scores import check_finite_logits, measure_loss
 
-        predictions = np.asarray(predictions)
-        rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
-        for padded, tags in zip(labels, rows, strict=True):
-            padded[: len(tags)] = tags
-        tagged = labels != NO_TAG
-        logits, true = predictions[tagged].astype(np.float64), labels[tagged]
+        rows = [np.asarray(tags) for tags in labels]
+        outputs = [np.asarray(row)[: len(tags)][tags != NO_TAG] for row, tags in zip(predictions, rows, strict=True)]
+        references = [tags[tags != NO_TAG] for tags in rows]
+        logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
         check_finite_logits(logits)
-        ends = tagged.sum(axis=1).cumsum()[:-1]
-        guesses, references = np.split(logits.argmax(axis=1), ends), np.split(true, ends)
+        guesses = [row.argmax(axis=1) for row in outputs]
         scores = self.metrics(config).compute(predictions=guesses, references=references)
-        return {"rows": len(labels), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
+        return {"rows": len(rows), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O, which is too high for rare entities, by what gives the best F1 on validation."""
