@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> None:
     import datasets
 
     from ..data.audit import audit, render_text
-    from ..data.loading import find_origins, load_texts
+    from ..data.loading import load_texts
     from ..data.row_errors import DataReport
     from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
-    report = audit(texts, tokenizer, origins=find_origins(data))
+    report = audit(texts, tokenizer, origins=data.lines)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
     report.check_leaks(arguments.fail_on_leak)
 

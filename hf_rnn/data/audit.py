@@ -50,14 +50,6 @@ def hash_texts(texts: Iterable[str]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The file of the rows of a split, and the line of each row, from 1."""
-
-    file: str
-    lines: Sequence[int]
-
-
-@dataclass(frozen=True)
 class AuditReport:
     """The findings of [`~hf_rnn.data.audit.audit`], ready for JSON.
 
@@ -104,8 +96,8 @@ class AuditReport:
         """Return the counts without the rows."""
         leaks: dict[str, dict[str, Any]] = {split: {} for split in self.splits}
         for overlap in self.overlaps:
-            names = ("exact", "exact_other_label", "share")
-            leaks[overlap["split"]][overlap["source"]] = {name: overlap[name] for name in names}
+            counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
+            leaks[overlap["split"]][overlap["source"]] = counts
         duplicates = {split: counts.pop(split) for split, counts in leaks.items()}
         return {
             "rows": {name: facts["rows"] for name, facts in self.splits.items()},
@@ -178,14 +170,14 @@ def audit(
     dataset: datasets.DatasetDict,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    origins: Mapping[str, Origin] | None = None,
+    origins: Mapping[str, tuple[str, Sequence[int]]] | None = None,
 ) -> AuditReport:
     """Find rows of a data set that spoil training or its scores. No row is changed.
 
     Args:
         dataset: Splits with the columns `text` (string) and `label` (ClassLabel), as [`load_tsv`] returns them.
         tokenizer: The tokenizer of the training, to count unknown tokens, in the first 20,000 texts of a split.
-        origins: The file and the lines of the rows of a split, if they are known.
+        origins: The file of a split and the line of each of its rows, as `DataReport.lines` has them.
 
     Raises:
         UserError: If a split is empty.
@@ -206,7 +198,7 @@ class _Split:
     there, and its lowest and highest label.
     """
 
-    def __init__(self, name: str, rows: datasets.Dataset, origin: Origin | None) -> None:
+    def __init__(self, name: str, rows: datasets.Dataset, origin: tuple[str, Sequence[int]] | None) -> None:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
         self.name, self.origin, self.rows = name, origin, rows.with_format(None).select_columns(["text", "label"])
@@ -222,7 +214,7 @@ class _Split:
         return self.order[self.starts[text] :][: self.sizes[text]]
 
     def place(self, row: int) -> dict[str, Any]:
-        line = None if self.origin is None else int(self.origin.lines[row])
+        line = None if self.origin is None else int(self.origin[1][row])
         return {"split": self.name, "row": row, "line": line}
 
     def excerpt(self, row: int) -> str:
@@ -239,7 +231,7 @@ class _Split:
             "label_counts": dict(zip(self.class_names, counts, strict=True)),
             "words": sum(len(text.split()) for text in self.rows["text"]) / len(self.labels),
             "unknown_token_share": None if tokenizer is None else self._unknown_token_share(tokenizer),
-            "file": None if self.origin is None else self.origin.file,
+            "file": None if self.origin is None else self.origin[0],
         }
 
     def _unknown_token_share(self, tokenizer: PreTrainedTokenizerBase) -> float | None:

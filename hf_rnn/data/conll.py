@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
@@ -30,6 +30,7 @@ from ..utils.errors import UserError
 from .labels import sort_labels, warn_of_twins
 from .loading import find_files, open_tables
 from .row_errors import (
+    EXCERPT_CHARACTERS,
     BadRow,
     DataError,
     DataReport,
@@ -50,8 +51,6 @@ logger = logging.getLogger(__name__)
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
 _CONLL_U, _NOT_A_WORD = 10, re.compile(r"\d+[-.]\d+\t")  # columns; a range of words or an empty node
 _MOST_WORDS = 0.9
-
-Sentence: TypeAlias = "list[tuple[BadRow, str, str]]"  # place of a word, its token and tag; or a fault and ""
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -110,57 +109,65 @@ class TagSet:
         return [self.names.index(tag) for tag in (to_iob2(tags) if self.types else tags)]
 
 
-_FINE = Fault(Reason.EMPTY_TEXT, "")  # in the place of a word without a fault
+Sentence: TypeAlias = "list[Word | BadRow]"
 
 
-def _check_word(place: BadRow, token: Any, tag: Any) -> tuple[BadRow, str, str]:
+class Word(NamedTuple):
+    """A token with its tag; `place` is the refusal of its line if it is refused later."""
+
+    place: BadRow
+    token: str
+    tag: str
+
+
+def _make_word(place: BadRow, token: Any, tag: Any) -> Word | BadRow:
     """Return a word, or its refusal; some data have tokens of white space, such as U+00A0."""
     fault = text_fault(token)
-    fault = fault if fault and fault.reason is not Reason.BLANK_TEXT else label_fault(tag)
-    return (place, token, tag) if fault is None else (replace(place, fault=fault), "", "")
+    fault = label_fault(tag) if fault is None or fault.reason is Reason.BLANK_TEXT else fault
+    return Word(place, token, tag) if fault is None else replace(place, fault=fault)
 
 
 def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Sentence]:
     """Yield the sentences of a file; negative columns count from the last."""
     words: Sentence = []
     fields = 0
-    for number, line in _number_lines(path):
-        if isinstance(line, BadRow):
-            words.append((line, "", ""))
-            continue
-        if not line.strip(" ") or line.startswith("-DOCSTART-"):
-            yield words
-            words = []
-            continue
-        # other white space of Unicode is part of a token
-        parts = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
-        if not fields and not line.startswith("# "):
-            fields = len(parts)
-            for name, column in (("text_column", token_column), ("label_column", tag_column)):
-                if not -fields <= column < fields or fields == 1:
-                    found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
-                    raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
-        if (line.startswith("# ") and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
-            continue
-        place = BadRow(path, number, _FINE, line[:80])
-        if len(parts) == fields:
-            words.append(_check_word(place, parts[token_column], parts[tag_column]))
-        else:
+    for batch in open_lines(path):
+        lines = zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True)
+        for item in batch.in_order(lines):
+            if isinstance(item, BadRow):
+                words.append(item)
+                continue
+            number, line = item
+            if not line.strip(" ") or line.startswith("-DOCSTART-"):
+                yield words
+                words = []
+                continue
+            # other white space of Unicode is part of a token
+            parts = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
+            if not fields and not line.startswith("# "):
+                fields = _check_columns(path, len(parts), token_column, tag_column)
+            if (line.startswith("# ") and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
+                continue
             reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
             fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
-            words.append((replace(place, fault=fault), "", ""))
+            place = BadRow(path, number, fault, line[:EXCERPT_CHARACTERS])
+            is_whole = len(parts) == fields
+            words.append(_make_word(place, parts[token_column], parts[tag_column]) if is_whole else place)
     yield words
+    if not fields:
+        raise DataError.for_file(path, Reason.EMPTY_FILE, "found no token")
 
 
-def _number_lines(path: str) -> Iterator[tuple[int, Any]]:
-    for batch in open_lines(path):
-        places = zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True)
-        for item in batch.in_order(places):
-            yield item if isinstance(item, tuple) else (item.line, item)
+def _check_columns(path: str, fields: int, token_column: int, tag_column: int) -> int:
+    for name, column in (("text_column", token_column), ("label_column", tag_column)):
+        if not -fields <= column < fields or fields == 1:
+            found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
+            raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
+    return fields
 
 
 def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Sentence]:
-    """Yield the rows of a table with lists of tokens and of tags; a row with a bad token is refused as a whole."""
+    """Yield the rows of a table with lists of tokens and of tags."""
     names = table.class_names.get(tag_column)
     for batch in table.batches([token_column, tag_column]):
         columns = [take_column(batch.rows, name) for name in (token_column, tag_column)]
@@ -168,21 +175,23 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
             if not hasattr(column.type, "value_field"):
                 detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
                 raise DataError.for_file(table.path, Reason.MISSING_COLUMN, detail)
-        yield from ([(refused, "", "")] for refused in batch.bad)
+        for refused in batch.bad:
+            yield [refused]
         for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
             tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
-            place, fault = BadRow(table.path, number, _FINE, " ".join(map(str, tokens))[:80], table.unit), None
+            fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
+            place = BadRow(table.path, number, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS], table.unit)
             if len(tokens) != len(tags):
-                fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-            elif names is not None and (bad := sorted(set(tags) - {"", *range(len(names))})):
-                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
-            if fault is not None:
-                yield [(replace(place, fault=fault), "", "")] * len(tokens)
+                yield [place] * len(tokens)
                 continue
-            tags = [str(tag) if names is None or tag == "" else names[int(tag)] for tag in tags]
-            words = [_check_word(place, *word) for word in zip(tokens, tags, strict=True)]
-            refused = [word for word in words if word[0].fault is not _FINE]
-            yield refused[:1] * len(words) if refused else words
+            words: Sentence = []
+            for token, tag in zip(tokens, tags, strict=True):
+                if names is not None and tag not in range(len(names)):
+                    known = f"tag {tag}, known are 0 to {len(names) - 1}"
+                    words.append(replace(place, fault=Fault(Reason.LABEL_OUT_OF_RANGE, known)))
+                else:
+                    words.append(_make_word(place, token, str(tag) if names is None else names[int(tag)]))
+            yield words
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
@@ -231,11 +240,11 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     }
     if class_names is None:
         first = next(iter(sentences.values()))
-        tags = TagSet.find(Counter(tag for sentence in first for place, _, tag in sentence if place.fault is _FINE))
+        tags = TagSet.find(Counter(word.tag for sentence in first for word in sentence if isinstance(word, Word)))
     else:
         tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
     report = report or DataReport()
-    read: dict[str, list[Sentence]] = {}
+    read: dict[str, list[list[Word]]] = {}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
         for split, rows in sentences.items():
@@ -249,10 +258,10 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
     report.class_names = list(tags.names)
     train = next(iter(read.values()))
-    content = repr((tags.names, [[word[1:] for word in sentence] for sentence in train]))
+    content = repr((tags.names, [[(word.token, word.tag) for word in sentence] for sentence in train]))
     report.fingerprint = hashlib.sha256(content.encode()).hexdigest()
     if validation_share and splits is None and "validation" not in read:
-        texts = [" ".join(word[1] for word in sentence) for sentence in train]
+        texts = [" ".join(word.token for word in sentence) for sentence in train]
         mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
         if count := int(mask.sum()):
             report.held_out = {"share": validation_share, "seed": seed, "rows": count}
@@ -278,34 +287,36 @@ def _is_conll(source: Any) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[Sentence]:
+def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[list[Word]]:
     """Return the good words of each sentence, and count all; refuse a `whole` sentence for one bad word."""
     kept, counts = [], ledger.report.splits[split]
     for sentence in sentences:
-        words = []
+        good, bad = [], []
         for word in sentence:
-            fault = tags.fault(word[2]) if word[0].fault is _FINE else word[0].fault
-            words.append(word if fault is None else (replace(word[0], fault=fault), "", ""))
-        bad = [place for place, *_ in words if place.fault is not _FINE]
+            if isinstance(word, BadRow):
+                bad.append(word)
+            elif fault := tags.fault(word.tag):
+                bad.append(replace(word.place, fault=fault))
+            else:
+                good.append(word)
         if whole and bad:
-            bad = bad[:1] * len(words)
+            good, bad = [], bad[:1] * len(sentence)
         for row in bad:
             ledger.reject(split, row)
-        good = [] if whole and bad else [word for word in words if word[0].fault is _FINE]
-        counts.rows_read += len(words)
+        counts.rows_read += len(sentence)
         counts.rows_kept += len(good)
         kept += [good] if good else []
     return kept
 
 
-def _deliver(read: Mapping[str, list[Sentence]], tags: TagSet, report: DataReport) -> datasets.DatasetDict:
+def _deliver(read: Mapping[str, list[list[Word]]], tags: TagSet, report: DataReport) -> datasets.DatasetDict:
     feature = datasets.List(datasets.ClassLabel(names=report.class_names))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     data = datasets.DatasetDict()
     for split, sentences in read.items():
         report.label_counts[split] = [len(sentences)]
-        tokens = [[token for _, token, _ in sentence] for sentence in sentences]
-        ids = [tags.ids([tag for *_, tag in sentence]) for sentence in sentences]
+        tokens = [[word.token for word in sentence] for sentence in sentences]
+        ids = [tags.ids([word.tag for word in sentence]) for sentence in sentences]
         columns = {"tokens": tokens, "ner_tags": ids}
         data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
         # the same in every process

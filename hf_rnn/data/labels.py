@@ -74,9 +74,10 @@ class RowLabels(ABC):
     def read(self, written: str) -> Any:
         """Return the label that a string means, or a [`Fault`]."""
 
-    @abstractmethod
     def as_array(self, values: Sequence[Any], codes: np.ndarray) -> pa.Array:
         """Return the labels `values[code]` for each code as Arrow stores them."""
+        kind = datasets.Features(label=self.feature).arrow_schema.field(0).type
+        return pa.array(values, kind).take(pa.array(codes))
 
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the stratum of each label, from 0."""
@@ -149,36 +150,26 @@ class LabelMap(RowLabels):
         return datasets.ClassLabel(names=list(self.names))
 
     def read(self, written: str) -> int | Fault:
-        """Return the id of a label, or what is wrong with it, white space at its ends too."""
-        return label_fault(written) or self.resolve(written)
-
-    def as_array(self, values: Sequence[int], codes: np.ndarray) -> pa.Array:
-        """Return int64."""
-        return pa.array(np.array(values, dtype=np.int64)[codes])
+        """Return the id of a label, or what is wrong with it."""
+        if fault := label_fault(written):
+            return fault
+        if (number := self._ids.get(written)) is not None:
+            return number
+        if written == "-1" or (is_integer(written) and all(map(is_integer, self._ids))):
+            remedy = "-1 marks a row without a label" if written == "-1" else ""
+            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {written:.80}, known are {self.known}", remedy)
+        similar = {name.casefold(): name for name in self._ids}.get(written.casefold())
+        hint = f"; did you mean {similar!r:.80}?" if similar else ""
+        return Fault(Reason.UNKNOWN_LABEL, f"label {written!r:.80}, known are {self.known}{hint}")
 
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the class ids."""
         return labels.to_numpy()
 
-    def resolve(self, label: str) -> int | Fault:
-        """Return the id of a label, or what is wrong with it."""
-        if (found := self._ids.get(label)) is not None:
-            return found
-        if label == "-1" or (is_integer(label) and all(map(is_integer, self._ids))):
-            remedy = "-1 marks a row without a label" if label == "-1" else ""
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}, known are {self.known}", remedy)
-        similar = self._folded.get(label.strip().casefold())
-        hint = f"; did you mean {similar!r:.80}?" if similar else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known}{hint}")
-
     @cached_property
     def _ids(self) -> dict[str, int]:
         ids = {name: index for index, name in enumerate(self.names)}
         return {label: ids[name] for label, name in self.written} or ids
-
-    @cached_property
-    def _folded(self) -> dict[str, str]:
-        return {name.casefold(): name for name in reversed(self._ids)}
 
     @cached_property
     def known(self) -> str:
@@ -233,7 +224,7 @@ class LabelSets(RowLabels):
         """A list of class ids with their names."""
         return datasets.List(datasets.ClassLabel(names=list(self.names)))
 
-    def read(self, written: str) -> tuple[int, ...] | Fault:
+    def read(self, written: str) -> Any:
         """Return the ids of a row's labels in their order, or the fault."""
         if self.separator is None:
             flags = [_FLAGS.get(flag) for flag in written.split("\t")]
@@ -250,18 +241,13 @@ class LabelSets(RowLabels):
         if "" in labels:
             return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
         if unknown := [label for label in labels if label not in self._ids]:
-            hint = LabelMap(self.names, self.written).resolve(unknown[0])
-            return hint if isinstance(hint, Fault) else Fault(Reason.UNKNOWN_LABEL, f"label {unknown[0]!r:.80}")
+            return LabelMap(tuple(self._ids)).read(unknown[0])
         return tuple(sorted({self._ids[label] for label in labels}))
 
     @cached_property
     def _ids(self) -> dict[str, int]:
         ids = {name: number for number, name in enumerate(self.names)}
         return ids | {label: ids[name] for label, name in self.written}
-
-    def as_array(self, values: Sequence[tuple[int, ...]], codes: np.ndarray) -> pa.Array:
-        """Return lists of int64."""
-        return pa.array(values, pa.list_(pa.int64())).take(pa.array(codes))
 
 
 def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
@@ -313,9 +299,9 @@ class Numbers(RowLabels):
         """A number for each name."""
         return {name: datasets.Value("float64") for name in self.names}
 
-    def read(self, written: str) -> tuple[float, ...] | Fault:
-        """Return the numbers of a row in the order of the names, or the fault."""
-        numbers, parts = [], written.split("\t")
+    def read(self, written: str) -> dict[str, float] | Fault:
+        """Return the numbers of a row by name, or the fault."""
+        numbers, parts = {}, written.split("\t")
         if len(parts) != len(self.names):
             return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
         for column, part in zip(self.columns, parts, strict=True):
@@ -327,10 +313,5 @@ class Numbers(RowLabels):
                 return Fault(Reason.NOT_A_NUMBER, f"found {part!r:.80}{place}", hint)
             if not abs(number) <= _MOST:
                 return Fault(Reason.NOT_FINITE, f"found {part!r:.80}{place}")
-            numbers.append(number)
-        return tuple(number for _, number in sorted(zip(self.columns, numbers, strict=True)))
-
-    def as_array(self, values: Sequence[tuple[float, ...]], codes: np.ndarray) -> pa.Array:
-        """Return structs of float64."""
-        table = np.array(values, dtype=np.float64).reshape(len(values), len(self.names))[codes]
-        return pa.StructArray.from_arrays([pa.array(column) for column in table.T], list(self.names))
+            numbers[self.names[column]] = number
+        return numbers

@@ -15,7 +15,6 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
-from .audit import Origin
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .rows import RowOptions
 from .splits import deliver, read_splits
@@ -62,11 +61,6 @@ def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | N
             raise UserError(f"train holds splits by name: put {' and '.join(others)} there")
         return train
     return None if train is None else {"train": train, **others}
-
-
-def find_origins(report: DataReport) -> dict[str, Origin]:
-    """Return file and lines of each split that is read from one text file."""
-    return {split: Origin(file, lines.tolist()) for split, (file, lines) in report.lines.items()}
 
 
 def load_tsv(

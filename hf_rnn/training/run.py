@@ -16,7 +16,6 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.loading import find_origins
 from ..data.row_errors import DataReport
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import check_name, find_folder, load_model, load_without_weights
@@ -153,7 +152,7 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
     data = run.arguments.data
     if not (run.is_main or data.fail_on_leak is not None) or (rows := run.task.audit_view(run.texts)) is None:
         return None
-    report = audit(rows, tokenizer, origins=find_origins(run.report))
+    report = audit(rows, tokenizer, origins=run.report.lines)
     report.check_leaks(data.fail_on_leak)
     logger.info("audit: %s", render_line(report))
     summary = report.summary()

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data.audit import Origin, audit, normalize_text, render_text
+from hf_rnn.data.audit import audit, normalize_text, render_text
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
@@ -125,7 +125,7 @@ def test_numbers_worked_by_hand():
 
 
 def test_unknown_tokens():
-    tokenizer = train_tokenizer(["a a a b b b", "c"], min_frequency=3)
+    tokenizer = train_tokenizer(["a a a", "b b b", "a b c"], min_frequency=3)
     dataset = as_dataset({"train": [("a b c", "good"), ("A", "bad")], "test": [("d e " * 600 + "a", "good")]})
     shares = audit(dataset, tokenizer).summary()["unknown_token_share"]
     assert shares == {"train": 1 / 4, "test": 1200 / 1201}
@@ -149,7 +149,7 @@ def leaking():
 
 
 def test_summary_and_json():
-    report = audit(leaking(), origins={"test": Origin("tests.tsv", range(2, 6))})
+    report = audit(leaking(), origins={"test": ("tests.tsv", range(2, 6))})
     everything = json.loads(json.dumps(report.to_dict()))
     summary = everything["summary"]
     assert summary == report.summary()
@@ -177,7 +177,7 @@ def test_summary_and_json():
 def test_text_report_names_places_and_prints_no_control_characters():
     rows = [(f"bell \x1b[31m\u202e rings {number}", "good") for number in range(5)] * 2 + [("Bell", "ba\x07d")]
     dataset = as_dataset({"train": rows, "test": rows[:1]}, ["ba\x07d", "good"])
-    text = render_text(audit(dataset, origins={"test": Origin("some/test.tsv", [12])}))
+    text = render_text(audit(dataset, origins={"test": ("some/test.tsv", [12])}))
     for part in (
         "some/test.tsv:12",
         "train row 5 (good)",
