@@ -366,9 +366,10 @@ class RnnTrainer(Trainer):
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         parts = [line, *(f"loss {loss:.3f}" for loss in losses[-1:])]
         scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-        for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
+        first = "f1" if "f1" in scores else "accuracy"  # of whole entities, for taggers
+        for name in sorted(scores, key=lambda name: (name != first, name != "loss")):
             if isinstance(scores[name], float) and not name.endswith(_TIMES):
-                title = f"validation {name}" if name in ("loss", "accuracy") else name
+                title = f"validation {name}" if name in ("loss", first) else name
                 parts.append(f"{title.replace('_', ' ')} {scores[name]:.3f}")
         return "  ".join(parts)
 

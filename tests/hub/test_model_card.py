@@ -149,6 +149,7 @@ def test_few_rows_are_described_as_they_were_learned():
     assert "1,234 rows that were held out from the data (20%, seed 7). After its scores were taken, the" in card
     assert "epochs" not in card and "learning_rate" not in card
     assert "saved model learned these rows" not in render(facts())
+    assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), "places are not names"
 
 
 def test_many_classes_have_a_short_card():
