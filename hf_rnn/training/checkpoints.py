@@ -112,9 +112,8 @@ def take_fingerprint(
         weights.update(f"{name} {tuple(weight.shape)}".encode())
         weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     config = model.config.to_dict()
-    chosen = {
-        name: value for name, value in settings.to_dict().items() if decides_steps(name) and name != "save_total_limit"
-    }
+    chosen = {name: value for name, value in settings.to_dict().items() if decides_steps(name)}
+    chosen.pop("save_total_limit", None)
     taken = {
         "data": digest.hexdigest(),
         "tokenizer": hash_tokenizer(tokenizer),

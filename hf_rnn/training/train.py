@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 
 from ..data.loading import join_splits
 from ..data.row_errors import DataReport
@@ -209,9 +209,9 @@ def train_on(
 
     # the scores
     chance_loss = task.chance_loss(model.config)
-    predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
+    predictions = {split: predict(trainer, examples[split]) for split in ("validation", "test") if split in examples}
     calibration = calibrate(model.classifier, predictions) if run.arguments.training.calibrate else None
-    task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
+    task.complete(model, predictions, lambda split: predict(trainer, examples[split]))
     metrics = {
         split: task.evaluate(output.predictions, output.label_ids, model.config)
         for split, output in predictions.items()
@@ -296,7 +296,7 @@ def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
         seconds = min(trainer.time_epoch(_draw(rows, size, args.seed)) for _ in range(2)) * max(1, len(rows) / size)
         if measured is not None and args.eval_strategy != "no":
             start, sample = time.monotonic(), _draw(measured, _TRIAL_ROWS, args.seed)
-            trainer.predict(sample)
+            predict(trainer, sample)
             seconds += (time.monotonic() - start) * len(measured) / len(sample)
         seconds = float(trainer.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
         epochs = 60 * minutes / seconds
@@ -411,6 +411,12 @@ def make_trainer(
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
+
+
+def predict(trainer: RnnTrainer, rows: Any) -> PredictionOutput:
+    """Return the model's outputs for rows, and their labels."""
+    outputs, labels = trainer.answer(trainer.model.eval(), rows)
+    return PredictionOutput(predictions=outputs, label_ids=labels, metrics={})
 
 
 def fit(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:

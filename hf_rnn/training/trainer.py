@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers import trainer as transformers_trainer
@@ -34,7 +34,6 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import (
-    EvalLoopOutput,
     EvalPrediction,
     IntervalStrategy,
     TrainOutput,
@@ -113,7 +112,7 @@ class RnnTrainer(Trainer):
         self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
         self.began: float | None = None  # when the first step of this call could start
         self.on_begin: Callable[[], Any] | None = None  # called then: all settings were accepted
-        self._answer, self.made_from = answer, made_from
+        self.answer, self.made_from = answer, made_from
         self._progress: dict[str, Any] = {}  # of the run before a resume
         self._sampler: EpochSampler | None = None
         self._set_loss(loss, loss_columns)
@@ -192,19 +191,15 @@ class RnnTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
         made, trained = self.optimizer is not None, self.model if model is None else model
-        optimizer = super().create_optimizer(model)
-        encoder = set(trained.base_model.parameters())
+        optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
-        parts = {"embedding": {trained.get_input_embeddings().weight}, "head": head} if not made else {}
-        for name, weights in parts.items():
+        for name, weights in (("embedding", {trained.get_input_embeddings().weight}), ("head", head)):
             rate = getattr(self.args, f"{name}_learning_rate", None)
-            for group in optimizer.param_groups[: None if rate is not None else 0]:
+            for group in [] if made or rate is None else [*optimizer.param_groups]:
                 own = [weight for weight in group["params"] if weight in weights]
-                if own and len(own) < len(group["params"]):
-                    group["params"] = [weight for weight in group["params"] if weight not in weights]
+                group["params"] = [weight for weight in group["params"] if weight not in weights]
+                if own:
                     optimizer.add_param_group({**group, "params": own, "lr": rate})
-                elif own:
-                    group["lr"] = rate
         return optimizer
 
     # ---- order of the rows, and evaluation ----
@@ -218,16 +213,6 @@ class RnnTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
         return SequentialSampler(eval_dataset)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Return the batches of a split; for `answer` only its rows, with all columns."""
-        if self._answer is None:
-            return super().get_eval_dataloader(eval_dataset)
-        return DataLoader(self.eval_dataset if eval_dataset is None else eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Return the batches of a split; for `answer` only its rows, with all columns."""
-        return self.get_eval_dataloader(test_dataset)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         stopped = [
@@ -243,18 +228,17 @@ class RnnTrainer(Trainer):
             self._sampler.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure all rows, whole in every process, by `answer` if it is given."""
-        if self._answer is None:
-            return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        rows, training = dataloader.dataset, self.model.training
-        predictions, labels = self._answer(self.model.eval(), rows)
-        self.model.train(training)
-        metrics = {}
-        if labels is not None and self.compute_metrics is not None:
-            metrics = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(predictions=predictions, label_ids=labels, metrics=metrics, num_samples=len(rows))
+        if self.answer is None:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        predictions, labels = self.answer(self.model.eval(), rows)
+        scores = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def time_epoch(self, rows: Any) -> float:
         """Return the seconds of an epoch over rows, by a copy of the model."""
