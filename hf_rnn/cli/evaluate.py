@@ -1,21 +1,39 @@
-"""`hf-rnn evaluate`: measure a trained model on one split; print one JSON object."""
+"""`hf-rnn evaluate`: measure a trained model on labelled texts; print one JSON object."""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from ..training.settings import SettingsParser, TableArguments, setting
+from ..training.settings import SettingsParser, TableArguments, expand_home, setting
+from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
-from .console import ModelFlags
+from .console import ModelFlags, print_note
+
+_COLUMNS = ("text_column", "text_pair_column", "label_column")
+_ACCURACY = 0.95  # of the answers that need no person
 
 
 @dataclass
 class EvaluateArguments(TableArguments, ModelFlags):
     """Flags of `evaluate` beside those of the texts and their files."""
 
-    split: str = setting("test", "train, validation or test; dev is validation")
+    split: str | None = setting(
+        None,
+        "train, validation or test; dev is validation (default: test; of the table that was trained on the rows that "
+        "training held out, of another table all rows)",
+        common=True,
+    )
+    output_file: str | None = setting(
+        None,
+        "write each row with its answer, score and whether it is wrong, worst first: .csv .tsv .jsonl .parquet .xlsx",
+        common=True,
+    )
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
@@ -34,40 +52,163 @@ class EvaluateArguments(TableArguments, ModelFlags):
         return names
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Rows to measure, a name for them, and how many were trained on; None if that cannot be known."""
+
+    rows: Any
+    split: str
+    trained_on: int | None
+
+
 def run(argv: Sequence[str]) -> None:
-    """Measure, and print `model`, `split` and the scores of its task."""
+    """Measure, and print `model`, `split`, `rows_trained_on` and the scores of its task."""
     (arguments,) = SettingsParser(
         EvaluateArguments,
         prog="hf-rnn evaluate",
-        description="Measure a model on a split of labelled texts.",
-        example="my-model data/tweets --split validation",
+        description="Measure a model on labelled texts.",
+        example="my-model tickets.csv",
     ).parse(argv)
     name = arguments.model
+    expand_home(arguments, "output_file")
     arguments.check_model()
     arguments.check_source()
     import datasets
+    import numpy as np
 
-    from ..data.row_errors import DataReport
+    from ..evaluation.calibration import share_at_accuracy
     from ..evaluation.language_model import sum_losses
     from ..hub import loading as model_loading
-    from ..inference import reference as plain_inference
+    from ..inference.reference import fast_logits
+    from ..inference.tables import find_suffix, read_record
     from ..tasks import task_of
+    from ..tasks.answers import compute_scores
 
     model_loading.quiet()
     datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
-    task = task_of(model.config)
-    class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    task, config = task_of(model.config), model.config
+    if arguments.output_file is not None:
+        find_suffix(arguments.output_file)
+        if task.per_token or task.verb == "generate":
+            raise UserError(f"output_file is for labels and numbers of whole texts: the task is {task.name}")
+    class_names = [config.id2label[index] for index in range(config.num_labels)]
     label_map = arguments.read_label_map()
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
-    options = {"class_names": class_names, "label_map": label_map, "splits": [arguments.split]}
-    texts = task.read(arguments, report=DataReport(), **options)
-    rows = next(iter(task.encode(texts, tokenizer, None).values()))
+    options = {"class_names": class_names, "label_map": label_map}
+    measured = choose_rows(arguments, task, read_record(name, arguments.revision), options)
+    rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
+    found = {"model": name, "split": measured.split, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
-        sums = sum_losses(model, rows)
-        metrics = task.evaluate(sums, None, model.config)
+        metrics = task.evaluate(sum_losses(model.eval(), rows), None, config)
     else:
-        logits = plain_inference.compute_logits(model, tokenizer, rows["input_ids"][:], arguments.batch_size)
-        metrics = task.evaluate(logits, rows["labels"][:], model.config)
-    print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))
+        logits = fast_logits(model.eval(), tokenizer, rows["input_ids"][:], arguments.batch_size).double().numpy()
+        metrics = task.evaluate(logits, rows["labels"][:], config)
+    if task.one_label:
+        scores, labels = compute_scores(logits, config), np.asarray(rows["labels"][:])
+        metrics["without_a_person"] = share_at_accuracy(scores, labels, _ACCURACY)
+    if arguments.output_file is not None:
+        write_answers(arguments.output_file, task, config, measured.rows, logits, rows["labels"][:])
+    print(json.dumps({**found, **metrics}, ensure_ascii=False))
+
+
+# ---- the rows ----
+
+
+def choose_rows(
+    arguments: EvaluateArguments, task: Any, record: Mapping[str, Any], options: Mapping[str, Any]
+) -> Measured:
+    """Return the rows that the flags name: by default test, or of a table without splits what training held out.
+
+    `record` is that of the training data. It cannot show which rows of other data were trained on.
+    """
+    from ..data.row_errors import DataReport
+
+    split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
+    source = arguments.data_dir if arguments.data_dir is not None else str(arguments.dataset_name)
+    is_file, held_out = Path(source).is_file(), record.get("held_out")
+    name = Path(source).name if is_file and split is None else split or "test"
+    in_train = bool(held_out) and split in ({None, "validation", "train"} if is_file else {"validation", "train"})
+    asked, report = ("train" if in_train and not is_file else "test" if is_file else name), DataReport()
+    rows = next(iter(read_rows(arguments, task, record, report, {**options, "splits": [asked]}).values()))
+    known = bool(record.get("fingerprint")) and report.fingerprint == record["fingerprint"]
+    if known and in_train:
+        drawn = {"validation_share": held_out["share"], "seed": held_out["seed"]}
+        logging.disable(logging.WARNING)  # the columns are logged already, and a note follows
+        try:
+            parts = read_rows(arguments, task, record, DataReport(), {**options, **drawn})
+        finally:
+            logging.disable(logging.NOTSET)
+        if split == "train":
+            return Measured(parts["train"], "train", len(parts["train"]))
+        learned = bool(record.get("learned_held_out"))
+        also = "; the saved model has learned them too, after the scores in its card" * learned
+        print_note(f"scoring the {len(parts['validation'])} rows of {source} that training held out{also}")
+        return Measured(parts["validation"], "validation", len(parts["validation"]) * learned)
+    if is_file and split in ("train", "validation"):
+        raise UserError(
+            f"{source} has no splits, and is not the table that the model was trained on: leave out --split"
+        )
+    if asked != name and not is_file:
+        rows = next(iter(read_rows(arguments, task, record, report, {**options, "splits": [name]}).values()))
+    if known:
+        print_note(f"note: the model was trained on these {len(rows):,} rows")
+    elif is_file and name in (record.get("files") or {}).values():
+        print_note(f"note: {name} has changed since training: rows of it may have been trained on")
+    return Measured(rows, name, len(rows) if known else None)
+
+
+def read_rows(
+    arguments: EvaluateArguments, task: Any, record: Mapping[str, Any], report: Any, options: Mapping[str, Any]
+) -> Any:
+    """Read labelled texts, from the columns of the training data if they are there and no flag names others.
+
+    The reader logs the columns, and which are a guess.
+    """
+    from ..data.row_errors import DataError, Reason
+
+    preferred = copy.copy(arguments)
+    for name in _COLUMNS[: 3 if not arguments.label_columns else 2]:
+        if getattr(arguments, name) is None and record.get(name) and ", " not in str(record[name]):
+            setattr(preferred, name, record[name])
+    try:
+        return task.read(preferred, report=report, **options)
+    except DataError as error:
+        if error.reason is not Reason.MISSING_COLUMN:
+            raise
+        return task.read(arguments, report=report, **options)
+
+
+# ---- the answers ----
+
+
+def write_answers(path: str, task: Any, config: Any, texts: Any, logits: Any, labels: Sequence[Any]) -> None:
+    """Write each row with its label, answer, score and whether it is wrong, worst first."""
+    import numpy as np
+    import pyarrow as pa
+
+    from ..inference.tables import format_table
+    from ..tasks.answers import compute_scores
+
+    scores, true = compute_scores(logits, config), np.asarray(labels)
+    names = np.array([config.id2label[index] for index in range(config.num_labels)])
+    table = {name: texts[name][:] for name in ("text", "text_pair") if name in texts.column_names}
+    if task.one_label:
+        best, likely = scores.argmax(axis=1), scores[np.arange(len(true)), true]
+        table |= {"label": names[true].tolist(), "answer": names[best].tolist(), "score": scores.max(axis=1)}
+        table["wrong"], badness = best != true, -likely
+    elif task.problem_type == "regression":
+        badness = np.abs(scores - true.reshape(scores.shape)).max(axis=1)
+        for number, name in enumerate(names):
+            table |= {f"{name}": true.reshape(scores.shape)[:, number], f"answer_{name}": scores[:, number]}
+        table["error"] = badness
+    else:
+        given = [answer["labels"] for answer in task.answers(logits, config)]
+        expected = [names[row > 0.5].tolist() for row in true]
+        table |= {"label": list(map(", ".join, expected)), "answer": list(map(", ".join, given))}
+        badness = np.abs(scores - true).sum(axis=1)
+        table["wrong"] = [set(one) != set(other) for one, other in zip(given, expected, strict=True)]
+        badness = badness + len(names) * np.asarray(table["wrong"])
+    order = np.argsort(-badness, kind="stable")
+    write_whole(Path(path), format_table(pa.table(table).take(order), path))

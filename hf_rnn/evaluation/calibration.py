@@ -86,3 +86,25 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, An
         "brier": float(brier_score_loss(true, probabilities, labels=range(values.shape[1]), scale_by_half=False)),
         "reliability": {name: column.tolist() for name, column in table.items()},
     }
+
+
+def share_at_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, accuracy: float) -> dict[str, float] | None:
+    """Return the largest share of texts whose answers have this accuracy, those of the highest scores, and the least.
+
+    A person reads the texts below that score. None if no share is that accurate.
+
+    Args:
+        scores: `(N, C)`, from 0 to 1.
+        labels: True class ids `(N)`.
+        accuracy: From 0 to 1.
+    """
+    values, true = np.asarray(scores), np.asarray(labels)
+    best = values.max(axis=1)
+    order = np.argsort(-best, kind="stable")
+    right = (values.argmax(axis=1) == true)[order].cumsum() / np.arange(1, len(true) + 1)
+    ends = np.append(np.diff(best[order]) != 0, True)  # equal scores are on one side
+    enough = np.flatnonzero((right >= accuracy) & ends)
+    if not len(enough):
+        return None
+    last = int(enough[-1])
+    return {"accuracy": float(right[last]), "share": (last + 1) / len(true), "threshold": float(best[order][last])}

@@ -36,7 +36,7 @@ from ..evaluation.calibration import calibrate
 from ..evaluation.language_model import sum_losses
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
-from ..inference.reference import compute_logits
+from ..inference.reference import fast_logits
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
@@ -386,7 +386,7 @@ def make_trainer(
         """Return outputs and labels of rows."""
         if run.task.verb == "generate":
             return sum_losses(model, rows), np.empty(0)
-        logits = compute_logits(model, tokenizer, rows["input_ids"][:], args.per_device_eval_batch_size).numpy()
+        logits = fast_logits(model, tokenizer, rows["input_ids"][:], args.per_device_eval_batch_size).numpy()
         labels = rows["labels"][:]
         if not run.task.per_token:
             return logits, np.asarray(labels)
