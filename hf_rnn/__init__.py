@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import wrapt
+from .utils.import_hooks import after_import
 
 __version__ = "0.1.0"
 
@@ -101,8 +101,7 @@ def _register_heads(_: ModuleType) -> None:
         register_heads()
 
 
-# They run when transformers imports its Auto classes, or now; modules of heads import those.
-wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
-for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):
-    wrapt.register_post_import_hook(_register_heads, f"{__name__}.models.{_name}")
-wrapt.register_post_import_hook(_register_heads, "transformers.models.auto.modeling_auto")
+after_import("transformers.models.auto.configuration_auto", _register_config)
+after_import("transformers.models.auto.modeling_auto", _register_heads)
+for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):  # they import the Auto classes
+    after_import(f"{__name__}.models.{_name}", _register_heads)

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import wrapt
-
 from ..models.auto import ENCODER, head_name, model_class
 from ..utils.errors import UserError, reason_of
+from ..utils.import_hooks import after_import
 from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config, read_mapping
 
 if TYPE_CHECKING:
@@ -182,5 +181,5 @@ def quiet() -> None:
         utils.logging.set_verbosity_error()
         utils.disable_progress_bars()
 
-    wrapt.register_post_import_hook(quiet_transformers, "transformers.utils.logging")
-    wrapt.register_post_import_hook(quiet_hub, "huggingface_hub.utils")
+    after_import("transformers.utils.logging", quiet_transformers)
+    after_import("huggingface_hub.utils", quiet_hub)

@@ -24,7 +24,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
     `num_labels`.
 
-    `hidden_size` sets the units per direction, as in torch's modules. Read from a configuration, it is the width of the
+    `hidden_size` sets the units per direction, as in torch's modules. Read from a configuration it is the width of the
     states, as in other models of transformers: `RnnConfig(hidden_size=64, bidirectional=True).hidden_size` is 128, and
     `cell_size` is 64.
 
