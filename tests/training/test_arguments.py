@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import difflib
 import json
 import re
 from pathlib import Path
@@ -75,10 +74,10 @@ def test_the_help_shows_no_default_that_a_recipe_overrules(shown):
 
 
 def test_each_setting_of_the_trainer_is_a_flag_and_unlike_ours(mine):
-    ours = make_parser("hf-rnn train").flags
-    theirs = [known.name for known in dataclasses.fields(TrainingArguments) if known.name not in ours]
-    near = {name: difflib.get_close_matches(name, ours, n=1, cutoff=_MISSPELT) for name in theirs}
-    assert [name for name in near if near[name]] == [], "a flag that is given would be named as misspelt"
+    parser = make_parser("hf-rnn train")
+    theirs = [known.name for known in dataclasses.fields(TrainingArguments) if known.name not in parser.flags]
+    assert {name: parser._advise(name, _MISSPELT) for name in theirs} == dict.fromkeys(theirs, ""), "as if misspelt"
+    assert "Did you mean --num_train_epochs?" in parser._advise("epoch", _MISSPELT)
     more = ["--torch_compile", "true", "--eval-delay=2", "--logging_steps=7"]
     training = parse_argv(flags(*more)).training
     assert (training.torch_compile, training.eval_delay, training.logging_steps) == (True, 2, 7)
@@ -229,7 +228,11 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
     [
         (["--hiden-size=7"], r"unknown option --hiden_size. Did you mean --hidden_size\?"),
         (["--hidden", "7"], r"unknown option --hidden"),  # no abbreviations
-        (["--recipe", "student"], r"student.yaml:\d+: there is no setting 'augmentations'"),
+        (
+            ["--recipe", "student"],
+            r"student.yaml:\d+: there is no setting 'augmentations': it belongs to hf-rnn distill",
+        ),
+        (["--teacher", "x"], "unknown option --teacher: it belongs to hf-rnn distill"),
         (["stray"], r"'stray' belongs to no option"),
         (["--recipe", "scrach"], r"Did you mean 'scratch'"),
         (["--learning_rate", "-0.1"], r"learning_rate must be at least 0; found -0.1"),
