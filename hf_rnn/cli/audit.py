@@ -29,13 +29,19 @@ def run(argv: Sequence[str]) -> None:
     from ..data.row_errors import DataReport
     from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
+    from ..hub.loading import find_folder
+    from ..hub.model_folder import FinishedFolder
     from ..tokenizers.word_level import NoFrequentWordError
     from ..training.run import make_tokenizer
 
     datasets.disable_progress_bars()
     model_loading.quiet()
     data = DataReport()
-    texts = load_texts(arguments, class_names=arguments.class_names, report=data)
+    record = {}
+    if arguments.model_name_or_path is not None:
+        record = FinishedFolder(find_folder(arguments.model_name_or_path)).read_data_record()
+    recorded = {use: record.get(f"{use}_column") for use in ("text", "label")}
+    texts = load_texts(arguments, class_names=arguments.class_names, report=data, recorded=recorded)
     try:
         tokenizer = make_tokenizer(arguments, texts["train"]["text"])
         if arguments.vectors is not None and arguments.widen_vocabulary is not None:

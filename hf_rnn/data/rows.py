@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,7 @@ class RowOptions:
         label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
         scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
         label_separator: Written between the items of a list, for a `scheme`.
+        recorded: Names of columns that a model was trained on, by `text` and `label`; preferred to other guesses.
     """
 
     text_column: Column | None = None
@@ -67,6 +68,7 @@ class RowOptions:
     label_map: Mapping[str, str] | None = None
     scheme: Callable[..., RowLabels] | None = None
     label_separator: str = "\t"
+    recorded: Mapping[str, str | None] = field(default_factory=dict)
 
     def open_file(self, path: str) -> Table:
         """Open a file. A TSV file without names of columns is plain text: a `"` is a character."""
@@ -90,7 +92,7 @@ class RowOptions:
             taken = {pair, label, *several}
             text = next((name for name in table.columns if name not in taken), table.columns[0])
         else:
-            text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
+            text = find_column(table.columns, None, self._guesses("text", TEXT_NAMES), table.path, "text_column")
         if not several:
             several = [label or self._guess_label(table, [text, pair])]
         texts = (text,) if pair is None else (text, pair)
@@ -109,13 +111,18 @@ class RowOptions:
         rest = [name for name in table.columns if name not in taken]
         if table.is_unnamed and rest:
             return next((name for name in rest if name != table.columns[0]), rest[0])
-        return rest[0] if len(rest) == 1 else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
+        guesses = self._guesses("label", LABEL_NAMES)
+        return rest[0] if len(rest) == 1 else find_column(rest, None, guesses, table.path, "label_column")
+
+    def _guesses(self, use: str, names: Sequence[str]) -> list[str]:
+        return [*filter(None, [self.recorded.get(use)]), *names]
 
     def describe(self, source: RowSource) -> dict[str, str]:
         """Return the columns that were chosen as `text`, `text_pair` and `label`, and log those that are a guess."""
         columns = dict(zip(("text", "text_pair"), source.texts, strict=False)) | {"label": ", ".join(source.labels)}
         set_columns = {"label"} if self.label_columns else set()
-        set_columns |= {use for use in columns if getattr(self, f"{use}_column") is not None}
+        set_columns |= {use for use, name in columns.items() if getattr(self, f"{use}_column") is not None}
+        set_columns |= {use for use, name in columns.items() if self.recorded.get(use) == name}
         parts = []
         for use, name in columns.items():
             guess = "" if use in set_columns or use == name.casefold() else f" (a guess: --{use}_column NAME sets it)"

@@ -225,8 +225,8 @@ def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[st
     if wanted is not None and _root(wanted, columns) in columns:
         return wanted
     folded = {name.strip().casefold(): name for name in reversed(columns)}
-    found = next((folded[guess] for guess in guesses if guess in folded), None) if wanted is None else None
-    if found is not None:
+    found = next((folded[name] for name in (guess.strip().casefold() for guess in guesses) if name in folded), None)
+    if wanted is None and found is not None:
         return found
     missing = f"no column {wanted or next(iter(guesses), flag)!r:.80}"
     raise DataError.for_file(

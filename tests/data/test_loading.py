@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import shutil
 
 import datasets
 import numpy as np
@@ -180,6 +181,20 @@ def test_the_chosen_columns_are_recorded_and_logged(tmp_path, caplog, header, op
     assert report.columns == {"text": columns[0], "label": columns[1]}
     (line,) = [message for message in caplog.messages if "from column" in message]
     assert line.startswith(f"{tmp_path / 'a.csv'}: text from column {columns[0]!r}") and line.count("guess") == guesses
+
+
+def test_the_columns_of_a_model_are_preferred_by_audit(trained, tmp_path, command):
+    rows = [(text, label) for text, label in invent_rows(30, seed=1)]
+    pd.DataFrame([(f"other {n}", *row) for n, row in enumerate(rows)], columns=["text", "message", "category"]).to_csv(
+        tmp_path / "a.csv", index=False
+    )
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["data"] = {"text_column": "message", "label_column": "category"}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    code, _, err = command("audit", "--data_dir", tmp_path / "a.csv", "--model_name_or_path", folder)
+    assert code == 0 and "text from column 'message', label from column 'category'\n" in err
+    assert "text from column 'text'" in command("audit", "--data_dir", tmp_path / "a.csv", "--recipe", "scratch")[2]
 
 
 def test_a_folder_of_fasttext_files(tmp_path):

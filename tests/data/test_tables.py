@@ -72,7 +72,7 @@ WRITERS = {
     "json": lambda path: FRAME.to_json(path, orient="records", indent=1),
     "parquet": FRAME.to_parquet,
     "arrow": lambda path: FRAME.to_feather(path, compression="uncompressed"),
-    "xlsx": lambda path: FRAME.to_excel(path, index=False, engine="openpyxl"),
+    "xlsx": lambda path: FRAME.to_excel(path, index=False),
 }
 
 
