@@ -24,7 +24,7 @@ from ..utils.errors import UserError, install_hint, reason_of
 from .card import card_for_repo
 from .client import connect, explain_errors, token_advice
 from .loading import load_model
-from .model_folder import MODELLING_FILES, FinishedFolder, read_mapping
+from .model_folder import FinishedFolder, read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jin
 _BINARY = (".safetensors", ".png", ".onnx", ".model")
 # Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not know.
 _TOKENS = rb"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
+_REPAIR = "so it cannot be loaded without this package: load the model and call its save_pretrained with this folder"
 _LINE_END = b"\n"
 _METADATA = 100_000  # bytes at either end of a binary file, where its texts are
 _SHORT_LINE = 20  # characters; most words of a vocabulary are in shorter lines
@@ -132,7 +133,7 @@ def check_repo_id(repo_id: str) -> None:
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> dict[str, Path]:
     """Return the files of a finished folder that are shared by name in the repo, those of its tokenizer included."""
-    names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES, *_modelling_files(folder)}
+    names = {*_TOKENIZER, *tokenizer_files, *_modelling_files(folder)}
     paths = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
     return {path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()}
 
@@ -141,14 +142,8 @@ def check_shareable(
     folder: FinishedFolder, contents: Mapping[str, bytes], config: PreTrainedConfig, token: str | None = None
 ) -> None:
     """Check that files load without this package and contain neither secrets nor paths of this machine."""
-    missing = [name for name in sorted(_modelling_files(folder)) if not (folder.root / name).is_file()]
     if not {"AutoConfig", HEADS[head_name(config)][1]} <= _auto_map(folder).keys():
-        missing.append('entry "auto_map" in config.json')
-    if missing:
-        raise UserError(
-            f"{folder.root} has no {', '.join(missing)}, so the model cannot be loaded without this package: load the "
-            "model and call its save_pretrained with this folder"
-        )
+        raise UserError(f'{folder.root} has no entry "auto_map" in config.json, {_REPAIR}')
     try:
         ModelCard(contents[folder.card.name].decode())
     except Exception as error:  # YAML's own errors among others
@@ -165,14 +160,13 @@ def _auto_map(folder: FinishedFolder) -> dict[str, str]:
 
 
 def _modelling_files(folder: FinishedFolder) -> set[str]:
-    """Return the files that load the model without this package, including those of other versions."""
+    """Return the files that load the model without this package; raise a `UserError` for a missing one."""
     names = {f"{target.split('.')[0]}.py" for target in _auto_map(folder).values()}
-    for path in [folder.root / name for name in names]:
-        try:
-            names |= {Path(file).name for file in get_relative_import_files(str(path))}
-        except FileNotFoundError as error:
-            names.add(Path(error.filename).name)
-    return names
+    try:
+        imported = [get_relative_import_files(str(folder.root / name)) for name in names]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.root} has no {Path(error.filename).name}, {_REPAIR}") from error
+    return names | {Path(file).name for files in imported for file in files}
 
 
 def _find_patterns(contents: Mapping[str, bytes], root: Path, token: str | None) -> Iterator[tuple[str, str]]:
