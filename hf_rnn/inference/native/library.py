@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+FOLDER = Path(__file__).parent
 SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def load_library() -> Any:
     """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
     if os.environ.get(SWITCH) == "0":
         return None
-    for path in sorted(Path(__file__).parent.glob("_kernel*")):
+    for path in sorted(FOLDER.glob("_kernel*")):
         if path.suffix in (".so", ".pyd", ".dylib"):
             try:
                 library = ctypes.CDLL(str(path))

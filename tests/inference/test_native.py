@@ -1,0 +1,341 @@
+"""The kernel in C gives the logits of plain torch for every model that it takes, and refuses all others before C."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, SentenceEncoder, Tagger
+from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
+from hf_rnn.inference import predictor
+from hf_rnn.inference.native import MISSING, Network, Unsupported, library, network
+from hf_rnn.inference.native.__main__ import build
+from hf_rnn.inference.reference import compute_logits, fast_logits
+from hf_rnn.inference.sentence_encoder import load_sentence_model
+from hf_rnn.inference.stored import read_stored
+
+if library.load_library() is None and shutil.which("cc"):
+    build()
+    library.load_library.cache_clear()
+pytestmark = pytest.mark.skipif(library.load_library() is None, reason="there is no C compiler")
+
+ENGLISH = PRETRAINED / "english"
+VOCABULARY = 53
+LAYERS = [("residual", "min_gru"), *(("plain", cell) for cell in ("min_gru", "lstm", "gru", "rnn_tanh", "rnn_relu"))]
+SIZES = {
+    "one direction": {"embedding_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "bidirectional": False},
+    "widths that are padded": {"embedding_size": 7, "hidden_size": 21, "num_hidden_layers": 3},
+}
+BLOCKS = {"residual_size": 48, "intermediate_size": 70, "conv_kernel": 4}
+HEADS = {"classifier": RnnForSequenceClassification, "tagger": RnnForTokenClassification}
+
+
+def make(head="classifier", block="residual", cell="min_gru", **given):
+    torch.manual_seed(0)
+    fields = {"embedding_size": 20, "hidden_size": 32, "num_labels": 3, "vocab_size": VOCABULARY}
+    fields |= BLOCKS if block == "residual" else {}
+    model = HEADS[head](RnnConfig(block_type=block, cell_type=cell, **fields | given)).eval()
+    for parameter in model.rnn.layers.parameters():
+        parameter.data *= 1.5  # so that states matter
+    return model
+
+
+def pack(model, precision="float32", **changes):
+    """The network of a model, with some settings or weights changed."""
+    weights = {name: weight.numpy().copy() for name, weight in model.state_dict().items()}
+    settings = vars(model.config) | {"num_labels": model.config.num_labels}
+    for name, change in changes.items():
+        (weights if name in weights else settings)[name] = change
+    weights = {name: weight for name, weight in weights.items() if weight is not None}
+    return Network(SimpleNamespace(**settings), weights, precision, type(model).__name__)
+
+
+def draw_ids(lengths, seed=0):
+    chance = np.random.default_rng(seed)
+    return [chance.integers(0, VOCABULARY, length).tolist() for length in lengths]
+
+
+def plain_logits(model, ids):
+    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(text, dtype=torch.long) for text in ids], batch_first=True)
+    mask = torch.arange(batch.shape[1]) < torch.tensor([len(text) for text in ids])[:, None]
+    with torch.no_grad():
+        logits = model(batch, mask).logits
+    return (logits[mask] if logits.dim() == 3 else logits).numpy()
+
+
+HOSTILE = [[], [0], [VOCABULARY - 1], [0] * 40, *draw_ids([2, 60, 0, 300, 12, 13]), [VOCABULARY - 1, 0] * 9]
+
+
+KNOWN = [[], [0], [1, 2, 3, 4] * 5, [18]]  # of the vocabulary of `trained`
+
+
+@pytest.fixture
+def levels():
+    """Run a test once per instruction set that the processor has."""
+    kernel = library.load_library()
+    yield (level for level in (2, 1, 0) if kernel.hf_rnn_level(level) == level)
+    kernel.hf_rnn_level(2)
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("block", "cell"), LAYERS, ids=["-".join(names) for names in LAYERS])
+def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes):
+    poolings, activations = ("mean_max", "last", "attention", "mean", "max"), ("linear", "relu", "tanh", "gelu")
+    models = [
+        make(block=block, cell=cell, pooling=pooling, classifier_activation=activations[number % 4], **sizes)
+        for number, pooling in enumerate(poolings)
+    ]
+    models.append(make("tagger", block, cell, **sizes))
+    expected = [plain_logits(model, HOSTILE) for model in models]
+    assert np.ptp(expected[0], axis=0).max() > 1e-3, "premise: the texts have different answers"
+    for _ in levels:
+        for model, numbers in zip(models, expected, strict=True):
+            packed = pack(model)
+            np.testing.assert_allclose(packed.run(HOSTILE), numbers, atol=1e-5)
+            alone = np.concatenate([packed.run([text]) for text in HOSTILE])
+            np.testing.assert_array_equal(alone, packed.run(HOSTILE), "the same bits in any batch")
+
+
+@pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
+def test_all_lengths_and_numbers_of_threads(block, cell):
+    model, ids = make(block=block, cell=cell), draw_ids([*range(0, 301, 3), 5000])
+    packed = pack(model)
+    expected = packed.run(ids, threads=1)
+    np.testing.assert_allclose(expected[:-1], plain_logits(model, ids[:-1]), atol=1e-5)
+    np.testing.assert_allclose(expected[-1:], plain_logits(model, ids[-1:]), atol=1e-5)
+    for threads in (2, 3, 4):
+        np.testing.assert_array_equal(packed.run(ids, threads), expected)
+
+
+@pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
+def test_int16_is_near_and_used_only_where_the_processor_has_it(levels, block, cell):
+    model, ids = make(block=block, cell=cell, num_hidden_layers=2), draw_ids([3, 40, 7, 0, 90])
+    expected = plain_logits(model, ids)
+    for level in levels:
+        logits = pack(model, "int16").run(ids)
+        np.testing.assert_allclose(logits, expected, atol=3e-3 if level else 1e-5)
+        assert (np.abs(logits - expected).max() > 2e-6) == (level > 0), "premise: int16 rounds"
+
+
+def test_a_table_that_is_too_large_is_made_for_the_texts_at_hand(monkeypatch):
+    model = make()
+    expected = pack(model).run(HOSTILE)
+    monkeypatch.setattr(network, "_LARGEST_TABLE", 10)
+    monkeypatch.setattr(network, "_ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(pack(model).run(HOSTILE), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_stored_dtypes(trained, tmp_path, dtype):
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+    model, tokenizer = load_model(folder)
+    model.to(dtype).save_pretrained(folder)
+    expected = compute_logits(load_model(folder)[0], tokenizer, KNOWN)
+    stored, _ = read_stored("", FinishedFolder(folder))
+    np.testing.assert_allclose(stored.network.run(KNOWN), expected, atol=1e-5)
+
+
+# ---- what never reaches C ----
+
+
+@pytest.mark.parametrize("ids", [[[1, -1]], [[VOCABULARY]], [[1], [2**40]], [[], [1, VOCABULARY, 2]]])
+def test_ids_outside_the_vocabulary(ids):
+    with pytest.raises(IndexError, match="from 0 to 52"):
+        pack(make()).run(ids)
+
+
+WRONG = {
+    "classifier.weight": np.zeros((3, 95), np.float32),
+    "classifier.bias": np.full(3, np.nan, np.float32),
+    "rnn.embedding.weight": np.zeros((VOCABULARY - 1, 20), np.float32),
+    "rnn.layers.0.conv.weight": np.zeros((3, 48), np.float32),
+    "rnn.layers.0.up_proj.weight": None,
+    "rnn.norm.weight": np.full(48, np.inf, np.float32),
+    "vocab_size": VOCABULARY + 1,
+    "hidden_size": 48,
+    "num_hidden_layers": 1 << 30,
+    "conv_kernel": -1,
+    "intermediate_size": 1 << 40,
+    "residual_size": 40,
+    "bidirectional": 1,
+    "num_labels": True,
+    "hidden_act": "gelu",
+    "classifier_activation": "softplus",
+    "pooling": "median",
+    "cell_type": "lstm",
+    "block_type": "cubic",
+    "sep_token_id": 3,
+    "target_scale": [1.0, 1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_shapes_and_settings_are_refused(name):
+    with pytest.raises(Unsupported):
+        pack(make(), **{name: WRONG[name]})
+
+
+@pytest.mark.slow
+def test_mutated_folders_answer_as_the_plain_loader_says(trained, tmp_path):
+    """Any value of `config.json` and any shape of a weight: the native loader leaves it, or gives torch's answers."""
+    folder = FinishedFolder(shutil.copytree(trained.folder, tmp_path / "model"))
+    chance, settings, weights = (
+        np.random.default_rng(0),
+        json.loads(folder.config.read_text()),
+        load_file(folder.weights),
+    )
+    values = [None, True, -1, 0, 1, 3, 2**31, 10**12, 0.5, "", "mean", "lstm", [], {}, [1, 2], "residual"]
+    native = 0
+    for _ in range(150):
+        changed, arrays = dict(settings), dict(weights)
+        if chance.random() < 0.6:
+            changed[str(chance.choice(list(changed)))] = values[chance.integers(len(values))]
+        else:
+            name = str(chance.choice(list(arrays)))
+            arrays[name] = [arrays[name][:-1], arrays[name].T.copy(), arrays[name] * np.nan][chance.integers(3)]
+        folder.config.write_text(json.dumps(changed))
+        save_file(arrays, folder.weights)
+        if (stored := read_stored("", folder)) is not None:
+            native += 1
+            try:
+                model, tokenizer = load_model(folder.root)
+            except Exception:  # noqa: S112, BLE001 - a setting that predicting does not read
+                continue
+            ids = [[1, 2, 3], [], [4]]
+            np.testing.assert_allclose(stored[0].network.run(ids), compute_logits(model, tokenizer, ids), atol=1e-5)
+    assert 20 < native < 140, "premise: both happen"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs LD_PRELOAD")
+def test_sanitizers_find_nothing(tmp_path):
+    """AddressSanitizer and UBSan, over every cell and instruction set."""
+    run = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    if not os.path.isabs(preload := run.stdout.strip()):
+        pytest.skip("the compiler has no sanitizers")
+    build(tmp_path / "_kernel.so", ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+    cases = []
+    for block, cell in LAYERS:
+        for number, pooling in enumerate(("mean_max", "last", "attention", "max")):
+            model = make(block=block, cell=cell, pooling=pooling, **[*SIZES.values()][number % 2])
+            cases.append(pack(model)._given)
+        cases.append(pack(make("tagger", block, cell))._given)
+    plain = [(SimpleNamespace(**vars(config)), *rest) for config, *rest in cases]
+    (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
+    program = f"""
+import pickle, pathlib, numpy
+from hf_rnn.inference.native import Network, library
+library.FOLDER = pathlib.Path({str(tmp_path)!r})
+cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
+for level in (2, 1, 0):
+    library.load_library().hf_rnn_level(level)
+    for config, weights, _, head in cases:
+        for precision in ("float32", "int16"):
+            assert numpy.isfinite(Network(config, weights, precision, head).run(ids, threads=2)).all()
+print("whole")
+"""
+    environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert run.stdout == "whole\n", run.stderr[-3000:]
+
+
+# ---- FastRnn, Tagger, SentenceEncoder and the command ----
+
+
+def run_python(program, **environment):
+    run = subprocess.run([sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_neither_torch_nor_transformers_is_imported(trained, tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("so good\nso bad\n")
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(("torch", "transformers"), None))  # as if they were not installed
+import json, pickle
+from hf_rnn import FastRnn
+from hf_rnn.cli.main import main
+fast = pickle.loads(pickle.dumps(FastRnn.from_pretrained({str(trained.folder)!r})))
+print(json.dumps(fast.predict(["so good", "so bad"])))
+for flags in (["--text", "so good", "--text", "so bad"], ["--input", {str(lines)!r}]):
+    assert main(["predict", "--model", {str(trained.folder)!r}, *flags]) == 0
+print(*[name for name in ("pandas", "pyarrow", "datasets", "sklearn") if name in sys.modules])
+"""
+    first, *others, heavy = run_python(program).splitlines()
+    answers = FastRnn(*load_model(trained.folder)).predict(["so good", "so bad"])
+    for found in (json.loads(first), list(map(json.loads, others[:2])), list(map(json.loads, others[2:]))):
+        assert [answer["label"] for answer in found] == [answer["label"] for answer in answers]
+        scores = [answer["score"] for answer in answers]
+        assert [answer["score"] for answer in found] == pytest.approx(scores, abs=1e-5)
+    assert heavy == ""
+
+
+def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypatch, caplog):
+    texts = ["so good", "so bad", ""] * 30
+    expected = FastRnn.from_pretrained(trained.folder).predict_proba(texts)
+    for variable, folder, warnings in (("0", library.FOLDER, 0), ("1", library.FOLDER / "none", 1)):
+        monkeypatch.setenv(library.SWITCH, variable)
+        monkeypatch.setattr(library, "FOLDER", folder)
+        library.load_library.cache_clear()
+        predictor._warn_of_missing_kernel.cache_clear()
+        plain = FastRnn.from_pretrained(trained.folder)
+        with pytest.raises(Unsupported, match=MISSING):
+            pack(make())
+        plain.predict(texts[:3])
+        assert not caplog.records, "a few texts are fast enough"
+        np.testing.assert_allclose([plain.predict_proba(texts) for _ in range(2)][1], expected, atol=1e-6)
+        assert len(caplog.records) == warnings
+    library.load_library.cache_clear()
+
+
+def test_taggers_with_and_without_the_kernel(tmp_path, trained):
+    _, tokenizer = load_model(trained.folder)
+    names = {0: "O", 1: "B-X", 2: "I-X"}
+    model = make(
+        "tagger", vocab_size=len(tokenizer), id2label=names, label2id={name: id for id, name in names.items()}
+    )
+    model.config.task = "token-classification"
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["so good , so bad", "", "a day in Berlin " * 50]
+    stored = Tagger.from_pretrained(tmp_path)
+    assert stored._network is not None and stored._network.per_token
+    expected = Tagger(*load_model(tmp_path))
+    expected._network = None
+    for found, answer in zip(stored.predict(texts), expected.predict(texts), strict=True):
+        assert [{**part, "score": pytest.approx(part["score"], abs=1e-5)} for part in answer["entities"]] == found[
+            "entities"
+        ]
+
+
+def test_a_sentence_encoder():
+    texts = ["so good", "", "the film was far too long", "emoji 😀 and #tags"] * 3
+    model, tokenizer = load_sentence_model(ENGLISH)
+    with torch.no_grad():
+        vectors = compute_logits(model, tokenizer, tokenizer(texts, truncation=True)["input_ids"])
+    expected = torch.nn.functional.normalize(vectors, dim=1)
+    encoder = SentenceEncoder.from_pretrained(ENGLISH)
+    np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
+    short = SentenceEncoder.from_pretrained(ENGLISH, precision="int16").encode(texts)
+    assert 0 < np.abs(short - expected.numpy()).max() < 3e-3
+
+
+def test_evaluation_may_take_the_kernel(trained):
+    model, tokenizer = load_model(trained.folder)
+    torch.testing.assert_close(
+        fast_logits(model, tokenizer, KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5, rtol=0
+    )
