@@ -101,7 +101,7 @@ class PredictArguments(ModelFlags):
         """Whether the answers are columns of a table."""
         if self.input in (None, "-"):
             return False
-        from ..data.tables import is_table  # not for single texts: loads pyarrow
+        from ..data.lines import is_table
 
         return bool(self.output_file or self.output_dir) or is_table(str(self.input))
 

@@ -1,13 +1,24 @@
-"""Lines of text streams, each delivered or refused. The module imports nothing heavy: single predictions need it."""
+"""Names of files, and lines of text streams, each delivered or refused. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import gzip
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
+
+KINDS = {
+    "delimited": ("tsv", "csv", "tab", "psv"),
+    "json": ("jsonl", "ndjson", "json"),
+    "parquet": ("parquet", "pq"),
+    "arrow": ("arrow", "feather", "ipc"),
+    "excel": ("xlsx", "xlsm", "xls", "ods"),
+}
+PACKED = (".gz", ".zst", ".zstd")
+TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in KINDS.values() for suffix in suffixes)
 
 MAX_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
@@ -18,6 +29,17 @@ _SIGNATURES = {
     b"\x1f\x8b": "its first bytes are those of gzip: unpack it",
     b"PK\x03\x04": "its first bytes are those of zip: unpack it, or export a table",
 }
+
+
+def is_table(path: str | Path) -> bool:
+    """Return whether the name of a file is that of a table, such as `texts.csv` or `texts.jsonl.gz`."""
+    return suffix_of(str(path)) in TABLE_SUFFIXES
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name without that of its packing: `.tsv` of `train.tsv.gz`."""
+    name = Path(path.lower())
+    return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
 
 
 def open_unpacked(path: str) -> BinaryIO:

@@ -15,13 +15,12 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
+from .lines import PACKED, TABLE_SUFFIXES
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .rows import RowOptions
 from .splits import deliver, read_splits
 from .tables import (
     BATCH_ROWS,
-    PACKED,
-    TABLE_SUFFIXES,
     Batch,
     Table,
     is_fasttext,

@@ -36,24 +36,14 @@ from .delimited import (
     open_text,
     split_labels,
 )
-from .lines import excerpt_of, find_byte_fault, open_unpacked
+from .lines import KINDS, excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason, listed
 
 # Names of columns of texts and of labels, in any case; the first that a table has is taken.
 TEXT_NAMES = ("text", "tweet", "sentence", "review", "content", "comment", "message")
 LABEL_NAMES = ("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity")
 
-_KINDS = {
-    "delimited": ("tsv", "csv", "tab", "psv"),
-    "json": ("jsonl", "ndjson", "json"),
-    "parquet": ("parquet", "pq"),
-    "arrow": ("arrow", "feather", "ipc"),
-    "excel": ("xlsx", "xlsm", "xls", "ods"),
-}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
-PACKED = (".gz", ".zst", ".zstd")
-TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in _KINDS.values() for suffix in suffixes)
-
 _LIBRARY_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, KeyError, ValueError)
 
 # Reads the columns of these names, or more; the second names are those of texts.
@@ -130,17 +120,6 @@ def _root(name: str, columns: Sequence[str]) -> str:
     return name if name in columns else name.partition(".")[0]
 
 
-def is_table(path: str | Path) -> bool:
-    """Return whether the name of a file is that of a table, such as `texts.csv` or `texts.jsonl.gz`."""
-    return suffix_of(str(path)) in TABLE_SUFFIXES
-
-
-def suffix_of(path: str) -> str:
-    """Return the suffix of a file's name without that of its packing: `.tsv` of `train.tsv.gz`."""
-    name = Path(path.lower())
-    return Path(name.stem).suffix if name.suffix in PACKED else name.suffix
-
-
 def read_table(
     path: str | Path,
     *,
@@ -177,7 +156,7 @@ def read_table(
     name = str(path)
     head = _read_head(name)
     suffix = suffix_of(name)[1:]
-    kind = next((kind for kind, suffixes in _KINDS.items() if suffix in suffixes), None)
+    kind = next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), None)
     kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
     try:
         if kind == "delimited":

@@ -225,10 +225,10 @@ def test_sanitizers_find_nothing(tmp_path):
     run = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     if not os.path.isabs(preload := run.stdout.strip()):
         pytest.skip("the compiler has no sanitizers")
-    build(tmp_path / "_kernel.so", ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+    build(tmp_path / "_kernel.so", ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
     cases = []
     for block, cell in LAYERS:
-        for number, pooling in enumerate(("mean_max", "last", "attention", "max")):
+        for number, pooling in enumerate(("mean_max", "attention")):
             model = make(block=block, cell=cell, pooling=pooling, **[*SIZES.values()][number % 2])
             cases.append(pack(model)._given)
         cases.append(pack(make("tagger", block, cell))._given)
