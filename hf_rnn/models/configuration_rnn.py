@@ -49,7 +49,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     pad_token_id: int | None = setting(1, "id of padding; its embedding is zero and stays zero")
     # settings without a flag
     intermediate_size: int | None = setting(None, "residual: width of the MLP; twice the stream by default", least=1)
-    hidden_act: Literal["silu", "gelu", "relu"] = "silu"  # of the gate and the MLP of a residual block
+    hidden_act: Literal["silu", "gelu", "relu"] = "silu"  # activation of the gate and the MLP of a residual block
     layer_norm_eps: float = 1e-5  # added to the variance in layer normalization
     word_hidden_size: int = setting(100, "units per direction of the LSTM over words", least=1, below=MAX_PARAMETERS)
     # fields of transformers, which checks types only of a subclass

@@ -21,7 +21,7 @@ _OTHER_NAMES = {  # that people know from other programs
     "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
     "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
 }  # fmt: skip
-_OF_DISTILL = ("augmentations", "soft_label_weight", "teacher", "unlabeled")
+_DISTILL_SETTINGS = ("augmentations", "soft_label_weight", "teacher", "unlabeled")
 _WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
 _FEW_FLAGS = 18  # up to this number, the short help shows all
 _MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting of transformers is as near
@@ -214,7 +214,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def _advise(self, name: str, likeness: float = 0.6) -> str:
         """Return the nearest flags of a name as a question, or the verb that has it."""
-        if name in _OF_DISTILL:
+        if name in _DISTILL_SETTINGS:
             return ": it belongs to hf-rnn distill"
         near = [other for other in self.flags if other.endswith(f"_{name}")]  # such as dropout
         if len(near) < 2:

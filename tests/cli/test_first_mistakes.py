@@ -69,6 +69,19 @@ def test_what_the_messages_name_works(command, room, tmp_path, monkeypatch, data
     assert json.loads((tmp_path / "out" / "config.json").read_text())["cell_type"] == "lstm"
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_a_table_alone_trains(command, tmp_path, monkeypatch, suffix):
+    """The first line of the README: columns are found, and the folder is named after the table."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("openpyxl", reason="writes the sheet") if suffix == ".xlsx" else None
+    monkeypatch.chdir(tmp_path)
+    table = pandas.DataFrame(invent_rows(60, seed=1), columns=["message", "category"])
+    table.to_csv("tickets.csv", index=False) if suffix == ".csv" else table.to_excel("tickets.xlsx", index=False)
+    code, out, err = command("train", f"tickets{suffix}", *SMALL.split())
+    assert code == 0 and "text from column 'message'" in err, err
+    assert json.loads(out)["output_dir"].startswith("tickets-")
+
+
 def test_a_split_that_is_missing_is_named_with_another(fails, command, trained):
     line = f"evaluate {trained.folder} no_test"
     offered = re.search("take (--split validation)", fails(line))[1]

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError, reason_of
 
@@ -45,15 +43,6 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
 }
 _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 booleans: `yes` and `no` are text, such as a class name or `eval_strategy: no`."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -180,10 +169,18 @@ def _with_bases(own: dict[str, Setting], source: str, folder: Path, task: str | 
 
 
 def _read_file(path: Path) -> dict[str, Setting]:
-    """Return the settings of one file."""
+    """Return the settings of one file, where `yes` and `no` are text, as in YAML 1.2: such as a class name."""
+    import yaml  # not for a help or a prediction
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
     settings: dict[str, Setting] = {}
     try:
-        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        loader = Loader(path.read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe must have lines of `setting: value`")
