@@ -132,26 +132,26 @@ class PredictArguments(ModelFlags):
             if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
                 raise UserError(f"--output_file {self.output_file} is the input: give another name")
 
-    def list_files(self) -> dict[Path, Path]:
-        """Return the files to answer, by that of the answers."""
+    def list_files(self) -> dict[Path | None, Path]:
+        """Return the files to answer, by that of the answers; None is the standard output."""
+        pattern = str(self.input)
+        if self.output_dir is None:
+            return {None if self.output_file is None else Path(self.output_file): Path(pattern)}
         from ..inference.tables import OUTPUT_SUFFIXES
 
-        pattern, target = str(self.input), Path(str(self.output_dir))
         found = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
-        files = sorted(Path(name) for name in found if os.path.isfile(name))
+        files, folder = sorted(Path(name) for name in found if os.path.isfile(name)), Path(self.output_dir)
         if not files:
-            raise UserError(
-                f"--input has no files: found {pattern!r}; give a folder or a pattern such as 'texts/*.csv'"
-            )
-        if any(path.resolve().parent == target.resolve() for path in files):
-            raise UserError(f"the texts are in {target}: choose another --output_dir")
-        targets: dict[Path, Path] = {}
+            raise UserError(f"--input has no files: found {pattern!r}; give a folder or a pattern as 'texts/*.csv'")
+        if any(path.resolve().parent == folder.resolve() for path in files):
+            raise UserError(f"the texts are in {folder}: choose another --output_dir")
+        targets: dict[Path | None, Path] = {}
         for path in files:
             bare = path.name.removesuffix(".gz").removesuffix(".zst")
-            place = target / (path.name if bare.endswith(OUTPUT_SUFFIXES) else f"{bare}.csv")
-            if place in targets:
-                raise UserError(f"{path} and {targets[place]} would both be {place}: rename one")
-            targets[place] = path
+            target = folder / (path.name if bare.endswith(OUTPUT_SUFFIXES) else f"{bare}.csv")
+            if target in targets:
+                raise UserError(f"{path} and {targets[target]} would both be {target}: rename one")
+            targets[target] = path
         return targets
 
 
@@ -166,7 +166,7 @@ def run(argv: Sequence[str]) -> int:
     ).parse(argv)
     expand_home(arguments, "input", "output_file", "output_dir")
     arguments.check()
-    files = arguments.list_files() if arguments.output_dir else {}
+    files = arguments.list_files() if arguments.is_table else {}
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.loading import quiet
@@ -176,9 +176,7 @@ def run(argv: Sequence[str]) -> int:
     names = ("revision", "backend", "precision", "device", "tokens_per_batch", "threads")
     loading = {name: getattr(arguments, name) for name in names}
     classifier = load_predictor(arguments.model, **loading)
-    if files:
-        return _predict_files(arguments, classifier, files)
-    return _predict_table(arguments, classifier) if arguments.is_table else _predict_lines(arguments, classifier)
+    return _predict_tables(arguments, classifier, files) if files else _predict_lines(arguments, classifier)
 
 
 def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
@@ -241,57 +239,44 @@ def _read_line(line: Any, paired: bool) -> tuple[Any, str]:
     return texts, "" if len(texts) == 2 else f"{reason}: found {len(texts)} of 2 texts"
 
 
-def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
-    """Write a table back with its answers."""
+def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:
+    """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
     from ..inference.tables import answer_file, format_table, read_record
 
-    path, record = str(arguments.input), read_record(arguments.model, arguments.revision)
-    answered = answer_file(classifier, path, arguments.table_settings(), record)
-    _report(arguments, answered, path)
-    shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
-    content = format_table(answered.table, arguments.output_file or shown, answered.separator, answered.needs_mark)
-    if arguments.output_file is None:
-        sys.stdout.buffer.write(content)
-    else:
-        Path(arguments.output_file).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(arguments.output_file), content)
-    return 1 if answered.refused else 0
-
-
-def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> None:
-    """Print the column that was read, and how many rows have no answer; with `strict` raise if some were refused."""
-    print_note(f"hf-rnn predict: {answered.note}")
-    if answered.empty:
-        print_note(f"hf-rnn predict: {answered.empty} of {len(answered.table)} rows have no text, and no answer")
-    if answered.refused and arguments.strict:
-        raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
-    if answered.refused:
-        refused = f"{len(answered.refused)} of {len(answered.table)} rows were refused: see the column error"
-        print_note(f"hf-rnn predict: {refused}")
-
-
-def _predict_files(arguments: PredictArguments, classifier: Any, files: dict[Path, Path]) -> int:
-    """Write each file that is missing in the folder of answers; print a line of JSON for each."""
-    from ..inference.tables import answer_file, format_table, read_record
-
-    record, code = read_record(arguments.model, arguments.revision), 0
+    record, code, many = read_record(arguments.model, arguments.revision), 0, arguments.output_dir is not None
     for target, path in files.items():
-        if target.exists():
+        if many and target is not None and target.exists():
             continue
         try:
             answered = answer_file(classifier, str(path), arguments.table_settings(), record)
             _report(arguments, answered, str(path))
-            content = format_table(answered.table, str(target), answered.separator, answered.needs_mark)
+            shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
+            content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
         except UserError as error:
-            if arguments.strict:
+            if arguments.strict or not many:
                 raise
             print_note(f"hf-rnn predict: {error}")
             code = 1
             continue
+        code = max(code, int(len(answered.refused) > 0))
+        if target is None:
+            sys.stdout.buffer.write(content)
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
-        rows, refused = len(answered.table), len(answered.refused)
-        answers = {"file": str(target), "rows": rows, "refused": refused, "without_text": answered.empty}
-        print(json.dumps(answers, ensure_ascii=False), flush=True)
-        code = max(code, int(refused > 0))
+        if many:
+            counts = {"rows": len(answered.table), "refused": len(answered.refused), "without_text": answered.empty}
+            print(json.dumps({"file": str(target), **counts}, ensure_ascii=False), flush=True)
     return code
+
+
+def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> None:
+    """Print the column that was read, and how many rows have no answer; with `strict` raise if some were refused."""
+    if answered.refused and arguments.strict:
+        raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
+    print_note(f"hf-rnn predict: {answered.note}")
+    total = f"of {len(answered.table)} rows"
+    if answered.empty:
+        print_note(f"hf-rnn predict: {answered.empty} {total} have no text, and no answer")
+    if answered.refused:
+        print_note(f"hf-rnn predict: {len(answered.refused)} {total} were refused: see the column error")

@@ -82,7 +82,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 
 
 def _show(gr: Any, model: Any, tokenizer: Any, text: str) -> Any:
-    """Return the answer to a text for the page, or show why there is none."""
+    """Return the answer to a text for the page, or show the error."""
     if not text.strip():
         return None, []
     try:

@@ -19,7 +19,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from ..data.row_errors import EXCERPT_CHARACTERS
-from ..data.tables import TEXT_NAMES, as_array, find_column, is_table, open_lines, read_table, suffix_of, take_column
+from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, install_hint
 from ..utils.text_checks import find_surrogate
@@ -33,50 +33,31 @@ _EXCEL_ROWS, _EXCEL_CHARACTERS, _EXCEL_DIGITS = 1 << 20, 32_767, 10**15
 
 @dataclass(frozen=True)
 class TableSettings:
-    """How tables are read and answered.
+    """How tables are read and answered."""
 
-    Attributes:
-        text_column: The column of the texts; None is that of the training data, else the first usual name, as `text`.
-        text_pair_column: The column of the second texts, for a model of text pairs; None is `text_pair`.
-        separator: The character between fields of CSV; None finds it.
-        encoding: The encoding of a text file; None finds it.
-        prefix: Begins the names of the columns of answers; None is `predicted_` if one of them exists, else empty.
-        all_scores: Whether the score of each class is added.
-        top_k: How many labels a text gets: `label_2` and `score_2` follow `label` and `score`.
-    """
-
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    separator: str | None = None
-    encoding: str | None = None
-    prefix: str | None = None
-    all_scores: bool = False
-    top_k: int = 1
+    text_column: str | None = None  # None: that of the training data, else the first usual name, such as `text`
+    text_pair_column: str | None = None  # the second texts, for a model of text pairs; None: in the same way
+    separator: str | None = None  # between fields of CSV; None finds it
+    encoding: str | None = None  # a text file's; None finds it
+    prefix: str | None = None  # begins the names of answers; None: `predicted_` if one of them exists, else empty
+    all_scores: bool = False  # whether the score of each class is added
+    top_k: int = 1  # labels per text: `label_2` and `score_2` follow `label` and `score`
 
 
 @dataclass(frozen=True)
 class AnsweredFile:
-    """A file with its answers.
+    """A file with its answers."""
 
-    Attributes:
-        table: All rows in their order, with `error` as the last column if a row with a text has no answer.
-        note: Which column was read, and why.
-        refused: The reason of each row that has a text without an answer.
-        empty: The number of rows without a text, whose answers are null.
-        separator: That of the file, for a similar output; None for other formats.
-        needs_mark: Whether the file came from Excel, which reads UTF-8 by a mark only.
-    """
-
-    table: pa.Table
-    note: str
-    refused: list[str]
-    empty: int
-    separator: str | None
-    needs_mark: bool
+    table: pa.Table  # all rows in their order; with `error` as last column if a row with a text has no answer
+    note: str  # the column that was read, and why
+    refused: list[str]  # the reason of each row that has a text without an answer
+    empty: int  # rows without a text, whose answers are null
+    separator: str | None  # that of the file, for a similar output; None for other formats
+    needs_mark: bool  # whether the file came from Excel, which reads UTF-8 by a mark only
 
 
 def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
-    """Return the record of the training data of a finished folder or a repo, empty where there is none."""
+    """Return the record of the training data of a finished folder or a repo, empty without one."""
     folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         from ..hub.client import fetch
@@ -102,7 +83,7 @@ def answer_file(
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
         pieces = [_append(rows, _build_answers(model, [[] for _ in columns], names, settings))]
-    whole = _concat(pieces)
+    whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     refused = [reason for reason in reasons if not reason.endswith(NO_TEXT)]
     if not refused:
@@ -136,8 +117,7 @@ def _answer_batch(
         rows = rows.take(pa.array(order, mask=order >= len(rows))).combine_chunks()
     texts = [take_column(rows.to_batches()[0], name).to_pylist() if len(rows) else [] for name in columns]
     bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
-    unit = table.unit
-    faults = [(f"{unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
+    faults = [(f"{table.unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
     return _append(rows, _build_answers(model, texts, names, settings, faults))
 
 
@@ -172,16 +152,6 @@ def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
     return table
 
 
-def _concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return tables one below the other; columns of several types, as JSON lines may have, become text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException:
-        records = [record for table in tables for record in table.to_pylist()]
-        names = dict.fromkeys(name for table in tables for name in table.schema.names)
-        return pa.table({name: as_array([record.get(name) for record in records]) for name in names})
-
-
 # ---- answers ----
 
 
@@ -193,28 +163,20 @@ def find_text_columns(
     record: Mapping[str, Any] | None = None,
 ) -> tuple[list[str], str]:
     """Return the column of texts, and of second texts for a model of pairs, and how the first was found."""
-    wanted, trained = settings.text_column, (record or {}).get("text_column")
-    found = wanted or (trained if trained in names else None)
-    text = find_column(names, found, TEXT_NAMES, path, "text_column")
-    how = "as given" if wanted else "as in training"
+    trained = {key: name for key, name in (record or {}).items() if str(name).partition(".")[0] in names}
+    found = settings.text_column or trained.get("text_column")
+    columns = [find_column(names, found, TEXT_NAMES, path, "text_column")]
+    how = "as given" if settings.text_column else "as in training"
     if not found:
-        of_training = f"; the model was trained on {trained!r}" if trained and not trained.isdecimal() else ""
-        how = f"a guess by its name{of_training}; --text_column names another"
-    columns = [text]
+        other = (record or {}).get("text_column")
+        known = f"; the model was trained on {other!r}" if other and not other.isdecimal() else ""
+        how = f"a guess by its name{known}; --text_column names another"
     if model.config.sep_token_id is not None:
-        second = settings.text_pair_column or (record or {}).get("text_pair_column")
-        columns.append(
-            find_column(
-                names,
-                second if second in names else settings.text_pair_column,
-                ["text_pair"],
-                path,
-                "text_pair_column",
-            )
-        )
+        second = settings.text_pair_column or trained.get("text_pair_column")
+        columns.append(find_column(names, second, ["text_pair"], path, "text_pair_column"))
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
-    return columns, f"{path}: texts are in the column {text!r} ({how})"
+    return columns, f"{path}: texts are in the column {columns[0]!r} ({how})"
 
 
 def find_text_error(text: Any) -> str:

@@ -1,7 +1,6 @@
 """ONNX files: the graph against torch for every kind of model and mask, the check of parity, the verb, the runtime."""
 
 import builtins
-import itertools
 import json
 import pickle
 import shutil
@@ -16,7 +15,6 @@ from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnF
 from hf_rnn.hub.card import read_facts
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.hub.push import list_shared_files
 from hf_rnn.inference.onnx import export
 from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
@@ -28,15 +26,8 @@ from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - 
 from hf_rnn.inference.onnx.runtime import OnnxClassifier, OnnxModel, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
-POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
-ACTIVATIONS = ["linear", "relu", "tanh", "gelu"]
-# Each cell with two directions in one layer and one in two; each pooling twice.
-VARIANTS = [
-    (*kind, POOLINGS[number % 5], ACTIVATIONS[(number + number // 4) % 4])
-    for number, kind in enumerate(itertools.product(CELLS, [True, False], [1, 2]))
-    if number % 2 == number // 2 % 2
-]
 VOCABULARY = 23
+BLOCK = {"block_type": "residual", "residual_size": 8, "num_hidden_layers": 2}
 
 
 def make(head=RnnForSequenceClassification, **given):
@@ -70,88 +61,54 @@ def draw(batch, time, seed=0):
 # ---- the graph ----
 
 
-@pytest.mark.parametrize(("cell_type", "bidirectional", "layers", "pooling", "activation"), VARIANTS)
-def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activation):
+TAGS = {"id2label": {0: "O", 1: "B-a", 2: "I-a", 3: "B-b", 4: "I-b"}, "num_labels": 5, "crf": True}
+PLAIN = [
+    {"cell_type": cell, "bidirectional": both, "num_hidden_layers": layers, "pooling": pooling}
+    for cell, both, layers, pooling in zip(
+        [*CELLS, *CELLS],
+        [True, False] * 5,
+        [1, 2] * 5,
+        ["last", "mean", "max", "mean_max", "attention", "mean", "max", "last", "attention", "mean_max"],
+        strict=True,
+    )
+]
+BLOCKS = [
+    {"cell_type": cell, "bidirectional": both, "conv_kernel": kernel, "pooling": pooling, **BLOCK}
+    for cell, both, kernel, pooling in (
+        ("rnn_relu", False, 3, "max"),
+        ("gru", True, 4, "attention"),
+        ("lstm", False, 1, "last"),
+        ("min_gru", True, 3, "mean_max"),
+    )
+]
+ACTIVATIONS = [{"classifier_activation": name} for name in ("relu", "tanh", "gelu")]
+NUMBERS = {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]}
+TAGGERS = [{}, TAGS, {**TAGS, "word_forms": 50}, {**TAGS, "word_forms": 50, "cell_type": "min_gru", **BLOCK}]
+MODELS = [
+    *((RnnForSequenceClassification, settings) for settings in (*PLAIN, *BLOCKS, *ACTIVATIONS, NUMBERS)),
+    *((RnnForTokenClassification, settings) for settings in TAGGERS),
+    *((RnnModel, settings) for settings in ({}, BLOCK)),
+]
+
+
+@pytest.mark.parametrize(("head", "settings"), MODELS, ids=str)
+@torch.inference_mode()
+def test_the_graph_is_the_model(head, settings):
     """One session serves any batch and time, holes, texts without tokens, no time at all, and no texts."""
-    options = {"cell_type": cell_type, "bidirectional": bidirectional, "num_hidden_layers": layers}
-    model = make(**options, pooling=pooling, classifier_activation=activation)
-    session = session_of(model)
-    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
-        ids, mask = draw(batch, time)
-        mask[-1:] = 0
-        np.testing.assert_allclose(logits_of(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("cell_type", "bidirectional", "kernel", "pooling", "activation"),
-    [
-        ("rnn_tanh", True, 3, "last", "silu"),
-        ("rnn_relu", False, 3, "max", "relu"),
-        ("gru", True, 4, "attention", "gelu"),
-        ("lstm", False, 1, "last", "silu"),
-        ("min_gru", True, 3, "mean_max", "silu"),
-        ("min_gru", False, 4, "mean", "gelu"),
-    ],
-)
-def test_the_graph_of_residual_blocks_is_the_model(cell_type, bidirectional, kernel, pooling, activation):
-    sizes = {"residual_size": 7, "num_hidden_layers": 2, "conv_kernel": kernel, "hidden_act": activation}
-    options = {"cell_type": cell_type, "bidirectional": bidirectional, "pooling": pooling}
-    model = make(**options, **sizes, block_type="residual")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    session = session_of(model)
-    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
-        ids, mask = draw(batch, time)
-        mask[-1:] = 0
-        np.testing.assert_allclose(logits_of(session, ids, mask), torch_logits(model, ids, mask), atol=2e-5)
-
-
-KINDS = {
-    "plain lstm": {"num_hidden_layers": 2},
-    "residual min_gru": {
-        "block_type": "residual", "cell_type": "min_gru", "residual_size": 8, "num_hidden_layers": 2, "conv_kernel": 3
-    },
-}  # fmt: skip
-TAGS = {0: "O", 1: "B-a", 2: "I-a", 3: "B-b", 4: "I-b"}
-HEADS = {
-    "numbers": (
-        RnnForSequenceClassification,
-        {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]},
-    ),
-    "tagger": (RnnForTokenClassification, {"crf": False}),
-    "tagger with a field": (RnnForTokenClassification, {"crf": True, "id2label": TAGS, "num_labels": 5}),
-    "tagger of words": (
-        RnnForTokenClassification,
-        {"crf": True, "id2label": TAGS, "num_labels": 5, "word_forms": 50, "word_hidden_size": 4},
-    ),
-    "encoder": (RnnModel, {}),
-}
-
-
-def shake(model):
-    """Add noise to all weights, and read a vocabulary with marks of capitals."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    if getattr(model, "words", None) is not None:
+    model = make(head, **settings)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    if getattr(model, "words", None) is not None:  # read a vocabulary with marks of capitals
         pieces = [("##" if number % 3 == 1 else "") + chr(97 + number) for number in range(VOCABULARY)]
         model.words.read([piece + "\u21e7" * (number % 4 == 0) for number, piece in enumerate(pieces)])
-    return model
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("head", HEADS)
-@torch.inference_mode()
-def test_the_graph_of_every_head_is_the_model(head, kind):
-    which, settings = HEADS[head]
-    model = shake(make(which, **KINDS[kind], **settings))
     session = session_of(model)
-    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (5, 30)):
+    for batch, time in ((1, 1), (4, 9), (3, 2), (5, 30), (2, 0), (0, 4), (0, 0)):
+        if not batch and head is RnnForTokenClassification:
+            continue  # the plain model does not read it
         ids, mask = draw(batch, time)
         mask[-1:] = 0
-        (found,) = run_session(session, ids, mask).values()
-        np.testing.assert_allclose(found, model(torch.from_numpy(ids), torch.from_numpy(mask))[0], atol=2e-5)
+        (outputs,) = run_session(session, ids, mask).values()
+        np.testing.assert_allclose(outputs, model(torch.from_numpy(ids), torch.from_numpy(mask))[0], atol=3e-5)
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -248,19 +205,17 @@ def exported(trained, tmp_path_factory):
 
 def test_both_files_are_described_by_their_metadata_and_the_card(exported):
     folder, results = exported
-    facts = read_facts(folder)
-    assert list(facts.onnx) == ["onnx/model.onnx", "onnx/model_int8.onnx"]
+    facts = read_facts(folder).onnx
+    assert list(facts) == ["onnx/model.onnx", "onnx/model_int8.onnx"]
     for result in results.values():
         metadata = {entry.key: entry.value for entry in onnx.load(result.file).metadata_props}
         assert json.loads(metadata["id2label"]) == {"0": "bad", "1": "good", "2": "plain"}
-        assert (metadata["model_type"], metadata["problem_type"]) == ("hf_rnn", "single_label_classification")
-        assert metadata.keys() >= {"version", "weights_sha256"}
-        fact = facts.onnx[f"onnx/{result.file.name}"]
+        assert metadata["model_type"] == "hf_rnn" and metadata.keys() >= {"version", "weights_sha256"}
         measured = {"max_difference": result.max_difference, "agreement": result.agreement}
-        assert fact == {"bytes": result.file.stat().st_size, "texts": 200, **measured}
+        size = result.file.stat().st_size
+        assert facts[f"onnx/{result.file.name}"] == {"bytes": size, "texts": 200, **measured}
     card = folder.card.read_text(encoding="utf-8")
     assert f"- `onnx/model_int8.onnx` for ONNX Runtime: {results['int8'].bytes:,} bytes. On 200 texts" in card
-    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= list_shared_files(folder).keys()
 
 
 def test_a_table_with_8_significant_bits_is_stored_in_float16(folder):
@@ -351,9 +306,7 @@ def test_int8_gives_the_same_labels_without_the_weights_and_in_other_processes(e
     folder = shutil.copytree(exported[0].root, tmp_path / "model")
     (folder / "model.safetensors").unlink()
     first = OnnxClassifier.from_pretrained(folder, quantized=True, tokens_per_batch=7)
-    second = pickle.loads(pickle.dumps(first))
-    shutil.rmtree(folder)
-    for classifier in (first, second, pickle.loads(pickle.dumps(second))):
+    for classifier in (first, pickle.loads(pickle.dumps(first))):
         assert classifier.tokens_per_batch == 7
         assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
     with pytest.raises(TypeError, match="from_pretrained"):

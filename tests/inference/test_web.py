@@ -166,8 +166,8 @@ def test_the_page_answers_as_one_types_and_asks_nobody(trained, browser, tmp_pat
 
 def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(trained, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    page = export(folder, output_dir=tmp_path / "out", web=True, quantize="int8").web
-    assert page == tmp_path / "out/web"
+    page = export(folder, output_dir=tmp_path / "out", web=True, quantize="int8", texts=["my secret"]).web
+    assert page == tmp_path / "out/web" and "secret" not in (page / "index.html").read_text(encoding="utf-8")
     assert {path.name for path in page.iterdir()} == {"index.html", "model.onnx", "tokenizer.json"}
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):

@@ -5,7 +5,6 @@ Legend: B batch, T time.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
@@ -44,11 +43,12 @@ logger = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4  # between two logits in float32
 _RELATIVE_DIFFERENCE = 1e-5  # the same for logits above 10, whose last digits float32 rounds
 MIN_AGREEMENT = 0.99  # share of equal answers in int8
-_SAME_SCORE, _LEAST_COSINE = 0.03, 0.99  # of equal answers: an undecided model has either
-_LARGEST_HALF = 6e4  # of float16
+_SAME_SCORE, _LEAST_COSINE = 0.03, 0.99  # answers are equal within these: an undecided model has either
+_LARGEST_HALF = 6e4  # in float16
 TEXTS, MOST_EXAMPLES = 200, 100
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
+_LONGEST_CHECKED = 300  # characters of a text that a page checks
 # Texts that have broken text programs before. The first is a batch of its own, without any token.
 HOSTILE = (
     "",
@@ -176,7 +176,8 @@ def export(
             from ..web.page import write_page
 
             head = ENCODER if is_encoder else type(model).__name__
-            write_page(page, target, head, model.config, tokenizer, folder, compared, npm)
+            checked = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # none of `texts`
+            write_page(page, target, head, model.config, tokenizer, folder, checked, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
@@ -209,23 +210,17 @@ def _quantize(graph: onnx.ModelProto) -> bytes:
     """Return a graph with its weights in int8, made by ONNX Runtime's own tool."""
     from onnxruntime.quantization import quantize_dynamic
 
-    with tempfile.TemporaryDirectory(prefix="hf-rnn-") as folder, _mute_root_logger():
-        path = Path(folder) / "quantized.onnx"
-        # weights of 7 bits: without VNNI a CPU adds two products in 16 bits, which overflow with weights of 8 bits
-        quantize_dynamic(graph, path, reduce_range=True)
-        return path.read_bytes()
-
-
-@contextlib.contextmanager
-def _mute_root_logger() -> Iterator[None]:
-    """Suppress the quantiser's advice, and keep its messages from setting up logging."""
-    root, handler, refuse = logging.getLogger(), logging.NullHandler(), lambda record: False
-    root.addHandler(handler)
-    root.addFilter(refuse)
+    root, handler, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)  # the quantiser's advice would set up logging
+    logging.disable()
     try:
-        yield
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-") as folder:
+            path = Path(folder) / "quantized.onnx"
+            # weights of 7 bits: without VNNI a CPU adds two products in 16 bits, which overflow with weights of 8 bits
+            quantize_dynamic(graph, path, reduce_range=True)
+            return path.read_bytes()
     finally:
-        root.removeFilter(refuse)
+        logging.disable(level)
         root.removeHandler(handler)
 
 

@@ -1,15 +1,7 @@
 """Write a model as an ONNX graph, node by node: torch's exporters lose the lengths of the texts or fix the batch.
 
-Every graph reads `input_ids` and `attention_mask`, int64 `(B, T)`, B and T free. As in the model, any mask but 0 means
-a token to read, in any pattern, and ids at masked places are ignored. Outputs are float32:
-
-| head | outputs |
-|---|---|
-| classifier | `logits` `(B, C)` |
-| tagger | `logits` `(B, T, C)`, zero at masked places |
-| encoder | `last_hidden_state` `(B, T, S)`, and `sentence_embedding` `(B, P)` of a sentence encoder |
-
-`ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is supported; each function adds the nodes of one.
+The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is
+supported; each function adds the nodes of one.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
 R residual stream, P width of a pooled vector, C classes or tags, W words.
@@ -32,7 +24,7 @@ from ...models.token_classification_rnn import FIRST_FORMS, MARK
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = float(np.finfo(np.float32).min)
-_END = 2**62  # of any axis
+_END = 2**62  # beyond any axis
 
 
 class Graph:

@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from ...utils.text_checks import list_texts
 from ..stored import read_config_alone
 from ..text_classifier import TextClassifier, batch_by_length
 from ..tokens import Encodings, TokenizerFile
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
@@ -73,7 +70,7 @@ class OnnxModel:
 
     The float32 file gives the model's own numbers, within 1e-4, in any batch. The int8 file is smaller and rounds; as
     its inputs are rounded over the whole batch, its numbers depend a little on the other texts of the batch. A
-    model from `from_pretrained` can be pickled for other processes and machines: it carries the file's content.
+    model from `from_pretrained` is pickled as its arguments: the other process loads the file again.
 
     Args:
         session: An ONNX Runtime session on a file of `hf-rnn export`.
@@ -82,24 +79,17 @@ class OnnxModel:
         tokens_per_batch: About how many tokens run at once.
     """
 
-    def __init__(
-        self,
-        session: Any,
-        tokenizer: PreTrainedTokenizerBase | TokenizerFile,
-        config: Any,
-        tokens_per_batch: int = 8192,
-    ) -> None:
-        self.tokenizer: Any = tokenizer
-        self.config: Any = config
+    def __init__(self, session: Any, tokenizer: Any, config: Any, tokens_per_batch: int = 8192) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
         self.tokens_per_batch: Any = tokens_per_batch
         self.session = session
-        self._file: Path | bytes | None = None  # a session does not give its file back
+        self._source: tuple[Any, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._file is None:
+        if self._source is None:
             raise TypeError("only a model from from_pretrained can be pickled")
-        content = self._file if isinstance(self._file, bytes) else self._file.read_bytes()
-        return _unpickle, (type(self), content, self.tokenizer, self.config, self.tokens_per_batch)
+        return type(self).from_pretrained, self._source
 
     @classmethod
     def from_pretrained(
@@ -129,32 +119,19 @@ class OnnxModel:
         if head not in CLASSES or config.sep_token_id is not None:
             known = f"{', '.join(CLASSES)} for single texts"
             raise UserError(f"{name} has a {head}, and ONNX files are for {known}: use hf_rnn.FastRnn or the model")
-        path = folder.onnx_model_int8 if quantized else folder.onnx_model
-        again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
-        if not path.is_file():
-            place, again = (
-                ("", again) if Path(name).is_dir() else (" on the Hub", "its owner makes it with hf-rnn export")
-            )
-            raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
-        try:
-            session = open_session(str(path))
-            metadata = session.get_modelmeta().custom_metadata_map
-        except UserError:
-            raise
-        except Exception as error:  # ONNX Runtime's own errors have no common class
-            raise UserError(f"{path} cannot be read: {reason_of(error):.300}; {again}") from error
-        if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
-            raise UserError(f"{path} was not made by hf-rnn export: {again}")
-        present = all(weights.is_file() for weights in folder.weight_files())
-        if present and metadata[WEIGHTS_KEY] != hash_weights(folder):
-            raise UserError(f"{path} was made of other weights than {folder.root} holds: {again}")
-        tokenizer = _load_tokenizer(name, folder, config)
-        if metadata[LABELS_KEY] != write_labels(config):
-            raise UserError(f"{path} was made of other labels than {folder.config} holds: {again}")
-        if not issubclass(CLASSES[head], cls):
-            raise UserError(f"{name} is a model for {CLASSES[head].__name__}: found {cls.__name__}")
-        model: Any = CLASSES[head](session, tokenizer, config, tokens_per_batch)
-        model._file = path.absolute()
+        if not issubclass(kind := CLASSES[head], cls):
+            raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
+        session = _open_checked(name, folder, config, quantized)
+        with name_damage(name, folder.tokenizer.name):
+            tokenizer = TokenizerFile(folder)
+        check_ids(name, tokenizer.backend_tokenizer.get_vocab(), config)
+        model: Any = kind(session, tokenizer, config, tokens_per_batch)
+        model._source = (
+            os.path.abspath(name) if folder.root == Path(name) else name,
+            quantized,
+            revision,
+            tokens_per_batch,
+        )
         return model
 
     def run(self, input_ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
@@ -245,22 +222,26 @@ CLASSES: dict[str, type[OnnxModel]] = {
 }
 
 
-def _unpickle(kind: type[OnnxModel], content: bytes, *settings: Any) -> OnnxModel:
-    model = kind(open_session(content), *settings)
-    model._file = content
-    return model
-
-
-def _load_tokenizer(name: str, folder: FinishedFolder, config: Any) -> Any:
-    """Return the tokenizer; one without `tokenizer.json`, such as ByT5's, needs transformers."""
-    if not folder.tokenizer.is_file():
-        from ...hub.loading import load_without_weights
-
-        return load_without_weights(name, folder)[1]
-    with name_damage(name, folder.tokenizer.name):
-        tokenizer = TokenizerFile(folder)
-    check_ids(name, tokenizer.backend_tokenizer.get_vocab(), config)
-    return tokenizer
+def _open_checked(name: str, folder: FinishedFolder, config: Any, quantized: bool) -> Any:
+    """Return a session on the file of a folder, if it belongs to the folder's weights and labels."""
+    path = folder.onnx_model_int8 if quantized else folder.onnx_model
+    again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
+    if not path.is_file():
+        place, again = ("", again) if Path(name).is_dir() else (" on the Hub", "its owner makes it with hf-rnn export")
+        raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
+    try:
+        session = open_session(str(path))
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's own errors have no common class
+        raise UserError(f"{path} cannot be read: {reason_of(error):.300}; {again}") from error
+    present = all(weights.is_file() for weights in folder.weight_files())
+    if present and metadata.get(WEIGHTS_KEY) != hash_weights(folder):
+        raise UserError(f"{path} was made of other weights than {folder.root} holds: {again}")
+    if metadata.get(LABELS_KEY) != write_labels(config):
+        raise UserError(f"{path} was made of other labels than {folder.config} holds: {again}")
+    return session
 
 
 def _find_folder(name: str, quantized: bool, revision: str | None) -> FinishedFolder:
