@@ -58,7 +58,7 @@ def main() -> None:
     model = hf_rnn.RnnForTokenClassification(config)
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
 
-    scores = Tags(names)  # of whole entities, if the tags are spans such as B-person
+    scores = Tags(names)  # scores of whole entities, if the tags are spans such as B-person
 
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
         predicted, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100

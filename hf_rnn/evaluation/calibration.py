@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOWEST, _HIGHEST = 0.05, 20.0  # temperatures
-_BINS = 15  # of equal width; bin m has the probabilities in ((m - 1) / 15, m / 15]
+_BINS = 15  # bins have equal width; bin m has the probabilities in ((m - 1) / 15, m / 15]
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:

@@ -177,11 +177,6 @@ class FinishedFolder:
             needed.remove(self.tokenizer)
         return [path for path in needed if not path.is_file()]
 
-    def missing(self) -> list[Path]:
-        """Return the missing files that loading needs or that training writes last."""
-        recorded = [self.card, self.metrics, self.training_args]
-        return self.missing_to_load() + [path for path in recorded if not path.is_file()]
-
     def _has_slow_tokenizer(self) -> bool:
         """Return whether the tokenizer has no `tokenizer.json`, such as ByT5's."""
         try:
@@ -195,27 +190,22 @@ class FinishedFolder:
 
     def check_finished(self) -> None:
         """Check that training finished here and its records are valid, so that the folder can be shared."""
-        self._require(self.missing())
-        for path in (self.metrics, self.training_args, self.card_facts):
-            if path.is_file():
-                read_mapping(path, path.read_bytes())
+        recorded = [self.card, self.metrics, self.training_args]
+        self._require(self.missing_to_load() + [path for path in recorded if not path.is_file()])
+        for path in (self.metrics, self.training_args):
+            read_mapping(path, path.read_bytes())
 
     def _require(self, missing: list[Path]) -> None:
         if not self.root.is_dir():
-            problem = "is a file" if self.root.exists() else "does not exist"
-            raise UserError(
-                f"{self.root} {problem}: give the folder that `hf-rnn train --output_dir {self.root}` makes"
-            )
+            raise UserError(f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made")
         if missing:
             names = ", ".join(path.name for path in missing) if self.config.is_file() else self.config.name
             raise UserError(f"{self.root} has no {names}. {self._advice()}")
 
     def _advice(self) -> str:
         for config in sorted(self.root.glob(f"{UNFINISHED}*/*/config.json")):
-            if not FinishedFolder(config.parent).missing():
-                return (
-                    f"A run was killed while it replaced the model: move the files of {config.parent} to {self.root}"
-                )
+            if not FinishedFolder(config.parent).missing_to_load():
+                return f"A run was killed while it replaced the model: move {config.parent}/* to {self.root}"
         if any(self.checkpoints.glob("checkpoint-*")):
             return f"Training did not finish: repeat its command with --resume, or use a folder of {self.checkpoints}"
         if (nested := nested_model(self.root)) is not None:

@@ -18,31 +18,18 @@ Splits: TypeAlias = "datasets.DatasetDict"
 
 
 class Task(ABC):
-    """Everything that differs between tasks. Training, evaluation and inference ask this object.
+    """Everything that differs between tasks. Training, evaluation and inference ask this object."""
 
-    Attributes:
-        name: The value of `--task`, and of `task` in `config.json`.
-        architecture: Name of the head, an entry of `hf_rnn.models.auto.HEADS`.
-        problem_type: The `config.problem_type` of its models; None if the head serves this task alone.
-        scores: Scores that can choose the best epoch, besides `loss`, and whether greater is better.
-        recipe: Name of the recipe that a run takes by default.
-        settings: Settings that replace those of the package's recipes.
-        one_label: Whether each text has one of several classes. Class weights, `calibrate` and teachers need it.
-        per_token: Whether the head answers for each token of a text.
-        verb: The verb of `hf-rnn` that answers with its models.
-        tokenizer_options: Arguments of `train_tokenizer`.
-    """
-
-    name: ClassVar[str]
-    architecture: ClassVar[str]
-    problem_type: ClassVar[str | None] = None
-    scores: ClassVar[Mapping[str, bool]] = {}
-    recipe: ClassVar[str] = "default"
-    settings: ClassVar[Mapping[str, Any]] = {}
-    one_label: ClassVar[bool] = False
-    per_token: ClassVar[bool] = False
-    verb: ClassVar[str] = "predict"
-    tokenizer_options: ClassVar[Mapping[str, Any]] = {}
+    name: ClassVar[str]  # the value of `--task`, and of `task` in `config.json`
+    architecture: ClassVar[str]  # name of the head, an entry of `hf_rnn.models.auto.HEADS`
+    problem_type: ClassVar[str | None] = None  # `config.problem_type`; None if the head serves this task alone
+    scores: ClassVar[Mapping[str, bool]] = {}  # can choose the best epoch, besides `loss`; whether greater is better
+    recipe: ClassVar[str] = "default"  # name of the recipe that a run takes by default
+    settings: ClassVar[Mapping[str, Any]] = {}  # in place of those of the package's recipes
+    one_label: ClassVar[bool] = False  # one of several classes per text: for class weights, `calibrate` and teachers
+    per_token: ClassVar[bool] = False  # whether the head answers for each token of a text
+    verb: ClassVar[str] = "predict"  # the verb of `hf-rnn` that answers with its models
+    tokenizer_options: ClassVar[Mapping[str, Any]] = {}  # arguments of `train_tokenizer`
 
     # ---- data ----
 
