@@ -371,7 +371,7 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     [
         (["--teacher", "nowhere"], "no folder nowhere"),
         (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
-        (["--unlabeled", "empty.txt"], "no text to learn from"),
+        (["--unlabeled", "empty.txt"], "found no row"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],
 )

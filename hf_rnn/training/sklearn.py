@@ -1,0 +1,468 @@
+"""The estimators for scikit-learn: `fit` is `hf-rnn train` on texts in memory, and keeps the finished folder.
+
+Trainer and datasets are imported by `fit`. Labels become class names, as a configuration needs them; their type is
+kept in `task_specific_params` of the configuration, so that it travels with the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from ..hub.loading import find_folder, load_model
+from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.push import list_shared_files
+from ..inference.predictor import FastRnn
+from ..tasks import DEFAULT_TASK, get_task, task_of
+from ..tasks.answers import compute_scores
+from ..utils.errors import UserError
+from ..utils.process_state import contained, library_bars_off, one_at_a_time
+from ..utils.text_checks import check_texts, out_of_arrow
+from .settings import DataArguments, ModelArguments, TableArguments, parse_settings
+from .teacher_settings import DistillationArguments
+from .training_arguments import RnnTrainingArguments
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+    from ..hub.card import CardFacts
+
+_SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
+_LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
+_OWN = ("random_state", "verbose")
+_COMMAND = [
+    field.name
+    for kind in (ModelArguments, DataArguments, RnnTrainingArguments)
+    for field in dataclasses.fields(kind)
+    if field.init
+]
+# Settings of the command that the methods replace.
+_REPLACED = {"class_names", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
+_REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
+_REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "push_to_hub"))}
+
+
+class _Targets(NamedTuple):
+    """The content of `y`, for the data set of a training."""
+
+    task: str
+    read: Callable[[Any, str], dict[str, tuple[Any, Any]]]  # of `y` and its name: columns, each with its feature
+    settings: Mapping[str, Any]  # of the data
+    strata: np.ndarray | None = None  # the group of each row that a held-out part keeps in proportion
+    labels: np.ndarray | None = None  # with their type
+
+
+class _RnnEstimator(BaseEstimator):
+    """Settings, training and files of the estimators; a subclass reads `y` and answers."""
+
+    random_state: Any
+    verbose: Any
+
+    def __init__(self, **settings: Any) -> None:
+        given = _SIGNATURE.bind(self, **settings)
+        given.apply_defaults()
+        self.__dict__.update((name, value) for name, value in given.arguments.items() if name != "self")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # numbers; a column of texts is accepted
+        return tags
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> Self:  # noqa: N803 - scikit-learn's name
+        from ..data.row_errors import DataReport
+        from ..data.splits import hold_out
+        from .train import check_early, train_on
+
+        texts, targets, weights, held_out = _read_texts(X), self._read_targets(y), None, None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
+            if targets.task != DEFAULT_TASK:
+                raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
+        if len(texts) == 1:
+            raise UserError("fit needs two texts or more: found 1 sample")
+        splits = {"train": _make_split(texts, y, targets)}
+        if eval_set is not None:
+            splits["validation"] = _make_split(
+                _read_texts(eval_set[0], "eval_set X"), eval_set[1], targets, "eval_set "
+            )
+        else:
+            mask = hold_out(texts, np.zeros(len(texts), int) if targets.strata is None else targets.strata, 0.1, 0)
+            if mask.any():
+                splits["validation"] = splits["train"].select(np.flatnonzero(mask))
+                held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
+            splits["train"] = splits["train"].select(np.flatnonzero(~mask))
+            weights = None if weights is None else weights[~mask]
+        record = None if targets.labels is None else {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}
+        quiet = self.verbose is not None and not self.verbose
+        # the settings are read inside, because that resets accelerate's state of the process
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder, one_at_a_time():
+            settings = {**self._settings(folder), "task": targets.task}
+            arguments, report = parse_settings(settings, prog=type(self).__name__), DataReport()
+            check_early(arguments)
+            with contained():
+                columns = copy.copy(arguments.data)
+                vars(columns).update(targets.settings)
+                rows = get_task(targets.task).read(columns, data=splits, report=report)
+                report.held_out = held_out
+                options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}
+                result = train_on(rows, report, arguments, given=settings, sample_weights=weights, **options)
+            self._adopt(FinishedFolder(Path(folder)), result.card)
+        return self
+
+    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
+        raise NotImplementedError
+
+    def _adopt_labels(self, config: Any) -> None:
+        """Take names and types of the labels from a loaded model; refuse a model of another task."""
+        raise NotImplementedError
+
+    def _settings(self, output_dir: str) -> dict[str, Any]:
+        """Return the settings for the command."""
+        given = {
+            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+            for name, value in self.get_params(deep=False).items()
+            if value is not None and name not in _OWN
+        }
+        if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
+            teaching = {field.name for field in dataclasses.fields(DistillationArguments)}
+            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in teaching}
+        if (seed := self.random_state) is not None:
+            given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
+            given.setdefault("data_seed", given["seed"])
+        return {**dict.fromkeys(_REPLACED), **given, "output_dir": output_dir}  # the recipe may contain replaced ones
+
+    def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
+        """Load a finished folder; its files are kept in memory."""
+        with library_bars_off():
+            model, tokenizer = load_model(folder.root)
+        self._adopt_labels(model.config)
+        kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
+        files = {name: path.read_bytes() for name, path in kept.items()}
+        self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
+        self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
+
+    def _scores(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the scores `(n, C)` in float64, in the order of the ids."""
+        check_is_fitted(self)
+        logits = self._runner.text_logits(_read_texts(X))
+        return compute_scores(logits.astype(np.float64), self._runner.config)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write the finished folder: weights, tokenizer, card, metrics, settings, figures and modelling files.
+
+        Every command accepts it, like a folder of `hf-rnn train`, and [`hf_rnn.push`] sends it to the Hub. Its files
+        replace older ones; other files stay.
+
+        Args:
+            save_directory: The folder; its last part becomes the model's name in the card.
+        """
+        from ..hub.card import write_card
+        from .checkpoints import fill, hold_folder
+
+        check_is_fitted(self)
+        target = FinishedFolder(Path(save_directory).expanduser())
+
+        def write(folder: FinishedFolder) -> None:
+            _write_files(folder.root, self._files)
+            if self._card is not None:
+                write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
+
+        with hold_folder(target.root):
+            fill(target, write, "Make room there, or name another folder")
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
+    ) -> Self:
+        """Load a finished folder of `save_pretrained` or of the command.
+
+        Labels of the command are strings. The settings of its run become the recipe of a new `fit`.
+
+        Args:
+            name_or_path: A finished folder, or a repo id of the Hub.
+            revision: Branch, tag or commit, for a repo id.
+            token: For a private repo; None takes the stored one.
+            settings: Further settings, such as `use_cpu=True`.
+        """
+        folder = FinishedFolder(find_folder(name_or_path, revision, token))
+        if folder.training_args.is_file():
+            settings.setdefault("recipe", read_mapping(folder.training_args, folder.training_args.read_bytes()))
+        classifier = cls(**settings)
+        classifier._adopt(folder)
+        return classifier
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the loaded model, which `_files` contains."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_runner"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_files" in state:
+            with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
+                _write_files(Path(parent), self._files)
+                self._adopt(FinishedFolder(Path(parent)), self._card)
+
+
+_PARAMETERS = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    for name in [*_COMMAND, *_OWN]
+    if name not in _REPLACED
+]
+_SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
+_RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
+
+
+class RnnClassifier(ClassifierMixin, _RnnEstimator):
+    """A recurrent text classifier for scikit-learn.
+
+    Args:
+        settings: Those of `hf-rnn train` by the names of its flags, on top of the recipe `recipe` (None is `default`);
+            those of files are missing. None, the default of each, keeps the recipe's value. Two are added:
+
+            - `random_state` (`int` or `numpy.random.RandomState`, *optional*): In place of `seed`; a RandomState draws
+              a new one for each `fit`.
+            - `verbose` (`bool`, *optional*): False hides the bar and the line per epoch on stderr.
+
+    Attributes:
+        classes_ (`numpy.ndarray`): The labels, sorted, with the type given to `fit`. For several labels per text: the
+            names or numbers of the columns of `y`, in their order.
+        metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of the training.
+
+    Example:
+        >>> texts = ["what a film", "never again", "loved it", "so dull"] * 20
+        >>> labels = [1, 0, 1, 0] * 20
+        >>> classifier = RnnClassifier(recipe="scratch", cell_type="gru", verbose=False).fit(texts, labels)
+        >>> classifier.predict(["loved the film"])
+        array([1])
+        >>> classifier.save_pretrained("film-reviews")
+        >>> RnnClassifier.from_pretrained("film-reviews").classes_
+        array([0, 1])
+    """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(
+        self,
+        X: Sequence[str],  # noqa: N803
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
+    ) -> Self:
+        """Train, as `hf-rnn train` would on the same rows; the random states of the process do not change.
+
+        Args:
+            X: n texts, none empty: a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column.
+            y: n labels of two classes or more. For several labels per text, 0 and 1 `(n, labels)`; a frame names them.
+            sample_weight: n weights in the training loss, on top of `class_weight_power`: weight 2 counts like two
+                copies of a text. For one label per text.
+            eval_set: Texts and labels of the validation rows, by default a tenth, the same rows as by the command.
+
+        Raises:
+            UserError: For a bad setting, and for texts and labels that cannot be used. The estimator keeps its state.
+        """
+        return self._fit(X, y, sample_weight, eval_set)
+
+    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
+        shape = getattr(y, "shape", None) or np.shape(y)  # a sparse matrix has a shape, but not for NumPy
+        return _read_columns(y, _SETS) if len(shape) == 2 and shape[1] != 1 else _read_classes(y)
+
+    def _adopt_labels(self, config: Any) -> None:
+        task = task_of(config)
+        if not (task.one_label or task.name == _SETS):
+            raise UserError(f"the model is for the task {task.name}: RnnClassifier needs labels of texts")
+        names = np.array([config.id2label[number] for number in range(config.num_labels)])
+        record = (getattr(config, "task_specific_params", None) or {}).get(_LABEL_TYPE, {"dtype": "str"})
+        dtype = np.dtype(record["dtype"].partition("str")[0] or "str")
+        self.classes_ = names == "True" if dtype.kind == "b" else names.astype(dtype)
+        self._columns, self._thresholds = np.arange(len(names)), None
+        if task.name == _SETS:
+            self._thresholds = np.array(config.label_thresholds or [0.5] * len(names))
+        else:  # scikit-learn needs sorted classes, and columns of predict_proba in their order
+            self.classes_, self._columns = np.unique(self.classes_, return_index=True)
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the most probable label of each text, shape `(n,)`.
+
+        For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose on the validation
+        rows.
+
+        Args:
+            X: n texts, as for `fit`; a text may be empty.
+        """
+        scores = self.predict_proba(X)
+        if self._thresholds is not None:
+            return (scores > self._thresholds).astype(np.int64)
+        return self.classes_[scores.argmax(axis=1)]
+
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the probability of each class per text, shape `(n, classes)`, in the order of `classes_`.
+
+        For several labels per text it is the probability of each label.
+        """
+        return self._scores(X)[:, self._columns]
+
+    def predict_log_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the logarithm of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+
+class RnnRegressor(RegressorMixin, _RnnEstimator):
+    """A recurrent network that predicts numbers from texts, for scikit-learn.
+
+    Args:
+        settings: As of [`RnnClassifier`].
+
+    Attributes:
+        metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of the training.
+
+    Example:
+        >>> regressor = RnnRegressor(verbose=False).fit(["what a film", "so dull"] * 40, [4.5, 2.0] * 40)
+        >>> regressor.predict(["loved it"]).shape
+        (1,)
+    """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(
+        self,
+        X: Sequence[str],  # noqa: N803
+        y: npt.ArrayLike,
+        eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
+    ) -> Self:
+        """Train on n texts and n numbers, or n rows of them; see [`RnnClassifier.fit`]."""
+        return self._fit(X, y, None, eval_set)
+
+    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
+        return _read_columns(y, _NUMBERS)
+
+    def _adopt_labels(self, config: Any) -> None:
+        if (task := task_of(config)).name != _NUMBERS:
+            raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {_NUMBERS}")
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the number of each text, shape `(n,)`, or its numbers, shape `(n, numbers)`.
+
+        Args:
+            X: n texts, as for `fit`; a text may be empty.
+        """
+        scores = self._scores(X)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+# ---- from `X` and `y` to a data set ----
+
+
+def _read_classes(y: Any) -> _Targets:
+    """Read a class per row, of two or more."""
+    from datasets import ClassLabel
+
+    classes, strata = np.unique(_read_labels(y, "y"), return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
+    feature = ClassLabel(names=[str(label) for label in classes.tolist()])
+
+    def read(y: Any, where: str) -> dict[str, tuple[Any, Any]]:
+        labels = _read_labels(y, where)
+        known = np.isin(labels, classes) & (labels.dtype.kind == classes.dtype.kind)
+        if not known.all():
+            raise UserError(f"{where} contains {labels[~known][0]!r}, which y lacks")
+        return {"label": (np.searchsorted(classes, labels), feature)}
+
+    return _Targets(DEFAULT_TASK, read, {}, strata, classes)
+
+
+def _read_columns(y: Any, task: str) -> _Targets:
+    """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
+    from datasets import ClassLabel, List, Value
+
+    def as_matrix(y: Any) -> np.ndarray:
+        matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float64)
+        return matrix[:, None] if matrix.ndim == 1 else matrix
+
+    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(as_matrix(y).shape[1]))
+    stem = "value_" if task == _NUMBERS and labels.dtype.kind != "U" else ""
+    names = ["value"] if stem and len(labels) == 1 else [f"{stem}{label}" for label in labels]
+
+    def read(y: Any, where: str) -> dict[str, tuple[Any, Any]]:
+        matrix = as_matrix(y)
+        valid = np.isfinite(matrix) if task == _NUMBERS else np.isin(matrix, (0, 1))
+        if matrix.shape[1] != len(names) or not valid.all():
+            kind = "finite numbers" if task == _NUMBERS else "a class per text, or 0 and 1"
+            raise UserError(f"{where} must have {kind} in {len(names)} columns: found {y!r:.80}")
+        if task == _NUMBERS:
+            return {name: (column, Value("float64")) for name, column in zip(names, matrix.T, strict=True)}
+        return {"label": ([np.flatnonzero(row).tolist() for row in matrix], List(ClassLabel(names=names)))}
+
+    settings = {"label_columns": names} if task == _NUMBERS else {"label_separator": "\x1f"}
+    return _Targets(task, read, settings, labels=None if task == _NUMBERS else labels)
+
+
+def _make_split(texts: Sequence[str], y: Any, targets: _Targets, where: str = "") -> Any:
+    """Return a split with texts and labels; `where` precedes `X` and `y` in messages."""
+    import datasets
+
+    from ..data.row_errors import text_fault
+
+    columns = targets.read(y, f"{where}y")
+    if len(texts) != (count := len(next(iter(columns.values()))[0])):
+        raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {count}")
+    for position, text in enumerate(texts):
+        if fault := text_fault(text):
+            raise UserError(f"{where}X[{position}]: {fault.detail}; leave out the text and its label")
+    columns = {"text": (texts, datasets.Value("string")), **columns}
+    features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
+    return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features)
+
+
+def _read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803
+    """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
+    texts = _list_items(X, where)
+    check_texts(texts, where)
+    return [str.__str__(text) for text in texts]  # without numpy.str_
+
+
+def _read_labels(y: Any, where: str) -> np.ndarray:
+    """Return labels as an array `(n,)` of strings, integers, booleans or whole floats."""
+    values = column_or_1d(np.asarray(out_of_arrow(y), dtype=object), warn=True).tolist()
+    dtype = getattr(y, "dtype", None)
+    labels = np.asarray(values, dtype=dtype if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None)
+    if labels.dtype.kind not in "biufU" or len({isinstance(value, str) for value in values}) > 1:
+        raise UserError(f"{where} must be strings, integers or booleans, all of one type: found {values[:3]!r:.80}")
+    check_classification_targets(labels)
+    return labels
+
+
+def _list_items(values: Any, where: str) -> list[Any]:
+    """Return the items of a list, a column, or an array or a frame of one column, as Python's types."""
+    array = np.asarray(out_of_arrow(values), dtype=object)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise UserError(f"{where} must be a list, or have one column: found {values!r:.80}")
+    return array.tolist()
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
