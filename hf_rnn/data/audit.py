@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -24,7 +25,7 @@ _EXCERPT = 80  # characters
 _BATCH = 1000  # texts tokenized at a time
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
-_SHOWN = 3  # of these in the text
+_SHOWN = 3  # rows of each kind, for people
 
 
 def normalize_text(text: str) -> str:
@@ -202,13 +203,16 @@ class _Split:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
         self.name, self.origin, self.rows = name, origin, rows.with_format(None).select_columns(["text", "label"])
-        self.hashes = hash_texts(self.rows["text"])
+        self.hashes = hash_texts(self.read_texts())
         self.labels = np.array(rows.with_format("numpy")["label"][:])
         self.order = np.argsort(self.hashes, kind="stable")
         self.texts, self.starts, self.sizes = np.unique(self.hashes[self.order], return_index=True, return_counts=True)
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
         self.class_names = list(rows.features["label"].names)
+
+    def read_texts(self) -> Iterator[str]:
+        return chain.from_iterable(batch["text"] for batch in self.rows.iter(_BATCH))
 
     def rows_of(self, text: int) -> np.ndarray:
         return self.order[self.starts[text] :][: self.sizes[text]]
@@ -229,7 +233,7 @@ class _Split:
         return {
             "rows": len(self.labels),
             "label_counts": dict(zip(self.class_names, counts, strict=True)),
-            "words": sum(len(text.split()) for text in self.rows["text"]) / len(self.labels),
+            "words": sum(len(text.split()) for text in self.read_texts()) / len(self.labels),
             "unknown_token_share": None if tokenizer is None else self._unknown_token_share(tokenizer),
             "file": None if self.origin is None else self.origin[0],
         }

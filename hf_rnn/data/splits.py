@@ -32,6 +32,7 @@ from .rows import RowOptions, RowSource, Taken
 logger = logging.getLogger(__name__)
 
 LARGE_BYTES = 1 << 28
+_BATCH = 10_000
 FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
 MOST_HELD_OUT = 50_000  # rows; the standard error of an accuracy is then at most 0.2 %
 
@@ -168,7 +169,7 @@ def deliver(
         rows = part.rows
         if len(chosen) < len(rows):
             report.label_counts[split] = np.bincount(part.strata[chosen], minlength=labels.strata).tolist()
-            rows = rows.select(chosen) if rows.cache_files else _take(rows, chosen)
+            rows = _take(rows, chosen)
         table = part.sources[0].table
         if len(part.sources) == 1 and table.encoding is not None and table.unit == "line":
             report.lines[split] = table.path, part.places[chosen]
@@ -181,11 +182,23 @@ def deliver(
 
 
 def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
-    return datasets.Dataset(rows.data.table.take(pa.array(chosen)), rows.info)
+    """Return chosen rows in one piece: a selection by indices would make each later look at them slow."""
+    if not rows.cache_files:
+        return datasets.Dataset(rows.data.table.take(pa.array(chosen)), rows.info)
+    mask, start = np.zeros(len(rows), dtype=bool), 0
+    mask[chosen] = True
+
+    def pieces() -> Iterator[pa.Table]:
+        nonlocal start
+        for table in rows.with_format("arrow").iter(_BATCH):
+            yield table.filter(pa.array(mask[start : start + len(table)]))
+            start += len(table)
+
+    return datasets.Dataset.from_file(_write(pieces(), rows.features.arrow_schema), rows.info)
 
 
 def _join_texts(rows: datasets.Dataset) -> Iterator[str]:
-    for batch in rows.remove_columns("label").with_format("arrow").iter(1000):
+    for batch in rows.remove_columns("label").with_format("arrow").iter(_BATCH):
         for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield " ".join(texts)
 

@@ -61,7 +61,7 @@ class Table:
         separator: The separator of delimited text, None for other files.
         encoding: The encoding of a text file, `utf-8-sig` if it starts with a mark; None for other files.
         header: Whether the first line of a file has the names.
-        unit: What `places` and `BadRow.line` count: a `line` from 1; or a `row`, in Excel from 1, otherwise from 0.
+        unit: The meaning of `places`: a `line` from 1; or a `row`, from 1 in Excel, otherwise from 0.
         class_names: The names of a column of ClassLabel, in the order of its numbers.
     """
 
@@ -359,7 +359,7 @@ def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def _read_records(path: str, encoding: str, unit: str) -> Iterator[list[tuple[int, Any]]]:
     """Yield lists of place and record, or its refusal."""
     with open_text(path, encoding) as stream:
-        if unit == "row":  # of a list; each is parsed again, to name a broken one
+        if unit == "row":  # one list, whose records are parsed again to name a broken one
             rows: Iterator[tuple[int, str]] = enumerate(map(json.dumps, json.load(stream)))
         else:
             rows = ((number, line) for number, line in enumerate(stream, 1) if line.strip())

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from hub_server import Repo
-from safetensors.torch import load_file, save_file
 from tiny_bert import PIECES
 from transformers import AutoTokenizer
 from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_text
@@ -51,28 +50,25 @@ def test_words_without_a_vector_are_drawn_at_the_scale_of_the_others(write):
     assert not torch.equal(first.matrix[drawn], other.matrix[drawn]) and first.fingerprint() != other.fingerprint()
 
 
-def test_sources_that_are_not_vectors(tmp_path, hub):
+def test_sources_that_are_not_vectors(tmp_path, hub, write, bert):
     tokenizer = make_tokenizer("the")
+    with pytest.raises(UserError, match="have 3 numbers, and embedding_size is 4"):
+        load_vectors(write(write_text(TABLE)), tokenizer, embedding_size=4)
+    with pytest.raises(UserError, match="none of the 2 words"):
+        load_vectors(write(write_text(TABLE)), make_tokenizer("zyx", "qqq"))
     for source, message in {
         tmp_path / "absent.txt": r"no vectors at .*absent\.txt",
         "../no such/name": "no vectors at",
-        tmp_path: "no config.json: give",
         "nobody/nothing": "nobody/nothing",
     }.items():
         with pytest.raises(UserError, match=message):
             load_vectors(source, tokenizer)
-    (tmp_path / "fold-1").mkdir()
-    (tmp_path / "fold-1" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="did you mean .*fold-1"):
-        load_vectors(tmp_path, tokenizer)
-
-
-def test_vectors_that_do_not_fit(write):
-    path = write(write_text(TABLE))
-    with pytest.raises(UserError, match="have 3 numbers, and embedding_size is 4"):
-        load_vectors(path, make_tokenizer("the"), embedding_size=4)
-    with pytest.raises(UserError, match="none of the 2 words"):
-        load_vectors(path, make_tokenizer("zyx", "qqq"))
+    copied = shutil.copytree(bert[0], tmp_path / "parent" / "copied")
+    with pytest.raises(UserError, match="no config.json: did you mean .*copied"):
+        load_vectors(tmp_path / "parent", tokenizer)
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_vectors(copied, tokenizer)
 
 
 # ---- widen_vocabulary ----
@@ -99,16 +95,6 @@ def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
     assert row_of(vectors, wide, "paris") == WIDE["Paris"] and row_of(vectors, wide, "rare") == WIDE["rare"]
 
 
-@pytest.mark.parametrize("normalizer", ["none", "tweet"])
-def test_every_added_word_is_found_in_a_text(write, normalizer):
-    listed = ["The", "don't", "#tag", "12", "u.s.", "Ｗide", "naïve", ":)", "😀", "x-y", "a/b", "<user>", "sooo", "ﬁn"]
-    path = write(write_text({word: [0.5] * 2 for word in listed}))
-    narrow = make_tokenizer("box", lowercase=True, normalizer=normalizer)
-    wide = widen_vocabulary(narrow, path, 99)
-    added = {index for word, index in wide.get_vocab().items() if word not in narrow.get_vocab()}
-    assert added and added <= {wide(text)["input_ids"][0] for text in listed if len(wide(text)["input_ids"]) == 1}
-
-
 def test_widening_refusals(write, bert):
     path = write(write_text(WIDE))
     with pytest.raises(UserError, match="at least 1, found 0"):
@@ -126,9 +112,18 @@ def read_lists(path, words):
     return {word: row.tolist() for word, row in VectorFile(path).read(words).items()}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+def binary(table):
+    size = len(next(iter(table.values())))
+    rows = [word.encode() + b" " + np.array(row, dtype="<f4").tobytes() + b"\n" for word, row in table.items()]
+    return f"{len(table)} {size}\n".encode() + b"".join(rows)
+
+
+FILES = {**FORMATS, "vectors.bin": binary(TABLE)}
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_format_gives_the_same_numbers(write, name):
-    path = write(FORMATS[name], name)
+    path = write(FILES[name], name)
     assert read_lists(path, ["the", "näive", "absent"]) == {word: TABLE[word] for word in ("the", "näive")}
     assert VectorFile(path).first_words(3) == list(TABLE)[:3]
     assert VectorFile(path).first_words(99) == list(TABLE)
@@ -137,18 +132,8 @@ def test_every_format_gives_the_same_numbers(write, name):
     assert loaded.matrix.shape == (5, 3) and loaded.matrix.dtype == torch.float32
     assert all(row_of(loaded, tokenizer, word) == TABLE[word] for word in ("film", "the", "näive"))
     assert loaded.name == name
-
-
-def test_words_with_spaces(write):
-    rows = b"the 0.5 0.25\nat name@domain.com 0.5 0.75\n. . . 1.5 2.5\n"
-    expected = {"at name@domain.com": [0.5, 0.75], ". . .": [1.5, 2.5]}
-    assert read_lists(write(rows), [*expected, ".", "at"]) == expected
-
-
-def binary(table):
-    size = len(next(iter(table.values())))
-    rows = [word.encode() + b" " + np.array(row, dtype="<f4").tobytes() + b"\n" for word, row in table.items()]
-    return f"{len(table)} {size}\n".encode() + b"".join(rows)
+    spaced = write(b"the 0.5 0.25\nat name@domain.com 0.5 0.75\n", "spaced.txt")
+    assert read_lists(spaced, ["at name@domain.com", "at"]) == {"at name@domain.com": [0.5, 0.75]}
 
 
 LONG = {f"w{number}": [number + 0.5, 0.25, -0.125] for number in range(40)}
@@ -168,13 +153,6 @@ DAMAGED = {
 }
 
 
-def test_binary_word2vec_has_the_same_numbers(write):
-    words = ["the", "näive", "absent"]
-    expected = read_lists(write(write_text(TABLE), "text"), words)
-    assert read_lists(write(binary(TABLE), "vectors.bin"), words) == expected
-    assert VectorFile(write(binary(TABLE), "vectors.bin")).first_words(2) == list(TABLE)[:2]
-
-
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damage_is_reported_with_its_place(write, damage):
     content, message = DAMAGED[damage]
@@ -187,19 +165,8 @@ def test_damage_is_reported_with_its_place(write, damage):
 # ---- tables of models ----
 
 
-@pytest.fixture
-def piece(bert):
-    """Rows of the table by piece."""
-    return {name: bert[1][index] for index, name in enumerate(PIECES)}
-
-
-@pytest.fixture
-def copied(bert, tmp_path):
-    """A folder that a test may change."""
-    return shutil.copytree(bert[0], tmp_path / "copied")
-
-
-def test_words_are_rows_or_means_of_pieces(bert, piece):
+def test_words_are_rows_or_means_of_pieces(bert):
+    piece = {name: bert[1][index] for index, name in enumerate(PIECES)}
     tokenizer = make_tokenizer("film", "FILM", "unseen", "zyx", ":)", "<<<mention>>>")
     loaded = load_vectors(bert[0], tokenizer, texts=["film unseen zyx"])
     assert loaded.name == "tiny-bert"
@@ -231,20 +198,3 @@ def test_a_model_on_the_hub(hub, bert):
     loaded = load_vectors("me/tiny", tokenizer)
     assert loaded.name == "me/tiny"
     assert torch.equal(loaded.matrix, load_vectors(bert[0], tokenizer).matrix)
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "not finite"])
-def test_a_table_that_cannot_be_read(copied, damage):
-    path, message = copied / "model.safetensors", "cannot be loaded"
-    weights = load_file(path)
-    if damage == "missing":
-        path.unlink()
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:100])
-    else:
-        name = next(name for name in weights if name.endswith("word_embeddings.weight"))
-        weights[name][PIECES.index("film"), 3] = float("nan")
-        save_file(weights, path)
-        message = "'film' contains a number"
-    with pytest.raises(UserError, match=message):
-        load_vectors(copied, make_tokenizer("film"))
