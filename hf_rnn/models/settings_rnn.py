@@ -29,7 +29,7 @@ def setting(default: Any, meaning: str, **more: Any) -> Any:
             a flag is its value, also with `word=True`. `start` is `shape` or `head` for a setting that the encoder or
             the whole model to start from decides. `steps=False`: a run with another value takes the same steps.
             `recorded=False`: the record of a run leaves it out. `card=True` shows it on the card, `card="always"` also
-            when it is off. `lower=True` reads it in any case.
+            when it is off. `reads="lower"` takes a word in any case, `reads="share"` a number such as 0.01 or 1%.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -72,7 +72,11 @@ class RnnSettings:
 
     embedding_size: int = _size(300, "width of a token's vector")
     cell_type: str = setting(
-        "lstm", "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu", common=True, start="shape", lower=True
+        "lstm",
+        "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu",
+        common=True,
+        start="shape",
+        reads="lower",
     )
     hidden_size: int = _size(128, "units per direction", common=True)
     num_hidden_layers: int = _size(1, "stacked recurrent layers, or residual blocks")
@@ -90,7 +94,7 @@ class RnnSettings:
         "mean_max both vectors side by side, attention a learned weighted mean",
         common=True,
         start="head",
-        lower=True,
+        reads="lower",
     )
     embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
     word_dropout: float | int = _dropout("share of the word types to drop per batch, at all their occurrences")

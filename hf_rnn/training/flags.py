@@ -77,8 +77,8 @@ class SettingsParser(argparse.ArgumentParser):
             elif value is bool:
                 options = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "yes|no"}
                 self.add_argument(f"--no_{known.name}", dest=known.name, action="store_false", help=SUPPRESS)
-            elif about.get("lower"):
-                options["type"] = str.lower
+            elif about.get("reads"):
+                options["type"] = {"lower": str.lower, "share": share}[about["reads"]]
             title = getattr(kind, "_argument_group_name", "flags")
             title = "essentials" if about.keys() & {"first", "required", "word"} else title
             group = self._groups.get(title) or self._groups.setdefault(title, self.add_argument_group(title))
@@ -238,6 +238,11 @@ def _format_help(prog: str) -> argparse.HelpFormatter:
 
 def _flag_names(tokens: Sequence[str]) -> list[str]:
     return [token.lstrip("-").split("=")[0] for token in tokens if token.startswith("-")]
+
+
+def share(text: str) -> float:
+    """Return a share as a number, from 0.01 or 1%."""
+    return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
 
 
 def _read_bool(text: str) -> bool:

@@ -111,7 +111,9 @@ class DataArguments(TableArguments):
 
     task: str = setting(DEFAULT_TASK, f"one of {', '.join(TASKS)}", first=True)
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
-    fail_on_leak: float | None = setting(None, "stop if more of a split is in train, as 0.01", least=0, below=1)
+    fail_on_leak: float | None = setting(
+        None, "stop if a larger share of a split repeats rows of train, such as 1%%", least=0, below=1, reads="share"
+    )
     tokenizer: str = setting("word", "tokens: word, char or bpe; the last two for languages without spaces", card=True)
     normalizer: str = setting("none", "rewrites a text before it is split: none, semeval, tweet or cased", card=True)
     min_frequency: int = setting(3, "rarer words become the unknown token", card=True)
@@ -162,7 +164,7 @@ class OwnSettings:
     head_learning_rate: float | None = setting(None, "learning rate behind the encoder", least=0, card=True)
     class_weight_power: float = setting(0.0, "0: rows weigh the same, 1: classes do", common=True, least=0, card=True)
     label_smoothing_factor: float = setting(0.0, "share of each label for all classes", least=0, most=1, card=True)
-    calibrate: bool = setting(False, "make the scores of an answer probabilities", common=True, steps=False)
+    calibrate: bool = setting(False, "fit scores to the validation rows, as probabilities", common=True, steps=False)
     metric_for_best_model: str | None = setting(None, "score that chooses the best epoch", common=True)
     early_stopping_patience: int | None = setting(
         None, "stop after this number of evaluations without a better score; 0 never", least=0, card=True

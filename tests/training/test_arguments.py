@@ -239,6 +239,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name"),
         (["--fail_on_leak", "1"], "fail_on_leak must be .*below 1; found 1.0"),
+        (["--fail_on_leak", "few%"], "fail_on_leak: invalid share value: 'few%'"),
         (["--pooling", "sum"], "pooling must be one of last, mean, .*found 'sum'"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
         (["--widen_vocabulary", "9"], r"needs .*word vectors: add --vectors FILE"),
