@@ -173,6 +173,9 @@ EXPORT void hf_rnn_linear(int kind, const Layer *layer, const float *inputs, int
   linear_base(kind, layer, inputs, rows, out, other, 0);
 }
 
+// The size of the structures, by which a library of another version is known.
+EXPORT int hf_rnn_size(void) { return (int)(1000 * sizeof(Block) + sizeof(Network)); }
+
 EXPORT void *PyInit__kernel(void) { return 0; }  // Windows exports it from every extension
 
 #else  // ---- for one instruction set
