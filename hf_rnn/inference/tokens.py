@@ -24,7 +24,8 @@ _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forg
 _LONGEST = 64  # characters of a word that is kept
 _GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
-_CUT_AT_SPACES = (("WordPiece", "BertPreTokenizer"), ("WordLevel", "WhitespaceSplit"), ("WordLevel", "Split"))
+_WORD_MODELS = ("WordLevel", "WordPiece", "Unigram")
+_CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")  # pre-tokenisers, the first ones of a sequence
 
 
 class TokenizerFile:
@@ -81,12 +82,14 @@ class FastTokenizer:
         self._after: Ids = ()
         if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
             return
-        # a copy: each call of the tokenizer changes how its own backend truncates and pads
-        self._backend = backend = copy.deepcopy(backend)
+        # a copy, as each call of transformers' class changes how its backend truncates and pads
+        self._backend = backend = backend if isinstance(tokenizer, TokenizerFile) else copy.deepcopy(backend)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = tokenizer.split_special_tokens
-        if (type(backend.model).__name__, type(backend.pre_tokenizer).__name__) in _CUT_AT_SPACES:
+        first = backend.pre_tokenizer
+        first = first[0] if type(first).__name__ == "Sequence" else first
+        if type(backend.model).__name__ in _WORD_MODELS and type(first).__name__ in _CUT_AT_SPACES:
             once, twice = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "a a"))
             if twice != once * 2:  # spaces are tokens
                 return
@@ -100,7 +103,7 @@ class FastTokenizer:
         texts = list_texts(texts)
         if self._known is not None and self._room() > 0:
             return self._look_up(texts, self._known)
-        if self._known is None and self._backend is not None:
+        if self._backend is not None:
             return self._encode(texts)
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
 
@@ -132,6 +135,9 @@ class FastTokenizer:
         """Return the ids that the backend gives to each word."""
         groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
         word_ids: list[Ids] = []
+        if self._truncation is not None:
+            self._backend.no_truncation()
+            self._truncation = None
         encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
         for group, encoding in zip(groups, encodings, strict=True):
             ends = list(accumulate(len(word) + 1 for word in group))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.models import WordLevel, WordPiece
+from tokenizers.models import Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
@@ -58,6 +58,17 @@ def english():
     return PreTrainedTokenizerFast.from_pretrained(str(folder), model_max_length=12)
 
 
+def unigram():
+    """Pieces as those of multilingual encoders: emoji apart, and a mark before each word."""
+    backend = Tokenizer(Unigram())
+    backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    emoji, mark = pre_tokenizers.Split("😀", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), emoji, mark])
+    trainer = trainers.UnigramTrainer(vocab_size=300, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
+    backend.train_from_iterator(PIECES * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", model_max_length=12)
+
+
 def foreign(model_max_length=5):
     """A word tokenizer of another kind, with tokens around a text."""
     vocabulary = {"<unk>": 0, "<pad>": 1, "<s>": 2, "</s>": 3, "a": 4, "b": 5}
@@ -80,10 +91,10 @@ def check(tokenizer, texts, looked_up=None):
 
 WORD_TOKENIZERS = {
     f"{name}-{lowercase}": (lambda name=name, lowercase=lowercase: train(name, lowercase))
-    for name, lowercase in (("none", False), ("semeval", True), ("tweet", True))
+    for name, lowercase in (("none", False), ("cased", True), ("tweet", True))
 }
 BERTS = {f"bert-{lower}": (lambda lower=lower: bert(lower, split_special_tokens=lower)) for lower in (True, False)}
-BERTS["english"] = english
+BERTS |= {"english": english, "unigram": unigram}
 OTHERS = {kind: (lambda kind=kind: train("tweet", kind=kind)) for kind in ("char", "bpe")}
 
 
@@ -106,7 +117,7 @@ def test_other_tokenizers_are_called(make):
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
 
 
-@pytest.mark.parametrize(("name", "lowercase"), [("none", False), ("semeval", True), ("tweet", True), ("bert", True)])
+@pytest.mark.parametrize(("name", "lowercase"), [("none", False), ("cased", True), ("tweet", True), ("bert", True)])
 def test_words_of_any_character(name, lowercase):
     """All words are in the vocabulary, so a word that is taken for another has another id."""
     codes = [
