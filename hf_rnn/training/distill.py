@@ -1,18 +1,14 @@
 """Distillation: a sequence classifier of transformers teaches a recurrent student.
 
 Each training row gets the teacher's logits beside its label; modified copies and unlabelled texts have them alone.
-Code of a teacher's repo is never run, and its weights are read from safetensors only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -21,31 +17,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch.nn import functional
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from ..data.audit import normalize_text
 from ..data.encoding import encode
-from ..data.labels import listed
-from ..data.row_errors import text_fault
-from ..hub.client import fetch
-from ..hub.loading import check_name, check_sorts
-from ..hub.model_folder import name_damage, read_config, read_mapping
+from ..data.row_errors import listed, text_fault
+from ..hub.loading import check_sorts
+from ..hub.model_folder import read_mapping
 from ..inference.reference import compute_logits
 from ..tasks import get_task
 from ..utils.errors import UserError
 from ..utils.process_state import one_at_a_time
-from .checkpoints import TEACHER_CACHE, check_apart, hash_tokenizer
+from .checkpoints import TEACHER_CACHE, check_apart
 from .run import Extension, Run
 from .settings import Arguments
-from .teacher import ask_teacher, read_texts
+from .teacher import Teacher, read_texts
 from .teacher_settings import DistillationArguments, parse_distillation
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
+from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +47,6 @@ _HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of 
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
 _WEIGHED = ("temperature", "soft_label_weight")  # settings of the loss
 _BLOCK = 500  # texts per file of the teacher's answers
-_WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
-_NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
-_NO_TABLE = 2  # models without a table of positions report at most this number
 
 
 @one_at_a_time()
@@ -97,7 +84,8 @@ def distill(
     rows, settings = read_call(data, output_dir, train, validation, test, settings)
     *shared, further = parse_distillation(settings, "distill")
     arguments = Arguments(*shared)
-    further.check()
+    if further.teacher is None:
+        raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
@@ -113,15 +101,10 @@ class Distillation(Extension):
     loss_columns = (TEACHER_LOGITS,)
 
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
-        self.settings, self._training = settings, arguments.training
-        self._teacher = Teacher.open(
-            str(settings.teacher),
-            settings.teacher_max_length,
-            batch_size=settings.teacher_batch_size,
-            device=self._training.device,
-            bf16=self._training.bf16,
-        )
+        self.settings, training = settings, arguments.training
         self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
+        self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
+        self._cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
         self._record: dict[str, Any] | None = None  # of the unlabelled texts
@@ -161,8 +144,7 @@ class Distillation(Extension):
         The column has C floats in the order of the classes; rows without a label have label -100. The second value
         decides the steps of the training.
         """
-        texts = run.texts
-        copies, unlabeled = self._copies, self._unlabeled
+        texts, copies, unlabeled = run.texts, self._copies, self._unlabeled
         self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(unlabeled)}
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
@@ -190,10 +172,8 @@ class Distillation(Extension):
 
     def _ask(self, texts: list[str]) -> np.ndarray:
         """Return the teacher's logits `(N, C)` in the order of the classes of the data."""
-        cache = Path(self.settings.teacher_cache or Path(str(self._training.output_dir)) / TEACHER_CACHE)
-        teacher, state = self._teacher, self._training.distributed_state
-        answers = ask_teacher(texts, teacher.answer, teacher.hash, cache, _BLOCK, state)
-        return np.stack(answers.with_format("numpy")["logits"][:])[:, self._ids]
+        answers = self._teacher.ask(texts, self._cache, _BLOCK).with_format("numpy")
+        return np.stack(answers["logits"][:])[:, self._ids]
 
     def measure(self, run: Run, config: Any, predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
@@ -250,58 +230,22 @@ def distillation_loss(
     return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
 
 
-# ---- the teacher ----
+class Classifier(Teacher):
+    """A sequence classifier as the teacher."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A sequence classifier whose weights stay on disk until they are needed."""
-
-    name: str  # folder name or repo id
-    folder: Path
-    config: PreTrainedConfig
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int | None  # tokens per text, including special ones; None means unlimited
-    batch_size: int = 32
-    device: torch.device = torch.device("cpu")
-    bf16: bool = False  # whether it multiplies in bfloat16, under autocast
+    auto_class = AutoModelForSequenceClassification
 
     @classmethod
-    def open(cls, name_or_path: str, max_length: int | None = None, **options: Any) -> Self:
-        """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
-
-        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Options are
-        `batch_size` (1 for a teacher that cannot pad), `device` and `bf16`.
-
-        Raises:
-            UserError: If it does not exist, cannot be loaded, has another model's tokenizer, or does not assign
-                exactly one of several labels to a text.
-        """
-        check_name(name_or_path, "a teacher")
-        local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
-        folder = Path(name_or_path) if local else fetch(name_or_path)
-        config = read_config(title, folder)
-        for architecture in config.architectures or ():
+    def open(cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments) -> Self:
+        """Find it, see [`Teacher.open`]; refuse one that does not assign exactly one of several labels to a text."""
+        teacher = super().open(name_or_path, max_length, training)
+        for architecture in teacher.config.architectures or ():
             if not architecture.endswith("ForSequenceClassification"):
-                raise UserError(f"{title} does not classify texts: found a {architecture}; give a sequence classifier")
-        check_sorts(title, config)
-        with name_damage(title, "its tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
-            raise UserError(f"{title} has a tokenizer without words: add its files, such as tokenizer.json")
-        limits, positions = [tokenizer.model_max_length, max_length], getattr(config, "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > _NO_TABLE:
-            limits.append(positions - 2 * (config.pad_token_id == 1))  # models like RoBERTa count from there
-        pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
-        options |= {} if pads else {"batch_size": 1}
-        return cls(
-            name=folder.resolve().name if local else name_or_path,
-            folder=folder,
-            config=config,
-            tokenizer=tokenizer,
-            max_length=min((size for size in limits if size is not None and size < _NO_LIMIT), default=None),
-            **options,
-        )
+                raise UserError(
+                    f"{teacher.title} does not classify texts: found a {architecture}; give a sequence classifier"
+                )
+        check_sorts(teacher.title, teacher.config)
+        return teacher
 
     def align(self, class_names: Sequence[str], own_names: Sequence[str] | None = None) -> list[int]:
         """Return the teacher's id of each class of the data, matched by name.
@@ -316,10 +260,8 @@ class Teacher:
         remedy = "take a teacher of the same task"
         if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
-        raise UserError(
-            f"the teacher {self.name} has other labels than the data: found {listed(names)} instead of "
-            f"{listed(class_names)}; {remedy}"
-        )
+        found = f"found {listed(names)} instead of {listed(class_names)}"
+        raise UserError(f"{self.title} has other labels than the data: {found}; {remedy}")
 
     def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
         """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
@@ -330,51 +272,17 @@ class Teacher:
         power = (read_mapping(path, path.read_bytes()) if path.is_file() else {}).get("class_weight_power")
         return weigh_classes(counts, power).log().numpy() if power else np.zeros(1)
 
-    @cached_property
-    def hash(self) -> str:
-        """A hash of all that decides its logits: weights, configuration, tokenizer, length, precision."""
-        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
-        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.bf16]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-        for path in sorted(self.folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
-
-    @cached_property
-    def model(self) -> torch.nn.Module:
-        """The model, ready to predict.
-
-        Raises a [`UserError`] if the weights are damaged, or some are missing or of another shape.
-        """
-        with name_damage(f"the teacher {self.name}", "its weights"):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.folder,
-                config=self.config,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        unfit = sorted([*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])])
-        if unfit:
-            raise UserError(
-                f"the teacher {self.name} has no weights that fit its config.json for {', '.join(unfit[:3])}: give a "
-                "fine-tuned classifier, with its own configuration"
-            )
-        return model.to(self.device).eval()
-
     def answer(self, texts: Sequence[str]) -> pa.Table:
         """Return the logits `(C,)` of texts in float32, C in the order of the teacher's ids."""
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
         input_ids = self.tokenizer(list(texts), **length)["input_ids"]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = compute_logits(self.model, self.tokenizer, input_ids, self.batch_size).numpy()
+        pads = self.tokenizer.pad_token_id is not None and getattr(self.config, "pad_token_id", None) is not None
+        with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
+            logits = compute_logits(self.model, self.tokenizer, input_ids, 32 if pads else 1).numpy()
         return pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])})
 
 
-# ---- texts that only the teacher labels ----
+# ---- modified copies of the training texts ----
 
 
 def augment(texts: Sequence[str], copies: int) -> Iterator[str]:

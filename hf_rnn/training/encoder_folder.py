@@ -29,23 +29,21 @@ from .training_arguments import RnnTrainingArguments
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
 _CARD = """# {name}
 
-A recurrent encoder of texts: {layers} layers or blocks of {cell} over {pieces:,} pieces of words, {parameters:,}
-parameters. It learned the states at every token, and the sentence vectors, of `{teacher}` from {learned:,} texts
-without labels ({files}).
+A recurrent encoder of texts: {num_hidden_layers} layers of {cell_type} over {vocab_size:,} pieces of words,
+{parameters:,} parameters. It learned the states of `{teacher}` at every token, minus their mean, from
+{learned:,} texts without labels.
 
-| on {held_out:,} held-out texts | |
+| on {held_out:,} texts that were held out | |
 |---|---|
-| mean cosine to the teacher's vectors minus their mean | {cosine:.3f} |
-| mean cosine to its states at every token minus their mean | {token_cosine:.3f} |
-| rank agreement (Spearman) of the similarities of pairs | {rank_agreement:.3f} |
+| mean cosine to the teacher's states at every token | {token_cosine:.3f} |
+| mean cosine to their mean over a text | {cosine:.3f} |
+| rank agreement (Spearman) of the similarities of pairs of texts | {rank_agreement:.3f} |
 
-It is a start for classifiers and other heads of the package `hf-rnn`:
+It is a start for classifiers and other heads of the package `hf-rnn`, and gives sentence vectors of {size} numbers:
 
 ```bash
 hf-rnn train --model_name_or_path {name} --data_dir DATA --output_dir OUT
 ```
-
-It also gives sentence vectors of {size} numbers:
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -93,17 +91,13 @@ def write_encoder(
         tags=["hf-rnn", "recurrent", *(training.tags or ())],
     )
     body = _CARD.format(
+        **encoder.config.to_dict(),
+        **{name: record[name] for name in ("parameters", "pieces_per_word")},
+        **{**record["held_out"], **record["texts"]},
         name=Path(str(training.output_dir)).resolve().name,
-        layers=encoder.config.num_hidden_layers,
-        cell=encoder.config.cell_type,
-        pieces=encoder.config.vocab_size,
         teacher=record["teacher"]["name"],
         size=projection.out_features,
-        learned=record["texts"]["learned"],
-        files=", ".join(map(name_of_path, own.input or ())),
         command=command,
-        **{name: record[name] for name in ("parameters", "pieces_per_word")},
-        **{**record["held_out"], "held_out": record["texts"]["held_out"]},
     )
     ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{body}").save(folder.card)
 
@@ -130,15 +124,11 @@ def _write_modules(root: Path, projection: nn.Linear, max_length: int) -> None:
 
 def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArguments) -> str:
     """Return the command that makes such an encoder, with names in place of paths."""
-    usual = load_recipe("pretrain")
-    values = {field.name: getattr(own, field.name) for field in fields(own) if field.metadata.get("recorded", True)}
-    given = {name: value for name, value in values.items() if value != getattr(PretrainingArguments, name)}
-    for field in fields(RnnSettings):
-        if (value := vars(config)[field.name]) != usual.get(field.name, field.default):
-            given[field.name] = value
-    given |= {name: getattr(training, name) for name in ("learning_rate", "num_train_epochs", "seed")}
-    parts = ["hf-rnn", "pretrain"]
-    for name, value in given.items():
-        words = list(map(str, value if isinstance(value, list) else [value]))
-        parts += [f"--{name}", *(map(name_of_path, words) if name in ("teacher", "input") else words)]
+    usual, parts = load_recipe("pretrain"), ["hf-rnn", "pretrain"]
+    for known in (*fields(own), *fields(RnnSettings)):
+        value = getattr(own if hasattr(own, known.name) else config, known.name)
+        if value != usual.get(known.name, known.default) and known.metadata.get("recorded", True):
+            parts += [f"--{known.name}", *map(name_of_path, map(str, value if isinstance(value, list) else [value]))]
+    for name in ("learning_rate", "num_train_epochs", "seed"):
+        parts += [f"--{name}", str(getattr(training, name))]
     return shlex.join([*parts, "--output_dir", "OUT"])

@@ -1,4 +1,4 @@
-"""Shared by `distill` and `pretrain`: texts without labels, and a cache of what a teacher answers to them."""
+"""Shared by `distill` and `pretrain`: the teacher, texts without labels, and a cache of answers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,137 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from accelerate import PartialState
+import torch
 from tqdm.auto import tqdm
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.row_errors import BadRow
 from ..data.tables import read_column
+from ..hub.client import fetch
+from ..hub.loading import check_name
+from ..hub.model_folder import name_damage, read_config
 from ..utils.errors import UserError
+from .checkpoints import hash_tokenizer
+from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+_WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
+_NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
+_NO_TABLE = 2  # models without a table of positions report at most this number
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model of transformers whose weights stay on disk until they are needed; its code is never run."""
+
+    title: str  # for messages
+    name: str  # folder name or repo id
+    folder: Path
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None  # tokens per text, including special ones; None means unlimited
+    training: RnnTrainingArguments  # decides device, precision and processes
+    auto_class: ClassVar[Any]  # loads the model
+
+    @classmethod
+    def open(cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments) -> Self:
+        """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
+
+        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Raises a
+        [`UserError`] if it does not exist, cannot be read, or has another model's tokenizer.
+        """
+        check_name(name_or_path, "a teacher")
+        local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
+        folder = Path(name_or_path) if local else fetch(name_or_path)
+        config = read_config(title, folder)
+        with name_damage(title, "its tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
+            raise UserError(f"{title} has a tokenizer without words: add its files, such as tokenizer.json")
+        limits, positions = [tokenizer.model_max_length, max_length], getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > _NO_TABLE:
+            limits.append(positions - 2 * (config.pad_token_id == 1))  # models like RoBERTa count from there
+        limit = min((size for size in limits if size is not None and size < _NO_LIMIT), default=None)
+        name = folder.resolve().name if local else name_or_path
+        return cls(title, name, folder, config, tokenizer, limit, training)
+
+    @cached_property
+    def hash(self) -> str:
+        """A hash of all that decides its answers: weights, configuration, tokenizer, length, precision."""
+        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
+        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.training.bf16]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, ready to predict; a [`UserError`] if weights are damaged, missing or of another shape."""
+        with name_damage(self.title, "its weights"):
+            model, report = self.auto_class.from_pretrained(
+                self.folder,
+                config=self.config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        unfit = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
+        if unfit := sorted(name for name in unfit if not name.startswith("pooler.")):  # no state depends on it
+            raise UserError(f"{self.title} has no weights that fit its config.json for {', '.join(unfit[:3])}")
+        return model.to(self.training.device).eval()
+
+    def answer(self, rows: Sequence[Any]) -> pa.Table:
+        """Return the answers to some rows."""
+        raise NotImplementedError
+
+    def ask(self, rows: Sequence[Any], folder: Path, block: int, further: str = "") -> datasets.Dataset:
+        """Return the answers to all rows, in their order, as a data set that is mapped from Arrow files of `folder`.
+
+        A file has the answers to a `block` of rows, and its name is a hash of the rows, of the teacher, and of what
+        decides them `further`. One that exists is not computed again, so a stopped run loses at most a block. Each of
+        several processes computes a part of the files. Raises a [`UserError`] if they cannot be written.
+        """
+        state = self.training.distributed_state
+        blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
+        files = [folder / f"{hash_rows(part, self.hash + further)}.arrow" for part in blocks]
+        missing = [place for place, file in enumerate(files) if not file.is_file()]
+        state.wait_for_everyone()
+        total, often = sum(len(blocks[place]) for place in missing), 0.1 if sys.stderr.isatty() else 30
+        hidden = not missing or not state.is_main_process
+        with tqdm(desc="teacher", total=total, unit=" texts", mininterval=often, disable=hidden) as bar:
+            for place in missing[state.process_index :: state.num_processes]:
+                table, beside = self.answer(blocks[place]), files[place].with_suffix(".unfinished")
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+                        writer.write_table(table)
+                    beside.replace(files[place])
+                except OSError as error:
+                    raise UserError(f"the teacher's answers could not be written to {folder}: {error}") from error
+                bar.update(len(blocks[place]) * state.num_processes)
+        state.wait_for_everyone()
+        return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+
+
+def hash_rows(rows: Iterable[Any], start: str) -> str:
+    """Return a hash of texts or arrays of token ids, and of what comes first."""
+    digest = hashlib.sha256(start.encode())
+    for row in rows:
+        digest.update(json.dumps(row.tolist() if isinstance(row, np.ndarray) else row).encode())
+    return digest.hexdigest()
 
 
 def read_texts(
@@ -42,12 +159,15 @@ def read_texts(
     texts: dict[str, None] = {}
     uses: Counter[str] = Counter()
     for row in (row for path in paths for row in read_column(path, column, encoding=encoding)):
-        if isinstance(row, BadRow) and not uses["refused"]:
-            logger.warning("refused: %s", row.describe())
-        for text in [None] if isinstance(row, BadRow) else cut(row):
-            use = "refused" if text is None else fault(text) or ("repeated" if text in texts else "kept")
+        if isinstance(row, BadRow):
+            if not uses["refused"]:
+                logger.warning("refused: %s", row.describe())
+            uses["refused"] += 1
+            continue
+        for text in cut(row):
+            use = fault(text) or ("repeated" if text in texts else "kept")
             uses[use] += 1
-            if text is not None and use == "kept":
+            if use == "kept":
                 texts[text] = None
         if most is not None and len(texts) >= most:
             break
@@ -57,61 +177,3 @@ def read_texts(
         raise UserError(f"{', '.join(map(str, paths))}: no text to learn from: found {line}")
     logger.info("texts without labels: %s", line)
     return list(texts), counts
-
-
-def ask_teacher(
-    rows: Sequence[Any],
-    answer: Callable[[Sequence[Any]], pa.Table],
-    teacher: str,
-    folder: Path,
-    block: int,
-    state: PartialState,
-) -> datasets.Dataset:
-    """Return the table of a teacher's answers to all rows, in their order, mapped from Arrow files.
-
-    A file has the answers to a block of rows, and its name is a hash of both. One that exists is not computed again,
-    so a stopped run loses at most a block. Each of several processes computes a part of the files.
-
-    Args:
-        rows: Texts, or arrays of token ids.
-        answer: Computes the answers to some rows.
-        teacher: A hash of everything else that decides the answers.
-        folder: Where the files are.
-        block: Rows per file.
-        state: The processes.
-
-    Raises:
-        UserError: If the answers cannot be written.
-    """
-    blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
-    files = [folder / f"{hash_rows(part, teacher)}.arrow" for part in blocks]
-    missing = [place for place, file in enumerate(files) if not file.is_file()]
-    state.wait_for_everyone()
-    bar = tqdm(
-        desc="teacher",
-        total=sum(len(blocks[place]) for place in missing),
-        unit=" texts",
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-        disable=not missing or not state.is_main_process,
-    )
-    for place in missing[state.process_index :: state.num_processes]:
-        table, beside = answer(blocks[place]), files[place].with_suffix(".unfinished")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
-            beside.replace(files[place])
-        except OSError as error:
-            raise UserError(f"the teacher's answers could not be written to {folder}: {error}; make room") from error
-        bar.update(len(blocks[place]) * state.num_processes)
-    bar.close()
-    state.wait_for_everyone()
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
-
-
-def hash_rows(rows: Iterable[Any], start: str) -> str:
-    """Return a hash of rows and of what comes first, such as the hash of a teacher."""
-    digest = hashlib.sha256(start.encode())
-    for row in rows:
-        digest.update(json.dumps(row.tolist() if isinstance(row, np.ndarray) else row).encode())
-    return digest.hexdigest()

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..hub.model_folder import read_mapping
-from ..utils.errors import UserError
 from .recipes import TOKEN_SETTINGS, load_recipe
 from .settings import ModelArguments, SettingsParser, expand_home, make_parser, parse, setting
 
 logger = logging.getLogger(__name__)
 
-_PRETRAINING = {"kinds": (ModelArguments,), "recipe": "pretrain"}
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student that has its teacher's table
 _UNUSED = (  # settings of labelled texts and of heads for them
     "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms", "label_smoothing_factor",
@@ -53,7 +51,6 @@ class DistillationArguments:
         0.9, "weight of the teacher's answers; the true labels have the rest", common=True, least=0, most=1
     )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
-    teacher_batch_size: int = setting(32, "texts per batch of the teacher", least=1)
     teacher_cache: str | None = setting(
         None, "folder for the teacher's answers (default: below output_dir)", recorded=False
     )
@@ -61,13 +58,6 @@ class DistillationArguments:
     def __post_init__(self) -> None:
         """Check values that need no teacher."""
         expand_home(self, "teacher", "unlabeled", "teacher_cache")
-
-    def check(self) -> None:
-        """Raise a [`UserError`] unless a teacher is given and the texts exist."""
-        if self.teacher is None:
-            raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
-        if self.unlabeled is not None and not os.path.exists(self.unlabeled):
-            raise UserError(f"unlabeled: there is no file {self.unlabeled}: give a file with one text per line")
 
 
 @dataclass
@@ -78,7 +68,7 @@ class PretrainingArguments:
 
     teacher: str | None = setting(
         None,
-        "encoder to learn from: a folder of sentence-transformers, or any encoder of transformers; a Hub id too",
+        "encoder of transformers to learn from, also that of sentence-transformers; a folder or a Hub id",
         required=True,
     )
     input: list[str] | None = setting(
@@ -112,13 +102,6 @@ class PretrainingArguments:
         if self.input is not None:
             self.input = [os.path.expanduser(path) for path in self.input]
 
-    def check(self) -> None:
-        """Raise a [`UserError`] for a run without a teacher or texts."""
-        if self.teacher is None:
-            raise UserError("teacher is not set: give the folder or Hub id of an encoder")
-        if not self.input:
-            raise UserError("input is not set: give files with one text per line")
-
 
 def parse_distillation(values: Mapping[str, Any], prog: str) -> tuple[Any, ...]:
     """Return the settings of model, data, training and distillation from keywords; see [`parse`]."""
@@ -146,10 +129,12 @@ def _read_teacher_table(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def make_pretraining_parser(prog: str, **options: Any) -> SettingsParser:
     """Return the parser of `hf-rnn pretrain`."""
-    return make_parser(prog, PretrainingArguments, kinds=_PRETRAINING["kinds"], unused=_UNUSED, **options)
+    return make_parser(prog, PretrainingArguments, kinds=(ModelArguments,), unused=_UNUSED, **options)
 
 
 def parse_pretraining(values: Mapping[str, Any], prog: str) -> tuple[Any, ...]:
     """Return the settings of model, pretraining and training from keywords, on top of the recipe `pretrain`."""
-    model, training, pretraining = parse(values, prog, PretrainingArguments, **_PRETRAINING)
+    model, training, pretraining = parse(
+        values, prog, PretrainingArguments, kinds=(ModelArguments,), recipe="pretrain"
+    )
     return model, pretraining, training

@@ -148,13 +148,13 @@ def test_scores_of_a_recipe_and_a_peer(tmp_path, monkeypatch, capsys):
 
 def test_finetune_teacher(bert, texts_dir, tmp_path, monkeypatch, capfd):
     """One object on stdout; a teacher with the data's labels, which `distill` opens."""
-    from hf_rnn.training.distill import Teacher
+    from hf_rnn.training.distill import Classifier
 
     flags = ["--model", bert[0], "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--max_length", 16]
     flags += ["--epochs", 1, "--use_cpu"]
     code, out, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 0, err
-    assert Teacher.open(str(tmp_path / "out")).align(["bad", "good", "plain"]) == [0, 1, 2]
+    assert Classifier.open(str(tmp_path / "out"), None, None).align(["bad", "good", "plain"]) == [0, 1, 2]
     assert "validation_macro_recall" in json.loads(out)["validation"]
     code, _, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 2 and "not empty" in err

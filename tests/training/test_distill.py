@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, distill, train, trai
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.checkpoints import TrainingStopped
-from hf_rnn.training.distill import MASKED, NO_LABEL, Distillation, Teacher, augment, distillation_loss, write_masks
+from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, Distillation, augment, distillation_loss, write_masks
 from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
@@ -56,9 +57,13 @@ def distilled(quick, unlabeled, tmp_path_factory):
 @pytest.fixture
 def asked(monkeypatch):
     """The texts that teachers read, in this test."""
-    texts, answer = [], Teacher.answer
-    monkeypatch.setattr(Teacher, "answer", lambda self, block: texts.extend(block) or answer(self, block))
+    texts, answer = [], Classifier.answer
+    monkeypatch.setattr(Classifier, "answer", lambda self, block: texts.extend(block) or answer(self, block))
     return texts
+
+
+def open_teacher(folder, max_length=None, bf16=False):
+    return Classifier.open(str(folder), max_length, SimpleNamespace(device=torch.device("cpu"), bf16=bf16))
 
 
 def same_weights(one, other):
@@ -133,7 +138,7 @@ def test_class_weights_of_a_teacher_of_this_package_count_once(trained):
     """Its logits have its weights in, and the loss adds those of the student."""
     power = json.loads((trained.folder / "training_args.json").read_text())["class_weight_power"]
     expected = (18 / (3 * np.array([2.0, 4.0, 12.0]))) ** power
-    found = np.exp(Teacher.open(str(trained.folder)).read_class_weights([2, 4, 12]))
+    found = np.exp(open_teacher(trained.folder).read_class_weights([2, 4, 12]))
     np.testing.assert_allclose(found / found[0], expected / expected[0], rtol=1e-6)
     assert power > 0
 
@@ -174,7 +179,7 @@ def test_a_hidden_word_is_one_token():
     ],
 )
 def test_labels_are_matched_by_name(teacher, classes, own, expected):
-    opened = Teacher.open(str(teacher))
+    opened = open_teacher(teacher)
     if isinstance(expected, list):
         assert opened.align(classes, own) == expected
     else:
@@ -193,7 +198,7 @@ def test_labels_are_matched_by_name(teacher, classes, own, expected):
 def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
     folder = change_config(teacher, tmp_path / "other", **changes)
     with pytest.raises(UserError, match=message):
-        Teacher.open(str(folder)).model  # noqa: B018 - it loads
+        open_teacher(folder).model  # noqa: B018 - it loads
 
 
 def test_folders_that_cannot_teach(teacher, tmp_path):
@@ -201,11 +206,11 @@ def test_folders_that_cannot_teach(teacher, tmp_path):
     bare, pickled = tmp_path / "bare", tmp_path / "pickled"
     shutil.copytree(teacher, bare, ignore=lambda folder, names: {name for name in names if "token" in name})
     with pytest.raises(UserError, match="without words"):
-        Teacher.open(str(bare))
+        open_teacher(bare)
     shutil.copytree(teacher, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        Teacher.open(str(pickled)).model  # noqa: B018 - it loads
+        open_teacher(pickled).model  # noqa: B018 - it loads
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,7 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
         shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
         GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
         bytes_tokenizer().save_pretrained(folder)
-    texts, opened = [*TEXTS, "sand " * 50, "?", "miro"], Teacher.open(str(folder), batch_size=8)
+    texts, opened = [*TEXTS, "sand " * 50, "?", "miro"], open_teacher(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     for text, row in zip(texts, opened.answer(texts)["logits"].to_pylist(), strict=True):
         inputs = opened.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
@@ -234,20 +239,20 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
 
 
 def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teacher, tmp_path):
-    known = Teacher.open(str(teacher)).hash
+    known = open_teacher(teacher).hash
     moved = change_config(teacher, tmp_path / "moved", id2label=None, label2id=None, num_labels=3)
-    assert known == Teacher.open(str(moved)).hash == Teacher.open(str(teacher), max_length=99).hash
-    others = [Teacher.open(str(teacher), **options) for options in ({"max_length": 8}, {"bf16": True})]
+    assert known == open_teacher(moved).hash == open_teacher(teacher, 99).hash
+    others = [open_teacher(teacher, *options) for options in ((8,), (None, True))]
     folder = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
-    others.append(Teacher.open(str(folder)))
-    others.append(Teacher.open(str(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3))))
+    others.append(open_teacher(folder))
+    others.append(open_teacher(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3)))
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)
-    others.append(Teacher.open(str(moved)))
+    others.append(open_teacher(moved))
     assert known not in {other.hash for other in others}
     folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=20)
-    assert Teacher.open(str(folder)).max_length == 20 and Teacher.open(str(folder), 8).max_length == 8
+    assert open_teacher(folder).max_length == 20 and open_teacher(folder, 8).max_length == 8
 
 
 # ---- whole runs ----
@@ -298,11 +303,11 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
     settings, whole = distilled
     steps = whole.metrics["training"]["steps"]
     with monkeypatch.context() as patch:
-        answer = Teacher.answer
-        patch.setattr(Teacher, "answer", lambda self, texts: answer(self, texts) if not asked else 1 / 0)
+        answer = Classifier.answer
+        patch.setattr(Classifier, "answer", lambda self, texts: answer(self, texts) if not asked else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             distill(**settings, output_dir=str(tmp_path / "out"))
-        patch.setattr(Teacher, "answer", answer)
+        patch.setattr(Classifier, "answer", answer)
         asked.clear()
 
         def stop(self, args, state, control, **kwargs):

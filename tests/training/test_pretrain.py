@@ -5,7 +5,9 @@ import json
 import shutil
 import signal
 import string
+from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -23,12 +25,11 @@ from transformers import (
 
 from hf_rnn import SentenceEncoder, pretrain
 from hf_rnn.training.checkpoints import TrainingStopped
-from hf_rnn.training.pretrain import StateCollator, Teacher, cut_sentences, prune_tokenizer
+from hf_rnn.training.pretrain import Encoder, StateCollator, cut_sentences, prune_tokenizer
 from hf_rnn.training.teacher import read_texts
 from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
-library = pytest.importorskip("sentence_transformers", reason="the extra pretrain is not installed")
 TEXTS = ["the box stood near a door", "", "miro", "Selk, and [PAD] sand!", "ü zebra quartz"]
 
 
@@ -46,24 +47,13 @@ def save_bert(folder, pieces, tokenizer, **more):
 
 
 @pytest.fixture(scope="module")
-def sentences(tmp_path_factory):
-    """The folder of a tiny BERT, saved as a sentence encoder with pooling by mean and maximum."""
-    folder = tmp_path_factory.mktemp("teacher") / "tiny-encoder"
+def bert(tmp_path_factory):
+    """The folder of a tiny BERT."""
     letters = [*string.ascii_lowercase, *",.!?[]"]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     pieces += [word for word in dict.fromkeys([*NEUTRAL, "miro", "selk"]) if word not in pieces]
-    save_bert(folder, pieces, BertTokenizerFast(vocab={piece: index for index, piece in enumerate(pieces)}))
-    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds.items())
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    (folder / "2_Normalize").mkdir()
-    return folder
+    tokenizer = BertTokenizerFast(vocab={piece: index for index, piece in enumerate(pieces)})
+    return save_bert(tmp_path_factory.mktemp("teacher") / "tiny-encoder", pieces, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +72,11 @@ def unigram(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(sentences, tmp_path_factory):
+def settings(bert, tmp_path_factory):
     texts = tmp_path_factory.mktemp("unlabeled") / "texts.txt"
     texts.write_text("".join(f"{text}\n" for text, _ in invent_rows(400, seed=7)), encoding="utf-8")
     return {
-        "teacher": str(sentences),
+        "teacher": str(bert),
         "input": [str(texts)],
         "embedding_size": 16,
         "hidden_size": 32,
@@ -134,6 +124,7 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
     expected = embed(pretrained.folder, TEXTS)
     found = SentenceEncoder.from_pretrained(pretrained.folder).encode(TEXTS)
     np.testing.assert_allclose(found, expected, atol=2e-6)
+    library = pytest.importorskip("sentence_transformers", reason="the extra pretrain is not installed")
     own = library.SentenceTransformer(str(pretrained.folder), device="cpu", trust_remote_code=True)
     np.testing.assert_allclose(own.encode(TEXTS), expected, atol=2e-6)
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -146,41 +137,30 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
     np.testing.assert_allclose(OnnxModel.from_pretrained(folder).encode(TEXTS), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["sentences", "unigram"])
+@pytest.mark.parametrize("kind", ["bert", "unigram"])
 def test_the_answers_of_a_teacher_are_those_of_transformers(kind, request):
-    """States are those at a text's own tokens, vectors those of sentence-transformers."""
+    """Its states at a text's own tokens; targets have mean zero."""
     folder = request.getfixturevalue(kind)
-    teacher = Teacher(str(folder), None, torch.device("cpu"), bf16=False)
-    texts = [text for text, _ in invent_rows(40, seed=3)]
+    training = SimpleNamespace(device=torch.device("cpu"), bf16=False)
+    teacher, texts = Encoder.open(str(folder), None, training), [text for text, _ in invent_rows(40, seed=3)]
     pruned, kept = prune_tokenizer(teacher.tokenizer, texts, None, 99)
-    teacher.pieces = kept
-    answers = teacher.answer([np.array(row, np.int32) for row in pruned(texts)["input_ids"]]).to_pylist()
+    teacher.pieces.extend(kept)
+    table = teacher.answer([np.array(row, np.int32) for row in pruned(texts)["input_ids"]])
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    vectors = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
-    for text, vector, answer in zip(texts, vectors, answers, strict=True):
+    expected = []
+    for text, answer in zip(texts, table.to_pylist(), strict=True):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
-            hidden = model(**inputs).last_hidden_state[0, 1:-1]
+            expected.append(model(**inputs).last_hidden_state[0, 1:-1])
         assert [kept[index] for index in answer["input_ids"]] == inputs["input_ids"][0, 1:-1].tolist()
-        np.testing.assert_allclose(np.reshape(answer["states"], hidden.shape), hidden, atol=5e-3)
-        np.testing.assert_allclose(answer["labels"], vector / np.linalg.norm(vector), atol=1e-3)
-
-
-def test_targets_have_mean_zero():
-    chance = np.random.default_rng(0)
-    rows = [{"input_ids": np.arange(size), "labels": chance.normal(5, 1, 2).astype("f4"),
-             "states": chance.normal(9, 1, size * 3).astype("f4")} for size in (2, 4, 1)]  # fmt: skip
-
-    class Answers(list):
-        def __getitem__(self, part):
-            return {name: [row[name] for row in rows] for name in rows[0]}
-
-    batch = StateCollator(Answers(rows), 3)(rows)
-    assert batch["attention_mask"].sum(1).tolist() == [2, 4, 1] and batch["states"].shape == (3, 4, 3)
-    assert torch.allclose(batch["states"].sum((0, 1)), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(batch["labels"].sum(0), torch.zeros(2), atol=1e-5)
-    centered = np.concatenate([row["states"].reshape(-1, 3) for row in rows])
-    np.testing.assert_allclose(batch["states"][2, 0], centered[-1] - centered.mean(0), atol=1e-5)
+        np.testing.assert_allclose(np.reshape(answer["states"], expected[-1].shape), expected[-1], atol=5e-3)
+    answers = datasets.Dataset(table).with_format("numpy")
+    batch, mean = StateCollator(answers, 16)([answers[row] for row in range(40)]), torch.cat(expected).mean(0)
+    assert mean.norm() > 5 and batch["attention_mask"].sum(1).tolist() == answers["length"][:].tolist()
+    for place, states in enumerate(expected):
+        torch.testing.assert_close(batch["states"][place, : len(states)], states - mean, atol=5e-3, rtol=0)
+        torch.testing.assert_close(batch["labels"][place], (states - mean).mean(0), atol=5e-3, rtol=0)
+        assert not batch["states"][place, len(states) :].any()
 
 
 def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monkeypatch):
@@ -194,7 +174,7 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monke
         patch.setattr(SavePoints, "on_step_begin", stop, raising=False)
         with pytest.raises(TrainingStopped):
             pretrain(**settings, output_dir=str(folder))
-    monkeypatch.setattr(Teacher, "answer", None)  # its answers are in the cache
+    monkeypatch.setattr(Encoder, "answer", None)  # its answers are in the cache
     pretrain(**settings, output_dir=str(folder), resume=True)
     for name in ("model.safetensors", "2_Dense/model.safetensors"):
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
@@ -230,17 +210,17 @@ def test_texts_are_read_once_each(tmp_path):
         "No end in this long sentence.", "Yes.", "这是。", "那是。"]  # fmt: skip
 
 
-def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences, unigram):
-    whole = AutoTokenizer.from_pretrained(sentences)
+def test_pruned_tokens_are_a_subset_that_spells_every_known_character(bert, unigram):
+    whole = AutoTokenizer.from_pretrained(bert)
     pruned, kept = prune_tokenizer(whole, ["the box of sand stood"] * 3 + ["door days"], 40, 99)
-    assert pruned.convert_ids_to_tokens(range(len(kept))) == whole.convert_ids_to_tokens(kept.tolist())
+    assert pruned.convert_ids_to_tokens(range(len(kept))) == whole.convert_ids_to_tokens(kept)
     assert pruned.tokenize("the box of sand stood doo") == ["the", "box", "of", "sand", "stood", "d", "##o", "##o"]
     assert pruned("the z")["input_ids"][1] == pruned.unk_token_id
     assert pruned.pad_token_id not in pruned("[PAD] the")["input_ids"]
     assert pruned.model_max_length == 99
     whole = AutoTokenizer.from_pretrained(unigram)
     pruned, kept = prune_tokenizer(whole, ["the box", "the шар", "箱沙 沙 ш"] * 2, 16, 99)
-    assert pruned.convert_ids_to_tokens(range(len(kept))) == whole.convert_ids_to_tokens(kept.tolist())
+    assert pruned.convert_ids_to_tokens(range(len(kept))) == whole.convert_ids_to_tokens(kept)
     assert len(kept) == 16 and pruned.tokenize("the шар 箱沙") == ["▁the", "▁", "ш", "а", "р", "▁", "箱", "沙"]
     assert pruned.tokenize("box 沙") == ["▁box", "▁", "沙"] and pruned("ok")["input_ids"][-1] == 1
     assert pruned.pad_token_id not in pruned("<pad> the <unk>")["input_ids"]
@@ -251,7 +231,7 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences,
     [
         ({"teacher": None}, "teacher"),
         ({"input": ["missing.txt"]}, "missing.txt"),
-        ({"pooling": "max"}, "pooling"),
+        ({"max_texts": 20, "split_characters": 0}, "split_characters"),
         ({"embedding_size": 17}, "embedding_size is at most"),
         ({"teacher": "missing-folder/teacher"}, "missing-folder"),
     ],
