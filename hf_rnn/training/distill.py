@@ -107,7 +107,7 @@ class Distillation(Extension):
         self._cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
-        self._record: dict[str, Any] | None = None  # of the unlabelled texts
+        self._record: dict[str, Any] | None = None  # file and counts of the unlabelled texts
         self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
 
     def read_texts(self, run: Run) -> Sequence[str]:

@@ -59,8 +59,8 @@ class _Targets(NamedTuple):
     """The content of `y`, for the data set of a training."""
 
     task: str
-    read: Callable[[Any, str], dict[str, tuple[Any, Any]]]  # of `y` and its name: columns, each with its feature
-    settings: Mapping[str, Any]  # of the data
+    read: Callable[[Any, str], dict[str, tuple[Any, Any]]]  # `y` and its name give columns with features
+    settings: Mapping[str, Any]  # for the data
     strata: np.ndarray | None = None  # the group of each row that a held-out part keeps in proportion
     labels: np.ndarray | None = None  # with their type
 
