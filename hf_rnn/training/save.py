@@ -238,41 +238,37 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
 
     Words in capitals take the place of local paths; `fill_in` has their meaning.
     """
-    data = arguments.data
+    data, learned = arguments.data, teacher or {}
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
     if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}
-    flags = {flag: source}
-    if teacher is not None:
-        flags |= {"teacher": teacher["name"], "unlabeled": (teacher["unlabeled"] or {}).get("file")}
-    flags |= {name: getattr(data, name) for name in ("vectors", "model_name_or_path", "tokenizer_name_or_path")}
+    inputs = {"DATA": (flag, source), "TEACHER": ("teacher", learned.get("name"))}
+    inputs |= {"UNLABELED": ("unlabeled", (learned.get("unlabeled") or {}).get("file"))}
+    names = {"VECTORS": "vectors", "START": "model_name_or_path", "TOKENIZER": "tokenizer_name_or_path"}
+    inputs |= {word: (name, getattr(data, name)) for word, name in names.items()}
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
-    command = ["hf-rnn", "train" if teacher is None else "distill", "--recipe", "MODEL/training_args.json"]
-    for name, value in flags.items():
-        is_local = value is not None and find_built_in(value) is None and os.path.exists(value)
-        if is_local or name == "unlabeled" and value is not None:
-            word = name.partition("_")[0].upper() if name != "model_name_or_path" else "START"
+    command = ["hf-rnn", "distill" if teacher else "train", "--recipe", "MODEL/training_args.json"]
+    for word, (name, value) in inputs.items():
+        if value is not None and find_built_in(value) is None and (os.path.exists(value) or name == "unlabeled"):
             fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
             command += [f"--{name}", word]
-        elif name in (flag, "teacher"):
+        elif value is not None and name in (flag, "teacher"):
             command += [f"--{name}", value]
     facts = {"command": shlex.join([*command, "--output_dir", "OUTPUT"]), "fill_in": fill_in}
-    if fill_in.keys() & {"DATA", "DATASET"}:
+    if "DATA" in fill_in:
         return {"dataset_name": name_of_path(os.path.abspath(source)), **facts}
     return {"dataset_name": source, "dataset_id": source, **facts}
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the card shows: those marked `card` that are on, or `card="always"`."""
-    given = settings.get("tokenizer_name_or_path") or settings.get("model_name_or_path")
     about = {field.name: field.metadata for kind in (DataArguments, ModelArguments) for field in fields(kind)} | ABOUT
-    shown = {}
-    for name in settings.keys() & about.keys():
-        mark, off = about[name].get("card"), settings[name] in (None, False, 0, "none", "word")
-        unused = given and name in VOCABULARY_SETTINGS
-        if mark and not unused and (mark == "always" or not off):
-            shown[name] = settings[name]
-    return {name: shown[name] for name in settings if name in shown}
+    unused = VOCABULARY_SETTINGS if settings["tokenizer_name_or_path"] or settings["model_name_or_path"] else ()
+    marks = {name: about.get(name, {}).get("card") for name in settings if name not in unused}
+    off = (None, False, 0, "none", "word")
+    return {
+        name: settings[name] for name, mark in marks.items() if mark == "always" or mark and settings[name] not in off
+    }
 
 
 def write_json(path: Path, content: Any) -> None:
