@@ -265,10 +265,8 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     about = {field.name: field.metadata for kind in (DataArguments, ModelArguments) for field in fields(kind)} | ABOUT
     unused = VOCABULARY_SETTINGS if settings["tokenizer_name_or_path"] or settings["model_name_or_path"] else ()
     marks = {name: about.get(name, {}).get("card") for name in settings if name not in unused}
-    off = (None, False, 0, "none", "word")
-    return {
-        name: settings[name] for name, mark in marks.items() if mark == "always" or mark and settings[name] not in off
-    }
+    on = {name for name in settings if settings[name] not in (None, False, 0, "none", "word")}
+    return {name: settings[name] for name, mark in marks.items() if mark == "always" or (mark and name in on)}
 
 
 def write_json(path: Path, content: Any) -> None:

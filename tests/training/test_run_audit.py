@@ -29,7 +29,7 @@ def leaking_dir(tmp_path):
 def test_a_run_stops_at_leaks_before_a_folder_is_made(leaking_dir, tmp_path, tiny_settings):
     settings = {**tiny_settings, "data_dir": str(leaking_dir), "output_dir": str(tmp_path / "out")}
     with pytest.raises(UserError) as refused:
-        train(**settings, fail_on_leak="4.9%", max_bad_rows="1%", class_names=["bad", "good", "plain"])
+        train(**settings, fail_on_leak=0.049, max_bad_rows="1%", class_names=["bad", "good", "plain"])
     for part in (
         "3 of 60 rows of validation repeat a row of train (5.00%",
         f"{leaking_dir / 'dev.tsv'}:58 repeats {leaking_dir / 'train.tsv'}:1",
@@ -41,7 +41,7 @@ def test_a_run_stops_at_leaks_before_a_folder_is_made(leaking_dir, tmp_path, tin
 def test_a_run_reports_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):
     settings = {**tiny_settings, "data_dir": str(leaking_dir), "max_steps": 1, "baselines": False}
     with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        result = train(**settings, output_dir=str(tmp_path / "out"), fail_on_leak="5%")
+        result = train(**settings, output_dir=str(tmp_path / "out"), fail_on_leak=0.05)
     line = next(message for message in caplog.messages if message.startswith("audit: "))
     assert "3 of 60 rows of validation repeat a row of train (5.00%, 1 with another label)" in line
     assert "not in the vocabulary" not in caplog.text
