@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
 
-_COLUMNS = ("text_column", "text_pair_column", "label_column")
 _ACCURACY = 0.95  # of the answers that need no person
 
 
@@ -125,19 +123,21 @@ def choose_rows(
     """
     from ..data.row_errors import DataReport
 
+    columns = {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}
+    options = {**options, "recorded": columns}
     split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
     source = arguments.data_dir if arguments.data_dir is not None else str(arguments.dataset_name)
     is_file, held_out = Path(source).is_file(), record.get("held_out")
     name = Path(source).name if is_file and split is None else split or "test"
     in_train = bool(held_out) and split in ({None, "validation", "train"} if is_file else {"validation", "train"})
     asked, report = ("train" if in_train and not is_file else "test" if is_file else name), DataReport()
-    rows = next(iter(read_rows(arguments, task, record, report, {**options, "splits": [asked]}).values()))
+    rows = next(iter(task.read(arguments, report=report, splits=[asked], **options).values()))
     known = bool(record.get("fingerprint")) and report.fingerprint == record["fingerprint"]
     if known and in_train:
         drawn = {"validation_share": held_out["share"], "seed": held_out["seed"]}
         logging.disable(logging.WARNING)  # the columns are logged already, and a note follows
         try:
-            parts = read_rows(arguments, task, record, DataReport(), {**options, **drawn})
+            parts = task.read(arguments, report=DataReport(), **options, **drawn)
         finally:
             logging.disable(logging.NOTSET)
         if split == "train":
@@ -151,33 +151,12 @@ def choose_rows(
             f"{source} has no splits, and is not the table that the model was trained on: leave out --split"
         )
     if asked != name and not is_file:
-        rows = next(iter(read_rows(arguments, task, record, report, {**options, "splits": [name]}).values()))
+        rows = next(iter(task.read(arguments, report=report, splits=[name], **options).values()))
     if known:
         print_note(f"note: the model was trained on these {len(rows):,} rows")
     elif is_file and name in (record.get("files") or {}).values():
         print_note(f"note: {name} has changed since training: rows of it may have been trained on")
     return Measured(rows, name, len(rows) if known else None)
-
-
-def read_rows(
-    arguments: EvaluateArguments, task: Any, record: Mapping[str, Any], report: Any, options: Mapping[str, Any]
-) -> Any:
-    """Read labelled texts, from the columns of the training data if they are there and no flag names others.
-
-    The reader logs the columns, and which are a guess.
-    """
-    from ..data.row_errors import DataError, Reason
-
-    preferred = copy.copy(arguments)
-    for name in _COLUMNS[: 3 if not arguments.label_columns else 2]:
-        if getattr(arguments, name) is None and record.get(name) and ", " not in str(record[name]):
-            setattr(preferred, name, record[name])
-    try:
-        return task.read(preferred, report=report, **options)
-    except DataError as error:
-        if error.reason is not Reason.MISSING_COLUMN:
-            raise
-        return task.read(arguments, report=report, **options)
 
 
 # ---- the answers ----
