@@ -5,8 +5,11 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -172,3 +175,24 @@ def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(train
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):
         export(folder, web=True, npm=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_file_that_programs_read(tmp_path):
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        ROOT,
+    ]
+    subprocess.run(wheel, check=True)
+    packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    tracked = subprocess.run(["git", "ls-files", "hf_rnn"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    needed = {name for name in tracked if not name.endswith((".md", ".c")) or "/card/" in name}
+    assert "hf_rnn/inference/web/index.html" in needed and needed <= packed
