@@ -1,6 +1,5 @@
 """ONNX files: the graph against torch for every kind of model and mask, the check of parity, the verb, the runtime."""
 
-import builtins
 import json
 import pickle
 import shutil
@@ -143,16 +142,10 @@ def test_relu_states_do_not_overflow_in_the_padding():
 def test_the_graph_is_valid_and_has_named_inputs():
     graph = build_graph(make(cell_type="min_gru", num_hidden_layers=2), {"version": "1"})
     onnx.checker.check_model(graph, full_check=True)
-    kinds = {
-        value.name: (value.type.tensor_type.elem_type, [side.dim_param or side.dim_value for side in shape.dim])
-        for value in (*graph.graph.input, *graph.graph.output)
-        for shape in (value.type.tensor_type.shape,)
-    }
-    assert kinds == {
-        "input_ids": (onnx.TensorProto.INT64, ["batch", "time"]),
-        "attention_mask": (onnx.TensorProto.INT64, ["batch", "time"]),
-        "logits": (onnx.TensorProto.FLOAT, ["batch", 3]),
-    }
+    session = open_session(graph.SerializeToString())
+    kinds = [(value.name, value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    inputs = [(name, "tensor(int64)", ["batch", "time"]) for name in ("input_ids", "attention_mask")]
+    assert kinds == [*inputs, ("logits", "tensor(float)", ["batch", 3])]
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"version": "1"}
     opsets = [(opset.domain, opset.version) for opset in graph.opset_import]
     assert (opsets, graph.ir_version) == ([("", 17)], 8), "ONNX Runtime 1.12 reads these"
@@ -255,27 +248,18 @@ def test_the_verb_prints_the_result(command, folder):
         assert len(err.splitlines()) == 1 and "over 40 texts" in err, "no lines of other libraries"
 
 
-def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch):
-    def find_mistake(*arguments):
-        code, out, err = command("export", *arguments)
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        return err
-
+def test_mistakes_are_one_line(command, folder, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in find_mistake("--model", folder, "--output_dir", tmp_path / "file")
-    assert "set output_dir" in find_mistake("--model", "me/films")
-
-    def import_without(name, *args, importing=builtins.__import__, **kwargs):
-        if name.split(".")[0] == "onnxruntime":
-            raise ImportError(name)
-        return importing(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", import_without)
-    assert "pip install '.[onnx]'" in find_mistake("--model", folder)
-    with pytest.raises(UserError, match=r"pip install '.\[onnx\]'"):
-        OnnxClassifier.from_pretrained(exported[0].root)
-    (folder / "model.safetensors").unlink()
-    assert "has no model.safetensors" in find_mistake("--model", folder)
+    cases = [
+        (("--model", folder, "--output_dir", tmp_path / "file"), "cannot be written"),
+        (("--model", "me/films"), "set output_dir"),
+        (("--model", folder), "has no model.safetensors"),
+    ]
+    for arguments, message in cases:
+        if arguments == cases[-1][0]:
+            (folder / "model.safetensors").unlink()
+        code, out, err = command("export", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1) and message in err
 
 
 # ---- the runtime ----
@@ -313,15 +297,8 @@ def test_int8_gives_the_same_labels_without_the_weights_and_in_other_processes(e
         pickle.dumps(OnnxClassifier(first.session, first.tokenizer, first.config))
 
 
-def test_invalid_texts_and_ids_are_refused(exported):
+def test_ids_outside_the_vocabulary_are_refused(exported):
     classifier = OnnxClassifier.from_pretrained(exported[0].root)
-    for texts, message in (
-        ("miro", "one text"),
-        (["miro", 3], r"texts\[1\]"),
-        (["\ud800"], "Unicode"),
-    ):
-        with pytest.raises(UserError, match=message):
-            classifier.predict(texts)
     size = classifier.config.vocab_size
     assert classifier.logits([[size - 1], []]).shape == (2, 3), "premise: the last id is valid"
     for ids in ([3, -1], [3, size]):
