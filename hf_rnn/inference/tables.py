@@ -79,7 +79,7 @@ def answer_file(
     columns, note = find_text_columns(model, names, path, settings, record)
     if names != table.columns or table.kind == "lines":  # the file has no names
         note = f"{path}: a text is {'a line' if table.kind == 'lines' else 'the first field of a line'}"
-    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table]
+    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
         pieces = [_append(rows, _build_answers(model, [[] for _ in columns], names, settings))]
@@ -201,24 +201,18 @@ def answer_schema(model: Any, all_scores: bool = False, top_k: int = 1) -> pa.Sc
 
 
 def answer_columns(
-    model: Any,
-    texts: Sequence[Any],
-    pairs: Sequence[Any] | None = None,
-    all_scores: bool = False,
-    top_k: int = 1,
+    model: Any, *texts: Sequence[Any], all_scores: bool = False, top_k: int = 1
 ) -> dict[str, list[Any]]:
     """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
-    errors = [find_text_error(text) for text in texts]
-    if pairs is not None:
-        errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
-        texts = list(zip(texts, pairs, strict=True))
+    rows = list(zip(*texts, strict=True))
+    errors = [next(filter(None, map(find_text_error, row)), "") for row in rows]
     names = answer_schema(model, all_scores, top_k).names[:-1]
-    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
+    valid = [row if texts[1:] else row[0] for row, error in zip(rows, errors, strict=True) if not error]
     answers = iter(answer_each(model, valid, "scores" in names, top_k))
     results = [error or next(answers) for error in errors]
     errors = [result if isinstance(result, str) else "" for result in results]
-    rows = [{} if isinstance(result, str) else result for result in results]
-    return {**{name: [row.get(name) for row in rows] for name in names}, ERROR: errors}
+    found = [{} if isinstance(result, str) else result for result in results]
+    return {**{name: [answer.get(name) for answer in found] for name in names}, ERROR: errors}
 
 
 def predict_table(model: Any, table: Any, settings: TableSettings, label_type: pa.DataType | None = None) -> Any:

@@ -116,6 +116,16 @@ def test_bad_rows_stay_in_place_with_their_reasons(predict, tmp_path):
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "line 4" in err
 
 
+def test_json_lines_keep_their_values(predict, tmp_path):
+    records = [{"text": "miro", "n": {"x": [1]}, "i": 1}, {"text": ["a"], "i": 2**70}, {"text": "selk", "more": 1.5}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    code, out, err = predict("in.jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and [row["label"] for row in rows] == ["good", None, "bad"] and "1 of 3 rows were refused" in err
+    assert rows[1]["error"].startswith("line 2: ") and (rows[0]["error"], rows[2]["more"]) == ("", 1.5)
+    assert rows[0]["n"] == {"x": [1]} and rows[0]["i"] == "1", "a column has one type, text beyond 64 bits"
+
+
 def test_a_header_without_rows_gives_a_header(predict, tmp_path):
     (tmp_path / "in.csv").write_text("id,text\n")
     assert predict("in.csv")[:2] == (0, '"id","text","label","score"\n')
