@@ -92,9 +92,12 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     _is_stateful = True  # a state cannot be taken back to an earlier token
 
     def __init__(self, config: RnnConfig) -> None:
-        super().__init__(config)
         if config.bidirectional:
             raise ValueError("a language model reads in one direction: found bidirectional=True; set it to False")
+        if config.bos_token_id is None:  # in training, a text follows the end of another: an empty prompt starts there
+            ends = config.eos_token_id
+            config.bos_token_id = ends[0] if isinstance(ends, list) else ends
+        super().__init__(config)
         self.rnn = RnnModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         size = config.embedding_size if config.tie_word_embeddings else config.output_size

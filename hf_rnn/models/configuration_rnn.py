@@ -4,6 +4,7 @@ As in transformers, unknown keys become attributes. `cell_type` and `pooling` ar
 them up when it is built, so that cells and poolings from elsewhere work.
 """
 
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 try:
@@ -54,7 +55,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     word_hidden_size: int = setting(100, "units per direction of the LSTM over words", least=1, below=MAX_PARAMETERS)
     # fields of transformers, which checks types only of a subclass
     if TYPE_CHECKING:
-        id2label: dict[int, str]
+        id2label: dict[int, str] = field(default_factory=dict)
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     task: str | None = None  # the value of `--task` that trained the model; None in older folders

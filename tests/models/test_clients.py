@@ -1,0 +1,184 @@
+"""Other people's code on the models: sentence-transformers, TRL, PEFT, recomputed activations, type checkers."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments, pipeline
+
+import hf_rnn
+from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel
+from hf_rnn.models.auto import HEADS, head_class
+
+TEXTS = ["the box stood near a door.", "a dry door and sand.", "it was there for days."] * 4
+IDS = torch.tensor([[5, 7, 2, 9, 3], [4, 8, 6, 1, 1]])
+SIZES = {"vocab_size": 40, "embedding_size": 8, "hidden_size": 6, "num_hidden_layers": 2}
+
+
+def make(name, **settings):
+    torch.manual_seed(0)
+    return head_class(name)(RnnConfig(bidirectional=name != "RnnForCausalLM", **SIZES, **settings))
+
+
+def measure(model):
+    """Return the sum of the outputs or the loss, and its gradients."""
+    torch.manual_seed(1)
+    labels = torch.tensor([0, 1]) if isinstance(model, RnnForSequenceClassification) else torch.ones_like(IDS)
+    if isinstance(model, RnnModel):
+        loss = model(IDS).last_hidden_state.square().sum()
+    else:
+        loss = model(IDS, labels=IDS if isinstance(model, RnnForCausalLM) else labels).loss
+    model.zero_grad()
+    loss.backward()
+    return loss.detach(), [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("block_type", ["plain", "residual"])
+@pytest.mark.parametrize("head", HEADS)
+def test_recomputed_activations_change_no_gradient(head, block_type, reentrant, monkeypatch):
+    dropout = {"word_dropout": 0.2, "hidden_dropout": 0.2, "recurrent_dropout": 0.2}
+    model = make(head, block_type=block_type, **dropout).train()
+    expected, calls = measure(model), []
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    for direction in (module for module in model.modules() if type(module).__name__ == "RnnDirection"):
+        direction.register_forward_pre_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(measure(model), expected)
+    assert len(calls) == 2 * 2 * model.config.num_directions, "each layer ran in forward and in backward"
+
+
+def test_the_trainer_recomputes_activations(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, gradient_checkpointing=True, max_steps=1)
+    rows = [{"input_ids": [3, 4, 5], "labels": 1}] * 2
+    model = make("RnnForSequenceClassification")
+    Trainer(model, arguments, train_dataset=rows).train()
+    assert model.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("settings", [{}, {"bidirectional": False}, {"block_type": "residual", "residual_size": 10}])
+def test_hidden_size_is_the_width_of_the_states(settings, tmp_path):
+    config = RnnConfig(**SIZES, **settings)
+    assert config.hidden_size == RnnModel(config)(IDS).last_hidden_state.shape[-1]
+    assert (config.cell_size, config.to_dict()["hidden_size"]) == (6, 6)
+    config.save_pretrained(tmp_path)
+    for loaded in (RnnConfig.from_pretrained(tmp_path), RnnConfig(**config.to_dict())):
+        assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+        assert (loaded.cell_size, loaded.hidden_size) == (6, config.hidden_size)
+    assert RnnConfig.from_pretrained(tmp_path, hidden_size=7).cell_size == 7
+
+
+@pytest.mark.slow
+def test_sentence_transformers(tmp_path):
+    st = pytest.importorskip("sentence_transformers")
+    from sentence_transformers import models
+    from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+
+    make("RnnModel").save_pretrained(tmp_path)
+    hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
+    transformer = models.Transformer(str(tmp_path))
+    width = transformer.get_embedding_dimension()
+    pooling = models.Pooling(width, "mean")
+    encoder = st.SentenceTransformer(modules=[transformer, pooling, models.Dense(width, 5)])
+    assert encoder.encode(TEXTS).shape == (len(TEXTS), encoder.get_embedding_dimension()) == (12, 5)
+    encoder = st.SentenceTransformer(modules=[transformer, pooling])
+    assert encoder.encode(TEXTS).shape[1] == encoder.get_embedding_dimension() == width == 12
+    loss = SoftmaxLoss(encoder, encoder.get_embedding_dimension(), num_labels=3)
+    assert loss([encoder.tokenize(TEXTS), encoder.tokenize(TEXTS)], torch.arange(12) % 3).isfinite()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_trl_trains_with_its_defaults_and_an_empty_prompt_is_answered(kind, tmp_path):
+    trl = pytest.importorskip("trl")
+    tokenizer = hf_rnn.train_tokenizer(TEXTS, 1, 300 if kind == "bpe" else None, tokenizer=kind, exact=True)
+    sizes = {**SIZES, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    model = RnnForCausalLM(RnnConfig(bidirectional=False, **sizes))
+    arguments = trl.SFTConfig(str(tmp_path), max_steps=2, use_cpu=True)
+    rows = Dataset.from_dict({"text": TEXTS})
+    trainer = trl.SFTTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=arguments)
+    assert all(ids[-1] == 2 and 2 not in ids[:-1] for ids in trainer.train_dataset["input_ids"])
+    trainer.train()
+    assert arguments.gradient_checkpointing
+
+
+def test_an_empty_prompt_continues_the_end_of_a_text(tmp_path):
+    tokenizer = hf_rnn.train_tokenizer(TEXTS, 1, tokenizer="char", exact=True)
+    model = make("RnnForCausalLM", eos_token_id=tokenizer.eos_token_id)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    generate = pipeline("text-generation", str(tmp_path), max_new_tokens=4, do_sample=False)
+    expected = model.eval().generate(torch.tensor([[2]]), max_new_tokens=4, do_sample=False)[0, 1:]
+    assert generate("")[0]["generated_text"] == tokenizer.decode(expected, skip_special_tokens=True)
+    with pytest.raises(ValueError, match="bos_token_id"):
+        make("RnnForCausalLM").generate(max_new_tokens=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["RnnForSequenceClassification", "RnnForTokenClassification", "RnnForCausalLM"])
+def test_peft_adapts_blocks(head):
+    peft = pytest.importorskip("peft")
+    model = make(head, block_type="residual", cell_type="min_gru").eval()
+    expected = model(IDS).logits
+    saved = None if head == "RnnForCausalLM" else ["classifier"]
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear", modules_to_save=saved))
+    torch.testing.assert_close(adapted(input_ids=IDS).logits, expected)
+    adapted(input_ids=IDS).logits.sum().backward()
+    assert all(weight.grad is not None for name, weight in adapted.named_parameters() if "lora_B" in name)
+
+
+PROGRAM = """
+from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnModel, train
+
+reveal_type(train)
+reveal_type(FastRnn.predict)
+reveal_type(RnnClassifier())
+reveal_type(RnnConfig().num_directions)
+reveal_type(RnnModel)
+"""
+
+
+@pytest.mark.slow
+def test_types_reach_a_users_type_checker(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    options = ["--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache"), "program.py"]
+    done = subprocess.run([sys.executable, "-m", "mypy", *options], cwd=tmp_path, capture_output=True, text=True)
+    revealed = [line.partition("Revealed type is ")[2] for line in done.stdout.splitlines() if "Revealed" in line]
+    assert len(revealed) == 5, done.stdout + done.stderr
+    assert revealed[3] == '"int"' or revealed[3] == '"builtins.int"'
+    assert not any(kind in ('"Any"', '"Unknown"') or kind.endswith('-> Any"') for kind in revealed), done.stdout
+    assert "error:" not in done.stdout, done.stdout
+    assert set(hf_rnn.__all__) - {"__version__"} == names_for_type_checkers()
+
+
+def names_for_type_checkers():
+    """Return the names that the package imports for type checkers."""
+    import ast
+    from pathlib import Path
+
+    tree = ast.parse(Path(hf_rnn.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    return {alias.asname for node in block.body for alias in node.names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import hf_rnn",
+        "import transformers.models.auto.modeling_auto, hf_rnn",
+        "import hf_rnn.models.modeling_rnn",
+        "from hf_rnn import RnnForTokenClassification",
+    ],
+)
+def test_auto_classes_know_the_heads_whatever_is_imported_first(first):
+    program = (
+        f"{first}\nimport transformers, hf_rnn.models.auto\n"
+        "config = hf_rnn.RnnConfig(vocab_size=9, embedding_size=2, hidden_size=2, bidirectional=False)\n"
+        "for _, auto in hf_rnn.models.auto.HEADS.values():\n"
+        "    print(type(getattr(transformers, auto).from_config(config)).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == list(HEADS), done.stderr
