@@ -46,11 +46,10 @@ class Repo:
 class Refusal(Exception):
     """An error response, with the words and headers of the real Hub."""
 
-    def __init__(self, status, message, code=None, commit=None, url=None):
+    def __init__(self, status, message, code=None, url=None):
         super().__init__(message)
-        self.status = status
-        known = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
-        self.headers = {name: value for name, value in known.items() if value} | {"Content-Type": "application/json"}
+        self.status, self.headers = status, {"X-Error-Message": message, "Content-Type": "application/json"}
+        self.headers |= {"X-Error-Code": code} if code else {}
         self.body = json.dumps({"error": message, "errors": [{"message": message}], "url": url}).encode()
 
 
@@ -154,20 +153,17 @@ class HubServer:
         known = {"id": repo_id, "modelId": repo_id, "private": repo.private, "tags": []}
         return {**known, "sha": repo.find(revision), "siblings": siblings}
 
-    def tree(self, user, body, repo_id, revision, folder=""):
+    def tree(self, user, body, repo_id, revision):
         files = self._repo(repo_id, user).files(revision)
-        found = {name: data for name, data in files.items() if not folder or name.startswith(f"{folder}/")}
-        if folder and not found:
-            raise Refusal(404, f"{folder} does not exist on {revision}", "EntryNotFound")
         return [
-            {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in found.items()
+            {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in files.items()
         ]
 
     def file(self, user, body, repo_id, revision, name):
         repo = self._repo(repo_id, user)
         sha, data = repo.find(revision), repo.files(revision).get(name)
         if data is None:
-            raise Refusal(404, "Entry not found", "EntryNotFound", commit=sha)
+            raise Refusal(404, "Entry not found", "EntryNotFound")
         return {"ETag": f'"{git_hash(data)}"', "X-Repo-Commit": sha}, data
 
 
@@ -186,7 +182,6 @@ _ROUTES = (
     ("GET", f"/api/{_REPO}", HubServer.info),
     ("GET", f"/api/{_REPO}/revision/([^/]+)", HubServer.info),
     ("GET", f"/api/{_REPO}/tree/([^/]+)", HubServer.tree),
-    ("GET", f"/api/{_REPO}/tree/([^/]+)/(.+)", HubServer.tree),
     ("GET", f"/{_REPO}/resolve/([^/]+)/(.+)", HubServer.file),
 )
 

@@ -128,21 +128,19 @@ class TokenClassification(Task):
         if "validation" not in predictions or not entity_types(names):
             return
         outside, bias = names.index("O"), model.classifier.bias.data
-        learned, best = bias[outside].item(), predictions["validation"]
-        scores, lowered = [self._f1(best, model.config)], 0.0
+        learned, found = bias[outside].item(), {0.0: predictions["validation"]}
         for less in _LOWERED:
             bias[outside] = learned - less
-            output = predict("validation")
-            if (score := self._f1(output, model.config)) > max(scores):
-                best, lowered = output, less
-            scores.append(score)
-        bias[outside] = learned - lowered
-        if lowered:
-            logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", lowered, max(scores), scores[0])
-            predictions |= {split: best if split == "validation" else predict(split) for split in predictions}
-
-    def _f1(self, output: Any, config: PreTrainedConfig) -> float:
-        return float(self.evaluate(output.predictions, output.label_ids, config)["f1"])
+            found[less] = predict("validation")
+        f1 = {
+            less: self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
+            for less, output in found.items()
+        }
+        best = max(f1, key=lambda less: f1[less])  # of equally good ones the first
+        bias[outside] = learned - best
+        if best:
+            logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", best, f1[best], f1[0.0])
+            predictions |= {split: found[best] if split == "validation" else predict(split) for split in predictions}
 
     def answers(
         self, scores: Any, config: PreTrainedConfig, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
