@@ -48,15 +48,11 @@ def test_gzip_files_are_read_as_what_they_hold(tmp_path):
     write(tmp_path / "train.tsv", GOOD)
     with pytest.raises(UserError, match="keep the whole file"):
         load_tsv(tmp_path)
+    one, two = write(tmp_path / "1.tsv", GOOD), write(tmp_path / "2.tsv", b"x\tneutral\n")
+    assert [text for text, _ in load_train([two, one])] == ["x", "good day", "bad day"]
     cut = write(tmp_path / "cut.tsv.gz", gzip.compress(GOOD * 2_000)[:-9])
     with pytest.raises(DataError, match="damaged"):
         load_tsv(cut)
-
-
-def test_several_files_make_one_split_in_order(tmp_path):
-    one, two = write(tmp_path / "1.tsv", GOOD), write(tmp_path / "2.tsv", b"x\tneutral\n")
-    assert [text for text, _ in load_train([one, two])] == ["good day", "bad day", "x"]
-    assert [text for text, _ in load_train([two, one])] == ["x", "good day", "bad day"]
 
 
 def test_one_split_is_read_without_train(tmp_path):
@@ -237,17 +233,6 @@ def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
     again = DataReport()
     load_texts(TableArguments(max_bad_rows="1"), data=data, report=again)
     assert again.fingerprint == memory.fingerprint
-
-
-def test_a_table_with_other_names_separator_and_encoding(tmp_path):
-    content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;open"";"neg"x\n3;"bad; bad";neg\n'
-    path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()
-    for columns in ({}, {"text_column": "Tweet", "label_column": "Sentiment"}, {"text_column": 1, "label_column": 2}):
-        train = load_tsv(path, validation_share=0, max_bad_rows=1, report=report, **columns)["train"]
-        assert train["text"][:] == ["so\ngood – é", "bad; bad"] and train["label"][:] == [1, 0]
-        assert (report.lines["train"][0], report.lines["train"][1].tolist()) == (path, [2, 5])
-    with pytest.raises(DataError, match="no column 'body': found 'id', 'Tweet', 'Sentiment'"):
-        load_tsv(path, text_column="body")
 
 
 @pytest.mark.parametrize("whole", [True, False])
