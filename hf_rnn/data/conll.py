@@ -43,7 +43,7 @@ from .row_errors import (
     text_fault,
 )
 from .rows import RowOptions
-from .splits import hold_out
+from .splits import SplitRows, deliver
 from .tables import Table, is_table, open_lines, take_column
 
 logger = logging.getLogger(__name__)
@@ -244,33 +244,23 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     else:
         tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
     report = report or DataReport()
-    read: dict[str, list[list[Word]]] = {}
+    read: dict[str, SplitRows] = {}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
+        report.class_names = list(tags.names)
         for split, rows in sentences.items():
             names = [part if is_conll else part.path for part in sources[split]]
             report.splits[split] = SplitReport(names)
-            read[split] = _keep(split, rows, tags, ledger, whole=not is_conll)
-            if not read[split]:
+            kept = _keep(split, rows, tags, ledger, whole=not is_conll)
+            if not kept:
                 ledger.check()
                 raise DataError.for_file(", ".join(names), Reason.EMPTY_FILE, "found no usable token")
+            read[split] = _build(kept, tags)
+            report.label_counts[split] = [len(kept)]
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
-    report.class_names = list(tags.names)
-    train = next(iter(read.values()))
-    content = repr((tags.names, [[(word.token, word.tag) for word in sentence] for sentence in train]))
-    report.fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    if validation_share and splits is None and "validation" not in read:
-        texts = [" ".join(word.token for word in sentence) for sentence in train]
-        mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
-        if count := int(mask.sum()):
-            report.held_out = {"share": validation_share, "seed": seed, "rows": count}
-            message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
-            logger.warning(message, count, len(train), seed)
-            chosen = {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
-            halves = {split: [train[row] for row in numbers] for split, numbers in chosen.items()}
-            read = halves | {split: rows for split, rows in read.items() if split != "train"}
-    return _deliver(read, tags, report)
+    report.fingerprint = next(iter(read.values())).digest
+    return deliver(read, validation_share if splits is None else 0, seed, report)
 
 
 def _is_conll(source: Any) -> bool:
@@ -309,16 +299,11 @@ def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, w
     return kept
 
 
-def _deliver(read: Mapping[str, list[list[Word]]], tags: TagSet, report: DataReport) -> datasets.DatasetDict:
-    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
+def _build(sentences: Sequence[Sequence[Word]], tags: TagSet) -> SplitRows:
+    feature = datasets.List(datasets.ClassLabel(names=list(tags.names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    data = datasets.DatasetDict()
-    for split, sentences in read.items():
-        report.label_counts[split] = [len(sentences)]
-        tokens = [[word.token for word in sentence] for sentence in sentences]
-        ids = [tags.ids([word.tag for word in sentence]) for sentence in sentences]
-        columns = {"tokens": tokens, "ner_tags": ids}
-        data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
-        # the same in every process
-        data[split]._fingerprint = hashlib.sha256(repr((tags.names, split, columns)).encode()).hexdigest()[:16]
-    return data
+    tokens = [[word.token for word in sentence] for sentence in sentences]
+    columns = {"tokens": tokens, "ner_tags": [tags.ids([word.tag for word in sentence]) for sentence in sentences]}
+    digest = hashlib.sha256(repr((tags.names, columns)).encode()).hexdigest()
+    strata = np.zeros(len(sentences), dtype=np.int64)
+    return SplitRows((), datasets.Dataset.from_dict(columns, features), strata, strata, digest)

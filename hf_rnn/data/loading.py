@@ -114,8 +114,8 @@ def load_tsv(
     names = first.class_names if columns.class_names is None else list(columns.class_names)
     with ledger:
         report.columns = columns.describe(first)
-        labels, read = read_splits(sources, columns, names, ledger)
-    return deliver(labels, read, validation_share if splits is None else 0, seed, report)
+        read = read_splits(sources, columns, names, ledger)
+    return deliver(read, validation_share if splits is None else 0, seed, report)
 
 
 def open_tables(

@@ -53,7 +53,7 @@ def read_splits(
     options: RowOptions,
     class_names: Sequence[str] | None,
     ledger: Ledger,
-) -> tuple[RowLabels, dict[str, SplitRows]]:
+) -> dict[str, SplitRows]:
     """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted."""
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
@@ -91,7 +91,7 @@ def read_splits(
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
     ledger.report.fingerprint = splits[first].digest
-    return labels, splits
+    return splits
 
 
 def _read(
@@ -148,31 +148,29 @@ def _write(tables: Iterable[pa.Table], schema: pa.Schema) -> str:
     return path
 
 
-def deliver(
-    labels: RowLabels, read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
-) -> datasets.DatasetDict:
+def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
     parts = {split: (part, np.arange(len(part.rows))) for split, part in read.items()}
+    strata = len(report.label_counts["train"]) if "train" in read else 1
     if share and "validation" not in read:
         train = read["train"]
         held_out = hold_out(_join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
-            how = ", stratified by label" if labels.strata > 1 else ""
+            how = ", stratified by label" if strata > 1 else ""
             found = f"{rows} of {len(held_out)} rows of train are held out as one"
             logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
+            parts.pop("train")
             halves = {"train": ~held_out, "validation": held_out}
             parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts
-            parts["train"] = train, np.flatnonzero(~held_out)
     data = datasets.DatasetDict()
     for split, (part, chosen) in parts.items():
         rows = part.rows
         if len(chosen) < len(rows):
-            report.label_counts[split] = np.bincount(part.strata[chosen], minlength=labels.strata).tolist()
+            report.label_counts[split] = np.bincount(part.strata[chosen], minlength=strata).tolist()
             rows = _take(rows, chosen)
-        table = part.sources[0].table
-        if len(part.sources) == 1 and table.encoding is not None and table.unit == "line":
-            report.lines[split] = table.path, part.places[chosen]
+        if len(part.sources) == 1 and part.sources[0].table.unit == "line":
+            report.lines[split] = part.sources[0].path, part.places[chosen]
         rows._split = datasets.NamedSplit(split)
         # the same in every process
         made_from = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
@@ -198,9 +196,11 @@ def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
 
 
 def _join_texts(rows: datasets.Dataset) -> Iterator[str]:
-    for batch in rows.remove_columns("label").with_format("arrow").iter(_BATCH):
-        for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            yield " ".join(texts)
+    """Yield both texts of each row, or its tokens, as one."""
+    names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
+    for batch in rows.select_columns(names).iter(_BATCH):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            yield " ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
