@@ -27,7 +27,7 @@ _VERBS = {
     "push": "share a trained model on the Hub",
     "export": "write a trained model for ONNX Runtime",
     "distill": "train a classifier from a teacher's answers",
-    "pretrain": "teach an encoder a sentence model's vectors, as a start for training",
+    "pretrain": "teach an encoder the states of another one, as a start for training",
     "demo": "try a trained model on a page in your browser",
 }
 

@@ -27,40 +27,7 @@ from .teacher_settings import PretrainingArguments
 from .training_arguments import RnnTrainingArguments
 
 _MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
-_CARD = """# {name}
-
-A recurrent encoder of texts: {num_hidden_layers} layers of {cell_type} over {vocab_size:,} pieces of words,
-{parameters:,} parameters. It learned the states of `{teacher}` at every token, minus their mean, from
-{learned:,} texts without labels.
-
-| on {held_out:,} texts that were held out | |
-|---|---|
-| mean cosine to the teacher's states at every token | {token_cosine:.3f} |
-| mean cosine to their mean over a text | {cosine:.3f} |
-| rank agreement (Spearman) of the similarities of pairs of texts | {rank_agreement:.3f} |
-
-It is a start for classifiers and other heads of the package `hf-rnn`, and gives sentence vectors of {size} numbers:
-
-```bash
-hf-rnn train --model_name_or_path {name} --data_dir DATA --output_dir OUT
-```
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{name}", trust_remote_code=True)
-vectors = model.encode(["so good", "so bad"])
-```
-
-Made with
-
-```bash
-{command}
-```
-
-Limits: it knows the languages and the kinds of text that it has read. They have {pieces_per_word:.2f} pieces per word.
-It repeats what its teacher has learned, biases included, and follows the teacher less closely on other texts.
-"""
+_CARD = Path(__file__).parents[1] / "hub" / "card" / "encoder_card.md"
 
 
 def write_encoder(
@@ -90,7 +57,7 @@ def write_encoder(
         language=training.language,
         tags=["hf-rnn", "recurrent", *(training.tags or ())],
     )
-    body = _CARD.format(
+    body = _CARD.read_text("utf-8").format(
         **encoder.config.to_dict(),
         **{name: record[name] for name in ("parameters", "pieces_per_word")},
         **{**record["held_out"], **record["texts"]},

@@ -31,7 +31,6 @@ from transformers import AutoModel, EvalPrediction, PreTrainedTokenizerBase, Pre
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
-from ..hub.model_folder import FinishedFolder
 from ..inference.text_classifier import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
@@ -45,7 +44,6 @@ from .teacher import Teacher, hash_rows, read_texts
 from .teacher_settings import parse_pretraining
 from .train import fit, make_config
 from .trainer import RnnTrainer
-from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +115,20 @@ def pretrain(**settings: Any) -> PretrainingResult:
         order = np.random.default_rng(args.seed).permutation(len(ids))
         set_seed(args.seed)
         model = _make_student(model_args, teacher)
-        trainer = _make_trainer(args, folder, model, tokenizer, answers, order, held_out)
+        own_args = copy.copy(args)
+        own_args.output_dir, own_args.push_to_hub = str(folder.checkpoints), False
+        own_args.load_best_model_at_end, own_args.remove_unused_columns = False, False  # the collator selects columns
         data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
-        trainer.made_from = take_fingerprint({}, tokenizer, model, trainer.args, data=data)
+        trainer = RnnTrainer(
+            model=model,
+            args=own_args,
+            train_dataset=answers.select(order[held_out:]),
+            eval_dataset=answers.select(order[:held_out]),
+            processing_class=tokenizer,
+            compute_metrics=measure,
+            data_collator=StateCollator(answers, model.state_size),
+            made_from=take_fingerprint({}, tokenizer, model, own_args, data=data),
+        )
         teacher.__dict__.pop("model", None)  # its memory
         training = fit(trainer, checkpoint)
         measured = trainer.predict(trainer.eval_dataset).metrics
@@ -352,29 +361,6 @@ def _make_student(model_args: ModelArguments, teacher: Encoder) -> EncoderStuden
     with torch.no_grad():
         model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()  # 0 is padding
     return model
-
-
-def _make_trainer(
-    training_args: RnnTrainingArguments,
-    folder: FinishedFolder,
-    model: EncoderStudent,
-    tokenizer: PreTrainedTokenizerBase,
-    answers: datasets.Dataset,
-    order: np.ndarray,
-    held_out: int,
-) -> RnnTrainer:
-    args = copy.copy(training_args)
-    args.output_dir, args.push_to_hub = str(folder.checkpoints), False
-    args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects the columns
-    return RnnTrainer(
-        model=model,
-        args=args,
-        train_dataset=answers.select(order[held_out:]),
-        eval_dataset=answers.select(order[:held_out]),
-        processing_class=tokenizer,
-        compute_metrics=measure,
-        data_collator=StateCollator(answers, model.state_size),
-    )
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:

@@ -96,9 +96,7 @@ class _RnnEstimator(BaseEstimator):
             raise UserError("fit needs two texts or more: found 1 sample")
         splits = {"train": _make_split(texts, y, targets)}
         if eval_set is not None:
-            splits["validation"] = _make_split(
-                _read_texts(eval_set[0], "eval_set X"), eval_set[1], targets, "eval_set "
-            )
+            splits["validation"] = _make_split(eval_set[0], eval_set[1], targets, "eval_set ")
         else:
             mask = hold_out(texts, np.zeros(len(texts), int) if targets.strata is None else targets.strata, 0.1, 0)
             if mask.any():
@@ -123,12 +121,8 @@ class _RnnEstimator(BaseEstimator):
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
 
-    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
-        raise NotImplementedError
-
-    def _adopt_labels(self, config: Any) -> None:
-        """Take names and types of the labels from a loaded model; refuse a model of another task."""
-        raise NotImplementedError
+    _read_targets: Callable[[Any], _Targets]  # the content of `y`
+    _adopt_labels: Callable[[Any], None]  # takes the labels of a model's configuration, or refuses its task
 
     def _settings(self, output_dir: str) -> dict[str, Any]:
         """Return the settings for the command."""
@@ -162,13 +156,9 @@ class _RnnEstimator(BaseEstimator):
         return compute_scores(logits.astype(np.float64), self._runner.config)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write the finished folder: weights, tokenizer, card, metrics, settings, figures and modelling files.
+        """Write the finished folder, as `hf-rnn train` does: every command and [`hf_rnn.push`] accept it.
 
-        Every command accepts it, like a folder of `hf-rnn train`, and [`hf_rnn.push`] sends it to the Hub. Its files
-        replace older ones; other files stay.
-
-        Args:
-            save_directory: The folder; its last part becomes the model's name in the card.
+        Its files replace older ones; other files stay. The last part of its path becomes the model's name in the card.
         """
         from ..hub.card import write_card
         from .checkpoints import fill, hold_folder
@@ -188,15 +178,9 @@ class _RnnEstimator(BaseEstimator):
     def from_pretrained(
         cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
     ) -> Self:
-        """Load a finished folder of `save_pretrained` or of the command.
+        """Load a finished folder or a repo of the Hub (with `revision` and `token`), and take further settings.
 
         Labels of the command are strings. The settings of its run become the recipe of a new `fit`.
-
-        Args:
-            name_or_path: A finished folder, or a repo id of the Hub.
-            revision: Branch, tag or commit, for a repo id.
-            token: For a private repo; None takes the stored one.
-            settings: Further settings, such as `use_cpu=True`.
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
@@ -265,13 +249,12 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         sample_weight: npt.ArrayLike | None = None,
         eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
     ) -> Self:
-        """Train, as `hf-rnn train` would on the same rows; the random states of the process do not change.
+        """Train, as `hf-rnn train` would on the same rows.
 
         Args:
             X: n texts, none empty: a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column.
             y: n labels of two classes or more. For several labels per text, 0 and 1 `(n, labels)`; a frame names them.
-            sample_weight: n weights in the training loss, on top of `class_weight_power`: weight 2 counts like two
-                copies of a text. For one label per text.
+            sample_weight: n weights in the training loss, on top of `class_weight_power`, for one label per text.
             eval_set: Texts and labels of the validation rows, by default a tenth, the same rows as by the command.
 
         Raises:
@@ -279,7 +262,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
+    def _read_targets(self, y: Any) -> _Targets:
         shape = getattr(y, "shape", None) or np.shape(y)  # a sparse matrix has a shape, but not for NumPy
         return _read_columns(y, _SETS) if len(shape) == 2 and shape[1] != 1 else _read_classes(y)
 
@@ -298,13 +281,9 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
             self.classes_, self._columns = np.unique(self.classes_, return_index=True)
 
     def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
-        """Return the most probable label of each text, shape `(n,)`.
+        """Return the most probable label of each text `(n,)`; texts may be empty.
 
-        For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose on the validation
-        rows.
-
-        Args:
-            X: n texts, as for `fit`; a text may be empty.
+        For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose on validation rows.
         """
         scores = self.predict_proba(X)
         if self._thresholds is not None:
@@ -312,10 +291,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         return self.classes_[scores.argmax(axis=1)]
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
-        """Return the probability of each class per text, shape `(n, classes)`, in the order of `classes_`.
-
-        For several labels per text it is the probability of each label.
-        """
+        """Return the probability of each class or label per text `(n, classes)`, in the order of `classes_`."""
         return self._scores(X)[:, self._columns]
 
     def predict_log_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
@@ -326,11 +302,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
 class RnnRegressor(RegressorMixin, _RnnEstimator):
     """A recurrent network that predicts numbers from texts, for scikit-learn.
 
-    Args:
-        settings: As of [`RnnClassifier`].
-
-    Attributes:
-        metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of the training.
+    Settings and `metrics_` are those of [`RnnClassifier`].
 
     Example:
         >>> regressor = RnnRegressor(verbose=False).fit(["what a film", "so dull"] * 40, [4.5, 2.0] * 40)
@@ -352,7 +324,7 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
         """Train on n texts and n numbers, or n rows of them; see [`RnnClassifier.fit`]."""
         return self._fit(X, y, None, eval_set)
 
-    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
+    def _read_targets(self, y: Any) -> _Targets:
         return _read_columns(y, _NUMBERS)
 
     def _adopt_labels(self, config: Any) -> None:
@@ -360,11 +332,7 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
             raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {_NUMBERS}")
 
     def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
-        """Return the number of each text, shape `(n,)`, or its numbers, shape `(n, numbers)`.
-
-        Args:
-            X: n texts, as for `fit`; a text may be empty.
-        """
+        """Return the number of each text `(n,)`, or its numbers `(n, numbers)`; texts may be empty."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -417,13 +385,13 @@ def _read_columns(y: Any, task: str) -> _Targets:
     return _Targets(task, read, settings, labels=None if task == _NUMBERS else labels)
 
 
-def _make_split(texts: Sequence[str], y: Any, targets: _Targets, where: str = "") -> Any:
+def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # noqa: N803
     """Return a split with texts and labels; `where` precedes `X` and `y` in messages."""
     import datasets
 
     from ..data.row_errors import text_fault
 
-    columns = targets.read(y, f"{where}y")
+    texts, columns = _read_texts(X, f"{where}X"), targets.read(y, f"{where}y")
     if len(texts) != (count := len(next(iter(columns.values()))[0])):
         raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {count}")
     for position, text in enumerate(texts):

@@ -1,6 +1,5 @@
 """`RnnClassifier`, compared with the command on the same rows, the pipeline on the same folder, and scikit-learn."""
 
-import copy
 import json
 import pickle
 import random
@@ -8,13 +7,10 @@ import shutil
 
 import datasets
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load, load_file
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
@@ -310,18 +306,6 @@ def test_the_saved_folder_is_the_commands(fitted, trained, tmp_path, monkeypatch
     assert "# films\n" in card and "240 rows" in card and "hf-rnn train" not in card
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
-)
-def test_copies(fitted, copied, tmp_path):
-    other = copied(fitted)
-    assert (other.predict_proba(ASKED) == fitted.predict_proba(ASKED)).all()
-    assert other.get_params() == fitted.get_params() and other.metrics_ == fitted.metrics_
-    other.save_pretrained(tmp_path / "again")
-    assert "# again\n" in (tmp_path / "again" / "README.md").read_text()
-    assert copied(RnnClassifier(hidden_size=3)).get_params()["hidden_size"] == 3
-
-
 def test_a_model_of_the_command_is_refitted_with_its_settings(trained, tmp_path):
     """After pickling, and without its folder."""
     shutil.copytree(trained.folder, tmp_path / "model")
@@ -330,15 +314,6 @@ def test_a_model_of_the_command_is_refitted_with_its_settings(trained, tmp_path)
     assert loaded.score(*columns(60, seed=3)) == pytest.approx(trained.metrics["test"]["accuracy"])
     moved = pickle.loads(pickle.dumps(loaded))
     assert same(moved.fit(*columns(240, seed=1), eval_set=columns(60, seed=2)), trained.folder)
-
-
-def test_without_fit(tmp_path):
-    classifier = RnnClassifier()
-    calls = [lambda: classifier.predict(["a"]), lambda: classifier.score(["a"], ["b"])]
-    calls += [lambda: classifier.save_pretrained(tmp_path)]
-    for call in calls:
-        with pytest.raises(NotFittedError):
-            call()
 
 
 # ---- several labels per text, and numbers ----
@@ -373,14 +348,6 @@ def test_a_matrix_of_labels(sets, tmp_path):
     sets.save_pretrained(tmp_path / "saved")
     again = RnnClassifier.from_pretrained(tmp_path / "saved")
     assert (again.predict(texts) == found).all() and again.classes_.tolist() == [0, 1]
-
-
-def test_a_frame_names_the_labels():
-    texts, matrix = invent(30, 2)
-    frame = pd.DataFrame(matrix, columns=["good, or so", "bad"])
-    classifier = clone(RnnClassifier(**{**LONGER, "num_train_epochs": 1})).fit(texts, frame, eval_set=(texts, frame))
-    assert classifier.classes_.tolist() == ["good, or so", "bad"]
-    assert classifier.predict([]).shape == (0, 2) if classifier.predict([]).size == 0 else True
 
 
 @pytest.mark.parametrize(
