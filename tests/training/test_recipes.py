@@ -73,6 +73,12 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
     assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
 
 
+def test_the_record_of_an_earlier_version_is_a_recipe(tmp_path, caplog):
+    (tmp_path / "training_args.json").write_text('{"recipe": null, "hidden_size": 7, "streaming": false, "bptt": 64}')
+    assert load_recipe(tmp_path / "training_args.json") == {"hidden_size": 7}
+    assert "ignored: bptt, streaming" in caplog.text
+
+
 def test_an_unknown_recipe():
     for name, message in (("defualt", "Did you mean 'default'"), ("x/y.yaml", "recipe file x/y.yaml does not exist")):
         with pytest.raises(UserError, match=message):

@@ -9,6 +9,7 @@ recipe too.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -21,6 +22,8 @@ from ...utils.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from ...tasks import Task
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_RECIPE = "default"
 VOCABULARY_SETTINGS = (
@@ -41,6 +44,10 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
     "max_minutes": ("num_train_epochs", "row_budget", "row_floor"),
     "metric_for_best_model": ("greater_is_better",),
 }
+_GONE = (  # settings of earlier versions, in the records of their runs
+    "bptt", "hidden_act", "intermediate_size", "layer_norm_eps", "sparse_embedding", "streaming", "vector_components",
+    "word_hidden_size",
+)  # fmt: skip
 _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
 
@@ -195,4 +202,6 @@ def _read_file(path: Path) -> dict[str, Setting]:
         raise UserError(f"{path}:{line}: invalid YAML: {problem}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
+    if gone := [name for name in _GONE if settings.pop(name, None) is not None]:
+        logger.warning("%s: settings of an earlier version are ignored: %s", path, ", ".join(gone))
     return settings
