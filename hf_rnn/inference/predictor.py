@@ -1,7 +1,7 @@
 """`FastRnn` and `Tagger`: raw texts → answers, equal to the model's own, as fast as a CPU allows.
 
-`tokens` makes ids from a text, and `native` logits from ids. `reference` runs the plain model on an accelerator, and
-for models that `native` does not compute. Where `native` serves, neither torch nor transformers is imported.
+`tokens` makes ids from a text, and `native` logits from ids, without an import of torch and transformers. `reference`
+runs the plain model on an accelerator, and models that `native` does not compute.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def plain_logits(model, ids):
 HOSTILE = [[], [0], [VOCABULARY - 1], [0] * 40, *draw_ids([2, 60, 0, 300, 12, 13]), [VOCABULARY - 1, 0] * 9]
 
 
-KNOWN = [[], [0], [1, 2, 3, 4] * 5, [18]]  # of the vocabulary of `trained`
+KNOWN = [[], [0], [1, 2, 3, 4] * 5, [18]]  # ids of a small vocabulary
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def load_library() -> Any:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
                 continue
             library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
-            pointers = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
+            pointers: Any = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
             library.hf_rnn_linear.argtypes, library.hf_rnn_linear.restype = pointers, None
             return library
     return None

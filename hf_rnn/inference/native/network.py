@@ -1,4 +1,4 @@
-"""`Network`: the weights of a model in the order in which `kernel.c` reads them, and its logits for token ids.
+"""`Network`: the weights of a model in the order of `kernel.c`, and its logits for token ids.
 
 Every weight must have the shape that the configuration says, and every id a row of the table, before C sees them.
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from .library import Block, Layer, Model, Norm, load_library
 
-# Their places are the numbers of `kernel.c`.
+# In the order of the enums of the kernel.
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # parts
 POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
@@ -241,10 +241,11 @@ class Network:
         """Read the layers whose sums say what is kept, 1 - sigmoid(z) = sigmoid(-z), and what is added."""
         cells = [self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs) for side in range(self._directions)]
         halves = [[np.split(part, 2) for part in cell] for cell in cells]
-        keep, candidate = (
-            tuple(np.concatenate([half[part][number] for half in halves]) for part in range(2)) for number in range(2)
-        )
-        return [(-keep[0], -keep[1]), candidate]
+
+        def join(part: int, number: int) -> np.ndarray:
+            return np.concatenate([half[part][number] for half in halves])
+
+        return [(-join(0, 0), -join(1, 0)), (join(0, 1), join(1, 1))]
 
     def _read_cell(self, name: str, kind: str, inputs: int) -> Matrix:
         """Read the weights of a cell in one direction from its inputs (`ih`) or its state (`hh`), its units padded."""
@@ -261,7 +262,7 @@ class Network:
         else:
             cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
             sums = [self._read_cell(cell, "ih", inputs) for cell in cells]
-            read = [tuple(map(np.concatenate, zip(*sums, strict=True)))]
+            read = [(np.concatenate([cell[0] for cell in sums]), np.concatenate([cell[1] for cell in sums]))]
             for side, cell in enumerate(cells):
                 weight, bias = self._read_cell(cell, "hh", self._units)
                 block.hidden[side] = self._weights.layer((pad(weight, 1, 1), bias))
@@ -300,7 +301,8 @@ class Network:
             centred = vectors - vectors.mean(axis=1, keepdims=True)
             deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon))
             vectors = centred / deviation * self._norm[0] + self._norm[1]
-        vectors, parts = np.ascontiguousarray(vectors), []
+        vectors = np.ascontiguousarray(vectors)
+        parts: list[np.ndarray] = []
         kinds = (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,)
         for kind, layer in zip(kinds, self._rows, strict=True):
             out = np.empty((len(ids), layer.outputs), np.float32)
