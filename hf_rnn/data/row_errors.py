@@ -60,7 +60,6 @@ class Reason(StrEnum):
     EMPTY_FILE = "empty file"
     MISSING_COLUMN = "missing column"
     NO_TRAIN_SPLIT = "no train split"
-    FILE_CHANGED = "file changed while in use"
 
 
 @dataclass(frozen=True)

@@ -103,18 +103,6 @@ class Table:
         except _LIBRARY_ERRORS as error:
             raise DataError.for_file(self.path, Reason.UNREADABLE, f"it is damaged: {reason_of(error):.300}") from None
 
-    def load(self, texts: Sequence[str] = ()) -> tuple[pa.Table, np.ndarray, list[BadRow]]:
-        """Return all good rows with their places, and the refused ones; `texts` as of `batches`."""
-        batches = list(self.batches(texts=texts))
-        if not batches:
-            return pa.table({name: pa.array([], pa.string()) for name in self.columns}), np.zeros(0, dtype=int), []
-        places = np.concatenate([batch.places for batch in batches])
-        return (
-            pa.Table.from_batches([batch.rows for batch in batches]),
-            places,
-            sum((part.bad for part in batches), []),
-        )
-
 
 def _root(name: str, columns: Sequence[str]) -> str:
     return name if name in columns else name.partition(".")[0]

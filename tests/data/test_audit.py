@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import datasets
 import pytest
@@ -12,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data.audit import audit, normalize_text, render_text
-from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
 LABELS = ["bad", "good", "plain"]
@@ -76,14 +74,6 @@ def test_brute_force_gives_the_same_rows():
             assert (repeat["label"], repeat["twin_label"]) == (splits[split][row][1], splits[source][twin][1])
             sorts.add((repeat["label"] != repeat["twin_label"], source == split))
     assert len(sorts) == 4, "every sort of repeat is among them"
-
-
-def test_a_hundred_thousand_rows_take_less_than_10_seconds_of_one_core():
-    rows = [(f"{number % 90_000} in town", LABELS[number % 3]) for number in range(100_000)]
-    dataset = as_dataset({"train": rows[:80_000], "validation": rows[80_000:90_000], "test": rows[90_000:]})
-    start = time.process_time()
-    report = audit(dataset)
-    assert time.process_time() - start < 10 and overlap_of(report, "train", "test")["exact"] == 10_000
 
 
 @pytest.mark.parametrize(
@@ -150,9 +140,6 @@ def test_summary_and_json():
     assert summary["duplicates"]["train"]["exact"] == 0
     assert summary["leak_share"] == 0.5, "that of the worst split, of train only"
     assert overlap_of(report, "validation", "test")["share"] == 0.25
-    assert summary["rows"] == {"train": 2, "validation": 10, "test": 4}
-    assert summary["conflicts"] == {"texts": 0, "rows": 0}
-    assert set(everything) == {"summary", "splits", "overlaps", "conflicts"}
     (leaks,) = [each for each in everything["overlaps"] if (each["source"], each["split"]) == ("train", "test")]
     assert leaks["repeats"][0] == {
         "place": {"split": "test", "row": 1, "line": 3},
@@ -201,9 +188,5 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     assert leak["place"] == {"split": "validation", "row": 1, "line": 3}
     assert leak["twin"] == {"split": "train", "row": 1, "line": 3}
     assert report["splits"]["validation"]["file"] == str(tmp_path / "dev.tsv")
-    recipe = load_recipe("scratch")
-    tokenizer = train_tokenizer(
-        [line for line, _ in rows["train"]], 2, lowercase=recipe["lowercase"], normalizer=recipe["normalizer"]
-    )
-    ids = [index for line, _ in rows["train"] for index in tokenizer(line)["input_ids"]]
-    assert report["summary"]["unknown_token_share"]["train"] == pytest.approx(ids.count(0) / len(ids))
+    unknown = len((text + " a b c d e f").split()) / len((text + " a b c d e f k l m k l m").split())
+    assert report["summary"]["unknown_token_share"]["train"] == pytest.approx(unknown), "k, l and m occur twice"
