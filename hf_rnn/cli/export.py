@@ -38,6 +38,8 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_model()
     if arguments.input is not None and not os.path.isfile(os.path.expanduser(arguments.input)):
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
+    if arguments.npm is not None and not arguments.web:
+        raise UserError("--npm is for the page: add --web, or leave it out")
     from ..hub import loading as model_loading
     from ..inference.onnx import export
     from ..inference.onnx.exporter import MOST_EXAMPLES

@@ -78,7 +78,7 @@ def answer_file(
     table, names = _open_texts(path, settings, record or {})
     columns, note = find_text_columns(model, names, path, settings, record)
     if names != table.columns or table.kind == "lines":  # the file has no names
-        note = f"{path}: a text is {'a line' if table.kind == 'lines' else 'the first field of a line'}"
+        note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
     pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
