@@ -285,19 +285,19 @@ def _without_nan(value: Any) -> Any:
 
 def _flatten(table: pa.Table) -> pa.Table:
     """Return a table with lists of labels as `train` reads them, and other nested values as JSON."""
-    for place, column in enumerate(table.columns):
+    for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
         if pa.types.is_dictionary(column.type):
-            table = table.set_column(place, table.schema.names[place], column.cast(column.type.value_type))
+            table = table.set_column(place, name, column.cast(column.type.value_type))
         elif pa.types.is_nested(column.type):
-            is_labels = pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type)
-            write = (
-                ",".join
-                if is_labels
-                else lambda value: json.dumps(_without_nan(value), ensure_ascii=False, default=str)
-            )
-            texts = [None if value is None else write(value) for value in column.to_pylist()]
-            table = table.set_column(place, table.schema.names[place], pa.array(texts, pa.string()))
+            texts = [None if value is None else _join_labels(value) for value in column.to_pylist()]
+            table = table.set_column(place, name, pa.array(texts, pa.string()))
     return table
+
+
+def _join_labels(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
 
 
 def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
@@ -307,14 +307,12 @@ def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
     except ImportError:
         raise UserError(f"{path} needs XlsxWriter: {install_hint('excel')}, or write .csv") from None
     if len(table) >= _EXCEL_ROWS:
-        raise UserError(
-            f"{path}: Excel has {_EXCEL_ROWS:,} rows, and the table {len(table):,}: write .csv or .parquet"
-        )
-    for place, column in enumerate(table.columns):
-        if pa.types.is_integer(column.type) and (pc.max(pc.abs(column)).as_py() or 0) >= _EXCEL_DIGITS:
-            table = table.set_column(place, table.schema.names[place], column.cast(pa.string()))
+        raise UserError(f"{path}: Excel has {_EXCEL_ROWS:,} rows, and the table {len(table):,}: write .csv")
+    for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
+        is_long = pa.types.is_integer(column.type) and (pc.max(pc.abs(column)).as_py() or 0) >= _EXCEL_DIGITS
+        if is_long or (pa.types.is_timestamp(column.type) and column.type.tz):  # Excel has neither
+            table = table.set_column(place, name, column.cast(pa.string()))
         elif pa.types.is_string(column.type) and (pc.max(pc.utf8_length(column)).as_py() or 0) > _EXCEL_CHARACTERS:
-            name = table.schema.names[place]
             raise UserError(f"{path}: a cell of {name!r} has more than {_EXCEL_CHARACTERS:,} characters: write .csv")
     plain = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
     table.to_pandas().to_excel(stream, index=False, engine="xlsxwriter", engine_kwargs=plain)

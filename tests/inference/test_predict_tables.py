@@ -219,6 +219,9 @@ def test_numbers_keep_their_values_and_null_is_not_nan():
     assert pl.read_csv(format_table(table, "x.csv"))["i"].to_list() == [2**60 + 1, None]
     cells = pd.read_excel(io.BytesIO(format_table(table, "x.xlsx")), dtype=str, engine="calamine")
     assert cells["i"][0] == str(2**60 + 1), "a number of Excel has 15 digits"
+    rare = pa.table({"t": pa.array([0], pa.timestamp("s", "UTC")), "l": [["a", None]], "m": [["a", "b"]]})
+    cells = pd.read_excel(io.BytesIO(format_table(rare, "x.xlsx")), dtype=str, engine="calamine").iloc[0]
+    assert cells.tolist() == ["1970-01-01 00:00:00Z", '["a", null]', "a,b"]
     with pytest.raises(UserError, match="a cell of 'text' has more than 32,767 characters"):
         format_table(pa.table({"text": ["x" * 40_000]}), "x.xlsx")
 
