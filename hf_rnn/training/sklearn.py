@@ -167,7 +167,9 @@ class _RnnEstimator(BaseEstimator):
         target = FinishedFolder(Path(save_directory).expanduser())
 
         def write(folder: FinishedFolder) -> None:
-            _write_files(folder.root, self._files)
+            for name, content in self._files.items():
+                (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder.root / name).write_bytes(content)
             if self._card is not None:
                 write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
 
@@ -188,17 +190,6 @@ class _RnnEstimator(BaseEstimator):
         classifier = cls(**settings)
         classifier._adopt(folder)
         return classifier
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the loaded model, which `_files` contains."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_runner"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_files" in state:
-            with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
-                _write_files(Path(parent), self._files)
-                self._adopt(FinishedFolder(Path(parent)), self._card)
 
 
 _PARAMETERS = [
@@ -428,9 +419,3 @@ def _list_items(values: Any, where: str) -> list[Any]:
     if array.ndim != 1:
         raise UserError(f"{where} must be a list, or have one column: found {values!r:.80}")
     return array.tolist()
-
-
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
