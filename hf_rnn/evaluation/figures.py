@@ -1,4 +1,4 @@
-"""Figures as PNG files: learning curve, confusion matrix, reliability diagram, gates and states of a text.
+"""Figures as PNG files: learning curve, confusion matrix, gates and states of a text.
 
 They do not depend on displays, pyplot or the user's matplotlib settings. A `UserError` reports a missing matplotlib.
 Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
@@ -31,21 +30,6 @@ _MOST_TOKENS = 30  # with a name on the axis
 _FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")  # for other scripts
 
 
-def draw_metrics(metrics: Mapping[str, Any], class_names: Sequence[str], folder: FinishedFolder) -> dict[str, str]:
-    """Draw the confusion matrix and the reliability diagram of `metrics.json`; return file names by caption."""
-    figures = {}
-    split = "validation" if "validation" in metrics else "test"
-    if matrix := metrics.get(split, {}).get("confusion_matrix"):
-        plot_confusion_matrix(matrix, class_names, folder.confusion_matrix)
-        figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
-    if calibration := metrics.get("calibration"):
-        split = calibration["fitted_on"]
-        scores = calibration["splits"][split]
-        plot_reliability({f"{when} calibration": scores[when]["reliability"] for when in scores}, folder.reliability)
-        figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
-    return figures
-
-
 def plot_learning_curve(
     log_history: Sequence[Mapping[str, Any]], path: str | Path, kept_step: int | None = None, smoothing: float = 0.0
 ) -> str:
@@ -56,14 +40,9 @@ def plot_learning_curve(
     import pandas as pd
 
     log = pd.DataFrame(log_history, columns=sorted({"epoch"}.union(*log_history))).groupby("epoch").last()
-    train, scores = (
-        "train, with dropout",
-        [(f"{name.replace('_', ' ')}, validation", f"eval_{name}") for name in _SCORES],
-    )
-    panels = {
-        "loss": [(f"{train} and label smoothing" if smoothing else train, "loss"), ("validation", "eval_loss")],
-        "score": [(f"accuracy, {train}", "train_accuracy"), *scores],
-    }
+    train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
+    scores = [(f"{name.replace('_', ' ')}, validation", f"eval_{name}") for name in _SCORES]
+    panels = {"loss": [(train, "loss"), ("validation", "eval_loss")], "score": scores}
     panels = {
         y: [curve for curve in curves if curve[1] in log and log[curve[1]].notna().any()]
         for y, curves in panels.items()
@@ -120,20 +99,6 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
 
-def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
-    """Draw accuracy against confidence, with larger points for more rows, from tables of `measure_scores` by label."""
-    with _figure((4.6, 4.4), path) as figure:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":", label="calibrated")
-        for (name, table), colour in zip(tables.items(), (_ORANGE, _BLUE), strict=False):
-            axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, label=name)
-            sizes = 20 + 400 * np.asarray(table["share"])
-            axes.scatter(table["confidence"], table["accuracy"], sizes, color=colour, alpha=0.5)
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="accuracy")
-        axes.set_xlabel("confidence (larger points: more rows)")
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
-
-
 def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[str], path: str | Path) -> None:
     """Draw gates and states `(T, H)` over the T tokens of a text: the 16 units that change most, by their mean.
 
@@ -158,7 +123,8 @@ def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[
             largest = 1.0 if is_gate else max(np.quantile(np.abs(values[:, units]), 0.99), 1e-9)
             look: dict[str, Any] = {"cmap": "Blues", "vmin": 0} if is_gate else {"cmap": "RdBu_r", "vmin": -largest}
             look |= {"vmax": largest, "extent": (-0.5, len(tokens) - 0.5, 0, len(units)), "aspect": "auto"}
-            figure.colorbar(axes.imshow(values[:, units].T, origin="lower", **look), ax=axes, pad=0.01)
+            bar = figure.colorbar(axes.imshow(values[:, units].T, origin="lower", **look), ax=axes, pad=0.01)
+            bar.ax.tick_params(labelsize=7)
             line = values.mean(axis=1) if is_gate else np.linalg.norm(values, axis=1)
             line = line if is_gate else line / max(1.05 * line.max(), 1e-9)
             axes.plot(line * len(units), "o-", color=_ORANGE if is_gate else _INK, markersize=3)

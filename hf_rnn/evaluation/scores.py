@@ -43,15 +43,10 @@ def classification_metrics(
         `accuracy`, `macro_f1`, `macro_recall`, `absent_classes` (number of those without a row or a prediction, which
         the means leave out), `per_class` (name to `precision`, `recall`, `f1` and `support`) and, up to 1,000 classes,
         `confusion_matrix` (true classes in rows).
-
-    Raises:
-        UserError: For no rows, different lengths, or an invalid id.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-    names = list(class_names)
-    predicted, true = _to_ids("predictions", predictions, names), _to_ids("references", references, names)
-    check_rows(predicted, true)
+    names, predicted, true = list(class_names), np.asarray(predictions), np.asarray(references)
     labels, occurring = np.arange(len(names)), np.union1d(true, predicted)
     scores = precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
     counts = {}
@@ -73,25 +68,6 @@ def _by_name(names: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, di
     return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
 
 
-def _to_ids(what: str, values: npt.ArrayLike, names: Sequence[str]) -> np.ndarray:
-    ids = np.asarray(values)
-    if ids.ndim != 1 or (ids.dtype.kind not in "iub" and ids.size):
-        advice = "give one class id per row (from logits: logits.argmax(-1); from names: config.label2id[name])"
-        raise UserError(f"{what} have shape {ids.shape} and type {ids.dtype}: {advice}")
-    if wrong := [number for number in np.unique(ids).tolist() if not 0 <= number < len(names)]:
-        raise UserError(f"{what} have the id {wrong[0]}, but there are {len(names)} classes")
-    return ids
-
-
-def check_rows(predictions: np.ndarray, references: np.ndarray) -> None:
-    """Refuse no rows, and arrays of different shapes."""
-    if not len(references) or predictions.shape != references.shape:
-        raise UserError(
-            f"nothing to measure: found predictions of shape {predictions.shape} and references of shape "
-            f"{references.shape}; give one of each per row"
-        )
-
-
 def label_set_metrics(
     predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str], thresholds: npt.ArrayLike = 0.5
 ) -> dict[str, Any]:
@@ -104,7 +80,6 @@ def label_set_metrics(
     from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_fscore_support
 
     values, true = np.asarray(predictions), np.asarray(references) > 0.5
-    check_rows(values, true)
     held = values > np.asarray(thresholds)
     if len(names) > 1:
         scores = precision_recall_fscore_support(true, held, zero_division=0)
@@ -150,7 +125,6 @@ def number_metrics(predictions: npt.ArrayLike, references: npt.ArrayLike, names:
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     guesses, true = (np.asarray(part, np.float64).reshape(-1, len(names)) for part in (predictions, references))
-    check_rows(guesses, true)
     one_each: dict[str, Any] = {"multioutput": "raw_values"}
     scores = {
         "pearson": _correlate(guesses, true),

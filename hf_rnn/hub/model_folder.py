@@ -134,7 +134,6 @@ class FinishedFolder:
     pretraining = _Entry("pretraining.json")  # figures of an encoder's texts
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
     confusion_matrix = _Entry("confusion_matrix.png")
-    reliability = _Entry("reliability.png")  # accuracy by confidence, of calibrated models
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     onnx_model_int8 = _Entry("onnx/model_int8.onnx")
     web = _Entry("web")  # from `hf-rnn export --web`; never shared

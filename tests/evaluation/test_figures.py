@@ -5,20 +5,19 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability, plot_states
+from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_states
 
 SCORES = {"eval_accuracy": 0.45, "eval_macro_f1": 0.3, "eval_macro_recall": 0.35}
 LOG = [
-    {"loss": 1.1, "grad_norm": 2.0, "train_accuracy": 0.4, "epoch": 1.0, "step": 10},
+    {"loss": 1.1, "grad_norm": 2.0, "epoch": 1.0, "step": 10},
     {"eval_loss": 1.0, **SCORES, "epoch": 1.0, "step": 10},
-    {"loss": 0.7, "train_accuracy": 0.6, "epoch": 2.0, "step": 20},
+    {"loss": 0.7, "epoch": 2.0, "step": 20},
     {"eval_loss": 0.9, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "eval_macro_recall": 0.45, "epoch": 2.0},
     {"train_runtime": 3.0, "train_loss": 0.9, "epoch": 2.0},
     {"eval_loss": 0.8, "epoch": 2.0},  # the best model, evaluated after training
 ]
 NAMES = ["negative", "neutral", "positive"]
 MATRIX = [[12, 3, 5], [0, 0, 0], [1, 2, 1300]]
-TABLE = {"share": [0.25, 0.75], "confidence": [0.5, 0.9], "accuracy": [0.25, 0.75]}
 
 
 @pytest.fixture
@@ -42,7 +41,6 @@ def test_learning_curve_shows_the_log(tmp_path, drawn):
     assert curves(loss) == {"train, with dropout": [[1, 1.1], [2, 0.7]], "validation": [[1, 1.0], [2, 0.8]], **kept}
     assert curves(score) == {
         **kept,
-        "accuracy, train, with dropout": [[1, 0.4], [2, 0.6]],
         "accuracy, validation": [[1, 0.45], [2, 0.5]],
         "macro f1, validation": [[1, 0.3], [2, 0.4]],
         "macro recall, validation": [[1, 0.35], [2, 0.45]],
@@ -86,17 +84,6 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
     assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))
     if boxes := [text.get_window_extent() for text in axes.texts[:2]]:
         assert boxes[0].x1 < boxes[1].x0, "numbers do not touch"
-
-
-def test_reliability_shows_the_tables(tmp_path, drawn):
-    after = {"share": [0.5, 0.5], "confidence": [0.4, 0.8], "accuracy": [0.4, 0.7]}
-    plot_reliability({"before": TABLE, "after": after}, tmp_path / "reliability.png")
-    (axes,) = drawn[0].axes
-    found = curves(axes)
-    assert found.pop("calibrated") == [[0, 0], [1, 1]]
-    assert found == {"before": [[0.5, 0.25], [0.9, 0.75]], "after": [[0.4, 0.4], [0.8, 0.7]]}
-    few, many = axes.collections[0].get_sizes()
-    assert few < many
 
 
 def test_states_of_blocks_are_readable_at_1200_pixels(tmp_path, drawn):

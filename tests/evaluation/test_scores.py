@@ -46,21 +46,6 @@ def test_means_are_over_the_classes_that_occur_as_in_scikit_learn():
     assert classification_metrics([0, 2], [0, 2], list("abc"))["macro_f1"] == 1
 
 
-@pytest.mark.parametrize(
-    ("predictions", "references", "message"),
-    [
-        ([0, 1], [0], "shape"),
-        ([0, 3], [0, 1], "predictions have the id 3, but there are 3 classes"),
-        ([0.0, 1.7], [0, 1], "argmax"),
-        ([[0.1, 0.9], [0.2, 0.8]], [0, 1], r"predictions have shape \(2, 2\)"),
-        ([], [], "nothing to measure"),
-    ],
-)
-def test_invalid_ids_are_refused(predictions, references, message):
-    with pytest.raises(UserError, match=message):
-        classification_metrics(predictions, references, NAMES)
-
-
 def draw_sets(names):
     chance = np.random.default_rng(0)
     logits = chance.normal(size=(80, names)).round(1)
@@ -141,6 +126,4 @@ def test_probabilities_worked_by_hand():
     shares = np.array([[0.9, 0.1], [0.7, 0.3], [0.38, 0.62], [0.62, 0.38]])
     true = [0, 1, 1, 1]  # confidence 0.9 is right, 0.7 wrong, 0.62 right, 0.62 wrong
     measured = measure_scores(np.log(shares), true)
-    table = {"share": [0.5, 0.25, 0.25], "confidence": [0.62, 0.7, 0.9], "accuracy": [0.5, 0, 1]}
-    assert {name: pytest.approx(column) for name, column in measured["reliability"].items()} == table
     assert measured["ece"] == pytest.approx(2 / 4 * abs(0.5 - 0.62) + 1 / 4 * abs(0 - 0.7) + 1 / 4 * abs(1 - 0.9))
