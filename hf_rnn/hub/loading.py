@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.auto import ENCODER, head_name, model_class
 from ..utils.errors import UserError, reason_of
 from ..utils.import_hooks import after_import
-from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config, read_mapping
+from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +157,7 @@ def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
 
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
-    kind = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes()).get("tokenizer_class")
+    kind = folder.read_tokenizer_config().get("tokenizer_class")
     if kind in _FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
         from transformers import PreTrainedTokenizerFast
 

@@ -102,6 +102,12 @@ def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
         )
 
 
+def check_max_length(where: str, length: Any) -> None:
+    """Raise a [`UserError`] for a `model_max_length` that is not a number of tokens; None is no limit."""
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        raise UserError(f"{where}: model_max_length must be a whole number of tokens: found {length!r:.40}")
+
+
 class _Entry:
     """A path in a finished folder, as an attribute."""
 
@@ -142,6 +148,12 @@ class FinishedFolder:
     def named_files(self) -> list[Path]:
         """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
         return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
+
+    def read_tokenizer_config(self) -> dict[str, Any]:
+        """Return the settings of the tokenizer; raise a [`UserError`] for an invalid `model_max_length`."""
+        settings = read_mapping(self.tokenizer_config, self.tokenizer_config.read_bytes())
+        check_max_length(str(self.tokenizer_config), settings.get("model_max_length"))
+        return settings
 
     def weight_files(self) -> list[Path]:
         """Return the file of the weights, or the files that the index names.

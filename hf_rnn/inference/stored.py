@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..hub.model_folder import FinishedFolder, check_ids, name_damage, read_mapping, read_settings
+from ..hub.model_folder import FinishedFolder, check_ids, name_damage, read_settings
 from .native import Network, Unsupported
 from .native.network import CLASSIFIER
 from .tokens import TokenizerFile
@@ -48,7 +48,7 @@ def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
 
 def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Any) -> TokenizerFile | None:
     """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
-    settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
+    settings = folder.read_tokenizer_config()
     if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
         return None
     with name_damage(name, "tokenizer.json or tokenizer_config.json"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.model_folder import FinishedFolder
 from ..utils.text_checks import list_texts
 
 Ids = tuple[int, ...]
@@ -32,7 +32,7 @@ class TokenizerFile:
     """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class."""
 
     def __init__(self, folder: FinishedFolder) -> None:
-        settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
+        settings = folder.read_tokenizer_config()
         self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")

@@ -19,7 +19,7 @@ from ..data.audit import audit, render_line
 from ..data.row_errors import DataReport
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import check_name, find_folder, load_model, load_without_weights
-from ..hub.model_folder import FinishedFolder, find_built_in, nested_model
+from ..hub.model_folder import FinishedFolder, check_max_length, find_built_in, nested_model
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task, get_task
 from ..tasks.base import Splits
@@ -117,6 +117,7 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token: batches need one")
+    check_max_length(f"the tokenizer {name}", tokenizer.model_max_length)
     if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
