@@ -1,4 +1,4 @@
-"""A cell, a pooling and a normaliser that are registered from outside the package work like the package's own."""
+"""A cell, a pooling, a head and a normaliser that are registered from outside work like the package's own."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,15 @@ import torch
 from conftest import invent_rows, write_rows
 from tokenizers import normalizers
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
-from hf_rnn import FastRnn, train
+from hf_rnn import FastRnn, RnnForSequenceClassification, train
 from hf_rnn.hub.loading import load_model
+from hf_rnn.models import auto
 from hf_rnn.models.cells_rnn import CELLS, RecurrentCell
 from hf_rnn.models.pooling_rnn import POOLERS, RnnPooler
+from hf_rnn.tasks import TASKS
+from hf_rnn.tasks.sequence_classification import SequenceClassification
 from hf_rnn.tokenizers.normalizers import NORMALIZERS, build_normalizer
 from hf_rnn.utils.errors import UserError
 
@@ -90,6 +94,40 @@ def test_it_trains_and_predicts(setting, kind, registered, data_dir, tmp_path):
         torch.testing.assert_close(model(**batch).logits, alone, atol=1e-6, rtol=1e-5)
     fast = FastRnn(model, tokenizer)
     torch.testing.assert_close(torch.from_numpy(fast.predict_proba(texts)), alone.softmax(-1), atol=1e-6, rtol=1e-5)
+
+
+class Deeper(RnnForSequenceClassification):
+    def __init__(self, config):
+        super().__init__(config)
+        size = self.classifier.in_features
+        self.classifier = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, config.num_labels))
+        self.post_init()
+
+
+class DeeperTask(SequenceClassification):
+    name, architecture = "deeper", "Deeper"
+
+
+def test_a_second_head_of_an_auto_class_leaves_the_first(trained, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "deeper", DeeperTask())
+    try:
+        auto.register_head(Deeper, "AutoModelForSequenceClassification")
+        settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
+        train(task="deeper", data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **settings)
+        folders = {Deeper: tmp_path / "model", RnnForSequenceClassification: trained.folder.root}
+        for kind, folder in folders.items():
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+            assert type(loaded) is type(load_model(folder)[0]) is kind
+            assert not info["missing_keys"] and not info["unexpected_keys"]
+        assert FastRnn.from_pretrained(tmp_path / "model").predict(["miro"])
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        from hf_rnn.inference.onnx import export
+
+        with pytest.raises(UserError, match="found the head Deeper"):
+            export(tmp_path / "model")
+    finally:
+        del auto.HEADS["Deeper"]
+        auto.register_heads()
 
 
 def build_shout(lowercase):

@@ -1,5 +1,6 @@
 """Other people's code on the models: sentence-transformers, TRL, PEFT, recomputed activations, type checkers."""
 
+import json
 import subprocess
 import sys
 
@@ -9,8 +10,11 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments, pipeline
 
 import hf_rnn
+import hf_rnn.inference
 from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel
+from hf_rnn.hub.loading import load_model
 from hf_rnn.models.auto import HEADS, head_class
+from hf_rnn.utils.errors import UserError
 
 TEXTS = ["the box stood near a door.", "a dry door and sand.", "it was there for days."] * 4
 IDS = torch.tensor([[5, 7, 2, 9, 3], [4, 8, 6, 1, 1]])
@@ -126,6 +130,23 @@ def test_peft_adapts_blocks(head):
     torch.testing.assert_close(adapted(input_ids=IDS).logits, expected)
     adapted(input_ids=IDS).logits.sum().backward()
     assert all(weight.grad is not None for name, weight in adapted.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("length", ["many", 2.5, 0, True, [1]])
+@pytest.mark.parametrize("load", [load_model, hf_rnn.FastRnn.from_pretrained, hf_rnn.RnnClassifier.from_pretrained])
+def test_a_length_that_is_no_number(load, length, tmp_path):
+    make("RnnForSequenceClassification").save_pretrained(tmp_path)
+    hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
+    with pytest.raises(UserError, match="model_max_length must be a whole number of tokens: found"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["BatchPredictor", "FastRnn", "OnnxClassifier", "Tagger"])
+def test_former_places_of_names_warn(name):
+    with pytest.warns(FutureWarning, match=f"import hf_rnn.{name}"):
+        assert getattr(hf_rnn.inference, name) is getattr(hf_rnn, name)
 
 
 PROGRAM = """
