@@ -114,7 +114,7 @@ def test_a_second_head_of_an_auto_class_leaves_the_first(trained, data_dir, tmp_
         auto.register_head(Deeper, "AutoModelForSequenceClassification")
         settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
         train(task="deeper", data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **settings)
-        folders = {Deeper: tmp_path / "model", RnnForSequenceClassification: trained.folder.root}
+        folders = {Deeper: tmp_path / "model", RnnForSequenceClassification: trained.folder}
         for kind, folder in folders.items():
             loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
             assert type(loaded) is type(load_model(folder)[0]) is kind
