@@ -123,8 +123,9 @@ def choose_rows(
     """
     from ..data.row_errors import DataReport
 
-    columns = {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}
-    options = {**options, "recorded": columns}
+    if not task.per_token:
+        columns = {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}
+        options = {**options, "recorded": columns}
     split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
     source = arguments.data_dir if arguments.data_dir is not None else str(arguments.dataset_name)
     is_file, held_out = Path(source).is_file(), record.get("held_out")
