@@ -183,17 +183,8 @@ class FinishedFolder:
 
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""
-        needed = [self.config, *self.weight_files(), self.tokenizer, self.tokenizer_config]
-        if self._has_slow_tokenizer():
-            needed.remove(self.tokenizer)
+        needed = [self.config, *self.weight_files(), self.tokenizer_config]  # some tokenizers have no tokenizer.json
         return [path for path in needed if not path.is_file()]
-
-    def _has_slow_tokenizer(self) -> bool:
-        """Return whether the tokenizer has no `tokenizer.json`, such as ByT5's."""
-        try:
-            return json.loads(self.tokenizer_config.read_bytes()).get("backend", "tokenizers") != "tokenizers"
-        except (OSError, ValueError, AttributeError, RecursionError):
-            return False
 
     def check(self) -> None:
         """Check that all files of the model and its tokenizer exist."""

@@ -13,13 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, ModelCard, get_token
+from huggingface_hub import CommitOperationAdd, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ..models.auto import HEADS, head_name
 from ..utils.errors import UserError, install_hint, reason_of
 from .card import card_for_repo
 from .client import connect, explain_errors, token_advice
@@ -32,7 +30,6 @@ _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jin
 _BINARY = (".safetensors", ".png", ".onnx", ".model")
 # Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not know.
 _TOKENS = rb"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
-_REPAIR = "so it cannot be loaded without this package: load the model and call its save_pretrained with this folder"
 _LINE_END = b"\n"
 _METADATA = 100_000  # bytes at either end of a binary file, where its texts are
 _SHORT_LINE = 20  # characters; most words of a vocabulary are in shorter lines
@@ -62,10 +59,9 @@ def push(
 ) -> PushResult:
     """Share a finished folder on the Hub, in one commit.
 
-    The folder is checked first: training is complete, the model loads here and, as far as files show, without this
-    package, and no file contains a secret or a path of this machine. The repo is created if it does not exist; its
-    other files stay unchanged. In the repo the card names the repo in place of the folder, unless the card was edited
-    by hand.
+    The folder is checked first: training is complete, the model loads, and no file contains a secret or a path of this
+    machine. The repo is created if it does not exist; its other files stay unchanged. In the repo the card names the
+    repo in place of the folder, unless the card was edited by hand.
 
     Args:
         folder: The output folder of a training.
@@ -88,11 +84,11 @@ def push(
     token = find_token(token)
     finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
-    model, tokenizer = load_model(finished.root, allow_encoder=True)
+    _, tokenizer = load_model(finished.root, allow_encoder=True)
     paths = list_shared_files(finished, tokenizer.vocab_files_names.values())
     contents = {name: path.read_bytes() for name, path in paths.items()}
     contents |= card_for_repo(finished, repo_id, card_examples)
-    check_shareable(finished, contents, model.config, token)
+    check_shareable(finished, contents, token)
     api, branch = connect(token), None if revision == "main" else revision
     page = f"{api.endpoint}/{repo_id}"
     sizes = {name: len(content) for name, content in sorted(contents.items())}
@@ -138,35 +134,19 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     return {path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()}
 
 
-def check_shareable(
-    folder: FinishedFolder, contents: Mapping[str, bytes], config: PreTrainedConfig, token: str | None = None
-) -> None:
-    """Check that files load without this package and contain neither secrets nor paths of this machine."""
-    if not {"AutoConfig", HEADS[head_name(config)][1]} <= _auto_map(folder).keys():
-        raise UserError(f'{folder.root} has no entry "auto_map" in config.json, {_REPAIR}')
-    try:
-        ModelCard(contents[folder.card.name].decode())
-    except Exception as error:  # YAML's own errors among others
-        raise UserError(f"the metadata of {folder.card} cannot be read: {reason_of(error)}") from error
+def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes], token: str | None = None) -> None:
+    """Check that files contain neither secrets nor paths of this machine."""
     found = [*_find_patterns(contents, folder.root, token), *_find_secrets(contents)]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise UserError(f"{folder.root / found[0][0]} has {found[0][1]}{more}: remove it. Others could read it")
 
 
-def _auto_map(folder: FinishedFolder) -> dict[str, str]:
-    """Return the classes that load the model without this package, as `config.json` names them."""
-    return read_mapping(folder.config, folder.config.read_bytes()).get("auto_map") or {}
-
-
 def _modelling_files(folder: FinishedFolder) -> set[str]:
-    """Return the files that load the model without this package; raise a `UserError` for a missing one."""
-    names = {f"{target.split('.')[0]}.py" for target in _auto_map(folder).values()}
-    try:
-        imported = [get_relative_import_files(str(folder.root / name)) for name in names]
-    except FileNotFoundError as error:
-        raise UserError(f"{folder.root} has no {Path(error.filename).name}, {_REPAIR}") from error
-    return names | {Path(file).name for files in imported for file in files}
+    """Return the files that load the model without this package."""
+    targets = (read_mapping(folder.config, folder.config.read_bytes()).get("auto_map") or {}).values()
+    names = {f"{target.split('.')[0]}.py" for target in targets}
+    return names | {Path(file).name for name in names for file in get_relative_import_files(str(folder.root / name))}
 
 
 def _find_patterns(contents: Mapping[str, bytes], root: Path, token: str | None) -> Iterator[tuple[str, str]]:

@@ -34,8 +34,8 @@ def test_a_lost_or_damaged_record_stops_sharing_but_not_prediction(tmp_path):
     folder.card.unlink()
     folder.check()
     assert "has no README.md. " in refusal(folder)
-    folder.tokenizer.unlink()
-    with pytest.raises(UserError, match="has no tokenizer.json"):
+    folder.tokenizer_config.unlink()
+    with pytest.raises(UserError, match="has no tokenizer_config.json"):
         folder.check()
 
 

@@ -184,7 +184,6 @@ def test_without_detect_secrets_a_line_of_the_log_says_so(folder, monkeypatch, c
     [
         ("metrics.json", None, "has no metrics.json.*--resume"),
         ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
-        ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
     ],
 )
 def test_an_unfinished_or_damaged_folder(hub, folder, name, content, message):
@@ -192,19 +191,6 @@ def test_an_unfinished_or_damaged_folder(hub, folder, name, content, message):
     fails(message, folder, "me/films")
     fails("invalid repo id", folder, "me/fil ms")
     assert hub.calls == []
-
-
-@pytest.mark.parametrize("lost", ["auto_map", "cells_rnn.py"])
-def test_a_model_that_would_need_the_package(folder, lost):
-    if lost == "auto_map":
-        config = json.loads((folder / "config.json").read_text())
-        del config["auto_map"]
-        (folder / "config.json").write_text(json.dumps(config))
-    else:
-        (folder / lost).unlink()
-    fails(f"has no .*{lost}.*save_pretrained", folder, "me/films")
-    load_model(folder)[0].save_pretrained(folder)
-    assert push(folder, "me/films", dry_run=True).files, "the command of the message repairs it"
 
 
 def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command):
