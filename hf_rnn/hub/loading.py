@@ -85,15 +85,18 @@ def load_model(
     if head_name(config) == ENCODER and not allow_encoder:
         raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
     with name_damage(name, "model.safetensors"):
-        _check_weights(name, folder.weight_files(), config)
-        model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
+        folder.weight_files()
+        how: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are refused below
+        model, report = head.from_pretrained(folder.root, config=config, dtype=torch.float32, **how)
+    if wrong := sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"]):
+        raise UserError(f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}")
     if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         tokenizer(["", "a word"], truncation=True, padding=True)
     try:
-        return model.to(target), tokenizer
+        return model.eval().to(target), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program
         raise UserError(
             f"{name} cannot be moved to {target}: {reason_of(error):.1000}. The device cpu always exists"
@@ -126,33 +129,6 @@ def _find_device(device: str | torch.device | None) -> torch.device:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
-
-
-def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
-    """Compare the names and shapes of the weights with the configuration, before memory is used."""
-    import torch
-    from safetensors import safe_open
-
-    stored: dict[str, tuple[int, ...]] = {}
-    for path in weights:
-        with safe_open(path, framework="pt") as file:
-            stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    if config.num_hidden_layers > len(stored):  # without memory, too many layers still take minutes
-        raise UserError(
-            f"{name}: model.safetensors and config.json do not belong together: {len(stored)} weights and "
-            f"num_hidden_layers={config.num_hidden_layers}"
-        )
-    with torch.device("meta"):
-        model = model_class(config)(config)
-    tied = model.all_tied_weights_keys  # stored once
-    expected = {key: tuple(weight.shape) for key, weight in model.state_dict().items() if key not in tied}
-    for key in sorted(expected.keys() | stored.keys()):
-        shape, needed = stored.get(key), expected.get(key)
-        if shape != needed:
-            raise UserError(
-                f"{name}: model.safetensors and config.json do not belong together: {key} is "
-                f"{shape or 'missing'} in the weights and {needed or 'missing'} by the configuration"
-            )
 
 
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
