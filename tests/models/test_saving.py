@@ -1,7 +1,6 @@
 """Saving and loading: exact weights, nothing lost, with and without the package."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -70,22 +69,15 @@ def test_missing_weights_are_initialised_and_loaded_ones_kept(tmp_path, cell):
 @pytest.mark.parametrize(
     "load", [RnnForSequenceClassification.from_pretrained, AutoModelForSequenceClassification.from_pretrained]
 )
-def test_frozen_and_sparse_embeddings_survive(tmp_path, load):
-    model = make(freeze_embedding=True, sparse_embedding=True)
-    assert not model.rnn.embedding.weight.requires_grad
+def test_a_frozen_embedding_stays_frozen(tmp_path, load):
+    model = make(freeze_embedding=True)
     model.save_pretrained(tmp_path)
     loaded = load(tmp_path)
-    assert not loaded.rnn.embedding.weight.requires_grad
-    assert loaded.rnn.embedding.sparse
-    assert all(p.requires_grad for name, p in loaded.named_parameters() if "embedding" not in name)
+    frozen = [name for name, weight in loaded.named_parameters() if not weight.requires_grad]
+    assert frozen == ["rnn.embedding.weight"] and not model.rnn.embedding.weight.requires_grad
     loaded.resize_token_embeddings(20, mean_resizing=False)
     assert not loaded.rnn.embedding.weight.requires_grad
-    thawed = load(tmp_path, freeze_embedding=False)
-    assert thawed.rnn.embedding.weight.requires_grad
-    thawed(IDS, MASK, labels=torch.tensor([0, 1])).loss.backward()
-    gradient = thawed.rnn.embedding.weight.grad
-    assert gradient.is_sparse
-    assert set(gradient.coalesce().indices()[0].tolist()) <= {1, 2, 3, 4, 5, 7, 9}
+    assert load(tmp_path, freeze_embedding=False).rnn.embedding.weight.requires_grad
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -104,44 +96,38 @@ def test_a_frozen_table_is_stored_in_bfloat16_where_nothing_is_lost(tmp_path, ex
 
 
 def test_resize_token_embeddings(tmp_path):
-    model = make(sparse_embedding=True)
+    model = make(word_dropout=0.5)
     before = model(IDS, MASK).logits
     model.resize_token_embeddings(40, mean_resizing=False)
-    assert model.config.vocab_size == 40
-    assert model.rnn.embedding.padding_idx == 1
-    assert model.rnn.embedding.sparse
+    assert (model.config.vocab_size, model.rnn.embedding.padding_idx) == (40, 1)
     torch.testing.assert_close(model(IDS, MASK).logits, before)
-    assert model(torch.tensor([[39, 20]])).logits.isfinite().all()
-    model.train()
-    model.config.word_dropout = 0.5
-    assert model(torch.tensor([[39, 20]])).logits.isfinite().all(), "word dropout follows the table's new size"
+    assert model.train()(torch.tensor([[39, 20]])).logits.isfinite().all()
     model.save_pretrained(tmp_path)
     assert RnnForSequenceClassification.from_pretrained(tmp_path).rnn.embedding.weight.shape == (40, 6)
 
 
 WITHOUT_THE_PACKAGE = """
-import builtins, json, sys
-try:
-    import hf_rnn
-except ModuleNotFoundError:
-    import torch
-else:
-    raise AssertionError("premise: the package cannot be imported here")
+import json, sys
+
+class Hide:  # the installed package, which is beside the others
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'hf_rnn':
+            raise ModuleNotFoundError('No module named hf_rnn', name='hf_rnn')
+
+sys.meta_path.insert(0, Hide())
+import builtins, torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
-folder = sys.argv[1]
 builtins.input = None  # to ask "run the custom code?" is an error
+folder, copy, ids, mask = sys.argv[1], sys.argv[2], *(torch.tensor(json.loads(text)) for text in sys.argv[3:])
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+model.save_pretrained(copy)
+again = AutoModelForSequenceClassification.from_pretrained(copy, trust_remote_code=True)
 encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
-ids, mask = torch.tensor(json.loads(sys.argv[2])), torch.tensor(json.loads(sys.argv[3]))
-classify = pipeline("text-classification", folder, trust_remote_code=True, top_k=None)
-model.save_pretrained(sys.argv[4])
-again = AutoModelForSequenceClassification.from_pretrained(sys.argv[4], trust_remote_code=True)
 print(json.dumps({
-    "logits": model(ids, mask).logits.tolist(),
-    "again": again(ids, mask).logits.tolist(),
+    "logits": [one(ids, mask).logits.tolist() for one in (model, again)],
     "states": encoder(ids, mask).last_hidden_state.tolist(),
-    "pipeline": classify(["good film", ""]),
+    "pipeline": pipeline("text-classification", folder, trust_remote_code=True, top_k=None)(["good film", ""]),
     "ids": tokenizer("a good film").input_ids,
     "frozen": not again.rnn.embedding.weight.requires_grad,
 }))
@@ -149,51 +135,28 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-def test_remote_code_without_the_package(tmp_path):
+@pytest.mark.parametrize("block_type", ["plain", "residual"])
+def test_remote_code_without_the_package(block_type, tmp_path):
     """Save here, load and predict where the package does not exist: same logits."""
     tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
-    model = make(pooling="attention", num_hidden_layers=2, freeze_embedding=True, vocab_size=len(tokenizer))
+    settings = {"pooling": "attention", "num_hidden_layers": 2, "block_type": block_type}
+    model = make(freeze_embedding=True, vocab_size=len(tokenizer), **settings)
     folder = tmp_path / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    ids, mask = IDS.clamp(max=len(tokenizer) - 1), MASK
-    environment = {"PATH": "", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
-    site = str(pathlib.Path(torch.__file__).parents[1])
-    blocker = tmp_path / "site"
-    blocker.mkdir()
-    # hide the installed package, which is in the same site-packages
-    (blocker / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'hf_rnn':\n"
-        "            raise ModuleNotFoundError('No module named hf_rnn', name='hf_rnn')\n"
-        "sys.meta_path.insert(0, Hide())\n"
-    )
+    ids = IDS.clamp(max=len(tokenizer) - 1)
+    environment = {"PATH": "", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    given = [str(folder), str(tmp_path / "again"), json.dumps(ids.tolist()), json.dumps(MASK.tolist())]
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *given]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            WITHOUT_THE_PACKAGE,
-            str(folder),
-            json.dumps(ids.tolist()),
-            json.dumps(mask.tolist()),
-            str(tmp_path / "again"),
-        ],
-        env={**environment, "PYTHONPATH": f"{blocker}:{site}"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout.splitlines()[-1])
-    torch.testing.assert_close(torch.tensor(there["logits"]), model(ids, mask).logits)
-    torch.testing.assert_close(torch.tensor(there["again"]), model(ids, mask).logits)
-    torch.testing.assert_close(torch.tensor(there["states"]), model.rnn(ids, mask).last_hidden_state)
+    torch.testing.assert_close(torch.tensor(there["logits"]), torch.stack([model(ids, MASK).logits] * 2))
+    torch.testing.assert_close(torch.tensor(there["states"]), model.rnn(ids, MASK).last_hidden_state)
     here = pipeline("text-classification", str(folder), top_k=None)(["good film", ""])
     for ours, theirs in zip(here, there["pipeline"], strict=True):
         assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
         assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
-    assert there["frozen"]
-    assert there["ids"] == tokenizer("a good film").input_ids
+    assert there["frozen"] and there["ids"] == tokenizer("a good film").input_ids
