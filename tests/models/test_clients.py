@@ -134,7 +134,7 @@ def test_peft_adapts_blocks(head):
 
 @pytest.mark.parametrize("length", ["many", 2.5, 0, True, [1]])
 @pytest.mark.parametrize("load", [load_model, hf_rnn.FastRnn.from_pretrained, hf_rnn.RnnClassifier.from_pretrained])
-def test_a_length_that_is_no_number(load, length, tmp_path):
+def test_an_invalid_model_max_length(load, length, tmp_path):
     make("RnnForSequenceClassification").save_pretrained(tmp_path)
     hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
     file = tmp_path / "tokenizer_config.json"
