@@ -207,8 +207,8 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     """Return which rows of train become validation, `(rows,)`: a share of each class, at least one and at most half.
 
     Equal texts are drawn together. A class whose groups are all too large has fewer rows there; if that is true of
-    every class, single rows are drawn, with a warning. Fewer than 20 rows are all kept, and at most `MOST_HELD_OUT`
-    are drawn.
+    every class, single rows are drawn, with a warning. Fewer than 20 rows are all kept, and about `MOST_HELD_OUT` are
+    drawn at most.
 
     Args:
         texts: The text of each row.
@@ -228,33 +228,22 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     counts = np.bincount(classes)
     share = min(share, MOST_HELD_OUT / len(classes))
     wanted = np.minimum(np.maximum(1, np.round(share * counts).astype(np.int64)), counts // 2)
-    draws = _draw_groups(np.unique(hash_texts(texts), return_inverse=True)[1], classes, wanted, seed)
-    if not draws.any():
+    groups = np.unique(hash_texts(texts), return_inverse=True)[1]
+    drawn = _draw_groups(groups, classes, wanted, seed)
+    if not drawn.any():
         logger.warning("all texts repeat each other: held-out rows have copies in train, so that scores are too high")
-        draws = _draw_groups(np.arange(len(classes)), classes, wanted, seed)
-    return draws
+        drawn = _draw_groups(np.arange(len(classes)), classes, wanted, seed)
+    return drawn
 
 
 def _draw_groups(groups: np.ndarray, classes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
     """Return which rows are drawn in whole groups, up to the wanted number of each class."""
-    drawn, counts = np.zeros(len(classes), dtype=bool), np.bincount(classes)
-    rows, sizes = np.argsort(groups, kind="stable"), np.bincount(groups)
-    ends = np.cumsum(sizes)
-    order = np.random.default_rng([abs(seed), int(seed < 0)]).permutation(len(sizes))
-    taken = np.zeros_like(counts)
-
-    def draw(group: int, most: np.ndarray) -> None:
-        own = rows[ends[group] - sizes[group] : ends[group]]
-        added = np.bincount(classes[own], minlength=len(counts))
-        if (taken + added <= most).all():
-            drawn[own] = True
-            taken[:] += added
-
-    for group in order:
-        draw(group, wanted)
-        if (taken == wanted).all():
-            break
-    most = np.where(taken == 0, np.minimum(2 * wanted, counts // 2), wanted)
-    for name in np.flatnonzero((taken == 0) & (wanted > 0)):  # every group of the class has more rows than are wanted
-        draw(min(np.unique(groups[classes == name]), key=lambda group: sizes[group]), most)
+    ranks = np.random.default_rng([abs(seed), int(seed < 0)]).permutation(groups.max() + 1)
+    drawn = np.zeros(len(classes), dtype=bool)
+    for label, most in enumerate(wanted):
+        own = classes == label
+        most = most - drawn[own].sum()  # some came with groups of several classes
+        found, sizes = np.unique(ranks[groups[own & ~drawn]], return_counts=True)
+        found, sizes = found[sizes <= most], sizes[sizes <= most]
+        drawn |= np.isin(ranks[groups], found[np.cumsum(sizes) <= most])
     return drawn
