@@ -215,28 +215,27 @@ def _answer(classifier: Any, block: Sequence[Any], arguments: PredictArguments, 
     """Return the record of each line of a block; `first` is the number of its first line."""
     from ..inference.text_classifier import answer_each
 
-    inputs = [_read_line(line, classifier.config.sep_token_id is not None) for line in block]
-    valid = [text for text, error in inputs if not error]
-    answers = iter(answer_each(classifier, valid, arguments.all_scores, arguments.top_k))
+    errors, texts = [], []
+    for line in block:
+        error, text = "", line
+        if isinstance(line, BadRow):
+            error = f"{line.fault.reason}: {line.fault.detail}"
+        elif classifier.config.sep_token_id is not None and isinstance(line, str):
+            text = tuple(line.split("\t"))
+            if len(text) != 2:
+                fault = Reason.TOO_FEW_FIELDS if len(text) < 2 else Reason.TOO_MANY_FIELDS
+                error = f"{fault}: found {len(text)} of 2 texts"
+        errors.append(error)
+        texts += [] if error else [text]
+    answers = iter(answer_each(classifier, texts, arguments.all_scores, arguments.top_k))
     records = []
-    for number, (_, error) in enumerate(inputs, first):
+    for number, error in enumerate(errors, first):
         answer = error or next(answers)
         if isinstance(answer, str):
             reason, _, detail = answer.partition(": ")
             answer = {"error": {"line": number, "reason": reason, "detail": detail}}
         records.append(answer)
     return records
-
-
-def _read_line(line: Any, paired: bool) -> tuple[Any, str]:
-    """Return the text of a line, or its two texts, and an error or an empty string."""
-    if isinstance(line, BadRow):
-        return None, f"{line.fault.reason}: {line.fault.detail}"
-    if not paired or isinstance(line, tuple):
-        return line, ""
-    texts = tuple(line.split("\t"))
-    reason = Reason.TOO_FEW_FIELDS if len(texts) < 2 else Reason.TOO_MANY_FIELDS
-    return texts, "" if len(texts) == 2 else f"{reason}: found {len(texts)} of 2 texts"
 
 
 def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:

@@ -5,6 +5,7 @@ Legend: B batch, T time.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -107,21 +108,16 @@ def export(
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
-        quantize: `"int8"` stores weights in 8 bits, and computes in 8 bits where ONNX Runtime can: embedding, LSTM and
-            matrix products; the other cells stay in float32.
+        quantize: `"int8"` stores weights in 8 bits, and computes in 8 bits where ONNX Runtime can.
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
-        web: Whether to write a page for browsers too, into `web/` beside the folder of the file.
+        web: Whether to write a page for browsers too, into `web/`.
         npm: For the page: folder whose `node_modules` has its two packages; None takes them from a CDN.
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
             does not give the model's answers.
-
-    Example:
-        >>> export("out/tweets", quantize="int8").file
-        PosixPath('out/tweets/onnx/model_int8.onnx')
     """
     if quantize not in (None, "int8"):
         raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
@@ -311,21 +307,17 @@ def _agree_on_vectors(expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 def _make_batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ids and masks, int64 (B, T): each text three times, with random ids at masked places."""
-    chance = np.random.default_rng(0)
-    start = turn = 0
-    while start < len(input_ids):
-        rows = input_ids[start : start + _BATCHES[turn % len(_BATCHES)]]
-        longest = max(map(len, rows))
-        for layout in ("right", "left", "holes"):
-            time = longest if layout == "right" else longest + int(chance.integers(1, 8))
-            ids = chance.integers(0, vocab_size, (len(rows), time))
+    chance, sizes, start = np.random.default_rng(0), itertools.cycle(_BATCHES), 0
+    while rows := input_ids[start : start + next(sizes)]:
+        for layout, room in (("right", 0), ("left", 5), ("holes", 7)):
+            ids = chance.integers(0, vocab_size, (len(rows), max(map(len, rows)) + room))
             mask = np.zeros_like(ids)
             for row, text in enumerate(rows):
                 places = np.arange(len(text))
                 if layout == "left":
-                    places += time - len(text)
+                    places += ids.shape[1] - len(text)
                 elif layout == "holes":
-                    places = np.sort(chance.permutation(time)[: len(text)])
+                    places = np.sort(chance.permutation(ids.shape[1])[: len(text)])
                 ids[row, places], mask[row, places] = text, 1
             yield ids, mask
-        start, turn = start + len(rows), turn + 1
+        start += len(rows)

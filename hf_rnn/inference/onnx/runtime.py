@@ -126,12 +126,8 @@ class OnnxModel:
             tokenizer = TokenizerFile(folder)
         check_ids(name, tokenizer.backend_tokenizer.get_vocab(), config)
         model: Any = kind(session, tokenizer, config, tokens_per_batch)
-        model._source = (
-            os.path.abspath(name) if folder.root == Path(name) else name,
-            quantized,
-            revision,
-            tokens_per_batch,
-        )
+        place = os.path.abspath(name) if folder.root == Path(name) else name
+        model._source = place, quantized, revision, tokens_per_batch
         return model
 
     def run(self, input_ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
