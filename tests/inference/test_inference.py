@@ -1,7 +1,6 @@
 """`FastRnn` gives the plain model's own answers, whatever the lengths, in the order of the texts."""
 
 import copy
-import itertools
 import pickle
 import re
 
@@ -18,8 +17,6 @@ from hf_rnn.inference import reference
 from hf_rnn.inference.native.library import load_library
 from hf_rnn.utils.errors import UserError
 
-CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
-POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
 VOCABULARY = 23
 TEXTS = ["a good day", "", "bad bad bad", "a", "<unk> <pad> a", "   ", "so many new words here", "a good day"]
 COUNTS = (1, 3, 10, 70)  # texts: one by one, a few, the model itself, a batch
@@ -76,26 +73,6 @@ def tokenizer():
 def pair(tokenizer):
     """A model and its tokenizer."""
     return make(vocab_size=len(tokenizer)), tokenizer
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("cell", CELLS)
-def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
-    activations = itertools.cycle(["linear", "relu", "tanh", "gelu"])
-    for layers, bidirectional in ((1, True), (2, False)):
-        model = make(
-            cell_type=cell,
-            pooling=pooling,
-            num_hidden_layers=layers,
-            bidirectional=bidirectional,
-            classifier_activation=next(activations),
-        )
-        fast = FastRnn(model, tokenizer)
-        ids = draw_ids(70)
-        expected = plain_logits(model, ids)
-        assert expected.std(dim=0).max() > 1e-3, "premise: the texts have different answers"
-        for count in COUNTS:
-            assert_close(fast.logits(ids[-count:]), expected[-count:])
 
 
 @pytest.mark.parametrize(("cell", "native"), [("lstm", "0"), ("lstm", "1"), ("min_gru", "1")])
@@ -238,28 +215,6 @@ class TestRefusals:
     def test_training_mode(self, tokenizer):
         with pytest.raises(ValueError, match=r"call model.eval\(\)"):
             FastRnn(make().train(), tokenizer)
-
-    @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
-    @pytest.mark.parametrize("wrong", [-1, VOCABULARY])
-    def test_ids_outside_the_vocabulary(self, tokenizer, cell, wrong):
-        fast = FastRnn(make(cell_type=cell), tokenizer)
-        for count in COUNTS:
-            with pytest.raises(IndexError):
-                fast.logits([[1, 1]] * (count - 1) + [[1, wrong]])
-
-    @pytest.mark.parametrize(
-        ("texts", "message"),
-        [
-            (pd.DataFrame({"text": ["a", "b"], "label": [1, 2]}), "found a DataFrame: give its texts as a list"),
-            ("a good day", r"found one text: put it into a list"),
-            (["a", None], r"texts\[1\] is not a str: found None"),
-            (["ok", "\ud800"], r"texts\[1\] is not valid Unicode"),
-        ],
-        ids=["frame", "one text", "none", "surrogate"],
-    )
-    def test_texts(self, pair, texts, message):
-        with pytest.raises(UserError, match=message):
-            FastRnn(*pair).predict(texts)
 
 
 class TestFromPretrained:

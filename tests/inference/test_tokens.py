@@ -2,7 +2,6 @@
 
 import random
 import sys
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
@@ -115,24 +114,6 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
 def test_other_tokenizers_are_called(make):
     draw = random.Random(0)
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
-
-
-@pytest.mark.parametrize(("name", "lowercase"), [("none", False), ("cased", True), ("tweet", True), ("bert", True)])
-def test_words_of_any_character(name, lowercase):
-    """All words are in the vocabulary, so a word that is taken for another has another id."""
-    codes = [
-        code
-        for code in range(sys.maxunicode + 1)
-        if code < 0x800 or code % 23 == 0 and code < 0x3000 or code % 499 == 0
-    ]
-    signs = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
-    words = [form.format(sign) for sign in signs for form in ("A{0}", "{0}b!", "#{0}Σ", "x{0}'{0}y")]
-    texts = [" ".join(words[start : start + 600]) for start in range(0, len(words), 600)]
-    options = {"lowercase": lowercase, "model_max_length": 10**6}
-    tokenizer = (
-        bert(texts=texts, **options) if name == "bert" else train_tokenizer(texts, 1, normalizer=name, **options)
-    )
-    check(tokenizer, texts, looked_up=True)
 
 
 @pytest.mark.parametrize(

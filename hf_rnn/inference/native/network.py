@@ -21,12 +21,12 @@ import numpy as np
 from .library import Block, Layer, Model, Norm, load_library
 
 # In the order of the enums of the kernel.
-CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # parts
+CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts
 POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
 _STORE, _SIGMOID, _ADDEND = range(3)
-_COLUMNS = 16  # of a panel
+_COLUMNS = 16  # per panel
 _TOKENS, _TOKENS_OF_STEPS = 512, 2048  # per call: more leave the cache, but each step of a cell needs many texts
 _LARGEST_TABLE = 1 << 28  # bytes
 _ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
