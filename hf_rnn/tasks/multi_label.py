@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
-
-logger = logging.getLogger(__name__)
 
 
 class MultiLabel(SequenceClassification):
@@ -77,11 +74,7 @@ class MultiLabel(SequenceClassification):
         if (held_out := predictions.get("validation")) is not None:
             check_finite_logits(held_out.predictions)
             probabilities = compute_scores(held_out.predictions.astype(np.float64), model.config)
-            thresholds = tune_thresholds(probabilities, held_out.label_ids)
-            names = model.config.id2label.values()
-            shown = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, thresholds, strict=True))
-            logger.info("thresholds with the best F1 on validation: %.300s", shown)
-            model.config.label_thresholds = thresholds
+            model.config.label_thresholds = tune_thresholds(probabilities, held_out.label_ids)
 
     def answers(
         self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None

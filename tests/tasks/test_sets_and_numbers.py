@@ -96,12 +96,10 @@ def test_every_way_to_the_answer_agrees(case, command):
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize(("start", "message"), [(1e9, "around 1000000001: answers in float32"), (None, "same number")])
-def test_numbers_that_answers_cannot_show_are_refused(start, message, tiny_settings, tmp_path):
+def test_a_constant_is_refused(tiny_settings, tmp_path):
     settings = {**tiny_settings, "task": "regression", "data_dir": None, "output_dir": str(tmp_path)}
-    rows = [(f"a box {number}", 5.0 if start is None else start + number % 3) for number in range(60)]
-    with pytest.raises(UserError, match=message):
-        train(**settings, train=rows)
+    with pytest.raises(UserError, match="same number"):
+        train(**settings, train=[(f"a box {number}", 5.0) for number in range(60)])
 
 
 @pytest.mark.parametrize("task", TASKS)
