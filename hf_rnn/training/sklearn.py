@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import inspect
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -32,7 +33,6 @@ from ..utils.errors import UserError
 from ..utils.process_state import contained, library_bars_off, one_at_a_time
 from ..utils.text_checks import check_texts, out_of_arrow
 from .settings import DataArguments, ModelArguments, TableArguments, parse_settings
-from .teacher_settings import DistillationArguments
 from .training_arguments import RnnTrainingArguments
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ if TYPE_CHECKING:
 _SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 _OWN = ("random_state", "verbose")
-_COMMAND = [
-    field.name
-    for kind in (ModelArguments, DataArguments, RnnTrainingArguments)
-    for field in dataclasses.fields(kind)
-    if field.init
-]
+_KINDS = (ModelArguments, DataArguments, RnnTrainingArguments)
+_COMMAND = [field.name for kind in _KINDS for field in dataclasses.fields(kind) if field.init]
 # Settings of the command that the methods replace.
 _REPLACED = {"class_names", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
 _REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
@@ -59,9 +55,8 @@ class _Targets(NamedTuple):
     """The content of `y`, for the data set of a training."""
 
     task: str
-    read: Callable[[Any, str], dict[str, tuple[Any, Any]]]  # `y` and its name give columns with features
-    settings: Mapping[str, Any]  # for the data
-    strata: np.ndarray | None = None  # the group of each row that a held-out part keeps in proportion
+    encode: Callable[[Any], dict[str, tuple[Any, Any]]]  # columns of some `y`, each with its feature
+    settings: dict[str, Any]  # for the data
     labels: np.ndarray | None = None  # with their type
 
 
@@ -70,6 +65,8 @@ class _RnnEstimator(BaseEstimator):
 
     random_state: Any
     verbose: Any
+    _read_targets: Callable[[Any], _Targets]
+    _adopt_labels: Callable[[Any], None]  # takes the labels of a model's configuration, or refuses its task
 
     def __init__(self, **settings: Any) -> None:
         given = _SIGNATURE.bind(self, **settings)
@@ -87,53 +84,45 @@ class _RnnEstimator(BaseEstimator):
         from ..data.splits import hold_out
         from .train import check_early, train_on
 
-        texts, targets, weights, held_out = _read_texts(X), self._read_targets(y), None, None
+        targets, report, weights = self._read_targets(y), DataReport(), None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
+            weights = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
             if targets.task != DEFAULT_TASK:
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
-        if len(texts) == 1:
-            raise UserError("fit needs two texts or more: found 1 sample")
-        splits = {"train": _make_split(texts, y, targets)}
+        splits = {"train": _make_split(X, y, targets)}
         if eval_set is not None:
             splits["validation"] = _make_split(eval_set[0], eval_set[1], targets, "eval_set ")
         else:
-            mask = hold_out(texts, np.zeros(len(texts), int) if targets.strata is None else targets.strata, 0.1, 0)
+            rows = splits["train"]
+            strata = rows["label"][:] if targets.task == DEFAULT_TASK else [0] * len(rows)
+            mask = hold_out(rows["text"][:], np.array(strata), share=0.1, seed=0)
             if mask.any():
-                splits["validation"] = splits["train"].select(np.flatnonzero(mask))
-                held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
-            splits["train"] = splits["train"].select(np.flatnonzero(~mask))
+                splits["validation"] = rows.select(np.flatnonzero(mask))
+                report.held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
+            splits["train"] = rows.select(np.flatnonzero(~mask))
             weights = None if weights is None else weights[~mask]
         record = None if targets.labels is None else {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}
         quiet = self.verbose is not None and not self.verbose
         # the settings are read inside, because that resets accelerate's state of the process
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder, one_at_a_time():
             settings = {**self._settings(folder), "task": targets.task}
-            arguments, report = parse_settings(settings, prog=type(self).__name__), DataReport()
+            arguments = parse_settings(settings, prog=type(self).__name__)
             check_early(arguments)
             with contained():
                 columns = copy.copy(arguments.data)
                 vars(columns).update(targets.settings)
-                rows = get_task(targets.task).read(columns, data=splits, report=report)
+                held_out = report.held_out
+                texts = get_task(targets.task).read(columns, data=splits, report=report)
                 report.held_out = held_out
                 options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}
-                result = train_on(rows, report, arguments, given=settings, sample_weights=weights, **options)
+                result = train_on(texts, report, arguments, given=settings, sample_weights=weights, **options)
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
 
-    _read_targets: Callable[[Any], _Targets]  # the content of `y`
-    _adopt_labels: Callable[[Any], None]  # takes the labels of a model's configuration, or refuses its task
-
     def _settings(self, output_dir: str) -> dict[str, Any]:
         """Return the settings for the command."""
-        given = {
-            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-            for name, value in self.get_params(deep=False).items()
-            if value is not None and name not in _OWN
-        }
-        if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
-            teaching = {field.name for field in dataclasses.fields(DistillationArguments)}
-            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in teaching}
+        params = self.get_params(deep=False).items()
+        given = {name: value for name, value in params if value is not None and name not in _OWN}
         if (seed := self.random_state) is not None:
             given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
             given.setdefault("data_seed", given["seed"])
@@ -187,16 +176,13 @@ class _RnnEstimator(BaseEstimator):
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
             settings.setdefault("recipe", read_mapping(folder.training_args, folder.training_args.read_bytes()))
-        classifier = cls(**settings)
-        classifier._adopt(folder)
-        return classifier
+        estimator = cls(**settings)
+        estimator._adopt(folder)
+        return estimator
 
 
-_PARAMETERS = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-    for name in [*_COMMAND, *_OWN]
-    if name not in _REPLACED
-]
+_NAMES = [name for name in [*_COMMAND, *_OWN] if name not in _REPLACED]
+_PARAMETERS = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in _NAMES]
 _SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
 _RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
 
@@ -206,11 +192,8 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
 
     Args:
         settings: Those of `hf-rnn train` by the names of its flags, on top of the recipe `recipe` (None is `default`);
-            those of files are missing. None, the default of each, keeps the recipe's value. Two are added:
-
-            - `random_state` (`int` or `numpy.random.RandomState`, *optional*): In place of `seed`; a RandomState draws
-              a new one for each `fit`.
-            - `verbose` (`bool`, *optional*): False hides the bar and the line per epoch on stderr.
+            those of files are missing. None, the default of each, keeps the recipe's value. `random_state` replaces
+            `seed`; with `verbose=False` nothing is shown.
 
     Attributes:
         classes_ (`numpy.ndarray`): The labels, sorted, with the type given to `fit`. For several labels per text: the
@@ -218,8 +201,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of the training.
 
     Example:
-        >>> texts = ["what a film", "never again", "loved it", "so dull"] * 20
-        >>> labels = [1, 0, 1, 0] * 20
+        >>> texts, labels = ["what a film", "never again", "loved it", "so dull"] * 20, [1, 0, 1, 0] * 20
         >>> classifier = RnnClassifier(recipe="scratch", cell_type="gru", verbose=False).fit(texts, labels)
         >>> classifier.predict(["loved the film"])
         array([1])
@@ -285,10 +267,6 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         """Return the probability of each class or label per text `(n, classes)`, in the order of `classes_`."""
         return self._scores(X)[:, self._columns]
 
-    def predict_log_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
-        """Return the logarithm of `predict_proba`."""
-        return np.log(self.predict_proba(X))
-
 
 class RnnRegressor(RegressorMixin, _RnnEstimator):
     """A recurrent network that predicts numbers from texts, for scikit-learn.
@@ -335,19 +313,12 @@ def _read_classes(y: Any) -> _Targets:
     """Read a class per row, of two or more."""
     from datasets import ClassLabel
 
-    classes, strata = np.unique(_read_labels(y, "y"), return_inverse=True)
-    if len(classes) < 2:
+    check_classification_targets(y)
+    encoder = LabelEncoder().fit(out_of_arrow(y))
+    if len(classes := encoder.classes_) < 2:
         raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
     feature = ClassLabel(names=[str(label) for label in classes.tolist()])
-
-    def read(y: Any, where: str) -> dict[str, tuple[Any, Any]]:
-        labels = _read_labels(y, where)
-        known = np.isin(labels, classes) & (labels.dtype.kind == classes.dtype.kind)
-        if not known.all():
-            raise UserError(f"{where} contains {labels[~known][0]!r}, which y lacks")
-        return {"label": (np.searchsorted(classes, labels), feature)}
-
-    return _Targets(DEFAULT_TASK, read, {}, strata, classes)
+    return _Targets(DEFAULT_TASK, lambda y: {"label": (encoder.transform(out_of_arrow(y)), feature)}, {}, classes)
 
 
 def _read_columns(y: Any, task: str) -> _Targets:
@@ -355,67 +326,46 @@ def _read_columns(y: Any, task: str) -> _Targets:
     from datasets import ClassLabel, List, Value
 
     def as_matrix(y: Any) -> np.ndarray:
-        matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float64)
+        matrix = check_array(y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64)
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
-    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(as_matrix(y).shape[1]))
-    stem = "value_" if task == _NUMBERS and labels.dtype.kind != "U" else ""
-    names = ["value"] if stem and len(labels) == 1 else [f"{stem}{label}" for label in labels]
-
-    def read(y: Any, where: str) -> dict[str, tuple[Any, Any]]:
+    def encode(y: Any) -> dict[str, tuple[Any, Any]]:
         matrix = as_matrix(y)
-        valid = np.isfinite(matrix) if task == _NUMBERS else np.isin(matrix, (0, 1))
-        if matrix.shape[1] != len(names) or not valid.all():
-            kind = "finite numbers" if task == _NUMBERS else "a class per text, or 0 and 1"
-            raise UserError(f"{where} must have {kind} in {len(names)} columns: found {y!r:.80}")
         if task == _NUMBERS:
             return {name: (column, Value("float64")) for name, column in zip(names, matrix.T, strict=True)}
+        if not np.isin(matrix, (0, 1)).all():
+            raise UserError(f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}")
         return {"label": ([np.flatnonzero(row).tolist() for row in matrix], List(ClassLabel(names=names)))}
 
-    settings = {"label_columns": names} if task == _NUMBERS else {"label_separator": "\x1f"}
-    return _Targets(task, read, settings, labels=None if task == _NUMBERS else labels)
+    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(as_matrix(y).shape[1]))
+    names = list(map(str, labels.tolist()))
+    if task == _SETS:
+        return _Targets(task, encode, {"label_separator": "\x1f"}, labels)
+    if labels.dtype.kind != "U":
+        names = ["value"] if len(names) == 1 else [f"value_{name}" for name in names]
+    return _Targets(task, encode, {"label_columns": names})
 
 
 def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # noqa: N803
-    """Return a split with texts and labels; `where` precedes `X` and `y` in messages."""
+    """Return a split with texts and labels; `where` precedes `X` in messages."""
     import datasets
 
     from ..data.row_errors import text_fault
 
-    texts, columns = _read_texts(X, f"{where}X"), targets.read(y, f"{where}y")
-    if len(texts) != (count := len(next(iter(columns.values()))[0])):
-        raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {count}")
+    texts = _read_texts(X, f"{where}X")
+    check_consistent_length(texts, y)
+    if len(texts) == 1:
+        raise UserError("fit needs two texts or more: found 1 sample")
     for position, text in enumerate(texts):
         if fault := text_fault(text):
             raise UserError(f"{where}X[{position}]: {fault.detail}; leave out the text and its label")
-    columns = {"text": (texts, datasets.Value("string")), **columns}
+    columns = {"text": (texts, datasets.Value("string")), **targets.encode(y)}
     features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
     return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features)
 
 
 def _read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803
     """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
-    texts = _list_items(X, where)
+    texts = column_or_1d(np.asarray(out_of_arrow(X), dtype=object), input_name=where).tolist()
     check_texts(texts, where)
     return [str.__str__(text) for text in texts]  # without numpy.str_
-
-
-def _read_labels(y: Any, where: str) -> np.ndarray:
-    """Return labels as an array `(n,)` of strings, integers, booleans or whole floats."""
-    values = column_or_1d(np.asarray(out_of_arrow(y), dtype=object), warn=True).tolist()
-    dtype = getattr(y, "dtype", None)
-    labels = np.asarray(values, dtype=dtype if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None)
-    if labels.dtype.kind not in "biufU" or len({isinstance(value, str) for value in values}) > 1:
-        raise UserError(f"{where} must be strings, integers or booleans, all of one type: found {values[:3]!r:.80}")
-    check_classification_targets(labels)
-    return labels
-
-
-def _list_items(values: Any, where: str) -> list[Any]:
-    """Return the items of a list, a column, or an array or a frame of one column, as Python's types."""
-    array = np.asarray(out_of_arrow(values), dtype=object)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise UserError(f"{where} must be a list, or have one column: found {values!r:.80}")
-    return array.tolist()
