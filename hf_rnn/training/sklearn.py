@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -313,12 +312,20 @@ def _read_classes(y: Any) -> _Targets:
     """Read a class per row, of two or more."""
     from datasets import ClassLabel
 
+    def as_labels(y: Any) -> np.ndarray:
+        labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
+        return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
+
+    def encode(y: Any) -> dict[str, tuple[Any, Any]]:
+        labels = as_labels(y)
+        if unknown := set(labels.tolist()) - set(classes.tolist()):
+            raise UserError(f"y contains {min(unknown)!r}, which is not a class of the training texts")
+        return {"label": (np.searchsorted(classes, labels), ClassLabel(names=list(map(str, classes.tolist()))))}
+
     check_classification_targets(y)
-    encoder = LabelEncoder().fit(out_of_arrow(y))
-    if len(classes := encoder.classes_) < 2:
+    if len(classes := np.unique(as_labels(y))) < 2:
         raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
-    feature = ClassLabel(names=[str(label) for label in classes.tolist()])
-    return _Targets(DEFAULT_TASK, lambda y: {"label": (encoder.transform(out_of_arrow(y)), feature)}, {}, classes)
+    return _Targets(DEFAULT_TASK, encode, {}, classes)
 
 
 def _read_columns(y: Any, task: str) -> _Targets:
@@ -354,7 +361,7 @@ def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # n
 
     texts = _read_texts(X, f"{where}X")
     check_consistent_length(texts, y)
-    if len(texts) == 1:
+    if len(texts) == 1 and not where:
         raise UserError("fit needs two texts or more: found 1 sample")
     for position, text in enumerate(texts):
         if fault := text_fault(text):
