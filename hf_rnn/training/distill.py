@@ -65,17 +65,8 @@ def distill(
     teacher labels further texts. The loss is [`~hf_rnn.training.distill.distillation_loss`]; scores are on true
     labels.
 
-    Args:
-        data: As for [`~hf_rnn.train`]. A new tokenizer also learns words from the unlabelled texts.
-        output_dir: As for [`~hf_rnn.train`].
-        train: As for [`~hf_rnn.train`].
-        validation: As for [`~hf_rnn.train`].
-        test: As for [`~hf_rnn.train`].
-        settings: Settings by the names of the command's flags, on top of the recipe `recipe`.
-
-    Raises:
-        UserError: For a mistake in settings, data or teacher. An earlier model in the folder is left as it was.
-        TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
+    Arguments and exceptions are those of [`~hf_rnn.train`]; the settings are those of `hf-rnn distill`. A new
+    tokenizer also learns words from the unlabelled texts.
 
     Example:
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
@@ -186,8 +177,6 @@ class Distillation(Extension):
             scores = task.metrics(config).compute(predictions=answers, references=output.label_ids)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
-            message = "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%"
-            logger.info(message, split, scores["accuracy"], scores["macro_recall"], 100 * agreement)
         facts = {name: getattr(self.settings, name) for name in _WEIGHED}
         facts |= {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
         return {"teacher": facts}

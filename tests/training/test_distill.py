@@ -22,7 +22,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, distill, train, train_tokenizer
+from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.checkpoints import TrainingStopped
@@ -174,8 +174,7 @@ def test_a_hidden_word_is_one_token():
     [
         (["bad", "good", "plain"], None, [1, 2, 0]),
         (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
-        (["bad", "good", "awful"], None, "give the data's labels"),
-        (["bad", "good"], None, "same task"),
+        (["bad", "good", "awful"], None, "teacher_labels"),
     ],
 )
 def test_labels_are_matched_by_name(teacher, classes, own, expected):
@@ -201,31 +200,17 @@ def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
         open_teacher(folder).model  # noqa: B018 - it loads
 
 
-def test_folders_that_cannot_teach(teacher, tmp_path):
-    """A model without its tokenizer, and pickled weights."""
-    bare, pickled = tmp_path / "bare", tmp_path / "pickled"
-    shutil.copytree(teacher, bare, ignore=lambda folder, names: {name for name in names if "token" in name})
-    with pytest.raises(UserError, match="without words"):
-        open_teacher(bare)
-    shutil.copytree(teacher, pickled)
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+def test_weights_in_pickles_are_refused(teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        open_teacher(pickled).model  # noqa: B018 - it loads
+        open_teacher(tmp_path / "pickled").model  # noqa: B018 - it loads
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64), ("blocks", 32)]
-)
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
 def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
     folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "other")
-    if kind == "blocks":
-        tokenizer, shape = bert_tokenizer(), {"embedding_size": 8, "hidden_size": 8, "num_hidden_layers": 2}
-        config = RnnConfig(
-            vocab_size=len(tokenizer), block_type="residual", cell_type="min_gru", num_labels=3, **shape
-        )
-        RnnForSequenceClassification(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    elif not folder.exists():
+    if not folder.exists():
         shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
         GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
         bytes_tokenizer().save_pretrained(folder)

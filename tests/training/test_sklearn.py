@@ -264,24 +264,6 @@ def test_a_grid_over_a_pipeline():
     assert -search.best_score_ == pytest.approx(np.mean(losses))
 
 
-# ---- settings ----
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "hiden_size",
-        "data_dir",
-        "resume",
-    ],
-)
-def test_unknown_settings(setting):
-    with pytest.raises(TypeError, match=setting):
-        RnnClassifier(**{setting: 3})
-    with pytest.raises(ValueError, match=setting):
-        RnnClassifier().set_params(**{setting: 3})
-
-
 # ---- saving and loading ----
 
 
@@ -347,17 +329,6 @@ def test_a_matrix_of_labels(sets, tmp_path):
     sets.save_pretrained(tmp_path / "saved")
     again = RnnClassifier.from_pretrained(tmp_path / "saved")
     assert (again.predict(texts) == found).all() and again.classes_.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [([[0, 2], [1, 0]], "0 and 1 in 2 columns"), ([[0, 1]], "2, 1")],
-)
-def test_bad_matrices_are_refused(y, message):
-    with pytest.raises(ValueError, match=message):
-        RnnClassifier(**LONGER).fit(["a b", "c d"], y)
-    with pytest.raises(UserError, match="sample_weight"):
-        RnnClassifier(**LONGER).fit(["a b", "c d"], [[0, 1], [1, 0]], sample_weight=[1, 2])
 
 
 def test_numbers(tmp_path):
