@@ -7,7 +7,6 @@ from torch.nn.functional import conv1d, layer_norm, linear, silu
 
 from hf_rnn import (
     RnnConfig,
-    RnnForCausalLM,
     RnnForTokenClassification,
     RnnModel,
 )
@@ -107,21 +106,6 @@ def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):
     assert torch.equal(loaded.layers[1].conv.weight, loaded.layers[1].conv.identity())
     assert torch.equal(loaded.layers[0].conv.weight, model.layers[0].conv.weight)
     assert torch.equal(loaded.layers[1].out_proj.weight, model.layers[1].out_proj.weight)
-
-
-def test_a_language_model_generates_from_its_state_what_it_generates_from_the_text():
-    torch.manual_seed(0)
-    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2, bidirectional=False)
-    model = RnnForCausalLM(config).eval()
-    prompt = torch.randint(2, 50, (2, 4))
-    found = model.generate(prompt, max_new_tokens=6, do_sample=False)
-    for _ in range(6):
-        prompt = torch.cat([prompt, model(prompt).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
-    assert torch.equal(found, prompt)
-    beams = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False}
-    torch.testing.assert_close(
-        model.generate(prompt, **beams, use_cache=True), model.generate(prompt, **beams, use_cache=False)
-    )
 
 
 def test_shown_gates_are_those_of_the_equations():

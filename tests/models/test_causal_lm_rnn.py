@@ -60,9 +60,10 @@ def test_padding_changes_no_logit_and_no_loss(left):
     torch.testing.assert_close(loss, sum(model(prompt, labels=prompt).loss for prompt in alone), **EXACT)
 
 
+@pytest.mark.parametrize("block_type", ["plain", "residual"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_greedy_text_is_that_of_whole_passes(cell):
-    model, ids = make(cell), torch.tensor([PROMPTS[0]])
+def test_greedy_text_is_that_of_whole_passes(cell, block_type):
+    model, ids = make(cell, block_type=block_type), torch.tensor([PROMPTS[0]])
     expected = ids
     for _ in range(9):
         expected = torch.cat([expected, model(expected).logits[:, -1:].argmax(-1)], dim=1)
