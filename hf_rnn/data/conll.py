@@ -11,9 +11,7 @@ I-. Other tags, such as parts of speech, stay unchanged.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import logging
 import os
 import re
 from collections import Counter
@@ -27,7 +25,7 @@ import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .labels import sort_labels, warn_of_twins
+from .labels import sort_labels
 from .loading import find_files, open_tables
 from .row_errors import (
     EXCERPT_CHARACTERS,
@@ -46,11 +44,8 @@ from .rows import RowOptions
 from .splits import SplitRows, deliver
 from .tables import Table, is_table, open_lines, take_column
 
-logger = logging.getLogger(__name__)
-
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_CONLL_U, _NOT_A_WORD = 10, re.compile(r"\d+[-.]\d+\t")  # columns; a range of words or an empty node
-_MOST_WORDS = 0.9
+_NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node of CoNLL-U
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -70,39 +65,25 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class TagSet:
-    """The names of the tags by id; with `types`, those of entities in IOB2. `seen` are further tags of the data."""
+    """The names of the tags by id; with `types`, those of entities in IOB2."""
 
     names: tuple[str, ...]
     types: tuple[str, ...]
-    seen: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, counts: Mapping[str, int]) -> TagSet:
-        """Return the tags of the training rows; for entities, B and I of each type.
-
-        Tags are those of entities if half of them are, or nearly all words with another tag than O have one.
-        """
-        marked = [tag for tag in counts if _ENTITY_TAG.fullmatch(tag)]
-        words, others = sum(counts[tag] for tag in marked), len(counts.keys() - {*marked, "O"})
-        all_words = sum(counts.values()) - counts.get("O", 0)
-        if not marked or (2 * len(marked) < len(marked) + others and words < _MOST_WORDS * all_words):
-            warn_of_twins(counts)
+        """Return the tags of the training rows; for entities, if at least half of the tags are such, in IOB2."""
+        types = sorted({found[1] for found in map(_ENTITY_TAG.fullmatch, counts) if found})
+        marked = sum(_ENTITY_TAG.fullmatch(tag) is not None for tag in counts)
+        if 2 * marked < len(counts.keys() - {"O"}) or not marked:
             return cls(tuple(sort_labels(counts)), ())
-        types: Counter[str] = Counter()
-        for tag in marked:
-            types[tag[2:]] += counts[tag]
-        warn_of_twins(types)
-        kinds = sorted(types)
-        return cls(("O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")), tuple(kinds), tuple(marked))
+        return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), tuple(types))
 
     def fault(self, tag: str) -> Fault | None:
         """Return what is wrong with a tag of the data."""
-        if tag in self.names or (self.types and _ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types):
+        if tag in self.names or (_ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types):
             return None
-        names = {name.casefold(): name for name in (*self.names, *self.seen)}
-        near = difflib.get_close_matches(tag.casefold(), names, 1) or ["o"] * (len(tag) == 1)
-        hint = f"; did you mean {names[near[0]]!r:.80}?" if near and near[0] in names else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"tag {tag!r:.80}, known are {listed(self.names)}{hint}")
+        return Fault(Reason.UNKNOWN_LABEL, f"tag {tag!r:.80}, known are {listed(self.names)}")
 
     def ids(self, tags: Sequence[str]) -> list[int]:
         """Return the ids of the tags of a sentence."""
@@ -145,8 +126,13 @@ def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Senten
             # other white space of Unicode is part of a token
             parts = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
             if not fields and not line.startswith("# "):
-                fields = _check_columns(path, len(parts), token_column, tag_column)
-            if (line.startswith("# ") and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
+                fields = len(parts)
+                if fields < 2 or not all(-fields <= column < fields for column in (token_column, tag_column)):
+                    found = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
+                    raise DataError.for_file(
+                        path, Reason.MISSING_COLUMN, f"{found}; set --text_column, --label_column"
+                    )
+            if (line.startswith("# ") and len(parts) != fields) or (fields == 10 and _NOT_A_WORD.match(line)):
                 continue
             reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
             fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
@@ -156,14 +142,6 @@ def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Senten
     yield words
     if not fields:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no token")
-
-
-def _check_columns(path: str, fields: int, token_column: int, tag_column: int) -> int:
-    for name, column in (("text_column", token_column), ("label_column", tag_column)):
-        if not -fields <= column < fields or fields == 1:
-            found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
-            raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
-    return fields
 
 
 def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Sentence]:

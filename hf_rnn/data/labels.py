@@ -6,7 +6,6 @@ exactly: nothing is stripped or folded.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import re
@@ -25,8 +24,6 @@ from .row_errors import MOST_LISTED, WHITE_SPACE, Fault, Reason, label_fault, li
 
 logger = logging.getLogger(__name__)
 
-_NEAR = 0.85  # similarity of a label to its twin; unhappy and happy have 0.83
-
 # At most 18 digits: an id has no more, and Python refuses to parse thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _MOST = float(np.finfo(np.float32).max)
@@ -42,16 +39,6 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels: by value if all are integers, else by code points."""
     labels = list(labels)
     return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
-
-
-def warn_of_twins(counts: Mapping[str, int]) -> None:
-    """Warn about the first label that one row has, if it nearly equals another one, such as Joy and joy."""
-    for label in (label for label, rows in counts.items() if rows == 1 and not is_integer(label)):
-        others = {other.casefold().strip("._- "): other for other in counts if other != label}
-        bare = label.casefold().strip("._- ")
-        if near := [bare] if bare in others else difflib.get_close_matches(bare, others, 1, _NEAR):
-            logger.warning("only one row has the label %.80r: did you mean %.80r?", label, others[near[0]])
-            return
 
 
 class RowLabels(ABC):
@@ -101,9 +88,6 @@ class LabelMap(RowLabels):
         if len(counts) < 2:
             advice = "set --label_column, or give all names with --class_names"
             raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
-        if 0 < sum(map(is_integer, counts)) < len(counts):
-            logger.warning("labels mix integers and names, and are used as names: %s", listed(sorted(counts)))
-        warn_of_twins(counts)
         return cls(tuple(sort_labels(counts)))
 
     @classmethod
@@ -156,11 +140,8 @@ class LabelMap(RowLabels):
         if (number := self._ids.get(written)) is not None:
             return number
         if written == "-1" or (is_integer(written) and all(map(is_integer, self._ids))):
-            remedy = "-1 marks a row without a label" if written == "-1" else ""
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {written:.80}, known are {self.known}", remedy)
-        similar = {name.casefold(): name for name in self._ids}.get(written.casefold())
-        hint = f"; did you mean {similar!r:.80}?" if similar else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"label {written!r:.80}, known are {self.known}{hint}")
+            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {written:.80}, known are {self.known}")
+        return Fault(Reason.UNKNOWN_LABEL, f"label {written!r:.80}, known are {self.known}")
 
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the class ids."""

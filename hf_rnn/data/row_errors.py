@@ -205,10 +205,6 @@ class Ledger:
         self.max_bad_rows, self.report = max_bad_rows, report
         vars(report).update(vars(DataReport()))  # forget an earlier load
         self._path = Path(rejected_path) if rejected_path is not None else None
-        if self._path is not None and self._path.is_file():
-            with self._path.open("rb") as file:
-                if file.read(8) not in (b"", b'{"file":'):
-                    raise UserError(f"{rejected_path} does not list rejected rows: give another rejected_path")
         self._rows: list[BadRow] = []
 
     def reject(self, split: str, row: BadRow) -> None:

@@ -433,21 +433,11 @@ def _open_excel(path: str) -> Table:
     with open_unpacked(path) as stream:
         content = io.BytesIO(stream.read())
     sheet = pd.read_excel(content, header=None, dtype=object, na_filter=False, engine="calamine").values.tolist()
-    names = [str(name) for name in sheet[0]] if sheet else []
-    while names and not names[-1].strip():
-        names.pop()
-    if not names:
+    if not sheet:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "its first sheet has no header")
-    places, rows, bad = [], [], []
-    for place, row in enumerate(sheet[1:], 2):
-        filled = max((number for number, cell in enumerate(row, 1) if cell != ""), default=0)
-        if filled > len(names):
-            fault = Fault(Reason.TOO_MANY_FIELDS, f"found {filled} of {len(names)}", "Name all columns in row 1")
-            bad.append(BadRow(path, place, fault, str(row[0])[:EXCERPT_CHARACTERS], "row"))
-        elif filled:
-            places.append(place)
-            rows.append([None if cell == "" else cell for cell in row])
-    arrays = [as_array([row[number] for row in rows]) for number in range(len(names))]
-    names = name_columns(names)
-    batch = Batch.build(places, arrays, names, bad)
+    names = name_columns(sheet[0])
+    rows = {place: row for place, row in enumerate(sheet[1:], 2) if any(cell != "" for cell in row)}
+    cells = zip(*rows.values(), strict=True) if rows else [()] * len(names)
+    arrays = [as_array([None if cell == "" else cell for cell in column]) for column in cells]
+    batch = Batch.build(list(rows), arrays, names, [])
     return Table(path, "excel", names, unit="row", read=lambda columns, texts: iter([batch]))

@@ -4,8 +4,8 @@ Files are text of GloVe, fastText (.vec) and word2vec, or binary word2vec; plain
 a word and its numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a vector
 on a first line. Words may contain spaces, as a few in GloVe's 840B file do.
 
-A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, a subword without the mark of a
-word's start (`▁film`, `Ġfilm`), and a placeholder under names of the same meaning (`<<<mention>>>` as `<user>`).
+A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, and a subword without the mark of
+a word's start (`▁film`, `Ġfilm`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -30,7 +29,7 @@ from tokenizers.models import BPE, WordLevel
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..hub.client import fetch
-from ..hub.model_folder import nested_model, read_config
+from ..hub.model_folder import read_config
 from ..utils.errors import UserError, reason_of
 from .lines import open_unpacked
 
@@ -39,13 +38,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 1000  # texts tokenized at a time
 _LONGEST_LINE = 1 << 22  # bytes read to recognise the format
 _NOT_READ = {b"\xba\x16\x4f\x2f": "a fastText model: give its .vec file", b"PK\x03\x04": "a zip archive: unpack it"}
-_PLACEHOLDER = re.compile(r"<+(\w+)>+|(@user)")
-_SUBSTITUTES = {
-    **dict.fromkeys(("mention", "user", "@user"), ("<user>", "@user", "user")),
-    "url": ("<url>", "http", "url"),
-    "hashtag": ("<hashtag>", "#", "hashtag"),
-    **dict.fromkeys(("digit", "number"), ("<number>", "<num>", "number")),
-}
 
 
 @dataclass(frozen=True)
@@ -150,9 +142,9 @@ class ModelTable:
     def find(cls, folder: Path, name: str) -> Self:
         """Load the table of a model's folder, which has the files of the tokenizer too."""
         if not (folder / "config.json").is_file():
-            nested = nested_model(folder)
-            advice = "give the folder of a transformers model, or a file of vectors"
-            raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
+            raise UserError(
+                f"{name} has no config.json: give the folder of a transformers model, or a file of vectors"
+            )
         read_config(f"the model {name}", folder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -160,8 +152,6 @@ class ModelTable:
             table = model.get_input_embeddings().weight.detach().float().numpy()
         except Exception as error:  # damaged files make the libraries raise any exception
             raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
-        if len(table) < len(tokenizer):
-            raise UserError(f"{name} has {len(table):,} vectors, and its tokenizer {len(tokenizer):,} ids")
         return cls(name, tokenizer, table)
 
     def read(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
@@ -280,22 +270,21 @@ def _look_up(
     forms: dict[str, list[str]] = {}
     for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
-        word = "" if "\ufffd" in word and word != entry else word  # part of a letter
-        # a file may contain subwords, spelt as a vocabulary spells them
-        forms[entry] = list_forms(word, entry if isinstance(source, VectorFile) else word)
-        if isinstance(source, ModelTable) and (entry in special or _PLACEHOLDER.fullmatch(word)):
-            forms[entry] = []  # the letters of placeholders have no meaning
+        word = "" if "\ufffd" in word else word  # part of a letter
+        if isinstance(
+            source, VectorFile
+        ):  # which may contain special tokens, and subwords as a vocabulary spells them
+            forms[entry] = list_forms(entry) + list_forms(word)
+        elif entry not in special:
+            forms[entry] = list_forms(word)
     rows = source.read({form for options in forms.values() for form in options})
-    found = {entry: next((form for form in options if form in rows), None) for entry, options in forms.items()}
-    return {entry: rows[form] for entry, form in found.items() if form is not None}
+    known = {entry: next((form for form in options if form in rows), None) for entry, options in forms.items()}
+    return {entry: rows[form] for entry, form in known.items() if form is not None}
 
 
-def list_forms(word: str, entry: str) -> list[str]:
-    """Return the forms under which to look up a word that the vocabulary spells as `entry`, best first."""
-    forms = [form for spelt in (entry, word) for form in (spelt, spelt.lower(), spelt.capitalize(), spelt.upper())]
-    if placeholder := _PLACEHOLDER.fullmatch(word):
-        forms += _SUBSTITUTES.get(placeholder[placeholder.lastindex or 0].lower(), ())
-    return list(filter(None, dict.fromkeys(forms)))
+def list_forms(word: str) -> list[str]:
+    """Return the forms under which to look up a word, best first."""
+    return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))) if word else []
 
 
 def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: Iterable[str]) -> float | None:

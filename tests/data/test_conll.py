@@ -94,8 +94,8 @@ def test_a_tag_that_train_lacks_is_refused(tmp_path):
     ("files", "settings", "message"),
     [
         ({}, {}, "train.conll"),
-        ({"train": "word\nword\n"}, {}, "found 1 column"),
-        ({"train": "a\tX\nb\tY\n"}, {"tag_column": 2}, "label_column 2: found 2 columns"),
+        ({"train": "word\nword\n"}, {}, "found 1, and token and tag are 0 and -1"),
+        ({"train": "a\tX\nb\tY\n"}, {"tag_column": 2}, "found 2, and token and tag are 0 and 2"),
         ({"train": "a\tX\n\n" * 20}, {}, "at least two tags"),
     ],
 )
@@ -147,19 +147,9 @@ def test_every_scheme_is_read(written, expected):
 CLEAN = "Anna U-person\nBo O\n\nNew B-place\nOld I-place\nTown L-place\n\n" * 20
 
 
-@pytest.mark.parametrize(
-    ("odd", "near"),
-    [("0", "O"), ("o", "O"), ("u-person", "U-person"), ("B_place", "B-place"), ("noise", None)],
-)
-def test_an_odd_tag_among_tags_of_entities_is_refused(tmp_path, odd, near):
-    write(tmp_path, train=CLEAN + f"x {odd}\n")
-    with pytest.raises(DataError, match=r"train\.conll:141: unknown label: tag") as caught:
+def test_an_odd_tag_among_tags_of_entities_is_refused(tmp_path):
+    write(tmp_path, train=CLEAN + "x 0\n")
+    with pytest.raises(DataError, match=r"train\.conll:141: unknown label: tag '0'"):
         load_conll(tmp_path)
-    assert str(caught.value).partition("did you mean ")[2].startswith(f"'{near}'?") or near is None
     names = load_conll(tmp_path, max_bad_rows=1)["train"].features["ner_tags"].feature.names
     assert names == ["O", "B-person", "I-person", "B-place", "I-place"]
-
-
-def test_a_type_beside_a_near_twin_is_reported(tmp_path, caplog):
-    load_conll(write(tmp_path, train=CLEAN + "x B-Place\n"))
-    assert "only one row has the label 'Place': did you mean 'place'?" in caplog.text

@@ -5,7 +5,6 @@ import logging
 import pytest
 from tsv_files import GOOD, load_train, write
 
-from hf_rnn.data.labels import LabelMap
 from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError
 from hf_rnn.utils.errors import UserError
@@ -73,9 +72,3 @@ def test_a_label_that_train_lacks_is_refused_in_other_splits(tmp_path, label, re
 def test_labels_that_make_no_classes(tmp_path, content, options, message):
     with pytest.raises(UserError, match=message):
         load_train(write(tmp_path / "train.tsv", content), **options)
-
-
-@pytest.mark.parametrize(("rare", "near"), [("Joy", "joy"), ("angr", "anger"), ("unhappy", None), ("7", None)])
-def test_a_label_of_one_row_beside_a_near_twin_is_reported(rare, near, caplog):
-    LabelMap.from_counts({"joy": 30, "anger": 30, "happy": 30, "77": 30, rare: 1})
-    assert (f"only one row has the label {rare!r}: did you mean {near!r}?" in caplog.text) == (near is not None)

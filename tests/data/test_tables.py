@@ -118,7 +118,8 @@ def test_cells_of_excel(tmp_path):
     rows = [["id", "text", None], [1, "a", None], [None, None, None], [2, None, "more"], [3.5, 2021, None]]
     pd.DataFrame(rows).to_excel(tmp_path / "a.xlsx", index=False, header=False)
     found, places, bad = cells(read_table(tmp_path / "a.xlsx"))
-    assert (found, places, bad) == ([(1.0, "a"), (3.5, "2021")], [2, 5], [4])
+    assert found == [(1.0, "a", None), (2.0, None, "more"), (3.5, "2021", None)]
+    assert (places, bad, read_table(tmp_path / "a.xlsx").columns) == ([2, 4, 5], [], ["id", "text", "column_3"])
 
 
 # ---- CSV, and TSV with names of columns ----

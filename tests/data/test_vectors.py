@@ -11,18 +11,17 @@ from tiny_bert import PIECES
 from transformers import AutoTokenizer
 from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_text
 
-from hf_rnn.data.vectors import VectorFile, list_forms, load_vectors, widen_vocabulary
+from hf_rnn.data.vectors import VectorFile, load_vectors, widen_vocabulary
 from hf_rnn.utils.errors import UserError
 
 
 def test_the_first_form_with_vectors_is_taken(write):
-    table = {"usa": [1.0, 0.0], "USA": [2.0, 0.0], "London": [3.0, 0.0], "<user>": [4.0, 0.0], "user": [5.0, 0.0]}
-    tokenizer = make_tokenizer("usa", "london", "<<<mention>>>", "don't", "Usa")
+    table = {"usa": [1.0, 0.0], "USA": [2.0, 0.0], "London": [3.0, 0.0], "<user>": [4.0, 0.0]}
+    tokenizer = make_tokenizer("usa", "london", "<user>", "don't", "Usa")
     loaded = load_vectors(write(write_text(table)), tokenizer)
-    expected = {"usa": [1, 0], "Usa": [1, 0], "london": [3, 0], "<<<mention>>>": [4, 0]}
+    expected = {"usa": [1, 0], "Usa": [1, 0], "london": [3, 0], "<user>": [4, 0]}
     assert {word: row_of(loaded, tokenizer, word) for word in expected} == expected
     assert (loaded.words, loaded.found) == (5, 4)
-    assert list_forms("film", "▁film")[0] == "▁film" and list_forms("", "") == []
 
 
 def test_coverage_worked_by_hand(write):
@@ -64,7 +63,7 @@ def test_sources_that_are_not_vectors(tmp_path, hub, write, bert):
         with pytest.raises(UserError, match=message):
             load_vectors(source, tokenizer)
     copied = shutil.copytree(bert[0], tmp_path / "parent" / "copied")
-    with pytest.raises(UserError, match="no config.json: did you mean .*copied"):
+    with pytest.raises(UserError, match="no config.json"):
         load_vectors(tmp_path / "parent", tokenizer)
     (copied / "model.safetensors").unlink()
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -167,7 +166,7 @@ def test_damage_is_reported_with_its_place(write, damage):
 
 def test_words_are_rows_or_means_of_pieces(bert):
     piece = {name: bert[1][index] for index, name in enumerate(PIECES)}
-    tokenizer = make_tokenizer("film", "FILM", "unseen", "zyx", ":)", "<<<mention>>>")
+    tokenizer = make_tokenizer("film", "FILM", "unseen", "zyx", ":)")
     loaded = load_vectors(bert[0], tokenizer, texts=["film unseen zyx"])
     assert loaded.name == "tiny-bert"
     for word, expected in {
@@ -177,7 +176,7 @@ def test_words_are_rows_or_means_of_pieces(bert):
         ":)": (piece[":"] + piece[")"]) / 2,
     }.items():
         torch.testing.assert_close(loaded.matrix[tokenizer.get_vocab()[word]], expected)
-    assert loaded.found == 4, "zyx is unknown, and the letters of a placeholder have no meaning"
+    assert loaded.found == 4, "zyx is unknown"
     assert loaded.token_share == 2 / 3
     assert not torch.equal(loaded.matrix[0], load_vectors(bert[0], tokenizer, seed=1).matrix[0]), "<unk> is drawn"
 
