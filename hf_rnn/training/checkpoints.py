@@ -198,35 +198,23 @@ def _has_hash(path: Path, digest: str) -> bool:
     return path.is_file() and _hash_file(path) == digest
 
 
-def find_newest(folder: Path, processes: int = 1, needs_best: bool = False) -> Path:
-    """Return the newest whole checkpoint; log in one line which are skipped and why, and remove them.
+def find_newest(folder: Path, processes: int = 1) -> Path:
+    """Return the newest whole checkpoint; log in one line which ones are damaged, and remove them.
 
-    A run that `needs_best` loads its best checkpoint at the end, which must be whole too. Raises a [`UserError`] when
-    there is none.
+    Raises a [`UserError`] when there is none.
     """
-    skipped: dict[Path, str] = {}
-    for checkpoint in list_checkpoints(folder):
-        damage = find_damage(checkpoint, processes)
-        if damage is None and needs_best:
-            step = json.loads((checkpoint / "trainer_state.json").read_bytes())["best_global_step"]
-            best = folder / f"checkpoint-{step}"
-            if step and (found := find_damage(best, processes)):
-                damage = f"its best, {best.name}: {found}"
-        if damage is not None:
-            skipped[checkpoint] = damage
-            continue
-        if skipped:
-            logger.warning("resuming from %s; skipped %s", checkpoint, _describe(skipped))
-        for damaged in skipped:  # the Trainer would count them as newer ones
-            shutil.rmtree(damaged)
-        return checkpoint
-    if skipped:
-        raise UserError(f"no checkpoint in {folder} can be resumed: found {_describe(skipped)}. {_RESTART}")
-    raise UserError(f"there is no checkpoint in {folder}: leave out --resume")
-
-
-def _describe(skipped: Mapping[Path, str]) -> str:
-    return ", ".join(f"{checkpoint.name} ({damage})" for checkpoint, damage in skipped.items())
+    damaged = {path: damage for path in list_checkpoints(folder) if (damage := find_damage(path, processes))}
+    whole = [path for path in list_checkpoints(folder) if path not in damaged]
+    found = ", ".join(f"{path.name} ({damage})" for path, damage in damaged.items())
+    if not whole and damaged:
+        raise UserError(f"no checkpoint in {folder} can be resumed: found {found}. {_RESTART}")
+    if not whole:
+        raise UserError(f"there is no checkpoint in {folder}: leave out --resume")
+    if damaged:
+        logger.warning("resuming from %s; skipped %s", whole[0], found)
+    for path in damaged:  # the Trainer would count them too
+        shutil.rmtree(path)
+    return whole[0]
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
@@ -249,29 +237,18 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
             run or to resume it; when there is no checkpoint to resume from.
     """
     folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
-    paths = (folder.root, *folder.root.absolute().parents)
-    nearest = next((path for path in paths if path.exists()), paths[-1])
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir {folder.root} is not writable: found {nearest} in its way; give another")
-    made = [path for path in paths if not path.exists()]
+    made = [path for path in (folder.root, *folder.root.absolute().parents) if not path.exists()]
     with hold_folder(folder.root) if is_main else contextlib.nullcontext():
         try:
+            if is_main and not os.access(folder.root, os.W_OK | os.X_OK):
+                raise UserError(f"output_dir {folder.root} is not writable: give another")
             if is_main and not args.resume:
                 _check_empty(folder, args.overwrite_output_dir)
-            yield folder, _find_resumed(folder, args) if args.resume else None
+            yield folder, find_newest(folder.checkpoints, args.world_size) if args.resume else None
         finally:
             for path in (folder.checkpoints, *made) if is_main else ():
                 with contextlib.suppress(OSError):  # it has files
                     path.rmdir()
-
-
-def _find_resumed(folder: FinishedFolder, args: RnnTrainingArguments) -> Path:
-    if (folder.root / TEACHER_CACHE).is_dir() and not list_checkpoints(folder.checkpoints):
-        raise UserError(
-            f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
-            f"is kept in {TEACHER_CACHE} and used again"
-        )
-    return find_newest(folder.checkpoints, args.world_size, bool(args.load_best_model_at_end))
 
 
 def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:

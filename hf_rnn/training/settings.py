@@ -175,7 +175,6 @@ class OwnSettings:
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = setting(
         "group_by_length", "order of the examples: similar lengths together, random or sequential", card=True
     )
-    tokens_per_pass: int | None = setting(None, "most tokens at once; larger batches are read in parts", above=0)
     block_size: int = setting(256, "tokens of a block of continuous text, for causal-lm", above=1, card=True)
     seed: int = setting(42, "seed of weights and order of texts", common=True, least=0, card="always")
     bf16: bool = setting(False, "train in bfloat16, on processors that have it", card=True)

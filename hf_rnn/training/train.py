@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import logging
 import math
-import pickle
 import shlex
 import statistics
 import time
@@ -74,9 +73,6 @@ _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # of training and validation that are timed for max_minutes
-_REFUSALS = (
-    ValueError, KeyError, TypeError, RuntimeError, EOFError, ImportError, AttributeError, pickle.UnpicklingError,
-)  # fmt: skip
 
 
 @one_at_a_time()
@@ -423,21 +419,13 @@ def fit(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Train, from a checkpoint if given.
 
     Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
-    for settings that the Trainer refuses and for weights that are not finite, and [`TrainingStopped`] after a signal.
+    for weights that are not finite, and [`TrainingStopped`] after a signal.
     """
     args: Any = trainer.args
     if checkpoint is not None:
         check_unchanged(checkpoint, trainer.made_from)
     with trainer.stop_request as request:
-        try:
-            outcome = trainer.train(None if checkpoint is None else str(checkpoint))
-        except _REFUSALS as error:
-            if trainer.began is not None or isinstance(error, UserError):
-                raise
-            what = (
-                "the Trainer refuses these settings" if checkpoint is None else f"{checkpoint} does not match this run"
-            )
-            raise UserError(f"{what}: {reason_of(error):.300}") from error
+        outcome = trainer.train(None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(request.number, None)
     broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]

@@ -1,4 +1,4 @@
-"""The Trainer for recurrent models: weighted losses, long texts in parts, checkpoints that resume exactly.
+"""The Trainer for recurrent models: weighted losses, evaluation by the fast path, checkpoints that resume exactly.
 
 Private methods of [`~transformers.Trainer`] that are overridden here:
 
@@ -37,14 +37,14 @@ from transformers.trainer_utils import (
     EvalPrediction,
     IntervalStrategy,
     TrainOutput,
+    get_last_checkpoint,
     rotate_checkpoints,
 )
 
 from ..utils.errors import UserError, is_write_error, reason_of
-from .checkpoints import StopRequest, TrainingStopped, find_newest, list_checkpoints, read_manifest, write_manifest
+from .checkpoints import StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
 
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
-_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # suffixes of names
 
 
 def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
@@ -79,7 +79,6 @@ class RnnTrainer(Trainer):
 
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
-    - Memory: a training batch is computed in parts of `args.tokens_per_pass`, with the same gradient.
     - Optimizer: `args.embedding_learning_rate` for the embedding, `args.head_learning_rate` for the head.
     - Progress: one line per evaluation on stderr, nothing on stdout.
     - Checkpoints are whole, and a resumed run takes the same steps as an undisturbed one. Inside
@@ -177,17 +176,6 @@ class RnnTrainer(Trainer):
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
         return (self.loss or sum_losses)(outputs["logits"].float(), labels, **facts) / rows / max(self.args.n_gpu, 1)
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Add the gradients of a batch, in parts of `args.tokens_per_pass`, and return its loss."""
-        limit = getattr(self.args, "tokens_per_pass", None)
-        parts = [inputs] if limit is None or num_items_in_batch is None else split_batch(inputs, limit)
-        losses = []
-        for number, part in enumerate(parts, 1):
-            # several processes exchange gradients once per batch
-            with contextlib.nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
-        return torch.stack(losses).sum()
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
         made, trained = self.optimizer is not None, self.model if model is None else model
@@ -215,11 +203,8 @@ class RnnTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        stopped = [
-            callback.early_stopping_patience_counter >= callback.early_stopping_patience
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, EarlyStoppingCallback)
-        ]
+        waits = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+        stopped = [wait.early_stopping_patience_counter >= wait.early_stopping_patience for wait in waits]
         if any(stopped) or self.state.global_step >= self.state.max_steps:
             # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
@@ -259,18 +244,12 @@ class RnnTrainer(Trainer):
 
     # ---- checkpoints ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train as the Trainer does; `resume_from_checkpoint=True` takes the newest whole checkpoint.
-
-        The training loss of the result covers the steps before a resume too.
-        """
-        if resume_from_checkpoint is True:
-            best = bool(self.args.load_best_model_at_end)
-            resume_from_checkpoint = str(find_newest(Path(str(self.args.output_dir)), self.args.world_size, best))
-        self.began, self._progress = None, {}
-        if resume_from_checkpoint:
-            self._progress = read_manifest(Path(resume_from_checkpoint)).get("progress", {})
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
+        if (checkpoint := resume_from_checkpoint) is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        self._progress = read_manifest(Path(checkpoint))["progress"] if checkpoint else {}
+        return super().train(checkpoint, *args, **kwargs)
 
     def begin(self) -> None:
         """Restore what the Trainer does not, with all states loaded: losses and times so far, the best one's path."""
@@ -333,29 +312,24 @@ class RnnTrainer(Trainer):
     # ---- progress ----
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log as the Trainer does, and print a line per evaluation."""
+        """Log as the Trainer does, and print a line per evaluation, or per log without one."""
         super().log(logs, *args, **kwargs)
-        measured = any(name.startswith("eval_") for name in logs)
-        alone = self.args.eval_strategy == "no" or self.args.logging_strategy == "steps"
-        shown = measured or (alone and "loss" in logs)
-        if shown and self.is_in_train and not self.quiet and self.state.is_world_process_zero:
-            with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
-                tqdm.write(self._format_line(logs), file=sys.stderr)
-
-    def _format_line(self, logs: Mapping[str, float]) -> str:
-        """Return the loss of training, then the scores of an evaluation, accuracy and loss first."""
-        state, line = self.state, f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
-        if self.args.max_steps > 0:
-            line = f"step {state.global_step}/{state.max_steps}"
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        parts = [line, *(f"loss {loss:.3f}" for loss in losses[-1:])]
+        shown = "eval_loss" in logs or ("loss" in logs and self.args.eval_strategy == "no")
+        if not (shown and self.is_in_train and self.state.is_world_process_zero) or self.quiet:
+            return
+        step = f"step {self.state.global_step}/{self.state.max_steps}"
+        epoch = f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
+        losses = [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry]
         scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-        first = "f1" if "f1" in scores else "accuracy"  # of whole entities, for taggers
-        for name in sorted(scores, key=lambda name: (name != first, name != "loss")):
-            if isinstance(scores[name], float) and not name.endswith(_TIMES):
-                title = f"validation {name}" if name in ("loss", first) else name
-                parts.append(f"{title.replace('_', ' ')} {scores[name]:.3f}")
-        return "  ".join(parts)
+        order = sorted(scores, key=lambda name: (name != "accuracy", name != "loss"))
+        measured = [
+            f"{'validation ' * (name in ('accuracy', 'loss'))}{name.replace('_', ' ')} {scores[name]:.3f}"
+            for name in order
+            if isinstance(scores[name], float) and not name.endswith(("runtime", "per_second"))
+        ]
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
+            line = [step if self.args.max_steps > 0 else epoch, *losses[-1:], *measured]
+            tqdm.write("  ".join(line), file=sys.stderr)
 
 
 class SavePoints(TrainerCallback):
@@ -405,18 +379,3 @@ class EpochSampler(LengthGroupedSampler):
     def __iter__(self) -> Any:
         self.generator.manual_seed(self._seed + self._epoch)
         return super().__iter__()
-
-
-def split_batch(batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
-    """Cut a padded batch of texts into parts of at most `most_tokens`, longest texts first; taggers' batches stay."""
-    mask, labels = batch.get("attention_mask"), batch.get("labels")
-    if mask is None or mask.numel() <= most_tokens or (labels is not None and labels.dim() > 1):
-        return [batch]
-    lengths, parts, start = mask.sum(dim=1), [], 0
-    order = lengths.argsort(descending=True, stable=True)
-    while start < len(order):
-        rows = order[start : start + max(1, most_tokens // max(1, int(lengths[order[start]])))]
-        part, kept = {name: column[rows] for name, column in batch.items()}, mask[rows].any(dim=0)
-        parts.append(part | {name: part[name][:, kept] for name in ("input_ids", "attention_mask")})
-        start += len(rows)
-    return parts

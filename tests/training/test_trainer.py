@@ -96,28 +96,6 @@ def record_rows(trainer, examples):
 # ---- batches ----
 
 
-@pytest.mark.parametrize("settings", [{"gradient_accumulation_steps": 2}, {"class_weight_power": 0.7}])
-def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, settings):
-    runs, sizes, examples = [], [], make_examples(24, empty=True)
-
-    def count(model, args, inputs):
-        sizes.extend([inputs["input_ids"].numel()] * model.training)
-
-    for tokens in (None, 12):
-        more = {"tokens_per_pass": tokens, "train_sampling_strategy": "random", "per_device_eval_batch_size": 8}
-        trainer = make(make_model(**PLAIN), examples, {**settings, **more}, eval_dataset=examples)
-        if tokens:
-            trainer.model.register_forward_pre_hook(count, with_kwargs=True)
-        loss = trainer.train().training_loss
-        found = trainer.predict(examples)
-        runs.append((loss, found.metrics["test_loss"], torch.from_numpy(found.predictions), found.label_ids.tolist()))
-        runs[-1] += (*[weight.detach() for weight in trainer.model.parameters()],)
-    assert max(sizes) <= 12 and len(sizes) > 2 * 24 / 8, "premise: the batches were cut"
-    assert runs[0][3] == runs[1][3] == examples["labels"][:]
-    for whole, parts in zip(*runs, strict=True):
-        torch.testing.assert_close(torch.as_tensor(parts), torch.as_tensor(whole), atol=1e-6, rtol=1e-5)
-
-
 def test_batches_have_texts_of_like_lengths_in_a_new_order_each_epoch(make):
     lengths = [2 + 7 * row % 19 for row in range(125)]
     ids = [[2 + row % 20, 2 + row // 20, *[3] * (length - 2)] for row, length in enumerate(lengths)]

@@ -114,14 +114,23 @@ def test_taggers_and_language_models_have_the_same_scores(task, settings, tagged
         path.with_suffix(".txt").write_text(path.read_text())
     settings = {**settings, "task": task, "data_dir": data}
     one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
-    found, expected = read_scores(two), read_scores(one)  # the last batch of two processes is filled up with other rows
+    found, expected = (
+        read_scores(two),
+        read_scores(one),
+    )  # the last batch has other rows
     assert found == pytest.approx(expected, rel=1e-2) and len(expected) > 2
 
 
 def test_a_stopped_run_resumes_bit_for_bit(noisy_dir, tmp_path):
     """SIGTERM to the launcher in the second epoch; batches of similar lengths."""
-    settings = {**SETTINGS, "data_dir": noisy_dir, "train_sampling_strategy": "group_by_length", "num_train_epochs": 40}
-    settings |= {"per_device_train_batch_size": PER_STEP // 2, "word_dropout": 0.2, "early_stopping_patience": 0}
+    settings = {
+        **SETTINGS,
+        "data_dir": noisy_dir,
+        "train_sampling_strategy": "group_by_length",
+        "num_train_epochs": 40,
+    }
+    settings |= {"per_device_train_batch_size": PER_STEP // 2, "word_dropout": 0.2}
+    settings |= {"num_train_epochs": 40, "early_stopping_patience": 0}
     whole, _ = run_command("train", 2, tmp_path / "whole", **settings)
     flags = [f"--{name}={value}" for name, value in settings.items()]
     command = [sys.executable, *TORCHRUN, "-m", "hf_rnn", "train", *flags, f"--output_dir={tmp_path / 'cut'}"]
