@@ -103,7 +103,7 @@ def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
 
 
 def check_max_length(where: str, length: Any) -> None:
-    """Raise a [`UserError`] for a `model_max_length` that is not a number of tokens; None is no limit."""
+    """Raise a [`UserError`] for a `model_max_length` that is not a number of tokens; None means any length."""
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise UserError(f"{where}: model_max_length must be a whole number of tokens: found {length!r:.40}")
 

@@ -136,7 +136,7 @@ class TokenClassification(Task):
             less: self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
             for less, output in found.items()
         }
-        best = max(f1, key=lambda less: f1[less])  # of equally good ones the first
+        best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
         if best:
             logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", best, f1[best], f1[0.0])
