@@ -6,7 +6,6 @@ import pytest
 
 from hf_rnn.data.conll import load_conll, to_iob2
 from hf_rnn.data.row_errors import DataError, DataReport
-from hf_rnn.utils.errors import UserError
 
 CONLL_2003 = """\
 -DOCSTART- -X- O O
@@ -88,20 +87,6 @@ def test_a_tag_that_train_lacks_is_refused(tmp_path):
     write(tmp_path, train="a\tX\nb\tY\n", dev="a\tX\n\nb\tZ\n")
     with pytest.raises(DataError, match="dev.conll:3: unknown label: tag 'Z', known are 'X', 'Y'"):
         load_conll(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("files", "settings", "message"),
-    [
-        ({}, {}, "train.conll"),
-        ({"train": "word\nword\n"}, {}, "found 1, and token and tag are 0 and -1"),
-        ({"train": "a\tX\nb\tY\n"}, {"tag_column": 2}, "found 2, and token and tag are 0 and 2"),
-        ({"train": "a\tX\n\n" * 20}, {}, "at least two tags"),
-    ],
-)
-def test_unusable_files(tmp_path, files, settings, message):
-    with pytest.raises(UserError, match=message):
-        load_conll(write(tmp_path, **files), **settings)
 
 
 def test_a_tenth_is_held_out(tmp_path):

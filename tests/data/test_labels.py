@@ -60,15 +60,7 @@ def test_a_label_that_train_lacks_is_refused_in_other_splits(tmp_path, label, re
     assert (caught.value.path, caught.value.line) == (dev, 2)
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        (b"a\tx\nb\tx\n", {}, "two labels"),
-        (b"".join(b"x\ttext %d\n" % number for number in range(60)), {}, "swapped"),
-        (GOOD, {"class_names": ["joy", "anger"]}, r"labels 'negative', 'positive' and class names 'joy', 'anger'"),
-        (GOOD, {"class_names": ["a", "a"]}, "all different"),
-    ],
-)
-def test_labels_that_make_no_classes(tmp_path, content, options, message):
-    with pytest.raises(UserError, match=message):
-        load_train(write(tmp_path / "train.tsv", content), **options)
+def test_swapped_columns_are_reported(tmp_path):
+    content = b"".join(b"x\ttext %d\n" % number for number in range(60))
+    with pytest.raises(UserError, match="swapped"):
+        load_train(write(tmp_path / "train.tsv", content))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn import load_tsv, train
+from hf_rnn import load_tsv
 from hf_rnn.data import splits
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
@@ -59,21 +59,6 @@ def test_one_split_is_read_without_train(tmp_path):
     path = write(tmp_path / "held_back.tsv", GOOD)
     (split,) = load_tsv(path, splits=["test"], class_names=np.array(NAMES)).items()
     assert split[0] == "test" and split[1]["label"][:] == [1, 0]
-
-
-@pytest.mark.parametrize(
-    ("source", "splits", "message"),
-    [
-        ("nowhere", None, "'nowhere' cannot be loaded"),
-        ({"trian": "a.tsv"}, None, "'trian'"),
-        (".", ["train", "test"], "no split test: found train"),
-    ],
-)
-def test_invalid_sources(tmp_path, monkeypatch, source, splits, message):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "train.tsv", GOOD)
-    with pytest.raises(UserError, match=message):
-        load_tsv(source, splits=splits)
 
 
 def test_a_folder_without_train(tmp_path):
@@ -261,19 +246,6 @@ def test_columns_of_nested_records_have_dots(tmp_path):
     assert columns_of(file) == columns_of(memory) == columns_of(expected)
     with pytest.raises(UserError, match="'fields.words'"):
         load_texts(TableArguments(**names | {"text_column": "fields.words"}), data={"train": rows})
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"validation": [("a", "x")]}, "without train"),
-        ({"train": [("a", "x"), ("b", "y")], "data_dir": "moods"}, "two sources"),
-        ({"train": ["only texts"]}, "pairs"),
-    ],
-)
-def test_invalid_rows_in_memory(given, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        train(**given, output_dir=str(tmp_path))
 
 
 def test_commands_take_a_data_set_of_the_library(texts_dir, trained, tmp_path, command):

@@ -1,7 +1,6 @@
 """Vectors for the words of a tokenizer: files, tables of models, other forms, coverage, widened vocabularies."""
 
 import gzip
-import shutil
 
 import numpy as np
 import pytest
@@ -62,12 +61,6 @@ def test_sources_that_are_not_vectors(tmp_path, hub, write, bert):
     }.items():
         with pytest.raises(UserError, match=message):
             load_vectors(source, tokenizer)
-    copied = shutil.copytree(bert[0], tmp_path / "parent" / "copied")
-    with pytest.raises(UserError, match="no config.json"):
-        load_vectors(tmp_path / "parent", tokenizer)
-    (copied / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_vectors(copied, tokenizer)
 
 
 # ---- widen_vocabulary ----
@@ -92,16 +85,6 @@ def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
     assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (0, 1, narrow.model_max_length)
     vectors = load_vectors(path, wide)
     assert row_of(vectors, wide, "paris") == WIDE["Paris"] and row_of(vectors, wide, "rare") == WIDE["rare"]
-
-
-def test_widening_refusals(write, bert):
-    path = write(write_text(WIDE))
-    with pytest.raises(UserError, match="at least 1, found 0"):
-        widen_vocabulary(make_tokenizer("the"), path, 0)
-    with pytest.raises(UserError, match="vocabulary of whole words"):
-        widen_vocabulary(AutoTokenizer.from_pretrained(bert[0]), path, 5)
-    with pytest.raises(UserError, match="a file of vectors: found the model"):
-        widen_vocabulary(make_tokenizer("the"), bert[0], 5)
 
 
 # ---- files ----
