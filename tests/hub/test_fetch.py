@@ -1,9 +1,5 @@
 """Load from a Hub with the real client, against a small server on loopback."""
 
-import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -92,28 +88,3 @@ def test_without_the_network_the_cache_answers_at_once(hub, pushed, folders, mon
     assert "has no revision 'v2'" in refusal(folders[0], "v2")
     assert "; HF_HUB_OFFLINE=1 blocks the network: unset it" in refusal("me/films", "v2")
     assert pushed == [], "transformers would retry for 46 seconds"
-
-
-WITHOUT_THE_PACKAGE = """
-import json, sys
-sys.modules["hf_rnn"] = None  # an import of the package is an error
-from transformers import pipeline
-classify = pipeline("text-classification", "me/films", trust_remote_code=True, revision="v2", top_k=None)
-print(json.dumps([{entry["label"]: entry["score"] for entry in answer} for answer in classify(sys.argv[1:])]))
-"""
-
-
-@pytest.mark.slow
-def test_a_round_trip_without_the_package(hub, pushed, folders, tmp_path):
-    """Pushed here, loaded in a new process with an empty cache, then again offline."""
-    model, tokenizer = load_model(folders[1])
-    expected = logits_of(model, tokenizer).softmax(dim=-1).tolist()
-    home = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-    script, texts = [sys.executable, "-c", WITHOUT_THE_PACKAGE], [text for text in TEXTS if text]
-    for offline in ("0", "1"):
-        calls, environment = len(hub.calls), {**home, "HF_HUB_OFFLINE": offline}
-        done = subprocess.run([*script, *texts], env=environment, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        for answer, scores in zip(json.loads(done.stdout.splitlines()[-1]), expected, strict=True):
-            assert [answer[model.config.id2label[label]] for label in range(3)] == pytest.approx(scores, abs=1e-6)
-        assert (len(hub.calls) == calls) == (offline == "1")
