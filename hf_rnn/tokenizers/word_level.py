@@ -52,13 +52,13 @@ def train_tokenizer(
     model_max_length: int = 512,
     tokenizer: str = "word",
     exact: bool = False,
-    min_texts: int = 2,
+    min_texts: int = 1,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of whole words, characters or pieces of words.
 
     Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
-    most frequent to the rarest, ties by code point. A shared vocabulary shows its words, so a word of a single text
-    gets no id, and one that looks like an e-mail address or a long number never does.
+    most frequent to the rarest, ties by code point. A shared vocabulary shows its words, so those that look like an
+    e-mail address or a long number get no id; see also `min_texts`.
 
     The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
     empty text is an empty list. `<unk>` and `<pad>` typed in a text are ordinary text (`split_special_tokens=True`),
@@ -67,8 +67,7 @@ def train_tokenizer(
     Args:
         texts: The training texts, any iterable, read once. When two million distinct words are in memory, those
             that were seen once so far are forgotten.
-        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id. 1 keeps every
-            word, also that of a single text.
+        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
         max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`.
             None keeps 16,000 pieces, or every word or character that is frequent enough.
         lowercase: Whether to lowercase every text.
@@ -76,45 +75,46 @@ def train_tokenizer(
         model_max_length: Tokens per text with `truncation=True`.
         tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are learned from the
             texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause.
-        exact: Keep every character, so that `decode` returns the text: for language models. `char` has a token per
-            character, `bpe` has pieces of bytes, and `word`, which loses the number of spaces, has line feeds as words
-            with normalizer `none`. It pads on the left, as `generate` needs it, and `<eos>` = 2 ends a text: typed in
-            one, it is this token.
-        min_texts: A word or character must occur in this number of texts; 1 gives torchtext's vocabulary.
+        exact: Keep every character, so that `decode` returns the text: for language models, with normalizer `none`.
+            `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses the number of spaces,
+            has line feeds as words. It pads on the left, as `generate` needs it, and `<eos>` = 2 ends a text: typed
+            in one, it is this token.
+        min_texts: Texts that a word or character must occur in. From 2 on, `bpe` counts a word once per text.
+            `hf-rnn train` takes 2, unless its `min_frequency` is 1.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
     """
     specials = [UNK_TOKEN, PAD_TOKEN, EOS_TOKEN] if exact else [UNK_TOKEN, PAD_TOKEN]
-    counts = {"min_frequency": (min_frequency, 1), "model_max_length": (model_max_length, 1)}
-    if max_vocab_size is not None:
-        counts["max_vocab_size"] = (max_vocab_size, len(specials) + 1)  # and one word
-    for name, (count, least) in counts.items():
-        if not isinstance(count, int) or count < least:
-            raise UserError(f"{name}={count!r} must be a whole number of at least {least}")
     for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in choices:
             near = get_close_matches(str(value), choices, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
+    if exact and normalizer != "none":
+        raise UserError(f"a tokenizer that keeps the text needs normalizer none: found {normalizer}")
+
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
-    build = _build_exact if exact else _build_stages
-    backend.normalizer, backend.pre_tokenizer, decoder = build(tokenizer, normalizer, lowercase)
+    backend.normalizer, backend.pre_tokenizer, decoder = (
+        _build_exact(tokenizer, lowercase) if exact else _build_stages(tokenizer, normalizer, lowercase)
+    )
     if decoder is not None:
         backend.decoder = decoder
     if tokenizer == "bpe":
         backend.model = BPE(unk_token=UNK_TOKEN)
-        _learn_pieces(backend, _read(texts), min_frequency, max_vocab_size, specials)
+        _learn_pieces(backend, _read(texts), min_frequency, min_texts, max_vocab_size, specials)
     else:
-        words = _count(backend, _read(texts), min_frequency, min_texts if min_frequency > 1 else 1)
+        words = _count(backend, _read(texts), min_frequency, min_texts)
         vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
         backend.model = WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
-        times = "even once" if min_frequency == 1 else f"{min_frequency} times, and in {min_texts} texts"
-        advice = ", or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
-        kind, advice = ("word", advice) if tokenizer == "word" else ("character", "")
-        raise NoFrequentWordError(f"no {kind} occurs {times}: give more texts, or lower min_frequency{advice}")
+        kind, advice = "character", ""
+        if tokenizer == "word":
+            kind = "word"
+            advice = ", or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
+        often = f"{min_frequency} times" + f", and in {min_texts} texts" * (min_texts > 1)
+        raise NoFrequentWordError(f"no {kind} occurs {often}: give more texts, or lower min_frequency{advice}")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -204,25 +204,22 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
     return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin]), decoder
 
 
-def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
+def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
     """Return the stages of [`_build_stages`] that keep every character, and have `<eos>` as a token of its own."""
-    rewrite, cut = build_normalizer(normalizer, lowercase)
-    is_plain = normalizer == "none"
+    case = normalizers.Sequence([Lowercase()] if lowercase else [])
     if tokenizer == "word":
-        words = Split(Regex(rf"\n|{EOS_TOKEN}|(?:(?!{EOS_TOKEN})\S)+"), "removed", invert=True) if is_plain else cut
         steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
-        return rewrite, words, decoders.Sequence(steps)
-    rewrite = normalizers.Sequence([Lowercase()] if lowercase else []) if is_plain else rewrite
+        words = Regex(rf"\n|{EOS_TOKEN}|(?:(?!{EOS_TOKEN})\S)+")
+        stages = normalizers.Sequence([case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")])
+        return stages, Split(words, "removed", invert=True), decoders.Sequence(steps)
     if tokenizer == "char":
-        return rewrite, Split(Regex(rf"{EOS_TOKEN}|[\s\S]"), "removed", invert=True), decoders.Fuse()
-    # lines apart, so that a text has the tokens of its lines; <unk> and <pad> that are typed are not one piece
+        return case, Split(Regex(rf"{EOS_TOKEN}|[\s\S]"), "removed", invert=True), decoders.Fuse()
+    # lines apart, so that a text has the tokens of its lines; typed <unk> and <pad> are not one piece
     typed = Regex(rf"\n|{EOS_TOKEN}|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
-    words = Regex(
-        rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
-    )  # as GPT-2 has them
-    parts = [Split(typed, "isolated"), Split(words, "isolated")]
-    stages = [*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    return rewrite, pre_tokenizers.Sequence(stages), decoders.ByteLevel()
+    parts = rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"  # as GPT-2
+    cuts = [Split(typed, "isolated"), Split(Regex(parts), "isolated")]
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return case, pre_tokenizers.Sequence([*cuts, pieces]), decoders.ByteLevel()
 
 
 def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int) -> list[str]:
@@ -241,19 +238,24 @@ def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_tex
 
 
 def _learn_pieces(
-    backend: Tokenizer, texts: Iterator[str], min_frequency: int, max_size: int | None, specials: list[str]
+    backend: Tokenizer,
+    texts: Iterator[str],
+    min_frequency: int,
+    min_texts: int,
+    max_size: int | None,
+    specials: list[str],
 ) -> None:
     """Learn pieces of words with the library's own trainer."""
     size = max_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
-    options |= {"min_frequency": min_frequency, "limit_alphabet": size - len(specials)}
+    options |= {"min_frequency": max(min_frequency, min_texts), "limit_alphabet": size - len(specials)}
     if EOS_TOKEN in specials:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
 
     def hide(text: str) -> str:
-        """Return a text with each of its words once, so that merges are of several texts, and without private ones."""
-        words = {word.strip(): word for word in re.findall(r"\s*\S+|\s+", text)}
-        return "".join(word for word in words.values() if not _PRIVATE.search(word))
+        """Return a text without private words, and with each word once if merges must be of several texts."""
+        words = [word for word in re.findall(r"\s*\S+|\s+", text) if not _PRIVATE.search(word)]
+        return "".join(words if min_texts == 1 else {word.strip(): word for word in words}.values())
 
     backend.train_from_iterator(map(hide, texts), BpeTrainer(**options))
     if EOS_TOKEN in specials:

@@ -94,7 +94,8 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
     if start is None and name is None:
         names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
         options = {name: getattr(data, name) for name in names} | get_task(data.task).tokenizer_options
-        tokenizer = train_tokenizer(texts, **options)
+        # a shared vocabulary must not show the words of one text, unless the settings ask for rare words
+        tokenizer = train_tokenizer(texts, min_texts=min(2, data.min_frequency), **options)
     elif start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
     else:
