@@ -11,7 +11,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -73,10 +73,10 @@ class RowLabels(ABC):
 
 @dataclass(frozen=True)
 class LabelMap(RowLabels):
-    """Label strings to ids; `written` are pairs of label and class name, empty if the data carries the names."""
+    """Label strings to ids; `written` has the class name of each label, and is empty if the data carry the names."""
 
     names: tuple[str, ...]
-    written: tuple[tuple[str, str], ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
@@ -105,17 +105,13 @@ class LabelMap(RowLabels):
             raise UserError(f"invalid class names: found {listed(names)}; {advice}")
         if unknown := [name for name in (label_map or {}).values() if name not in names]:
             raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
-        chosen = cls(names)
-        if label_map:
-            by_name = {name: name for name in names if name not in label_map}
-            chosen = cls(names, (*label_map.items(), *by_name.items()))
-        if not counts or any(label in chosen._ids for label in counts):
+        chosen = cls(names, {name: name for name in names} | dict(label_map) if label_map else {})
+        if not counts or any(label in chosen.ids for label in counts):
             return chosen
         integers = sum(rows for label, rows in counts.items() if is_integer(label))
         if integers > sum(counts.values()) / 2 and label_map is None:
-            chosen = cls(names, tuple((str(index), name) for index, name in enumerate(names)))
-            logger.info("labels are integers, and mean %s", chosen.known)
-            return chosen
+            logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
+            return cls(names, {str(index): name for index, name in enumerate(names)})
         advice = ""
         if label_map is not None:
             pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
@@ -133,31 +129,25 @@ class LabelMap(RowLabels):
         """A class id with its name."""
         return datasets.ClassLabel(names=list(self.names))
 
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each label of the data."""
+        ids = {name: index for index, name in enumerate(self.names)}
+        return {label: ids[name] for label, name in self.written.items()} or ids
+
     def read(self, written: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
         if fault := label_fault(written):
             return fault
-        if (number := self._ids.get(written)) is not None:
+        if (number := self.ids.get(written)) is not None:
             return number
-        if written == "-1" or (is_integer(written) and all(map(is_integer, self._ids))):
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {written:.80}, known are {self.known}")
-        return Fault(Reason.UNKNOWN_LABEL, f"label {written!r:.80}, known are {self.known}")
+        is_number = written == "-1" or (is_integer(written) and all(map(is_integer, self.ids)))
+        reason = Reason.LABEL_OUT_OF_RANGE if is_number else Reason.UNKNOWN_LABEL
+        return Fault(reason, f"label {written!r:.80}, known are {listed(self.ids)}")
 
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the class ids."""
         return labels.to_numpy()
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        ids = {name: index for index, name in enumerate(self.names)}
-        return {label: ids[name] for label, name in self.written} or ids
-
-    @cached_property
-    def known(self) -> str:
-        """The labels that the data may carry, for a message."""
-        if self.written:
-            return shorten([f"{label} = {name}" if label != name else name for label, name in self.written])
-        return listed(self.names)
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,7 @@ class LabelSets(RowLabels):
 
     names: tuple[str, ...]
     separator: str | None  # None for one column per label
-    written: tuple[tuple[str, str], ...] = ()  # label of the data, and name
+    written: Mapping[str, str] = field(default_factory=dict)  # name of a label of the data
     columns: tuple[int, ...] = ()  # id of each column
 
     @classmethod
@@ -198,7 +188,7 @@ class LabelSets(RowLabels):
                 raise UserError(f"too many labels: found {len(found)}, such as {some}; set --label_separator")
             return cls(tuple(sort_labels(found)), separator)
         names = LabelMap.given(class_names, {}, label_map).names if len(class_names) > 1 else class_names
-        return cls(tuple(names), separator, tuple((label_map or {}).items()))
+        return cls(tuple(names), separator, label_map or {})
 
     @property
     def feature(self) -> Any:
@@ -228,7 +218,7 @@ class LabelSets(RowLabels):
     @cached_property
     def _ids(self) -> dict[str, int]:
         ids = {name: number for number, name in enumerate(self.names)}
-        return ids | {label: ids[name] for label, name in self.written}
+        return ids | {label: ids[name] for label, name in self.written.items()}
 
 
 def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def test_a_split_without_labels_is_left_out(caplog):
         (make_splits(feature, train=rows, validation=rows, test=blank + rows), {}),
         (make_splits(feature, train=blank, validation=rows), {}),
     ):
-        with pytest.raises(DataError, match="row 0: label out of range: label -1"):
+        with pytest.raises(DataError, match="row 0: label out of range: label '-1'"):
             load_tsv(source, **options)
 
 
