@@ -65,17 +65,6 @@ def test_an_effect_is_the_loss_without_the_word(learned):
     assert parts["selk"] * parts["miro"] < 0, "evidence for different labels"
 
 
-def test_long_texts_are_explained_in_part():
-    model, tokenizer = make(model_max_length=12)
-    text = "dry sand " * 10
-    explanation = explain(model, tokenizer, text, max_tokens=5)
-    assert (explanation.tokens, len(explanation.pieces)) == (20, 12)
-    effects = [piece.effect for piece in explanation.pieces]
-    assert effects[5:] == [None] * 7
-    all_effects = [piece.effect for piece in explain(model, tokenizer, text).pieces]
-    assert effects[:5] == pytest.approx(all_effects[:5], abs=1e-6)
-
-
 def test_a_text_without_words():
     explanation = explain(*PAIRS["none"], "  \n")
     assert explanation.pieces == () and sum(explanation.scores.values()) == pytest.approx(1)

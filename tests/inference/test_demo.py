@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,21 +14,6 @@ import pytest
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import demo
 from hf_rnn.utils.errors import UserError
-
-
-def test_the_revision_is_loaded_without_analytics(command, monkeypatch):
-    asked = []
-
-    def find(*args):
-        asked.append((*args, os.environ["GRADIO_ANALYTICS_ENABLED"]))
-        raise UserError("it is missing")
-
-    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
-    monkeypatch.setattr(demo, "find_folder", find)
-    result = command("demo", "--model", "me/films", "--revision", "v1")
-    assert result == (2, "", "hf-rnn demo: error: it is missing\n")
-    assert asked == [("me/films", "v1", "False")]
 
 
 def test_a_text_gets_scores_and_effects(trained):

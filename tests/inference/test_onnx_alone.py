@@ -22,12 +22,7 @@ from hf_rnn.inference.tokens import TokenizerFile  # noqa: E402
 TEXTS = ["miro the box!", "", "SELK @you near a door", "sand \U0001f600 <unk> https://a.org/b?c=1", "the box " * 60]
 KINDS = {
     "classes": {"num_labels": 3},
-    "multi-label": {
-        "num_labels": 3,
-        "problem_type": "multi_label_classification",
-        "label_thresholds": [0.4, 0.5, 0.6],
-    },
-    "regression": {"num_labels": 2, "problem_type": "regression"},
+    "numbers": {"num_labels": 2, "problem_type": "regression"},
     "blocks": {"num_labels": 2, "block_type": "residual", "cell_type": "min_gru"},
     "tagger": {"id2label": {0: "O", 1: "B-a", 2: "I-a"}, "word_forms": 50},
 }
