@@ -41,9 +41,8 @@ from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import count_ids, mark_capitals
-from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError, reason_of
-from ..utils.process_state import library_bars_off, one_at_a_time
+from ..utils.process_state import library_bars_off, multiplies_bfloat16, one_at_a_time
 from .checkpoints import (
     REJECTED_ROWS,
     TrainingStopped,

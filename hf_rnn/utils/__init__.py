@@ -1,1 +1,1 @@
-"""Errors, checks of texts, atomic writes, CPU features and process state."""
+"""Errors, checks of texts, atomic writes, imports and process state."""

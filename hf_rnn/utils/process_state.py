@@ -9,6 +9,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,3 +54,10 @@ def contained() -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
         if not bars:
             datasets.enable_progress_bars()
+
+
+def multiplies_bfloat16() -> bool | None:
+    """Return whether the processor has bfloat16 instructions, or None when an older torch does not report it."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    supported = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return supported if capabilities else None
