@@ -96,8 +96,8 @@ def _register_heads(_: ModuleType) -> None:
     """Let the other Auto classes know the heads; one that is still being imported calls this again at its end."""
     from .models.auto import HEADS, register_heads
 
-    started = [(sys.modules[module], name) for name, (module, _) in HEADS.items() if module in sys.modules]
-    if all(hasattr(module, name) for module, name in started):
+    modules = ((sys.modules.get(str(module)), name) for name, (module, _) in HEADS.items())
+    if all(module is None or hasattr(module, name) for module, name in modules):
         register_heads()
 
 

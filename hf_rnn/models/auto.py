@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the second one takes seconds to import
     from transformers import PreTrainedConfig, PreTrainedModel
 
 ENCODER = "RnnModel"  # has no task of its own: heads start from it
-# Class name: its module, and the Auto class of transformers.
-HEADS: dict[str, tuple[str, str]] = {
+# Class name: its module, or the class, and the Auto class of transformers.
+HEADS: dict[str, tuple[str | type, str]] = {
     "RnnForSequenceClassification": (f"{__package__}.modeling_rnn", "AutoModelForSequenceClassification"),
     "RnnForTokenClassification": (f"{__package__}.token_classification_rnn", "AutoModelForTokenClassification"),
     "RnnForCausalLM": (f"{__package__}.causal_lm_rnn", "AutoModelForCausalLM"),
@@ -25,7 +25,7 @@ PIPELINES = {  # by Auto class: the task of `transformers.pipeline` and of the H
 
 def register_head(head: type[PreTrainedModel], auto_class: str) -> None:
     """Add a head from elsewhere, so that training, loading and an Auto class know it beside the package's own."""
-    HEADS[head.__name__] = head.__module__, auto_class
+    HEADS[head.__name__] = head, auto_class
     register_heads()
 
 
@@ -55,7 +55,8 @@ def head_name(config: PreTrainedConfig) -> str:
 
 def head_class(name: str) -> type[PreTrainedModel]:
     """Return the class of a head of `HEADS`."""
-    return getattr(import_module(HEADS[name][0]), name)
+    home: Any = HEADS[name][0]
+    return getattr(import_module(home), name) if isinstance(home, str) else home
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
