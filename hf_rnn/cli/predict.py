@@ -57,37 +57,22 @@ class PredictArguments(ModelFlags):
 
     text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
-    input: str | None = setting(
-        None,
-        "a table, or a file with one text per line; - reads lines of standard input; with --output_dir a folder or a "
-        "quoted pattern",
-        common=True,
-    )
-    output_file: str | None = setting(
-        None,
-        "file for the answers: .csv .tsv .jsonl .parquet .xlsx, also .gz or .zst (default: standard output)",
-        common=True,
-    )
+    input: str | None = setting(None, "a table, or a file with a text per line; - is standard input", common=True)
+    output_file: str | None = setting(None, "file for the answers (default: standard output)", common=True)
     output_dir: str | None = setting(None, "folder for the answers to many files", common=True)
     top_k: int = setting(1, "labels per text, the most likely first", least=1, common=True)
     all_scores: bool = setting(False, "add the score of each class", common=True)
-    text_column: str | None = setting(None, "column of the texts (default: text, or another usual name)", common=True)
+    text_column: str | None = setting(None, "column of the texts (default: as in training)", common=True)
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
     separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    backend: str = setting(
-        "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
-    )
-    precision: str = setting(
-        "float32", "float32 is exact; int16 is faster, with logits within 3e-3", choices=["float32", "int16"]
-    )
+    backend: str = setting("torch", "torch, or a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"])
+    precision: str = setting("float32", "int16 is faster, with logits within 3e-3", choices=["float32", "int16"])
     threads: int | None = setting(None, "threads (default: OMP_NUM_THREADS, or all processors)", least=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
     strict: bool = setting(False, "stop at the first line or row that is refused", common=True)
-    tokens_per_batch: int | None = setting(
-        None, "approximate tokens per batch (default: 8192, with torch more for narrow models)"
-    )
+    tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
 
     def table_settings(self) -> TableSettings:
         """Return the flags of tables."""
@@ -110,9 +95,7 @@ class PredictArguments(ModelFlags):
         if (self.text is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
         if self.text_pair is not None and len(self.text or ()) != 1:
-            raise UserError(
-                "--text_pair belongs to one --text: give many pairs as lines `first<TAB>second` of --input"
-            )
+            raise UserError("--text_pair belongs to one --text: give many pairs as lines `first<TAB>second`")
         if self.backend != "torch" and (self.precision, self.device) != ("float32", "cpu"):
             raise UserError(f"--precision and --device are for --backend torch: leave them out with {self.backend}")
         for text in filter(None, (*(self.text or ()), self.text_pair)):
