@@ -129,14 +129,11 @@ class DelimitedText:
         return BadRow(self.path, place, fault, excerpt_of(raw))
 
     def _refuse_fields(self, place: int, text: str, found: int) -> BadRow:
-        detail = f"found {found} of {len(self.names)}" if text else "the line is empty"
-        if found < len(self.names):
-            return self._refuse(place, text, Fault(Reason.TOO_FEW_FIELDS, detail, "Put one tab between columns"))
-        if "\r" in text:
-            detail += ", and a lone CR, which ends no line"
-        advice = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
-        advice = "Quote texts that hold the separator" if self.quoted else advice
-        return self._refuse(place, text, Fault(Reason.TOO_MANY_FIELDS, detail, advice))
+        detail = f"found {found} of {len(self.names)}" + ", and a lone CR, which ends no line" * ("\r" in text)
+        advice = "Quote texts that hold the separator" if self.quoted else "A text cannot hold a tab"
+        if found > len(self.names):
+            return self._refuse(place, text, Fault(Reason.TOO_MANY_FIELDS, detail, advice))
+        return self._refuse(place, text, Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty"))
 
     def _read_lines(self) -> Iterator[Batch]:
         """Cut each line at the separator. Blank lines are not rows of a file with a header."""
@@ -254,7 +251,8 @@ def open_delimited(
     text = replace(text, names=name_columns(names))
     if separator == "\t" and not first.startswith('"'):  # quotes are letters, unless that refuses more rows
         plain = replace(text, quoted=False, names=name_columns(first.split("\t")))
-        text = min(plain, text, key=_count_bad)
+        bad = _count_bad(plain)
+        text = plain if not bad or bad <= _count_bad(text) else text
     return text
 
 

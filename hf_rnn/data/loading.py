@@ -282,12 +282,9 @@ def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Datase
     roots = {column if column in known else column.split(".")[0] for column in columns}
     if roots <= set(known):
         table = table.select(sorted(roots))
-    for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # categories, which the datasets library refuses
-            kind = pa.string() if "string" in str(field.type.value_type) else field.type.value_type
-            parts = [part.dictionary.cast(kind).take(part.indices) for part in table.column(index).chunks]
-            table = table.set_column(index, field.name, pa.chunked_array(parts, kind))
-    return datasets.Dataset(table)
+    # the datasets library refuses categories
+    kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types]
+    return datasets.Dataset(table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True)))))
 
 
 def find_files(
