@@ -91,6 +91,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
     model_args, own, args = parse_pretraining(settings, "pretrain")
     if own.teacher is None or not own.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
+    if args.push_to_hub:
+        raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
     with open_output(args) as (folder, checkpoint):
         texts, counts = read_texts(
             own.input,
@@ -114,7 +116,7 @@ def pretrain(**settings: Any) -> PretrainingResult:
         set_seed(args.seed)
         model = _make_student(model_args, teacher)
         own_args = copy.copy(args)
-        own_args.output_dir, own_args.push_to_hub = str(folder.checkpoints), False
+        own_args.output_dir = str(folder.checkpoints)
         own_args.load_best_model_at_end, own_args.remove_unused_columns = False, False  # the collator selects columns
         data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
         trainer = RnnTrainer(

@@ -17,7 +17,7 @@ _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for
 _UNUSED = (  # settings of labelled texts and of heads for them
     "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms", "label_smoothing_factor",
     "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples", "baselines", "max_minutes",
-    "block_size",
+    "block_size", "metric_for_best_model", "load_best_model_at_end", "early_stopping_patience", "push_to_hub",
 )  # fmt: skip
 
 

@@ -233,6 +233,7 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(bert, unig
         ({"input": ["missing.txt"]}, "missing.txt"),
         ({"max_texts": 20, "split_characters": 0}, "split_characters"),
         ({"embedding_size": 17}, "embedding_size is at most"),
+        ({"push_to_hub": True}, "leave it out"),
         ({"teacher": "missing-folder/teacher"}, "missing-folder"),
     ],
 )
