@@ -257,8 +257,8 @@ def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> N
     if answered.refused and arguments.strict:
         raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
     print_note(f"hf-rnn predict: {answered.note}")
-    total = f"of {len(answered.table)} rows"
+    rows = len(answered.table)
     if answered.empty:
-        print_note(f"hf-rnn predict: {answered.empty} {total} have no text, and no answer")
+        print_note(f"hf-rnn predict: {answered.empty} of {rows} rows have no text, and no answer")
     if answered.refused:
-        print_note(f"hf-rnn predict: {len(answered.refused)} {total} were refused: see the column error")
+        print_note(f"hf-rnn predict: {len(answered.refused)} of {rows} rows were refused: see the column error")
