@@ -19,7 +19,7 @@ from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
 from hf_rnn.inference import predictor
 from hf_rnn.inference.native import MISSING, Network, Unsupported, library, network
 from hf_rnn.inference.native.__main__ import build
-from hf_rnn.inference.reference import compute_logits, fast_logits
+from hf_rnn.inference.reference import compute_logits
 from hf_rnn.inference.sentence_encoder import load_sentence_model
 from hf_rnn.inference.stored import read_stored
 
@@ -332,10 +332,3 @@ def test_a_sentence_encoder():
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
     short = SentenceEncoder.from_pretrained(ENGLISH, precision="int16").encode(texts)
     assert 0 < np.abs(short - expected.numpy()).max() < 3e-3
-
-
-def test_evaluation_may_take_the_kernel(trained):
-    model, tokenizer = load_model(trained.folder)
-    torch.testing.assert_close(
-        fast_logits(model, tokenizer, KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5, rtol=0
-    )
