@@ -329,6 +329,7 @@ def test_a_sentence_encoder():
         vectors = compute_logits(model, tokenizer, tokenizer(texts, truncation=True)["input_ids"])
     expected = torch.nn.functional.normalize(vectors, dim=1)
     encoder = SentenceEncoder.from_pretrained(ENGLISH)
+    assert encoder._network._network is not None
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
     short = SentenceEncoder.from_pretrained(ENGLISH, precision="int16").encode(texts)
     assert 0 < np.abs(short - expected.numpy()).max() < 3e-3
