@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -157,13 +157,6 @@ class Taken:
         return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
-class Rows(NamedTuple):
-    """The good rows of a batch: columns of a data set, labels as of `RowLabels.as_array`, and their places."""
-
-    columns: pa.RecordBatch
-    places: np.ndarray
-
-
 @dataclass(frozen=True)
 class RowSource:
     """A table with its columns of texts and labels; with a `separator`, labels are lists, sets or numbers."""
@@ -196,8 +189,13 @@ class RowSource:
             changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
             yield Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
 
-    def check(self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Rows:
-        """Return the good rows, and report the others in their order: the check of texts and labels of all tasks."""
+    def check(
+        self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]
+    ) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Return the good rows and their places; report the others in their order.
+
+        This is the check of texts and labels of all tasks. The columns are `text`, `text_pair` if any, and `label`.
+        """
         batch, texts, written = taken.batch, taken.texts, taken.written
         read = [labels.read(label) for label in written.dictionary.to_pylist()]
         read.append(Fault(Reason.EMPTY_LABEL, "its label is missing"))
@@ -219,7 +217,7 @@ class RowSource:
         values = [label for label in read if not isinstance(label, Fault)]
         numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
         names = [*("text", "text_pair")[: len(texts)], "label"]
-        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), places)
+        return pa.RecordBatch.from_arrays([*texts, numbers], names), places
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)

@@ -110,15 +110,15 @@ def _read(
 
     def check() -> Iterator[pa.Table]:
         for part, rows in taken or ((source, rows) for source in parts for rows in source.take()):
-            good = part.check(rows, labels, partial(ledger.reject, split))
+            good, numbers = part.check(rows, labels, partial(ledger.reject, split))
             report.rows_read += rows.batch.size
-            report.rows_kept += len(good.places)
+            report.rows_kept += len(numbers)
             report.trimmed += rows.trimmed
-            places.append(good.places)
-            strata.append(labels.stratum(good.columns["label"]))
-            for hasher, column in zip(hashers, good.columns.columns, strict=True):
+            places.append(numbers)
+            strata.append(labels.stratum(good["label"]))
+            for hasher, column in zip(hashers, good.columns, strict=True):
                 hasher.update("".join(f"{value}\0" for value in column.to_pylist()).encode())
-            yield pa.Table.from_batches([good.columns]).cast(features.arrow_schema)
+            yield pa.Table.from_batches([good]).cast(features.arrow_schema)
 
     info = datasets.DatasetInfo(features=features)
     if on_disk:
