@@ -39,14 +39,6 @@ def test_the_last_tenth_of_one_file_is_held_out(tmp_path):
     assert "".join(load_text(tmp_path / "input.txt", splits=["test"])["test"]["text"]) == TEXT
 
 
-def test_a_line_of_any_length_is_read(tmp_path):
-    text = "word " * 30_000 + "x" * 25_000
-    (tmp_path / "train.txt").write_text(text)
-    (tmp_path / "dev.txt").write_text("a b")
-    rows = load_text(tmp_path)["train"]["text"][:]
-    assert "".join(rows) == text and max(map(len, rows)) <= 10_000
-
-
 @pytest.mark.parametrize(
     ("content", "error"),
     [

@@ -4,21 +4,17 @@ import io
 import json
 import math
 import random
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import run_script
-from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
 from hf_rnn.training.checkpoints import TrainingStopped
 from hf_rnn.training.trainer import SavePoints
-from hf_rnn.utils.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
 
@@ -135,25 +131,6 @@ def test_prompts_from_standard_input(model_folder, command, monkeypatch):
     assert code == 2 and "standard input is not UTF-8: found b'\\xff'" in err
 
 
-def test_generate_with_files_of_other_programs(model_folder, command, tmp_path):
-    """Beams by `generation_config.json`, a tokenizer without an unknown token, a weight that is not finite."""
-    folder = shutil.copytree(model_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
-    flags = ("generate", "--model", folder, "--prompt", "Bob:\n", "--temperature", 0, "--max_new_tokens", 8)
-    expected = command(*flags)
-    for name, change in (
-        ("generation_config.json", {"num_beams": 4}),
-        ("tokenizer_config.json", {"unk_token": None}),
-    ):
-        settings = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps({**settings, **change}))
-        assert command(*flags) == expected and expected[0] == 0
-    weights = load_file(folder / "model.safetensors")
-    weights["rnn.embedding.weight"][-1, 0] = math.nan
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    code, _, err = command(*flags)
-    assert code == 2 and "rnn.embedding.weight in model.safetensors has NaN" in err
-
-
 @pytest.mark.parametrize("verb", ["predict --text a", "generate"])
 def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, trained, command):
     name, *flags = verb.split()
@@ -162,38 +139,11 @@ def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, traine
     assert code == 2 and out == "" and err.count("\n") == 1 and expected in err
 
 
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"bidirectional": True}, "one direction"),
-    ],
-)
-def test_bad_settings(changes, error, settings, tmp_path):
-    with pytest.raises(UserError, match=error):
-        train(**{**settings, **changes}, output_dir=str(tmp_path / "out"))
-    assert not (tmp_path / "out" / "config.json").exists()
-
-
 def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
     code, out, err = command("push", "--model", model_folder, "--repo_id", "me/lm")
     assert code == 0, err
     settings = load_model("me/lm")[0].generation_config
     assert (settings.pad_token_id, settings.eos_token_id) == (1, 2)
-
-
-@pytest.mark.slow
-def test_remote_code(model_folder, tmp_path):
-    """The saved files alone make the same model, as a type that the package does not know."""
-    shutil.copytree(model_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
-    config = json.loads((tmp_path / "copy" / "config.json").read_text())
-    (tmp_path / "copy" / "config.json").write_text(json.dumps({**config, "model_type": "hf_rnn_elsewhere"}))
-    source = (tmp_path / "copy" / "configuration_rnn.py").read_text()
-    (tmp_path / "copy" / "configuration_rnn.py").write_text(source.replace('"hf_rnn"', '"hf_rnn_elsewhere"'))
-    options = {"do_sample": False, "max_new_tokens": 20}
-    remote = pipeline("text-generation", str(tmp_path / "copy"), trust_remote_code=True)
-    assert type(remote.model).__module__.startswith("transformers_modules")
-    assert remote("Bob:\n", **options) == pipeline("text-generation", str(model_folder))("Bob:\n", **options)
-    assert torch.equal(remote.model.lm_head.weight, load_model(model_folder)[0].lm_head.weight)
 
 
 def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):

@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import invent_rows, write_rows
-from safetensors import SafetensorError
 
 from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import checkpoints
 from hf_rnn.training.checkpoints import (
-    StopRequest,
     TrainingStopped,
     fill,
     find_newest,
@@ -79,17 +77,6 @@ def test_each_process_needs_its_random_state(tmp_path):
         find_newest(tmp_path, processes=2)
     complete = make_checkpoint(tmp_path, 9, files=[*files, "rng_state_1.pth"])
     assert find_newest(tmp_path, processes=2) == complete
-
-
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_after_a_request_interrupts_at_once(first):
-    with StopRequest() as request:
-        signal.raise_signal(first)
-        assert request.number == first
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    with request:
-        assert request.number == 0
 
 
 # ---- resume ----
@@ -154,14 +141,6 @@ def test_a_torn_run_resumes_bit_for_bit_from_an_older_checkpoint(
     assert outcome(train(**settings, resume=True).folder)[0] == outcome(trained.folder)[0]
     (line,) = [line for line in caplog.messages if "skipped" in line]
     assert "checkpoint-30; skipped checkpoint-36 (optimizer.pt is damaged)" in line
-
-
-@pytest.mark.slow
-def test_a_run_with_workers_resumes_bit_for_bit(tiny_settings, tmp_path, monkeypatch):
-    settings = {**tiny_settings, "num_train_epochs": 2, "dataloader_num_workers": 1}
-    whole = train(**settings, output_dir=str(tmp_path / "whole")).folder
-    run_until(22, {**settings, "output_dir": str(tmp_path / "out")}, monkeypatch)
-    assert outcome(train(**settings, output_dir=str(tmp_path / "out"), resume=True).folder)[0] == outcome(whole)[0]
 
 
 def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path, monkeypatch):
@@ -394,19 +373,6 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
         assert not killed.config.exists() or failing == 1, "it loads only when whole"
         kept = [FinishedFolder(path) for path in killed.root.glob(".unfinished-*/*")]
         assert any({*FINISHED} <= list_files(model) or list_files(model) >= NEW for model in (killed, *kept))
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
-def test_a_failed_write_leaves_the_old_files(folder, error):
-    put(folder, *FINISHED, *MINE)
-
-    def write(unfinished):
-        put(unfinished, "config.json", "model.safetensors", content="new")
-        raise error
-
-    with pytest.raises(UserError, match=r"could not be written to .*out: .*No space left on device.*\. Take a break"):
-        fill(folder, write, "Take a break")
-    assert list_files(folder) == {*FINISHED, *MINE} and folder.config.read_text() == "old"
 
 
 def test_tensorboard_writes_into_an_overwritten_folder(tiny_settings, tmp_path):

@@ -17,8 +17,6 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
-import hf_rnn.training.save
-import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.settings import make_parser, parse_settings
 from hf_rnn.training.train import check_loss, train
@@ -157,17 +155,6 @@ def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better
     assert f"better on validation, {scores}: use it, or try recipe default" in line
 
 
-def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkeypatch, _figures):
-    def refuse(*args):
-        raise UserError("figures need matplotlib")
-
-    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", _figures)
-    monkeypatch.setattr(hf_rnn.training.save, "plot_learning_curve", refuse)
-    folder = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out")).folder
-    FinishedFolder(folder).check_finished()
-    assert not list(folder.glob("*.png")) and "png" not in (folder / "README.md").read_text()
-
-
 # ---- ways to start a run ----
 
 
@@ -186,32 +173,7 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
     assert not same_weights(trained.folder, seven.folder)
 
 
-def test_a_tenth_is_held_out_without_a_validation_file(short, texts_dir, tmp_path):
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    shutil.copy(texts_dir / "train.tsv", folder)
-    settings = {name: value for name, value in short.items() if name not in ("data_dir", "output_dir")}
-    result = train(folder / "train.tsv", short["output_dir"], **settings)
-    assert str(result.folder) == short["output_dir"]
-    assert (result.metrics["validation"]["rows"], result.metrics["training"]["rows"]) == (24, 216)
-    assert "test" not in result.metrics
-
-
-def test_five_rows_are_all_trained_on(short, tmp_path, caplog):
-    settings = {name: value for name, value in short.items() if name != "data_dir"}
-    result = train([(f"word{number} box", "ab"[number % 2]) for number in range(5)], **settings)
-    assert result.metrics["training"]["rows"] == 5 and "validation" not in result.metrics
-    assert "5 rows are too few to hold some out: nothing is measured" in caplog.text
-
-
 # ---- an earlier model in the folder ----
-
-
-def test_an_existing_folder_is_left_alone(copy_of_trained, tiny_settings):
-    before = {path: path.stat().st_mtime_ns for path in copy_of_trained.rglob("*")}
-    with pytest.raises(UserError, match="--overwrite_output_dir"):
-        train(**tiny_settings, output_dir=str(copy_of_trained))
-    assert {path: path.stat().st_mtime_ns for path in copy_of_trained.rglob("*")} == before
 
 
 def test_overwriting_replaces_the_old_run_and_nothing_else(copy_of_trained, short):

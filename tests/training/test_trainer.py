@@ -2,7 +2,6 @@
 
 import copy
 import random
-import shutil
 
 import datasets
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import DataCollatorWithPadding, TrainerCallback
+from transformers import DataCollatorWithPadding
 
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
@@ -111,15 +110,6 @@ def test_batches_have_texts_of_like_lengths_in_a_new_order_each_epoch(make):
     assert orders[0] == orders[1] != orders[2] and orders[0][:16] != orders[0][16:]
 
 
-def test_predictions_keep_the_order_of_the_texts(make):
-    model, examples = make_model().eval(), make_examples(17, empty=True)
-    predicted = make(model).predict(examples)
-    assert predicted.label_ids.tolist() == examples["labels"]
-    for row, logits in zip(examples, predicted.predictions, strict=True):
-        alone = model(torch.tensor([row["input_ids"]], dtype=torch.long)).logits[0]
-        torch.testing.assert_close(torch.from_numpy(logits), alone, atol=1e-6, rtol=0)
-
-
 # ---- losses ----
 
 
@@ -179,70 +169,15 @@ def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
 # ---- optimizers ----
 
 
-@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05])
-def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
-    """Clipping, a falling rate, AdamW and a learning rate for the embedding, in plain torch."""
-    examples, model = make_examples(24), make_model(**PLAIN)
-    by_hand = copy.deepcopy(model).train()
-    settings = {"optim": "adamw_torch_fused", "learning_rate": 0.02, "embedding_learning_rate": 0.1}
-    settings |= {"lr_scheduler_type": "linear", "max_grad_norm": max_grad_norm, "num_train_epochs": 2}
-    trainer = make(model, examples, settings)
-    seen = record_rows(trainer, examples)
-    trainer.train()
-    table = by_hand.get_input_embeddings().weight
-    others = [parameter for parameter in by_hand.parameters() if parameter is not table]
-    optimizer = torch.optim.AdamW([{"params": [table]}, {"params": others}], weight_decay=0, fused=True)
-    norms = []
-    for step, rows in enumerate(seen):
-        batch = pad(tokenizer, examples, rows)
-        for group, rate in zip(optimizer.param_groups, (0.1, 0.02), strict=True):
-            group["lr"] = rate * (1 - step / 6)
-        optimizer.zero_grad()
-        logits = by_hand(batch["input_ids"], batch["attention_mask"]).logits
-        nn.functional.cross_entropy(logits, batch["labels"]).backward()
-        norms.append(nn.utils.clip_grad_norm_(by_hand.parameters(), max_grad_norm or float("inf")))
-        optimizer.step()
-    assert min(norms) > 0.05, "premise: the smallest bound clips"
-    for (name, ours), theirs in zip(model.named_parameters(), by_hand.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
-
-
 # ---- resume ----
 
 
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
-
-
-@pytest.mark.parametrize("step", [7, 6])  # within the third epoch of 3 steps, and at the end of the second
-def test_a_resumed_run_equals_an_undisturbed_one(make, tmp_path, step):
-    settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
-    settings["save_strategy"] = "no" if step % 3 else "epoch"
-    dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}
-
-    def run(folder, callbacks=(), resume=None):
-        torch.manual_seed(1)
-        more = {"folder": folder, "eval_dataset": make_examples(9), "callbacks": list(callbacks)}
-        trainer = make(make_model(**dropout), settings=settings, **more)
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer
-
-    whole = run(tmp_path / "whole")
-    assert whole.state.global_step == 4 * 3, "premise: 3 steps per epoch"
-    run(tmp_path / "cut", [StopAt(step)] if step % 3 else [])
-    newest = tmp_path / "cut" / "checkpoint-12"
-    if newest.is_dir():
-        shutil.rmtree(newest), shutil.rmtree(newest.with_name("checkpoint-9"))
-    resumed = run(tmp_path / "cut", resume=True)
-    for (name, expected), found in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(expected, found), name
-    logs = [
-        [(entry["epoch"], entry["loss"]) for entry in history if "loss" in entry]
-        for history in (whole.state.log_history, resumed.state.log_history)
-    ]
-    assert logs[0] == logs[1] and [epoch for epoch, _ in logs[0]] == [1, 2, 3, 4]
+def test_embedding_and_head_have_their_own_learning_rates(make):
+    model = make_model(**PLAIN)
+    rates = {"learning_rate": 0.1, "embedding_learning_rate": 0.2, "head_learning_rate": 0.3, "weight_decay": 0.01}
+    optimizer = make(model, settings={"optim": "adamw_torch", **rates}).create_optimizer()
+    found = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+    for name, weight in model.named_parameters():
+        expected = 0.2 if "embedding" in name else 0.1 if name.startswith("rnn.") else 0.3
+        assert found[id(weight)] == expected, name
+    assert len(found) == len(list(model.parameters()))

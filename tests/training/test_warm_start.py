@@ -93,18 +93,6 @@ def test_a_classifier_starts_from_an_encoder(start_from, encoder):
         start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
 
 
-@pytest.mark.parametrize(("repeats", "epochs"), [(1, 8), (199, 4)])
-def test_many_rows_and_long_texts_lower_the_number_of_epochs(tmp_path, repeats, epochs):
-    """A text of 1,000 characters counts twice."""
-    lines = [f"{'good' if number % 2 else 'evil'} {'a' * repeats * 5}\t{number % 2}\n" for number in range(40)]
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}.tsv").write_text("".join(lines))
-    recipe = {"num_train_epochs": 9, "row_budget": 320, "few_rows": 0, "learning_rate": 0.0}
-    rest = {"data_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "baselines": False, "use_cpu": True}
-    result = train(recipe=recipe, **rest)
-    assert (result.metrics["training"]["rows"], result.metrics["training"]["epochs"]) == (40, epochs)
-
-
 def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp_path, monkeypatch, caplog):
     """A folder `english` in the current folder is named `./english`."""
     caplog.set_level("INFO", "hf_rnn")
@@ -194,20 +182,6 @@ def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     assert result.metrics["test"]["macro_f1"] == trained.metrics["test"]["macro_f1"]
     assert ModelCard.load(result.folder / "README.md").data.base_model == "me/base"
     assert json.loads((result.folder / "training_args.json").read_text())["model_name_or_path"] == "me/base"
-
-
-@pytest.mark.parametrize(
-    ("flags", "word"),
-    [
-        (["--model_name_or_path", "{model}", "--vectors", "{model}"], "vectors"),
-        (["--model_name_or_path", "{model}", "--overwrite_output_dir", "--output_dir", "{model}"], "output_dir"),
-    ],
-)
-def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path, flags, word):
-    given = [flag.format(model=trained.folder) for flag in flags]
-    code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *given)
-    assert (code, out) == (2, "") and word in err.splitlines()[-1] and "Traceback" not in err
-    assert not (tmp_path / "out").exists() and (trained.folder / "model.safetensors").is_file()
 
 
 def test_pairs_start_from_an_encoder_of_single_texts(encoder, tmp_path):
