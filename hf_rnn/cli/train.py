@@ -80,4 +80,5 @@ def _describe_resume(verb: str, argv: Sequence[str], flags: Mapping[str, Any]) -
     named = any(token in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for token in argv)
     more += ["--resume", *([] if named else ["--output_dir", folder])]
     command = shlex.join([*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", verb, *argv, *more])
-    return f"to resume, type: {re.sub('(--hub[_-]token[= ])[^ ]+', r'\1...', command)}"  # a secret is not for a log
+    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", command)  # a secret is not for a log
+    return f"to resume, type: {hidden}"
