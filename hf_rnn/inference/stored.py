@@ -15,11 +15,13 @@ import numpy as np
 from ..hub.model_folder import FinishedFolder, check_ids, name_damage, read_settings
 from .native import Network, Unsupported
 from .native.network import CLASSIFIER
+from .native.words import make_network
 from .tokens import TokenizerFile
 
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that compute what they are named
 
@@ -86,7 +88,7 @@ def read_stored(
     try:
         config = read_config_alone(name, folder)
         head = next(iter(config.architectures or [CLASSIFIER]))
-        network = Network(config, read_weights(folder), precision, head)
+        network = make_network(config, read_weights(folder), precision, head)
         tokenizer = read_tokenizer_alone(name, folder, config)
     except Exception:  # damaged files make the libraries raise anything
         return None
@@ -107,5 +109,8 @@ def read_live(model: Any, precision: str = "float32") -> Network:
             raise Unsupported(f"forward of {place} was replaced")
         if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
             raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
-    weights = {name: weight.detach().float().cpu().numpy().copy() for name, weight in model.state_dict().items()}
-    return Network(model.config, weights, precision, type(model).forward.__qualname__.partition(".")[0])
+    weights = {
+        name: (weight.float() if weight.is_floating_point() else weight).detach().cpu().numpy().copy()
+        for name, weight in model.state_dict().items()
+    }
+    return make_network(model.config, weights, precision, type(model).forward.__qualname__.partition(".")[0])

@@ -19,9 +19,10 @@ from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
 from hf_rnn.inference import predictor
 from hf_rnn.inference.native import MISSING, Network, Unsupported, library, network
 from hf_rnn.inference.native.__main__ import build
+from hf_rnn.inference.native.words import TaggerNetwork
 from hf_rnn.inference.reference import compute_logits
 from hf_rnn.inference.sentence_encoder import load_sentence_model
-from hf_rnn.inference.stored import read_stored
+from hf_rnn.inference.stored import read_live, read_stored
 
 if library.load_library() is None and shutil.which("cc"):
     build()
@@ -302,24 +303,40 @@ def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypa
     library.load_library.cache_clear()
 
 
-def test_taggers_with_and_without_the_kernel(tmp_path, trained):
+TAGS = dict(enumerate(["O", "B-X", "I-X", "B-Y", "I-Y"]))
+TAGGERS = {"plain": {}, "words": {"word_forms": 64}, "crf": {"crf": True}, "both": {"crf": True, "word_forms": 64}}
+
+
+@pytest.mark.parametrize("settings", TAGGERS.values(), ids=TAGGERS)
+@pytest.mark.parametrize(("block", "cell"), LAYERS[::2])
+def test_taggers(block, cell, settings):
+    """With a layer over words, whose tokens are whole words, pieces and marks, and with a random field."""
+    more = {"id2label": TAGS, "label2id": {name: tag for tag, name in TAGS.items()}, "word_hidden_size": 13}
+    model = make("tagger", block, cell, num_labels=5, **settings, **more)
+    if model.crf is not None:
+        for weight in model.crf.parameters():
+            weight.data.normal_()
+    if model.words is not None:
+        kinds = ["⇧", "##ab", "Foo", "x9", "⇪", "##Zz"]
+        model.words.read([kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)])
+    found, expected = read_live(model).run(HOSTILE), plain_logits(model, HOSTILE)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_tagger_of_a_folder(trained, tmp_path):
     _, tokenizer = load_model(trained.folder)
-    names = {0: "O", 1: "B-X", 2: "I-X"}
-    model = make(
-        "tagger", vocab_size=len(tokenizer), id2label=names, label2id={name: id for id, name in names.items()}
-    )
-    model.config.task = "token-classification"
+    more = {"id2label": TAGS, "label2id": {name: tag for tag, name in TAGS.items()}, "task": "token-classification"}
+    model = make("tagger", vocab_size=len(tokenizer), crf=True, word_forms=64, num_labels=5, **more)
+    model.words.read(sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get))
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     texts = ["so good , so bad", "", "a day in Berlin " * 50]
-    stored = Tagger.from_pretrained(tmp_path)
-    assert stored._network is not None and stored._network.per_token
-    expected = Tagger(*load_model(tmp_path))
-    expected._network = None
-    for found, answer in zip(stored.predict(texts), expected.predict(texts), strict=True):
-        assert [{**part, "score": pytest.approx(part["score"], abs=1e-5)} for part in answer["entities"]] == found[
-            "entities"
-        ]
+    stored, plain = Tagger.from_pretrained(tmp_path), Tagger(*load_model(tmp_path))
+    assert isinstance(stored._network, TaggerNetwork)
+    plain._network = None
+    for found, answer in zip(pickle.loads(pickle.dumps(stored)).predict(texts), plain.predict(texts), strict=True):
+        entities = [{**part, "score": pytest.approx(part["score"], abs=1e-5)} for part in answer["entities"]]
+        assert found["entities"] == entities
 
 
 def test_a_sentence_encoder():

@@ -1,4 +1,4 @@
-"""Compute logits from token ids in C, without torch: `kernel.c` by ctypes.
+"""Compute logits from token ids in C, without torch: `kernel.c` by ctypes. `words` adds what taggers have on top.
 
 `python -m hf_rnn.inference.native` compiles the kernel beside the package, where an install did not.
 """

@@ -296,7 +296,10 @@ class Network:
 
     def _compute_rows(self, ids: np.ndarray) -> np.ndarray:
         """Return the rows of the table for ids."""
-        vectors = to_float(self._embedding[ids])
+        return self._project(to_float(self._embedding[ids]))
+
+    def _project(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the rows of token vectors `(N, E)`."""
         if self._stream:
             centred = vectors - vectors.mean(axis=1, keepdims=True)
             deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon))
@@ -305,10 +308,10 @@ class Network:
         parts: list[np.ndarray] = []
         kinds = (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,)
         for kind, layer in zip(kinds, self._rows, strict=True):
-            out = np.empty((len(ids), layer.outputs), np.float32)
+            out = np.empty((len(vectors), layer.outputs), np.float32)
             other = parts[0].ctypes.data if parts else None
             self._library.hf_rnn_linear(
-                kind, ctypes.addressof(layer), vectors.ctypes.data, len(ids), out.ctypes.data, other
+                kind, ctypes.addressof(layer), vectors.ctypes.data, len(vectors), out.ctypes.data, other
             )
             parts.append(out)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -336,16 +339,27 @@ class Network:
         Raises:
             IndexError: For an id outside the vocabulary.
         """
-        steps = self._config.cell_type != "min_gru"
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
-        order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
-        ends = np.cumsum(lengths[order])
-        tokens = int(ends[-1]) if len(ends) else 0
-        ids = np.fromiter(chain.from_iterable(input_ids[text] for text in order.tolist()), np.int64, tokens)
-        if tokens and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
+        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+        if len(ids) and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
             most = self._config.vocab_size - 1
             raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
-        table, rows = self._look_up(ids)
+        return self._run(*self._look_up(ids), lengths, threads)
+
+    def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
+        """Return what `run` returns for texts of these numbers of token vectors."""
+        rows = self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
+        return self._run(rows, np.arange(len(vectors), dtype=np.int32), lengths, threads)
+
+    def _run(self, table: np.ndarray, rows: np.ndarray, lengths: np.ndarray, threads: int | None) -> np.ndarray:
+        """Return the logits of texts whose tokens have these rows of the table, in the order of the texts."""
+        steps, tokens = self._config.cell_type != "min_gru", len(rows)
+        order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
+        ends = np.cumsum(lengths[order])
+        if steps:  # the place of each token among the texts as given
+            starts = np.cumsum(lengths) - lengths
+            places_given = np.repeat(starts[order] - ends + lengths[order], lengths[order]) + np.arange(tokens)
+            rows = rows[places_given]
         logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
         model = Model.from_buffer_copy(self._model)
         model.table = table.ctypes.data
@@ -368,11 +382,8 @@ class Network:
         logits = logits[:, : self.outputs]
         if not steps:
             return logits
-        if self.per_token:  # the place of each token among the texts as given
-            starts = np.cumsum(lengths) - lengths
-            order = np.repeat(starts[order] - ends + lengths[order], lengths[order]) + np.arange(tokens)
         sorted_back = np.empty_like(logits)
-        sorted_back[order] = logits
+        sorted_back[places_given if self.per_token else order] = logits
         return sorted_back
 
     def pad(self, logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:

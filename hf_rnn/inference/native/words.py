@@ -1,0 +1,167 @@
+"""Taggers with a layer over words, or a conditional random field, over [`Network`]: the arithmetic is NumPy's.
+
+Legend: T tokens of all texts, W words of all texts, C tags, B texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from .network import TAGGER, Network, Unsupported, read_units, to_float
+
+_MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
+_FORBIDDEN = -1e4
+_TEXTS_AT_ONCE = 256
+
+
+class TaggerNetwork:
+    """A tagger of words with the interface of [`Network`], whose arguments it takes."""
+
+    per_token = True
+
+    def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
+        self._given = config, weights, precision, head
+        self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
+        plain = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
+        encoder = {name: weight for name, weight in weights.items() if name.startswith("rnn.")}
+        top = {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
+        self._words = {name[6:]: weight for name, weight in weights.items() if name.startswith("words.")}
+        self._size = read_units(config)  # of what is read at one end of a word
+        states = (1 + config.bidirectional) * self._size
+        if config.block_type == "residual":
+            self._size = states = config.residual_size or self._size
+        self._reader: Network | None = None
+        if config.word_forms:
+            units = config.word_hidden_size
+            layer = {
+                f"rnn.layers.0.{name[6:]}": self._words.pop(name) for name in list(self._words) if "layer." in name
+            }
+            sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "cell_type": "lstm"}
+            reader = SimpleNamespace(**{**plain, **sizes, "block_type": "plain", "num_hidden_layers": 1})
+            dummy = {"rnn.embedding.weight": np.zeros((1, states + units), np.float32)}
+            self._reader = Network(reader, {**dummy, **layer, **top}, precision, TAGGER)
+            tokens = (config.vocab_size,)
+            shapes = {"codes": tokens, "forms": (*tokens, _FORMS), "kinds": tokens}
+            self._words = _check(self._words, shapes | {"table.weight": (config.word_forms, units)})
+            top = {
+                "classifier.weight": np.eye(states, dtype=np.float32),
+                "classifier.bias": np.zeros(states, np.float32),
+            }
+            plain["num_labels"] = states
+        self._encoder = Network(SimpleNamespace(**plain), {**encoder, **top}, precision, TAGGER)
+        shapes = {"first": (self.outputs,), "last": (self.outputs,), "transitions": (self.outputs,) * 2}
+        field = {name[4:]: weight for name, weight in weights.items() if name.startswith("crf.")}
+        self._crf = _check(field, shapes if config.crf else {})
+        inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
+        self._continued = [(names.index(f"B-{kind}"), names.index(name)) for name, kind in inside.items()]
+        if self._crf:
+            pairs = [[name in inside and last[1:] != f"-{inside[name]}" for name in names] for last in names]
+            self._step = (self._crf["transitions"] + _FORBIDDEN * np.array(pairs)).astype(np.float32)
+            start = _FORBIDDEN * np.array([name in inside for name in names])
+            self._start = (self._crf["first"] + start).astype(np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
+
+    pad = Network.pad
+
+    def run(self, input_ids: Sequence[Sequence[int]], threads: int | None = None) -> np.ndarray:
+        """Return the logits `(T, C)` of all tokens; see [`Network.run`]."""
+        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        if self._reader is None:
+            return self._score(self._encoder.run(input_ids, threads), lengths)
+        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+        kinds = self._words["kinds"]
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(kinds):
+            raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
+        marks = kinds[ids] == _MARK
+        states = np.zeros((len(ids), self._encoder.outputs), np.float32)
+        states[~marks] = self._encoder.run([[id for id in text if kinds[id] != _MARK] for text in input_ids], threads)
+        starts = kinds[ids] > 0
+        starts[1:] &= ~marks[:-1]
+        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        if not len(ids):
+            return np.zeros((0, self.outputs), np.float32)
+        texts = np.repeat(np.arange(len(lengths)), lengths)
+        counts = np.bincount(texts[starts], minlength=len(lengths))
+        emissions = self._reader.run_vectors(self._describe(ids, states, starts, marks), counts, threads)
+        logits = self._score(emissions, counts)[np.cumsum(starts) - 1]
+        for begin, inside in self._continued:  # the further tokens of a word with B-X have I-X
+            pair = logits[~starts][:, [begin, inside]]
+            logits[~starts, begin], logits[~starts, inside] = pair.min(axis=1), pair.max(axis=1)
+        return logits
+
+    def _describe(self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray) -> np.ndarray:
+        """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms."""
+        order, begins, forms = np.arange(len(ids)), np.flatnonzero(starts), self._words["forms"]
+        last = np.maximum.reduceat(np.where(marks, -1, order), begins)
+        last = np.where(last < 0, begins, last)  # a mark without a word
+        first = np.minimum(np.minimum.reduceat(np.where(marks, len(ids), order), begins), last)
+        distance = order - first[np.cumsum(starts) - 1]
+        codes = np.where(marks, 0, self._words["codes"][ids] * (2 * distance + 1))
+        table = self._words["table.weight"]
+        whole = np.add.reduceat(codes, begins)[:, None] % len(table)
+        parts = (
+            forms[ids[first]][:, :_FIRST_FORMS],
+            forms[ids[last]][:, _FIRST_FORMS:],
+            forms[ids[begins]][:, :1],
+            whole,
+        )
+        size = self._size
+        sides = [states[places, side * size :][:, :size] for side, places in enumerate((last, first))]
+        sides = sides[: states.shape[1] // size]
+        return np.concatenate([*sides, table[np.concatenate(parts, axis=1)].sum(axis=1)], axis=1)
+
+    def _score(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return the logits of emissions: with a random field, the best tagging with each tag, minus the best one."""
+        if not self._crf:
+            return emissions
+        logits, ends = np.empty_like(emissions), np.cumsum(lengths)
+        order = np.argsort(lengths, kind="stable")
+        for texts in np.split(order, range(_TEXTS_AT_ONCE, len(order), _TEXTS_AT_ONCE)):
+            valid = np.arange(lengths[texts].max(initial=0)) < lengths[texts][:, None]  # (B, T)
+            places = ((ends - lengths)[texts][:, None] + np.arange(valid.shape[1]))[valid]
+            padded = np.zeros((*valid.shape, self.outputs), np.float32)
+            padded[valid] = emissions[places]
+            if valid.shape[1]:
+                logits[places] = self._find_best(padded.swapaxes(0, 1), valid.T).swapaxes(0, 1)[valid]
+        return logits
+
+    def _find_best(self, emissions: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """Return the scores `(T, B, C)`, as `Crf.best_scores` does."""
+
+        def reach(best: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+            return ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
+
+        before, after = np.empty_like(emissions), np.empty_like(emissions)
+        before[0], after[-1] = self._start + emissions[0], self._crf["last"]
+        for time in range(1, len(emissions)):
+            reached = reach(before[time - 1], self._step.T) + emissions[time]
+            before[time] = np.where(valid[time][:, None], reached, before[time - 1])
+        for time in range(len(emissions) - 1, 0, -1):
+            reached = reach(emissions[time] + after[time], self._step)
+            after[time - 1] = np.where(valid[time][:, None], reached, after[time])
+        best = before + after
+        return best - best.max(axis=-1, keepdims=True)
+
+
+def _check(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return weights of these shapes, whole numbers as they are."""
+    if {name: weight.shape for name, weight in weights.items()} != shapes:
+        raise Unsupported(f"the shapes of {', '.join(shapes)} are others")
+    exact = {name: weight if weight.dtype.kind == "i" else to_float(weight) for name, weight in weights.items()}
+    if not all(np.isfinite(weight).all() for weight in exact.values()):
+        raise Unsupported("a weight is NaN or infinite")
+    return exact
+
+
+def make_network(config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> Any:
+    """Return the network of a model; see [`Network`]."""
+    words = head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0))
+    kind: Callable[..., Any] = TaggerNetwork if words else Network
+    return kind(config, weights, precision, head)
