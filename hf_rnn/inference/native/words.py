@@ -31,7 +31,7 @@ class TaggerNetwork:
         encoder = {name: weight for name, weight in weights.items() if name.startswith("rnn.")}
         top = {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
         self._words = {name[6:]: weight for name, weight in weights.items() if name.startswith("words.")}
-        self._size = read_units(config)  # of what is read at one end of a word
+        self._size = read_units(config)  # width of a state that one end of a word gives
         states = (1 + config.bidirectional) * self._size
         if config.block_type == "residual":
             self._size = states = config.residual_size or self._size
