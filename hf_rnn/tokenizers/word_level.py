@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,7 @@ def train_tokenizer(
     specials = [UNK_TOKEN, PAD_TOKEN, EOS_TOKEN] if exact else [UNK_TOKEN, PAD_TOKEN]
     for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in choices:
-            near = get_close_matches(str(value), choices, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
-            raise UserError(f"{name}={value!r} is unknown: {hint}")
+            raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
 
     if exact and normalizer != "none":
         raise UserError(f"a tokenizer that keeps the text needs normalizer none: found {normalizer}")

@@ -10,9 +10,7 @@ from hf_rnn import (
     RnnForTokenClassification,
     RnnModel,
 )
-from hf_rnn.inference.reference import read_gates
 from hf_rnn.models.cells_rnn import CELLS
-from hf_rnn.models.compact_rnn import CompactTexts
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
 LENGTHS = (7, 3, 1, 0)
@@ -106,22 +104,6 @@ def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):
     assert torch.equal(loaded.layers[1].conv.weight, loaded.layers[1].conv.identity())
     assert torch.equal(loaded.layers[0].conv.weight, model.layers[0].conv.weight)
     assert torch.equal(loaded.layers[1].out_proj.weight, model.layers[1].out_proj.weight)
-
-
-def test_shown_gates_are_those_of_the_equations():
-    model = make_model(cell_type="min_gru")
-    ids = torch.tensor([[3, 9, 4, 7]])
-    states = model(ids, output_hidden_states=True).hidden_states
-    with torch.inference_mode():
-        shown = {(title, name): values for title, name, values in read_gates(model, states)}
-    block = model.layers[1]
-    inputs = block.read(states[1].transpose(0, 1), CompactTexts(torch.ones(1, 4, dtype=torch.bool)))[0][:, 0]
-    for title, direction in zip(("forward", "backward"), block.mixer.directions, strict=True):
-        order = inputs if title == "forward" else inputs.flip(0)
-        expected = read_cell(direction.cell, order)
-        expected = expected if title == "forward" else expected.flip(0)
-        found = torch.from_numpy(shown[f"layer 2, {title}", "state"])
-        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("word_forms", [0, 64])

@@ -92,16 +92,6 @@ def test_samples_follow_the_model_and_never_are_padding():
     torch.testing.assert_close(share, expected.float(), atol=0.03, rtol=0)
 
 
-def test_a_token_costs_one_step(monkeypatch):
-    model, read = make(), []
-    forward = model.rnn.forward
-    monkeypatch.setattr(
-        model.rnn, "forward", lambda ids, *rest, **more: read.append(ids) or forward(ids, *rest, **more)
-    )
-    model.generate(torch.tensor([PROMPTS[2]]), max_new_tokens=6, do_sample=False)
-    assert [ids.shape[1] for ids in read] == [5, 1, 1, 1, 1, 1]
-
-
 def test_generation_continues_from_a_state():
     model, ids = make(), torch.tensor([PROMPTS[2]])
     whole = model.generate(ids, max_new_tokens=6, do_sample=False)

@@ -139,7 +139,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"normalizer": "twet"}, "did you mean 'tweet'"),
+        ({"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, tweet, cased"),
         ({"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
     ],
 )
