@@ -15,11 +15,12 @@ import hashlib
 import json
 import logging
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, count, islice, takewhile
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -36,8 +37,6 @@ from .lines import open_unpacked
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # texts tokenized at a time
-_LONGEST_LINE = 1 << 22  # bytes read to recognise the format
-_NOT_READ = {b"\xba\x16\x4f\x2f": "a fastText model: give its .vec file", b"PK\x03\x04": "a zip archive: unpack it"}
 
 
 @dataclass(frozen=True)
@@ -62,38 +61,27 @@ class VectorFile:
         The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the line.
         """
         keys, vectors = {word.encode(): word for word in wanted}, {}
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused later
-            for key, numbers in self.rows():
-                if (word := keys.pop(key, None)) is not None:
-                    try:
-                        vectors[word] = np.array(numbers, dtype=np.float32)
-                    except ValueError as error:
-                        raise UserError(f"{self.path}: the vector of {word!r}: {reason_of(error)}") from None
+        for key, numbers in self.rows():
+            if (word := keys.pop(key, None)) is not None:
+                try:
+                    vectors[word] = np.array(numbers, dtype=np.float32)
+                except ValueError as error:
+                    raise UserError(f"{self.path}: the vector of {word!r}: {reason_of(error)}") from None
         return vectors
 
     def rows(self) -> Iterator[tuple[bytes, Any]]:
         """Yield word and numbers of each row."""
         try:
             with open_unpacked(str(self.path)) as stream:
-                first = stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
-                for magic, kind in _NOT_READ.items():
-                    if first.startswith(magic):
-                        raise UserError(f"{self.path} is {kind}")
-                fields = first.split()
-                announced = [int(field) for field in fields if field.isdigit()]
-                if len(fields) != 2 or len(announced) != 2:
+                first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+                announced = [int(field) for field in first.split() if field.isdigit()]
+                if len(announced) != 2 or len(first.split()) != 2:
                     yield from self._read_text(chain([first], stream))
-                    return
-                second = stream.readline(_LONGEST_LINE)
-                if b"\0" not in second and any(map(_is_number, second.split()[1:])):
-                    yield from self._read_text(chain([second], stream), *announced)
-                    return
-            with open_unpacked(str(self.path)) as stream:
-                stream.readline()
-                yield from self._read_binary(stream, *announced)
-        except (EOFError, zlib.error, OSError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
+                elif re.search(rb"[\0-\x08]", stream.peek(1000)[:1000]):  # type: ignore[attr-defined] # all have it
+                    yield from self._read_binary(stream, *announced)
+                else:
+                    yield from self._read_text(stream, *announced)
+        except (EOFError, zlib.error, OSError) as error:
             found = getattr(error, "strerror", None) or reason_of(error)
             raise UserError(f"{self.path} cannot be read, or is cut short: {found}; download it again") from error
 
@@ -105,29 +93,19 @@ class VectorFile:
                 raise UserError(f"{self.path} has {row:,} rows and announces {rows:,} on line 1: is it cut short?")
             yield word, np.frombuffer(numbers, dtype="<f4")
 
-    def _read_text(self, lines: Iterator[bytes], announced: int = 0, size: int = 0) -> Iterator[tuple[bytes, Any]]:
+    def _read_text(self, lines: Iterable[bytes], announced: int = 0, size: int = 0) -> Iterator[tuple[bytes, Any]]:
         rows = 0
-        for number, line in enumerate(lines, 2 if announced else 1):
-            if not (fields := line.split()):
-                continue
-            size = size or sum(1 for _ in takewhile(_is_number, reversed(fields[1:])))
-            cut = len(fields) - size  # the first number; the word before it may contain spaces
-            if not size or cut < 1 or (cut > 1 and _is_number(fields[cut - 1])):
-                found = f"expected a word and {size or 'its'} numbers, found {len(fields) - 1} after {fields[0]!r:.80}"
-                advice = "give vectors of GloVe, fastText (.vec) or word2vec" if number == 1 else "is it cut short?"
+        for number, line in enumerate(filter(bytes.strip, lines), 2 if announced else 1):
+            size = size or len(line.split()) - 1
+            word, *numbers = line.rsplit(None, size)  # words may contain spaces
+            if not numbers or len(numbers) != size or not numbers[0].strip(b"+-").replace(b".", b"", 1)[:1].isdigit():
+                found = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
+                advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
                 raise UserError(f"{self.path}, line {number:,}: {found}; {advice}")
             rows += 1
-            yield b" ".join(fields[:cut]), fields[cut:]
+            yield word, numbers
         if announced not in (0, rows):
             raise UserError(f"{self.path} has {rows:,} rows and announces {announced:,} on line 1: is it cut short?")
-
-
-def _is_number(field: bytes) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
