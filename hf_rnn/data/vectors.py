@@ -249,9 +249,7 @@ def _look_up(
     for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
         word = "" if "\ufffd" in word else word  # part of a letter
-        if isinstance(
-            source, VectorFile
-        ):  # which may contain special tokens, and subwords as a vocabulary spells them
+        if isinstance(source, VectorFile):  # it may contain special tokens and marked subwords
             forms[entry] = list_forms(entry) + list_forms(word)
         elif entry not in special:
             forms[entry] = list_forms(word)
