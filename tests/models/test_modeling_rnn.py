@@ -54,7 +54,7 @@ def pad_right(texts, extra=0, filler=PAD):
 def plain_rnn(encoder):
     """Return torch's own multi-layer module with the weights of an `RnnModel`: the independent reference."""
     config = encoder.config
-    if config.cell_type == "min_gru":  # torch has none; test_blocks_rnn.py has its formula
+    if config.cell_type == "min_gru":  # torch lacks it; test_blocks_rnn.py has its formula
         return lambda vectors: (encoder(inputs_embeds=vectors).last_hidden_state, None)
     kind = {"gru": nn.GRU, "lstm": nn.LSTM}.get(config.cell_type, nn.RNN)
     options = {"bidirectional": config.bidirectional, "batch_first": True}
