@@ -1,9 +1,9 @@
-"""Build scripts/tutorial.ipynb from scripts/tutorial.py: run every cell, and keep outputs and pictures.
+"""Build the notebooks of the course from tutorial.py and tutorial_further.py: run every cell, keep outputs and pictures.
 
     pip install '.[tutorial]' 'jupytext>=1.16'
     python scripts/build_tutorial.py
 
-It takes a few minutes on one core. A test compares the cells of both files, so build again after each change.
+It takes some minutes on one core. A test compares the cells of script and notebook, so build again after each change.
 """
 
 import os
@@ -11,21 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from common.command_line import Parser
-
 HERE = Path(__file__).resolve().parent
+NAMES = ("tutorial", "tutorial_further")
 
 
-def main() -> None:
-    """Run the cells in a new kernel, in this folder."""
-    Parser(__doc__).parse_args()
-
+def build(name: str) -> None:
+    """Run the cells of a script in a new kernel, in this folder, and write the notebook."""
     import jupytext
     import nbformat
     from nbclient import NotebookClient
 
-    notebook: Any = jupytext.read(HERE / "tutorial.py")
+    notebook: Any = jupytext.read(HERE / f"{name}.py")
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -35,8 +31,11 @@ def main() -> None:
     NotebookClient(notebook, timeout=3600, coalesce_streams=True, resources=place).execute()
     for number, cell in enumerate(notebook.cells):  # nothing that differs between two builds
         cell.id, cell.metadata = f"cell-{number}", {}
-    nbformat.write(notebook, HERE / "tutorial.ipynb")
+    nbformat.write(notebook, HERE / f"{name}.ipynb")
 
 
 if __name__ == "__main__":
-    main()
+    if unknown := set(sys.argv[1:]) - {*NAMES}:
+        sys.exit(f"{__doc__}\nunknown: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+    for chosen in sys.argv[1:] or NAMES:
+        build(chosen)

@@ -1,9 +1,10 @@
 # %% [markdown]
 """# Recurrent networks for text: a course with tweets.
 
-From a table of word vectors to trained RNN, GRU and LSTM networks, and to the residual block of this package. Each
-step is done by hand in plain torch, then with the part of `hf_rnn` that does it for you. A claim in the text is
-followed by an `assert` in the next cell.
+From a table of word vectors to trained RNN, GRU and LSTM networks: the whole of a course tutorial on tweet sentiment,
+repaired and measured. Each step is done by hand in plain torch, then with the part of `hf_rnn` that does it for you. A
+claim in the text is followed by an `assert` in the next cell. The second notebook, [tutorial_further.ipynb](
+tutorial_further.ipynb), has language models, taggers and the residual block.
 
 How to open it, on your computer or on Colab: [README.md](README.md). Solutions of the exercises:
 [tutorial_solutions.py](tutorial_solutions.py). The pictures are drawn by [tutorial_helpers.py](tutorial_helpers.py).
@@ -18,11 +19,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+REPOSITORY = "https://github.com/YOUR-NAME/hf-rnn"  # where this repository is: the package is on no index yet
+
 if "google.colab" in sys.modules:
-    wheels = [f"{wheel}[plots]" for wheel in Path.cwd().glob("hf_rnn-*.whl")]
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *(wheels or ["hf-rnn[plots]"])], check=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", f"hf-rnn[plots] @ git+{REPOSITORY}"]
+    subprocess.run(command, check=True)
 sys.path.append(str(Path(sysconfig.get_path("data"), "share", "hf_rnn")))
 
+# %%
 import copy
 import math
 import tempfile
@@ -34,11 +38,12 @@ import numpy as np
 import torch
 import transformers
 import tutorial_helpers as pictures
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, padding_share
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorForTokenClassification, pipeline
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from transformers import AutoTokenizer, pipeline
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
@@ -48,7 +53,8 @@ datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
 workspace = Path(tempfile.mkdtemp())
-print("ready")
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print("ready, on", device)
 
 # %% [markdown]
 # # Part 1: Words become vectors
@@ -103,6 +109,19 @@ assert not gradient[PAD].any()
 assert gradient[vocabulary["is"]].any()
 
 # %% [markdown]
+# This gradient is a whole table, although most of its rows are zeros: a batch has few words. With `sparse=True` the
+# gradient has the rows of these words only. That is worth it for a table of a million words and an optimizer that
+# reads such gradients (`SGD`, `SparseAdam`); for a few thousand words the whole table is faster.
+
+# %%
+sparse = nn.Embedding(V, E, padding_idx=PAD, sparse=True)
+sparse(padded).sum().backward()
+rows_of_batch = sparse.weight.grad.coalesce()
+print("rows", rows_of_batch.indices().tolist(), "of a table", tuple(sparse.weight.shape))
+assert set(rows_of_batch.indices()[0].tolist()) == set(padded.flatten().tolist()) - {PAD}
+torch.optim.SGD(sparse.parameters(), lr=0.1).step()
+
+# %% [markdown]
 # A row of zeros looks harmless. Part 3 shows what a recurrent network does when it reads one.
 #
 # ## 1.3 How the vectors start, how to freeze them, and vectors that know something
@@ -120,9 +139,27 @@ assert not reloaded.get_input_embeddings().weight.requires_grad
 assert reloaded.layers[0].directions[0].cell.weight_hh_l0.requires_grad
 
 # %% [markdown]
-# Random vectors know nothing: all words are equally far apart. Vectors that were trained on many texts, such as those
-# of this package's English encoder, make words of similar use neighbours: "good" is near "bad", and far from "monday".
-# `hf-rnn train` starts from this encoder; `--vectors FILE` takes GloVe or your own.
+# Random vectors know nothing: all words are equally far apart. Vectors that were trained on many texts make words of
+# similar use neighbours: "good" is near "bad", and far from "monday". The classics are **word2vec** (predict a word's
+# neighbours), **GloVe** (factorise the table of who stands beside whom) and **fastText** (a word's vector is the sum of
+# those of its pieces, so unknown words have one too). All three are files of a word and its numbers per line, and enter
+# a network in one way: as rows of the table, frozen or as a start. `hf-rnn train --vectors FILE` reads them all.
+
+# %%
+lines = ["good 0.9 0.8 0.1", "bad 0.8 0.9 0.2", "monday 0.1 0.0 0.9"]  # as in a file of GloVe
+known = {word: list(map(float, numbers)) for word, *numbers in map(str.split, lines)}
+frozen = nn.Embedding.from_pretrained(torch.tensor(list(known.values())), freeze=True)
+start = nn.Embedding.from_pretrained(torch.tensor(list(known.values())), freeze=False)
+assert not frozen.weight.requires_grad and start.weight.requires_grad
+(workspace / "vectors.txt").write_text("\n".join(lines))
+words = hf_rnn.train_tokenizer(["good bad monday"] * 2, min_frequency=1)
+ours = hf_rnn.load_vectors(str(workspace / "vectors.txt"), words)
+assert torch.equal(ours.matrix[words.convert_tokens_to_ids(["good", "bad", "monday"])], frozen.weight)
+print(ours.coverage)
+
+# %% [markdown]
+# The English encoder of this package has a table that has seen a quarter of a million texts. `hf-rnn train` starts
+# from it.
 
 # %%
 WORDS = ["good", "great", "nice", "bad", "awful", "terrible", "monday", "friday", "sunday", "london", "paris", "rome"]
@@ -143,11 +180,11 @@ assert min(group.mean() for group in groups) > similarity[:6, 6:].mean() + 0.3
 # # Part 2: Tweets become batches
 # ## 2.1 The data
 # One tweet per line, a tab, its label. `load_tsv` returns splits whose labels are numbered alike. For tweets of your
-# own, give it your folder. The splits are small: with 169 validation tweets, an accuracy of .80 has a 95 % interval of
+# own, write the name of your folder here: all cells run with a hundred tweets too. The splits are small: with 169 validation tweets, an accuracy of .80 has a 95 % interval of
 # about .74 to .86. Keep this in mind when numbers below differ by less.
 
 # %%
-data = hf_rnn.load_tsv(pictures.DATA)
+data = hf_rnn.load_tsv(pictures.DATA)  # or your own folder with train.tsv, dev.tsv and test.tsv
 class_names = data["train"].features["label"].names
 C = len(class_names)
 for row in data["train"].select(range(5)):
@@ -160,13 +197,15 @@ print(f"always the most frequent class: {guess:.3f} right in validation")
 
 # %% [markdown]
 # ## 2.2 The vocabulary
-# The training tweets decide which words the network knows: those seen at least twice, the most frequent first. All
+# The training tweets decide which words the network knows: those that occur twice or more, and in two tweets or more, the most
+# frequent first. (So the name of one tweet's author does not enter.) All
 # other words share `<unk>`. `normalizer="tweet"` first replaces links, handles and numbers by `<url>`, `<user>`,
 # `<number>`; placeholders of tweets that were prepared elsewhere, such as `<<<MENTION>>>`, remain one word.
 
 # %%
 MIN_FREQUENCY = 2
-tokenizer = hf_rnn.train_tokenizer(data["train"]["text"], min_frequency=MIN_FREQUENCY, normalizer="tweet")
+texts = data["train"]["text"][:]
+tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=MIN_FREQUENCY, min_texts=2, normalizer="tweet")
 V = len(tokenizer)
 rewrite, cut = tokenizer.backend_tokenizer.normalizer, tokenizer.backend_tokenizer.pre_tokenizer
 
@@ -176,9 +215,10 @@ def split_words(text: str) -> list[str]:
     return [word for word, _ in cut.pre_tokenize_str(rewrite.normalize_str(text))]
 
 
-frequency = Counter(word for text in data["train"]["text"] for word in split_words(text))
-kept = [count for count in frequency.values() if count >= MIN_FREQUENCY]
-print(f"{len(frequency)} different words, {len(kept)} of them at least {MIN_FREQUENCY} times, V = {V}")
+frequency = Counter(word for text in texts for word in split_words(text))
+tweets_with = Counter(word for text in texts for word in set(split_words(text)))
+kept = [frequency[word] for word, tweets in tweets_with.items() if tweets >= 2]
+print(f"{len(frequency)} different words, {len(kept)} of them in at least two tweets, V = {V}")
 print(f"{sum(kept) / frequency.total():.0%} of the running words are in the vocabulary; the most frequent:")
 print(", ".join(f"{word} {count}" for word, count in frequency.most_common(15)))
 assert len(kept) + 2 == V
@@ -187,17 +227,36 @@ assert split_words("<<<MENTION>>> thanks") == ["<<<mention>>>", "thanks"]
 
 # %% [markdown]
 # ## 2.3 The order decides how much padding there is
-# A batch is padded to its longest tweet. Three orders: that of the file; shuffled batches of similar lengths (the
-# default here); all tweets sorted from the shortest to the longest, the same in every epoch.
+# A batch is padded to its longest tweet. Three orders: that of the file; shuffled batches of similar lengths; all
+# tweets sorted from the shortest to the longest, the same in every epoch, as in the tutorial that this course grew
+# from.
+
 
 # %%
+def batches_by_length(lengths: list[int], size: int, seed: int | None = None) -> list[list[int]]:
+    """Return batches of similar lengths: with a seed in random order, without one the shortest first."""
+    draw = np.random.default_rng(seed)
+    ties = np.arange(len(lengths)) if seed is None else draw.random(len(lengths))
+    order = np.lexsort((ties, lengths)).tolist()
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    if seed is not None:
+        draw.shuffle(batches)
+    return batches
+
+
+def padding_share(lengths: list[int], batches: list[list[int]]) -> float:
+    """Return the share of padding in the batches."""
+    places = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    return 1 - sum(lengths) / places
+
+
 BATCH = 4
 encoded = hf_rnn.encode(data, tokenizer)
 lengths = [len(row) for row in encoded["train"]["input_ids"]]
 orders = {
     "order of the file": [list(range(start, start + BATCH)) for start in range(0, len(lengths), BATCH)],
-    "similar lengths, shuffled": list(LengthBucketedBatchSampler(lengths, BATCH, seed=123)),
-    "sorted by length": list(SortedBatchSampler(lengths, BATCH)),
+    "similar lengths, shuffled": batches_by_length(lengths, BATCH, seed=123),
+    "sorted by length": batches_by_length(lengths, BATCH),
 }
 shares = [padding_share(lengths, order) for order in orders.values()]
 titles = [f"{name}\n{share:.1%} padding" for name, share in zip(orders, shares, strict=True)]
@@ -218,7 +277,8 @@ labels_of = {split: torch.tensor(part["labels"][:]) for split, part in encoded.i
 def make_batch(split: str, indices: list[int]) -> dict[str, torch.Tensor]:
     """Return the tensors of these tweets."""
     ids = pad_sequence([token_ids[split][index] for index in indices], batch_first=True, padding_value=PAD)
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": labels_of[split][indices]}
+    batch = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": labels_of[split][indices]}
+    return {name: tensor.to(device) for name, tensor in batch.items()}  # to the GPU, if there is one
 
 
 batch = make_batch("train", orders["order of the file"][0])
@@ -254,7 +314,8 @@ assert batch["attention_mask"].sum(dim=1).tolist() == lengths[: len(batch["label
 pictures.draw_diagram("unrolled")
 
 # %% [markdown]
-# torch's recurrent layers want time first, (T, B, E): one step is then one slice, the same position of every text.
+# torch's recurrent layers want time first, (T, B, E): one step is then one slice, the same position of every text. With
+# `batch_first=True` they take (B, T, E) and compute the same.
 # `output` holds the state after every step and `h_n` the last one, so `output[-1] == h_n[-1]`. Any other first state
 # goes in as `h_0`.
 
@@ -280,6 +341,9 @@ print(f"output {tuple(output.shape)} = (T, B, H)   h_n {tuple(h_n.shape)} = (L, 
 torch.testing.assert_close(state, h_n[0], atol=1e-5, rtol=0)
 assert torch.equal(output[-1], h_n[-1])
 assert not torch.allclose(rnn(time_first, torch.randn(1, B, H))[1], h_n)
+batch_first = nn.RNN(E, H, batch_first=True)
+batch_first.load_state_dict(rnn.state_dict())
+torch.testing.assert_close(batch_first(embedding(ids))[0].transpose(0, 1), output)
 
 # %% [markdown]
 # ## 3.2 Why the network must not read padding
@@ -333,6 +397,20 @@ def compare_with_padding(plain: nn.RNNBase, model: RnnModel) -> None:
 
 
 compare_with_padding(rnn, with_weights_of(rnn, "rnn_tanh"))
+
+# %% [markdown]
+# torch's own answer is a *packed sequence*: the texts step by step without their padding, made by
+# `pack_padded_sequence` from the lengths. The layer then stops each text at its end, and `h_n` is right. `RnnModel` does
+# the same with the mask alone, which also works on a GPU without a wait, and in exported models.
+
+# %%
+with torch.no_grad():
+    packed = pack_padded_sequence(time_first, mask.sum(dim=1), enforce_sorted=False)
+    _, h_packed = rnn(packed)
+    h_masked = with_weights_of(rnn, "rnn_tanh")(ids, mask, output_final_states=True).final_hidden_state
+print(f"packed data {tuple(packed.data.shape)}: {len(packed.data)} words in place of {T * B} places")
+print(f"largest difference between packing and the mask {(h_packed - h_masked).abs().max():.0e}")
+torch.testing.assert_close(h_packed, h_masked, atol=1e-5, rtol=0)
 
 # %% [markdown]
 # ## 3.3 Two layers
@@ -419,28 +497,45 @@ torch.testing.assert_close(logits.softmax(dim=-1).sum(dim=-1), torch.ones(B))
 # %%
 batch = make_batch("train", orders["similar lengths, shuffled"][0])
 with torch.no_grad():
-    result = classifier(**batch)
-by_hand = -result.logits.log_softmax(dim=-1)[torch.arange(len(batch["labels"])), batch["labels"]].mean()
+    result = classifier.to(device)(**batch)
+by_hand = -result.logits.log_softmax(dim=-1).gather(1, batch["labels"][:, None]).mean()
 print(f"loss {result.loss:.4f}, by hand {by_hand:.4f}; knowing nothing {math.log(C):.4f}")
 torch.testing.assert_close(result.loss, by_hand)
 
 # %% [markdown]
-# ## 4.3 Training
+# ## 4.3 A linear model first
+# Before any network, the simplest good model: count words, pairs of words and pieces of words (*TF-IDF* makes rare ones
+# weigh more), and draw one line per class (*logistic regression*). It knows no order and learns in a second. Its score
+# stands beside each network from here on: a network that stays below it is not worth its electricity.
+
+# %%
+texts_of = {split: part["text"][:] for split, part in data.items()}
+counts_of_words = TfidfVectorizer(
+    ngram_range=(1, 2), token_pattern=r"\S+", preprocessor=rewrite.normalize_str, sublinear_tf=True
+)
+pieces_of_words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True)
+linear = make_pipeline(make_union(counts_of_words, pieces_of_words), LogisticRegression(C=10, max_iter=1000))
+linear.fit(texts_of["train"], labels_of["train"])
+LINEAR = linear.score(texts_of["validation"], labels_of["validation"])
+print(f"linear model: validation accuracy {LINEAR:.3f}; always the most frequent class {guess:.3f}")
+assert LINEAR > guess
+
+# %% [markdown]
+# ## 4.4 The loop, and a checkpoint after each epoch
 # Batch by batch: predict, take the loss, differentiate, move each weight against its gradient, forget the gradients.
-# After each epoch we look at the validation tweets, which the network never trains on. With `patience`, training stops
-# when the validation loss has not fallen for that number of epochs, and the weights of the best epoch are kept.
+# After each epoch we look at the validation tweets, which the network never trains on. `clip` is explained in 4.6.
 
 
 # %%
 @torch.no_grad()
 def predict(model: Any, split: str = "validation", order: Any = None, read_padding: bool = False) -> torch.Tensor:
     """Return the logits (N, C) of a split; `read_padding` declares padding to be text, as plain nn.RNN does."""
-    model.eval()
-    logits = torch.empty(len(token_ids[split]), model.config.num_labels)
-    for indices in order or SortedBatchSampler([len(ids) for ids in token_ids[split]], 64):
+    model.eval().to(device)
+    logits = torch.empty(len(token_ids[split]), C)
+    for indices in order or batches_by_length([len(ids) for ids in token_ids[split]], 64):
         batch = make_batch(split, indices)
         mask = torch.ones_like(batch["attention_mask"]) if read_padding else batch["attention_mask"]
-        logits[indices] = model(batch["input_ids"], mask).logits
+        logits[indices] = model(batch["input_ids"], mask).logits.cpu()
     return logits
 
 
@@ -450,65 +545,141 @@ def score(logits: torch.Tensor, split: str = "validation") -> tuple[float, float
     return nn.functional.cross_entropy(logits, labels).item(), (logits.argmax(-1) == labels).float().mean().item()
 
 
-def train(model: Any, epochs: int, optimizer: Any, batch_size: int = BATCH, patience: int | None = None) -> dict:
-    """Train, and print and return loss and accuracy per epoch."""
-    history = {"train loss": [], "train accuracy": [], "loss": [], "accuracy": []}
-    batches = LengthBucketedBatchSampler(lengths, batch_size, seed=123)
+def train_epoch(model: Any, optimizer: Any, batches: list[list[int]], clip: float = math.inf) -> None:
+    """Train on each batch once."""
+    model.train().to(device)
+    for indices in batches:
+        model(**make_batch("train", indices)).loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+# %% [markdown]
+# A run that may be stopped saves a *checkpoint* after each epoch: the weights and the state of the optimizer (momentum,
+# averages), without which it would go on differently. Two epochs in one go, and one epoch, saved and loaded for the
+# second, end with the same weights. The Trainer of transformers, which `hf-rnn train` uses, saves and resumes in this
+# way.
+
+
+# %%
+def new_network(**changes: Any) -> Any:
+    """Return a network of part 4 with the same first weights each time."""
+    torch.manual_seed(123)
+    return RnnForSequenceClassification(RnnConfig(**{"cell_type": "rnn_tanh", **SETTINGS, **changes})).to(device)
+
+
+epochs = [batches_by_length(lengths, 16, seed=epoch) for epoch in range(2)]
+whole, first, second = new_network(), new_network(), new_network()
+optimizer = torch.optim.AdamW(whole.parameters(), lr=1e-3)
+for batches in epochs:
+    train_epoch(whole, optimizer, batches)
+optimizer = torch.optim.AdamW(first.parameters(), lr=1e-3)
+train_epoch(first, optimizer, epochs[0])
+checkpoint = {"epoch": 1, "model": first.state_dict(), "optimizer": optimizer.state_dict()}
+torch.save(checkpoint, workspace / "checkpoint.pt")
+loaded = torch.load(workspace / "checkpoint.pt", weights_only=True)  # in the next process
+second.load_state_dict(loaded["model"])
+optimizer = torch.optim.AdamW(second.parameters(), lr=1e-3)
+optimizer.load_state_dict(loaded["optimizer"])
+train_epoch(second, optimizer, epochs[loaded["epoch"]])
+assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+print("the resumed run has the weights of the undisturbed one")
+
+# %% [markdown]
+# ## 4.5 A run that learns nothing
+# The tutorial that this course grew from trains two layers of the tanh RNN with SGD, rate 0.3, four tweets per batch,
+# sorted by length, five epochs. On its tweets the validation accuracy was .4217 in every epoch, which is the share of
+# the most frequent class. Here are the same settings on ours. Look at the answers, not only at the accuracy: nearly all
+# tweets get the same one. And look at the size of the gradients.
+
+
+# %%
+def run(title: str, optimizer: Any = torch.optim.SGD, rate: float = 0.3, clip: float = math.inf, seed: Any = None,
+        epochs: int = 5, size: int = BATCH, patience: int | None = None, **changes: Any) -> Any:  # fmt: skip
+    """Train a new network, print a line, keep its history in `story`, and return the network of its best epoch."""
+    model, history = new_network(**changes), {"train loss": [], "train accuracy": [], "loss": [], "accuracy": []}
+    steps = optimizer(model.parameters(), lr=rate)
     for epoch in range(epochs):
-        batches.set_epoch(epoch)
-        model.train()
-        for indices in batches:
-            model(**make_batch("train", indices)).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        train_epoch(model, steps, batches_by_length(lengths, size, None if seed is None else seed + epoch), clip)
         for split, ending in (("train", "train "), ("validation", "")):
             for name, value in zip(("loss", "accuracy"), score(predict(model, split), split), strict=True):
                 history[ending + name].append(value)
-        print(f"epoch {epoch + 1:2}  " + "  ".join(f"{name} {values[-1]:.3f}" for name, values in history.items()))
         best_epoch = int(np.argmin(history["loss"]))
         if best_epoch == epoch:
             best = copy.deepcopy(model.state_dict())
-        if patience is not None and epoch - best_epoch >= patience:
-            print(f"stopped; the weights of epoch {best_epoch + 1} are kept")
-            model.load_state_dict(best)
+        elif patience is not None and epoch - best_epoch >= patience:
             break
-    return history
+    answers = predict(model).argmax(-1).bincount(minlength=C).tolist()
+    accuracies = " ".join(f"{value:.3f}" for value in history["accuracy"][:8])
+    print(f"{title:34} validation accuracy {accuracies}  answers {answers}  (linear model {LINEAR:.3f})")
+    story[title] = history
+    if patience is not None:
+        model.load_state_dict(best)
+    return model
 
 
-# %% [markdown]
-# Plain SGD has one setting that matters more than all others here: the learning rate. A tanh RNN at the rate 0.3, and
-# at a tenth of it:
-
-# %%
-histories = {}
-for rate in (0.3, 0.03):
-    torch.manual_seed(123)
-    network = RnnForSequenceClassification(RnnConfig(cell_type="rnn_tanh", **SETTINGS))
-    histories[f"tanh RNN, rate {rate}"] = train(network, 5, torch.optim.SGD(network.parameters(), lr=rate))
-pictures.draw_curves("4_rates", histories, guess)
-
-# %% [markdown]
-# ## 4.4 Padding again, with a network that has learned
-# A GRU makes the cost visible. Declared to be text (a mask of ones, which is what plain torch does), padding changes
-# the answers of the same weights. How much depends on the order of the batches: in the order of the file there is a
-# lot of padding, in sorted batches little. With the mask, order and batch size change nothing.
+story: dict[str, dict[str, list[float]]] = {}
+failed = run("as in the source")
 
 # %%
-torch.manual_seed(123)
-learned = RnnForSequenceClassification(RnnConfig(cell_type="gru", **SETTINGS))
-train(learned, 5, torch.optim.SGD(learned.parameters(), lr=0.1))
-file_order = [list(range(169))[start : start + 64] for start in range(0, 169, 64)]
-right, changes = predict(learned), []
+network, sizes = new_network(), []
+optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+for indices in batches_by_length(lengths, BATCH):
+    network(**make_batch("train", indices)).loss.backward()
+    sizes.append(nn.utils.clip_grad_norm_(network.parameters(), math.inf).item())
+    optimizer.step()
+    optimizer.zero_grad()
+print(f"norm of the gradient: median {np.median(sizes):.2f}, largest {max(sizes):.1f}")
+pictures.draw_lines(
+    "4_gradients", {"norm": sizes}, "step of the first epoch", "norm of the gradient", level=(1.0, "1")
+)
+
+# %% [markdown]
+# ## 4.6 The repair, one change at a time
+# The gradients are long, and some are several times as long as most: a product of many factors (part 5) *explodes* now
+# and then. At the rate 0.3 such a step throws the weights far away, where tanh is flat. So the network is stuck with
+# one answer. Four repairs, each on top of the one before, nothing else changed:
+#
+# 1. **Clipping** shortens a gradient that is longer than 1 to that length: the direction stays, the jump goes.
+# 2. **The order**: sorted from short to long, each epoch ends with the same long tweets. Shuffled batches do not.
+# 3. **The optimizer**: AdamW divides each weight's step by the usual size of its gradient, and decays weights a little.
+# 4. **The pooling**: `mean_max` answers from the mean and the largest value of all states, not from the last one only.
+
+# %%
+REPAIRED = {"clip": 1.0, "seed": 123, "optimizer": torch.optim.AdamW, "rate": 1e-3}
+run("1. gradients clipped at 1", clip=1.0)
+run("2. and shuffled", clip=1.0, seed=123)
+last_state = run("3. and AdamW, rate 0.001", **REPAIRED)
+run("4. and pooling mean_max", **REPAIRED, pooling="mean_max")
+pictures.draw_story({title: history["accuracy"] for title, history in story.items()}, guess, LINEAR)
+final = [history["accuracy"][-1] for history in story.values()]
+assert final[0] < 0.5 < final[1] < final[3]
+
+# %% [markdown]
+# The rate of plain SGD matters as much: without clipping, a tenth of it learns too. Two reasons for one failure are
+# usual, and so is a repair that helps by luck: in 5.5 three seeds show what a difference is worth. The fifth repair,
+# another cell, needs part 5.
+#
+# ## 4.7 Padding again, with a network that has learned
+# Declared to be text (a mask of ones, which is what plain torch does), padding changes the answers of the same weights.
+# How much depends on the order of the batches: in the order of the file there is a lot of padding, in sorted batches
+# little. With the mask, order and batch size change nothing.
+
+# %%
+count = len(labels_of["validation"])
+file_order = [list(range(start, min(start + 64, count))) for start in range(0, count, 64)]
+right, changes = predict(last_state), []
 for name, order in {"order of the file": file_order, "sorted by length": None}.items():
-    wrong = predict(learned, order=order, read_padding=True)
+    wrong = predict(last_state, order=order, read_padding=True)
     changes.append(int((wrong.argmax(-1) != right.argmax(-1)).sum()))
     accuracies = f"accuracy {score(right)[1]:.3f} masked, {score(wrong)[1]:.3f} with padding read"
     print(f"{name:18} {accuracies}: {changes[-1]} of {len(wrong)} answers change")
-    torch.testing.assert_close(predict(learned, order=order), right, atol=1e-4, rtol=0)
-assert changes[0] > changes[1]
+    torch.testing.assert_close(predict(last_state, order=order), right, atol=1e-4, rtol=0)
+assert changes[0] >= changes[1]
 
 # %% [markdown]
-# ## 4.5 Overfitting, and its cure
+# ## 4.8 Overfitting, and its cure
 # A network with hundreds of thousands of weights can learn a thousand tweets by heart. It looks perfect on the tweets
 # it trained on, while its loss on others *rises*: it is sure of wrong answers. The cures:
 #
@@ -520,118 +691,25 @@ assert changes[0] > changes[1]
 
 # %%
 DROPOUT = {"word_dropout": 0.2, "embedding_dropout": 0.5, "classifier_dropout": 0.5}
-ONE_LAYER = {**SETTINGS, "num_hidden_layers": 1, "pooling": "mean_max"}
-histories, networks = {}, {}
-for name, extra, patience in (("LSTM", {}, None), ("LSTM with dropout and early stopping", DROPOUT, 3)):
-    print(name)
-    torch.manual_seed(123)
-    networks[name] = RnnForSequenceClassification(RnnConfig(**{**ONE_LAYER, **extra}))
-    optimizer = torch.optim.AdamW(networks[name].parameters(), lr=3e-3)
-    histories[name] = train(networks[name], 40 if patience else 10, optimizer, batch_size=16, patience=patience)
-    print(f"validation loss {score(predict(networks[name]))[0]:.3f}")
-pictures.draw_curves("4_overfitting", histories, guess)
-free, cured = histories.values()
-assert free["train accuracy"][-1] > 0.95
-assert free["loss"][-1] > 1.5 * min(free["loss"])  # it rises
-assert len(cured["loss"]) == int(np.argmin(cured["loss"])) + 1 + 3 < 40  # it stopped
-assert min(cured["loss"]) < min(free["loss"])
+ONE_LAYER = {"num_hidden_layers": 1, "pooling": "mean_max"}
+FAST = {**REPAIRED, "rate": 3e-3, "size": 16}
+networks = {}
+run("one layer, 12 epochs", **FAST, epochs=12, **ONE_LAYER)
+networks["tanh RNN"] = run("with dropout, stopped early", **FAST, epochs=40, patience=3, **ONE_LAYER, **DROPOUT)
+free, cured = (story[title] for title in ("one layer, 12 epochs", "with dropout, stopped early"))
+pictures.draw_curves("4_overfitting", {"without": free, "with dropout and early stopping": cured}, guess)
+assert free["train accuracy"][-1] > 0.9
+assert free["loss"][-1] > 1.2 * min(free["loss"])  # it rises
+assert len(cured["loss"]) == int(np.argmin(cured["loss"])) + 1 + 3 <= 40  # it stopped
 
 # %% [markdown]
 # **Exercise**
 #
-# 4.1 At the rate 0.3 the tanh RNN learns little. Does clipping the gradients (`nn.utils.clip_grad_norm_`) help? Does a
-# batch of 32?
+# 4.1 Start from the failed run and change only the rate, to 0.03. Then only the size of the batches, to 32.
 #
 # # Part 5: Gates
-# ## 5.1 Why plain RNNs forget: the vanishing gradient
-# How much does the last state depend on a word $k$ steps before it? By the chain rule the answer is a product of $k$
-# matrices:
-#
-# $$\frac{\partial \mathbf{h}_n}{\partial \mathbf{h}_{n-k}} = \prod_{t=n-k+1}^{n}
-# \mathrm{diag}(1 - \mathbf{h}_t^2)\,\mathbf{U}$$
-#
-# If each factor shrinks vectors, the product shrinks like $\gamma^k$ with $\gamma < 1$: the gradient *vanishes*, and
-# the network cannot learn what an early word has to do with the answer. If each factor stretches, it *explodes*. We
-# measure it: the norm of the gradient of $\mathbf{h}_n$ by the word vector $k$ steps earlier. Each cell is measured as
-# it starts, and helped to remember: a gated cell by a bias that keeps its memory, the tanh RNN by $\mathbf{U} = 1$.
-
-
-# %%
-def help_memory(cell: Any) -> None:
-    """Bias the gate of a cell towards keeping its memory; a cell without gates gets the identity as U."""
-    with torch.no_grad():
-        if cell.memory_bias() is None:
-            nn.init.eye_(cell.weight_hh_l0)
-        else:
-            bias, sign = cell.memory_bias()  # sign: -1 for a gate that replaces the memory
-            bias += 4 * sign
-
-
-def gradient_by_distance(kind: str, helped: bool, steps: int = 60) -> torch.Tensor:
-    """Return the norm of the gradient of the last state at each input, the latest first, relative to that one."""
-    torch.manual_seed(1)
-    config = RnnConfig(vocab_size=9, embedding_size=50, hidden_size=50, cell_type=kind, bidirectional=False)
-    model = RnnModel(config).eval()
-    if helped:
-        help_memory(model.layers[0].directions[0].cell)
-    inputs = torch.randn(32, steps, 50, requires_grad=True)
-    last = model(inputs_embeds=inputs).last_hidden_state[:, -1]
-    (gradient,) = torch.autograd.grad(last.sum(), inputs)
-    norms = gradient.norm(dim=-1).mean(dim=0).flip(0)
-    return norms / norms[0]
-
-
-KINDS = {"tanh RNN": "rnn_tanh", "LSTM": "lstm", "minGRU": "min_gru"}
-runs = {(name, how): (kind, how == "helped") for name, kind in KINDS.items() for how in ("as it starts", "helped")}
-measured = {f"{name}, {how}": gradient_by_distance(*run) for (name, how), run in runs.items()}
-pictures.draw_lines("5_vanishing", measured, "distance k from the last word", "gradient, relative", log=True)
-for name, norms in measured.items():
-    print(f"{name:25} gradient at distance 40: {norms[40]:.0e}")
-assert all((norms[40] > 1e-3) == name.endswith(("LSTM, helped", "minGRU, helped")) for name, norms in measured.items())
-
-# %% [markdown]
-# As they start all three forget, LSTM and minGRU too: a gate that is half open halves the gradient at each step. The
-# difference is what can be *learned*. To a gated cell, remembering is one number, the bias of a gate: with it, the
-# gradient survives. To the tanh RNN it is a delicate balance of a whole matrix; the factor $1 - \mathbf{h}_t^2$
-# shrinks the gradient even where $\mathbf{U}$ is the identity.
-#
-# ## 5.2 A task that one can learn and the other cannot
-# Copying: the first token is one of four symbols, then comes noise; after the last token, name the first. Nothing but
-# memory is needed. Again each cell runs as it starts, and helped. In 150 steps only the helped cells with gates
-# learn it: the gradient that would have to open the gates of the others is the one that vanishes.
-
-
-# %%
-def copying_task(kind: str, helped: bool, distance: int = 30, steps: int = 150) -> np.ndarray:
-    """Return the accuracy on fresh random texts, a mean over ten steps of training."""
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 14, "embedding_size": 16, "hidden_size": 32, "bidirectional": False, "pooling": "last"}
-    model = RnnForSequenceClassification(RnnConfig(cell_type=kind, num_labels=4, pad_token_id=None, **sizes))
-    if helped:
-        help_memory(model.rnn.layers[0].directions[0].cell)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    accuracies = []
-    for _ in range(steps):
-        labels = torch.randint(4, (64,))
-        noise = torch.randint(4, 14, (64, distance))
-        result = model(torch.cat([labels[:, None], noise], dim=1), labels=labels)
-        result.loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        accuracies.append((result.logits.argmax(-1) == labels).float().mean().item())
-    return np.convolve(accuracies, np.ones(10) / 10, "valid")
-
-
-reached = {}
-for (name, how), run in runs.items():
-    reached[f"{name}, {how}"] = copying_task(*run)
-    print(f"{name:9} {how:13} accuracy {reached[f'{name}, {how}'][-1]:.3f}; guessing has 0.250")
-pictures.draw_lines("5_copying", reached, "training step", "accuracy", level=(0.25, "guessing"))
-assert all((curve[-1] > 0.95) == name.endswith(("LSTM, helped", "minGRU, helped")) for name, curve in reached.items())
-
-# %% [markdown]
-# ## 5.3 The LSTM and the GRU in formulas
+# ## 5.1 The LSTM and the GRU in formulas
+# A plain RNN rewrites its whole state at each word, so what it knew soon fades (5.2 measures it). Gates let it choose.
 # A gate is a vector of numbers between 0 and 1 that multiplies another vector. The **LSTM** has a second state, the
 # cell $c_t$, that only gates touch:
 #
@@ -655,7 +733,7 @@ assert all((curve[-1] > 0.95) == name.endswith(("LSTM, helped", "minGRU, helped"
 #
 # The **minGRU** (2024) drops $U$: its gate and candidate depend on the word alone,
 # $h_t = (1 - z_t) \odot h_{t-1} + z_t \odot (W_hx_t + b_h)$ with $z_t = \sigma(W_zx_t + b_z)$. So all steps can be
-# computed at once.
+# computed at once. Mind the two uses of $z$: that of the GRU *keeps* the old state, that of the minGRU *replaces* it.
 #
 # Each $W$ is (H, E), each $U$ (H, H), each vector (H): torch stacks them, (4 H, E) for an LSTM and (3 H, E) for a GRU.
 # The LSTM as a picture (blue: layers; orange: one operation per element):
@@ -690,6 +768,7 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
     return {name: torch.stack(values) for name, values in zip("ifoch", zip(*steps, strict=True), strict=True)}
 
 
+# %%
 lstm, gru = nn.LSTM(E, H), nn.GRU(E, H)
 ours, text = with_weights_of(lstm, "lstm"), ids[2:3]  # "i love this song , ..."
 with torch.no_grad():
@@ -712,14 +791,104 @@ compare_with_padding(lstm, ours)
 compare_with_padding(gru, with_weights_of(gru, "gru"))
 
 # %% [markdown]
+# ## 5.2 Why plain RNNs forget: the vanishing gradient
+# How much does the last state depend on a word $k$ steps before it? By the chain rule the answer is a product of $k$
+# matrices:
+#
+# $$\frac{\partial \mathbf{h}_n}{\partial \mathbf{h}_{n-k}} = \prod_{t=n-k+1}^{n}
+# \mathrm{diag}(1 - \mathbf{h}_t^2)\,\mathbf{U}$$
+#
+# If each factor shrinks vectors, the product shrinks like $\gamma^k$ with $\gamma < 1$: the gradient *vanishes*, and
+# the network learns nothing about early words. If each factor stretches, it *explodes*, as in 4.5. We measure it: the
+# norm of the gradient of $\mathbf{h}_n$ by the word vector $k$ steps earlier, for each cell as it starts, a mean over
+# five seeds. A gate that is half open halves the gradient at each step, so LSTM and GRU forget too at first. With a
+# forget bias of 1 (the LSTM keeps 0.73 of its cell in place of 0.5), it reaches twice as far: the advice of
+# [Jozefowicz et al. 2015](https://proceedings.mlr.press/v37/jozefowicz15.html).
+
+
+# %%
+CELLS = {"tanh RNN": "rnn_tanh", "GRU": "gru", "LSTM": "lstm", "LSTM, forget bias 1": "lstm", "minGRU": "min_gru"}
+
+
+def start_cell(name: str, model: RnnModel) -> RnnModel:
+    """Set the forget bias of an LSTM, if its name says so."""
+    if name.endswith("bias 1"):
+        cell = model.layers[0].directions[0].cell
+        with torch.no_grad():  # gates in the order i, f, g, o
+            cell.bias_ih_l0.chunk(4)[1].fill_(1.0), cell.bias_hh_l0.chunk(4)[1].zero_()
+    return model
+
+
+def gradient_by_distance(name: str, seed: int, steps: int = 60) -> torch.Tensor:
+    """Return the norm of the gradient of the last state at each input, the latest first, relative to that one."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 9, "embedding_size": 50, "hidden_size": 50, "bidirectional": False}
+    model = start_cell(name, RnnModel(RnnConfig(cell_type=CELLS[name], **sizes)).eval())
+    inputs = torch.randn(32, steps, 50, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(inputs_embeds=inputs).last_hidden_state[:, -1].sum(), inputs)
+    norms = gradient.norm(dim=-1).mean(dim=0).flip(0)
+    return norms / norms[0]
+
+
+measured = {name: torch.stack([gradient_by_distance(name, seed) for seed in range(5)]).mean(dim=0) for name in CELLS}
+pictures.draw_lines("5_vanishing", measured, "distance k from the last word", "gradient, relative", log=True)
+for name, norms in measured.items():
+    print(f"{name:20} gradient at distance 10: {norms[10]:.0e}, at 40: {norms[40]:.0e}")
+assert measured["LSTM, forget bias 1"][10] > measured["LSTM"][10]
+
+# %% [markdown]
+# ## 5.3 A task of memory
+# Copying: the first token is one of four symbols, then comes noise; after the last token, name the first. Nothing but
+# memory is needed, over 30 steps. Each cell trains as it starts, with three seeds and 400 steps.
+
+
+# %%
+def copying_task(name: str, seed: int, distance: int = 30, steps: int = 400) -> np.ndarray:
+    """Return the accuracy on fresh random texts, a mean over twenty steps of training."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 14, "embedding_size": 16, "hidden_size": 32, "bidirectional": False, "pooling": "last"}
+    model = RnnForSequenceClassification(RnnConfig(cell_type=CELLS[name], num_labels=4, pad_token_id=None, **sizes))
+    start_cell(name, model.rnn)
+    optimizer, accuracies = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    for _ in range(steps):
+        labels = torch.randint(4, (64,))
+        noise = torch.randint(4, 14, (64, distance))
+        result = model(torch.cat([labels[:, None], noise], dim=1), labels=labels)
+        result.loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        accuracies.append((result.logits.argmax(-1) == labels).float().mean().item())
+    return np.convolve(accuracies, np.ones(20) / 20, "valid")
+
+
+reached = {name: [copying_task(name, seed) for seed in range(3)] for name in CELLS}
+for name, curves in reached.items():
+    print(f"{name:20} accuracy {[round(curve[-1], 3) for curve in curves]}; guessing has 0.250")
+means = {name: np.mean(curves, axis=0) for name, curves in reached.items()}
+pictures.draw_lines("5_copying", means, "training step", "accuracy, mean of three seeds", level=(0.25, "guessing"))
+assert means["GRU"][-1] > 0.9
+
+# %% [markdown]
+# A seed decides a lot: the tanh RNN solves the task in one run and not in the next. The GRU and the minGRU learn it
+# reliably in these 400 steps, although their gradient at a distance of 40 is small at first: a small gradient with a
+# constant direction is enough for AdamW, and each step opens the gates a little. The LSTM has two gates to open (write
+# and keep) and a third in front of its answer, and does not find the way in 400 steps; look whether the forget bias
+# helps in the run above. So "gates remember, plain RNNs forget" is too simple: gates make it *learnable*, more often and
+# sooner, and how they start matters.
+
+# %% [markdown]
 # ## 5.4 A gate at work
-# The LSTM of section 4.5 reads the validation tweet that it finds surest of the last class. For each word: the share
+# An LSTM with the settings of 4.8 reads the validation tweet that it puts into the last class with most confidence. For each word: the share
 # of its old memory that each unit keeps (forget gate), and the share of the new that it writes (input gate). The units
 # are sorted by how much their input gate moves.
 
 # %%
-reader = networks["LSTM with dropout and early stopping"].eval()
-plain_texts = [text for text in data["validation"]["text"] if text.isascii() and 9 <= len(split_words(text)) <= 14]
+networks["LSTM"] = run(
+    "5. an LSTM in its place", **FAST, epochs=40, patience=3, **ONE_LAYER, **DROPOUT, cell_type="lstm"
+)
+reader = networks["LSTM"].eval().cpu()
+plain_texts = [text for text in data["validation"]["text"] if text.isascii() and 6 <= len(split_words(text)) <= 14]
 with torch.no_grad():
     scores_of = [reader(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0, -1] for text in plain_texts]
     tweet = plain_texts[int(np.argmax(scores_of))]
@@ -733,8 +902,8 @@ pictures.draw_gates(split_words(tweet), named)
 
 # %% [markdown]
 # ## 5.5 All cells, fairly compared
-# A ranking is fair if all cells try the same rates, with the dropout that helped in 4.5, and honest if it shows how
-# much luck there is. Each point is the mean of three seeds, each bar its 95 % interval (Student's t, 4.303 for three
+# A ranking is fair if all cells try the same rates, with the dropout that helped in 4.8, and honest if it shows how
+# much luck there is. The rate rises at first and falls to zero at the end (*one cycle*), so that the last epoch counts. Each point is the mean of three seeds, each bar its 95 % interval (Student's t, 4.303 for three
 # runs). If bars overlap, nothing is proven.
 
 # %%
@@ -744,20 +913,21 @@ for cell in ("rnn_tanh", "gru", "lstm", "min_gru"):
     for rate in RATES:
         for seed in SEEDS:
             torch.manual_seed(seed)
-            network = RnnForSequenceClassification(RnnConfig(cell_type=cell, **{**ONE_LAYER, **DROPOUT}))
-            batches = LengthBucketedBatchSampler(lengths, 32, seed=seed)
+            config = RnnConfig(**{**SETTINGS, **ONE_LAYER, **DROPOUT, "cell_type": cell})
+            network = RnnForSequenceClassification(config)
             optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=EPOCHS)
             for epoch in range(EPOCHS):
-                batches.set_epoch(epoch)
-                network.train()
-                for indices in batches:
-                    network(**make_batch("train", indices)).loss.backward()
-                    optimizer.step()
-                    optimizer.zero_grad()
+                train_epoch(network, optimizer, batches_by_length(lengths, 32, seed=10 * seed + epoch), clip=1.0)
+                schedule.step()
             scores.setdefault((cell, rate), []).append(score(predict(network))[1])
             trained[cell, rate, seed] = network
-        print(f"{cell:9} rate {rate}: validation accuracy", [round(share, 3) for share in scores[cell, rate]])
-pictures.draw_cells(scores, guess)
+        print(
+            f"{cell:9} rate {rate}: validation accuracy",
+            [round(share, 3) for share in scores[cell, rate]],
+            f"(linear model {LINEAR:.3f})",
+        )
+pictures.draw_cells(scores, guess, LINEAR)
 best_cell, best_rate = max(scores, key=lambda key: np.mean(scores[key]))
 best_seed = SEEDS[int(np.argmax(scores[best_cell, best_rate]))]
 networks[f"{best_cell}, rate {best_rate}, seed {best_seed}"] = trained[best_cell, best_rate, best_seed]
@@ -774,22 +944,22 @@ networks[f"{best_cell}, rate {best_rate}, seed {best_seed}"] = trained[best_cell
 # $$s_t = \mathbf{v}^\top \tanh(\mathbf{A}\,\mathbf{h}_t + \mathbf{a}), \qquad
 # \alpha_t = \frac{e^{s_t}}{\sum_k e^{s_k}}, \qquad \mathbf{r} = \sum_t \alpha_t\,\mathbf{h}_t$$
 #
-# The weights $\alpha_t$ of a text add up to 1, and are 0 at padding. The picture shows two short tweets for each
-# predicted class that the network is surest of, and its three surest mistakes.
+# The weights $\alpha_t$ of a text add up to 1, and are 0 at padding. The picture shows two short tweets of each
+# predicted class with the highest scores, and the three mistakes with the highest scores.
 
 # %%
-torch.manual_seed(123)
-attentive = RnnForSequenceClassification(
-    RnnConfig(**{**ONE_LAYER, **DROPOUT, "bidirectional": True, "pooling": "attention"})
-)
-train(attentive, 40, torch.optim.AdamW(attentive.parameters(), lr=3e-3), batch_size=16, patience=3)
+ATTENTION = {"num_hidden_layers": 1, "cell_type": "lstm", "bidirectional": True, "pooling": "attention"}
+attentive = run("LSTM in two directions, attention", **FAST, epochs=40, patience=3, **DROPOUT, **ATTENTION)
 networks["attention"] = attentive
 sure, answers = predict(attentive).softmax(-1).max(-1)
 truth, texts = labels_of["validation"], data["validation"]["text"][:]
-for low, high in ((0.33, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
+for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
     those = (sure > low) & (sure <= high)
-    right = (answers == truth)[those].float().mean()
-    print(f"{those.sum():3} answers with a score of {low} to {high}: {right:.3f} right")
+    if those.any():
+        right = (answers == truth)[those].float().mean()
+        print(f"{those.sum():3} answers with a score of {low} to {high}: {right:.3f} right")
+
+# %%
 order = sure.argsort(descending=True).tolist()
 short = [index for index in order if texts[index] in plain_texts]
 shown = []
@@ -799,9 +969,10 @@ mistakes = [index for index in order if answers[index] != truth[index]]
 shown = list(dict.fromkeys([*shown, *mistakes[:3]]))
 batch = make_batch("validation", shown)
 with torch.no_grad():
-    weights = attentive(batch["input_ids"], batch["attention_mask"]).pooling_weights
+    weights = attentive(batch["input_ids"], batch["attention_mask"]).pooling_weights.cpu()
+mask = batch["attention_mask"].cpu()
 torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(shown)))
-assert not weights[batch["attention_mask"] == 0].any()
+assert not weights[mask == 0].any()
 names = []
 for index in shown:
     name, right = (class_names[number] for number in (answers[index], truth[index]))
@@ -809,379 +980,85 @@ for index in shown:
 pictures.draw_attention([split_words(texts[index]) for index in shown], weights, names)
 
 # %% [markdown]
-# A weight says where the network looked, not that it understood. "Amazing how a company this big cannot find a parcel
-# this big" is praise to it, with a score of .98 in the run saved here: irony arrives as plain words, and "amazing" has
-# the largest weight. A score is not yet the probability of being right; `hf-rnn train --calibrate` makes it one, on
-# average.
+# A weight says where the network looked, not that it understood: irony arrives as plain words. A score is not yet the
+# probability of being right; `hf-rnn train --calibrate` makes it one, on average.
 #
-# **Which network to keep?** All candidates of this course, compared by the validation tweets. The winner's score is
-# flattering, as it was chosen by it. So the test tweets get one look, by this network and no other.
-
-# %%
-shares = {name: score(predict(network))[1] for name, network in networks.items()}
-best = max(shares, key=shares.get)
-chosen = networks[best]
-for name, share in shares.items():
-    print(f"validation accuracy {share:.3f}  {name}{'  <- kept' if name == best else ''}")
-predicted = predict(chosen, "test").argmax(-1).numpy()
-metrics = hf_rnn.classification_metrics(predicted, labels_of["test"].tolist(), class_names)
-print(f"test accuracy {metrics['accuracy']:.3f}, mean recall of the classes {metrics['macro_recall']:.3f}")
-for name, class_scores in metrics["per_class"].items():
-    print(f"  {name:10} precision {class_scores['precision']:.3f}  recall {class_scores['recall']:.3f}")
-assert score(predict(chosen))[1] == max(shares.values())
-
-# %% [markdown]
 # **Exercise**
 #
 # 6.1 Compute the weights by hand: `attentive.pooler` has two small layers, which give a score per state.
 #
-# # Part 7: Save, load and share
+# # Part 7: Which network to keep, and how to share it
+# ## 7.1 The encoder of the package
+# The networks above start from random word vectors and a thousand tweets. `hf_rnn.train` does all of parts 2 to 4 in one
+# call, with the Trainer of transformers, and starts from an encoder that has learned English from a quarter of a
+# million texts. It takes a minute on one core.
+
+# %%
+result = hf_rnn.train(data, workspace / "encoder", baselines=False, disable_tqdm=True)
+encoder = pipeline("text-classification", str(result.folder))
+ENCODER = result.metrics["validation"]["accuracy"]
+print(f"validation accuracy: encoder {ENCODER:.3f}, linear model {LINEAR:.3f}, most frequent class {guess:.3f}")
+
+# %% [markdown]
+# ## 7.2 One look at the test tweets
+# All networks of your own, compared by the validation tweets. The winner's score is flattering, as it was chosen by it.
+# So the test tweets get one look, by this network, the linear model and the encoder.
+
+# %%
+shares = {name: score(predict(network))[1] for name, network in networks.items()}
+best = max(shares, key=shares.get)
+chosen = networks[best].cpu()
+for name, share in shares.items():
+    print(f"validation accuracy {share:.3f}  {name}{'  <- kept' if name == best else ''}")
+tested = {
+    "linear model": linear.score(texts_of["test"], labels_of["test"]),
+    best: score(predict(chosen, "test"), "test")[1],
+}
+tested["encoder"] = result.metrics["test"]["accuracy"]
+for name, share in tested.items():
+    print(f"test accuracy {share:.3f}  {name}")
+assert score(predict(chosen))[1] == max(shares.values())
+
+# %% [markdown]
+# ## 7.3 Save, load and share
 # The folder holds settings, labels, weights, vocabulary and the code of the network. `pipeline` of transformers loads
 # it.
 
 # %%
-chosen.save_pretrained(workspace / "sentiment")
+chosen.cpu().save_pretrained(workspace / "sentiment")
 tokenizer.save_pretrained(workspace / "sentiment")
 print(sorted(file.name for file in (workspace / "sentiment").iterdir() if file.suffix != ".py"))
-classify = pipeline("text-classification", model=str(workspace / "sentiment"))
-for text in ("so happy with my new bike", "The bus is late again.", "does anyone know when the library opens?"):
-    answer = classify(text)[0]
-    print(f"{text!r} -> {answer['label']} ({answer['score']:.2f})")
-    assert answer["label"] in class_names
+own = pipeline("text-classification", model=str(workspace / "sentiment"))
+assert own("so happy with my new bike")[0]["label"] in class_names
 
 # %% [markdown]
-# - **All of this in one call:** `hf_rnn.train(data_dir="data/tweets", output_dir="out/tweets")`, or `hf-rnn train` on
-#   the command line: the Hugging Face Trainer, checkpoints that resume, early stopping, metrics, figures and a model
-#   card. It fine-tunes the English encoder of 1.3, which is more accurate than the networks above. See
-#   [the guide](../hf_rnn/training/README.md).
+# - **The same on the command line:** `hf-rnn train data/tweets`: checkpoints that resume, early stopping, metrics,
+#   figures and a model card. See [the guide](../hf_rnn/training/README.md).
 # - **Share it:** `hf-rnn push --model DIR --repo_id ME/NAME` uploads the folder with its card to the Hugging Face Hub.
-# - **In a browser, without a server:** `hf-rnn export --web` makes a page that runs the model on the visitor's own
-#   device. See [the guide](../hf_rnn/inference/web/README.md).
+# - **In a browser, without a server:** `hf-rnn export --web`. See [the guide](../hf_rnn/inference/README.md).
+# - **Further:** language models, taggers and the residual block are in [tutorial_further.ipynb](tutorial_further.ipynb).
 #
-# # Part 8: Other uses of recurrent networks
-# A recurrent network gives a state per word and one for the text. The layer on top makes the task: the state of the
-# whole text gives its class, each state predicts the next token (a language model), or the tag of its word.
-#
-# ## 8.1 A language model that writes tweets
-# Each character is predicted from those before it; the targets are the text itself, one place further. After 400 steps
-# it spells short words and makes no sense. More text and more steps help: see [language
-# models](../hf_rnn/tasks/causal-lm.md).
+# ## 7.4 Your own sentence
+# Three models answer it: the linear model, the network that you trained, and the encoder. Type another one.
 
 # %%
-tweets = {split: "\n".join(data[split]["text"]) for split in ("train", "validation")}
-letters = hf_rnn.train_tokenizer(tweets["train"].splitlines(True), 3, lowercase=False, tokenizer="char", exact=True)
-letter_ids = {split: torch.tensor(letters(text)["input_ids"]) for split, text in tweets.items()}
-torch.manual_seed(0)
-writer = hf_rnn.RnnForCausalLM(
-    RnnConfig(vocab_size=len(letters), embedding_size=32, hidden_size=128, cell_type="gru", bidirectional=False)
-)
-optimizer = torch.optim.AdamW(writer.parameters(), lr=5e-3)
-losses = []
-for step in range(400):
-    starts = torch.randint(len(letter_ids["train"]) - 65, (32,))
-    windows = torch.stack([letter_ids["train"][start : start + 65] for start in starts.tolist()])
-    loss = writer(windows, labels=windows).loss
-    loss.backward()
-    nn.utils.clip_grad_norm_(writer.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    losses.append(loss.item())
-    if (step + 1) % 100 == 0:
-        print(f"step {step + 1}: loss per character {np.mean(losses[-100:]):.3f}")
-writer.eval()
-windows = letter_ids["validation"][: len(letter_ids["validation"]) // 65 * 65].view(-1, 65)
-with torch.no_grad():
-    unseen = writer(windows, labels=windows).loss.item()
-written = writer.generate(**letters("I am ", return_tensors="pt"), max_new_tokens=200, do_sample=True, temperature=0.7)
-print(f"on the validation tweets {unseen:.3f}; it writes:\n{letters.decode(written[0])}")
-guessing = (math.log(len(letters)), f"guessing: log {len(letters)}")
-pictures.draw_lines("8_language_model", {"loss": losses}, "step", "loss per character", level=guessing)
-assert unseen < 0.6 * guessing[0]
+SENTENCE = "the bus was late again, but the driver made my day"
+answers = {"linear model": class_names[int(linear.predict([SENTENCE])[0])]}
+answers |= {name: model(SENTENCE)[0]["label"] for name, model in ((best, own), ("encoder", encoder))}
+for name, answer in answers.items():
+    print(f"{name:14} {answer}")
 
 # %% [markdown]
-# ## 8.2 A tagger that marks names
-# Each word gets a tag: `B-` begins a name, `I-` continues it, `O` is outside. The sentences are made from eight
-# patterns, with names of random syllables. No name of the validation sentences occurs in training, so the network must
-# find them by their neighbours and their capitals. Most words are not names, so the share of all tags that are right
-# says little: look at the names alone. A conditional random field (`crf`) on top scores whole taggings, so that `I-`
-# never follows `O`.
-
-# %%
-PATTERNS = [
-    "yesterday P met P in L .", "P lives near L with his sister", "we took the train to L and saw P",
-    "is P still in L ?", "the road from L to L was closed", "P sent P a long letter", "nobody in L knew where P was",
-    "I like the soup",
-]  # fmt: skip
-SYLLABLES = ["ba", "do", "fi", "ga", "hu", "ka", "lo", "mi", "na", "po", "ra", "se", "ti", "vu", "wen", "zor"]
-TAGS = ["O", "B-person", "I-person", "B-place", "I-place"]
-draw, owner = np.random.default_rng(0), {}
-
-
-def make_word(split: str) -> str:
-    """Return an invented word that no other split has."""
-    while True:
-        word = "".join(draw.choice(SYLLABLES, draw.integers(2, 4))).capitalize()
-        if owner.setdefault(word, split) == split:
-            return word
-
-
-def make_sentences(split: str, count: int) -> datasets.Dataset:
-    """Return invented sentences as tokens and tags."""
-    sentences = {"tokens": [], "ner_tags": []}
-    for pattern in draw.choice(PATTERNS, count):
-        tokens, tags = [], []
-        for word in pattern.split():
-            begin = {"P": 1, "L": 3}.get(word, 0)
-            words = [make_word(split) for _ in range(draw.integers(1, 3))] if begin else [word]
-            tokens += words
-            tags += [begin + (place > 0) for place in range(len(words))]
-        sentences["tokens"].append(tokens)
-        sentences["ner_tags"].append(tags)
-    tag_lists = datasets.List(datasets.ClassLabel(names=TAGS))
-    kinds = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tag_lists})
-    return datasets.Dataset.from_dict(sentences, features=kinds)
-
-
-tagged = {"train": make_sentences("train", 400), "validation": make_sentences("validation", 100)}
-sentences = [" ".join(row) for row in tagged["train"]["tokens"]]
-words_of = hf_rnn.train_tokenizer(sentences, 2, tokenizer="bpe", normalizer="cased")
-examples_of = {split: hf_rnn.encode_tagged(part, words_of) for split, part in tagged.items()}
-torch.manual_seed(0)
-tagger = hf_rnn.RnnForTokenClassification(
-    RnnConfig(
-        vocab_size=len(words_of), embedding_size=48, hidden_size=48, id2label=dict(enumerate(TAGS)),
-        embedding_dropout=0.5, hidden_dropout=0.5, word_dropout=0.1, crf=True, word_forms=1024,
-    )
-)  # fmt: skip
-tagger.words.read(words_of.convert_ids_to_tokens(range(len(words_of))))  # prefixes, suffixes and shapes of the tokens
-optimizer = torch.optim.AdamW(tagger.parameters(), lr=5e-3)
-fill = DataCollatorForTokenClassification(words_of)
-for epoch in range(8):
-    losses = []
-    for batch in DataLoader(examples_of["train"], 16, shuffle=True, collate_fn=fill):
-        losses.append(tagger(**batch).loss)
-        losses[-1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    print(f"epoch {epoch + 1}  loss {torch.stack(losses).mean():.3f}")
-tagger.eval()
-batch = fill(list(examples_of["validation"]))
-right_tags = batch.pop("labels")
-with torch.no_grad():
-    found = tagger(**batch).logits.argmax(-1) == right_tags
-print(f"right: {found[right_tags >= 0].float().mean():.3f} of all tags, ", end="")
-print(f"{found[right_tags > 0].float().mean():.3f} of those of names, none of them seen in training")
-for number, tag in enumerate(TAGS):
-    print(f"  {tag:9} {found[right_tags == number].float().mean():.3f} of {(right_tags == number).sum()}")
-find = pipeline("token-classification", model=tagger, tokenizer=words_of, aggregation_strategy="simple")
-for sentence in ("yesterday Nora Quist met Ole in New Haven .", "is Eva Lund still in Bern ?"):
-    print(sentence, "->", [(sentence[e["start"] : e["end"]], e["entity_group"]) for e in find(sentence)])
-assert found[right_tags > 0].float().mean() > 0.8
-
-# %% [markdown]
-# This is the easiest case: validation sentences follow the patterns of training, and real ones do not. The last two
-# lines have names of other letters. For real texts see [tags of words](../hf_rnn/tasks/token-classification.md).
-#
-# **Exercise**
-#
-# 8.1 `temperature` divides the logits before the softmax. Compare the entropy of the next character at 0.2, 1 and 2.
-#
-# # Part 9: The residual block, and why depth reads order
-# ## 9.1 The block from nothing
-# The English encoder of this package is a stack of residual blocks (`block_type="residual"`). A block changes a stream
-# of states $x$ twice, and each change is *added*, so that gradients reach the words through any number of blocks:
-#
-# $$u = \mathrm{conv}(\mathrm{norm}(x)), \qquad
-# x \leftarrow x + W_o\,(\mathrm{SiLU}(W_g u) \odot [\overrightarrow{\mathrm{minGRU}}(u);
-# \overleftarrow{\mathrm{minGRU}}(u)]), \qquad x \leftarrow x + \mathrm{MLP}(\mathrm{norm}(x))$$
-#
-# Norm makes mean 0 and deviation 1 of each state, the short convolution mixes each word with its two neighbours, the
-# minGRUs carry memory along the text, the gate chooses what of it this word needs, and the MLP thinks about each word
-# alone.
-
-# %%
-pictures.draw_diagram("block")
-
-
-class TwoMinGrus(nn.Module):
-    """A minGRU in each direction: states (T, B, R) in, (T, B, 2 R) out."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.ahead, self.back = nn.Linear(size, 2 * size), nn.Linear(size, 2 * size)
-        with torch.no_grad():  # units remember from one word to about a hundred: gates from half open to nearly closed
-            for cell in (self.ahead, self.back):
-                cell.bias[:size] = -torch.linspace(0, math.log(100), size)
-
-    @staticmethod
-    def read(sums: torch.Tensor) -> torch.Tensor:
-        """Return the states (T, B, R) from the sums of gate and candidate (T, B, 2 R)."""
-        gates, candidates = sums.chunk(2, dim=-1)
-        state, states = torch.zeros_like(candidates[0]), []
-        for z, candidate in zip(gates.sigmoid(), candidates, strict=True):
-            state = (1 - z) * state + z * candidate
-            states.append(state)
-        return torch.stack(states)
-
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """Read from the first word to the last, and from the last to the first."""
-        return torch.cat([self.read(self.ahead(u)), self.read(self.back(u.flip(0))).flip(0)], dim=-1)
-
-
-class Block(nn.Module):
-    """The formula above, without a part if asked for: states (T, B, R) in, states (T, B, R) out."""
-
-    def __init__(self, size: int, without: str = "") -> None:
-        super().__init__()
-        self.without = without
-        self.input_norm, self.mlp_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.conv = nn.Parameter(torch.tensor([[0.0], [1.0], [0.0]]).repeat(1, size))  # starts as the word itself
-        self.mixer = TwoMinGrus(size)
-        self.gate_proj, self.out_proj = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
-        self.up_proj, self.down_proj = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Mix along time, then along features."""
-        u = self.input_norm(x)
-        if self.without != "convolution":
-            u = nn.functional.pad(u, (0, 0, 0, 0, 1, 1))  # zeros before and after the text
-            u = u[:-2] * self.conv[0] + u[1:-1] * self.conv[1] + u[2:] * self.conv[2]
-        gate = 1 if self.without == "gate" else nn.functional.silu(self.gate_proj(u))
-        x = x + self.out_proj(gate * self.mixer(u))
-        return x if self.without == "MLP" else x + self.down_proj(nn.functional.silu(self.up_proj(self.mlp_norm(x))))
-
-
-# %% [markdown]
-# Is it the same as the package's? Copy the weights of a model with three blocks, random as they start, and compare.
-
-# %%
-torch.manual_seed(0)
-sizes = {"vocab_size": 50, "embedding_size": 16, "hidden_size": 24, "num_hidden_layers": 3, "pad_token_id": None}
-theirs = RnnModel(RnnConfig(block_type="residual", cell_type="min_gru", **sizes)).eval()
-RENAMED = {"directions.0.cell": "ahead", "directions.1.cell": "back", "_ih_l0": "", "conv.weight": "conv"}
-ids = torch.randint(50, (4, 12))
-with torch.no_grad():
-    stream = theirs.projection(theirs.embedding(ids)).transpose(0, 1)  # (T, B, R)
-    for block in theirs.layers:
-        copied = {}
-        for name, values in block.state_dict().items():
-            for old, new in RENAMED.items():
-                name = name.replace(old, new)
-            copied[name] = values
-        mine = Block(24)
-        mine.load_state_dict(copied)
-        stream = mine(stream)
-    difference = (theirs.norm(stream).transpose(0, 1) - theirs(ids).last_hidden_state).abs().max().item()
-print(f"three blocks of {sum(p.numel() for p in mine.parameters())} weights; largest difference {difference:.1e}")
-assert difference < 1e-5
-
-# %% [markdown]
-# ## 9.2 Questions, where the order of the words is everything
-# Three people like three things; the last word is a name: what does this person like? Every text has the same names
-# and the same things, so that only their order answers, and guessing has 0.333.
-
-
-# %%
-PEOPLE, THINGS = ["anna", "bob", "carl"], ["tea", "jam", "figs"]
-LEXICON = [*PEOPLE, *THINGS, "likes", "hot", "fresh", "sweet", "?"]
-
-
-def make_questions(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return texts as ids (B, T), and the numbers of the right things."""
-    people, things = torch.rand(count, 3).argsort(dim=1), torch.rand(count, 3).argsort(dim=1)
-    likes, kinds = torch.full((count, 3), LEXICON.index("likes")), torch.randint(7, 10, (count, 3))
-    facts = torch.stack([people, likes, kinds, things + 3], dim=2).flatten(1)
-    asked = torch.randint(3, (count, 1))
-    question = torch.cat([torch.full((count, 1), LEXICON.index("?")), people.gather(1, asked)], dim=1)
-    return torch.cat([facts, question], dim=1), things.gather(1, asked)[:, 0]
-
-
-torch.manual_seed(0)
-for text, thing in zip(*make_questions(2), strict=True):
-    print(*(LEXICON[number] for number in text), "->", THINGS[thing])
-
-# %% [markdown]
-# Readers answer from the state of the last word: the mean of all words, one layer of minGRUs in both directions, one
-# block, also without each of its parts, two blocks, and one layer of LSTMs to compare.
-
-
-# %%
-class Bag(nn.Module):
-    """The mean of all words, at each word: no order."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean."""
-        return x.mean(dim=0, keepdim=True)
-
-
-def answer_questions(layers: list[nn.Module], width: int, steps: int = 400) -> np.ndarray:
-    """Train on fresh questions; return the accuracy, a mean over twenty steps."""
-    network = nn.ModuleList([nn.Embedding(len(LEXICON), R), *layers, nn.LayerNorm(width), nn.Linear(width, 3)])
-    optimizer = torch.optim.AdamW(network.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
-    accuracies = []
-    for _ in range(steps):
-        texts, answers = make_questions(64)
-        states = texts.T
-        for layer in network:
-            states = layer(states)
-            states = states[0] if isinstance(layer, nn.LSTM) else states
-        logits = states[-1]  # the state of the last word
-        nn.functional.cross_entropy(logits, answers).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        accuracies.append((logits.argmax(-1) == answers).float().mean().item())
-    return np.convolve(accuracies, np.ones(20) / 20, "valid")
-
-
-R = 32
-curves = {}
-for name, make_layers, width in (
-    ("mean of the words", lambda: [Bag()], R),
-    ("one layer of minGRUs", lambda: [TwoMinGrus(R)], 2 * R),
-    ("block without convolution", lambda: [Block(R, "convolution")], R),
-    ("block without gate", lambda: [Block(R, "gate")], R),
-    ("block without MLP", lambda: [Block(R, "MLP")], R),
-    ("one block", lambda: [Block(R)], R),
-    ("two blocks", lambda: [Block(R), Block(R)], R),
-    ("one layer of LSTMs", lambda: [nn.LSTM(R, R, bidirectional=True)], 2 * R),
-):
-    torch.manual_seed(0)
-    curves[name] = answer_questions(make_layers(), width)
-    learned_at = int(np.argmax(curves[name] > 0.95))
-    print(f"{name:25} accuracy {curves[name][-1]:.3f}", f"above 0.95 from step {learned_at}" if learned_at else "")
-pictures.draw_lines("9_order", curves, "training step", "accuracy", level=(1 / 3, "guessing"))
-assert curves["mean of the words"][-1] < 0.45
-assert max(curves["one layer of minGRUs"][-1], curves["block without gate"][-1]) < 0.6
-assert min(curves["one block"][-1], curves["two blocks"][-1]) > 0.95
-
-# %% [markdown]
-# One layer of minGRUs guesses, like the mean of the words: its gates read one word, its state is a weighted sum of
-# words, and a sum cannot pick what belongs to the name at the end. The block's gate can: it *multiplies* the memory by
-# what this word asks for. Without the gate, the block guesses too; without the convolution, which shows each word its
-# neighbours, it learns less in 400 steps; the MLP is not needed here. This is what depth means: the parts behind the
-# memory read states, not words, and so do all gates of a second block. For three people one block is enough, and the
-# second gains nothing; real texts need more (the English encoder has several).
-#
-# The gates of an LSTM read its last state, so that one layer can learn the task too. The price is that each step waits
-# for the one before, while a minGRU computes all steps at once: depth gives back what its gates do not see.
-#
-# **Exercise**
-#
-# 9.1 A minGRU needs no loop. With $a_t = 1 - z_t$ and $p_t = a_1 \cdots a_t$ its states are
-# $h_t = p_t \sum_{s \le t} z_s \tilde h_s / p_s$. Compute them by `cumprod` and `cumsum`, and compare with the
-# package.
-#
-# # Part 10: Further reading
+# # Part 8: Further reading
 # - [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1): the recurrent network of part 3, and how it discovers
-#   words; [Bengio et al. 1994](https://doi.org/10.1109/72.279181): the theory behind 5.1.
+#   words; [Bengio et al. 1994](https://doi.org/10.1109/72.279181): the theory behind 5.2.
 # - [Hochreiter, Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735): the LSTM; its forget gate is of
 #   [Gers et al. 2000](https://doi.org/10.1162/089976600300015015); [Cho et al. 2014](https://arxiv.org/abs/1406.1078):
 #   the GRU; [Feng et al. 2024](https://arxiv.org/abs/2410.01201): the minGRU.
 # - [Bahdanau et al. 2015](https://arxiv.org/abs/1409.0473): attention;
 #   [De et al. 2024](https://arxiv.org/abs/2402.19427): large language models of gated residual blocks.
+# - [Jozefowicz et al. 2015](https://proceedings.mlr.press/v37/jozefowicz15.html): ten thousand recurrent cells, and the
+#   forget bias.
 # - [Merity et al. 2018](https://arxiv.org/abs/1708.02182): how to regularise LSTM language models.
 # - [Karpathy 2015](https://karpathy.github.io/2015/05/21/rnn-effectiveness/): what character models learn;
 #   [Olah 2015](https://colah.github.io/posts/2015-08-Understanding-LSTMs/): the gates in pictures.

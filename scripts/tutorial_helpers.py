@@ -79,12 +79,10 @@ def draw_padding(orders: dict[str, list], lengths: list[int]) -> None:
 def draw_lines(
     name: str, lines: dict[str, Any], x: str, y: str, level: tuple[float, str] | None = None, log: bool = False
 ) -> None:
-    """Draw a line per series, dashed if its name ends with "as it starts", and a grey level with its meaning."""
+    """Draw a line per series, and a grey level with its meaning."""
     _, axis = plt.subplots(figsize=(6.5, 3.2))
-    colours: dict[str, str] = {}
-    for series, values in lines.items():
-        colour = colours.setdefault(series.split(",")[0], COLOURS[len(colours) % len(COLOURS)])
-        axis.plot(values, "--" if series.endswith("as it starts") else "-", color=colour, label=series)
+    for number, (series, values) in enumerate(lines.items()):
+        axis.plot(values, color=COLOURS[number % len(COLOURS)], label=series)
     if level:
         axis.axhline(level[0], color=GREY, linewidth=1)
         axis.annotate(
@@ -132,7 +130,20 @@ def draw_gates(words: list[str], gates: dict[str, Any]) -> None:
     show("5_gates")
 
 
-def draw_cells(scores: dict[tuple[str, float], list[float]], guess: float) -> None:
+def draw_story(curves: dict[str, list[float]], guess: float, linear: float) -> None:
+    """Draw the validation accuracy per epoch of each step of a repair, with guessing and the linear model as levels."""
+    _, axis = plt.subplots(figsize=(6.5, 3.4))
+    for colour, (title, values) in zip(COLOURS, curves.items(), strict=False):
+        axis.plot(range(1, len(values) + 1), values, "o-", markersize=3, color=colour, label=title)
+    for level, name in ((guess, "most frequent class"), (linear, "linear model")):
+        axis.axhline(level, color=GREY, linewidth=1, linestyle="--")
+        axis.text(1, level + 0.01, name, fontsize=8)
+    axis.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    show("4_story")
+
+
+def draw_cells(scores: dict[tuple[str, float], list[float]], guess: float, linear: float) -> None:
     """Draw the mean score of each cell and rate with its 95 % interval (Student's t for three runs)."""
     cells, rates = (list(dict.fromkeys(values)) for values in zip(*scores, strict=True))
     plt.figure(figsize=(6.5, 3.2))
@@ -141,7 +152,10 @@ def draw_cells(scores: dict[tuple[str, float], list[float]], guess: float) -> No
         bars = 4.303 * runs.std(axis=1, ddof=1) / math.sqrt(runs.shape[1])
         x = np.arange(len(rates)) + 0.12 * (shift - 1.5)
         plt.errorbar(x, runs.mean(axis=1), bars, fmt="o", capsize=3, color=COLOURS[shift], label=cell)
-    plt.axhline(guess, color=GREY, linewidth=1)
+    for level, name in ((guess, "most frequent class"), (linear, "linear model")):
+        plt.axhline(level, color=GREY, linewidth=1, linestyle="--")
+        plt.text(len(rates) - 0.9, level, name, fontsize=8, va="bottom")
+    plt.xlim(-0.5, len(rates) - 0.2)
     plt.xticks(range(len(rates)), [f"rate {rate}" for rate in rates])
     plt.ylabel("validation accuracy")
     plt.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))

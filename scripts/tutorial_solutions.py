@@ -1,5 +1,5 @@
 # %% [markdown]
-"""# Solutions of the exercises in tutorial.py.
+"""# Solutions of the exercises in tutorial.py and tutorial_further.py.
 
 Each solution runs on its own after the first cell: `python scripts/tutorial_solutions.py`, under a minute on one core.
 """
@@ -9,8 +9,8 @@ import math
 from collections import Counter
 
 import datasets
+import numpy as np
 import torch
-from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from torch import nn
 from transformers import DataCollatorWithPadding
 from tutorial_helpers import DATA
@@ -82,34 +82,34 @@ torch.testing.assert_close(ours, alone[-1, 0])
 
 # %% [markdown]
 # # Part 4
-# ## 4.1 Clipping, and a larger batch
+# ## 4.1 A tenth of the rate, and larger batches
+# Both help: small steps do not jump, and the mean of 32 gradients is shorter and steadier than that of four.
 
 # %%
-tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=2, normalizer="tweet")
+tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=2, min_texts=2, normalizer="tweet")
 encoded = hf_rnn.encode(data, tokenizer)
 lengths = [len(row) for row in encoded["train"]["input_ids"]]
 SETTINGS = {
-    "vocab_size": len(tokenizer), "embedding_size": 50, "hidden_size": 50, "bidirectional": False, "pooling": "last",
-    "classifier_activation": "relu", "id2label": dict(enumerate(data["train"].features["label"].names)),
+    "vocab_size": len(tokenizer), "embedding_size": 100, "hidden_size": 50, "num_hidden_layers": 2,
+    "bidirectional": False, "pooling": "last", "classifier_activation": "relu",
+    "id2label": dict(enumerate(data["train"].features["label"].names)),
 }  # fmt: skip
 collate = DataCollatorWithPadding(tokenizer)
 validation = collate(list(encoded["validation"]))
 targets = validation.pop("labels")
-for size, clip in ((4, math.inf), (4, 1.0), (32, math.inf)):
+order = np.argsort(lengths, kind="stable").tolist()  # sorted by length, as in the failed run
+for rate, size in ((0.3, 4), (0.03, 4), (0.3, 32)):
     torch.manual_seed(123)
     network = RnnForSequenceClassification(RnnConfig(cell_type="rnn_tanh", **SETTINGS))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
-    batches = LengthBucketedBatchSampler(lengths, size, seed=123)
-    for epoch in range(4):
-        batches.set_epoch(epoch)
-        for indices in batches:
-            network(**collate([encoded["train"][index] for index in indices])).loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+    for _ in range(5):
+        for start in range(0, len(order), size):
+            network(**collate([encoded["train"][index] for index in order[start : start + size]])).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
     with torch.no_grad():
         right = network.eval()(**validation).logits.argmax(-1) == targets
-    print(f"4.1 batch {size:2}, gradients clipped at {clip}: validation accuracy {right.float().mean():.3f}")
+    print(f"4.1 rate {rate}, batch {size:2}: validation accuracy {right.float().mean():.3f}")
 
 # %% [markdown]
 # # Part 5
@@ -143,8 +143,8 @@ with torch.no_grad():
 print("6.1", scores.softmax(dim=1).numpy().round(2).tolist())
 
 # %% [markdown]
-# # Part 8
-# ## 8.1 Temperature
+# # Part 9
+# ## 9.1 Temperature
 # A low temperature makes the largest logit win, a high one makes all characters equally likely: the entropy rises
 # towards log V.
 
@@ -169,12 +169,12 @@ with torch.no_grad():
 entropies = []
 for temperature in (0.2, 1.0, 2.0):
     entropies.append(torch.distributions.Categorical(logits=logits / temperature).entropy().mean().item())
-    print(f"8.1 temperature {temperature}: {entropies[-1]:.2f} nats of at most {math.log(len(letters)):.2f}")
+    print(f"9.1 temperature {temperature}: {entropies[-1]:.2f} nats of at most {math.log(len(letters)):.2f}")
 assert entropies == sorted(entropies)
 
 # %% [markdown]
-# # Part 9
-# ## 9.1 A minGRU without a loop
+# # Part 10
+# ## 10.1 A minGRU without a loop
 # The products $p_t$ shrink, and dividing by them overflows in long texts: the package combines neighbouring steps
 # instead (`parallel_scan`), or loops.
 
@@ -186,4 +186,4 @@ with torch.no_grad():
     z = gates.sigmoid()
     products = (1 - z).cumprod(dim=0)
     torch.testing.assert_close(products * (z * candidates / products).cumsum(dim=0), cell(inputs)[0])
-print("9.1 the same states")
+print("10.1 the same states")
