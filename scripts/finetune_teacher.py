@@ -15,19 +15,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common.command_line import Parser, positive, run
-
 
 def parse_flags() -> argparse.Namespace:
     """Declare and read the flags."""
-    parser = Parser(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
-    parser.add_data_dir(required=True)
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, required=True, help="new or empty folder for the teacher")
     parser.add_argument("--epochs", type=float, default=3.0, help="default: %(default)s")
-    parser.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
-    parser.add_argument("--max_length", type=positive, default=128, help="tokens per text (default: %(default)s)")
+    parser.add_argument("--max_length", type=int, default=128, help="tokens per text (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=42, help="seed of the new layer and the order (default: %(default)s)"
     )
@@ -137,4 +136,4 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
