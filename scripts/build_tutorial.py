@@ -1,4 +1,4 @@
-"""Build the notebooks of the course from tutorial.py and tutorial_further.py: run every cell, keep outputs and pictures.
+"""Build the notebooks of the course from tutorial.py and tutorial_further.py: run the cells, keep their outputs.
 
     pip install '.[tutorial]' 'jupytext>=1.16'
     python scripts/build_tutorial.py

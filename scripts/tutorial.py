@@ -141,9 +141,9 @@ assert reloaded.layers[0].directions[0].cell.weight_hh_l0.requires_grad
 # %% [markdown]
 # Random vectors know nothing: all words are equally far apart. Vectors that were trained on many texts make words of
 # similar use neighbours: "good" is near "bad", and far from "monday". The classics are **word2vec** (predict a word's
-# neighbours), **GloVe** (factorise the table of who stands beside whom) and **fastText** (a word's vector is the sum of
-# those of its pieces, so unknown words have one too). All three are files of a word and its numbers per line, and enter
-# a network in one way: as rows of the table, frozen or as a start. `hf-rnn train --vectors FILE` reads them all.
+# neighbours), **GloVe** (factorise the table of who stands beside whom) and **fastText** (a word's vector is the sum
+# of those of its pieces, so unknown words have one too). All three are files of a word and its numbers per line, and
+# enter a network in one way: as rows of the table, frozen or as a start. `hf-rnn train --vectors FILE` reads them all.
 
 # %%
 lines = ["good 0.9 0.8 0.1", "bad 0.8 0.9 0.2", "monday 0.1 0.0 0.9"]  # as in a file of GloVe
@@ -180,8 +180,9 @@ assert min(group.mean() for group in groups) > similarity[:6, 6:].mean() + 0.3
 # # Part 2: Tweets become batches
 # ## 2.1 The data
 # One tweet per line, a tab, its label. `load_tsv` returns splits whose labels are numbered alike. For tweets of your
-# own, write the name of your folder here: all cells run with a hundred tweets too. The splits are small: with 169 validation tweets, an accuracy of .80 has a 95 % interval of
-# about .74 to .86. Keep this in mind when numbers below differ by less.
+# own, write the name of your folder here: all cells run with a hundred tweets too. The splits are small: with 169
+# validation tweets, an accuracy of .80 has a 95 % interval of about .74 to .86. Keep this in mind when numbers below
+# differ by less.
 
 # %%
 data = hf_rnn.load_tsv(pictures.DATA)  # or your own folder with train.tsv, dev.tsv and test.tsv
@@ -197,8 +198,8 @@ print(f"always the most frequent class: {guess:.3f} right in validation")
 
 # %% [markdown]
 # ## 2.2 The vocabulary
-# The training tweets decide which words the network knows: those that occur twice or more, and in two tweets or more, the most
-# frequent first. (So the name of one tweet's author does not enter.) All
+# The training tweets decide which words the network knows: those that occur twice or more, and in two tweets or
+# more, the most frequent first. (So the name of one tweet's author does not enter.) All
 # other words share `<unk>`. `normalizer="tweet"` first replaces links, handles and numbers by `<url>`, `<user>`,
 # `<number>`; placeholders of tweets that were prepared elsewhere, such as `<<<MENTION>>>`, remain one word.
 
@@ -314,8 +315,8 @@ assert batch["attention_mask"].sum(dim=1).tolist() == lengths[: len(batch["label
 pictures.draw_diagram("unrolled")
 
 # %% [markdown]
-# torch's recurrent layers want time first, (T, B, E): one step is then one slice, the same position of every text. With
-# `batch_first=True` they take (B, T, E) and compute the same.
+# torch's recurrent layers want time first, (T, B, E): one step is then one slice, the same position of every text.
+# With `batch_first=True` they take (B, T, E) and compute the same.
 # `output` holds the state after every step and `h_n` the last one, so `output[-1] == h_n[-1]`. Any other first state
 # goes in as `h_0`.
 
@@ -400,8 +401,8 @@ compare_with_padding(rnn, with_weights_of(rnn, "rnn_tanh"))
 
 # %% [markdown]
 # torch's own answer is a *packed sequence*: the texts step by step without their padding, made by
-# `pack_padded_sequence` from the lengths. The layer then stops each text at its end, and `h_n` is right. `RnnModel` does
-# the same with the mask alone, which also works on a GPU without a wait, and in exported models.
+# `pack_padded_sequence` from the lengths. The layer then stops each text at its end, and `h_n` is right. `RnnModel`
+# does the same with the mask alone, which also works on a GPU without a wait, and in exported models.
 
 # %%
 with torch.no_grad():
@@ -504,9 +505,9 @@ torch.testing.assert_close(result.loss, by_hand)
 
 # %% [markdown]
 # ## 4.3 A linear model first
-# Before any network, the simplest good model: count words, pairs of words and pieces of words (*TF-IDF* makes rare ones
-# weigh more), and draw one line per class (*logistic regression*). It knows no order and learns in a second. Its score
-# stands beside each network from here on: a network that stays below it is not worth its electricity.
+# Before any network, the simplest good model: count words, pairs of words and pieces of words (*TF-IDF* makes rare
+# ones weigh more), and draw one line per class (*logistic regression*). It knows no order and learns in a second.
+# Its score stands beside each network from here on: a network that stays below it is not worth its electricity.
 
 # %%
 texts_of = {split: part["text"][:] for split, part in data.items()}
@@ -518,7 +519,7 @@ linear = make_pipeline(make_union(counts_of_words, pieces_of_words), LogisticReg
 linear.fit(texts_of["train"], labels_of["train"])
 LINEAR = linear.score(texts_of["validation"], labels_of["validation"])
 print(f"linear model: validation accuracy {LINEAR:.3f}; always the most frequent class {guess:.3f}")
-assert LINEAR > guess
+assert guess < LINEAR
 
 # %% [markdown]
 # ## 4.4 The loop, and a checkpoint after each epoch
@@ -556,10 +557,10 @@ def train_epoch(model: Any, optimizer: Any, batches: list[list[int]], clip: floa
 
 
 # %% [markdown]
-# A run that may be stopped saves a *checkpoint* after each epoch: the weights and the state of the optimizer (momentum,
-# averages), without which it would go on differently. Two epochs in one go, and one epoch, saved and loaded for the
-# second, end with the same weights. The Trainer of transformers, which `hf-rnn train` uses, saves and resumes in this
-# way.
+# A run that may be stopped saves a *checkpoint* after each epoch: the weights and the state of the optimizer
+# (momentum, averages), without which it would go on differently. Two epochs in one go, and one epoch, saved and
+# loaded for the second, end with the same weights. The Trainer of transformers, which `hf-rnn train` uses, saves and
+# resumes in this way.
 
 
 # %%
@@ -590,8 +591,8 @@ print("the resumed run has the weights of the undisturbed one")
 # ## 4.5 A run that learns nothing
 # The tutorial that this course grew from trains two layers of the tanh RNN with SGD, rate 0.3, four tweets per batch,
 # sorted by length, five epochs. On its tweets the validation accuracy was .4217 in every epoch, which is the share of
-# the most frequent class. Here are the same settings on ours. Look at the answers, not only at the accuracy: nearly all
-# tweets get the same one. And look at the size of the gradients.
+# the most frequent class. Here are the same settings on ours. Look at the answers, not only at the accuracy: nearly
+# all tweets get the same one. And look at the size of the gradients.
 
 
 # %%
@@ -643,7 +644,8 @@ pictures.draw_lines(
 #
 # 1. **Clipping** shortens a gradient that is longer than 1 to that length: the direction stays, the jump goes.
 # 2. **The order**: sorted from short to long, each epoch ends with the same long tweets. Shuffled batches do not.
-# 3. **The optimizer**: AdamW divides each weight's step by the usual size of its gradient, and decays weights a little.
+# 3. **The optimizer**: AdamW divides each weight's step by the usual size of its gradient, and decays weights a
+#    little.
 # 4. **The pooling**: `mean_max` answers from the mean and the largest value of all states, not from the last one only.
 
 # %%
@@ -662,9 +664,9 @@ assert final[0] < 0.5 < final[1] < final[3]
 # another cell, needs part 5.
 #
 # ## 4.7 Padding again, with a network that has learned
-# Declared to be text (a mask of ones, which is what plain torch does), padding changes the answers of the same weights.
-# How much depends on the order of the batches: in the order of the file there is a lot of padding, in sorted batches
-# little. With the mask, order and batch size change nothing.
+# Declared to be text (a mask of ones, which is what plain torch does), padding changes the answers of the same
+# weights. How much depends on the order of the batches: in the order of the file there is a lot of padding, in
+# sorted batches little. With the mask, order and batch size change nothing.
 
 # %%
 count = len(labels_of["validation"])
@@ -874,14 +876,14 @@ assert means["GRU"][-1] > 0.9
 # reliably in these 400 steps, although their gradient at a distance of 40 is small at first: a small gradient with a
 # constant direction is enough for AdamW, and each step opens the gates a little. The LSTM has two gates to open (write
 # and keep) and a third in front of its answer, and does not find the way in 400 steps; look whether the forget bias
-# helps in the run above. So "gates remember, plain RNNs forget" is too simple: gates make it *learnable*, more often and
-# sooner, and how they start matters.
+# helps in the run above. So "gates remember, plain RNNs forget" is too simple: gates make it *learnable*, more often
+# and sooner, and how they start matters.
 
 # %% [markdown]
 # ## 5.4 A gate at work
-# An LSTM with the settings of 4.8 reads the validation tweet that it puts into the last class with most confidence. For each word: the share
-# of its old memory that each unit keeps (forget gate), and the share of the new that it writes (input gate). The units
-# are sorted by how much their input gate moves.
+# An LSTM with the settings of 4.8 reads the validation tweet that it puts into the last class with most confidence.
+# For each word: the share of its old memory that each unit keeps (forget gate), and the share of the new that it
+# writes (input gate). The units are sorted by how much their input gate moves.
 
 # %%
 networks["LSTM"] = run(
@@ -903,8 +905,9 @@ pictures.draw_gates(split_words(tweet), named)
 # %% [markdown]
 # ## 5.5 All cells, fairly compared
 # A ranking is fair if all cells try the same rates, with the dropout that helped in 4.8, and honest if it shows how
-# much luck there is. The rate rises at first and falls to zero at the end (*one cycle*), so that the last epoch counts. Each point is the mean of three seeds, each bar its 95 % interval (Student's t, 4.303 for three
-# runs). If bars overlap, nothing is proven.
+# much luck there is. The rate rises at first and falls to zero at the end (*one cycle*), so that the last epoch
+# counts. Each point is the mean of three seeds, each bar its 95 % interval (Student's t, 4.303 for three runs). If
+# bars overlap, nothing is proven.
 
 # %%
 RATES, SEEDS, EPOCHS = (0.003, 0.01), (1, 2, 3), 6
@@ -989,8 +992,8 @@ pictures.draw_attention([split_words(texts[index]) for index in shown], weights,
 #
 # # Part 7: Which network to keep, and how to share it
 # ## 7.1 The encoder of the package
-# The networks above start from random word vectors and a thousand tweets. `hf_rnn.train` does all of parts 2 to 4 in one
-# call, with the Trainer of transformers, and starts from an encoder that has learned English from a quarter of a
+# The networks above start from random word vectors and a thousand tweets. `hf_rnn.train` does all of parts 2 to 4 in
+# one call, with the Trainer of transformers, and starts from an encoder that has learned English from a quarter of a
 # million texts. It takes a minute on one core.
 
 # %%
@@ -1001,8 +1004,8 @@ print(f"validation accuracy: encoder {ENCODER:.3f}, linear model {LINEAR:.3f}, m
 
 # %% [markdown]
 # ## 7.2 One look at the test tweets
-# All networks of your own, compared by the validation tweets. The winner's score is flattering, as it was chosen by it.
-# So the test tweets get one look, by this network, the linear model and the encoder.
+# All networks of your own, compared by the validation tweets. The winner's score is flattering, as it was chosen by
+# it. So the test tweets get one look, by this network, the linear model and the encoder.
 
 # %%
 shares = {name: score(predict(network))[1] for name, network in networks.items()}
@@ -1036,7 +1039,8 @@ assert own("so happy with my new bike")[0]["label"] in class_names
 #   figures and a model card. See [the guide](../hf_rnn/training/README.md).
 # - **Share it:** `hf-rnn push --model DIR --repo_id ME/NAME` uploads the folder with its card to the Hugging Face Hub.
 # - **In a browser, without a server:** `hf-rnn export --web`. See [the guide](../hf_rnn/inference/README.md).
-# - **Further:** language models, taggers and the residual block are in [tutorial_further.ipynb](tutorial_further.ipynb).
+# - **Further:** language models, taggers and the residual block are in
+#   [tutorial_further.ipynb](tutorial_further.ipynb).
 #
 # ## 7.4 Your own sentence
 # Three models answer it: the linear model, the network that you trained, and the encoder. Type another one.
@@ -1057,8 +1061,8 @@ for name, answer in answers.items():
 #   the GRU; [Feng et al. 2024](https://arxiv.org/abs/2410.01201): the minGRU.
 # - [Bahdanau et al. 2015](https://arxiv.org/abs/1409.0473): attention;
 #   [De et al. 2024](https://arxiv.org/abs/2402.19427): large language models of gated residual blocks.
-# - [Jozefowicz et al. 2015](https://proceedings.mlr.press/v37/jozefowicz15.html): ten thousand recurrent cells, and the
-#   forget bias.
+# - [Jozefowicz et al. 2015](https://proceedings.mlr.press/v37/jozefowicz15.html): ten thousand recurrent cells, and
+#   the forget bias.
 # - [Merity et al. 2018](https://arxiv.org/abs/1708.02182): how to regularise LSTM language models.
 # - [Karpathy 2015](https://karpathy.github.io/2015/05/21/rnn-effectiveness/): what character models learn;
 #   [Olah 2015](https://colah.github.io/posts/2015-08-Understanding-LSTMs/): the gates in pictures.

@@ -1,8 +1,8 @@
 # %% [markdown]
 """# Recurrent networks for text, further: language models, taggers and the residual block.
 
-The second notebook of the course; [tutorial.ipynb](tutorial.ipynb) is the first and explains RNN, GRU, LSTM and minGRU.
-Letters in shapes: B batch (texts), T time (tokens), R residual stream.
+The second notebook of the course; [tutorial.ipynb](tutorial.ipynb) is the first and explains RNN, GRU, LSTM and
+minGRU. Letters in shapes: B batch (texts), T time (tokens), R residual stream.
 """
 
 # %%
@@ -41,9 +41,10 @@ print("ready")
 # %% [markdown]
 # # Part 9: Other uses of recurrent networks
 # A recurrent network gives a state per word and one for the text. The layer on top makes the task: the state of the
-# whole text gives its class, each state predicts the next token (a language model), or the tag of its word. Two networks make a *translator*: an
-# encoder reads the sentence in one language, and a language model that starts from its last state writes it in the
-# other ([Sutskever et al. 2014](https://arxiv.org/abs/1409.3215)); attention was invented for it.
+# whole text gives its class, each state predicts the next token (a language model), or the tag of its word. Two
+# networks make a *translator*: an encoder reads the sentence in one language, and a language model that starts from
+# its last state writes it in the other ([Sutskever et al. 2014](https://arxiv.org/abs/1409.3215)); attention was
+# invented for it.
 #
 # ## 9.1 A language model that writes tweets
 # Each character is predicted from those before it; the targets are the text itself, one place further. After 400 steps
@@ -169,7 +170,8 @@ assert found[right_tags > 0].float().mean() > 0.8
 
 # %% [markdown]
 # This is the easiest case: validation sentences follow the patterns of training, and real ones do not. The names in
-# the last two lines are made of other syllables. For real texts see [tags of words](../hf_rnn/tasks/token-classification.md).
+# the last two lines are made of other syllables. For real texts see [tags of
+# words](../hf_rnn/tasks/token-classification.md).
 #
 # **Exercise**
 #
@@ -184,9 +186,9 @@ assert found[right_tags > 0].float().mean() > 0.8
 # x \leftarrow x + W_o\,(\mathrm{SiLU}(W_g u) \odot [\overrightarrow{\mathrm{minGRU}}(u);
 # \overleftarrow{\mathrm{minGRU}}(u)]), \qquad x \leftarrow x + \mathrm{MLP}(\mathrm{norm}(x))$$
 #
-# Layer norm gives each state mean 0 and standard deviation 1, the short convolution mixes each word with its two neighbours, the
-# minGRUs carry memory along the text, the gate chooses what of it this word needs, and the MLP thinks about each word
-# alone.
+# Layer norm gives each state mean 0 and standard deviation 1, the short convolution mixes each word with its two
+# neighbours, the minGRUs carry memory along the text, the gate chooses what of it this word needs, and the MLP
+# thinks about each word alone.
 
 # %%
 pictures.draw_diagram("block")

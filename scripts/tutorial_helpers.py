@@ -131,7 +131,7 @@ def draw_gates(words: list[str], gates: dict[str, Any]) -> None:
 
 
 def draw_story(curves: dict[str, list[float]], guess: float, linear: float) -> None:
-    """Draw the validation accuracy per epoch of each step of a repair, with guessing and the linear model as levels."""
+    """Draw the validation accuracy per epoch of each step of a repair, with two models to compare with."""
     _, axis = plt.subplots(figsize=(6.5, 3.4))
     for colour, (title, values) in zip(COLOURS, curves.items(), strict=False):
         axis.plot(range(1, len(values) + 1), values, "o-", markersize=3, color=colour, label=title)
