@@ -294,7 +294,8 @@ for text, thing in zip(*make_questions(2), strict=True):
 
 # %% [markdown]
 # Readers answer from the state of the last word: the mean of all words, one layer of minGRUs in both directions, one
-# block, also without each of its parts, two blocks, and one layer of LSTMs to compare.
+# block, also without each of its parts, two blocks, and one layer of LSTMs to compare. The learning rate rises at
+# first and falls to zero at the end (*one cycle*): large steps in the middle, small ones where it settles.
 
 
 # %%
