@@ -6,8 +6,8 @@
 It takes some minutes on one core. A test compares the cells of script and notebook, so build again after each change.
 """
 
+import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def build(name: str) -> None:
 
 
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - {*NAMES}:
-        sys.exit(f"{__doc__}\nunknown: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
-    for chosen in sys.argv[1:] or NAMES:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="*", choices=[[], *NAMES], default=[], help="a notebook (default: both)")
+    for chosen in parser.parse_args().name or NAMES:
         build(chosen)

@@ -25,7 +25,7 @@ from typing import Any
 
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)  # C of logistic regressions
-Texts, Labels = Sequence[str], Sequence[str]
+Texts = Sequence[str]
 
 
 class DataSet:
@@ -50,7 +50,7 @@ class DataSet:
         self.dev_texts = list(splits["validation"]["text"])
         self.dev_labels = [names[label] for label in splits["validation"]["label"]]
 
-    def score(self, answers: Labels) -> dict[str, float]:
+    def score(self, answers: Texts) -> dict[str, float]:
         """Return the scores of answers to the rows that are scored."""
         from sklearn.metrics import accuracy_score, f1_score, recall_score
 
@@ -175,7 +175,7 @@ def score_minilm_tuned(data: DataSet, seed: int) -> dict[str, float]:
     names = sorted(set(data.labels))
     tokenizer = AutoTokenizer.from_pretrained(find_minilm())
 
-    def encode(texts: Texts, labels: Labels) -> datasets.Dataset:
+    def encode(texts: Texts, labels: Texts) -> datasets.Dataset:
         ids = tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
         return datasets.Dataset.from_dict({"input_ids": ids, "label": [names.index(label) for label in labels]})
 
