@@ -10,6 +10,7 @@ at 256 tokens. `OUT` is a model of recipe `default`. `--before` names the tree o
 environment's packages. Then: one text, the command in the shell, growth with texts and lengths.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -24,10 +25,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch are imported
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
-from common.command_line import Parser, positive, run
 
 TOKENS = 256
 BATCHES = (4, 8, 16, 32)
@@ -214,12 +212,12 @@ def main() -> None:
 
     from hf_rnn import load_tsv
 
-    parser = Parser(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="finished folder of recipe default")
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
     parser.add_argument("--before", type=Path, help="tree of an earlier version")
-    parser.add_argument("--texts", type=positive, default=400)
-    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--texts", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     model = str(Path(arguments.model).resolve())
     tree = Path(__file__).parents[2]
@@ -258,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
