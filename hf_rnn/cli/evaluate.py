@@ -14,7 +14,7 @@ from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
 
-_ACCURACY = 0.95  # of the answers that need no person
+_ACCURACY = 0.95  # which answers need that no person reads
 
 
 @dataclass
@@ -128,31 +128,31 @@ def choose_rows(
         options = {**options, "recorded": columns}
     split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
     source = arguments.data_dir if arguments.data_dir is not None else str(arguments.dataset_name)
-    is_file, held_out = Path(source).is_file(), record.get("held_out")
+    is_file, held_out = Path(source).is_file(), record.get("held_out") or {}
     name = Path(source).name if is_file and split is None else split or "test"
-    in_train = bool(held_out) and split in ({None, "validation", "train"} if is_file else {"validation", "train"})
-    asked, report = ("train" if in_train and not is_file else "test" if is_file else name), DataReport()
-    rows = next(iter(task.read(arguments, report=report, splits=[asked], **options).values()))
-    known = bool(record.get("fingerprint")) and report.fingerprint == record["fingerprint"]
-    if known and in_train:
+    report, whole = DataReport(), DataReport()
+    if held_out and (split in ("train", "validation") or (is_file and split is None)):
         drawn = {"validation_share": held_out["share"], "seed": held_out["seed"]}
-        logging.disable(logging.WARNING)  # the columns are logged already, and a note follows
+        logging.disable(logging.WARNING)  # a note follows, or the rows are read again
         try:
-            parts = task.read(arguments, report=DataReport(), **options, **drawn)
+            parts = task.read(arguments, report=whole, **options, **drawn)
+        except UserError:  # it has no train split
+            parts = {}
         finally:
             logging.disable(logging.NOTSET)
-        if split == "train":
-            return Measured(parts["train"], "train", len(parts["train"]))
-        learned = bool(record.get("learned_held_out"))
-        also = "; the saved model has learned them too, after the scores in its card" * learned
-        print_note(f"scoring the {len(parts['validation'])} rows of {source} that training held out{also}")
-        return Measured(parts["validation"], "validation", len(parts["validation"]) * learned)
+        if whole.held_out and whole.fingerprint == record.get("fingerprint"):
+            rows, learned = parts[split or "validation"], split == "train" or bool(record.get("learned_held_out"))
+            if split != "train":
+                print_note(", ".join(f"{use} from column {column!r}" for use, column in whole.columns.items()))
+                also = "; the saved model has learned them too, after the scores in its card" * learned
+                print_note(f"scoring the {len(rows)} rows of {source} that training held out{also}")
+            return Measured(rows, split or "validation", len(rows) * learned)
     if is_file and split in ("train", "validation"):
         raise UserError(
             f"{source} has no splits, and is not the table that the model was trained on: leave out --split"
         )
-    if asked != name and not is_file:
-        rows = next(iter(task.read(arguments, report=report, splits=[name], **options).values()))
+    rows = next(iter(task.read(arguments, report=report, splits=["test" if is_file else name], **options).values()))
+    known = bool(record.get("fingerprint")) and report.fingerprint == record["fingerprint"]
     if known:
         print_note(f"note: the model was trained on these {len(rows):,} rows")
     elif is_file and name in (record.get("files") or {}).values():

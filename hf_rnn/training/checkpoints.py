@@ -201,7 +201,7 @@ def _has_hash(path: Path, digest: str) -> bool:
 def find_newest(folder: Path, processes: int = 1) -> Path:
     """Return the newest whole checkpoint; log in one line which ones are damaged, and remove them.
 
-    Raises a [`UserError`] when there is none.
+    Raises a [`UserError`] without one.
     """
     damaged = {path: damage for path in list_checkpoints(folder) if (damage := find_damage(path, processes))}
     whole = [path for path in list_checkpoints(folder) if path not in damaged]
@@ -261,7 +261,7 @@ def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
                 f"{', '.join(taken[:3])}. Give another"
             )
         return
-    leftovers = (REJECTED_ROWS, TEACHER_CACHE)  # of a run that failed early
+    leftovers = (REJECTED_ROWS, TEACHER_CACHE)  # left by a run that failed early
     if present := sorted(path.name for path in folder.root.glob("*") if path.name not in leftovers):
         raise UserError(
             f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
@@ -302,7 +302,7 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
     the two models whole in its subfolder. When files cannot be written, a [`UserError`] ends with `remedy`.
     """
     try:
-        for leftover in folder.root.glob(f"{UNFINISHED}*"):  # of a run that was killed while it wrote
+        for leftover in folder.root.glob(f"{UNFINISHED}*"):  # left by a run that was killed while it wrote
             shutil.rmtree(leftover)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
             new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")

@@ -39,8 +39,8 @@ def suit_language(
     """
     data, start = arguments.data, arguments.data.model_name_or_path
     if start is None:
-        chosen = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors or given is None
-        if chosen or given.get("tokenizer") or given.get("recipe") not in (None, *recipe_names()):
+        chosen = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors
+        if chosen or given is None or given.get("tokenizer") or given.get("recipe") not in (None, *recipe_names()):
             return arguments, None
         kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
         if kind != "char" or length < _SEGMENTED:

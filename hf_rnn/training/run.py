@@ -93,7 +93,7 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
     name, start, length = data.tokenizer_name_or_path, data.model_name_or_path, data.max_length
     if start is None and name is None:
         names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
-        options = {name: getattr(data, name) for name in names} | get_task(data.task).tokenizer_options
+        options = {**{name: getattr(data, name) for name in names}, **get_task(data.task).tokenizer_options}
         # a shared vocabulary must not show the words of one text, unless the settings ask for rare words
         tokenizer = train_tokenizer(texts, min_texts=min(2, data.min_frequency), **options)
     elif start is not None:

@@ -71,7 +71,7 @@ _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
-_TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # of training and validation that are timed for max_minutes
+_TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # timed for max_minutes, in training and validation
 
 
 @one_at_a_time()
@@ -221,8 +221,8 @@ def train_on(
     # the folder
     learned_too = few_rows and report.held_out and calibration is None
     if learned_too:
-        rows = (report.held_out or {}).get("rows")
-        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", rows)
+        message = "few_rows: after its scores, the last layer learns from the %d rows held out too"
+        logger.info(message, len(examples["validation"]))
         fit_last_layer(run, model, tokenizer, join_rows(examples["train"], examples["validation"]))
     metrics["data"] = describe_data(run, learned_held_out=bool(learned_too))
     if not run.is_main:
@@ -410,7 +410,9 @@ def make_trainer(
 
 def predict(trainer: RnnTrainer, rows: Any) -> PredictionOutput:
     """Return the model's outputs for rows, and their labels."""
-    outputs, labels = trainer.answer(trainer.model.eval(), rows)
+    model, answer = trainer.model, trainer.answer
+    assert answer is not None, "a run answers by the paths of inference"
+    outputs, labels = answer(model.eval(), rows)
     return PredictionOutput(predictions=outputs, label_ids=labels, metrics={})
 
 
@@ -422,7 +424,7 @@ def fit(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """
     args: Any = trainer.args
     if checkpoint is not None:
-        check_unchanged(checkpoint, trainer.made_from)
+        check_unchanged(checkpoint, trainer.made_from or {})
     with trainer.stop_request as request:
         outcome = trainer.train(None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save

@@ -95,6 +95,7 @@ class RnnTrainer(Trainer):
     """
 
     _writing = False  # whether a checkpoint is written
+    control: Any
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class RnnTrainer(Trainer):
         self.began: float | None = None  # when the first step of this call could start
         self.on_begin: Callable[[], Any] | None = None  # called then: all settings were accepted
         self.answer, self.made_from = answer, made_from
-        self._progress: dict[str, Any] = {}  # of the run before a resume
+        self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._sampler: EpochSampler | None = None
         self._set_loss(loss, loss_columns)
         if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty() and not quiet:
@@ -178,7 +179,8 @@ class RnnTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
-        made, trained = self.optimizer is not None, self.model if model is None else model
+        trained: Any = self.model if model is None else model
+        made = self.optimizer is not None
         optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
         for name, weights in (("embedding", {trained.get_input_embeddings().weight}), ("head", head)):
@@ -217,9 +219,11 @@ class RnnTrainer(Trainer):
         """Measure all rows, whole in every process, by `answer` if it is given."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        predictions, labels = self.answer(self.model.eval(), rows)
-        scores = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        model: Any = self.model
+        rows, measure = self.eval_dataset if eval_dataset is None else eval_dataset, self.compute_metrics
+        predictions, labels = self.answer(model.eval(), rows)
+        assert measure is not None, "answer needs compute_metrics"
+        scores = measure(EvalPrediction(predictions=predictions, label_ids=labels))
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
