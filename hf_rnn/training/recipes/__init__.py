@@ -45,7 +45,8 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
     "metric_for_best_model": ("greater_is_better",),
 }
 _GONE = (  # settings of earlier versions, in the records of their runs
-    "bptt", "hidden_act", "intermediate_size", "layer_norm_eps", "sparse_embedding", "streaming", "vector_components",
+    "bptt", "hidden_act", "intermediate_size", "layer_norm_eps", "sparse_embedding", "streaming", "tokens_per_pass",
+    "vector_components",
     "word_hidden_size",
 )  # fmt: skip
 _FOLDER = Path(__file__).parent
