@@ -386,4 +386,7 @@ class EpochSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Any:
         self.generator.manual_seed(self._seed + self._epoch)
-        return super().__iter__()
+        rows, size = list(super().__iter__()), self.batch_size
+        whole = len(rows) // size  # full batches, which come sorted by length; in that order a model learns less
+        order = [*torch.randperm(whole, generator=self.generator).tolist(), whole]
+        return iter([row for place in order for row in rows[place * size : (place + 1) * size]])
