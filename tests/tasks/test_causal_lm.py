@@ -125,10 +125,10 @@ def test_prompts_from_standard_input(model_folder, command, monkeypatch):
     assert command(*flags)[:2] == (0, text + "  sa\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Zoë: ✗\n".encode())))
     code, out, err = command(*flags)
-    assert code == 0 and "does not know 3 tokens of the prompt, such as 'Z', 'ë', '✗'" in err
+    assert code == 0 and "does not know 3 tokens of the prompt" in err
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
     code, out, err = command(*flags)
-    assert code == 2 and "standard input is not UTF-8: found b'\\xff'" in err
+    assert code == 2 and "standard input is not UTF-8" in err
 
 
 @pytest.mark.parametrize("verb", ["predict --text a", "generate"])
