@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
-from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, weigh_classes
+from hf_rnn.training.trainer import SAMPLE_WEIGHT, EpochSampler, RnnTrainer, weigh_classes
 from hf_rnn.training.training_arguments import RnnTrainingArguments
 from hf_rnn.utils.errors import UserError
 
@@ -181,3 +181,16 @@ def test_embedding_and_head_have_their_own_learning_rates(make):
         expected = 0.2 if "embedding" in name else 0.1 if name.startswith("rnn.") else 0.3
         assert found[id(weight)] == expected, name
     assert len(found) == len(list(model.parameters()))
+
+
+def test_batches_have_similar_lengths_and_come_in_random_order():
+    """Sorted from long to short, as transformers draws them, they teach less."""
+    lengths = np.random.default_rng(0).integers(1, 60, 1000)
+    sampler = EpochSampler(32, lengths.tolist(), seed=0)
+    sampler.set_epoch(1)
+    rows = list(sampler)
+    batches = [lengths[rows[start : start + 32]] for start in range(0, 992, 32)]
+    means = np.array([batch.mean() for batch in batches])
+    assert sorted(rows) == list(range(1000)) and rows == list(sampler)
+    assert np.mean([np.ptp(batch) for batch in batches]) < 10 and abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.5
+    assert sorted(EpochSampler(32, [3, 4], seed=0)) == [0, 1]
