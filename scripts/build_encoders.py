@@ -201,14 +201,27 @@ def write_examples(texts: list[str], signs: list[str]) -> list[str]:
     return examples
 
 
+@torch.inference_mode()
+def ask(teacher: Any, reader: Any, rows: list[list[list[int]]]) -> Iterator[np.ndarray]:
+    """Yield the teacher's states `(T, S)` of texts, which are lists of tokens in the teacher's pieces."""
+    for start in range(0, len(rows), 32):
+        texts = [[piece for token in row for piece in token][:100] for row in rows[start : start + 32]]
+        batch = reader.pad(
+            {"input_ids": [reader.build_inputs_with_special_tokens(text) for text in texts]}, return_tensors="pt"
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            states = teacher(**batch).last_hidden_state.float().numpy()
+        yield from (states[place, 1 : 1 + len(text)] for place, text in enumerate(texts))
+
+
 def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Path, centred: bool) -> dict[str, Any]:
     """Write an encoder with emoji; return the cosines to the teacher's states on texts that were held out.
 
     `centred` is whether the encoder has learned states minus their mean.
     """
+    from transformers import AutoModel, AutoTokenizer
+
     from hf_rnn.models.modeling_rnn import RnnModel
-    from hf_rnn.training.pretrain import Teacher
-    from transformers import AutoTokenizer
 
     torch.manual_seed(0)
     names = name_emoji()
@@ -225,39 +238,25 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
     starts = [table[old(named[index])["input_ids"]].mean(dim=0) for index in taught.tolist()]
     vectors = torch.nn.Parameter(torch.stack(starts))
 
-    teacher = Teacher(teacher_folder, 96, torch.device("cpu"), True)
-    known = teacher.tokenizer.get_vocab()
-    teacher.read_pieces(range(len(known)))
-    spelled = [
-        [known.get(piece, teacher.tokenizer.unk_token_id)]
-        for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    ]
+    reader, teacher = AutoTokenizer.from_pretrained(teacher_folder), AutoModel.from_pretrained(teacher_folder).eval()
+    known = reader.get_vocab()
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    spelled = [[known.get(piece, reader.unk_token_id)] for piece in pieces]
     for index, name in named.items():
-        spelled[index] = teacher.tokenizer(name, add_special_tokens=False)["input_ids"]
+        spelled[index] = reader(name, add_special_tokens=False)["input_ids"]
 
-    signs = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(taught.tolist())]
+    signs = [pieces[index].removeprefix("▁") for index in taught.tolist()]
     rows = [row for row in tokenizer(write_examples(texts, signs), truncation=True, max_length=48)["input_ids"] if row]
-    wide = [np.array([token for index in row for token in spelled[index]], np.int32)[:94] for row in rows]
-    answers = [
-        row.as_py()
-        for start in range(0, len(wide), 4096)
-        for row in teacher.answer(wide[start : start + 4096])["states"]
-    ]
-    targets = []
-    for row, answer in zip(rows, answers, strict=True):
-        states = np.array(answer, np.float16).reshape(-1, teacher.state_size).astype(np.float32)
+    targets: list[Any] = []
+    for row, states in zip(
+        rows, ask(teacher, reader, [[spelled[index] for index in row] for row in rows]), strict=True
+    ):
         borders = np.cumsum([0, *(len(spelled[index]) for index in row)])
         whole = int((borders[1:] <= len(states)).sum())  # tokens that the teacher has read to their end
-        means = (
-            np.add.reduceat(states[: borders[whole]], borders[:whole], axis=0) / np.diff(borders[: whole + 1])[:, None]
-        )
-        targets.append(torch.from_numpy(means).half())
+        sums = np.add.reduceat(states[: borders[whole]], borders[:whole], axis=0)
+        targets.append(torch.from_numpy(sums / np.diff(borders[: whole + 1])[:, None]).half())
     rows = [row[: len(states)] for row, states in zip(rows, targets, strict=True)]
-    mean = (
-        torch.cat([states.float() for states in targets[:2000]]).mean(dim=0)
-        if centred
-        else torch.zeros(teacher.state_size)
-    )
+    mean = torch.cat(targets[:2000]).float().mean(dim=0) * centred
 
     model = RnnModel.from_pretrained(folder).eval().requires_grad_(False)
     project = dense["linear.weight"].float(), dense["linear.bias"].float()
