@@ -207,7 +207,7 @@ def ask(teacher: Any, reader: Any, rows: list[list[list[int]]]) -> Iterator[np.n
     for start in range(0, len(rows), 32):
         texts = [[piece for token in row for piece in token][:100] for row in rows[start : start + 32]]
         batch = reader.pad(
-            {"input_ids": [reader.build_inputs_with_special_tokens(text) for text in texts]}, return_tensors="pt"
+            {"input_ids": [[reader.cls_token_id, *text, reader.sep_token_id] for text in texts]}, return_tensors="pt"
         )
         with torch.autocast("cpu", torch.bfloat16):
             states = teacher(**batch).last_hidden_state.float().numpy()

@@ -10,8 +10,6 @@ import argparse
 import os
 import shutil
 
-from hf_rnn.inference.demo import build, serve
-
 TEXT = "best concert of my life, but the train home was late again!"
 
 
@@ -43,6 +41,8 @@ def main() -> None:
     parser.add_argument("model", help="finished folder")
     parser.add_argument("target", nargs="?", default=".github/demo.png", help="the picture")
     arguments = parser.parse_args()
+    from hf_rnn.inference.demo import build, serve
+
     draw(serve(build(arguments.model)), arguments.target)
     print(f"{arguments.target}: {os.path.getsize(arguments.target):,} bytes", flush=True)
     os._exit(0)  # at once, although threads serve the page
