@@ -184,6 +184,15 @@ def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
 
 
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_semeval_gives_the_preprocessed_rows(split):
+    raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
+    assert len(raw) == len(preprocessed) > 1000
+    normalizer, _ = stages("semeval", False)
+    same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
+    assert sum(same) / len(same) > 0.995
+
+
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
