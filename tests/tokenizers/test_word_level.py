@@ -139,7 +139,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, tweet, cased"),
+        ({"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased"),
         ({"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
     ],
 )
@@ -184,6 +184,7 @@ def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
 
 
+@needs_data
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_semeval_gives_the_preprocessed_rows(split):
     raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
