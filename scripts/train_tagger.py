@@ -56,6 +56,7 @@ def main() -> None:
         **settings, embedding_size=100, hidden_dropout=0.5, classifier_dropout=0.5, crf=True, word_forms=8192
     )
     model = hf_rnn.RnnForTokenClassification(config)
+    assert model.words is not None
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
 
     scores = Tags(names)  # scores of whole entities, if the tags are spans such as B-person

@@ -117,7 +117,7 @@ assert gradient[vocabulary["is"]].any()
 sparse = nn.Embedding(V, E, padding_idx=PAD, sparse=True)
 sparse(padded).sum().backward()
 rows_of_batch = sparse.weight.grad.coalesce()
-print("rows", rows_of_batch.indices().tolist(), "of a table", tuple(sparse.weight.shape))
+print("rows", rows_of_batch.indices().tolist(), "in the table", tuple(sparse.weight.shape))
 assert set(rows_of_batch.indices()[0].tolist()) == set(padded.flatten().tolist()) - {PAD}
 torch.optim.SGD(sparse.parameters(), lr=0.1).step()
 
@@ -141,7 +141,7 @@ assert reloaded.layers[0].directions[0].cell.weight_hh_l0.requires_grad
 # %% [markdown]
 # Random vectors know nothing: all words are equally far apart. Vectors that were trained on many texts make words of
 # similar use neighbours: "good" is near "bad", and far from "monday". The classics are **word2vec** (predict a word's
-# neighbours), **GloVe** (factorise the table of who stands beside whom) and **fastText** (a word's vector is the sum
+# neighbours), **GloVe** (factorise the table of neighbours) and **fastText** (a word's vector is the sum
 # of those of its pieces, so unknown words have one too). All three are files of a word and its numbers per line, and
 # enter a network in one way: as rows of the table, frozen or as a start. `hf-rnn train --vectors FILE` reads them all.
 
@@ -507,7 +507,7 @@ torch.testing.assert_close(result.loss, by_hand)
 # ## 4.3 A linear model first
 # Before any network, the simplest good model: count words, pairs of words and pieces of words (*TF-IDF* makes rare
 # ones weigh more), and draw one line per class (*logistic regression*). It knows no order and learns in a second.
-# Its score stands beside each network from here on: a network that stays below it is not worth its electricity.
+# Its score is printed beside each network from here on: a network that stays below it is not worth its electricity.
 
 # %%
 texts_of = {split: part["text"][:] for split, part in data.items()}
@@ -558,7 +558,7 @@ def train_epoch(model: Any, optimizer: Any, batches: list[list[int]], clip: floa
 
 # %% [markdown]
 # A run that may be stopped saves a *checkpoint* after each epoch: the weights and the state of the optimizer
-# (momentum, averages), without which it would go on differently. Two epochs in one go, and one epoch, saved and
+# (momentum, averages), without which it would continue otherwise. Two epochs in one go, and one epoch, saved and
 # loaded for the second, end with the same weights. The Trainer of transformers, which `hf-rnn train` uses, saves and
 # resumes in this way.
 
@@ -988,7 +988,7 @@ pictures.draw_attention([split_words(texts[index]) for index in shown], weights,
 #
 # 6.1 Compute the weights by hand: `attentive.pooler` has two small layers, which give a score per state.
 #
-# # Part 7: Which network to keep, and how to share it
+# # Part 7: The network to keep, and how to share it
 # ## 7.1 The encoder of the package
 # The networks above start from random word vectors and a thousand tweets. `hf_rnn.train` does all of parts 2 to 4 in
 # one call, with the Trainer of transformers, and starts from an encoder that has learned English from a quarter of a

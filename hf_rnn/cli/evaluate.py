@@ -14,7 +14,7 @@ from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
 
-_ACCURACY = 0.95  # which answers need that no person reads
+_ACCURACY = 0.95  # wanted without a person
 
 
 @dataclass

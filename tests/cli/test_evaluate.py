@@ -1,4 +1,4 @@
-"""`hf-rnn evaluate`: scores of rows that were not trained on, each answer in a file, and the share without a person."""
+"""`hf-rnn evaluate`: rows that were not trained on, each answer in a file, and the share without a person."""
 
 import json
 import shutil

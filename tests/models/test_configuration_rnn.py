@@ -24,9 +24,9 @@ def test_a_config_of_an_older_version_loads():
     for folder in (GOLDEN / "checkpoint", PRETRAINED / "english"):
         saved = json.loads((folder / "config.json").read_text())
         loaded = json.loads(AutoConfig.from_pretrained(folder).to_json_string(use_diff=False))
-        of_transformers = {"transformers_version", "use_cache"}  # it drops the second one
-        assert {**loaded, **saved}.keys() - loaded.keys() <= of_transformers
-        assert all(loaded[name] == saved[name] for name in saved.keys() - of_transformers)
+        theirs = {"transformers_version", "use_cache"}  # it drops the second one
+        assert {**loaded, **saved}.keys() - loaded.keys() <= theirs
+        assert all(loaded[name] == saved[name] for name in saved.keys() - theirs)
 
 
 @pytest.mark.parametrize(
