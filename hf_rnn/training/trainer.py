@@ -275,10 +275,12 @@ class RnnTrainer(Trainer):
 
     def asked_to_stop(self) -> bool:
         """Return whether any process was asked to stop; all processes must call this together."""
+        number = self.stop_request.number
         if self.accelerator.num_processes > 1:
-            number = torch.tensor([self.stop_request.number], device=self.args.device)
-            self.stop_request.number = int(self.accelerator.gather(number).max())
-        return self.stop_request.number > 0
+            number = int(self.accelerator.gather(torch.tensor([number], device=self.args.device)).max())
+            if number:  # 0 would erase a signal that came meanwhile
+                self.stop_request.number = number
+        return number > 0
 
     def _get_output_dir(self, trial: Any) -> str:
         return os.path.join(super()._get_output_dir(trial), "writing" if self._writing else "")
