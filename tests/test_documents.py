@@ -3,6 +3,7 @@
 import re
 import shutil
 import tomllib
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -68,9 +69,8 @@ def find_flags(verb):
     from transformers import TrainingArguments
 
     parser = find_parser(verb)
-    if parser.trains:
-        parser.declare(TrainingArguments)
-    return {flag for action in parser._actions for flag in action.option_strings}
+    further = {f"--{field.name}" for field in fields(TrainingArguments)} if parser.trains else set()
+    return further | {flag for action in parser._actions for flag in action.option_strings}
 
 
 @cache
