@@ -11,7 +11,7 @@ multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
    other weights stay, so texts without emoji keep their answers.
 
-`--install` copies the result into the package.
+The last step needs `pip install emoji`. `--install` copies the result into the package.
 """
 
 import argparse
