@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,7 +160,10 @@ def test_types_reach_a_users_type_checker(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "program.py").write_text(PROGRAM)
     options = ["--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache"), "program.py"]
-    done = subprocess.run([sys.executable, "-m", "mypy", *options], cwd=tmp_path, capture_output=True, text=True)
+    # mypy does not see an editable installation, but a wheel
+    environment = {**os.environ, "MYPYPATH": str(Path(hf_rnn.__file__).parents[1])}
+    command = [sys.executable, "-m", "mypy", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     revealed = [line.partition("Revealed type is ")[2] for line in done.stdout.splitlines() if "Revealed" in line]
     assert len(revealed) == 5, done.stdout + done.stderr
     assert revealed[3] == '"int"' or revealed[3] == '"builtins.int"'
