@@ -5,7 +5,7 @@ Examples:
     python scripts/train_language_model.py --data_dir FOLDER --output_dir out/lm --hidden_size 128 --prompt "Once"
 
 FOLDER has train.txt, and dev.txt if you like; else the last tenth of the text is for validation. `hf-rnn train --task
-causal-lm` does more, such as checkpoints that resume within an epoch; copy this to change it.
+causal-lm` does more, such as checkpoints that resume; copy this to change it.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -34,46 +34,64 @@ def main() -> None:
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
         parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")
 
-    import torch
-    from transformers import DataCollatorForTokenClassification, pipeline, set_seed
+    import math
+
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments, default_data_collator, pipeline, set_seed
 
     import hf_rnn
-    from hf_rnn.data.continuous_text import encode_blocks, load_text
-    from hf_rnn.evaluation.language_model import sum_losses, text_metrics
 
-    try:
-        texts = load_text(args.data_dir)
-    except ValueError as error:  # names file and line
-        parser.error(str(error))
-    lines = texts["train"]["text"]
+    texts = read_texts(args.data_dir)
+    lines = texts["train"].splitlines(keepends=True)
     tokenizer = hf_rnn.train_tokenizer(lines, min_frequency=1, lowercase=False, tokenizer="char", exact=True)
-    data = encode_blocks(texts, tokenizer, args.block_size)
-    collate = DataCollatorForTokenClassification(tokenizer)
-    blocks = data["train"].remove_columns("characters")
+    data = {}
+    for split, text in texts.items():
+        ids = tokenizer(text)["input_ids"]
+        starts = range(0, len(ids) - args.block_size + 1, args.block_size)  # the rest of the text is left out
+        blocks = [ids[start : start + args.block_size] for start in starts]
+        if not blocks:
+            parser.error(f"the {split} text has less than --block_size {args.block_size} characters: give more text")
+        data[split] = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     set_seed(42)
     settings = {"cell_type": args.cell_type, "hidden_size": args.hidden_size, "bidirectional": False}
     settings |= {"embedding_size": 64, "embedding_initializer_range": 0.1, "classifier_dropout": 0.25}
     settings |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    model = hf_rnn.RnnForCausalLM(hf_rnn.RnnConfig(**settings))
-    batches = torch.utils.data.DataLoader(blocks, args.batch_size, shuffle=True, collate_fn=collate)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.99))
-    steps = args.num_train_epochs * len(batches)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=steps)
-    for epoch in range(args.num_train_epochs):
-        model.train()
-        for batch in batches:
-            output = model(**batch)
-            output.loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        scores = text_metrics(sum_losses(model.eval(), data["validation"]))
-        print(f"epoch {epoch + 1}", {name: round(value, 4) for name, value in scores.items()}, flush=True)
-    model.save_pretrained(args.output_dir)
+    trainer = Trainer(
+        hf_rnn.RnnForCausalLM(hf_rnn.RnnConfig(**settings)),
+        TrainingArguments(
+            str(args.output_dir / "checkpoints"),
+            num_train_epochs=args.num_train_epochs,
+            per_device_train_batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            adam_beta2=0.99,
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+            save_strategy="no",
+            dataloader_pin_memory=False,
+        ),
+        default_data_collator,
+        data["train"],
+        data["validation"],
+    )
+    trainer.train()
+    loss = trainer.evaluate()["eval_loss"]
+    print(f"validation: {loss:.3f} nats per character, perplexity {math.exp(loss):.2f}")
+    trainer.model.save_pretrained(args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
     write = pipeline("text-generation", str(args.output_dir))
     print(write(args.prompt, do_sample=True, temperature=0.8, max_new_tokens=200)[0]["generated_text"])
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the texts to train on and to validate with."""
+    if path.is_dir() and (path / "dev.txt").exists():
+        return {
+            split: (path / f"{name}.txt").read_text("utf-8")
+            for split, name in (("train", "train"), ("validation", "dev"))
+        }
+    text = (path / "train.txt" if path.is_dir() else path).read_text("utf-8")
+    border = len(text) * 9 // 10
+    return {"train": text[:border], "validation": text[border:]}
 
 
 if __name__ == "__main__":

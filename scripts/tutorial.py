@@ -3,11 +3,11 @@
 
 From a table of word vectors to trained RNN, GRU and LSTM networks: the whole of a course tutorial on tweet sentiment,
 repaired and measured. Each step is done by hand in plain torch, then with the part of `hf_rnn` that does it for you. A
-claim in the text is followed by an `assert` in the next cell. The second notebook, [tutorial_further.ipynb](
-tutorial_further.ipynb), has language models, taggers and the residual block.
+claim in the text is followed by an `assert` in the next cell. The second notebook, `tutorial_further.ipynb`, has
+language models, taggers and the residual block.
 
-How to open it, on your computer or on Colab: [README.md](README.md). Solutions of the exercises:
-[tutorial_solutions.py](tutorial_solutions.py). The pictures are drawn by [tutorial_helpers.py](tutorial_helpers.py).
+How to open it, on your computer or on Colab: `scripts/README.md`. Solutions of the exercises:
+`scripts/tutorial_solutions.py`. The pictures are drawn by `scripts/tutorial_helpers.py`.
 
 Letters in shapes: B batch (texts), T time (tokens), E embedding, H hidden, L layers, D directions, V vocabulary, C
 classes.
@@ -188,6 +188,7 @@ assert min(group.mean() for group in groups) > similarity[:6, 6:].mean() + 0.3
 data = hf_rnn.load_tsv(pictures.DATA)  # or your own folder with train.tsv, dev.tsv and test.tsv
 class_names = data["train"].features["label"].names
 C = len(class_names)
+is_sample = len(data["train"]) == 972  # claims about scores are about these tweets
 for row in data["train"].select(range(5)):
     print(f"{class_names[row['label']]:9} {row['text'][:100]}")
 counts = {split: np.bincount(part["label"][:], minlength=C) for split, part in data.items()}
@@ -222,7 +223,7 @@ kept = [frequency[word] for word, tweets in tweets_with.items() if tweets >= 2]
 print(f"{len(frequency)} different words, {len(kept)} of them in at least two tweets, V = {V}")
 print(f"{sum(kept) / frequency.total():.0%} of the running words are in the vocabulary; the most frequent:")
 print(", ".join(f"{word} {count}" for word, count in frequency.most_common(15)))
-assert len(kept) + 2 == V
+assert len(kept) + 2 == V or not is_sample
 assert tokenizer.convert_tokens_to_ids("qwertyuiop") == UNK
 assert split_words("<<<MENTION>>> thanks") == ["<<<mention>>>", "thanks"]
 
@@ -519,7 +520,7 @@ linear = make_pipeline(make_union(counts_of_words, pieces_of_words), LogisticReg
 linear.fit(texts_of["train"], labels_of["train"])
 LINEAR = linear.score(texts_of["validation"], labels_of["validation"])
 print(f"linear model: validation accuracy {LINEAR:.3f}; always the most frequent class {guess:.3f}")
-assert guess < LINEAR
+assert guess < LINEAR or not is_sample
 
 # %% [markdown]
 # ## 4.4 The loop, and a checkpoint after each epoch
@@ -656,7 +657,7 @@ last_state = run("3. and AdamW, rate 0.001", **REPAIRED)
 run("4. and pooling mean_max", **REPAIRED, pooling="mean_max")
 pictures.draw_story({title: history["accuracy"] for title, history in story.items()}, guess, LINEAR)
 final = [history["accuracy"][-1] for history in story.values()]
-assert final[0] < 0.5 < final[1] < final[3]
+assert final[0] < 0.5 < final[1] < final[3] or not is_sample
 
 # %% [markdown]
 # The rate of plain SGD matters as much: without clipping, a tenth of it learns too. Two reasons for one failure are
@@ -678,7 +679,7 @@ for name, order in {"order of the file": file_order, "sorted by length": None}.i
     accuracies = f"accuracy {score(right)[1]:.3f} masked, {score(wrong)[1]:.3f} with padding read"
     print(f"{name:18} {accuracies}: {changes[-1]} of {len(wrong)} answers change")
     torch.testing.assert_close(predict(last_state, order=order), right, atol=1e-4, rtol=0)
-assert changes[0] >= changes[1]
+assert changes[0] >= changes[1] or not is_sample
 
 # %% [markdown]
 # ## 4.8 Overfitting, and its cure
@@ -700,9 +701,9 @@ run("one layer, 12 epochs", **FAST, epochs=12, **ONE_LAYER)
 networks["tanh RNN"] = run("with dropout, stopped early", **FAST, epochs=40, patience=3, **ONE_LAYER, **DROPOUT)
 free, cured = (story[title] for title in ("one layer, 12 epochs", "with dropout, stopped early"))
 pictures.draw_curves("4_overfitting", {"without": free, "with dropout and early stopping": cured}, guess)
-assert free["train accuracy"][-1] > 0.9
-assert free["loss"][-1] > 1.2 * min(free["loss"])  # it rises
-assert len(cured["loss"]) == int(np.argmin(cured["loss"])) + 1 + 3 <= 40  # it stopped
+assert free["train accuracy"][-1] > 0.9 or not is_sample
+assert free["loss"][-1] > 1.2 * min(free["loss"]) or not is_sample  # it rises
+assert len(cured["loss"]) == int(np.argmin(cured["loss"])) + 1 + 3 <= 40 or not is_sample  # it stopped
 
 # %% [markdown]
 # **Exercise**
@@ -1034,11 +1035,11 @@ assert own("so happy with my new bike")[0]["label"] in class_names
 
 # %% [markdown]
 # - **The same on the command line:** `hf-rnn train data/tweets`: checkpoints that resume, early stopping, metrics,
-#   figures and a model card. See [the guide](../hf_rnn/training/README.md).
+#   figures and a model card. See `hf_rnn/training/README.md`.
 # - **Share it:** `hf-rnn push --model DIR --repo_id ME/NAME` uploads the folder with its card to the Hugging Face Hub.
-# - **In a browser, without a server:** `hf-rnn export --web`. See [the guide](../hf_rnn/inference/README.md).
+# - **In a browser, without a server:** `hf-rnn export --web`. See `hf_rnn/inference/README.md`.
 # - **Further:** language models, taggers and the residual block are in
-#   [tutorial_further.ipynb](tutorial_further.ipynb).
+#   `tutorial_further.ipynb`.
 #
 # ## 7.4 Your own sentence
 # Three models answer it: the linear model, the network that you trained, and the encoder. Type another one.
@@ -1064,4 +1065,4 @@ for name, answer in answers.items():
 # - [Merity et al. 2018](https://arxiv.org/abs/1708.02182): how to regularise LSTM language models.
 # - [Karpathy 2015](https://karpathy.github.io/2015/05/21/rnn-effectiveness/): what character models learn;
 #   [Olah 2015](https://colah.github.io/posts/2015-08-Understanding-LSTMs/): the gates in pictures.
-# - [The tutorial that this course grew from](../hf_rnn/models/README.md#the-source-tutorial): its steps and reading.
+# - The tutorial that this course grew from: its steps and reading are in `hf_rnn/models/README.md`.

@@ -1,7 +1,7 @@
 # %% [markdown]
 """# Recurrent networks for text, further: language models, taggers and the residual block.
 
-The second notebook of the course; [tutorial.ipynb](tutorial.ipynb) is the first and explains RNN, GRU, LSTM and
+The second notebook of the course; `tutorial.ipynb` is the first and explains RNN, GRU, LSTM and
 minGRU. Letters in shapes: B batch (texts), T time (tokens), R residual stream.
 """
 
@@ -48,8 +48,8 @@ print("ready")
 #
 # ## 9.1 A language model that writes tweets
 # Each character is predicted from those before it; the targets are the text itself, one place further. After 400 steps
-# it spells short words and makes no sense. More text and more steps help: see [language
-# models](../hf_rnn/tasks/causal-lm.md).
+# it spells short words and makes no sense. More text and more steps help: see
+# `hf_rnn/tasks/causal-lm.md`.
 
 # %%
 tweets = {split: "\n".join(data[split]["text"]) for split in ("train", "validation")}
@@ -170,8 +170,8 @@ assert found[right_tags > 0].float().mean() > 0.8
 
 # %% [markdown]
 # This is the easiest case: validation sentences follow the patterns of training, and real ones do not. The names in
-# the last two lines are made of other syllables. For real texts see [tags of
-# words](../hf_rnn/tasks/token-classification.md).
+# the last two lines are made of other syllables. For real texts see
+# `hf_rnn/tasks/token-classification.md`.
 #
 # **Exercise**
 #
