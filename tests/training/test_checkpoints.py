@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -147,7 +148,7 @@ def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path,
     settings = {**tiny_settings, "learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}
     settings["output_dir"] = str(tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("hf_rnn.training.train.fill", lambda *args: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr("hf_rnn.training.train.fill", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(**settings)
     (tmp_path / "out" / ".unfinished-1").mkdir()  # as if killed while it wrote the finished folder
