@@ -9,7 +9,7 @@ multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`
 1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
 2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
-   other weights stay, so texts without emoji keep their answers.
+   other weights stay, so texts without emoji and smileys keep their answers.
 
 The last step needs `pip install emoji`. `--install` copies the result into the package.
 """
