@@ -215,10 +215,10 @@ def answer_columns(
     return {**{name: [answer.get(name) for answer in found] for name in names}, ERROR: errors}
 
 
-def predict_table(model: Any, table: Any, settings: TableSettings, label_type: pa.DataType | None = None) -> Any:
+def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
     """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
 
-    `error` is added if a row has no answer. Labels are texts, or have `label_type`.
+    `error` is added if a row has no answer. Labels are texts.
 
     Raises:
         UserError: For another kind of table, or a missing column of texts.
@@ -228,8 +228,6 @@ def predict_table(model: Any, table: Any, settings: TableSettings, label_type: p
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
     columns, _ = find_text_columns(model, names, "the table", settings)
     answers = _build_answers(model, [as_list(table[name]) for name in columns], names, settings)
-    if label_type is not None and answers.schema.names[0].endswith("label"):
-        answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
     if hasattr(table, "with_columns"):  # polars
