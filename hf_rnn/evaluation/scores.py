@@ -47,7 +47,7 @@ def classification_metrics(
     names, predicted, true = list(class_names), np.asarray(predictions), np.asarray(references)
     size, occurring = len(names), np.union1d(true, predicted)
     right, support, claimed = (np.bincount(ids, minlength=size) for ids in (true[true == predicted], true, predicted))
-    totals = claimed, support, (claimed + support) / 2  # of precision, recall and F1
+    totals = claimed, support, (claimed + support) / 2  # for precision, recall and F1
     scores = [*(right / np.where(total > 0, total, 1) for total in totals), support]
     counts = {}
     if size <= MOST_CLASSES:
