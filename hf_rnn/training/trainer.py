@@ -379,7 +379,7 @@ class EpochSampler(LengthGroupedSampler):
     """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        super().__init__(batch_size, lengths=lengths[:], generator=torch.Generator())  # a column is slow to index
         self._seed, self._epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
