@@ -98,7 +98,9 @@ def run(argv: Sequence[str]) -> None:
     found = {"model": name, "split": measured.split, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
         from ..evaluation.language_model import sum_losses
+        from ..hub.loading import load_model
 
+        model = load_model(name, arguments.revision, arguments.device)[0]
         metrics = task.evaluate(sum_losses(model, rows), None, config)
     else:
         logits = Runner(model, tokenizer).logits(rows["input_ids"][:]).astype(np.float64)

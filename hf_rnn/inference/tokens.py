@@ -40,6 +40,11 @@ class TokenizerFile:
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
+        tokens = {
+            name: token for name, token in settings.items() if name.endswith("_token") and isinstance(token, str)
+        }
+        self._special = {name: self.backend_tokenizer.token_to_id(token) for name, token in tokens.items()}
+        self.unk_token_id: int | None = self._special.get("unk_token")
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
@@ -58,6 +63,11 @@ class TokenizerFile:
         self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
         given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         return Encodings(self.backend_tokenizer.encode_batch(given, is_pretokenized=is_split_into_words))
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Return the text of token ids."""
+        kept = [id for id in ids if not (skip_special_tokens and id in self._special.values())]
+        return self.backend_tokenizer.decode(kept, skip_special_tokens=skip_special_tokens)
 
 
 def set_truncation(backend: Tokenizer, limit: int, tokenizer: Any) -> None:

@@ -52,7 +52,7 @@ class Model(ctypes.Structure):
         *_fields(_POINTER, "blocks table"),
         ("norm", Norm),
         *_fields(Layer, "attention head"),
-        ("context", _POINTER),
+        *_fields(_POINTER, "context state"),
         *_fields(_INT, "count residual cell directions hidden row stream inner taps ahead pooling activation pooled"),
         ("epsilon", _FLOAT),
     ]
