@@ -1,5 +1,6 @@
 """The kernel in C gives the logits of plain torch for every model that it takes, and refuses all others before C."""
 
+import ctypes
 import json
 import os
 import pickle
@@ -358,6 +359,14 @@ def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypa
         assert not caplog.records, "a few texts are fast enough"
         np.testing.assert_allclose([plain.predict_proba(texts) for _ in range(2)][1], expected, atol=1e-6)
         assert len(caplog.records) == warnings
+    library.load_library.cache_clear()
+
+
+def test_a_kernel_of_another_version_is_refused(monkeypatch, caplog):
+    fields = [field for field in library.Model._fields_ if field[0] != "state"]
+    monkeypatch.setattr(library, "Model", type("Former", (ctypes.Structure,), {"_fields_": fields}))
+    library.load_library.cache_clear()
+    assert library.load_library() is None and "found another version" in caplog.text
     library.load_library.cache_clear()
 
 

@@ -67,6 +67,8 @@ def load_library() -> Any:
         if path.suffix in (".so", ".pyd", ".dylib"):
             try:
                 library = ctypes.CDLL(str(path))
+                if library.hf_rnn_size() != 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model):
+                    raise OSError("found another version; compile it by python -m hf_rnn.inference.native")
                 library.hf_rnn_level(-1)
             except (OSError, AttributeError) as error:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
