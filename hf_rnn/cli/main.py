@@ -5,7 +5,9 @@ Nothing heavy is imported before the verb is known: `hf-rnn --help` is fast.
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import gc
 import importlib
 import io
 import logging
@@ -41,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
     """
+    if argv is None:  # torch and transformers make a million objects that stay: do not search them for garbage
+        gc.set_threshold(50_000)
+        atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
     try:

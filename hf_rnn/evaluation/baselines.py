@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 LINEAR_BASELINE = "TF-IDF (words, word pairs, characters) + class-weighted logistic regression"
 MOST_CHARACTERS = 40_000_000  # in the training texts; their TF-IDF takes about 20 bytes each
 MANY_ROWS = 1_000  # from here on, words and parts of one text alone are left out
-MOST_WEIGHTS = 5_000_000  # L-BFGS keeps about thirty times as many numbers in memory
+MOST_WEIGHTS = 5_000_000  # newton-cg keeps about ten times as many numbers in memory
 
 
 def linear_scores(
@@ -50,7 +50,7 @@ def linear_scores(
         options |= {"sublinear_tf": True, "min_df": 2 if len(train) >= MANY_ROWS else 1, "dtype": np.float32}
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", **options)
         parts_of_words = TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **options)
-        regression = LogisticRegression(class_weight="balanced", max_iter=1000)
+        regression = LogisticRegression(class_weight="balanced", max_iter=1000, solver="newton-cg")
         model = make_pipeline(make_union(words, parts_of_words), regression)
         vectors = model[0].fit_transform(train["text"][:])
         if (weights := len(class_names) * vectors.shape[1]) > MOST_WEIGHTS:
