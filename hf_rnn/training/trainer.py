@@ -32,7 +32,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import (
     EvalPrediction,
     IntervalStrategy,
@@ -44,6 +44,9 @@ from transformers.trainer_utils import (
 from ..utils.errors import UserError, is_write_error, reason_of
 from .checkpoints import StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
 
+_SORTED_BATCHES = (
+    100  # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % with transformers' 25
+)
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
 
 
@@ -216,7 +219,7 @@ class RnnTrainer(Trainer):
             self.control.should_training_stop = True
             return
         if self._sampler is not None:  # accelerate does not find it after a resume
-            self._sampler.set_epoch(kwargs["epoch"])
+            self._sampler.epoch = kwargs["epoch"]
         super()._run_epoch(*args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -379,16 +382,12 @@ class EpochSampler(LengthGroupedSampler):
     """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths[:], generator=torch.Generator())  # a column is slow to index
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order."""
-        self._epoch = epoch
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, 0
 
     def __iter__(self) -> Any:
-        self.generator.manual_seed(self._seed + self._epoch)
-        rows, size = list(super().__iter__()), self.batch_size
+        generator, size = torch.Generator().manual_seed(self.seed + self.epoch), self.batch_size
+        rows = get_length_grouped_indices(self.lengths, size, _SORTED_BATCHES, generator)
         whole = len(rows) // size  # full batches, which come sorted by length; in that order a model learns less
-        order = [*torch.randperm(whole, generator=self.generator).tolist(), whole]
+        order = [*torch.randperm(whole, generator=generator).tolist(), whole]
         return iter([row for place in order for row in rows[place * size : (place + 1) * size]])

@@ -187,7 +187,7 @@ def test_batches_have_similar_lengths_and_come_in_random_order():
     """Sorted from long to short, as transformers draws them, they teach less."""
     lengths = np.random.default_rng(0).integers(1, 60, 1000)
     sampler = EpochSampler(32, lengths.tolist(), seed=0)
-    sampler.set_epoch(1)
+    sampler.epoch = 1
     rows = list(sampler)
     batches = [lengths[rows[start : start + 32]] for start in range(0, 992, 32)]
     means = np.array([batch.mean() for batch in batches])
