@@ -25,12 +25,11 @@ from ..utils.text_checks import list_texts
 from .native import MISSING, SWITCH, Network, Unsupported
 from .stored import StoredModel, read_live, read_stored
 from .text_classifier import TextClassifier
+from .tokens import Encodings, TokenizerFile
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from .tokens import TokenizerFile
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,16 +58,11 @@ def _warn_of_missing_kernel() -> None:
     )
 
 
-class Runner:
+class _Runner:
     """The plain model or its network in C, for token ids."""
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        precision: str = "float32",
-        tokens_per_batch: int | None = None,
-        threads: int | None = None,
+        self, model: Any, tokenizer: Any, precision: str, tokens_per_batch: int | None, threads: int | None
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}: found {precision!r}")
@@ -100,8 +94,8 @@ class Runner:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._model, self.tokenizer, *self._settings)
 
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits of texts, or the logits `(N, T, C)` of their tokens; see [`TextClassifier`]."""
+    def _run(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the logits of texts, or the logits `(N, T, C)` of their tokens."""
         if self._network is not None:
             logits = self._network.run(input_ids, self.threads)
             return self._network.pad(logits, input_ids) if self._network.per_token else logits
@@ -116,7 +110,7 @@ class Runner:
             return compute_logits(self._model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens).numpy()
 
 
-class Tagger(Runner):
+class Tagger(_Runner):
     """From texts to the answers of a head for each token, such as entities with their places.
 
     A text is read whole, however long it is.
@@ -140,6 +134,8 @@ class Tagger(Runner):
         super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
         self.config: Any = model.config
         self.task = task_of(self.config)
+        if isinstance(tokenizer, TokenizerFile):
+            tokenizer.backend_tokenizer.no_truncation()
 
     @classmethod
     def from_pretrained(
@@ -161,16 +157,18 @@ class Tagger(Runner):
         texts = list_texts(texts)
         if not texts:
             return []
-        options: Any = {"return_offsets_mapping": True, "return_attention_mask": False, "verbose": False}
-        encoded: Any = self.tokenizer(texts, **options)
-        logits = self.logits(encoded["input_ids"])
+        if isinstance(self.tokenizer, TokenizerFile):
+            encoded: Any = Encodings(self.tokenizer.encode(texts))
+        else:
+            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        logits = self._run(encoded["input_ids"])
         check_finite_logits(logits.reshape(-1, logits.shape[-1]))
         return self.task.answers(logits, self.config, texts, encoded)
 
     predict_table = TextClassifier.predict_table
 
 
-class FastRnn(Runner, TextClassifier):
+class FastRnn(_Runner, TextClassifier):
     """A text classifier prepared for inference on a CPU.
 
     Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
@@ -207,7 +205,7 @@ class FastRnn(Runner, TextClassifier):
         TextClassifier.__init__(self, tokenizer, getattr(model, "_orig_mod", model).config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
+        _Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
 
     @classmethod
     def from_pretrained(
@@ -234,6 +232,10 @@ class FastRnn(Runner, TextClassifier):
         """
         model, tokenizer = load_to_predict(name_or_path, revision, device, precision)
         return cls(model, tokenizer, precision, tokens_per_batch, threads)
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """As in [`TextClassifier`]."""
+        return self._run(input_ids)
 
 
 def load_predictor(

@@ -102,4 +102,4 @@ def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]
     block = encoder.layers[number - 1]
     inputs, _ = block.read(encoder.projection(before) if number == 1 else before, texts)
     nothing = [None] * encoder.config.num_directions
-    return inputs, texts.join(block.mixer(inputs, texts, nothing, nothing, False)[: len(nothing)])
+    return inputs, block.mixer(inputs, texts, nothing, nothing, False)[0]

@@ -10,6 +10,7 @@ Legend: B batch, T time, I input width, H hidden per direction, D directions, L 
 
 import math
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class RecurrentCell(nn.Module):
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
+        reads_backward (`bool`): Whether `forward` also takes `valid` `(T, B)`, and `backward`: to read from the last
+            place to the first. The state then stays the same where `valid` is False.
         padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
             that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
         gates (`tuple`): Names in the order of the weights, "" for a candidate; only with weights named as torch's.
@@ -42,6 +45,7 @@ class RecurrentCell(nn.Module):
 
     has_cell_state = False
     has_recurrent_dropout = False
+    reads_backward = False
     padding_gates: tuple[float, ...] | None = None
     gates: tuple[str, ...] = ()
     memory_gate: tuple[int, int] | None = None
@@ -161,6 +165,7 @@ class MinGru(RecurrentCell):
     The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2 * H,)`.
     """
 
+    reads_backward = True
     gates, memory_gate = ("update", ""), (0, -1)
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -171,14 +176,25 @@ class MinGru(RecurrentCell):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
 
-    def forward(self, inputs: torch.Tensor, state: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read from the first place to the last."""
-        gate, candidate = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0).chunk(2, dim=-1)
-        update = gate.sigmoid()
-        decay, addend = 1 - update, update * candidate
-        initial = decay.new_zeros(decay.shape[1:]) if state is None else state[0].to(decay.dtype)
-        states = linear_recurrence(decay, addend, initial)
-        return states, states[-1:]
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        state: torch.Tensor | None = None,
+        valid: torch.Tensor | None = None,
+        backward: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read from the first place to the last, or `backward`; keep the state where `valid` `(T, B)` is False."""
+        if torch.jit.is_tracing():
+            raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
+        sums = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
+        valid = None if valid is None else valid[:, :, None].to(sums.dtype)
+        initial = sums.new_zeros(sums.shape[1], self.hidden_size) if state is None else state[0].to(sums.dtype)
+        # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a node of the graph.
+        if runs_eagerly_on_cpu(sums):
+            states = _MinGruSteps.apply(sums, initial, valid, backward)
+        else:
+            states = _scan(sums, initial, valid, backward)
+        return states, states[:1] if backward else states[-1:]
 
 
 CELLS: dict[str, type[RecurrentCell]] = {
@@ -194,40 +210,63 @@ def find_cell(config: Any) -> type[RecurrentCell]:
     return kind
 
 
-def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
-    """Return h_t = decay_t * h_(t-1) + addend_t for t = 1 to T, `(T, B, H)` like both, from h_0 `(B, H)`; T >= 1."""
-    # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a node of the graph.
-    if torch.jit.is_tracing():
-        raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
-    return (_LinearRecurrence.apply if runs_eagerly_on_cpu(decay) else parallel_scan)(decay, addend, initial)
+class _MinGruSteps(torch.autograd.Function):
+    """The states of a minGRU step by step, from the sums `(T, B, 2 * H)` of gate and candidate.
 
+    Backward is the same recurrence from the other end. With u for the gate after the sigmoid, c for the candidate, and
+    G_t for the gradient of all that depends on h_t = h_(t-1) + u_t (c_t - h_(t-1)):
 
-class _LinearRecurrence(torch.autograd.Function):
-    """The recurrence step by step, in place; backward is the same recurrence from the end."""
+        G_(t-1) = g_(t-1) + (1 - u_t) G_t
+        dL / dc_t = u_t G_t
+        dL / d(sum of the gate) = (1 - u_t) u_t G_t (c_t - h_(t-1))
+    """
 
     @staticmethod
-    def forward(ctx: Any, decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
-        states, previous = addend.clone(), initial
-        for kept, state in zip(decay.unbind(0), states.unbind(0), strict=True):
-            state.addcmul_(kept, previous)
-            previous = state
-        ctx.save_for_backward(decay, states, initial)
+    def forward(ctx: Any, sums: torch.Tensor, initial: torch.Tensor, valid: Any, backward: bool) -> torch.Tensor:
+        gate, candidate = sums.chunk(2, dim=-1)
+        update = gate.sigmoid() if valid is None else gate.sigmoid().mul_(valid)
+        states, state = torch.empty_like(update), initial
+        steps = [*zip(candidate.unbind(0), update.unbind(0), states.unbind(0), strict=True)]
+        for target, share, place in reversed(steps) if backward else steps:
+            state = torch.lerp(state, target, share, out=place)
+        ctx.save_for_backward(sums, update, states, initial)
+        ctx.read_backward = backward
         return states
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        decay, states, initial = ctx.saved_tensors
-        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
-        steps, kept = grad_states.unbind(0), decay.unbind(0)
-        for time in range(len(steps) - 1, 0, -1):
-            steps[time - 1].addcmul_(kept[time], steps[time])
-        grad_decay = grad_states * torch.cat([initial[None], states[:-1]])
-        return grad_decay, grad_states, decay[0] * grad_states[0]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        sums, update, states, initial = ctx.saved_tensors
+        first, later, earlier = 0, slice(1, None), slice(None, -1)
+        if ctx.read_backward:
+            first, later, earlier = -1, earlier, later
+        grad_sums, total = torch.empty_like(sums), gradients[0].clone(memory_format=torch.contiguous_format)
+        kept, grad_candidate = grad_sums.chunk(2, dim=-1)
+        torch.sub(1, update, out=kept)
+        steps = [*zip(kept.unbind(0), total.unbind(0), strict=True)]
+        for (share, after), (_, before) in pairwise(steps if ctx.read_backward else reversed(steps)):
+            before.addcmul_(share, after)
+        grad_initial = kept[first] * total[first]
+        torch.mul(total, update, out=grad_candidate)
+        candidate = sums.chunk(2, dim=-1)[1]
+        torch.sub(candidate[later], states[earlier], out=total[later])
+        torch.sub(candidate[first], initial, out=total[first])
+        kept.mul_(grad_candidate).mul_(total)  # the gradient of the gate
+        return grad_sums, grad_initial, None, None
+
+
+def _scan(sums: torch.Tensor, initial: torch.Tensor, valid: Any, backward: bool) -> torch.Tensor:
+    """Compute [`_MinGruSteps`] by [`parallel_scan`]."""
+    gate, candidate = sums.chunk(2, dim=-1)
+    update = gate.sigmoid() if valid is None else gate.sigmoid() * valid
+    parts = 1 - update, update * candidate
+    decay, addend = (part.flip(0) for part in parts) if backward else parts
+    states = parallel_scan(decay, addend, initial)
+    return states.flip(0) if backward else states
 
 
 def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
-    """Compute [`linear_recurrence`] in about log2(T) vectorised steps.
+    """Return h_t = decay_t * h_(t-1) + addend_t, `(T, B, H)` like both, from h_0 `(B, H)`, in about log2(T) steps.
 
     Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every place with the one
     1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986, "Data Parallel Algorithms").
@@ -253,8 +292,9 @@ def _fails_under_autocast(inputs: torch.Tensor) -> bool:
 class RnnDirection(nn.Module):
     """One layer in one direction over compact texts, from inputs of width `input_size`."""
 
-    def __init__(self, config: RnnConfig, input_size: int) -> None:
+    def __init__(self, config: RnnConfig, input_size: int, backward: bool) -> None:
         super().__init__()
+        self.is_backward = backward
         self.kind = find_cell(config)
         self.recurrent_dropout = config.recurrent_dropout
         self.cell: Any = self.kind(input_size, config.cell_size)
@@ -264,9 +304,10 @@ class RnnDirection(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n `(B, H)`, if asked for.
 
-        Inputs are `(T, B, I)`, flipped for the backward direction; `h_0` and `c_0` are `(B, H)`, or None for zero.
+        Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
         """
-        kind, state = self.kind, None
+        kind, state, flips = self.kind, None, self.is_backward and not self.kind.reads_backward
+        inputs = texts.flip(inputs) if flips else inputs
         fails = issubclass(kind, Lstm) and _fails_under_autocast(inputs)
         inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
         if h_0 is not None or c_0 is not None:
@@ -280,11 +321,15 @@ class RnnDirection(nn.Module):
             if dropout or sets_gates:
                 self._check_kernel()
                 states, c_n = self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
+            elif kind.reads_backward:
+                states, c_n = self.cell(inputs, state, None if texts.is_full else texts.valid, self.is_backward)
             else:
                 states, last = self.cell(inputs, state)
                 c_n = last[1] if wants_c else last
-        h_n = texts.last(states, h_0) if output_final_states else None
-        return states, h_n, c_n[0] if wants_c else None
+        h_n = None
+        if output_final_states:
+            h_n = c_n[0] if kind.reads_backward else texts.last(states, h_0)
+        return texts.flip(states) if flips else states, h_n, c_n[0] if wants_c else None
 
     def _check_kernel(self) -> None:
         """Refuse to run the kernel in place of a cell that must be called: it has hooks, or an adapter replaced it."""
@@ -303,15 +348,18 @@ class RnnLayer(nn.Module):
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
-        self.directions = nn.ModuleList(RnnDirection(config, input_size) for _ in range(config.num_directions))
+        self.directions = nn.ModuleList(
+            RnnDirection(config, input_size, backward) for backward in (False, True)[: config.num_directions]
+        )
 
     def forward(self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool) -> Any:
-        """Run each direction from its `h_0` and `c_0`; return D states, then D times h_n and c_n, one flat tuple.
+        """Run each direction from its `h_0` and `c_0`; return states `(T, B, D * H)`, then D times h_n and c_n.
 
-        Flat, because reentrant checkpointing keeps gradients of tensors that are not nested only.
+        One flat tuple, because reentrant checkpointing keeps gradients of tensors that are not nested only.
         """
-        results: list[Any] = []
-        for direction, h, c in zip(self.directions, h_0, c_0, strict=True):
-            inputs = texts.flip(inputs) if results else inputs
-            results.append(direction(inputs, texts, h, c, output_final_states))
-        return tuple(value for values in zip(*results, strict=True) for value in values)
+        results = [
+            direction(inputs, texts, h, c, output_final_states)
+            for direction, h, c in zip(self.directions, h_0, c_0, strict=True)
+        ]
+        states, h_n, c_n = zip(*results, strict=True)
+        return torch.cat(states, dim=-1) if len(states) > 1 else states[0], *h_n, *c_n

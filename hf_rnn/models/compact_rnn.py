@@ -23,9 +23,6 @@ def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 class CompactTexts:
     """The places of a batch's real tokens, and the index arithmetic between the batch and its compact form.
 
-    A direction's states are *as read*: place 0 holds the first token that the direction read, so the backward
-    direction's states stay reversed until they are joined or restored.
-
     `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
     `is_full` is True if there is no padding; False can also mean that this is not known.
     """
@@ -61,13 +58,8 @@ class CompactTexts:
             return inputs.flip(0)
         return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
 
-    def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
-        """Join D times (T, B, H) as read to (T, B, D * H), compact."""
-        return directions[0] if len(directions) == 1 else torch.cat([directions[0], self.flip(directions[1])], dim=-1)
-
-    def restore(self, directions: list[torch.Tensor]) -> torch.Tensor:
-        """Join D times (T, B, H) as read to (B, T, D * H) in the original places, zero at padding."""
-        states = self.join(directions)
+    def restore(self, states: torch.Tensor) -> torch.Tensor:
+        """Return states (T, B, H) as (B, T, H) in the original places, zero at padding."""
         if self.is_full:
             return states.transpose(0, 1)
         if self._order is None:
@@ -77,7 +69,7 @@ class CompactTexts:
         return states * self.mask[:, :, None].to(states.dtype)
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
-        """Return the state (B, H) of (T, B, H) as read after the last token, or the initial one for an empty text."""
+        """Return the state (B, H) of (T, B, H) after the last token, or the initial one for an empty text."""
         if self.is_full:
             return states[-1]
         final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)

@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .blocks_rnn import LONGEST_MEMORY, ResidualBlock, ShortConvolution, TokenProjection
+from .blocks_rnn import LONGEST_MEMORY, Dropout, ResidualBlock, ShortConvolution, TokenProjection
 from .cells_rnn import CELLS, RecurrentCell, RnnLayer
 from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
@@ -146,8 +146,8 @@ class RnnModel(RnnPreTrainedModel):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         self.is_residual = config.block_type == "residual"  # then dropout is in the projection and in the blocks
-        self.embedding_dropout = nn.Dropout(0.0 if self.is_residual else config.embedding_dropout)
-        self.hidden_dropout = nn.Dropout(0.0 if self.is_residual else config.hidden_dropout)
+        self.embedding_dropout = Dropout(0.0 if self.is_residual else config.embedding_dropout)
+        self.hidden_dropout = Dropout(0.0 if self.is_residual else config.hidden_dropout)
         if self.is_residual:
             self.projection = TokenProjection(config)
             self.layers = nn.ModuleList(StackedBlock(config) for _ in range(config.num_hidden_layers))
@@ -203,13 +203,13 @@ class RnnModel(RnnPreTrainedModel):
             raise ValueError("initial_conv_state is for block_type='residual' in one direction")
 
         texts, directions = CompactTexts(mask), self.config.num_directions
-        states = [self._embed(input_ids, inputs_embeds, texts)]  # compact, per direction
+        states = self._embed(input_ids, inputs_embeds, texts)  # compact
         shown, hidden, cell, conv = [], [], [], []  # type: list[Any], list[Any], list[Any], list[Any]
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))
             # gradients pass through what is shown
-            inputs = texts.compact(shown[-1]) if output_hidden_states else texts.join(states)
+            inputs = texts.compact(shown[-1]) if output_hidden_states else states
             if number > 0:
                 inputs = self.hidden_dropout(inputs)
             elif self.is_residual:
@@ -218,11 +218,11 @@ class RnnModel(RnnPreTrainedModel):
             if self.is_residual:
                 given.append(None if initial_conv_state is None else initial_conv_state[number])
             results = layer(*given, output_final_states)
-            states = results[: 1 if self.is_residual else directions]
+            states = results[0]
             hidden += results[-2 * directions : -directions]
             cell += results[-directions:]
             conv.append(results[1] if self.is_residual else None)
-        shown.append(texts.restore([self.norm(states[0])] if self.is_residual else states))
+        shown.append(texts.restore(self.norm(states) if self.is_residual else states))
         if time == 0:
             shown = [states[:, :0] for states in shown]
         return RnnModelOutput(
@@ -290,7 +290,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.rnn = RnnModel(config)
         self.pooler: Any = find_pooler(config)(config)
         self.activation = ACT2FN[config.classifier_activation]
-        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.dropout = Dropout(config.classifier_dropout)
         self.classifier = nn.Linear((4 if config.siamese else 1) * self.pooler.output_size, config.num_labels)
         self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
         self.post_init()

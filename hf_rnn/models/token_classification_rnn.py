@@ -114,7 +114,7 @@ class WordReader(nn.Module):
         texts = CompactTexts(mask)
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [None] * len(self.layer.directions)
-        return texts.restore(self.layer(self.dropout(vectors), texts, nothing, nothing, False)[: len(nothing)])
+        return texts.restore(self.layer(self.dropout(vectors), texts, nothing, nothing, False)[0])
 
 
 def find_starts(kinds: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -247,7 +247,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         if texts is not None:  # words to tokens
             places = places.clamp(max=count - 1)[:, :, None].expand(-1, -1, self.num_labels)
             emissions, logits = (
-                texts.restore([self._continue(scores.gather(1, places), starts).transpose(0, 1)])
+                texts.restore(self._continue(scores.gather(1, places), starts).transpose(0, 1))
                 for scores in (emissions, logits)
             )
         return RnnTokenClassifierOutput(
@@ -276,7 +276,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             count = kwargs.get("num_items_in_batch")
             loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if count is None else count)
         if best is not None:
-            logits = texts.restore([best]).to(emissions.dtype)
+            logits = texts.restore(best).to(emissions.dtype)
         return loss, logits
 
     def _continue(self, scores: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

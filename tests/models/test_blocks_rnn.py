@@ -10,6 +10,7 @@ from hf_rnn import (
     RnnForTokenClassification,
     RnnModel,
 )
+from hf_rnn.models.blocks_rnn import Dropout
 from hf_rnn.models.cells_rnn import CELLS
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
@@ -94,6 +95,27 @@ def test_a_text_may_be_read_in_pieces(cell_type):
         states = {f"initial_{name}_state": getattr(output, f"final_{name}_state") for name in names}
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole.last_hidden_state)
     torch.testing.assert_close(output.final_conv_state, whole.final_conv_state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_dropout_drops_its_share_and_scales_the_rest(share, dtype):
+    inputs, stream = torch.ones(333, 301, dtype=dtype, requires_grad=True), torch.full((333, 301), 5.0)
+    layer = Dropout(share)
+    torch.manual_seed(0)
+    found = layer(inputs)
+    found.sum().backward()
+    assert torch.equal(inputs.grad, found.detach()), "what is dropped has no gradient"
+    kept = found != 0
+    torch.testing.assert_close(found[kept].float(), torch.full((kept.sum(),), 1 / (1 - share)), rtol=5e-3, atol=0)
+    assert kept.float().mean().item() == pytest.approx(1 - share, abs=0.006)  # four standard errors
+    for shift in (1, 4, 301):  # neighbours are independent: both are kept in (1 - share) ** 2 of the cases
+        both = (kept.flatten()[shift:] & kept.flatten()[:-shift]).float().mean().item()
+        assert both == pytest.approx((1 - share) ** 2, abs=0.01)
+    torch.manual_seed(0)
+    torch.testing.assert_close(layer(inputs, stream), stream + found)
+    assert share == 0 or not torch.equal(layer(inputs), found)
+    assert torch.equal(layer.eval()(inputs), inputs)
 
 
 def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):

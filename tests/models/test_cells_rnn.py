@@ -2,38 +2,49 @@
 
 import pytest
 import torch
+from torch.nn.functional import linear
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
-from hf_rnn.models.cells_rnn import linear_recurrence, parallel_scan
+from hf_rnn.models import cells_rnn
+from hf_rnn.models.cells_rnn import MinGru
 
 IDS = torch.tensor([[5, 7, 2, 7, 3, 5], [4, 4, 1, 1, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])
 
 
-@pytest.mark.parametrize("compute", [linear_recurrence, parallel_scan])
+@pytest.mark.parametrize("eager", [True, False], ids=["steps", "scan"])
+@pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("time", [1, 3, 70])
-@pytest.mark.parametrize("closed", [False, True], ids=["", "gates of 0 and 1, decays below 0 and above 1"])
-def test_the_recurrence_and_its_gradients_are_those_of_the_steps(compute, time, closed):
-    generator = torch.Generator().manual_seed(time)
-    decay = torch.rand(time, 2, 3, generator=generator, dtype=torch.double)
-    decay = (4 * decay).round() - 1 if closed else decay
-    addend = torch.randn(time, 2, 3, generator=generator, dtype=torch.double)
-    initial = torch.randn(2, 3, generator=generator, dtype=torch.double)
-    inputs = [tensor.requires_grad_() for tensor in (decay, addend, initial)]
-    expected, state = [], initial
-    for a, b in zip(decay, addend, strict=True):
-        state = a * state + b
-        expected.append(state)
-    found, expected = compute(*inputs), torch.stack(expected)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    gradients = [torch.autograd.grad(states.sin().sum(), inputs) for states in (found, expected)]
+@pytest.mark.parametrize("steepness", [1, 1e4], ids=["", "gates of 0 and 1"])
+def test_the_states_of_min_gru_and_their_gradients_are_those_of_its_formula(
+    eager, backward, time, steepness, monkeypatch
+):
+    monkeypatch.setattr(cells_rnn, "runs_eagerly_on_cpu", lambda _: eager)
+    torch.manual_seed(time)
+    cell = MinGru(4, 3).double()
+    with torch.no_grad():
+        cell.weight_ih_l0[:3] *= steepness
+    inputs = torch.randn(time, 2, 4, dtype=torch.double, requires_grad=True)
+    initial = torch.randn(1, 2, 3, dtype=torch.double, requires_grad=True)
+    valid = torch.arange(time)[:, None] < torch.tensor([time, time // 2])
+    found, last = cell(inputs, initial, valid, backward)
+
+    expected, state = [torch.empty(0)] * time, initial[0]
+    for place in range(time)[:: -1 if backward else 1]:
+        gate, candidate = linear(inputs[place], cell.weight_ih_l0, cell.bias_ih_l0).chunk(2, dim=-1)
+        update = gate.sigmoid() * valid[place, :, None]
+        state = expected[place] = (1 - update) * state + update * candidate
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(last[0], state, rtol=1e-9, atol=1e-9)
+    wanted = [inputs, initial, *cell.parameters()]
+    gradients = [torch.autograd.grad(states.sin().sum(), wanted) for states in (found, torch.stack(expected))]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
     with pytest.raises(RuntimeError, match="use `hf-rnn export`"):
-        torch.jit.trace(linear_recurrence, (torch.rand(3, 2, 3), torch.rand(3, 2, 3), torch.rand(2, 3)))
+        torch.jit.trace(MinGru(3, 3), torch.rand(3, 2, 3))
 
 
 @pytest.mark.parametrize("training", [True, False])

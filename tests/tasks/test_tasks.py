@@ -40,9 +40,8 @@ class Ordinal(SequenceClassification):
         types = super().answer_types(config)
         return {**types, "rank": types["score"]}
 
-    def measure(self, predictions, references, config):
-        more = MeanDistance(keep_in_memory=True).compute(predictions=predictions, references=references)
-        return {**super().measure(predictions, references, config), **more}
+    def metrics(self, config):
+        return evaluate.combine([super().metrics(config), MeanDistance(keep_in_memory=True)])
 
 
 @pytest.fixture(scope="module")
