@@ -35,8 +35,7 @@ class EvaluateArguments(TableArguments, ModelFlags):
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
-    batch_size: int = setting(256, "texts per batch", least=1)
-    device: str | None = setting(None, "device of torch: cpu, cuda, mps ... (default: an accelerator if there is one)")
+    device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
     def read_label_map(self) -> dict[str, str]:
         """Return `label_map` as the model's names by label of the data, or raise a [`UserError`]."""
@@ -75,16 +74,15 @@ def run(argv: Sequence[str]) -> None:
     import numpy as np
 
     from ..evaluation.calibration import share_at_accuracy
-    from ..evaluation.language_model import sum_losses
-    from ..hub import loading as model_loading
-    from ..inference.reference import fast_logits
+    from ..hub.loading import quiet
+    from ..inference.predictor import Runner, load_to_predict
     from ..inference.tables import find_suffix, read_record
     from ..tasks import task_of
     from ..tasks.answers import compute_scores
 
-    model_loading.quiet()
+    quiet()
     datasets.disable_progress_bars()
-    model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
+    model, tokenizer = load_to_predict(name, arguments.revision, arguments.device)
     task, config = task_of(model.config), model.config
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
@@ -99,9 +97,13 @@ def run(argv: Sequence[str]) -> None:
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
     found = {"model": name, "split": measured.split, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
-        metrics = task.evaluate(sum_losses(model.eval(), rows), None, config)
+        from ..evaluation.language_model import sum_losses
+        from ..hub.loading import load_model
+
+        model = load_model(name, arguments.revision, arguments.device)[0]
+        metrics = task.evaluate(sum_losses(model, rows), None, config)
     else:
-        logits = fast_logits(model.eval(), tokenizer, rows["input_ids"][:], arguments.batch_size).double().numpy()
+        logits = Runner(model, tokenizer).logits(rows["input_ids"][:]).astype(np.float64)
         metrics = task.evaluate(logits, rows["labels"][:], config)
     if task.one_label:
         scores, labels = compute_scores(logits, config), np.asarray(rows["labels"][:])

@@ -12,13 +12,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from .scores import check_finite_logits, measure_loss
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return math.exp(best.x)
 
 
-@torch.no_grad()
 def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
     """Fit a temperature to the validation rows, and divide the layer of the logits and all predictions by it.
 
@@ -51,7 +49,7 @@ def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
     before and after.
     """
     temperature = fit_temperature(predictions["validation"].predictions, predictions["validation"].label_ids)
-    for weights in (layer.weight, layer.bias):
+    for weights in (layer.weight.data, layer.bias.data):
         weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
     splits = {}
     for split, output in predictions.items():

@@ -25,11 +25,12 @@ from ..utils.text_checks import list_texts
 from .native import MISSING, SWITCH, Network, Unsupported
 from .stored import StoredModel, read_live, read_stored
 from .text_classifier import TextClassifier
-from .tokens import Encodings, TokenizerFile
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .tokens import TokenizerFile
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,11 +59,16 @@ def _warn_of_missing_kernel() -> None:
     )
 
 
-class _Runner:
+class Runner:
     """The plain model or its network in C, for token ids."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, precision: str, tokens_per_batch: int | None, threads: int | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        precision: str = "float32",
+        tokens_per_batch: int | None = None,
+        threads: int | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}: found {precision!r}")
@@ -94,8 +100,8 @@ class _Runner:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._model, self.tokenizer, *self._settings)
 
-    def _run(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits of texts, or the logits `(N, T, C)` of their tokens."""
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the logits of texts, or the logits `(N, T, C)` of their tokens; see [`TextClassifier`]."""
         if self._network is not None:
             logits = self._network.run(input_ids, self.threads)
             return self._network.pad(logits, input_ids) if self._network.per_token else logits
@@ -110,7 +116,7 @@ class _Runner:
             return compute_logits(self._model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens).numpy()
 
 
-class Tagger(_Runner):
+class Tagger(Runner):
     """From texts to the answers of a head for each token, such as entities with their places.
 
     A text is read whole, however long it is.
@@ -134,8 +140,6 @@ class Tagger(_Runner):
         super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
         self.config: Any = model.config
         self.task = task_of(self.config)
-        if isinstance(tokenizer, TokenizerFile):
-            tokenizer.backend_tokenizer.no_truncation()
 
     @classmethod
     def from_pretrained(
@@ -157,18 +161,16 @@ class Tagger(_Runner):
         texts = list_texts(texts)
         if not texts:
             return []
-        if isinstance(self.tokenizer, TokenizerFile):
-            encoded: Any = Encodings(self.tokenizer.encode(texts))
-        else:
-            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
-        logits = self._run(encoded["input_ids"])
+        options: Any = {"return_offsets_mapping": True, "return_attention_mask": False, "verbose": False}
+        encoded: Any = self.tokenizer(texts, **options)
+        logits = self.logits(encoded["input_ids"])
         check_finite_logits(logits.reshape(-1, logits.shape[-1]))
         return self.task.answers(logits, self.config, texts, encoded)
 
     predict_table = TextClassifier.predict_table
 
 
-class FastRnn(_Runner, TextClassifier):
+class FastRnn(Runner, TextClassifier):
     """A text classifier prepared for inference on a CPU.
 
     Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
@@ -205,7 +207,7 @@ class FastRnn(_Runner, TextClassifier):
         TextClassifier.__init__(self, tokenizer, getattr(model, "_orig_mod", model).config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        _Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
+        Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
 
     @classmethod
     def from_pretrained(
@@ -232,10 +234,6 @@ class FastRnn(_Runner, TextClassifier):
         """
         model, tokenizer = load_to_predict(name_or_path, revision, device, precision)
         return cls(model, tokenizer, precision, tokens_per_batch, threads)
-
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """As in [`TextClassifier`]."""
-        return self._run(input_ids)
 
 
 def load_predictor(

@@ -31,6 +31,8 @@ _CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")  # pre-tokenis
 class TokenizerFile:
     """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class."""
 
+    is_fast = True
+
     def __init__(self, folder: FinishedFolder) -> None:
         settings = folder.read_tokenizer_config()
         self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
@@ -38,24 +40,44 @@ class TokenizerFile:
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
-        self.backend_tokenizer.no_truncation()
-        if self.model_max_length < NO_LIMIT:
-            self.backend_tokenizer.enable_truncation(self.model_max_length, direction=self.truncation_side)
+        tokens = {
+            name: token for name, token in settings.items() if name.endswith("_token") and isinstance(token, str)
+        }
+        self._special = {name: self.backend_tokenizer.token_to_id(token) for name, token in tokens.items()}
+        self.unk_token_id: int | None = self._special.get("unk_token")
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, texts: Sequence[Any]) -> list[Any]:
-        """Return the encodings of texts, or of pairs of texts, truncated."""
-        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
-        return self.backend_tokenizer.encode_batch(list(texts))
-
     def __call__(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
-    ) -> dict[str, list[list[int]]]:
-        """Return the `input_ids` of texts, or of pairs of texts, truncated."""
-        given = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        return {"input_ids": [encoding.ids for encoding in self.encode(given)]}
+        self,
+        texts: Sequence[Any],
+        pairs: Sequence[str] | None = None,
+        truncation: bool = False,
+        max_length: int | None = None,
+        is_split_into_words: bool = False,
+        **options: Any,
+    ) -> Encodings:
+        """Return what transformers' class returns for these arguments; the options are not read."""
+        set_truncation(self.backend_tokenizer, max_length or self.model_max_length if truncation else NO_LIMIT, self)
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
+        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        return Encodings(self.backend_tokenizer.encode_batch(given, is_pretokenized=is_split_into_words))
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Return the text of token ids."""
+        kept = [id for id in ids if not (skip_special_tokens and id in self._special.values())]
+        return self.backend_tokenizer.decode(kept, skip_special_tokens=skip_special_tokens)
+
+
+def set_truncation(backend: Tokenizer, limit: int, tokenizer: Any) -> None:
+    """Let a backend truncate at the side of `tokenizer`; a change while another thread encodes is an error of Rust."""
+    now, wanted = backend.truncation or {}, (limit, tokenizer.truncation_side)
+    if limit >= NO_LIMIT:
+        if now:
+            backend.no_truncation()
+    elif (now.get("max_length"), now.get("direction")) != wanted:
+        backend.enable_truncation(limit, direction=wanted[1])
 
 
 class Encodings(dict):
@@ -76,7 +98,6 @@ class FastTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._backend: Any = None
-        self._truncation: tuple[int, str] | None = None
         self._known: dict[str, Ids] | None = None
         self._before: Ids = ()
         self._after: Ids = ()
@@ -84,7 +105,7 @@ class FastTokenizer:
             return
         # a copy, as each call of transformers' class changes how its backend truncates and pads
         self._backend = backend = backend if isinstance(tokenizer, TokenizerFile) else copy.deepcopy(backend)
-        backend.no_truncation()
+        set_truncation(backend, NO_LIMIT, tokenizer)
         backend.no_padding()
         backend.encode_special_tokens = tokenizer.split_special_tokens
         first = backend.pre_tokenizer
@@ -135,9 +156,7 @@ class FastTokenizer:
         """Return the ids that the backend gives to each word."""
         groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
         word_ids: list[Ids] = []
-        if self._truncation is not None:
-            self._backend.no_truncation()
-            self._truncation = None
+        set_truncation(self._backend, NO_LIMIT, self.tokenizer)
         encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
         for group, encoding in zip(groups, encodings, strict=True):
             ends = list(accumulate(len(word) + 1 for word in group))
@@ -149,11 +168,5 @@ class FastTokenizer:
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of texts by the backend's batch call, which truncates."""
-        wanted = self.tokenizer.model_max_length, self.tokenizer.truncation_side
-        if wanted != self._truncation:
-            if wanted[0] > NO_LIMIT:
-                self._backend.no_truncation()
-            else:
-                self._backend.enable_truncation(wanted[0], direction=wanted[1])
-            self._truncation = wanted
+        set_truncation(self._backend, self.tokenizer.model_max_length, self.tokenizer)
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]

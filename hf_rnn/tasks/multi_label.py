@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.scores import check_finite_logits, label_set_metrics, tune_thresholds
 from .answers import compute_scores
 from .base import Splits
 from .sequence_classification import SequenceClassification
 
 if TYPE_CHECKING:
-    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -69,8 +69,6 @@ class MultiLabel(SequenceClassification):
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
-        from ..evaluation.scores import check_finite_logits, tune_thresholds
-
         if (held_out := predictions.get("validation")) is not None:
             check_finite_logits(held_out.predictions)
             probabilities = compute_scores(held_out.predictions.astype(np.float64), model.config)
@@ -97,14 +95,12 @@ class MultiLabel(SequenceClassification):
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
         """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
-        from ..evaluation.modules import LabelSets
-
         thresholds = np.asarray(config.label_thresholds or [0.5] * config.num_labels)
         with np.errstate(divide="ignore"):
             logits = np.log(thresholds) - np.log1p(-thresholds)
-        return LabelSets(list(config.id2label.values()), thresholds=logits)
+        return label_set_metrics(predictions, references, list(config.id2label.values()), logits)
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool

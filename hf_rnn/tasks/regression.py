@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.scores import number_metrics
 from ..utils.errors import UserError
 from .base import Splits
 from .sequence_classification import SequenceClassification, join_pair, shorten
 
 if TYPE_CHECKING:
-    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -88,11 +88,9 @@ class Regression(SequenceClassification):
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
         """Return errors and correlations, of several numbers also for each."""
-        from ..evaluation.modules import Numbers
-
-        return Numbers(list(config.id2label.values()))
+        return number_metrics(predictions, references, list(config.id2label.values()))
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..evaluation.scores import check_finite_logits, classification_metrics, measure_loss
 from ..utils.errors import UserError
 from .base import Splits, Task
 
 if TYPE_CHECKING:
     import datasets
-    import evaluate
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
@@ -78,24 +78,18 @@ class SequenceClassification(Task):
 
     # ---- evaluation ----
 
-    def metrics(self, config: Any) -> evaluate.EvaluationModule:
-        """Return the scores as a module of `evaluate`; a task of your own may combine it with others.
+    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
+        """Return the scores of class ids; of tasks with other labels, those of outputs and labels `(N, C)`.
 
-        It reads class ids; of tasks with other labels, outputs and labels `(N, C)`.
+        A task of your own may add others.
         """
-        from ..evaluation.modules import Classification
-
-        return Classification(list(config.id2label.values()))
+        return classification_metrics(predictions, references, list(config.id2label.values()))
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return rows, loss and [`metrics`]."""
-        from ..evaluation.scores import check_finite_logits, measure_loss
-
+        """Return rows, loss and what [`measure`] returns."""
         check_finite_logits(predictions)
         logits, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels)
-        scores = self.metrics(config).compute(
-            predictions=logits.argmax(axis=1) if self.one_label else logits, references=labels
-        )
+        scores = self.measure(logits.argmax(axis=1) if self.one_label else logits, labels, config)
         return {"rows": len(labels), "loss": measure_loss(logits, labels, self.problem_type), **scores}
 
     # ---- card ----

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.scores import entity_types
+from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..utils.errors import UserError
 from .answers import compute_scores
 from .base import Splits, Task
 
 if TYPE_CHECKING:
     import datasets
-    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -103,23 +102,19 @@ class TokenClassification(Task):
 
     # ---- evaluation ----
 
-    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
         """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
-        from ..evaluation.modules import Tags
-
-        return Tags([config.id2label[index] for index in range(config.num_labels)])
+        return tagging_metrics(predictions, references, [config.id2label[index] for index in range(config.num_labels)])
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return sentences, words with a tag, loss and [`metrics`]."""
-        from ..evaluation.scores import check_finite_logits, measure_loss
-
+        """Return sentences, words with a tag, loss and what [`measure`] returns."""
         rows = [np.asarray(tags) for tags in labels]
         outputs = [np.asarray(row)[: len(tags)][tags != NO_TAG] for row, tags in zip(predictions, rows, strict=True)]
         references = [tags[tags != NO_TAG] for tags in rows]
         logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
         check_finite_logits(logits)
         guesses = [row.argmax(axis=1) for row in outputs]
-        scores = self.metrics(config).compute(predictions=guesses, references=references)
+        scores = self.measure(guesses, references, config)
         return {"rows": len(rows), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:

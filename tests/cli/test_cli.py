@@ -166,7 +166,7 @@ def test_evaluate_needs_a_label_map_for_integers(command, folder, texts_dir, tra
     call = ("evaluate", "--model", folder, "--data_dir", tmp_path)
     assert "--label_map 0=NAME 1=NAME 2=NAME" in mistake(command(*call))
     assert "label_map" in mistake(command(*call, "--label_map", "0=plain", "0=bad"))
-    code, out, err = command(*call, "--label_map", "0=plain", "1=bad", "2=good", "--batch_size", 7)
+    code, out, err = command(*call, "--label_map", "0=plain", "1=bad", "2=good")
     assert code == 0, err
     assert json.loads(out)["confusion_matrix"] == trained.metrics["test"]["confusion_matrix"]
 

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import invent_rows, write_rows
 
-from hf_rnn import FastRnn, train
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train, train_tokenizer
 from hf_rnn.evaluation.calibration import share_at_accuracy
+from hf_rnn.inference.native.library import load_library
 
 SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learning_rate": 0.02, "use_cpu": True}
 SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baselines": False}
@@ -117,6 +121,67 @@ def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path):
         if task == "regression":
             errors = (written["stars"] - written["answer_stars"]).abs()
             assert errors.is_monotonic_decreasing and errors.max() == pytest.approx(written["error"][0])
+
+
+NAMED = {"id2label": {0: "bad", 1: "good", 2: "plain"}}
+KINDS = {
+    "sequence-classification": NAMED,
+    "pairs": {**NAMED, "sep_token_id": 3, "pair_encoding": "joint"},
+    "multi-label": {**NAMED, "problem_type": "multi_label_classification", "label_thresholds": [0.3, 0.6, 0.5]},
+    "regression": {"id2label": {0: "x", 1: "y"}, "problem_type": "regression"},
+    "token-classification": {"id2label": {0: "O", 1: "B-x", 2: "I-x"}},
+}
+ALL = """
+import json, sys
+from hf_rnn.cli.main import main
+for flags in json.loads(sys.argv[1]):
+    assert not main(["evaluate", *flags])
+assert not {"torch", "transformers", "evaluate"} & set(sys.modules)
+"""
+
+
+@pytest.mark.skipif(load_library() is None, reason="the kernel is not built")
+def test_torch_is_not_needed_and_gives_the_same_scores_files_and_notes(command, tmp_path, monkeypatch):
+    rows, runs = invent_rows(60, 3), {}
+    columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+    tokenizer = train_tokenizer([*columns["text"], "<sep>"], min_frequency=1, model_max_length=9)
+    for task, settings in KINDS.items():
+        torch.manual_seed(0)
+        head = RnnForTokenClassification if task == "token-classification" else RnnForSequenceClassification
+        model = head(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
+        model.classifier.weight.data *= 10
+        model.save_pretrained(tmp_path / task)
+        tokenizer.save_pretrained(tmp_path / task)
+        frame, file = pd.DataFrame(columns), tmp_path / f"{task}.csv"
+        if task == "pairs":
+            frame["text_pair"] = columns["text"][::-1]
+        if task == "regression":
+            frame = frame.assign(x=range(60), y=np.cos(range(60)))
+        flags = ["--output_file", str(tmp_path / f"{task}-answers.csv")]
+        flags += {"pairs": ["--text_pair_column", "text_pair"], "regression": ["--label_columns", "x", "y"]}.get(
+            task, []
+        )
+        if task == "token-classification":
+            flags, file = [], tmp_path / "test.conll"
+            words = (text.replace(" ", " O\n") + (" B-x" if label == "bad" else " O") for text, label in rows)
+            file.write_text("\n\n".join(words))
+        else:
+            frame.to_csv(file, index=False)
+        runs[task] = [str(tmp_path / task), str(file), *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", ALL, json.dumps(list(runs.values()))], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path: pd.read_csv(path) for path in tmp_path.glob("*-answers.csv")}
+    monkeypatch.setattr("hf_rnn.inference.native.network.load_library", lambda: None)  # now torch computes
+    notes = ""
+    for flags, line in zip(runs.values(), done.stdout.splitlines(), strict=True):
+        expected, err = measure(command, *flags)
+        notes += err
+        pd.testing.assert_frame_equal(*map(pd.json_normalize, (json.loads(line), expected)), rtol=1e-6, atol=1e-6)
+    assert len(written) == 4 and done.stderr == notes and "longer than 9 tokens and were truncated" in notes
+    for path, table in written.items():
+        pd.testing.assert_frame_equal(table, pd.read_csv(path), rtol=0, atol=1e-5)
 
 
 def test_the_share_without_a_person():

@@ -1,5 +1,6 @@
 """The kernel in C gives the logits of plain torch for every model that it takes, and refuses all others before C."""
 
+import ctypes
 import json
 import os
 import pickle
@@ -13,12 +14,21 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, SentenceEncoder, Tagger
+from hf_rnn import (
+    FastRnn,
+    RnnConfig,
+    RnnForCausalLM,
+    RnnForSequenceClassification,
+    RnnForTokenClassification,
+    SentenceEncoder,
+    Tagger,
+)
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
 from hf_rnn.inference import predictor
 from hf_rnn.inference.native import MISSING, Network, Unsupported, library, network
 from hf_rnn.inference.native.__main__ import build
+from hf_rnn.inference.native.language import LanguageNetwork
 from hf_rnn.inference.native.words import TaggerNetwork
 from hf_rnn.inference.reference import compute_logits
 from hf_rnn.inference.sentence_encoder import load_sentence_model
@@ -37,7 +47,7 @@ SIZES = {
     "widths that are padded": {"embedding_size": 7, "hidden_size": 21, "num_hidden_layers": 3},
 }
 BLOCKS = {"residual_size": 48, "intermediate_size": 70, "conv_kernel": 4}
-HEADS = {"classifier": RnnForSequenceClassification, "tagger": RnnForTokenClassification}
+HEADS = {"classifier": RnnForSequenceClassification, "tagger": RnnForTokenClassification, "writer": RnnForCausalLM}
 
 
 def make(head="classifier", block="residual", cell="min_gru", **given):
@@ -148,6 +158,50 @@ def test_stored_dtypes(trained, tmp_path, dtype):
     np.testing.assert_allclose(stored.network.run(KNOWN), expected, atol=1e-5)
 
 
+# ---- language models ----
+
+
+@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True, "hidden_size": 21}], ids=["own", "tied"])
+@pytest.mark.parametrize(("block", "cell"), LAYERS, ids=["-".join(names) for names in LAYERS])
+def test_a_text_in_pieces_has_the_next_tokens_of_one_pass(levels, block, cell, settings, precision):
+    more = {"num_hidden_layers": 2, "bidirectional": False, "embedding_initializer_range": 0.2}
+    model = make("writer", block, cell, **more, **settings)
+    ids = [VOCABULARY - 1, 0, 1, *draw_ids([300])[0]]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids]), torch.ones(1, len(ids))).logits[0].numpy()
+    for level in levels:
+        network, bound = read_live(model, precision), 3e-3 if level and precision == "int16" else 1e-5
+        for lengths in ([1] * len(ids), [len(ids)], [5, 1, 200, 97]):
+            place, state = 0, None
+            for length in lengths:
+                found, state = network.advance(ids[place : place + length], state)
+                place += length
+                np.testing.assert_allclose(found, expected[place - 1], atol=bound, rtol=bound)
+
+
+@pytest.mark.parametrize("change", [{"bidirectional": True}, {"pad_token_id": VOCABULARY}, {"lm_head.bias": None}])
+@pytest.mark.parametrize("tied", [False, True])
+def test_language_models_that_are_refused(tied, change):
+    model = make("writer", bidirectional=False, tie_word_embeddings=tied)
+    weights = {name: weight.numpy() for name, weight in model.state_dict().items() if name not in change}
+    settings = SimpleNamespace(**vars(model.config) | {"num_labels": 2} | change)
+    with pytest.raises(Unsupported):
+        LanguageNetwork(settings, weights, "float32", "RnnForCausalLM")
+
+
+def test_states_and_tokens_that_are_refused():
+    writer = read_live(make("writer", bidirectional=False))
+    _, state = writer.advance([3])
+    for ids, wrong in (([], None), ([3], state[1:]), ([3], state.astype(float)), ([3], state[None])):
+        with pytest.raises(ValueError, match="before one token or more"):
+            writer.advance(ids, wrong)
+    with pytest.raises(IndexError):
+        writer.advance([VOCABULARY], state)
+    with pytest.raises(ValueError, match="one direction"):
+        pack(make()).advance([3], None)
+
+
 # ---- what never reaches C ----
 
 
@@ -233,6 +287,7 @@ def test_sanitizers_find_nothing(tmp_path):
             model = make(block=block, cell=cell, pooling=pooling, **[*SIZES.values()][number % 2])
             cases.append(pack(model)._given)
         cases.append(pack(make("tagger", block, cell))._given)
+        cases.append(pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._given)
     plain = [(SimpleNamespace(**vars(config)), *rest) for config, *rest in cases]
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
@@ -244,7 +299,11 @@ for level in (2, 1, 0):
     library.load_library().hf_rnn_level(level)
     for config, weights, _, head in cases:
         for precision in ("float32", "int16"):
-            assert numpy.isfinite(Network(config, weights, precision, head).run(ids, threads=2)).all()
+            network, state = Network(config, weights, precision, head), None
+            assert numpy.isfinite(network.run(ids, threads=2)).all()
+            for piece in ids[3:] * (not config.bidirectional and config.pooling == "last"):
+                assert numpy.isfinite(network.advance(piece or [0], state)[0]).all()
+                state = network.advance([1], state)[1]
 print("whole")
 """
     environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
@@ -300,6 +359,14 @@ def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypa
         assert not caplog.records, "a few texts are fast enough"
         np.testing.assert_allclose([plain.predict_proba(texts) for _ in range(2)][1], expected, atol=1e-6)
         assert len(caplog.records) == warnings
+    library.load_library.cache_clear()
+
+
+def test_a_kernel_of_another_version_is_refused(monkeypatch, caplog):
+    fields = [field for field in library.Model._fields_ if field[0] != "state"]
+    monkeypatch.setattr(library, "Model", type("Former", (ctypes.Structure,), {"_fields_": fields}))
+    library.load_library.cache_clear()
+    assert library.load_library() is None and "found another version" in caplog.text
     library.load_library.cache_clear()
 
 

@@ -119,7 +119,7 @@ def test_generate_prints_the_prompt_and_its_continuation(model_folder, command, 
 
 def test_prompts_from_standard_input(model_folder, command, monkeypatch):
     flags = ("generate", "--model", model_folder, "--prompt", "-", "--temperature", 0, "--max_new_tokens", 4)
-    monkeypatch.setattr("hf_rnn.cli.generate._PIECE", 7)  # a long prompt is read in pieces, to the same state
+    monkeypatch.setattr("hf_rnn.inference.generation._PIECE", 7)  # a long prompt is read in pieces, to the same state
     text = "Anna:\n  reads a book.\nBob:\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert command(*flags)[:2] == (0, text + "  sa\n")

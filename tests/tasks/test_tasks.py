@@ -40,8 +40,9 @@ class Ordinal(SequenceClassification):
         types = super().answer_types(config)
         return {**types, "rank": types["score"]}
 
-    def metrics(self, config):
-        return evaluate.combine([super().metrics(config), MeanDistance(keep_in_memory=True)])
+    def measure(self, predictions, references, config):
+        more = MeanDistance(keep_in_memory=True).compute(predictions=predictions, references=references)
+        return {**super().measure(predictions, references, config), **more}
 
 
 @pytest.fixture(scope="module")

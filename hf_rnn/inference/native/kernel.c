@@ -56,6 +56,7 @@ typedef struct {
   Norm norm;           // of R, after residual blocks
   Layer attention, head;
   const float *context;                                           // of the pooling by attention
+  float *state;  // before and after the tokens of one text, by layer: H, then H of an LSTM or [taps - 1][R]; or NULL
   int32_t count, residual, cell, directions, hidden, row;         // `count` of blocks; numbers per row of the table
   int32_t stream, inner, taps, ahead;                             // R, MLP, convolution
   int32_t pooling, activation, pooled;                            // `pooled`: P
@@ -365,8 +366,8 @@ static TARGET void linear(int kind, const Layer *l, const float *x, int rows, fl
   }
 }
 
-// Sum each token's neighbours within its text, weighted by feature.
-static TARGET void convolve(const Network *net, const float *kernel, const float *x, const int64_t *ends, int texts, float *out) {
+// Sum each token's neighbours within its text, weighted by feature; `held` rows before `x` belong to the text.
+static TARGET void convolve(const Network *net, const float *kernel, const float *x, const int64_t *ends, int texts, float *out, int held) {
   const int R = net->stream, behind = net->taps - 1 - net->ahead;
   int64_t start = 0;
   for (int t = 0; t < texts; start = ends[t++])
@@ -375,19 +376,20 @@ static TARGET void convolve(const Network *net, const float *kernel, const float
         V sum = {0};
         for (int k = 0; k < net->taps; k++) {
           int64_t j = i + k - behind;
-          if (j >= start && j < ends[t]) sum += load(x + j * R + f) * load(kernel + (size_t)k * R + f);
+          if (j >= start - held && j < ends[t]) sum += load(x + j * R + f) * load(kernel + (size_t)k * R + f);
         }
         store(out + i * R + f, sum);
       }
 }
 
 // Run h = keep * h + addend in each direction, and write h, or h * gate, to `out`, which may be `gate`.
-static TARGET void scan(const Network *net, const float *keep, const float *addend, const float *gate, const int64_t *ends, int texts, float *out) {
+static TARGET void scan(const Network *net, const float *keep, const float *addend, const float *gate, const int64_t *ends, int texts, float *out, float *state) {
   const int S = net->directions * net->hidden;
   int64_t start = 0;
   for (int t = 0; t < texts; start = ends[t++])
     for (int f = 0; f < S; f += COLUMNS) {
       V h[COLUMNS / LANES] = {{0}};
+      if (state) memcpy(h, state + f, sizeof h);
       for (int64_t step = 0; step < ends[t] - start; step++) {
         size_t at = (size_t)(f >= net->hidden ? ends[t] - 1 - step : start + step) * S + f;
         for (int p = 0; p < COLUMNS / LANES; p++, at += LANES) {
@@ -395,24 +397,25 @@ static TARGET void scan(const Network *net, const float *keep, const float *adde
           store(out + at, gate ? h[p] * load(gate + at) : h[p]);
         }
       }
+      if (state) memcpy(state + f, h, sizeof h);
     }
 }
 
 // Run the cell over the inputs' sums, a step of all texts at once; `ends` are of texts of descending length.
-static TARGET void recur(const Network *net, const Block *b, const float *wide, const int64_t *ends, int texts, float *out, const Room *room) {
+static TARGET void recur(const Network *net, const Block *b, const float *wide, const int64_t *ends, int texts, float *out, const Room *room, float *state) {
   const int H = net->hidden, width = cell_parts(net->cell) * H, D = net->directions;
   for (int d = 0; d < D; d++) {
     int active = texts;
-    memset(room->hidden, 0, sizeof(float) * texts * H);
-    memset(room->memory, 0, sizeof(float) * texts * H);
+    float *first = state ? state : room->hidden, *second = state ? state + H : room->memory;
+    if (!state) memset(first, 0, sizeof(float) * texts * H), memset(second, 0, sizeof(float) * texts * H);
     for (int64_t step = 0;; step++) {
       while (active && ends[active - 1] - (active > 1 ? ends[active - 2] : 0) <= step) active--;
       if (!active) break;
-      linear(STORE, &b->hidden[d], room->hidden, active, room->products, 0, &room->rows);
+      linear(STORE, &b->hidden[d], first, active, room->products, 0, &room->rows);
       for (int t = 0; t < active; t++) {
         int64_t start = t ? ends[t - 1] : 0, token = d ? ends[t] - 1 - step : start + step;
         const float *x = wide + ((size_t)token * D + d) * width, *y = room->products + (size_t)t * width;
-        float *to = out + ((size_t)token * D + d) * H, *hidden = room->hidden + (size_t)t * H, *memory = room->memory + (size_t)t * H;
+        float *to = out + ((size_t)token * D + d) * H, *hidden = first + (size_t)t * H, *memory = second + (size_t)t * H;
         for (int f = 0; f < H; f += LANES) {
 #define PART(i) load(x + (i) * H + f)
 #define HIDDEN(i) load(y + (i) * H + f)
@@ -436,11 +439,14 @@ static TARGET void recur(const Network *net, const Block *b, const float *wide, 
 }
 
 // Add both branches of a residual block to the stream (N, R).
-static TARGET void run_block(const Network *net, const Block *b, float *stream, const int64_t *ends, int texts, const Room *room) {
+static TARGET void run_block(const Network *net, const Block *b, float *stream, const int64_t *ends, int texts, const Room *room, float *state) {
   const int N = (int)ends[texts - 1], R = net->stream, S = net->directions * net->hidden;
-  float *inputs = b->conv ? room->keep : room->wide;
+  const int held = state && b->conv ? net->taps - 1 : 0;
+  float *inputs = b->conv ? room->keep + (size_t)held * R : room->wide;
+  if (held) memcpy(room->keep, state + S, sizeof(float) * held * R);
   for (int i = 0; i < N; i++) normalize(stream + (size_t)i * R, inputs + (size_t)i * R, b->input_norm, R, net->epsilon);
-  if (b->conv) convolve(net, b->conv, inputs, ends, texts, room->wide);
+  if (b->conv) convolve(net, b->conv, inputs, ends, texts, room->wide, held);
+  if (held) memcpy(state + S, room->keep + (size_t)N * R, sizeof(float) * held * R);
   for (int first = 0; first < N; first += GROUP) {
     int count = N - first < GROUP ? N - first : GROUP;
     size_t at = (size_t)first * S;
@@ -453,7 +459,7 @@ static TARGET void run_block(const Network *net, const Block *b, float *stream, 
         put(SILU, &b->gate, in, row, rows, panel, room->gate + at, 0);
       }
   }
-  scan(net, room->keep, room->addend, room->gate, ends, texts, room->gate);
+  scan(net, room->keep, room->addend, room->gate, ends, texts, room->gate, state);
   for (int first = 0; first < N; first += GROUP) {
     int count = N - first < GROUP ? N - first : GROUP;
     float *x = stream + (size_t)first * R;
@@ -514,7 +520,7 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
   const size_t parts = cell_parts(net->cell), width = net->residual ? R : S, P = net->pooled;
   const size_t largest = S > R ? S : R, inner = (size_t)net->inner > width ? (size_t)net->inner : width;
   const size_t widest = inner > largest ? inner : largest, sums = net->cell == MIN_GRU ? largest : S * parts;
-  const size_t sizes[] = {N * width, N * sums, N * largest, N * S, N * S, GROUP * R, GROUP * inner, texts * parts * net->hidden,
+  const size_t sizes[] = {N * width, N * sums, (N + net->taps) * largest, N * S, N * S, GROUP * R, GROUP * inner, texts * parts * net->hidden,
       texts * (size_t)net->hidden, texts * (size_t)net->hidden, N, texts * P, GROUP, GROUP * widest / 2};
   enum { COUNT = sizeof sizes / sizeof *sizes };
   size_t total = 16;
@@ -531,6 +537,7 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
       {0, (int16_t *)places[13], places[12]}};
   for (int b = 0; N && b < net->count; b++) {
     const Block *block = net->blocks + b;
+    float *state = net->state ? net->state + b * (S + (net->residual ? (net->taps - 1) * R : S)) : 0;
     if (!b)
       for (size_t i = 0; i < N; i++) {
         const float *row = net->table + (size_t)ids[i] * net->row;
@@ -538,14 +545,14 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
         else if (net->cell != MIN_GRU) memcpy(room.wide + i * S * parts, row, sizeof(float) * S * parts);
         else memcpy(room.keep + i * S, row, sizeof(float) * S), memcpy(room.addend + i * S, row + S, sizeof(float) * S);
       }
-    if (net->residual) run_block(net, block, states, ends, texts, &room);
+    if (net->residual) run_block(net, block, states, ends, texts, &room, state);
     else if (net->cell == MIN_GRU) {
       if (b) linear(SIGMOID, &block->keep, states, (int)N, room.keep, 0, &room.rows);
       if (b) linear(ADDEND, &block->candidate, states, (int)N, room.addend, room.keep, &room.rows);
-      scan(net, room.keep, room.addend, 0, ends, texts, states);
+      scan(net, room.keep, room.addend, 0, ends, texts, states, state);
     } else {
       if (b) linear(STORE, &block->input, states, (int)N, room.wide, 0, &room.rows);
-      recur(net, block, room.wide, ends, texts, states, &room);
+      recur(net, block, room.wide, ends, texts, states, &room, state);
     }
   }
   if (net->residual)

@@ -52,7 +52,7 @@ class Model(ctypes.Structure):
         *_fields(_POINTER, "blocks table"),
         ("norm", Norm),
         *_fields(Layer, "attention head"),
-        ("context", _POINTER),
+        *_fields(_POINTER, "context state"),
         *_fields(_INT, "count residual cell directions hidden row stream inner taps ahead pooling activation pooled"),
         ("epsilon", _FLOAT),
     ]
@@ -67,6 +67,8 @@ def load_library() -> Any:
         if path.suffix in (".so", ".pyd", ".dylib"):
             try:
                 library = ctypes.CDLL(str(path))
+                if library.hf_rnn_size() != 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model):
+                    raise OSError("found another version; compile it by python -m hf_rnn.inference.native")
                 library.hf_rnn_level(-1)
             except (OSError, AttributeError) as error:
                 _LOGGER.warning("%s cannot be used: %s", path, error)

@@ -24,7 +24,7 @@ from .library import Block, Layer, Model, Norm, load_library
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts
 POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
-CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
+CLASSIFIER, TAGGER, LANGUAGE = "RnnForSequenceClassification", "RnnForTokenClassification", "RnnForCausalLM"
 _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # per panel
 _TOKENS, _TOKENS_OF_STEPS = 512, 2048  # per call: more leave the cache, but each step of a cell needs many texts
@@ -316,8 +316,12 @@ class Network:
             parts.append(out)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _look_up(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a table, and the ids of its rows, for token ids."""
+    def _look_up(self, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
+        ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
+        if len(ids) and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
+            most = self._config.vocab_size - 1
+            raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
             return np.concatenate([self._compute_rows(part) for part in _split(used)]), rows.astype(np.int32)
@@ -340,19 +344,38 @@ class Network:
             IndexError: For an id outside the vocabulary.
         """
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
-        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
-            most = self._config.vocab_size - 1
-            raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
-        return self._run(*self._look_up(ids), lengths, threads)
+        return self._run(*self._look_up(input_ids, lengths), lengths, threads)
+
+    def advance(self, ids: Sequence[int], state: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits `(C)` after further tokens of a text, and the state there, of a model in one direction.
+
+        `state` is the one before these tokens, None at the start.
+        """
+        more = (self._model.taps - 1) * self._stream if self._stream else self._model.hidden
+        size = self._model.count * (self._model.hidden + more)
+        state = np.zeros(size, np.float32) if state is None else state.copy()
+        if self._directions > 1 or not len(ids) or (state.shape, state.dtype) != ((size,), np.float32):
+            raise ValueError("a state is that of one direction, before one token or more")
+        lengths = np.array([len(ids)])
+        return self._run(*self._look_up([ids], lengths), lengths, 1, state)[0], state
 
     def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
         """Return what `run` returns for texts of these numbers of token vectors."""
         rows = self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
         return self._run(rows, np.arange(len(vectors), dtype=np.int32), lengths, threads)
 
-    def _run(self, table: np.ndarray, rows: np.ndarray, lengths: np.ndarray, threads: int | None) -> np.ndarray:
-        """Return the logits of texts whose tokens have these rows of the table, in the order of the texts."""
+    def _run(
+        self,
+        table: np.ndarray,
+        rows: np.ndarray,
+        lengths: np.ndarray,
+        threads: int | None,
+        state: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the logits of texts whose tokens have these rows of the table, in the order of the texts.
+
+        The `state` of a single text changes to the one after it.
+        """
         steps, tokens = self._config.cell_type != "min_gru", len(rows)
         order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
         ends = np.cumsum(lengths[order])
@@ -362,7 +385,7 @@ class Network:
             rows = rows[places_given]
         logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
         model = Model.from_buffer_copy(self._model)
-        model.table = table.ctypes.data
+        model.table, model.state = table.ctypes.data, None if state is None else state.ctypes.data
 
         def run_batch(batch: tuple[int, int]) -> None:
             first, last = batch

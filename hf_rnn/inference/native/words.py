@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .network import TAGGER, Network, Unsupported, read_units, to_float
+from .language import LanguageNetwork
+from .network import LANGUAGE, TAGGER, Network, Unsupported, read_units, to_float
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
@@ -163,5 +164,5 @@ def _check(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
 def make_network(config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> Any:
     """Return the network of a model; see [`Network`]."""
     words = head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0))
-    kind: Callable[..., Any] = TaggerNetwork if words else Network
+    kind: Callable[..., Any] = TaggerNetwork if words else LanguageNetwork if head == LANGUAGE else Network
     return kind(config, weights, precision, head)

@@ -154,7 +154,8 @@ def export(
     graph = build_graph(model, metadata, is_encoder, half_table=is_short and quantize is None)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     compared = make_texts(tokenizer, examples)
-    if folder.tokenizer.is_file() and TokenizerFile(folder)(compared)["input_ids"] != tokenize(tokenizer, compared):
+    expected = tokenize(tokenizer, compared)
+    if folder.tokenizer.is_file() and TokenizerFile(folder)(compared, truncation=True)["input_ids"] != expected:
         raise UserError(
             f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
             "tokenizer.save_pretrained"

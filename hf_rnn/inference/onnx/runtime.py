@@ -23,7 +23,7 @@ from ...utils.errors import UserError, install_hint, reason_of
 from ...utils.text_checks import list_texts
 from ..stored import read_config_alone
 from ..text_classifier import TextClassifier, batch_by_length
-from ..tokens import Encodings, TokenizerFile
+from ..tokens import TokenizerFile
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
@@ -181,18 +181,17 @@ class OnnxTagger(OnnxModel):
 
     def __init__(self, session: Any, tokenizer: Any, config: Any, tokens_per_batch: int = 8192) -> None:
         super().__init__(session, tokenizer, config, tokens_per_batch)
-        self.tokenizer.backend_tokenizer.no_truncation()
         self.task = task_of(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order, as [`Tagger.predict`] does."""
         texts = list_texts(texts)
-        encodings = self.tokenizer.encode(texts) if texts else []
-        longest = max((len(encoding.ids) for encoding in encodings), default=0)
+        encoded = self.tokenizer(texts)
+        longest = max(map(len, encoded["input_ids"]), default=0)
         logits = np.zeros((len(texts), longest, self.config.num_labels), np.float32)
-        for rows, mask, outputs in self.run([encoding.ids for encoding in encodings]):
+        for rows, mask, outputs in self.run(encoded["input_ids"]):
             logits[rows, : mask.shape[1]] = outputs["logits"]
-        return self.task.answers(logits, self.config, texts, Encodings(encodings)) if texts else []
+        return self.task.answers(logits, self.config, texts, encoded) if texts else []
 
 
 class OnnxSentenceEncoder(OnnxModel):
