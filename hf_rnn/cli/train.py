@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,6 +37,7 @@ def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start
 
     from ..training.checkpoints import TrainingStopped
 
+    _keep_freed_memory()
     datasets.disable_progress_bars()  # those of reading and tokenizing
     is_main = os.environ.get("RANK", "0") == "0"
     try:
@@ -48,6 +50,16 @@ def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start
     _end_process_group()
     if is_main:
         print(result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory that a step frees: to return it and request it again may take a tenth of the time."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**28)  # M_TRIM_THRESHOLD, in bytes
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: its largest value
 
 
 def _to_json(result: Any) -> str:
