@@ -174,7 +174,7 @@ class Distillation(Extension):
         results, task = {}, cast(Any, run.task)
         for split, output in predictions.items():
             answers = self._logits[split].argmax(axis=1)
-            scores = task.metrics(config).compute(predictions=answers, references=output.label_ids)
+            scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
         facts = {name: getattr(self.settings, name) for name in _WEIGHED}
