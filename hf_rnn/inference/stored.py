@@ -20,7 +20,7 @@ from .tokens import TokenizerFile
 
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
 _DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that compute what they are named
@@ -65,7 +65,7 @@ def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Any) -> Toke
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the weights of a file by name; uint16 are bfloat16."""
+    """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8."""
     from safetensors import deserialize
 
     return {

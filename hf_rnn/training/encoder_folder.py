@@ -40,8 +40,12 @@ def write_encoder(
     training: RnnTrainingArguments,
 ) -> None:
     """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root, dtype = folder.root, getattr(torch, own.weights_dtype)
-    encoder.to(dtype).save_pretrained(root)
+    root, short = folder.root, own.weights_dtype == "float8"
+    dtype = torch.bfloat16 if short else getattr(torch, own.weights_dtype)
+    weights = encoder.to(dtype).state_dict()
+    if short:
+        weights["embedding.weight"] = weights["embedding.weight"].to(torch.float8_e4m3fn)
+    encoder.save_pretrained(root, state_dict=weights)
     shutil.copymode(folder.config, folder.weights)
     config = json.loads(folder.config.read_text("utf-8")) | {"dtype": "float32"}  # rounded weights, exact products
     write_json(folder.config, config)

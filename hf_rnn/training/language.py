@@ -1,4 +1,4 @@
-"""Compare the language of the texts with the tokens of a run, and leave the default start or words if need be."""
+"""Choose what a run starts from by the language of the texts: an encoder of the package, or nothing but its tokens."""
 
 from __future__ import annotations
 
@@ -9,38 +9,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ..data.encoding import measure_pieces
-from ..hub.loading import find_built_in, find_folder, load_without_weights
-from ..hub.model_folder import FinishedFolder, read_mapping
+from tokenizers import Tokenizer
+
+from ..hub.model_folder import FinishedFolder, find_built_in
 from ..tasks.base import Task
 from .recipes import recipe_names, scratch_recipe
 from .settings import Arguments, parse_settings
 
 logger = logging.getLogger(__name__)
 
-_SAMPLE = 2_000  # training texts that are looked at
-_MOST_UNKNOWN = 0.3  # share of the tokens; Chinese has 1.0 of them, Arabic 0.47, German none
+_ENGLISH, _MULTILINGUAL = "english", "multilingual"
+_SAMPLE, _BEGINNING = 2_000, 400  # training texts that are looked at, and characters of each
+_MOST_PIECES = (
+    0.975  # of english, times those of multilingual; 40 rows of English have up to .96, of Hindi at least .99
+)
+_MOST_UNKNOWN = 0.3  # share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
+_LEAST_CHARACTERS = 1.7  # per piece of multilingual, in ASCII; random letters have 1.5, Hindi in Latin letters 2.6
+_MOST_ASCII = 0.9  # share of characters: the pieces of some scripts are short too, Tamil has 1.5
 _LONGEST_WORD = 12  # characters between two spaces on average; German has 6, Thai 19
 _MOST_WIDE = 0.3  # share of characters of Chinese and Japanese
 _SEGMENTED = 3  # characters per word where spaces were put between Chinese or Japanese words
-# Limits for the tokens of another language, against the texts of the encoder.
-_MANY_PIECES = 1.25  # times the tokens per word
-_MORE_UNKNOWN = 0.1  # added to the share
 
 
 def suit_language(
     arguments: Arguments, given: Mapping[str, Any] | None, task: Task, texts: Iterable[str]
 ) -> tuple[Arguments, str | None]:
-    """Return the arguments for the language of the texts, and a warning for the card or None.
+    """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    If most tokens are unknown to the default start, they take the recipe that starts from nothing: texts in words
-    become sub-words, others characters. A recipe, a model or a tokenizer that is `given` by the user stays, as all do
-    without `given`.
+    A run that would start from `english` starts from `multilingual` if the texts take fewer pieces of it, where an
+    unknown character is a piece. If neither knows the texts, it takes the recipe that starts from nothing: texts in
+    words become sub-words, others characters. A start, a tokenizer or a file of a recipe that is `given` by the user
+    stays, as all do without `given`.
     """
     data, start = arguments.data, arguments.data.model_name_or_path
+    given_start = (
+        given is None or given.get("model_name_or_path") or given.get("recipe") not in (None, *recipe_names())
+    )
     if start is None:
         chosen = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors
-        if chosen or given is None or given.get("tokenizer") or given.get("recipe") not in (None, *recipe_names()):
+        if chosen or given_start or (given or {}).get("tokenizer"):
             return arguments, None
         kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
         if kind != "char" or length < _SEGMENTED:
@@ -51,32 +58,44 @@ def suit_language(
             *(length, 100 * wide),
         )
         return arguments._replace(data=dataclasses.replace(data, tokenizer=kind)), None
-    if not (folder := FinishedFolder(find_folder(start))).pretraining.is_file():
+    if start != _ENGLISH or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
-    sample = list(islice(texts, _SAMPLE))
-    text_stats = measure_pieces(load_without_weights(start, folder)[1], sample)
-    encoder_stats = read_mapping(folder.pretraining, folder.pretraining.read_bytes())
-    pieces, unknown, recipe = "pieces_per_word", "unknown_token_share", scratch_recipe(task.recipe)
-    stays = given is None or any(map(given.get, ("recipe", "model_name_or_path"))) or find_built_in(start) is None
-    if not stays and text_stats[unknown] > _MOST_UNKNOWN:
-        kind, length, wide = _choose_tokenizer(sample)
-        logger.warning(
-            "%.0f %% of the tokens of the texts are unknown to %s (limit %.0f %%): this run takes recipe %s with "
-            "tokenizer %s (%.1f characters between spaces, %.0f %% wide ones); --model_name_or_path %s keeps it",
-            *(100 * text_stats[unknown], start, 100 * _MOST_UNKNOWN, recipe, kind, length, 100 * wide, start),
-        )
+    sample = [text[:_BEGINNING] for text in islice(texts, _SAMPLE)]
+    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (_ENGLISH, _MULTILINGUAL))
+    ratio = english / max(1, pieces)
+    reason = f"the texts take {ratio:.2f} times as many pieces of {_ENGLISH} as of {_MULTILINGUAL}"
+    text = "".join("".join(sample).split())
+    length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
+    if given_start:
+        if ratio > _MOST_PIECES:
+            logger.warning("%s: --model_name_or_path %s may be better", reason, _MULTILINGUAL)
+        return arguments, reason
+    is_spelled = ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
+    if unknown > _MOST_UNKNOWN or (ratio > _MOST_PIECES and is_spelled):
+        recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
+        reason = f"no encoder of the package knows the texts: {unknown:.0%} unknown, {length:.1f} characters per piece"
+        logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
         output = {"task": task.name, "output_dir": arguments.training.output_dir}
-        return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe}), None
-    alike = text_stats[pieces] <= _MANY_PIECES * encoder_stats[pieces]
-    if alike and text_stats[unknown] <= _MORE_UNKNOWN + encoder_stats[unknown]:
-        return arguments, None
-    note = (
-        f"the texts do not look like the language of {start}: they have {text_stats[pieces]:.1f} tokens per word, "
-        f"{text_stats[unknown]:.0%} of them unknown, its own texts {encoder_stats[pieces]:.1f} and "
-        f"{encoder_stats[unknown]:.0%}"
-    )
-    logger.warning("%s; with many rows --recipe %s may be better", note, recipe)
-    return arguments, note
+        return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe}), reason
+    start = _ENGLISH if ratio <= _MOST_PIECES else _MULTILINGUAL
+    logger.info("the run starts from %s: %s", start, reason)
+    return arguments._replace(data=dataclasses.replace(data, model_name_or_path=start)), reason
+
+
+def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
+    """Return the pieces of texts, an unknown one as one per character, and the share of unknown pieces."""
+    folder = FinishedFolder(find_built_in(encoder))  # type: ignore[arg-type]  # it exists
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+    unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])
+    rows = tokenizer.encode_batch(texts, add_special_tokens=False)
+    lengths = [
+        end - start
+        for row in rows
+        for index, (start, end) in zip(row.ids, row.offsets, strict=True)
+        if index == unknown
+    ]
+    pieces = sum(len(row.ids) for row in rows)
+    return pieces + sum(lengths) - len(lengths), len(lengths) / max(1, pieces)
 
 
 def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:

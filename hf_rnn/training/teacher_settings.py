@@ -94,7 +94,11 @@ class PretrainingArguments:
     teacher_cache: str | None = setting(
         None, "folder for the teacher's states (default: below output_dir)", recorded=False
     )
-    weights_dtype: str = setting("float32", "dtype of the saved weights", choices=["float32", "bfloat16"])
+    weights_dtype: str = setting(
+        "float32",
+        "dtype of the saved weights; float8 is that of the token table, the others are bfloat16 then",
+        choices=["float32", "bfloat16", "float8"],
+    )
 
     def __post_init__(self) -> None:
         """Expand the home folder in paths."""

@@ -172,7 +172,7 @@ def train_on(
     task, extension = get_task(arguments.data.task), extension or Extension()
     if arguments.training.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    arguments, language_note = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
+    arguments, start_note = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
     run = suit_vocabulary(Run(task, arguments, texts, report), given or {})
 
     # texts to ids
@@ -233,7 +233,7 @@ def train_on(
         "vectors": None if vectors is None else vectors.describe(),
         "start": None if start is None else start.describe(model),
         "calibration": calibration,
-        "language_note": language_note,
+        "start_note": start_note,
         "teacher": metrics.get("teacher"),
     }
     card = fill(run.folder, lambda new: write_folder(new, run, model, tokenizer, trainer, metrics, facts, extension))

@@ -158,6 +158,19 @@ def test_stored_dtypes(trained, tmp_path, dtype):
     np.testing.assert_allclose(stored.network.run(KNOWN), expected, atol=1e-5)
 
 
+def test_a_table_in_float8(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+    model, tokenizer = load_model(folder)
+    table = model.get_input_embeddings().weight
+    codes = torch.arange(table.numel(), dtype=torch.int32).remainder(256).to(torch.uint8).reshape(table.shape)
+    values = codes.view(torch.float8_e4m3fn).float()
+    table.data = torch.where(values.isfinite() & (values.abs() < 16), values, 0)
+    model.config.freeze_embedding = True
+    model.save_pretrained(folder)
+    stored, _ = read_stored("", FinishedFolder(folder))
+    np.testing.assert_allclose(stored.network.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5)
+
+
 # ---- language models ----
 
 

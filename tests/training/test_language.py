@@ -1,6 +1,5 @@
-"""Texts that the encoder of the package cannot read are trained on from nothing."""
+"""A run starts from the encoder of the package that knows the language of the texts, or from nothing."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -19,45 +18,65 @@ SAMPLES = {
     "Chinese": ["今天天气真好", "我再也不会买这个手机了，马上就坏了", "这部电影很无聊，但是拍得很好"],
     "Hindi": ["आज का दिन कितना सुंदर है", "मैं यह फोन फिर कभी नहीं खरीदूंगा", "फिल्म उबाऊ थी"],
     "Thai": ["วันนี้อากาศดีมาก", "จะไม่ซื้อโทรศัพท์นี้อีก"],
+    "Hindi in Latin letters": ["aaj ka din kitna sundar hai", "main yeh phone phir kabhi nahi kharidunga"],
+    "English": ["What a beautiful day today", "I will never buy this phone again 😡", "lol the movie was boring tbh"],
+    "code": ["for row in rows:", "    return [index for index, row in enumerate(rows)]", "if (x > 0) { y = x; }"],
+    "emoji": ["😂 😂", "😭", "❤️ 🔥"],
+    "Cherokee": ["ᎣᏏᏲ ᎠᏂᏴᏫ ᏣᎳᎩ", "ᎠᏂᏴᏫᏯ ᎤᎾᏙᏢᎯ"],
+    "numbers in base 16": ["d41d8cd98f00b204e9800998ecf8427e", "9e107d9d372bb6826bd81d3542a419d6"],
 }
 
 
+DATA = Path(__file__).parents[3] / "shared" / "data"
+STARTS = {"English": "english", "code": "english", "emoji": "english", "Cherokee": None, "numbers in base 16": None}
+TASKS = ["sequence-classification", "multi-label", "regression", "token-classification"]
+
+
 @pytest.fixture
-def english(monkeypatch):
-    """The encoder of the package itself."""
+def encoders(monkeypatch):
+    """The encoders of the package itself."""
     monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
 
 
-@pytest.mark.parametrize(
-    ("language", "task", "expected"),
-    [
-        *((name, "sequence-classification", ("default", "word")) for name in ("German", "Spanish")),
-        ("Arabic", "sequence-classification", ("scratch", "bpe")),
-        ("Chinese", "sequence-classification", ("scratch", "char")),
-        ("Hindi", "multi-label", ("scratch", "bpe")),
-        ("Thai", "regression", ("scratch", "char")),
-        ("Hindi", "token-classification", ("token-classification-scratch", "bpe")),
-    ],
-)
-def test_the_start_suits_the_language(english, language, task, expected, caplog):
+@pytest.mark.parametrize("language", SAMPLES)
+def test_the_start_suits_the_language(encoders, language, caplog):
+    caplog.set_level("INFO", "hf_rnn")
+    task = TASKS[list(SAMPLES).index(language) % len(TASKS)]
     given = {"output_dir": "out", "task": task, "num_train_epochs": 3, "data_dir": "data"}
-    found, _ = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
-    assert (found.training.recipe, found.data.tokenizer) == expected
+    found, reason = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
+    start = STARTS.get(language, "multilingual")
+    assert found.data.model_name_or_path == start and reason in caplog.text
+    assert f"the run starts from {start}: " in caplog.text or (start is None and "recipe" in caplog.text)
     assert (found.data.task, found.data.data_dir, found.training.num_train_epochs) == (task, "data", 3)
-    left = expected[0] != "default"
-    assert (found.data.model_name_or_path is None) == left
-    line = r"\d+ % .* unknown to english \(limit 30 %\): this run takes recipe {} with tokenizer {} \(\d+\.\d char"
-    assert bool(re.search(line.format(*expected), caplog.text)) == left
     explicit = {**given, "model_name_or_path": "english"}
     arguments = parse_settings(explicit)
     assert suit_language(arguments, explicit, get_task(task), SAMPLES[language])[0] is arguments
+    assert ("--model_name_or_path multilingual" in caplog.text) == (
+        language not in STARTS or language == "numbers in base 16"
+    )
 
 
-def test_chinese_is_trained_in_characters(english, tmp_path):
-    rows = [(text * (number + 1), "ab"[number % 2]) for text in SAMPLES["Chinese"] for number in range(8)]
+@pytest.mark.parametrize(("text", "expected"), [("9e107d9d372bb68", "char"), ("ᎣᏏᏲ ᎠᏂᏴᏫ ᏣᎳᎩ", "bpe")])
+def test_texts_that_no_encoder_knows(encoders, tmp_path, text, expected):
+    rows = [(f"{text} {text[number:]}", "ab"[number % 2]) for number in range(10)] * 2
     result = train(train=rows, output_dir=str(tmp_path), max_steps=1, baselines=False, use_cpu=True)
-    tokens = AutoTokenizer.from_pretrained(result.folder).tokenize("今天天气")
-    assert tokens == ["今", "天", "天", "气"]
+    assert (AutoTokenizer.from_pretrained(result.folder).tokenize("9e")[:2] == ["9", "e"]) == (expected == "char")
+    assert "No encoder of the package knows the texts" in result.folder.joinpath("README.md").read_text()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real texts are not at {DATA}")
+def test_the_start_of_real_texts(encoders):
+    """The first and the last 40 rows of each set."""
+    given = {"output_dir": "out", "data_dir": "data"}
+    arguments, task = parse_settings(given), get_task("sequence-classification")
+    starts = {}
+    for path in [*DATA.glob("*/train.tsv"), *DATA.glob("*/*/train.tsv")]:
+        texts = [line.split("\t")[0] for line in path.read_text("utf-8").splitlines()]
+        for name, rows in {"first": texts[:40], "last": texts[-40:]}.items():
+            found, _ = suit_language(arguments, given, task, rows)
+            starts[path.parent, name] = found.data.model_name_or_path
+    expected = {key: "multilingual" if key[0].parent.name == "languages" else "english" for key in starts}
+    assert len(starts) >= 36 and starts == expected
 
 
 def test_texts_without_spaces_become_characters_without_the_encoder():

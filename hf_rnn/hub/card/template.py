@@ -67,7 +67,7 @@ class CardFacts:
     size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
     data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
-    language_note: str | None = None  # how the texts differ from the language of the start
+    start_note: str | None = None  # why the run started so
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`

@@ -40,8 +40,21 @@ class Unsupported(ValueError):
     """The kernel does not compute a model; the message is the reason."""
 
 
+def _make_float8() -> np.ndarray:
+    """Return the 256 numbers of float8 (e4m3fn): a sign, 4 bits of exponent and 3 of fraction, without infinity."""
+    exponents, fractions = np.divmod(np.arange(128, dtype=np.float32), 8)
+    values = np.where(exponents > 0, (8 + fractions) * 2 ** (exponents - 10), fractions * 2.0**-9)
+    values[-1] = np.nan
+    return np.concatenate([values, -values]).astype(np.float32)
+
+
+_FLOAT8 = _make_float8()
+
+
 def to_float(values: np.ndarray) -> np.ndarray:
-    """Return weights as float32; uint16 are bfloat16."""
+    """Return weights as float32; uint16 are bfloat16, uint8 are float8."""
+    if values.dtype == np.uint8:
+        return _FLOAT8[values]
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32, copy=False)
@@ -99,7 +112,8 @@ class _Weights:
         values = self._weights.get(name)
         if values is None or values.shape != shape:
             raise Unsupported(f"{name} is {'missing' if values is None else values.shape}, and not {shape}")
-        finite = (values & 0x7F80) != 0x7F80 if values.dtype == np.uint16 else np.isfinite(values)
+        infinite = {np.dtype(np.uint16): 0x7F80, np.dtype(np.uint8): 0x7F}.get(values.dtype)
+        finite = np.isfinite(values) if infinite is None else (values & infinite) != infinite
         if not finite.all():
             raise Unsupported(f"{name} has NaN or infinite weights")
         return values
@@ -155,7 +169,7 @@ class Network:
 
     Args:
         config: The settings of the model as attributes.
-        weights: Arrays by their names in the model; uint16 is bfloat16.
+        weights: Arrays by their names in the model; uint16 is bfloat16, uint8 float8.
         precision: `float32`, or `int16` for the products inside, if the processor has instructions for it.
         head: Name of the head's class.
 
