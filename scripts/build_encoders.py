@@ -34,10 +34,12 @@ PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {"embedding_size": 256, "license": "apache-2.0", "language": ["en"]},
     "multilingual": {
-        "embedding_size": 128,
+        "embedding_size": 256,
         "max_vocab_size": 64_000,
         "teacher_max_length": 64,
         "bf16": True,
+        "weights_dtype": "float8",
+        "num_train_epochs": 6,
         "license": "mit",
         "language": ["multilingual"],
     },

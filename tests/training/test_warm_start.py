@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -110,16 +111,15 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp
     assert not (folder / "pretraining.json").exists()
 
 
-def test_the_wheel_has_the_encoder():
-    folder = Path(hf_rnn.hub.loading.__file__).parent / "pretrained" / "english"
-    if not folder.is_dir():
-        pytest.skip("hub/pretrained/english is not made yet")
+@pytest.mark.parametrize("name", ["english", "multilingual"])
+def test_the_wheel_has_the_encoders(name):
+    folder = Path(hf_rnn.hub.loading.__file__).parent / "pretrained" / name
     FinishedFolder(folder).check()
     assert not list(folder.rglob("*.py")), "its code is the package's"
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 20e6
+    assert sum(len(zlib.compress(path.read_bytes())) for path in files) <= 20e6
     assert {"pieces_per_word", "unknown_token_share"} <= json.loads((folder / "pretraining.json").read_text()).keys()
-    config, tokenizer = load_without_weights("english", FinishedFolder(folder))
+    config, tokenizer = load_without_weights(name, FinishedFolder(folder))
     assert config.architectures == ["RnnModel"] and tokenizer.model_max_length >= 4096
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert weights.get_slice("embedding.weight").get_shape() == [config.vocab_size, config.embedding_size]
