@@ -26,8 +26,8 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
     """Return the folder of a model: the given one, or that of the cache after a download.
 
     Args:
-        name_or_path: A finished folder, a checkpoint, the name of an encoder of this package (`english`), or a repo id
-            of the Hub. Downloads are found again offline.
+        name_or_path: A finished folder, a checkpoint, the name of an encoder of this package (`english` or
+            `multilingual`), or a repo id of the Hub. Downloads are found again offline.
         revision: Branch, tag or commit, for a repo id; None is `main`.
         token: For a private repo; None takes the stored one.
     """

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..tasks.base import Task
@@ -80,6 +84,34 @@ def suit_language(
     start = _ENGLISH if ratio <= _MOST_PIECES else _MULTILINGUAL
     logger.info("the run starts from %s: %s", start, reason)
     return arguments._replace(data=dataclasses.replace(data, model_name_or_path=start)), reason
+
+
+def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
+    """Leave out the pieces of a Unigram tokenizer with letters of scripts that fewer than 2 of 1,000 texts have.
+
+    Pieces without letters stay, such as emoji, and those of Latin letters, which all languages use.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    if content["model"]["type"] != "Unigram":
+        return
+    rows, counts = 0, Counter({"LATIN": sys.maxsize})
+    for text in texts:
+        rows += 1
+        counts.update(_find_scripts(text))
+    pieces = content["model"]["vocab"]
+    kept = [
+        piece
+        for index, piece in enumerate(pieces)
+        if index == content["model"]["unk_id"] or all(counts[name] > rows / 500 for name in _find_scripts(piece[0]))
+    ]
+    content["model"]["vocab"] = kept
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
+    logger.info("%d of %d pieces stay: the others are of scripts that the texts do not have", len(kept), len(pieces))
+
+
+def _find_scripts(text: str) -> set[str]:
+    """Return the first words of the Unicode names of the letters of a text, such as LATIN and CJK."""
+    return {unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()}
 
 
 def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:

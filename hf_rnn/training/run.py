@@ -25,6 +25,7 @@ from ..tasks import Task, get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, train_tokenizer
 from ..utils.errors import UserError, reason_of
+from .language import drop_scripts
 from .settings import Arguments, DataArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
         tokenizer = train_tokenizer(texts, min_texts=min(2, data.min_frequency), **options)
     elif start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
+        if find_built_in(start) is not None:
+            drop_scripts(tokenizer, texts)
     else:
         tokenizer = _load_tokenizer(str(name))
     if length is not None:
@@ -177,7 +180,7 @@ class WarmStart:
 
     def __init__(self, name_or_path: str) -> None:
         self.name = name_or_path
-        self.model, _ = load_model(name_or_path, device="cpu", allow_encoder=True)
+        self.model, self.tokenizer = load_model(name_or_path, device="cpu", allow_encoder=True)
 
     def keeps_output_layer(self, model: PreTrainedModel) -> bool:
         """Return whether a new model can keep the output layer."""
@@ -187,12 +190,15 @@ class WarmStart:
         return same_head and one_label and set(start.label2id) == set(model.config.label2id)
 
     @torch.no_grad()
-    def copy_weights(self, new: PreTrainedModel) -> None:
-        """Copy the weights to a new model."""
+    def copy_weights(self, new: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Copy the weights to a new model; a new token, such as a separator, has the mean of the table."""
         old = self.model
         weights, table = old.base_model.state_dict(), old.get_input_embeddings().weight
-        extra = new.config.vocab_size - len(table)  # rows of a new separator
-        weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])
+        places, rows = self.tokenizer.get_vocab(), list(range(new.config.vocab_size))
+        for token, index in tokenizer.get_vocab().items():
+            rows[index] = places.get(token, index if index >= len(places) else len(table))
+        rows = [min(row, len(table)) for row in rows]
+        weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True)])[rows]
         new.base_model.load_state_dict(weights)
         if type(old) is type(new):
             new.load_state_dict(self._head_weights(new), strict=False)

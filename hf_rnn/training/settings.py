@@ -121,7 +121,9 @@ class DataArguments(TableArguments):
     lowercase: bool = setting(True, "lower-case the texts", card="always")
     max_length: int | None = setting(None, "cut longer texts to this number of tokens", least=1)
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer: a folder or Hub id")
-    model_name_or_path: str | None = setting(None, "model to start from: english, a folder or a Hub id", common=True)
+    model_name_or_path: str | None = setting(
+        None, "model to start from: english, multilingual, a folder or a Hub id", common=True
+    )
     vectors: str | None = setting(None, "file of word vectors, or a transformers model", common=True)
     widen_vocabulary: int | None = setting(None, "add this number of the first words of vectors", least=1, card=True)
 

@@ -338,8 +338,9 @@ def make_model(
     names = ["pad_token_id", "bos_token_id", "eos_token_id"]
     names += ["sep_token_id"] * (run.arguments.data.text_pair_column is not None)
     fields: dict[str, Any] = {"task": run.task.name} | {name: getattr(tokenizer, name) for name in names}
-    size = count_ids(tokenizer)
-    fields["vocab_size"] = size if start is None else max(size, start.model.config.vocab_size)
+    size = fields["vocab_size"] = count_ids(tokenizer)
+    if start is not None and size >= count_ids(start.tokenizer):  # it may have more rows than tokens
+        fields["vocab_size"] = max(size, start.model.config.vocab_size)
     fields |= run.task.config_fields(run.texts)
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     model = head_class(run.task.architecture)(config)
@@ -349,7 +350,7 @@ def make_model(
         with torch.no_grad():
             model.get_input_embeddings().weight.copy_(vectors.matrix)
     if start is not None:
-        start.copy_weights(model)
+        start.copy_weights(model, tokenizer)
     return model
 
 

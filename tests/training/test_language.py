@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoModel, AutoTokenizer
 
 import hf_rnn
 from hf_rnn import train
@@ -77,6 +78,24 @@ def test_the_start_of_real_texts(encoders):
             starts[path.parent, name] = found.data.model_name_or_path
     expected = {key: "multilingual" if key[0].parent.name == "languages" else "english" for key in starts}
     assert len(starts) >= 36 and starts == expected
+
+
+def test_a_model_leaves_out_scripts_that_its_texts_do_not_have(encoders, tmp_path):
+    """Texts of its language have the same pieces and the same vectors as before."""
+    texts = [*SAMPLES["German"], "ganz toll 😂 :)"]
+    rows = [(text, "ab"[number % 2]) for number, text in enumerate(texts * 4)]
+    result = train(train=rows, output_dir=str(tmp_path), max_steps=1, baselines=False, use_cpu=True)
+    start = Path(hf_rnn.__file__).parent / "hub" / "pretrained" / "multilingual"
+    tables, pieces, vectors = [], [], []
+    for folder in (start, result.folder):
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+        ids = tokenizer(" ".join(texts))["input_ids"]
+        pieces.append(tokenizer.convert_ids_to_tokens(ids))
+        tables.append(model.get_input_embeddings().weight)
+        vectors.append(tables[-1][ids])
+        known = tokenizer("ваза สวัสดี", return_tensors="pt")["input_ids"] != tokenizer.unk_token_id
+        assert known.all() == (folder == start)
+    assert pieces[0] == pieces[1] and torch.equal(*vectors) and len(tables[1]) < 0.7 * len(tables[0])
 
 
 def test_texts_without_spaces_become_characters_without_the_encoder():
