@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
+        "token_ngrams": 393_216,
         "num_train_epochs": 6,
         "license": "mit",
         "language": ["multilingual"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .scores import check_finite_logits, measure_loss
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import nn
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,15 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return math.exp(best.x)
 
 
-def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
-    """Fit a temperature to the validation rows, and divide the layer of the logits and all predictions by it.
+def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, Any]) -> dict[str, Any]:
+    """Fit a temperature to the validation rows, and divide the weights of the logits and all predictions by it.
 
     `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
     before and after.
     """
     temperature = fit_temperature(predictions["validation"].predictions, predictions["validation"].label_ids)
-    for weights in (layer.weight.data, layer.bias.data):
-        weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
+    for weight in weights:
+        weight.data.copy_(weight.data.cpu().double() / temperature)  # MPS has no float64
     splits = {}
     for split, output in predictions.items():
         predictions[split] = output._replace(predictions=output.predictions / temperature)

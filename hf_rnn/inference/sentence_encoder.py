@@ -51,7 +51,7 @@ def _read_encoder(name: str, folder: FinishedFolder, config: Any) -> dict[str, n
         top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
         if not json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_mean_tokens"]:
             raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
-    config.pooling, config.classifier_activation = "mean", "linear"
+    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
     config.num_labels = len(top["classifier.bias"])
     return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
 

@@ -26,6 +26,8 @@ from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
+NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # tokens in a row, and the numbers of their hash
+
 
 @dataclass
 class RnnModelOutput(BaseModelOutput):
@@ -100,6 +102,8 @@ class RnnPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -bound, bound)
             if isinstance(module, RecurrentCell) and self.config.block_type == "residual":
                 module.spread_memory(LONGEST_MEMORY)
+        elif isinstance(module, TokenNgrams):
+            init.zeros_(module.weight)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -277,6 +281,32 @@ class RnnModel(RnnPreTrainedModel):
         return state.view(layers, directions, *state.shape[1:])
 
 
+class TokenNgrams(nn.Module):
+    """Scores for one, two and three tokens in a row: the sum over a text, by the root of its number of tokens.
+
+    They learn the words of the training texts that the encoder does not know well. A hash of the ids selects a column
+    of the table, as in fastText (Joulin, Grave, Bojanowski and Mikolov, "Bag of Tricks for Efficient Text
+    Classification", EACL 2017; arXiv:1607.01759).
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__()
+        columns = max(1, config.token_ngrams // config.num_labels)
+        self.weight = nn.Parameter(torch.zeros(config.num_labels, columns))
+
+    def forward(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return scores `(B, C)` of ids `(B, T)`, of the tokens where the mask is True."""
+        texts = CompactTexts(mask)
+        ids, valid = texts.compact(input_ids), texts.valid.t()[..., None]
+        ids, hashes, time = ids.t(), torch.zeros_like(ids.t()), mask.shape[1]
+        scores = self.weight.new_zeros(len(mask), len(self.weight))
+        for number in range(min(NGRAMS, time)):
+            hashes = (hashes[:, : time - number] * NGRAM_FACTOR + ids[:, number:] + 1) % NGRAM_PRIME
+            found = nn.functional.embedding(hashes % self.weight.shape[1], self.weight.t())
+            scores = scores + (found * valid[:, number:]).sum(dim=1)
+        return scores / mask.sum(dim=1, keepdim=True).clamp(min=1).to(scores.dtype).sqrt()
+
+
 class RnnForSequenceClassification(RnnPreTrainedModel):
     """[`RnnModel`], pooling over the tokens, and a linear layer: token ids to logits.
 
@@ -294,6 +324,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = Dropout(config.classifier_dropout)
         self.classifier = nn.Linear((4 if config.siamese else 1) * self.pooler.output_size, config.num_labels)
+        self.ngrams = TokenNgrams(config) if config.token_ngrams else None
         self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
         self.post_init()
 
@@ -337,6 +368,10 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
             pooled, weights = self._pool(outputs.last_hidden_state, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
+        if self.ngrams is not None:
+            if input_ids is None:
+                raise ValueError("a classifier with token_ngrams needs input_ids")
+            logits = logits + self.ngrams(input_ids, mask)
         if self.config.target_scale is not None:
             scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
             logits = logits * scale + mean
@@ -382,6 +417,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         scale, mean = self.config.target_scale, self.config.target_mean
         if scale is not None:
             wide, layer = torch.tensor(scale, dtype=torch.float64), self.classifier
-            layer.weight.copy_(layer.weight.cpu().double() * wide[:, None])
+            for weight in (layer.weight, *([] if self.ngrams is None else [self.ngrams.weight])):
+                weight.copy_(weight.cpu().double() * wide[:, None])
             layer.bias.copy_(layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64))
             self.config.target_scale = self.config.target_mean = None

@@ -119,6 +119,15 @@ class RnnSettings:
         start="head",
         card=True,
     )
+    token_ngrams: int = setting(
+        0,
+        "classifiers: numbers in a table of scores for one to three tokens in a row, which are added to the logits; "
+        "0 leaves it out",
+        least=0,
+        below=1 << 25,
+        start="shape",
+        card=True,
+    )
     freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
     tie_word_embeddings: bool = setting(False, "causal-lm: the embedding is the output layer too", start="head")
     embedding_initializer_range: float | int = setting(1.0, "standard deviation of the initial embedding", least=0)

@@ -30,7 +30,7 @@ from .settings import Arguments, DataArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 
-_OUTPUT_LAYERS = ("classifier.", "lm_head.")  # prefixes of the weights that belong to the labels
+_OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weights that have a row per label
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 _SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
 
@@ -171,6 +171,11 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
 # ---- the start ----
 
 
+def name_output_weights(model: PreTrainedModel) -> list[str]:
+    """Return the names of the weights that have a row per label."""
+    return [name for name in model.state_dict() if name.startswith(_OUTPUT_LAYERS)]
+
+
 class WarmStart:
     """The weights of an encoder, or of a model with any head, to start from.
 
@@ -210,7 +215,7 @@ class WarmStart:
     def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
         """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
         old, new, weights = self.model.config, model.config, self.model.state_dict()
-        output = {name: value for name, value in weights.items() if name.startswith(_OUTPUT_LAYERS)}
+        output = {name: weights[name] for name in name_output_weights(self.model)}
         encoder = f"{model.base_model_prefix}."
         shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
         if not self.keeps_output_layer(model):

@@ -56,7 +56,7 @@ from .checkpoints import (
 )
 from .few_rows import WITHOUT_EFFECT, fit_last_layer, has_few_rows, join_rows
 from .language import suit_language
-from .run import Extension, Run, WarmStart, audit_texts, make_tokenizer, read_vectors
+from .run import Extension, Run, WarmStart, audit_texts, make_tokenizer, name_output_weights, read_vectors
 from .save import TrainingResult, describe_data, warn_if_linear_wins, write_folder
 from .settings import Arguments, ModelArguments, parse_settings
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
@@ -205,7 +205,9 @@ def train_on(
     # the scores
     chance_loss = task.chance_loss(model.config)
     predictions = {split: predict(trainer, examples[split]) for split in ("validation", "test") if split in examples}
-    calibration = calibrate(model.classifier, predictions) if run.arguments.training.calibrate else None
+    calibration = None
+    if run.arguments.training.calibrate:
+        calibration = calibrate((model.get_parameter(name) for name in name_output_weights(model)), predictions)
     task.complete(model, predictions, lambda split: predict(trainer, examples[split]))
     metrics = {
         split: task.evaluate(output.predictions, output.label_ids, model.config)

@@ -109,6 +109,8 @@ def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes)
         for number, pooling in enumerate(poolings)
     ]
     models.append(make("tagger", block, cell, **sizes))
+    models.append(make(block=block, cell=cell, token_ngrams=100, **sizes))
+    torch.nn.init.normal_(models[-1].ngrams.weight)
     expected = [plain_logits(model, HOSTILE) for model in models]
     assert np.ptp(expected[0], axis=0).max() > 1e-3, "premise: the texts have different answers"
     for _ in levels:

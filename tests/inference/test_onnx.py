@@ -81,10 +81,11 @@ BLOCKS = [
     )
 ]
 ACTIVATIONS = [{"classifier_activation": name} for name in ("relu", "tanh", "gelu")]
-NUMBERS = {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]}
+STANDARDISED = {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]}
+NUMBERS = [STANDARDISED, {"token_ngrams": 60}, {**STANDARDISED, "token_ngrams": 60}]
 TAGGERS = [{}, TAGS, {**TAGS, "word_forms": 50}, {**TAGS, "word_forms": 50, "cell_type": "min_gru", **BLOCK}]
 MODELS = [
-    *((RnnForSequenceClassification, settings) for settings in (*PLAIN, *BLOCKS, *ACTIVATIONS, NUMBERS)),
+    *((RnnForSequenceClassification, settings) for settings in (*PLAIN, *BLOCKS, *ACTIVATIONS, *NUMBERS)),
     *((RnnForTokenClassification, settings) for settings in TAGGERS),
     *((RnnModel, settings) for settings in ({}, BLOCK)),
 ]

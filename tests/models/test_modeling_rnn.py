@@ -380,3 +380,29 @@ def test_cuda_gives_the_same_numbers(cell):
     torch.testing.assert_close(output.logits.cpu(), expected.logits, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(output.final_hidden_state.cpu(), expected.final_hidden_state, atol=1e-4, rtol=1e-3)
     model.train()(ids.cuda(), mask.cuda(), labels=torch.tensor([0, 1, 2, 0, 1]).cuda()).loss.backward()
+
+
+def test_scores_of_tokens_in_a_row():
+    """Plain sums over the tokens of each text, wherever padding and holes are; the numbers of `fold_targets` too."""
+    numbers = {"problem_type": "regression", "target_scale": [2.0, 3.0, 0.5], "target_mean": [1.0, 0.0, 2.0]}
+    model, without = make(token_ngrams=40, **numbers), make(**numbers)
+    torch.nn.init.normal_(model.ngrams.weight)
+    without.load_state_dict(model.state_dict(), strict=False)
+    ids, mask = torch.randint(2, 13, (6, 9)), torch.rand(6, 9) > 0.4
+    mask[0], mask[1] = False, True
+    expected = []
+    for row, kept in zip(ids, mask, strict=True):
+        text, scores = row[kept].tolist(), torch.zeros(3)
+        for start, size in itertools.product(range(len(text)), (1, 2, 3)):
+            value = 0
+            for token in text[start : start + size] if start + size <= len(text) else ():
+                value = (value * 1_000_003 + token + 1) % (2**31 - 1)
+            if start + size <= len(text):
+                scores += model.ngrams.weight[:, value % 13]
+        expected.append(scores / max(1, len(text)) ** 0.5 * torch.tensor(numbers["target_scale"]))
+    logits = model(ids, mask).logits
+    torch.testing.assert_close(logits - without(ids, mask).logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    model.fold_targets()
+    torch.testing.assert_close(model(ids, mask).logits, logits, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="input_ids"):
+        model(inputs_embeds=model.get_input_embeddings()(ids))

@@ -29,6 +29,7 @@ _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # per panel
 _TOKENS, _TOKENS_OF_STEPS = 512, 2048  # per call: more leave the cache, but each step of a cell needs many texts
 _LARGEST_TABLE = 1 << 28  # bytes
+_NGRAMS, _NGRAM_FACTOR, _NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # as in models/modeling_rnn.py
 _ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
 _SHORT_NORM, _MOST_SHORT = 65500, 4096  # int16: the norm of an output's weights, see `kernel.c`; most inputs
 
@@ -192,6 +193,9 @@ class Network:
         self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
+        numbers = getattr(config, "token_ngrams", 0) if head == CLASSIFIER else 0
+        shape = config.num_labels, max(1, numbers // config.num_labels)
+        self._ngrams = np.ascontiguousarray(self._weights.read("ngrams.weight", *shape).T) if numbers else None
         self._read_encoder()
         self._read_head()
         if self._weights.unread:
@@ -358,7 +362,23 @@ class Network:
             IndexError: For an id outside the vocabulary.
         """
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
-        return self._run(*self._look_up(input_ids, lengths), lengths, threads)
+        logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
+        return logits if self._ngrams is None else logits + self._score_ngrams(self._ngrams, input_ids, lengths)
+
+    @staticmethod
+    def _score_ngrams(table: np.ndarray, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> np.ndarray:
+        """Return the scores `(N, C)` of one to three tokens in a row, as `TokenNgrams` of the model does."""
+        ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))  # tokens from here to the end of the text
+        hashes, scores = np.zeros_like(ids), np.zeros((len(ids), table.shape[1]), np.float32)
+        for number in range(min(_NGRAMS, len(ids))):
+            hashes = (hashes[: len(ids) - number] * _NGRAM_FACTOR + ids[number:] + 1) % _NGRAM_PRIME
+            valid = left[: len(hashes)] > number
+            scores[: len(hashes)][valid] += table[hashes[valid] % len(table)]
+        sums, some = np.zeros((len(lengths), table.shape[1]), np.float32), lengths > 0
+        if some.any():
+            sums[some] = np.add.reduceat(scores, (np.cumsum(lengths) - lengths)[some])
+        return sums / np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
 
     def advance(self, ids: Sequence[int], state: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits `(C)` after further tokens of a text, and the state there, of a model in one direction.

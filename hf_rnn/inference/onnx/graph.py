@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...models.auto import ENCODER
 from ...models.crf_rnn import forbidden
+from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS
 from ...models.token_classification_rnn import FIRST_FORMS, MARK
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
@@ -375,10 +376,26 @@ def _classify(graph: Graph, batch: Batch, model: Any) -> tuple[str, Texts, str]:
     pooled = ONNX_POOLINGS[config.pooling](graph, texts, states, model)
     vectors = _activate(graph, pooled, config.classifier_activation)
     weight, bias = model.classifier.weight.double(), model.classifier.bias.double()
+    ngrams = None if model.ngrams is None else model.ngrams.weight.double()
     if config.target_scale is not None:  # a model whose training did not end
         scale = torch.tensor(config.target_scale, dtype=torch.float64)
         weight, bias = weight * scale[:, None], bias * scale + torch.tensor(config.target_mean, dtype=torch.float64)
-    return graph.Gemm(vectors, weight, bias, transB=1), texts, states
+        ngrams = None if ngrams is None else ngrams * scale[:, None]
+    logits = graph.Gemm(vectors, weight, bias, transB=1)
+    return logits if ngrams is None else graph.Add(logits, _add_ngrams(graph, texts, ngrams)), texts, states
+
+
+def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
+    """Return the scores (B, C) of one to three tokens in a row; see `TokenNgrams`."""
+    hashes, sums = graph.Mul(texts.ids, 0), []
+    for number in range(NGRAMS):
+        ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
+        hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
+        valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
+        found = graph.Gather(weight.t(), graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
+        sums.append(graph.Mul(found, graph.cast(graph.Unsqueeze(valid, [2]), TensorProto.FLOAT)))
+    lengths = graph.cast(graph.Max(texts.lengths, [1]), TensorProto.FLOAT)
+    return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
 
 
 def _add_encoder(graph: Graph, batch: Batch, model: Any) -> None:
