@@ -75,15 +75,15 @@ def suit_language(
             logger.warning("%s: --model_name_or_path %s may be better", reason, _MULTILINGUAL)
         return arguments, reason
     is_spelled = ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
+    settings = {**(given or {}), "task": task.name, "output_dir": arguments.training.output_dir}
     if unknown > _MOST_UNKNOWN or (ratio > _MOST_PIECES and is_spelled):
         recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
         reason = f"no encoder of the package knows the texts: {unknown:.0%} unknown, {length:.1f} characters per piece"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-        output = {"task": task.name, "output_dir": arguments.training.output_dir}
-        return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe}), reason
+        return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
     start = _ENGLISH if ratio <= _MOST_PIECES else _MULTILINGUAL
     logger.info("the run starts from %s: %s", start, reason)
-    return arguments._replace(data=dataclasses.replace(data, model_name_or_path=start)), reason
+    return arguments if start == _ENGLISH else parse_settings({**settings, "model_name_or_path": start}), reason
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:

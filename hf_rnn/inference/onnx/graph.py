@@ -387,12 +387,12 @@ def _classify(graph: Graph, batch: Batch, model: Any) -> tuple[str, Texts, str]:
 
 def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     """Return the scores (B, C) of one to three tokens in a row; see `TokenNgrams`."""
-    hashes, sums = graph.Mul(texts.ids, 0), []
+    hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.float().t())
     for number in range(NGRAMS):
         ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
         hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
         valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
-        found = graph.Gather(weight.t(), graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
+        found = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
         sums.append(graph.Mul(found, graph.cast(graph.Unsqueeze(valid, [2]), TensorProto.FLOAT)))
     lengths = graph.cast(graph.Max(texts.lengths, [1]), TensorProto.FLOAT)
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
