@@ -183,8 +183,8 @@ def prune_tokenizer(
         raise UserError(f"the teacher's tokens must be of WordPiece or Unigram: found {kind}; give another teacher")
     backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
     before = [] if backend.normalizer is None else [backend.normalizer]
-    pad = tokenizer.pad_token
-    after = [normalizers.Replace(pad, pad[1:-1])] if kind == "Unigram" else []  # a text that spells it is not padding
+    pad, unknown = tokenizer.pad_token, tokenizer.unk_token
+    after = [normalizers.Replace(name, name[1:-1]) for name in (pad, unknown) if kind == "Unigram"]  # spelled in a text
     backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), _BATCH):
@@ -215,7 +215,7 @@ def prune_tokenizer(
     return (
         PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(json.dumps(content)),
-            unk_token=tokenizer.unk_token,
+            unk_token=unknown,
             pad_token=pad,
             model_max_length=model_max_length,
             model_input_names=["input_ids", "attention_mask"],

@@ -31,8 +31,20 @@ from hf_rnn.inference.onnx.exporter import make_texts  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".node"  # `.ci/run` installs the engine here
-ENGLISH = Path(hf_rnn.__file__).parent / "hub" / "pretrained" / "english"
+ENGLISH, MULTILINGUAL = (
+    Path(hf_rnn.__file__).parent / "hub" / "pretrained" / name for name in ("english", "multilingual")
+)
 TWEETS = [line.split("\t")[0] for line in (ROOT / "data/tweets/train.tsv").read_text(encoding="utf-8").splitlines()]
+FOREIGN = [
+    "Ganz toll😂 :)  so",
+    "今天天气真好！",
+    "आज का दिन",
+    "العالم جميل",
+    "오늘 날씨 👍🏽",
+    "ﬁn ½ Ⅷ ｆｕｌｌ",
+    "สวัสดี",
+    "🇩🇪🇫🇷",
+]
 TAGS = dict(enumerate(("O", "B-name", "I-name", "B-place", "I-place")))
 MULTI = {"problem_type": "multi_label_classification", "label_thresholds": [0.4, 0.5, 0.6]}
 # name: head, options of the tokenizer, settings of the model
@@ -41,7 +53,8 @@ MODELS = {
     "classes, pieces": (RnnForSequenceClassification, {"tokenizer": "bpe"}, {"num_labels": 3, "cell_type": "min_gru"}),
     "several labels": (RnnForSequenceClassification, {"normalizer": "tweet"}, {"num_labels": 3, **MULTI}),
     "numbers": (RnnForSequenceClassification, {"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
-    "tagger of english": (RnnForTokenClassification, None, {"id2label": TAGS, "word_forms": 64, "crf": True}),
+    "tagger of english": (RnnForTokenClassification, ENGLISH, {"id2label": TAGS, "word_forms": 64, "crf": True}),
+    "classes of multilingual": (RnnForSequenceClassification, MULTILINGUAL, {"num_labels": 3, "token_ngrams": 300}),
     "tagger of pieces": (RnnForTokenClassification, {"tokenizer": "bpe", "normalizer": "cased"}, {"id2label": TAGS}),
     "encoder": (),
 }
@@ -52,9 +65,10 @@ def make_folder(folder, name):
     if name == "encoder":
         return shutil.copytree(ENGLISH, folder)
     head, options, settings = MODELS[name]
-    if options is None:
-        tokenizer = AutoTokenizer.from_pretrained(ENGLISH)
-        mark_capitals(tokenizer)
+    if isinstance(options, Path):
+        tokenizer = AutoTokenizer.from_pretrained(options)
+        if "word_forms" in settings:
+            mark_capitals(tokenizer)
     else:
         tokenizer = train_tokenizer(TWEETS, 2, max_vocab_size=900, model_max_length=4096, **options)
     torch.manual_seed(0)
@@ -114,7 +128,7 @@ def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
     folder = make_folder(tmp_path / "model", name)
     page, model = write_page(folder), OnnxModel.from_pretrained(folder)
     tokenizer = load_model(folder, allow_encoder=True)[1]
-    texts = [*make_texts(tokenizer, TWEETS[:100]), "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
+    texts = [*make_texts(tokenizer, TWEETS[:100]), *FOREIGN, "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
     with serve(page) as url:
         browser.get(url)
         browser.set_script_timeout(300)
