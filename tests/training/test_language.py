@@ -24,12 +24,12 @@ SAMPLES = {
     "code": ["for row in rows:", "    return [index for index, row in enumerate(rows)]", "if (x > 0) { y = x; }"],
     "emoji": ["😂 😂", "😭", "❤️ 🔥"],
     "Cherokee": ["ᎣᏏᏲ ᎠᏂᏴᏫ ᏣᎳᎩ", "ᎠᏂᏴᏫᏯ ᎤᎾᏙᏢᎯ"],
-    "numbers in base 16": ["d41d8cd98f00b204e9800998ecf8427e", "9e107d9d372bb6826bd81d3542a419d6"],
+    "a cipher": ["qzxvj kwqfz zkpqx", "vjxqz ffkwq jzxpv qkzzx"],
 }
 
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-STARTS = {"English": "english", "code": "english", "emoji": "english", "Cherokee": None, "numbers in base 16": None}
+STARTS = {"English": "english", "code": "english", "emoji": "english", "Cherokee": None, "a cipher": None}
 TASKS = ["sequence-classification", "multi-label", "regression", "token-classification"]
 
 
@@ -52,16 +52,15 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     explicit = {**given, "model_name_or_path": "english"}
     arguments = parse_settings(explicit)
     assert suit_language(arguments, explicit, get_task(task), SAMPLES[language])[0] is arguments
-    assert ("--model_name_or_path multilingual" in caplog.text) == (
-        language not in STARTS or language == "numbers in base 16"
-    )
+    assert ("--model_name_or_path multilingual" in caplog.text) == (start != "english" and language != "Cherokee")
 
 
-@pytest.mark.parametrize(("text", "expected"), [("9e107d9d372bb68", "char"), ("ᎣᏏᏲ ᎠᏂᏴᏫ ᏣᎳᎩ", "bpe")])
-def test_texts_that_no_encoder_knows(encoders, tmp_path, text, expected):
-    rows = [(f"{text} {text[number:]}", "ab"[number % 2]) for number in range(10)] * 2
+@pytest.mark.parametrize("name", ["Cherokee", "a cipher"])
+def test_texts_that_no_encoder_knows(encoders, tmp_path, name):
+    rows = [(text, "ab"[number % 2]) for number, text in enumerate(SAMPLES[name] * 10)]
     result = train(train=rows, output_dir=str(tmp_path), max_steps=1, baselines=False, use_cpu=True)
-    assert (AutoTokenizer.from_pretrained(result.folder).tokenize("9e")[:2] == ["9", "e"]) == (expected == "char")
+    tokenizer = AutoTokenizer.from_pretrained(result.folder)
+    assert tokenizer.unk_token_id not in tokenizer(SAMPLES[name][0])["input_ids"]
     assert "No encoder of the package knows the texts" in result.folder.joinpath("README.md").read_text()
 
 
