@@ -385,7 +385,8 @@ class EpochSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Any:
         generator, size = torch.Generator().manual_seed(self.seed + self.epoch), self.batch_size
-        rows = get_length_grouped_indices(self.lengths, size, _SORTED_BATCHES, generator)
+        together = min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))  # all rows would be the same batches
+        rows = get_length_grouped_indices(self.lengths, size, together, generator)
         whole = len(rows) // size  # full batches, which come sorted by length; in that order a model learns less
         order = [*torch.randperm(whole, generator=generator).tolist(), whole]
         return iter([row for place in order for row in rows[place * size : (place + 1) * size]])
