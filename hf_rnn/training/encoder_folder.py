@@ -102,4 +102,4 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
             parts += [f"--{known.name}", *map(name_of_path, map(str, value if isinstance(value, list) else [value]))]
     for name in ("learning_rate", "num_train_epochs", "seed"):
         parts += [f"--{name}", str(getattr(training, name))]
-    return shlex.join([*parts, "--output_dir", "OUT"])
+    return shlex.join([*parts, *["--bf16"] * training.bf16, "--output_dir", "OUT"])
