@@ -52,7 +52,11 @@ def linear_scores(
         parts_of_words = TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", **options)
         regression = LogisticRegression(class_weight="balanced", max_iter=1000, solver="newton-cg")
         model = make_pipeline(make_union(words, parts_of_words), regression)
-        vectors = model[0].fit_transform(train["text"][:])
+        try:
+            vectors = model[0].fit_transform(train["text"][:])
+        except ValueError:  # texts without spaces may have no word twice
+            model = make_pipeline(parts_of_words, regression)
+            vectors = model[0].fit_transform(train["text"][:])
         if (weights := len(class_names) * vectors.shape[1]) > MOST_WEIGHTS:
             raise ValueError(f"its {weights} weights are more than {MOST_WEIGHTS}")
         model[-1].fit(vectors, train["label"][:])

@@ -63,3 +63,14 @@ def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
         monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_CHARACTERS", 1)
     assert linear_scores(texts, tokenizer) is None
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]
+
+
+def test_texts_without_spaces_have_a_baseline(monkeypatch):
+    """No two texts are equal, so no word is in two of them."""
+    monkeypatch.setattr("hf_rnn.evaluation.baselines.MANY_ROWS", 40)
+    rows = [
+        (f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}", "ab"[number % 2]) for number in range(60)
+    ]
+    texts = DatasetDict(train=table(rows[:40], "ab"), validation=table(rows[40:], "ab"))
+    tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1, tokenizer="char")
+    assert linear_scores(texts, tokenizer)["validation"]["accuracy"] == 1.0
