@@ -184,9 +184,8 @@ def prune_tokenizer(
     backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
     before = [] if backend.normalizer is None else [backend.normalizer]
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
-    after = [
-        normalizers.Replace(name, name[1:-1]) for name in (pad, unknown) if kind == "Unigram"
-    ]  # spelled in a text
+    signs = (pad, unknown) if kind == "Unigram" else ()  # a text that spells one does not mean it
+    after = [normalizers.Replace(sign, sign[1:-1]) for sign in signs]
     backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), _BATCH):
