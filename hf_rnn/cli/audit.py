@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.settings import DataArguments, SettingsParser, parse_data, setting
+from ..training.settings import DataArguments, SettingsParser, parse_settings, setting
+from ..utils.errors import UserError
 from .console import print_note
 
 
@@ -20,41 +21,6 @@ class AuditArguments(DataArguments):
 
 def run(argv: Sequence[str]) -> None:
     """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed."""
-    arguments = _parse(argv)
-    arguments.check_source()
-    import datasets
-
-    from ..data.audit import audit, render_text
-    from ..data.loading import load_texts
-    from ..data.row_errors import DataReport
-    from ..data.vectors import widen_vocabulary
-    from ..hub import loading as model_loading
-    from ..hub.loading import find_folder
-    from ..hub.model_folder import FinishedFolder
-    from ..tokenizers.word_level import NoFrequentWordError
-    from ..training.run import make_tokenizer
-
-    datasets.disable_progress_bars()
-    model_loading.quiet()
-    data = DataReport()
-    record = {}
-    if arguments.model_name_or_path is not None:
-        record = FinishedFolder(find_folder(arguments.model_name_or_path)).read_data_record()
-    recorded = {use: record.get(f"{use}_column") for use in ("text", "label")}
-    texts = load_texts(arguments, class_names=arguments.class_names, report=data, recorded=recorded)
-    try:
-        tokenizer = make_tokenizer(arguments, texts["train"]["text"])
-        if arguments.vectors is not None and arguments.widen_vocabulary is not None:
-            tokenizer = widen_vocabulary(tokenizer, arguments.vectors, arguments.widen_vocabulary)
-    except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
-        print_note(f"unknown tokens are not counted: {error}")
-        tokenizer = None
-    report = audit(texts, tokenizer, origins=data.lines)
-    print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
-    report.check_leaks(arguments.fail_on_leak)
-
-
-def _parse(argv: Sequence[str]) -> AuditArguments:
     parser = SettingsParser(
         AuditArguments,
         prog="hf-rnn audit",
@@ -63,4 +29,35 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     )
     flags = parser.parse_flags(argv)
     parser.check_required(flags)
-    return parse_data(flags, parser.prog, AuditArguments)
+    as_json = flags.pop("json", False)
+    import datasets
+
+    from ..data.audit import audit, render_text
+    from ..data.row_errors import DataReport
+    from ..data.vectors import widen_vocabulary
+    from ..hub import loading as model_loading
+    from ..tasks import get_task
+    from ..tokenizers.word_level import NoFrequentWordError
+    from ..training.language import suit_language
+    from ..training.run import Run, make_tokenizer
+    from ..training.train import suit_vocabulary
+
+    datasets.disable_progress_bars()
+    model_loading.quiet()
+    arguments, report = parse_settings({**flags, "output_dir": "unused"}, parser.prog), DataReport()
+    task = get_task(arguments.data.task)
+    texts = task.read(arguments.data, class_names=arguments.data.class_names, report=report)
+    if (rows := task.audit_view(texts)) is None:
+        raise UserError(f"texts of the task {task.name} are not audited: leave out --task")
+    arguments, _ = suit_language(arguments, flags, task, task.vocabulary_texts(texts["train"]))
+    data = suit_vocabulary(Run(task, arguments, texts, report), flags).arguments.data
+    try:
+        tokenizer = make_tokenizer(data, task.vocabulary_texts(texts["train"]))
+        if data.vectors is not None and data.widen_vocabulary is not None:
+            tokenizer = widen_vocabulary(tokenizer, data.vectors, data.widen_vocabulary)
+    except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
+        print_note(f"unknown tokens are not counted: {error}")
+        tokenizer = None
+    results = audit(rows, tokenizer, origins=report.lines)
+    print(json.dumps(results.to_dict(), ensure_ascii=False) if as_json else render_text(results))
+    results.check_leaks(data.fail_on_leak)

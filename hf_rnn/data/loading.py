@@ -14,6 +14,8 @@ import datasets
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
+from ..hub.loading import find_folder
+from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, reason_of
 from .lines import PACKED, TABLE_SUFFIXES
 from .row_errors import DataError, DataReport, Ledger, Reason
@@ -41,12 +43,18 @@ UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLab
 
 
 def load_texts(arguments: Any, *, data: Any = None, **options: Any) -> datasets.DatasetDict:
-    """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`]."""
+    """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`].
+
+    Columns that are not set are first those of the model to start from, then guessed by their names.
+    """
     if data is None:
         arguments.check_source()
     elif arguments.data_dir is not None or arguments.dataset_name is not None:
         raise UserError("the texts have two sources: found train and data_dir or dataset_name; give one of them")
     source = data if data is not None else arguments.data_dir or arguments.dataset_name
+    if (start := getattr(arguments, "model_name_or_path", None)) is not None:
+        record = FinishedFolder(find_folder(start)).read_data_record()
+        options["recorded"] = {use: record.get(f"{use}_column") for use in ("text", "label")}
     return load_tsv(source, arguments.dataset_config, **arguments.layout(), **options)
 
 

@@ -73,7 +73,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                 else:
                     one["fn"] = lambda text: _show(gr, model, tokenizer, text or "")
                     label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
-                    title = "Words: 1 speaks most for the first label, -1 against it"
+                    title = "Words for the first label (up to 1) and against it (down to -1)"
                     words = gr.HighlightedText(label=title, show_legend=True, elem_id="words")
                     one["outputs"] = [label, words]
         gr.on([button.click, text.submit], **one)

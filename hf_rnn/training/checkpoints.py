@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 Written = TypeVar("Written")
 
 MANIFEST = "manifest.json"
+WRITING = "writing"  # folder of a checkpoint that is not whole yet
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
 TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -209,7 +210,9 @@ def find_newest(folder: Path, processes: int = 1) -> Path:
     if not whole and damaged:
         raise UserError(f"no checkpoint in {folder} can be resumed: found {found}. {_RESTART}")
     if not whole:
-        raise UserError(f"there is no checkpoint in {folder}: leave out --resume")
+        earlier = _list_earlier(FinishedFolder(folder.parent))
+        advice = ", and --overwrite_output_dir replaces the earlier run" * bool(earlier)
+        raise UserError(f"there is no checkpoint in {folder}: leave out --resume{advice}")
     if damaged:
         logger.warning("resuming from %s; skipped %s", whole[0], found)
     for path in damaged:  # the Trainer would count them too
@@ -242,6 +245,8 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
         try:
             if is_main and not os.access(folder.root, os.W_OK | os.X_OK):
                 raise UserError(f"output_dir {folder.root} is not writable: give another")
+            if is_main:  # left by a process that was killed while it saved
+                shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
             if is_main and not args.resume:
                 _check_empty(folder, args.overwrite_output_dir)
             yield folder, find_newest(folder.checkpoints, args.world_size) if args.resume else None
@@ -261,12 +266,19 @@ def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
                 f"{', '.join(taken[:3])}. Give another"
             )
         return
-    leftovers = (REJECTED_ROWS, TEACHER_CACHE)  # left by a run that failed early
-    if present := sorted(path.name for path in folder.root.glob("*") if path.name not in leftovers):
+    if present := _list_earlier(folder):
+        resume = ", or --resume to continue it" * bool(list_checkpoints(folder.checkpoints))
         raise UserError(
             f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
-            "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
+            f"--overwrite_output_dir to replace an earlier run{resume}"
         )
+
+
+def _list_earlier(folder: FinishedFolder) -> list[str]:
+    """Return the names of files and folders, except those of a run that ended before its first checkpoint."""
+    early = [REJECTED_ROWS, TEACHER_CACHE]
+    early += [] if list_checkpoints(folder.checkpoints) else [folder.checkpoints.name]
+    return sorted(path.name for path in folder.root.glob("*") if path.name not in early)
 
 
 def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:

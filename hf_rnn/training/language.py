@@ -66,7 +66,9 @@ def suit_language(
     sample = [text[:_BEGINNING] for text in rows[:: -(-len(rows) // _SAMPLE) or 1]]
     (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (_ENGLISH, _MULTILINGUAL))
     ratio = english / max(1, pieces)  # sets of English have 0.81 to 0.95, of other languages 1.07 to 2.3
-    reason = f"the texts take {ratio:.2f} times as many pieces of {_ENGLISH} as of {_MULTILINGUAL}"
+    names = (_ENGLISH, _MULTILINGUAL) if ratio <= 1 else (_MULTILINGUAL, _ENGLISH)
+    fewer = 1 - min(ratio, 1 / ratio) if ratio else 0
+    reason = f"the texts become {fewer:.0%} fewer tokens with {names[0]} than with {names[1]}"
     text = "".join("".join(sample).split())
     length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
     if given_start:
@@ -77,7 +79,8 @@ def suit_language(
     settings = {**(given or {}), "task": task.name, "output_dir": arguments.training.output_dir}
     if unknown > _MOST_UNKNOWN or is_spelled:
         recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
-        reason = f"no encoder of the package knows the texts: {unknown:.0%} unknown, {length:.1f} characters per piece"
+        detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
+        reason = f"no encoder of the package knows the texts: {detail}"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
         return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
     start = _ENGLISH if ratio <= 1 else _MULTILINGUAL
@@ -105,7 +108,8 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
     ]
     content["model"]["vocab"] = kept
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
-    logger.info("%d of %d pieces stay: the others are of scripts that the texts do not have", len(kept), len(pieces))
+    counts_of_tokens = f"{len(kept):,} of the encoder's {len(pieces):,} tokens"
+    logger.info("the model has %s: the others are in scripts that the texts do not use", counts_of_tokens)
 
 
 def _find_scripts(text: str) -> set[str]:

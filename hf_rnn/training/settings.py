@@ -38,8 +38,8 @@ ENCODER_SETTINGS = tuple(known.name for known in fields(RnnSettings) if known.me
 ARCHITECTURE = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start"))  # heads included
 _INCIDENTAL = (  # beginnings of names in transformers: where a run happens, what it reports, what others imply
     "activation_", "dataloader_", "ddp_", "disable_tqdm", "do_", "enable_jit_checkpoint", "gradient_checkpointing",
-    "greater_is_better", "hub_", "include_", "length_column_name", "local_rank", "log_", "project",
-    "resume_from_checkpoint", "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_", "trackio_",
+    "greater_is_better", "include_", "length_column_name", "local_rank", "log_", "project",
+    "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_",
 )  # fmt: skip
 
 
@@ -147,9 +147,7 @@ class OwnSettings:
 
     _argument_group_name = "training"
 
-    output_dir: str | None = setting(
-        None, "new folder for the model (default: named after data and date)", word=True, recorded=False
-    )
+    output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)", word=True)
     recipe: str | None = setting(
         None, "recipe of settings: default, scratch, ...; or a file", first=True, recorded=False
     )
@@ -181,13 +179,15 @@ class OwnSettings:
     seed: int = setting(42, "seed of weights and order of texts", common=True, least=0, card="always")
     bf16: bool = setting(False, "train in bfloat16, on processors that have it", card=True)
     use_cpu: bool = setting(False, "train on the CPU only", common=True, recorded=False)
-    resume: bool = setting(False, "continue a stopped run from its newest checkpoint", common=True, recorded=False)
-    overwrite_output_dir: bool = setting(False, "replace an earlier run there", common=True, recorded=False)
-    report_to: list[str] | None = setting(None, "programs that log the run: tensorboard, wandb, ...", steps=False)
-    push_to_hub: bool = setting(False, "push the finished model to the Hub", common=True, steps=False)
-    hub_model_id: str | None = setting(None, "repo for push_to_hub (default: as output_dir)", recorded=False)
+    resume: bool = setting(False, "continue a stopped run from its newest checkpoint", common=True)
+    overwrite_output_dir: bool = setting(False, "replace an earlier run there", common=True)
+    report_to: list[str] | None = setting(
+        None, "programs that log the run: tensorboard, wandb, ...", steps=False, recorded=False
+    )
+    push_to_hub: bool = setting(False, "push the finished model to the Hub", common=True)
+    hub_model_id: str | None = setting(None, "repo for push_to_hub (default: as output_dir)")
     baselines: bool = setting(True, "fit a linear model to the same rows, for the card", steps=False)
-    card_examples: bool = setting(False, "show training texts in card and demo", common=True, steps=False)
+    card_examples: bool = setting(False, "show training texts in card and demo", common=True)
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0", steps=False)
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de", steps=False)
     tags: list[str] | None = setting(None, "further tags for the card", steps=False)
@@ -205,7 +205,8 @@ def decides_steps(name: str) -> bool:
 
 def is_recorded(name: str) -> bool:
     """Return whether the record of a run has a training setting; it omits secrets, paths and consequences."""
-    return ABOUT[name].get("recorded", True) if name in ABOUT else not name.startswith(_INCIDENTAL)
+    incidental = not ABOUT[name].get("recorded", True) if name in ABOUT else name.startswith(_INCIDENTAL)
+    return not (incidental or recipes.is_personal(name))
 
 
 class Arguments(NamedTuple):
@@ -279,7 +280,8 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     if "vectors" in other and scratch == "scratch":
         has_own_tokens = "tokenizer_name_or_path" in settings and not settings.keys() & set(ENCODER_SETTINGS)
         scratch = "blocks" if has_own_tokens else "best"
-    logger.info("recipe %s: the encoder %s has its own %s", scratch, start.name, ", ".join(other))
+    message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
+    logger.info(message, scratch, start.name, " or ".join(other))
     return scratch
 
 
@@ -291,14 +293,6 @@ def parse_argv(argv: Sequence[str]) -> Arguments:
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
     """Return the settings of [`train`] from keywords; see [`parse`]."""
     return Arguments(*parse(settings, prog))
-
-
-def parse_data(values: Mapping[str, Any], prog: str, kind: type) -> Any:
-    """Return the settings of texts and tokens, a dataclass, from flags and a recipe for a verb that does not train."""
-    given = {name: Setting(value, prog) for name, value in values.items()}
-    merged, parser = merge_recipe(choose_recipe(given), given, ARCHITECTURE), SettingsParser(kind, prog=prog)
-    (built,) = parser.build(parser.convert({name: merged[name] for name in parser.flags.keys() & merged.keys()}), kind)
-    return built
 
 
 def parse(

@@ -31,6 +31,7 @@ from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.process_state import contained, library_bars_off, one_at_a_time
 from ..utils.text_checks import check_texts, out_of_arrow
+from .recipes import is_personal
 from .settings import DataArguments, ModelArguments, TableArguments, parse_settings
 from .training_arguments import RnnTrainingArguments
 
@@ -174,7 +175,8 @@ class _RnnEstimator(BaseEstimator):
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
-            settings.setdefault("recipe", read_mapping(folder.training_args, folder.training_args.read_bytes()))
+            record = read_mapping(folder.training_args, folder.training_args.read_bytes())
+            settings.setdefault("recipe", {name: record[name] for name in record if not is_personal(name)})
         estimator = cls(**settings)
         estimator._adopt(folder)
         return estimator
@@ -373,6 +375,8 @@ def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # n
 
 def _read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803
     """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
-    texts = column_or_1d(np.asarray(out_of_arrow(X), dtype=object), input_name=where).tolist()
-    check_texts(texts, where)
-    return [str.__str__(text) for text in texts]  # without numpy.str_
+    texts = np.asarray(out_of_arrow(X), dtype=object)
+    if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):
+        raise UserError(f"{where} must be a 1d array of texts: found an array of shape {texts.shape}")
+    check_texts(column := texts.ravel().tolist(), where)
+    return [str.__str__(text) for text in column]  # without numpy.str_

@@ -9,7 +9,7 @@ import math
 import shlex
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -71,7 +71,7 @@ _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
-_TRIAL_BATCHES, _TRIAL_ROWS = 16, 500  # timed for max_minutes, in training and validation
+_TRIAL_BATCHES = (8, 40)  # timed for max_minutes
 
 
 @one_at_a_time()
@@ -255,7 +255,9 @@ def suit_vocabulary(run: Run, given: Mapping[str, Any]) -> Run:
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or given.get("min_frequency") is not None:
         return run
-    logger.info("min_frequency is %d for %d rows", most, rows)
+    logger.info(
+        "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]
+    )
     return run.change("data", min_frequency=most)
 
 
@@ -273,7 +275,9 @@ def suit_epochs(run: Run, rows: int) -> Run:
         epochs = max(epochs, min(_MOST_EPOCHS, training.row_floor // rows))
     if epochs == training.num_train_epochs:
         return run
-    logger.info("num_train_epochs is %d for %s rows (row_budget, row_floor)", epochs, f"{rows:,}")
+    few = "few" if epochs > training.num_train_epochs else "many"
+    message = "%s training rows are %s: this run has %d epochs in place of %g; set num_train_epochs for another number"
+    logger.info(message, f"{rows:,}", few, epochs, training.num_train_epochs)
     return run.change("training", num_train_epochs=epochs)
 
 
@@ -288,16 +292,16 @@ def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
     if checkpoint is not None:
         epochs = read_manifest(checkpoint)["made_from"]["settings"]["num_train_epochs"]
     else:
-        rows, measured = trainer.train_dataset, trainer.eval_dataset
-        size = _TRIAL_BATCHES * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        seconds = min(trainer.time_epoch(_draw(rows, size, args.seed)) for _ in range(2)) * max(1, len(rows) / size)
-        if measured is not None and args.eval_strategy != "no":
-            start, sample = time.monotonic(), _draw(measured, _TRIAL_ROWS, args.seed)
-            predict(trainer, sample)
-            seconds += (time.monotonic() - start) * len(measured) / len(sample)
+        seconds = _measure(
+            trainer.time_epoch, trainer.train_dataset, args.train_batch_size * args.world_size, args.seed
+        )
+        if trainer.eval_dataset is not None and args.eval_strategy != "no":
+            seconds += _measure(
+                lambda rows: _time(predict, trainer, rows), trainer.eval_dataset, args.eval_batch_size, args.seed
+            )
         seconds = float(trainer.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
         epochs = 60 * minutes / seconds
-        epochs = float(int(epochs)) if epochs >= 1 else max(epochs, 0.01)
+        epochs = float(int(epochs)) if epochs >= 10 else max(round(epochs, 2), 0.01)
         message = "max_minutes %g: an epoch takes about %.1f seconds, so num_train_epochs is %.3g"
         logger.info(message, minutes, seconds, epochs)
         set_seed(args.seed)
@@ -305,8 +309,19 @@ def plan_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> Run:
     return run.change("training", num_train_epochs=epochs, max_minutes=None)
 
 
-def _draw(rows: Any, size: int, seed: int) -> Any:
-    return rows.shuffle(seed=seed).select(range(min(size, len(rows))))
+def _measure(time_rows: Callable[[Any], float], rows: Any, batch_size: int, seed: int) -> float:
+    """Return the seconds for all rows, from the difference of two numbers of batches: each call also has a start."""
+    rows, sizes = rows.shuffle(seed=seed), [min(len(rows), count * batch_size) for count in _TRIAL_BATCHES]
+    few, many = (min(time_rows(rows.select(range(size))) for _ in range(2)) for size in sizes)
+    if sizes[0] == sizes[1]:
+        return few
+    return max((many - few) / (sizes[1] - sizes[0]), many / sizes[1] / 10) * len(rows)
+
+
+def _time(call: Callable[..., Any], *arguments: Any) -> float:
+    start = time.monotonic()
+    call(*arguments)
+    return time.monotonic() - start
 
 
 # ---- the model and its training ----
@@ -452,8 +467,8 @@ def fit_few_rows(
     model.to(run.arguments.training.device)
     rows, few = examples["train"], run.arguments.training.few_rows
     logger.info(
-        "few_rows: %d rows are at most %d per class, so the encoder stays as it is and logistic regression fits the "
-        "last layer; few_rows 0 trains all",
+        "%d training rows, at most %d per class, are few: only the last layer is fitted, by logistic regression; "
+        "--few_rows 0 trains all layers",
         *(len(rows), few),
     )
     if unused := [name for name in WITHOUT_EFFECT if given.get(name) is not None]:

@@ -42,7 +42,7 @@ from transformers.trainer_utils import (
 )
 
 from ..utils.errors import UserError, is_write_error, reason_of
-from .checkpoints import StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
+from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
 
 _SORTED_BATCHES = 100  # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
@@ -284,12 +284,12 @@ class RnnTrainer(Trainer):
         return number > 0
 
     def _get_output_dir(self, trial: Any) -> str:
-        return os.path.join(super()._get_output_dir(trial), "writing" if self._writing else "")
+        return os.path.join(super()._get_output_dir(trial), WRITING if self._writing else "")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
         args, folder = self.args, Path(self._get_output_dir(trial))
-        written = folder / "writing" / f"checkpoint-{self.state.global_step}"
+        written = folder / WRITING / f"checkpoint-{self.state.global_step}"
         seconds = self.seconds_before + time.monotonic() - (self.began or 0.0)
         unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
         losses = [unlogged, self._total_loss_scalar, self._globalstep_last_logged]

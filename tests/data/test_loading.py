@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn import load_tsv
+from hf_rnn import load_tsv, train
 from hf_rnn.data import splits
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
@@ -164,7 +164,7 @@ def test_the_chosen_columns_are_recorded_and_logged(tmp_path, caplog, header, op
     assert line.startswith(f"{tmp_path / 'a.csv'}: text from column {columns[0]!r}") and line.count("guess") == guesses
 
 
-def test_the_columns_of_a_model_are_preferred_by_audit(trained, tmp_path, command):
+def test_the_columns_of_a_model_are_preferred_by_audit_and_train(trained, tmp_path, command):
     rows = [(text, label) for text, label in invent_rows(30, seed=1)]
     pd.DataFrame([(f"other {n}", *row) for n, row in enumerate(rows)], columns=["text", "message", "category"]).to_csv(
         tmp_path / "a.csv", index=False
@@ -176,6 +176,8 @@ def test_the_columns_of_a_model_are_preferred_by_audit(trained, tmp_path, comman
     code, _, err = command("audit", "--data_dir", tmp_path / "a.csv", "--model_name_or_path", folder)
     assert code == 0 and "text from column 'message', label from column 'category'\n" in err
     assert "text from column 'text'" in command("audit", "--data_dir", tmp_path / "a.csv", "--recipe", "scratch")[2]
+    start = {"model_name_or_path": folder, "max_steps": 1, "baselines": False, "use_cpu": True}
+    assert train(tmp_path / "a.csv", tmp_path / "out", **start).metrics["data"]["text_column"] == "message"
 
 
 def test_a_folder_of_fasttext_files(tmp_path):

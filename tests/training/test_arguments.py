@@ -297,9 +297,11 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
     home.mkdir(parents=True)
     paths = {"data_dir": home, "output_dir": home / "out", "tokenizer_name_or_path": home, "run_name": home}
     settings = {**paths, "recipe": "scratch", "hub_token": "hf_secret", "hub_model_id": "me/x"}
+    settings |= {"push_to_hub": True, "card_examples": True, "report_to": ["wandb"]}
     record = describe_settings(parse_settings(settings))
     assert str(tmp_path) not in json.dumps(record) and "secret" not in json.dumps(record)
-    assert record["data_dir"] == "somebody"
+    private = {"output_dir", "hub_token", "hub_model_id", "push_to_hub", "card_examples", "report_to"}
+    assert record["data_dir"] == "somebody" and not record.keys() & private
 
 
 @pytest.mark.parametrize(

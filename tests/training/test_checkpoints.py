@@ -174,8 +174,16 @@ def test_another_run_is_not_resumed(tiny_settings, tmp_path, monkeypatch):
             train(**{**settings, **change}, resume=True)
     same = {"card_examples": True, "baselines": False, "tags": ["films"], "disable_tqdm": True}
     assert train(**settings, **same, resume=True).metrics["training"]["epochs"] == 4
-    with pytest.raises(UserError, match="no checkpoint in .*leave out --resume"):
+    with pytest.raises(UserError, match="no checkpoint in .*leave out --resume, and --overwrite_output_dir"):
         train(**settings, resume=True)
+
+
+def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "output_dir": str(tmp_path / "out"), "num_train_epochs": 1, "baselines": False}
+    put(FinishedFolder(tmp_path / "out" / "checkpoints" / "writing" / "checkpoint-1"), "model.safetensors", "stray")
+    with pytest.raises(UserError, match="leave out --resume$"):
+        train(**settings, resume=True)
+    assert train(**settings).metrics["training"]["epochs"] == 1
 
 
 class Trap:

@@ -1,5 +1,6 @@
 """A run starts from the encoder of the package that knows the language of the texts, or from nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def test_texts_that_no_encoder_knows(encoders, tmp_path, name):
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     assert tokenizer.unk_token_id not in tokenizer(SAMPLES[name][0])["input_ids"]
     assert "No encoder of the package knows the texts" in result.folder.joinpath("README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["German", "Cherokee"])
+def test_the_audit_counts_the_tokens_of_the_run(encoders, tmp_path, name, command):
+    for split, count in (("train", 12), ("dev", 7)):
+        lines = [f"{SAMPLES[name][number % 2]} {name * (number % 5)}\t{'ab'[number % 2]}\n" for number in range(count)]
+        (tmp_path / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+    code, out, err = command("audit", tmp_path, "--json")
+    assert code == 0, err
+    result = train(tmp_path, tmp_path / "out", max_steps=1, baselines=False, use_cpu=True, few_rows=0)
+    facts = json.loads((result.folder / "card_facts.json").read_text())
+    assert facts["audit"] == json.loads(out)["summary"]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real texts are not at {DATA}")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hf_rnn.training.recipes import load_recipe, recipe_names
-from hf_rnn.training.settings import parse_argv
+from hf_rnn.training.settings import parse_argv, parse_settings
 from hf_rnn.utils.errors import UserError
 
 
@@ -63,6 +63,22 @@ def test_mistakes_in_a_file(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["card_examples", "hub_model_id", "hub_token", "output_dir", "overwrite_output_dir", "push_to_hub", "resume",
+     "teacher_cache", "trackio_space_id"],
+)  # fmt: skip
+def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, name):
+    """Another person's file would send texts away."""
+    (tmp_path / "base.yaml").write_text(f"hidden_size: 7\n{name}: 1\n")
+    (tmp_path / "mine.yaml").write_text("recipe: base.yaml\n")
+    for recipe, place in ((tmp_path / "mine.yaml", "base.yaml:2"), ({name: 1}, "recipe")):
+        with pytest.raises(UserError, match=f"{place}: a recipe cannot set {name}: remove it"):
+            load_recipe(recipe)
+        with pytest.raises(UserError, match=f"a recipe cannot set {name}"):
+            parse_settings({"recipe": recipe, name: "1"})
 
 
 def test_a_mapping_is_a_recipe_like_a_file(tmp_path):

@@ -1,9 +1,9 @@
 """Recipes: named settings in YAML files, found by name or path and merged with the recipe that they build on.
 
-A recipe is a flat mapping from setting to value. Its key `recipe` names its base: a recipe of this package, or a path
-relative to the file. A user's file without that key builds on the default recipe of its task; `recipe: null` builds on
-nothing. A setting that is `null` is reset to the default that it has without any recipe. In Python a mapping is a
-recipe too.
+A recipe is a flat mapping from setting to value. It has no setting that publishes a run or decides where it goes. Its
+key `recipe` names its base: a recipe of this package, or a path relative to the file. A user's file without that key
+builds on the default recipe of its task; `recipe: null` builds on nothing. A setting that is `null` is reset to the
+default that it has without any recipe. In Python a mapping is a recipe too.
 """
 
 from __future__ import annotations
@@ -49,6 +49,17 @@ _GONE = (  # settings of earlier versions, in the records of their runs
     "vector_components",
     "word_hidden_size",
 )  # fmt: skip
+# Beginnings of settings of one run: where its results go, what they show, and with whose token. No recipe has them.
+_PERSONAL = (
+    "card_examples",
+    "hub_",
+    "output_dir",
+    "overwrite_output_dir",
+    "push_to_hub",
+    "resume",
+    "teacher_cache",
+    "trackio_",
+)
 _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
 
@@ -81,6 +92,11 @@ def recipe_settings() -> set[str]:
     """Return the settings that recipes of this package set."""
     texts = (path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml"))
     return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)} - {_BASE_KEY}
+
+
+def is_personal(name: str) -> bool:
+    """Return whether a setting belongs to one run: where its results go, what they show, and with whose token."""
+    return name.startswith(_PERSONAL)
 
 
 def scratch_recipe(recipe: str) -> str:
@@ -166,6 +182,8 @@ def _read(path: Path, task: str | None) -> list[dict[str, Setting]]:
 
 def _with_bases(own: dict[str, Setting], source: str, folder: Path, task: str | None) -> list[dict[str, Setting]]:
     """Return the layers below some settings, and these as the last one."""
+    for name in filter(is_personal, own):
+        raise UserError(f"{own[name].origin}: a recipe cannot set {name}: remove it, and give it with the command")
     task = task or (own["task"].value if "task" in own else DEFAULT_TASK)
     default = None if folder == _FOLDER else get_task(str(task)).recipe
     base = own.pop(_BASE_KEY, Setting(default, source))
