@@ -101,7 +101,16 @@ def _register_heads(_: ModuleType) -> None:
         register_heads()
 
 
+def _register_tokenizer(auto: ModuleType) -> None:
+    """Let `AutoTokenizer` know the tokenizer of taggers."""
+    from .models.configuration_rnn import RnnConfig
+
+    kind = import_module(".tokenizers.word_level", __name__).TaggerTokenizer
+    auto.AutoTokenizer.register(RnnConfig, fast_tokenizer_class=kind, exist_ok=True)
+
+
 after_import("transformers.models.auto.configuration_auto", _register_config)
+after_import("transformers.models.auto.tokenization_auto", _register_tokenizer)
 after_import("transformers.models.auto.modeling_auto", _register_heads)
 for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):  # they import the Auto classes
     after_import(f"{__name__}.models.{_name}", _register_heads)

@@ -75,9 +75,9 @@ def _describe(model: Any, tokenizer: Any, text: str, encoded: Any, tokens: list[
     if config.block_type == "residual":
         kind, axes = "block", "batch, time, residual stream"
     about = f"{config.cell_type}, {'both directions' if config.bidirectional else 'one direction'}"
-    embedding, *layers = (str(tuple(states.shape)) for states in outputs.hidden_states)
+    layers = [str(tuple(states.shape)) for states in outputs.hidden_states[1:]]
     stages = [["stage", "shape", "axes"], ["token ids", f"(1, {len(tokens)})", "batch, time"]]
-    stages += [["embedding", embedding, "batch, time, embedding"]]
+    stages += [["embedding", f"(1, {len(tokens)}, {config.embedding_size})", "batch, time, embedding"]]
     stages += [[f"{kind} {number} ({about})", shape, axes] for number, shape in enumerate(layers, 1)]
     stages += [[f"pooling ({config.pooling})", f"(1, {pooler.output_size})", "batch, pooled"]] if pooler else []
     logits = outputs.logits.float()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
 
 MODEL_TYPE = "hf_rnn"
-_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 

@@ -100,6 +100,6 @@ def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]
         return before, hidden_states[number].transpose(0, 1)
     texts = CompactTexts(torch.ones(1, len(before), dtype=torch.bool, device=before.device))
     block = encoder.layers[number - 1]
-    inputs, _ = block.read(encoder.projection(before) if number == 1 else before, texts)
+    inputs, _ = block.read(before, texts)
     nothing = [None] * encoder.config.num_directions
     return inputs, block.mixer(inputs, texts, nothing, nothing, False)[0]

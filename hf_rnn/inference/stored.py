@@ -19,7 +19,7 @@ from .native.words import make_network
 from .tokens import TokenizerFile
 
 _MODEL_TYPE = "hf_rnn"
-_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
 _DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")

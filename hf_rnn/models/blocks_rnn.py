@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        size, states = config.stream_size, config.num_directions * config.cell_size
+        size, states = config.stream_size, config.num_directions * config.hidden_size
         inner = config.intermediate_size or 2 * size
         self.input_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.conv = ShortConvolution(config) if config.conv_kernel > 1 else None

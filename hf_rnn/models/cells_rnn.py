@@ -297,7 +297,7 @@ class RnnDirection(nn.Module):
         self.is_backward = backward
         self.kind = find_cell(config)
         self.recurrent_dropout = config.recurrent_dropout
-        self.cell: Any = self.kind(input_size, config.cell_size)
+        self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
         self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool

@@ -25,9 +25,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
     `num_labels`.
 
-    `hidden_size` sets the units per direction, as in torch's modules. Read from a configuration it is the width of the
-    states, as in other models of transformers: `RnnConfig(hidden_size=64, bidirectional=True).hidden_size` is 128, and
-    `cell_size` is 64.
+    `hidden_size` is the units per direction, as in torch's modules; `output_size` is the width of the states.
 
     A wrong type, choice or range, and labels that repeat, leave out an id or differ between the two maps, raise a
     StrictDataclassError.
@@ -105,20 +103,6 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         return 2 if self.bidirectional else 1
 
     @property
-    def cell_size(self) -> int:
-        """`int`: Units per direction, as `hidden_size` sets them."""
-        return self.__dict__["hidden_size"]
-
-    @property
-    def hidden_size(self) -> int:
-        """`int`: Width of the states, as `output_size`; a keyword and `config.json` set the units per direction."""
-        return self.output_size
-
-    @hidden_size.setter
-    def hidden_size(self, units: int) -> None:
-        self.__dict__["hidden_size"] = units
-
-    @property
     def siamese(self) -> bool:
         """`bool`: Whether the texts of a pair are read one by one."""
         return self.sep_token_id is not None and self.pair_encoding == "siamese"
@@ -126,20 +110,20 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     @property
     def output_size(self) -> int:
         """`int`: Width of `last_hidden_state`: directions x hidden, or that of the residual stream."""
-        return self.stream_size if self.block_type == "residual" else self.num_directions * self.cell_size
+        return self.stream_size if self.block_type == "residual" else self.num_directions * self.hidden_size
 
     @property
     def stream_size(self) -> int:
         """`int`: Width of the residual stream."""
-        return self.residual_size or self.cell_size
+        return self.residual_size or self.hidden_size
 
     def validate_settings(self) -> None:
         """Check ranges and the number of parameters."""
         check_ranges(self)
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
-        recurrent = inputs + self.num_hidden_layers * self.cell_size
-        states = self.num_directions * self.cell_size
+        recurrent = inputs + self.num_hidden_layers * self.hidden_size
+        states = self.num_directions * self.hidden_size
         parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
         if self.block_type == "residual":
             parameters += 2 * self.num_hidden_layers * self.stream_size * (self.intermediate_size or 2 * states)

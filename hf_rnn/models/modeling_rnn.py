@@ -36,8 +36,9 @@ class RnnModelOutput(BaseModelOutput):
     Args:
         last_hidden_state (`(B, T, S)`): States of the last layer, zero where the mask is zero. S is D * H; for
             residual blocks it is the width R of their stream, which is normalised.
-        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, S)`): With `output_hidden_states`: token
-            vectors, then each layer's states; the last are `last_hidden_state`.
+        hidden_states (`tuple` of 1 + L tensors): With `output_hidden_states`: the inputs of the first layer, which are
+            the token vectors `(B, T, E)`, or for residual blocks their projection `(B, T, R)`; then the states
+            `(B, T, S)` of each layer, `last_hidden_state` last.
         final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token read.
         final_cell_state (`(L * D, B, H)`): With `output_final_states`: c_n of an LSTM.
         final_conv_state (`(L, B, K - 1, R)`): With `output_final_states`: the last inputs of the convolutions of
@@ -96,7 +97,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, RecurrentCell | nn.Linear):
-            size = module.in_features if isinstance(module, nn.Linear) else self.config.cell_size
+            size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
             bound = size**-0.5 * getattr(module, "init_scale", 1.0)
             for parameter in module.parameters(recurse=False):
                 init.uniform_(parameter, -bound, bound)
@@ -210,17 +211,14 @@ class RnnModel(RnnPreTrainedModel):
 
         texts, directions = CompactTexts(mask), self.config.num_directions
         states = self._embed(input_ids, inputs_embeds, texts)  # compact
+        states = self.projection(states) if self.is_residual else states
         shown, hidden, cell, conv = [], [], [], []  # type: list[Any], list[Any], list[Any], list[Any]
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))
-            # gradients pass through what is shown
-            inputs = texts.compact(shown[-1]) if output_hidden_states else states
-            if number > 0:
-                inputs = self.hidden_dropout(inputs)
-            elif self.is_residual:
-                inputs = self.projection(inputs)
-            given = [inputs, texts, h_0[number], c_0[number]]
+                states = texts.compact(shown[-1])  # gradients pass through what is shown
+            states = self.hidden_dropout(states) if number > 0 else states
+            given = [states, texts, h_0[number], c_0[number]]
             if self.is_residual:
                 given.append(None if initial_conv_state is None else initial_conv_state[number])
             results = layer(*given, output_final_states)
@@ -275,7 +273,7 @@ class RnnModel(RnnPreTrainedModel):
             return [[None] * directions] * layers
         if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
             raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
-        expected = (layers * directions, batch, self.config.cell_size)
+        expected = (layers * directions, batch, self.config.hidden_size)
         if state.shape != expected:
             raise ValueError(f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}")
         return state.view(layers, directions, *state.shape[1:])
@@ -299,7 +297,7 @@ class TokenNgrams(nn.Module):
         texts = CompactTexts(mask)
         ids, valid = texts.compact(input_ids), texts.valid.t()[..., None]
         ids, hashes, time = ids.t(), torch.zeros_like(ids.t()), mask.shape[1]
-        scores = self.weight.new_zeros(len(mask), len(self.weight))
+        scores = self.weight.new_zeros(mask.shape[0], self.weight.shape[0])
         for number in range(min(NGRAMS, time)):
             hashes = (hashes[:, : time - number] * NGRAM_FACTOR + ids[:, number:] + 1) % NGRAM_PRIME
             found = nn.functional.embedding(hashes % self.weight.shape[1], self.weight.t())

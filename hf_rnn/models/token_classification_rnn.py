@@ -40,11 +40,11 @@ class WordReader(nn.Module):
         super().__init__()
         own = copy.copy(config)
         own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
-        self.table = nn.EmbeddingBag(config.word_forms, own.cell_size, mode="sum")
+        self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.layer = RnnLayer(own, config.output_size + own.cell_size)
+        self.layer = RnnLayer(own, config.output_size + own.hidden_size)
         # each direction's states are read at its last token of a word; a residual stream has read both sides
-        self.size = config.output_size if config.block_type == "residual" else config.cell_size
+        self.size = config.output_size if config.block_type == "residual" else config.hidden_size
         self.drop = config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
         self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int32))
@@ -60,6 +60,11 @@ class WordReader(nn.Module):
         starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
         kinds = [MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
+
+    @property
+    def marks(self) -> torch.Tensor:
+        """`(V,)`: True for the tokens that mark capitals, which the encoder does not read."""
+        return self.kinds == MARK
 
     def resize(self, count: int) -> None:
         """Change the size of the vocabulary; a new token begins a word and has no form until the next `read`."""

@@ -4,6 +4,7 @@ The stages that will encode also count, inside the `tokenizers` library, so both
 lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer without this package.
 """
 
+import copy
 import json
 import re
 from collections import Counter
@@ -36,6 +37,28 @@ _BATCH = 1000  # texts checked at once
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
 _PRIVATE = re.compile(r"\S@\S+\.\w|(?:\d[ ./()-]?){7}")  # an e-mail address, or a long number
+
+
+class TaggerTokenizer(PreTrainedTokenizerFast):
+    """The tokenizer of a tagger's folder, for pipelines: marks of capitals are hidden, and a blank text fits a batch.
+
+    Its tokens are those of `tokenizer.json`. Programs without this package load a plain tokenizer in its place.
+    """
+
+    def _convert_encoding(self, *args: Any, **options: Any) -> Any:
+        columns, encodings = super()._convert_encoding(*args, **options)
+        if "special_tokens_mask" in columns:
+            columns["special_tokens_mask"] = [
+                [int(hidden or token.endswith((CAPITAL, ALL_CAPITALS))) for hidden, token in zip(*pair, strict=True)]
+                for pair in ((encoding.special_tokens_mask, encoding.tokens) for encoding in encodings)
+            ]
+        return columns, encodings
+
+    def _encode_plus(self, *args: Any, **options: Any) -> Any:
+        encoded = super()._encode_plus(*args, **options)
+        if getattr(places := encoded.get("offset_mapping"), "ndim", 3) < 3:  # a tensor of texts without tokens
+            encoded["offset_mapping"] = places.reshape(*places.shape, 2)
+        return encoded
 
 
 class NoFrequentWordError(UserError):
@@ -123,12 +146,16 @@ def train_tokenizer(
     )
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: bool = False) -> None:
     """Save a tokenizer so that a special token typed in a text is text to other programs too.
 
     `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. So with
-    `split_special_tokens`, those of the vocabulary are omitted there; `tokenizer_config.json` has them.
+    `split_special_tokens`, those of the vocabulary are omitted there; `tokenizer_config.json` has them. With
+    `for_tags`, transformers loads a plain tokenizer as a [`TaggerTokenizer`].
     """
+    if for_tags and type(tokenizer) is PreTrainedTokenizerFast:
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.__class__ = TaggerTokenizer
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer.json"
     if not tokenizer.split_special_tokens or not file.is_file():

@@ -209,7 +209,7 @@ class WarmStart:
             new.load_state_dict(self._head_weights(new), strict=False)
         config, kind = old.config, head_name(old.config)
         kind = "an encoder" if kind == ENCODER else kind
-        facts = config.cell_type, config.num_hidden_layers, config.cell_size
+        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
     def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:

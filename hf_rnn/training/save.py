@@ -170,7 +170,7 @@ def write_folder(
     """Write all files of a run to an empty folder, and return the facts on its card; `further` are some of them."""
     model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
-    save_tokenizer(tokenizer, folder.root)
+    save_tokenizer(tokenizer, folder.root, for_tags=run.task.per_token)
     recorded = describe_settings(run.arguments, extension.settings)
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)

@@ -368,6 +368,8 @@ def make_model(
             model.get_input_embeddings().weight.copy_(vectors.matrix)
     if start is not None:
         start.copy_weights(model, tokenizer)
+    if words is not None:  # rows that the encoder never reads: zero is exact in the types of stored tables
+        model.get_input_embeddings().weight.data[words.marks] = 0
     return model
 
 

@@ -1,6 +1,8 @@
 """Other people's code on the models: sentence-transformers, TRL, PEFT, recomputed activations, type checkers."""
 
 import ast
+import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -57,15 +59,17 @@ def test_recomputed_activations_change_no_gradient(head, block_type, reentrant, 
 
 
 @pytest.mark.parametrize("settings", [{}, {"bidirectional": False}, {"block_type": "residual", "residual_size": 10}])
-def test_hidden_size_is_the_width_of_the_states(settings, tmp_path):
-    config = RnnConfig(**SIZES, **settings)
-    assert config.hidden_size == RnnModel(config)(IDS).last_hidden_state.shape[-1]
-    assert (config.cell_size, config.to_dict()["hidden_size"]) == (6, 6)
+def test_hidden_size_is_the_units_per_direction_on_every_path(settings, tmp_path):
+    config, width = RnnConfig(**SIZES, **settings), settings.get("residual_size") or 6 * len(settings or "ab")
     config.save_pretrained(tmp_path)
-    for loaded in (RnnConfig.from_pretrained(tmp_path), RnnConfig(**config.to_dict())):
-        assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
-        assert (loaded.cell_size, loaded.hidden_size) == (6, config.hidden_size)
-    assert RnnConfig.from_pretrained(tmp_path, hidden_size=7).cell_size == 7
+    copies = [RnnConfig(**config.to_dict()), RnnConfig(**dataclasses.asdict(config)), copy.deepcopy(config)]
+    copies += [RnnConfig.from_pretrained(tmp_path), dataclasses.replace(config, pooling="max")]
+    config.hidden_size = config.hidden_size
+    for same in (config, *copies):
+        assert (same.hidden_size, same.to_dict()["hidden_size"], same.output_size) == (6, 6, width)
+        assert "hidden_size=6" in repr(dataclasses.replace(same)) or '"hidden_size": 6' in repr(same)
+        assert RnnModel(same)(IDS).last_hidden_state.shape[-1] == width
+    assert RnnConfig.from_pretrained(tmp_path, hidden_size=7).hidden_size == 7
 
 
 @pytest.mark.slow
@@ -77,12 +81,12 @@ def test_sentence_transformers(tmp_path):
     make("RnnModel").save_pretrained(tmp_path)
     hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
     transformer = models.Transformer(str(tmp_path))
-    width = transformer.get_embedding_dimension()
+    width = transformer.model.config.output_size
     pooling = models.Pooling(width, "mean")
     encoder = st.SentenceTransformer(modules=[transformer, pooling, models.Dense(width, 5)])
     assert encoder.encode(TEXTS).shape == (len(TEXTS), encoder.get_embedding_dimension()) == (12, 5)
     encoder = st.SentenceTransformer(modules=[transformer, pooling])
-    assert encoder.encode(TEXTS).shape[1] == encoder.get_embedding_dimension() == width == 12
+    assert encoder.encode(TEXTS).shape[1] == encoder.get_embedding_dimension() == 12
     loss = SoftmaxLoss(encoder, encoder.get_embedding_dimension(), num_labels=3)
     assert loss([encoder.tokenize(TEXTS), encoder.tokenize(TEXTS)], torch.arange(12) % 3).isfinite()
 

@@ -27,6 +27,8 @@ PACKAGE = "transformers_tests"
 CASES = [  # cell, head, settings
     *(("lstm", head, {}) for head in HEADS),
     ("gru", "RnnForSequenceClassification", {"pooling": "attention"}),
+    ("gru", "RnnForSequenceClassification", {"token_ngrams": 30}),
+    ("gru", "RnnForSequenceClassification", {"sep_token_id": 5}),
     ("gru", "RnnForTokenClassification", {"word_forms": 16, "word_hidden_size": 4}),
     ("gru", "RnnForCausalLM", {}),
     ("min_gru", "RnnModel", {"block_type": "residual", "residual_size": 12}),
@@ -52,6 +54,8 @@ EXPECTED = {  # pattern of CASE.TEST: why it fails
     r"\.test_tokenize_special_tokens$": "a special token that is typed in a text is text",
     r"RnnModel.*\.test_training": "an encoder has no loss",
     r"word_forms.*\.test_inputs_embeds": "forms of words need the tokens",
+    r"token_ngrams.*\.test_inputs_embeds": "n-grams need the tokens",
+    r"sep_token_id.*\.test_inputs_embeds": "the separator of a pair is a token",
     r"tie_word.*\.test_can_init_all_missing_weights$": "the bias of a tied layer is initialised with other numbers",
     r"CausalLM.*\.test_generation_tester_mixin_inheritance$": "the distribution has no tests of generate",
 }
@@ -106,7 +110,9 @@ class ModelTester:
     def __init__(self, cell, head, settings):
         self.settings = {"cell_type": cell, "bidirectional": head != "RnnForCausalLM", "vocab_size": 99, **settings}
         self.settings |= {"hidden_size": 4, "num_hidden_layers": 2, "num_labels": 3}
-        self.hidden_size = self.settings["embedding_size"] = self.get_config().hidden_size  # the tests compare them
+        self.settings |= {"embedding_size": 6}
+        config = self.get_config()  # the tests compare the width of the first hidden states alone
+        self.hidden_size = config.output_size if config.block_type == "residual" else config.embedding_size
 
     def get_config(self):
         return RnnConfig(**self.settings)

@@ -59,7 +59,7 @@ def plain_rnn(encoder):
     kind = {"gru": nn.GRU, "lstm": nn.LSTM}.get(config.cell_type, nn.RNN)
     options = {"bidirectional": config.bidirectional, "batch_first": True}
     options |= {"nonlinearity": config.cell_type[4:]} if kind is nn.RNN else {}
-    reference = kind(config.embedding_size, config.cell_size, config.num_hidden_layers, **options)
+    reference = kind(config.embedding_size, config.hidden_size, config.num_hidden_layers, **options)
     reference.load_state_dict({name: weight.detach().clone() for name, weight in named_weights(encoder)})
     return reference
 
@@ -73,14 +73,14 @@ def named_weights(encoder):
 
 def initial_states(config, batch):
     generator = torch.Generator().manual_seed(0)
-    shape = (config.num_hidden_layers * config.num_directions, batch, config.cell_size)
+    shape = (config.num_hidden_layers * config.num_directions, batch, config.hidden_size)
     h_0 = torch.randn(shape, generator=generator)
     return h_0, torch.randn(shape, generator=generator) if config.cell_type == "lstm" else None
 
 
 def pool_by_hand(model, states):
     """Pool states (T, S) of one text."""
-    pooling, half = model.config.pooling, model.config.cell_size
+    pooling, half = model.config.pooling, model.config.hidden_size
     if pooling == "last":
         return torch.cat([states[-1, :half], states[0, half:]]) if model.config.bidirectional else states[-1]
     if pooling == "attention":
@@ -300,9 +300,12 @@ def test_compile_gives_the_same_numbers(cell):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
-@pytest.mark.parametrize(("cell", "pooling"), [("gru", "attention"), ("lstm", "mean_max"), ("min_gru", "mean_max")])
-def test_export_with_dynamic_batch(cell, pooling):
-    model = make(cell, pooling=pooling)
+@pytest.mark.parametrize(
+    ("cell", "settings"),
+    [("gru", {"pooling": "attention"}), ("lstm", {"token_ngrams": 30}), ("min_gru", {"token_ngrams": 30})],
+)
+def test_export_with_dynamic_batch(cell, settings):
+    model = make(cell, **settings)
     ids, mask = pad_right(TEXTS)
     batch = torch.export.Dim("batch")
     program = torch.export.export(

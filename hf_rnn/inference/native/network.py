@@ -68,15 +68,10 @@ def count_threads() -> int:
     return int(given) if given.isdigit() and int(given) else len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def read_units(config: Any) -> int:
-    """Return the units per direction, which older configurations call `hidden_size`."""
-    return getattr(config, "cell_size", None) or config.hidden_size
-
-
 def find_unsupported_setting(config: Any, head: str) -> str | None:
     """Return the first setting that the kernel does not compute, in words; None if it computes all."""
     residual = config.block_type == "residual"
-    sizes = [config.vocab_size, config.embedding_size, read_units(config), config.num_hidden_layers, config.num_labels]
+    sizes = [config.vocab_size, config.embedding_size, config.hidden_size, config.num_hidden_layers, config.num_labels]
     sizes += [size for size in (config.residual_size, config.intermediate_size) if residual and size is not None]
     sizes += [config.conv_kernel] if residual else []
     if not all(type(size) is int and 0 < size < _LARGEST for size in sizes) or type(config.bidirectional) is not bool:
@@ -89,7 +84,7 @@ def find_unsupported_setting(config: Any, head: str) -> str | None:
     ]
     if residual:
         known.append(("hidden_act", getattr(config, "hidden_act", "silu"), ("silu",)))
-        known.append(("the rest of the stream by 16", (config.residual_size or read_units(config)) % _COLUMNS, (0,)))
+        known.append(("the rest of the stream by 16", (config.residual_size or config.hidden_size) % _COLUMNS, (0,)))
     if head == TAGGER:
         known += [(name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")]
     else:
@@ -186,7 +181,7 @@ class Network:
             raise Unsupported(MISSING)
         if (reason := find_unsupported_setting(config, head)) is not None:
             raise Unsupported(reason)
-        self._config, self._units, self.per_token = config, read_units(config), head == TAGGER
+        self._config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
         self._directions = 2 if config.bidirectional else 1
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
         self._weights = _Weights(weights, precision == "int16" and self._library.hf_rnn_level(-1) > 0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .language import LanguageNetwork
-from .network import LANGUAGE, TAGGER, Network, Unsupported, read_units, to_float
+from .network import LANGUAGE, TAGGER, Network, Unsupported, to_float
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
@@ -32,7 +32,7 @@ class TaggerNetwork:
         encoder = {name: weight for name, weight in weights.items() if name.startswith("rnn.")}
         top = {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
         self._words = {name[6:]: weight for name, weight in weights.items() if name.startswith("words.")}
-        self._size = read_units(config)  # width of a state that one end of a word gives
+        self._size = config.hidden_size  # width of a state that one end of a word gives
         states = (1 + config.bidirectional) * self._size
         if config.block_type == "residual":
             self._size = states = config.residual_size or self._size
