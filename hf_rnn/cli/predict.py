@@ -26,7 +26,7 @@ from .console import ModelFlags, print_note
 if TYPE_CHECKING:
     from ..inference.tables import AnsweredFile, TableSettings
 
-_TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "prefix")  # flags
+_TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
@@ -66,6 +66,9 @@ class PredictArguments(ModelFlags):
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
     separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
+    quoting: str | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
+    )
     prefix: str | None = setting(None, "begins the names of the columns of answers")
     backend: str = setting("torch", "torch, or a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"])
     precision: str = setting("float32", "int16 is faster, with logits within 3e-3", choices=["float32", "int16"])
@@ -79,7 +82,7 @@ class PredictArguments(ModelFlags):
         from ..inference.tables import TableSettings
 
         columns = self.text_column, self.text_pair_column, self.separator, self.encoding
-        return TableSettings(*columns, self.prefix, self.all_scores, self.top_k)
+        return TableSettings(*columns, self.prefix, self.all_scores, self.top_k, self.quoting)
 
     @property
     def is_table(self) -> bool:

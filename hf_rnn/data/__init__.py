@@ -1,8 +1,8 @@
 """Labelled texts in, data sets out: files of any table or any data set of the `datasets` library, every row counted.
 
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`] turns these into
-`input_ids` and `labels`. A row is delivered unchanged, or refused with its place and a typed reason.
+`input_ids` and `labels`. A row is delivered unchanged, or rejected with its place and a typed reason.
 
 Modules, in the order of the data: `loading` (where from), `tables` and `lines` (formats), `rows` (the check of texts
-and labels), `labels`, `row_errors` (refusals and their count), `splits`, `audit`, and `encoding`.
+and labels), `labels`, `row_errors` (rejections and their count), `splits`, `audit`, and `encoding`.
 """

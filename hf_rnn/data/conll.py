@@ -1,9 +1,9 @@
 """Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
-tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments (`# ...` with another number of
-columns than the first token) and the ranges and empty nodes of CoNLL-U. Splits have the columns `tokens` (list of
-strings) and `ner_tags` (list of ClassLabel).
+tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments and the ranges and empty nodes of
+CoNLL-U. A comment is `# ...` with another number of columns than the first token, or before it with a tag that no
+token has. Splits have the columns `tokens` (list of strings) and `ner_tags` (list of ClassLabel).
 
 Tags of entities, such as B-person, are delivered in IOB2: the first token of every entity is B-, each further one is
 I-. Other tags, such as parts of speech, stay unchanged.
@@ -25,7 +25,7 @@ import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .labels import sort_labels
+from .labels import sort_labels, unknown_label
 from .loading import find_files, open_tables
 from .row_errors import (
     EXCERPT_CHARACTERS,
@@ -83,7 +83,7 @@ class TagSet:
         """Return what is wrong with a tag of the data."""
         if tag in self.names or (_ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types):
             return None
-        return Fault(Reason.UNKNOWN_LABEL, f"tag {tag!r:.80}, known are {listed(self.names)}")
+        return unknown_label(tag, self.names, "tag")
 
     def ids(self, tags: Sequence[str]) -> list[int]:
         """Return the ids of the tags of a sentence."""
@@ -94,7 +94,7 @@ Sentence: TypeAlias = "list[Word | BadRow]"
 
 
 class Word(NamedTuple):
-    """A token with its tag; `place` is the refusal of its line if it is refused later."""
+    """A token with its tag; `place` is the rejection of its line if it is rejected later."""
 
     place: BadRow
     token: str
@@ -102,7 +102,7 @@ class Word(NamedTuple):
 
 
 def _make_word(place: BadRow, token: Any, tag: Any) -> Word | BadRow:
-    """Return a word, or its refusal; some data have tokens of white space, such as U+00A0."""
+    """Return a word, or its rejection; some data have tokens of white space, such as U+00A0."""
     fault = text_fault(token)
     fault = label_fault(tag) if fault is None or fault.reason is Reason.BLANK_TEXT else fault
     return Word(place, token, tag) if fault is None else replace(place, fault=fault)
@@ -110,38 +110,47 @@ def _make_word(place: BadRow, token: Any, tag: Any) -> Word | BadRow:
 
 def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Sentence]:
     """Yield the sentences of a file; negative columns count from the last."""
-    words: Sentence = []
-    fields = 0
+    lines: list[BadRow | tuple[int, str]] = []
     for batch in open_lines(path):
-        lines = zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True)
-        for item in batch.in_order(lines):
-            if isinstance(item, BadRow):
-                words.append(item)
-                continue
-            number, line = item
-            if not line.strip(" ") or line.startswith("-DOCSTART-"):
-                yield words
-                words = []
-                continue
-            # other white space of Unicode is part of a token
-            parts = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
-            if not fields and not line.startswith("# "):
-                fields = len(parts)
-                if fields < 2 or not all(-fields <= column < fields for column in (token_column, tag_column)):
-                    found = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
-                    raise DataError.for_file(
-                        path, Reason.MISSING_COLUMN, f"{found}; set --text_column, --label_column"
-                    )
-            if (line.startswith("# ") and len(parts) != fields) or (fields == 10 and _NOT_A_WORD.match(line)):
-                continue
-            reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
-            fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
-            place = BadRow(path, number, fault, line[:EXCERPT_CHARACTERS])
-            is_whole = len(parts) == fields
-            words.append(_make_word(place, parts[token_column], parts[tag_column]) if is_whole else place)
-    yield words
-    if not fields:
+        lines += batch.in_order(zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True))
+    rows = [line if isinstance(line, BadRow) else (*line, _split(line[1])) for line in lines]
+    tokens = [row[2] for row in rows if not isinstance(row, BadRow) and row[2] and not row[1].startswith("# ")]
+    if not tokens:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no token")
+    fields = len(tokens[0])
+    if fields < 2 or not all(-fields <= column < fields for column in (token_column, tag_column)):
+        found = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
+        raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; set --text_column, --label_column")
+    tags = {parts[tag_column] for parts in tokens if len(parts) == fields}
+    words: Sentence = []
+    is_start = True  # a comment before the first token may have as many columns
+    for row in rows:
+        if isinstance(row, BadRow):
+            words.append(row)
+            continue
+        number, line, parts = row
+        if not parts:
+            yield words
+            words = []
+            continue
+        is_whole = len(parts) == fields
+        is_comment = line.startswith("# ") and not (is_whole and (not is_start or parts[tag_column] in tags))
+        if is_comment or (fields == 10 and _NOT_A_WORD.match(line)):
+            continue
+        is_start = False
+        reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
+        fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
+        place = BadRow(path, number, fault, line[:EXCERPT_CHARACTERS])
+        words.append(_make_word(place, parts[token_column], parts[tag_column]) if is_whole else place)
+    yield words
+
+
+def _split(line: str) -> list[str]:
+    """Return the columns of a line, none for one that ends a sentence."""
+    if not line.strip(" ") or line.startswith("-DOCSTART-"):
+        return []
+    # other white space of Unicode is part of a token
+    return line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
 
 
 def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Sentence]:
@@ -153,8 +162,8 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
             if not hasattr(column.type, "value_field"):
                 detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
                 raise DataError.for_file(table.path, Reason.MISSING_COLUMN, detail)
-        for refused in batch.bad:
-            yield [refused]
+        for rejected in batch.bad:
+            yield [rejected]
         for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
             tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
             fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
@@ -165,8 +174,7 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
             words: Sentence = []
             for token, tag in zip(tokens, tags, strict=True):
                 if names is not None and tag not in range(len(names)):
-                    known = f"tag {tag}, known are 0 to {len(names) - 1}"
-                    words.append(replace(place, fault=Fault(Reason.LABEL_OUT_OF_RANGE, known)))
+                    words.append(replace(place, fault=unknown_label(str(tag), names, "tag")))
                 else:
                     words.append(_make_word(place, token, str(tag) if names is None else names[int(tag)]))
             yield words
@@ -188,13 +196,13 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
 ) -> datasets.DatasetDict:
     """Read tagged sentences from CoNLL files, or lists of tokens and tags from tables, data sets or memory.
 
-    Other arguments and errors are those of [`load_tsv`]. Bad rows are lines or tokens; `label_counts` of the report
-    counts sentences.
+    Other arguments and errors are those of [`load_tsv`]. Rejected rows are lines or tokens. The `label_counts` of the
+    report are sentences.
 
     Args:
         source: A folder with `train.conll`, `dev.conll`, `test.conll`; files by split; or one file of training rows.
             Or any other source of [`load_tsv`] with a column of lists of strings and one of lists of tags (ClassLabel,
-            strings or integers); a row with a bad token is refused as a whole.
+            strings or integers); a row with a bad token is rejected as a whole.
         token_column: Number of the token's column, from 0; or its name, by default `tokens`.
         tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
@@ -256,7 +264,7 @@ def _is_conll(source: Any) -> bool:
 
 
 def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[list[Word]]:
-    """Return the good words of each sentence, and count all; refuse a `whole` sentence for one bad word."""
+    """Return the good words of each sentence, and count all; reject a `whole` sentence for one bad word."""
     kept, counts = [], ledger.report.splits[split]
     for sentence in sentences:
         good, bad = [], []

@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,12 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels: by value if all are integers, else by code points."""
     labels = list(labels)
     return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
+
+
+def unknown_label(label: str, known: Collection[str], noun: str = "label") -> Fault:
+    """Return the fault of a label that is not known; the known ones are listed if they are few."""
+    names = listed(known) if len(known) <= MOST_LISTED else f"{len(known)} others"
+    return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
 
 
 class RowLabels(ABC):
@@ -141,9 +147,7 @@ class LabelMap(RowLabels):
             return fault
         if (number := self.ids.get(written)) is not None:
             return number
-        is_number = written == "-1" or (is_integer(written) and all(map(is_integer, self.ids)))
-        reason = Reason.LABEL_OUT_OF_RANGE if is_number else Reason.UNKNOWN_LABEL
-        return Fault(reason, f"label {written!r:.80}, known are {listed(self.ids)}")
+        return unknown_label(written, self.ids)
 
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the class ids."""

@@ -1,4 +1,4 @@
-"""Names of files, and lines of text streams, each delivered or refused. Nothing heavy is imported here."""
+"""Names of files, and lines of text streams, each delivered or rejected. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
     """Read UTF-8 to its end, one text per line; yield the lines that each read completes.
 
     A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over the cap are
-    refused; the latter are never in memory as a whole.
+    rejected; the latter are never in memory as a whole.
 
     Args:
         stream: Buffered, such as `sys.stdin.buffer`; bytes that have arrived are read without waiting for more.
@@ -100,7 +100,7 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
 
 
 def _check_start(line: bytes, name: str) -> bytes:
-    """Return the first line without a byte order mark; refuse a stream that is not text."""
+    """Return the first line without a byte order mark; reject a stream that is not text."""
     for signature, problem in _SIGNATURES.items():
         if line.startswith(signature):
             raise DataError.for_file(name, Reason.UNREADABLE, problem)

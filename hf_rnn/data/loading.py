@@ -102,7 +102,7 @@ def load_tsv(
         validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
             Equal texts stay on one side. Below 20 rows nothing is held out, and never more than 50,000 rows.
         seed: Changes which rows are held out.
-        max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
+        max_bad_rows: Skip up to this many rejected rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
         report: An empty report to fill in.
         options: Columns and labels: the fields of [`~hf_rnn.data.rows.RowOptions`].
@@ -111,7 +111,7 @@ def load_tsv(
         Splits `train`, `validation` and `test`, if present, with the columns `text` (string) and `label` (ClassLabel).
 
     Raises:
-        DataError: For an unusable file, and for bad rows beyond `max_bad_rows`.
+        DataError: For an unusable file, and for rejected rows beyond `max_bad_rows`.
         UserError: For arguments that contradict each other or the data.
     """
     report, columns = DataReport() if report is None else report, RowOptions(**options)

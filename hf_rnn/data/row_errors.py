@@ -1,23 +1,24 @@
-"""Refused rows: the rules for texts and labels, the error that stops a load, and the count of all rows."""
+"""Rejected rows: the rules for texts and labels, the error that stops a load, and the count of all rows."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
 
 EXCERPT_CHARACTERS = 80
 MOST_LISTED = 10  # labels or columns in a message
-_LOGGED_ROWS = 20  # refused rows that are logged one by one when no file lists them
+_LOGGED_ROWS = 20  # rejected rows that are logged one by one when no file lists them
 
 # The characters for which str.isspace is true in Unicode 16, independent of the version of Python.
 WHITE_SPACE = (
@@ -38,7 +39,7 @@ def shorten(items: Sequence[str]) -> str:
 
 
 class Reason(StrEnum):
-    """Why a row or a whole file is refused; messages and `rejected.jsonl` contain the value."""
+    """Why a row or a whole file is rejected; messages and `rejected.jsonl` contain the value."""
 
     TOO_FEW_FIELDS = "too few fields"
     TOO_MANY_FIELDS = "too many fields"
@@ -46,7 +47,6 @@ class Reason(StrEnum):
     BLANK_TEXT = "text of only white space"
     EMPTY_LABEL = "empty label"
     UNKNOWN_LABEL = "unknown label"
-    LABEL_OUT_OF_RANGE = "label out of range"
     NOT_A_NUMBER = "not a number"
     NOT_FINITE = "number not finite"
     NOT_UTF8 = "not UTF-8"
@@ -55,7 +55,7 @@ class Reason(StrEnum):
     MISPLACED_QUOTE = "misplaced quote"
     NOT_JSON = "not a JSON record"
     NOT_A_TEXT = "not a text"
-    # Reasons below concern whole files and folders; no limit on bad rows applies.
+    # Reasons below concern whole files and folders; no limit on rejected rows applies.
     UNREADABLE = "unreadable file"
     EMPTY_FILE = "empty file"
     MISSING_COLUMN = "missing column"
@@ -96,7 +96,7 @@ def label_fault(label: str) -> Fault | None:
 
 @dataclass(frozen=True)
 class BadRow:
-    r"""One refused row: its line in a text file, from 1, or its row in another table.
+    r"""One rejected row: its line in a text file, from 1, or its row in another table.
 
     `excerpt` is the start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
     """
@@ -110,7 +110,8 @@ class BadRow:
     def describe(self) -> str:
         """Return place, reason, detail and excerpt in one line."""
         place = f"{self.path}:{self.line}" if self.unit == "line" else f"{self.path} {self.unit} {self.line}"
-        start = f" (it starts {self.excerpt!r})" if self.excerpt else ""
+        is_new = self.excerpt and repr(self.excerpt) not in self.fault.detail
+        start = f" (it starts {self.excerpt!r})" if is_new else ""
         return f"{place}: {self.fault.reason}: {self.fault.detail}{start}"
 
     def as_json(self) -> str:
@@ -138,6 +139,18 @@ class DataError(UserError):
         return cls(message, row.path, row.fault.reason, row.line)
 
 
+@contextmanager
+def name_file(path: str | Path, kind: str = "") -> Iterator[None]:
+    """Raise any error of a library, while a file is read, as a [`DataError`] of one line with the file's name."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # readers raise anything for damaged files
+        found = f"it is not {kind}, or damaged" if kind else "it is damaged"
+        raise DataError.for_file(path, Reason.UNREADABLE, f"{found}: {reason_of(error):.300}") from error
+
+
 @dataclass
 class SplitReport:
     """Counts of one split before any hold-out: `rows_read == rows_kept + sum(rejected.values())`."""
@@ -160,7 +173,7 @@ class DataReport:
         held_out: The rows of train that became the validation split, with `share` and `seed`; None if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
         lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
-        rejected_path: The file that lists the refused rows; None without refused rows or without a path.
+        rejected_path: The file that lists the rejected rows; None without rejected rows or without a path.
     """
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
@@ -179,12 +192,12 @@ class DataReport:
 
     @property
     def rows_rejected(self) -> int:
-        """Rows refused in all splits."""
+        """Rows rejected in all splits."""
         return sum(sum(split.rejected.values()) for split in self.splits.values())
 
 
 def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | None]:
-    """Read a limit on bad rows, a count (5, "5") or a share ("0.1%", 0.001); return (count, None) or (None, share)."""
+    """Read a limit on rejected rows: return (count, None) for 5 or "5", (None, share) for 0.001 or "0.1%"."""
     number = str(max_bad_rows).strip()
     if number.isdecimal():
         return int(number), None
@@ -198,7 +211,7 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
 
 
 class Ledger:
-    """Count all refused rows of one load; at its end stop if they are too many, or list them in `rejected_path`."""
+    """Count all rejected rows of one load; at its end stop if they are too many, or list them in `rejected_path`."""
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
         self.limit, self.share = parse_limit(max_bad_rows)
@@ -208,16 +221,16 @@ class Ledger:
         self._rows: list[BadRow] = []
 
     def reject(self, split: str, row: BadRow) -> None:
-        """Count a bad row of a split."""
+        """Count a rejected row of a split."""
         self.report.splits[split].rejected[row.fault.reason.value] += 1
         if self.limit is None or len(self._rows) <= self.limit:
             self._rows.append(row)
 
     def check(self) -> None:
-        """Raise a [`DataError`] that names the first bad row if there are more than the limit."""
+        """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
         read, bad = self.report.rows_read, self.report.rows_rejected
         if bad > (self.share * read if self.limit is None else self.limit):  # type: ignore[operator] # one is set
-            found = f"This is the first of {bad} bad rows" if bad > 1 else "This is the only bad row"
+            found = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
             allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
             advice = f"{found} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
             raise DataError.for_row(self._rows[0], advice)
@@ -226,7 +239,7 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """After a load without error check the limit and the counts, and list the refused rows."""
+        """After a load without error check the limit and the counts, and list the rejected rows."""
         if kind is not None:
             return
         for name, split in self.report.splits.items():

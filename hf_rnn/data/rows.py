@@ -1,4 +1,4 @@
-"""Rows of any table under one check: a text and a label are delivered, or refused with place and reason.
+"""Rows of any table under one check: a text and a label are delivered, or rejected with place and reason.
 
 Files, data sets and rows in memory yield Arrow batches with their places (`tables.py`, `loading.py`). This module
 finds their columns, writes labels as text, and checks texts and labels for all tasks.
@@ -18,7 +18,17 @@ import pyarrow.compute as pc
 
 from ..utils.errors import UserError
 from .labels import RowLabels
-from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, listed, text_fault
+from .row_errors import (
+    EXCERPT_CHARACTERS,
+    WHITE_SPACE,
+    BadRow,
+    DataError,
+    Fault,
+    Reason,
+    listed,
+    name_file,
+    text_fault,
+)
 from .tables import (
     LABEL_NAMES,
     TEXT_NAMES,
@@ -51,6 +61,7 @@ class RowOptions:
         text_pair_column: Column of a second text; it becomes the column `text_pair`.
         separator: The separator of delimited text; found if None. See [`~hf_rnn.data.tables.read_table`].
         encoding: The encoding of text files; found if None.
+        quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter; found if None.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
         label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
         scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
@@ -64,6 +75,7 @@ class RowOptions:
     text_pair_column: Column | None = None
     separator: str | None = None
     encoding: str | None = None
+    quoting: str | None = None
     class_names: Sequence[str] | None = None
     label_map: Mapping[str, str] | None = None
     scheme: Callable[..., RowLabels] | None = None
@@ -71,15 +83,16 @@ class RowOptions:
     recorded: Mapping[str, str | None] = field(default_factory=dict)
 
     def open_file(self, path: str) -> Table:
-        """Open a file. A TSV file without names of columns is plain text: a `"` is a character."""
+        """Open a file. A TSV file without names of columns is plain text: a `"` is a letter."""
         declared = (self.text_column, self.text_pair_column, self.label_column, *self.label_columns)
         columns = [column for column in declared if column is not None]
         if is_fasttext(path):
             return open_fasttext(path, self.encoding, None if self.scheme is None else self.label_separator)
         if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
-            return read_table(path, separator=self.separator, encoding=self.encoding)
+            return read_table(path, separator=self.separator, encoding=self.encoding, quoting=self.quoting)
         header = True if any(isinstance(column, str) for column in columns) else None
-        return read_table(path, encoding=self.encoding, header=header, fields=None if columns else 2)
+        fields = None if columns else 2
+        return read_table(path, encoding=self.encoding, header=header, fields=fields, quoting=self.quoting)
 
     def locate(self, table: Table) -> RowSource:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
@@ -178,16 +191,20 @@ class RowSource:
 
     def take(self) -> Iterator[Taken]:
         """Read texts and labels of the table once, unchecked."""
-        for batch in self.table.batches((*self.texts, *self.labels), self.texts):
-            texts = [self._take_text(batch.rows, name) for name in self.texts]
-            faulty = np.zeros(len(batch.rows), dtype=bool)
-            for column in texts:
-                faulty |= _find_faulty(column)
-            columns = [self._write_label(take_column(batch.rows, name), name) for name in self.labels]
-            written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
-            trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written
-            changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
-            yield Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
+        with name_file(self.path):
+            for batch in self.table.batches((*self.texts, *self.labels), self.texts):
+                yield self._take(batch)
+
+    def _take(self, batch: Batch) -> Taken:
+        texts = [self._take_text(batch.rows, name) for name in self.texts]
+        faulty = np.zeros(len(batch.rows), dtype=bool)
+        for column in texts:
+            faulty |= _find_faulty(column)
+        columns = [self._write_label(take_column(batch.rows, name), name) for name in self.labels]
+        written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
+        trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written
+        changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
+        return Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
 
     def check(
         self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]
@@ -198,17 +215,17 @@ class RowSource:
         """
         batch, texts, written = taken.batch, taken.texts, taken.written
         read = [labels.read(label) for label in written.dictionary.to_pylist()]
-        read.append(Fault(Reason.EMPTY_LABEL, "its label is missing"))
+        read.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
         codes = pc.fill_null(written.indices, len(read) - 1).to_numpy(zero_copy_only=False)
         good_labels = np.array([not isinstance(label, Fault) for label in read])
         bad = taken.faulty | ~good_labels[codes]
-        refused = list(batch.bad)
+        rejected = list(batch.bad)
         for row in np.flatnonzero(bad).tolist():
             found = [column[row].as_py() or "" for column in texts]
             fault = next(filter(None, map(text_fault, found)), None) or read[codes[row]]
             excerpt = found[0][:EXCERPT_CHARACTERS]
-            refused.append(BadRow(self.path, int(batch.places[row]), fault, excerpt, self.table.unit))
-        for bad_row in sorted(refused, key=lambda row: row.line):
+            rejected.append(BadRow(self.path, int(batch.places[row]), fault, excerpt, self.table.unit))
+        for bad_row in sorted(rejected, key=lambda row: row.line):
             on_bad_row(bad_row)
         places = batch.places
         if bad.any():
@@ -221,8 +238,8 @@ class RowSource:
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
-        kind = str(column.type)
-        if "string" not in kind and kind != "null":
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if str(kind) not in ("string", "large_string", "string_view", "null"):
             raise self._misfit(f"column {name!r:.80} must hold strings: found {kind}")
         return column.cast(pa.string())
 
@@ -239,6 +256,8 @@ class RowSource:
             return pa.array(written, pa.string())
         coded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
         values = [_write(value, names) for value in coded.dictionary.to_pylist()]
+        if self.separator is None and pa.types.is_floating(coded.type.value_type):  # no class is infinity
+            values = [None if value in ("inf", "-inf") else value for value in values]
         return pa.array(values, pa.string()).take(coded.indices)
 
     def _join(self, items: Sequence[Any] | None, names: list[str] | None) -> str | None:

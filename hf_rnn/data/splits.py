@@ -78,7 +78,7 @@ def read_splits(
             labels = LabelMap.given(class_names, counts, options.label_map)
         else:
             labels = LabelMap.from_counts(counts)
-    except UserError:  # a bad row is the better message
+    except UserError:  # a rejected row is the better message
         _read(first, sources[first], LabelMap(tuple(counts)), ledger, on_disk, taken)
         ledger.check()
         raise
@@ -124,7 +124,7 @@ def _read(
     if on_disk:
         rows = datasets.Dataset.from_file(_write(check(), features.arrow_schema), info, datasets.NamedSplit(split))
     else:
-        table = pa.concat_tables(check() or [features.arrow_schema.empty_table()])
+        table = pa.concat_tables([features.arrow_schema.empty_table(), *check()])
         rows = datasets.Dataset(table, info, datasets.NamedSplit(split))
     if not report.rows_kept:
         ledger.check()

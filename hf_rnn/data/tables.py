@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
+import math
+import os
+import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,20 @@ from .delimited import (
     split_labels,
 )
 from .lines import KINDS, excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason, listed
+from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason, listed, name_file
 
 # Names of columns of texts and of labels, in any case; the first that a table has is taken.
-TEXT_NAMES = ("text", "tweet", "sentence", "review", "content", "comment", "message")
-LABEL_NAMES = ("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity")
+TEXT_NAMES = (
+    *("text", "tweet", "sentence", "review", "content", "comment", "message"),
+    *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
+    *("kategorie", "klasse", "stimmung", "gefühl"),
+)
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
-_LIBRARY_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, KeyError, ValueError)
+_LARGEST_EXACT = 1 << 53  # up to this integer, float64 has each one
 
 # Reads the columns of these names, or more; the second names are those of texts.
 Read = Callable[[Sequence[str], Sequence[str]], Iterator[Batch]]
@@ -87,24 +95,22 @@ class Table:
     def batches(self, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> Iterator[Batch]:
         """Read the table once, or these columns of it; dots lead into nested records, which come whole.
 
-        In the columns of `texts` a JSON list or record is refused.
+        In the columns of `texts` a JSON list or record is rejected.
 
         Raises:
             DataError: For a file that is damaged as a whole.
         """
-        names = self.columns if columns is None else [_root(name, self.columns) for name in columns]
-        names = [name for name in dict.fromkeys(names) if name in self.columns]
-        try:
-            for batch in self.read(names, texts):
-                kept = [name for name in batch.rows.schema.names if name in names or name in texts]
+        known, names = set(self.columns), dict.fromkeys([*(self.columns if columns is None else columns), *texts])
+        if self.kind != "json":  # its reader follows the dots
+            names = {_root(name, known): None for name in names}
+        chosen = [name for name in names if _root(name, known) in known]
+        with name_file(self.path):
+            for batch in self.read(chosen, texts):
+                kept = [name for name in batch.rows.schema.names if name in names]
                 yield replace(batch, rows=batch.rows.select(kept))
-        except UserError:
-            raise
-        except _LIBRARY_ERRORS as error:
-            raise DataError.for_file(self.path, Reason.UNREADABLE, f"it is damaged: {reason_of(error):.300}") from None
 
 
-def _root(name: str, columns: Sequence[str]) -> str:
+def _root(name: str, columns: Container[str]) -> str:
     return name if name in columns else name.partition(".")[0]
 
 
@@ -115,6 +121,7 @@ def read_table(
     encoding: str | None = None,
     header: bool | None = True,
     fields: int | None = None,
+    quoting: str | None = None,
 ) -> Table:
     r"""Open a table, and find its kind, columns, separator and encoding.
 
@@ -128,8 +135,10 @@ def read_table(
         encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without a mark, UTF-16, or
             cp1252 if most lines of the first megabyte with other characters than ASCII are not UTF-8.
         header: Whether the first line of delimited text names the columns. None is true for known names such as `text`
-            and `label` only. Otherwise columns are `0`, `1`, ..., fields end at tabs, and a `"` is a character.
+            and `label` only. Otherwise columns are `0`, `1`, ..., and fields end at tabs.
         fields: The number of fields of a line without a header; by default that of the first line.
+        quoting: `csv` if a `"` at the start of a field of delimited text encloses it, `none` if it is a letter. By
+            default it encloses fields, except in TSV without a header, and in TSV that then has more rejected rows.
 
     Returns:
         A [`Table`]. Iterate over it for its batches, as often as needed:
@@ -146,38 +155,33 @@ def read_table(
     suffix = suffix_of(name)[1:]
     kind = next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), None)
     kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
-    try:
+    with name_file(name, kind):
         if kind == "delimited":
             if header is None:
                 encoding = find_encoding(head, encoding, guess=False)
-                first = head.decode(encoding, "replace").partition("\n")[0].casefold().split("\t")
-                known = {name.strip() for name in first}
+                lines = filter(str.strip, re.split("[\r\n]+", head.decode(encoding, "replace")))
+                known = {name.strip(' "') for name in next(lines, "").casefold().split("\t")}
                 header = not known.isdisjoint(TEXT_NAMES) and not known.isdisjoint(LABEL_NAMES)
-            text = open_delimited(name, head, separator, find_encoding(head, encoding, guess=header), header, fields)
+            encoding = find_encoding(head, encoding, guess=header)
+            text = open_delimited(name, head, separator, encoding, header, fields, quoting)
             shown = text.separator or ","
             table = Table(name, kind, list(text.names), shown, text.encoding, header, read=text.read)
         elif kind == "json":
-            table = _open_json(name, find_encoding(head, encoding))
+            table = _open_json(name, find_encoding(head, encoding), suffix)
         else:
             table = {"parquet": _open_parquet, "arrow": _open_arrow, "excel": _open_excel}[kind](name)
-    except UserError:
-        raise
-    except _LIBRARY_ERRORS as error:
-        raise DataError.for_file(name, Reason.UNREADABLE, f"it is not {kind}: {reason_of(error):.300}") from None
-    if twice := [column for column in table.columns if table.columns.count(column) > 1]:
-        raise DataError.for_file(name, Reason.MISSING_COLUMN, f"two columns are named {twice[0]!r:.80}: rename one")
+    repeated = next((column for column, times in Counter(table.columns).items() if times > 1), None)
+    if repeated is not None:
+        raise DataError.for_file(name, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one")
     return table
 
 
 def _read_head(path: str) -> bytes:
     """Return the first bytes of a file."""
-    try:
-        with open_unpacked(path) as stream:
-            head = stream.read(SAMPLE_BYTES)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv") from None
-    except _LIBRARY_ERRORS as error:
-        raise DataError.for_file(path, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
+    if not os.path.exists(path):
+        raise UserError(f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv")
+    with name_file(path), open_unpacked(path) as stream:
+        head = stream.read(SAMPLE_BYTES)
     if not head.strip():
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no row")
     return head
@@ -202,7 +206,11 @@ def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[st
 
 
 def read_column(
-    path: str | Path, column: str | None = None, *, separator: str | None = None, encoding: str | None = None
+    path: str | Path,
+    column: str | None = None,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[str | BadRow]:
     """Yield the texts of a column of a table, or the lines of a file of another kind, in order; "" if one is missing.
 
@@ -232,16 +240,22 @@ def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
     return take_column(inner, rest)
 
 
-def as_array(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
-    """Return values as Arrow has them, or of a type; values of several types become strings, records those of JSON."""
+def as_array(values: Sequence[Any]) -> pa.Array:
+    """Return values as Arrow has them; values of several types become strings, records those of JSON."""
     try:
-        return pa.array(values, kind)
+        return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        written = [value if value is None or isinstance(value, str) else _write(value) for value in values]
-        return pa.array(written, pa.string())
+        return pa.array(list(map(_write, values)), pa.string())
 
 
-def _write(value: Any) -> str:
+def _write(value: Any) -> str | None:
+    """Return a value as a string, None for NaN and infinity; 1.0 is 1."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str):
+        return value
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
@@ -267,14 +281,14 @@ def is_fasttext(path: str | Path) -> bool:
     """Return whether a file is one of fastText, with `__label__` at its start."""
     if is_table(path) or not Path(path).is_file():
         return False
-    with open_unpacked(str(path)) as stream:
+    with name_file(path), open_unpacked(str(path)) as stream:
         return stream.read(20).removeprefix(BOM_UTF8).startswith(FASTTEXT_LABEL.encode())
 
 
 def open_fasttext(path: str | Path, encoding: str | None = None, separator: str | None = None) -> Table:
     """Open a file with `__label__a __label__b text` in each line as a table of text and label.
 
-    The `separator` joins the labels of a text; without one, a text with several labels is refused.
+    The `separator` joins the labels of a text; without one, a text with several labels is rejected.
     """
     encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
     read = partial(split_labels, DelimitedText(str(path), encoding, None), separator)
@@ -304,21 +318,30 @@ def open_folder(path: str | Path, encoding: str | None = None) -> Table:
 # ---- JSON ----
 
 
-def _open_json(path: str, encoding: str) -> Table:
-    """Open JSON lines or one list, and read them once for the type of each column in the whole file."""
-    with open_text(path, encoding) as stream:
-        is_list = next((line for line in stream if line.strip()), "").lstrip().startswith("[")
-    unit = "row" if is_list else "line"
+def _open_json(path: str, encoding: str, suffix: str) -> Table:
+    """Open JSON lines, one list or columns, and read them once for the type of each column in the whole file."""
+    form = _find_form(path, encoding, suffix)
+    unit = "line" if form == "lines" else "row"
     types: dict[str, pa.DataType] = {}
-    for part in _read_records(path, encoding, unit):
-        records = [record for _, record in part if isinstance(record, dict)]
-        for name in dict.fromkeys(chain.from_iterable(records)):
-            kind = as_array([record.get(name) for record in records]).type
+    names: dict[str, None] = {}
+    exact = set()  # columns of integers that float64 does not have
+    for part in _read_records(path, encoding, form):
+        values: dict[str, list[Any]] = {}
+        for _, record in part:
+            if isinstance(record, dict):
+                names |= dict.fromkeys(record)
+                for name, value in _walk(record):
+                    values.setdefault(name, []).append(value)
+        for name, column in values.items():
+            kind = as_array(column).type
+            if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
+                exact.add(name)
             types[name] = _unify(types.get(name, kind), kind)
+    for name in exact:
+        types[name] = types[name] if types[name] == pa.int64() else pa.string()
 
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-        names = list(dict.fromkeys((*columns, *texts)))  # nested texts come as columns, whatever is beside them
-        for part in _read_records(path, encoding, unit):
+        for part in _read_records(path, encoding, form):
             good, bad = {}, []
             for place, record in part:
                 if isinstance(record, dict) and any(isinstance(_look_up(record, name), list | dict) for name in texts):
@@ -328,12 +351,39 @@ def _open_json(path: str, encoding: str) -> Table:
                     bad.append(record)
                 else:
                     good[place] = record
-            arrays = [
-                as_array([_look_up(record, name) for record in good.values()], types.get(name)) for name in names
-            ]
-            yield Batch.build(list(good), arrays, names, bad)
+            arrays = []
+            for name in columns:
+                column = [_look_up(record, name) for record in good.values()]
+                is_text = types.get(name) == pa.string()
+                arrays.append(pa.array(map(_write, column) if is_text else column, types.get(name)))
+            yield Batch.build(list(good), arrays, columns, bad)
 
-    return Table(path, "json", list(types), None, encoding, unit=unit, read=read)
+    return Table(path, "json", list(names), None, encoding, unit=unit, read=read)
+
+
+def _walk(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of a record, and those of nested ones after dots."""
+    for name, value in record.items():
+        yield prefix + name, value
+        if isinstance(value, dict):
+            yield from _walk(value, f"{prefix}{name}.")
+
+
+def _find_form(path: str, encoding: str, suffix: str) -> str:
+    """Return the form of a JSON file: `lines`, a `list` of records, or `columns` with a list for each."""
+    with open_text(path, encoding) as stream:
+        lines = filter(str.strip, stream)
+        first, has_more = next(lines, "").strip(), next(lines, None) is not None
+    if first.startswith("["):
+        return "list"
+    if suffix in ("jsonl", "ndjson") or (has_more and first.endswith("}")):
+        return "lines"
+    with open_text(path, encoding) as stream:
+        try:
+            columns = json.load(stream)
+        except ValueError:
+            return "lines"
+    return "columns" if columns and all(isinstance(column, list) for column in columns.values()) else "lines"
 
 
 def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -344,13 +394,22 @@ def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def _read_records(path: str, encoding: str, unit: str) -> Iterator[list[tuple[int, Any]]]:
-    """Yield lists of place and record, or its refusal."""
+def _read_records(path: str, encoding: str, form: str) -> Iterator[list[tuple[int, Any]]]:
+    """Yield lists of place and record, or its rejection."""
+    rows: Iterable[tuple[int, str]]
     with open_text(path, encoding) as stream:
-        if unit == "row":  # one list, whose records are parsed again to name a broken one
-            rows: Iterator[tuple[int, str]] = enumerate(map(json.dumps, json.load(stream)))
-        else:
+        if form == "lines":
             rows = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
+        else:
+            records = json.load(stream)
+            if form == "columns":
+                lengths = {name: len(column) for name, column in records.items()}
+                if len(set(lengths.values())) > 1:
+                    found = ", ".join(f"{count} in {name!r:.80}" for name, count in lengths.items())
+                    raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {found:.300}")
+                records = [dict(zip(records, row, strict=True)) for row in zip(*records.values(), strict=True)]
+            rows = enumerate(map(json.dumps, records))  # parsed again, to name a broken one
+        rows, unit = iter(rows), "line" if form == "lines" else "row"
         while part := list(islice(rows, BATCH_ROWS)):
             yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
 

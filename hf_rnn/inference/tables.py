@@ -42,6 +42,7 @@ class TableSettings:
     prefix: str | None = None  # begins the names of answers; None: `predicted_` if one of them exists, else empty
     all_scores: bool = False  # whether the score of each class is added
     top_k: int = 1  # labels per text: `label_2` and `score_2` follow `label` and `score`
+    quoting: str | None = None  # `csv` or `none`; see `read_table`
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,14 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
     """Open a table, or a text file as a table of lines; return the names of its columns too."""
     if not is_table(path):
         return open_lines(path, settings.encoding), ["text"]
-    table, wanted = read_table(path, separator=settings.separator, encoding=settings.encoding), settings.text_column
+    reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
+    table, wanted = read_table(path, separator=settings.separator, **reading), settings.text_column
     known = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
     is_headless = wanted is None and known.isdisjoint(name.strip().casefold() for name in table.columns)
     if suffix_of(path) != ".tsv" or not (is_number or is_headless):
         return table, table.columns
-    table = read_table(path, encoding=settings.encoding, header=False)  # as `train` reads it
+    table = read_table(path, header=False, **reading)  # as `train` reads it
     return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
 
 

@@ -49,7 +49,7 @@ class TokenClassification(Task):
         """Read CoNLL files, tables, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll
 
-        for name in ("separator", "encoding", "text_pair_column", "label_columns", "label_map"):
+        for name in ("separator", "encoding", "quoting", "text_pair_column", "label_columns", "label_map"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         data = options.pop("data", None)

@@ -75,7 +75,12 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
     encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
-    max_bad_rows: str = setting("0", "bad rows to skip before an error: a count, or a share as 0.1%%", common=True)
+    quoting: str | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
+    )
+    max_bad_rows: str = setting(
+        "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", common=True
+    )
 
     def __post_init__(self) -> None:
         """Expand `~`, and split names of columns at commas."""
@@ -94,11 +99,11 @@ class TableArguments:
             raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
 
     def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`] for columns and bad rows."""
+        """Return the keywords of [`load_tsv`] for columns and rejected rows."""
         names = ("text_column", "label_column", "text_pair_column")
         columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        return columns | {name: getattr(self, name) for name in ("separator", "encoding", "max_bad_rows")}
+        return columns | {name: getattr(self, name) for name in ("separator", "encoding", "quoting", "max_bad_rows")}
 
 
 def _parse_column(name: str | None) -> int | str | None:

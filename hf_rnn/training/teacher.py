@@ -161,7 +161,7 @@ def read_texts(
     for row in (row for path in paths for row in read_column(path, column, encoding=encoding)):
         if isinstance(row, BadRow):
             if not uses["refused"]:
-                logger.warning("refused: %s", row.describe())
+                logger.warning("rejected: %s", row.describe())
             uses["refused"] += 1
             continue
         for text in cut(row):

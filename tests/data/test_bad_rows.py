@@ -38,7 +38,7 @@ def test_a_bad_line(tmp_path, line, reason, detail, options):
     error, message = caught.value, str(caught.value)
     assert (error.path, error.line, error.reason) == (path, 3, reason)
     assert message.startswith(f"{path}:3: {reason}: ") and "\n" not in message
-    assert detail in message and "only bad row among 5. To skip it: --max_bad_rows 1" in message
+    assert detail in message and "only rejected row among 5. To skip it: --max_bad_rows 1" in message
 
     rejected, report = tmp_path / "out" / "rejected.jsonl", DataReport()
     rows = load_train(path, **options, max_bad_rows=1, rejected_path=rejected, report=report)
@@ -104,7 +104,9 @@ def test_rows_within_the_limit_are_skipped_and_listed(tmp_path, limit, bad):
 @pytest.mark.parametrize("limit", [2, "0.9%", 0])
 def test_past_the_limit_it_stops_and_says_how_many_there_are(tmp_path, limit):
     path = many_rows(tmp_path, 3)
-    with pytest.raises(DataError, match="first of 3 bad rows among 300.* To skip them: --max_bad_rows 3") as caught:
+    with pytest.raises(
+        DataError, match="first of 3 rejected rows among 300.* To skip them: --max_bad_rows 3"
+    ) as caught:
         load_train(path, max_bad_rows=limit)
     assert caught.value.line == 100 and len(load_train(path, max_bad_rows=3)) == 297
 

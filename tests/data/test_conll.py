@@ -50,6 +50,7 @@ FORMS = [
         "# sentence\n# 1\na X\n# X\nb Y\n\n# three words here\nc X\n",
         [[("a", "X"), ("#", "X"), ("b", "Y")], [("c", "X")]],
     ),
+    ("# a comment\n# X\nb Y\nc X\n", [[("#", "X"), ("b", "Y"), ("c", "X")]]),
     ("# id 7\tdomain=en\na _ _ O\nb _ _ B-x\n", [[("a", "O"), ("b", "B-x")]]),
     ("1-2\tdu" + "\t_" * 8 + "\n1\tde" + "\t_" * 7 + "\tX\n2\tle" + "\t_" * 7 + "\tY\n", [[("1", "X"), ("2", "Y")]]),
 ]
@@ -111,7 +112,7 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
         load_conll({"train": [{"tokens": ["a", "b"], "ner_tags": ["X"]}]})
     with pytest.raises(DataError, match="row 1: empty text"):
         load_conll({"train": [(["a", "b"], ["X", "Y"]), (["a", None], ["X", "Y"])]})
-    with pytest.raises(DataError, match="row 0: label out of range: tag -1, known are 0 to"):
+    with pytest.raises(DataError, match="row 0: unknown label: tag '-1', known are 'O'"):
         load_conll(data["train"].map(lambda row: {"ner_tags": [-1] * len(row["tokens"])}))
 
 

@@ -56,7 +56,7 @@ def test_bad_rows(tmp_path, monkeypatch):
     read = load_tsv(data, max_bad_rows=6, rejected_path=listed, report=report)
     assert read["train"].to_list() == [{"text": "a", "label": 0}, {"text": "d", "label": 1}]
     records = [json.loads(line) for line in listed.open()]
-    reasons = [Reason.EMPTY_TEXT] * 2 + [Reason.BLANK_TEXT, Reason.NUL, Reason.EMPTY_LABEL, Reason.LABEL_OUT_OF_RANGE]
+    reasons = [Reason.EMPTY_TEXT] * 2 + [Reason.BLANK_TEXT, Reason.NUL, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL]
     assert [(record["line"], record["reason"]) for record in records] == list(enumerate(reasons, 1))
     assert {record["file"] for record in records} == {"dataset[train]"}
     with pytest.raises(DataError, match=re.escape("dataset[train] row 1: empty text")):
@@ -74,7 +74,7 @@ def test_a_split_without_labels_is_left_out(caplog):
         (make_splits(feature, train=rows, validation=rows, test=blank + rows), {}),
         (make_splits(feature, train=blank, validation=rows), {}),
     ):
-        with pytest.raises(DataError, match="row 0: label out of range: label '-1'"):
+        with pytest.raises(DataError, match="row 0: unknown label: label '-1'"):
             load_tsv(source, **options)
 
 

@@ -48,14 +48,12 @@ def test_a_label_map_translates_labels(tmp_path):
         load_tsv(path, **options, label_map={})
 
 
-@pytest.mark.parametrize(
-    ("label", "reason"), [("3", "out of range"), ("-1", "out of range"), ("01", "unknown"), ("x", "unknown")]
-)
+@pytest.mark.parametrize("label", ["3", "-1", "01", "x"])
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
-def test_a_label_that_train_lacks_is_refused_in_other_splits(tmp_path, label, reason, names):
+def test_a_label_that_train_lacks_is_rejected_in_other_splits(tmp_path, label, names):
     train = write(tmp_path / "train.tsv", b"a\t0\nb\t1\nc\t2\nd\t1\n")
     dev = write(tmp_path / "dev.tsv", f"a\t0\nb\t{label}\n".encode())
-    with pytest.raises(DataError, match=reason) as caught:
+    with pytest.raises(DataError, match=f"unknown label: label '{label}', known are") as caught:
         load_tsv({"train": train, "dev": dev}, class_names=names)
     assert (caught.value.path, caught.value.line) == (dev, 2)
 

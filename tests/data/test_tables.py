@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import time
 import zipfile
 from functools import partial
 
@@ -131,19 +132,49 @@ odd = st.sampled_from(
 anything = st.lists(st.one_of(texts, odd), max_size=3).map("".join)
 
 
+def write_by_csv(rows, path, separator):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=separator).writerows([("text", "label"), *rows])
+
+
+def write_by_pandas(rows, path, separator, **options):
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    frame.to_csv(path, index=False, sep=separator, lineterminator="\n", **options)
+
+
+WRITERS = {
+    "csv": write_by_csv,
+    "pandas": write_by_pandas,
+    "pandas, all quoted": partial(write_by_pandas, quoting=csv.QUOTE_ALL),
+    "polars": lambda rows, path, separator: pl.DataFrame(rows, ["text", "label"], orient="row").write_csv(
+        path, separator=separator
+    ),
+}
+
+
 @SAME_FILE
-@given(rows=st.lists(st.tuples(anything, st.sampled_from(["yes", "no"])), min_size=1, max_size=8))
-@example(rows=[('"all"', "yes"), ('a "b"', "no"), ("lone\rCR", "no")])
+@given(rows=st.lists(st.tuples(anything, st.sampled_from(["yes", "no", ""])), min_size=1, max_size=8))
+@example(rows=[('"all"', "yes"), ('a "b"', "no"), ("lone\rCR", "no"), ("", "yes")])
 @example(rows=[('"all"', "yes"), ('a "b"', "no"), ("two\nlines", "no")])
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_what_pandas_writes_is_read_as_it_was(tmp_path, suffix, rows):
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_what_a_library_writes_is_read_as_it_was(tmp_path, writer, suffix, rows):
     path = tmp_path / f"table.{suffix}"
-    frame = pd.DataFrame(rows, columns=["text", "label"])
-    frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer(rows, path, {"csv": ",", "tsv": "\t"}[suffix])
     assert cells(read_table(path))[0] == rows
-    if not any("\r" in text or {"\t", "\n"} <= set(text) for text, _ in rows):  # pandas does not quote a lone CR
-        frame.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",", lineterminator="\n")
-        assert cells(read_table(path))[0] == rows
+
+
+@pytest.mark.parametrize("header", ["", "text\tlabel\n", "\n\n text\tLabel\n"])
+@pytest.mark.parametrize(("quoting", "quoted"), [(None, None), ("csv", True), ("none", False)])
+def test_quotes_of_tsv_have_the_meaning_that_is_set_or_logged(tmp_path, caplog, header, quoting, quoted):
+    path = write(tmp_path / "a.tsv", f'{header}"all"\tyes\n"a ""b"" c"\tno\n'.encode())
+    quoted = bool(header) if quoted is None else quoted
+    expected = [("all", "yes"), ('a "b" c', "no")] if quoted else [('"all"', "yes"), ('"a ""b"" c"', "no")]
+    assert load_train(path, quoting=quoting) == expected
+    other = {True: "--quoting none", False: "--quoting csv"}[quoted]
+    assert [other in line for line in caplog.messages] == ([True] if quoting is None else [])
+    with pytest.raises(UserError, match="unknown quoting"):
+        read_table(path, quoting="all")
 
 
 @pytest.mark.parametrize(
@@ -152,11 +183,12 @@ def test_what_pandas_writes_is_read_as_it_was(tmp_path, suffix, rows):
         ('label,text\n0,a 5" pipe is 3 inch\n1,b\n', [("0", 'a 5" pipe is 3 inch'), ("1", "b")], []),
         ('label,text\n0,"a"b\n1,c\n', [("1", "c")], [2]),
         ("label,text\n0,a,b\n\n1\n1,c\n", [("1", "c")], [2, 4]),
-        ("label,text\n0,a\rb\n1,c\n", [("1", "c")], [2]),
-        ('label\ttext\n0\t"all"\n1\t"open\n0\t"a ""b"""\n', [("0", '"all"'), ("1", '"open'), ("0", 'a "b"')], []),
+        ("label,text\n0,a\rb\n1,c\n", [("0", "a\rb"), ("1", "c")], []),
+        ('label\ttext\n0\t"all"\n1\t"open\n', [("0", '"all"'), ("1", '"open')], []),
         ('label\ttext\n0\t"two\nlines"\n1\tb\n', [("0", "two\nlines"), ("1", "b")], []),
         ("label\ttext\n0\ta\n\n1\n1\tc\n", [("0", "a"), ("1", "c")], [4]),
-        ("label,text\n0," + "x" * (1 << 21) + "\n1,d\n", [("1", "d")], [2]),
+        ("label,text\n0," + "x" * (1 << 21) + "\n1,d\n", [("0", "x" * (1 << 21)), ("1", "d")], []),
+        ("label,text\r0,a\r1\r1,b\r", [("0", "a"), ("1", "b")], [3]),
     ],
 )
 def test_a_damaged_row_costs_only_itself(tmp_path, content, good, bad):
@@ -251,10 +283,10 @@ def test_columns_by_name_and_by_number(tmp_path, order):
 def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BATCH_ROWS", 2)
     records = [
-        {"id": 1, "big": 1, "part": 1, "more": {"a": 1}, "text": "2020-01-01 00:00:00"},
-        {"id": 2, "big": 2, "part": 2, "more": {"b": 2.5}, "text": "b"},
-        {"id": 3, "big": 1 << 63, "part": 2.5, "more": None, "text": None},
-        {"id": 4, "big": "x", "part": None, "more": {}, "text": "d"},
+        {"id": 1, "big": 1, "part": 1, "exact": (1 << 53) + 1, "more": {"a": 1}, "text": "2020-01-01 00:00:00"},
+        {"id": 2, "big": 2, "part": 2, "exact": 1.0, "more": {"b": 2.5}, "text": "b"},
+        {"id": 3, "big": 1 << 63, "part": 2.5, "exact": 2.5, "more": None, "text": None},
+        {"id": 4, "big": "x", "part": None, "exact": "x", "more": {}, "text": "d"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     table = read_table(tmp_path / "a.jsonl")
@@ -263,6 +295,7 @@ def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path, monkeyp
     columns = pa.Table.from_batches([batch.rows for batch in batches]).to_pydict()
     assert columns["id"] == pl.read_ndjson(tmp_path / "a.jsonl", schema={"id": pl.Int64})["id"].to_list()
     assert columns["big"] == ["1", "2", str(1 << 63), "x"] and columns["part"] == [1.0, 2.0, 2.5, None]
+    assert columns["exact"] == [str((1 << 53) + 1), "1", "2.5", "x"]
     assert columns["text"] == [record["text"] for record in records]
     assert columns["more"] == [{"a": 1, "b": None}, {"a": None, "b": 2.5}, None, {"a": None, "b": None}]
 
@@ -279,6 +312,34 @@ def test_damaged_records_cost_only_their_line(tmp_path):
     )
     (tmp_path / "a.json").write_text('[{"text": "half \\ud83d"}, {"text": "b \\ud83d\\ude00"}]')
     assert cells(read_table(tmp_path / "a.json")) == ([("b \U0001f600",)], [1], [0])
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_columns_of_json_are_a_table(tmp_path, indent):
+    """As pandas' `to_dict("list")` gives them."""
+    columns = pd.DataFrame(ROWS, columns=["label", "text"]).to_dict("list")
+    (tmp_path / "a.json").write_text(json.dumps(columns, indent=indent))
+    assert cells(read_table(tmp_path / "a.json")) == (ROWS, [0, 1, 2, 3], [])
+    (tmp_path / "a.json").write_text(json.dumps(columns | {"more": [1]}, indent=indent))
+    with pytest.raises(DataError, match="differ in length: 4 in 'label', 4 in 'text', 1 in 'more'"):
+        read_table(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("fields", ["oops", None, 1, ["a"]])
+def test_a_value_that_is_not_a_record_costs_only_its_row(tmp_path, fields):
+    rows = [{"f": {"text": text, "label": label}} for label, text in ROWS]
+    lines = [json.dumps(row) + "\n" for row in [*rows, {"f": fields}, *rows]]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    names = {"text_column": "f.text", "label_column": "f.label"}
+    assert load_train(tmp_path / "a.jsonl", max_bad_rows=1, **names) == [(text, label) for label, text in ROWS] * 2
+
+
+def test_a_number_is_one_class_as_integer_and_as_float_and_infinity_is_missing(tmp_path):
+    labels = ["1", "1.0", '"x"', "Infinity", "NaN"]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "a", "label": {label}}}\n' for label in labels))
+    assert load_train(tmp_path / "a.jsonl", max_bad_rows=2) == [("a", "1"), ("a", "1"), ("a", "x")]
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1.0, 2.5, float("inf")]})
+    assert load_train(save(frame, tmp_path / "a.parquet"), max_bad_rows=1) == [("a", "1"), ("b", "2.5")]
 
 
 def test_lists_and_records_in_the_column_of_texts_are_refused_by_row(tmp_path):
@@ -308,7 +369,7 @@ def test_empty_and_missing_texts_are_the_same_in_all_formats(tmp_path, suffix):
     assert list(read_column(path)) == ["a", "", "", "b"]
     assert load_train(path, max_bad_rows=2) == [("a", "x"), ("b", "y")]
     with pytest.raises(
-        DataError, match=r"empty text: .* first of 2 bad rows among 4\. To skip them: --max_bad_rows 2"
+        DataError, match=r"empty text: .* first of 2 rejected rows among 4\. To skip them: --max_bad_rows 2"
     ):
         load_train(path)
 
@@ -325,11 +386,40 @@ def test_files_of_fasttext(tmp_path):
 
 
 def test_whole_files_that_cannot_be_read_name_the_reason(tmp_path):
-    for name, content in (("a.csv", b"\n"), ("a.parquet", b"no"), ("a.csv.gz", gzip.compress(b"a,b\n" * 9)[:-9])):
+    frame = pd.DataFrame({"text": ["a", "b"] * 99, "label": ["x", "y"] * 99})
+    workbook = save(frame, tmp_path / "right.xlsx").read_bytes()
+    texts = pa.Array.from_buffers(
+        pa.string(), 2, [None, *pa.array(["ab", "cd"]).buffers()[1:2], pa.py_buffer(b"\xff\xfeab")]
+    )
+    pq.write_table(pa.table({"text": texts, "label": ["x", "y"]}), tmp_path / "binary.parquet")
+    pq.write_table(pa.table({"text": [["a"], ["b"]], "label": ["x", "y"]}), tmp_path / "lists.parquet")
+    contents = {
+        "empty.csv": b"\n",
+        "header.csv": b"text,label\n",
+        "no.parquet": b"no",
+        "cut.csv.gz": gzip.compress(b"text,label\n" * 9)[:-9],
+        "damaged.xlsx": workbook[: len(workbook) // 2] + b"x" * 99,
+        "comma.xlsx": b"text,label\na,x\n",
+    }
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
+    for name in (*contents, "binary.parquet", "lists.parquet"):
         with pytest.raises(DataError) as error:
-            list(read_table(tmp_path / name))
-        assert error.value.reason is (Reason.EMPTY_FILE if content == b"\n" else Reason.UNREADABLE)
+            load_train(tmp_path / name, max_bad_rows=9)
+        expected = {
+            "empty.csv": Reason.EMPTY_FILE,
+            "header.csv": Reason.EMPTY_FILE,
+            "lists.parquet": Reason.MISSING_COLUMN,
+        }
+        assert error.value.reason is expected.get(name, Reason.UNREADABLE) and "\n" not in str(error.value)
+        assert str(error.value).startswith(str(tmp_path / name))
+
+
+def test_many_columns_are_read_in_time_that_grows_with_their_number(tmp_path):
+    names = ["text", "label", *map(str, range(20_000))]
+    write(tmp_path / "wide.csv", "".join(",".join(row) + "\n" for row in (names, ["a"] * len(names))).encode())
+    start = time.process_time()
+    assert len(read_table(tmp_path / "wide.csv").columns) == len(names) and time.process_time() - start < 1
 
 
 def test_a_missing_column_is_answered_with_the_columns():
