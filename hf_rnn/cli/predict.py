@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.row_errors import BadRow, Reason
 from ..training.settings import SettingsParser, expand_home, setting
-from ..utils.atomic_write import write_whole
-from ..utils.errors import UserError
-from ..utils.text_checks import check_text
+from ..utils.errors import UserError, name_errors
+from ..utils.text_checks import NO_TEXT, check_text, find_text_error
 from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
@@ -172,10 +171,12 @@ def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
                         "text pairs: leave it out")  # fmt: skip
     given: Any = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
-    lines = refused = 0
+    lines = refused = empty = 0
     for block in _read(str(arguments.input)) if texts is None else [given]:
         for record in _answer(classifier, block, arguments, lines + 1):
-            if error := record.get("error"):
+            if (error := record.get("error")) and error["reason"] == NO_TEXT:
+                empty += 1
+            elif error:
                 refused += 1
                 if arguments.strict:
                     found = f"{arguments.input}:{error['line']}: {error['reason']}: {error['detail']}"
@@ -184,6 +185,8 @@ def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
             sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             sys.stdout.buffer.flush()
         lines += len(block)
+    if empty:
+        print_note(f"hf-rnn predict: {empty} of {lines} lines have no text, and no answer")
     if refused:
         print_note(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
     return 1 if refused else 0
@@ -211,6 +214,7 @@ def _answer(classifier: Any, block: Sequence[Any], arguments: PredictArguments, 
             if len(text) != 2:
                 fault = Reason.TOO_FEW_FIELDS if len(text) < 2 else Reason.TOO_MANY_FIELDS
                 error = f"{fault}: found {len(text)} of 2 texts"
+        error = error or next(filter(None, map(find_text_error, text if isinstance(text, tuple) else [text])), "")
         errors.append(error)
         texts += [] if error else [text]
     answers = iter(answer_each(classifier, texts, arguments.all_scores, arguments.top_k))
@@ -226,7 +230,9 @@ def _answer(classifier: Any, block: Sequence[Any], arguments: PredictArguments, 
 
 def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:
     """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
+    _leave_out_pandas()
     from ..inference.tables import answer_file, format_table, read_record
+    from ..utils.atomic_write import write_whole
 
     record, code, many = read_record(arguments.model, arguments.revision), 0, arguments.output_dir is not None
     for target, path in files.items():
@@ -234,29 +240,44 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
             continue
         try:
             answered = answer_file(classifier, str(path), arguments.table_settings(), record)
-            _report(arguments, answered, str(path))
+            code = max(code, _report(arguments, answered, str(path)))
             shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
-            content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
+            with name_errors(target or path):
+                content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
+                if target is not None:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(target, content)
         except UserError as error:
             if arguments.strict or not many:
                 raise
             print_note(f"hf-rnn predict: {error}")
             code = 1
             continue
-        code = max(code, int(len(answered.refused) > 0))
         if target is None:
             sys.stdout.buffer.write(content)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
-        if many:
+        elif many:
             counts = {"rows": len(answered.table), "refused": len(answered.refused), "without_text": answered.empty}
             print(json.dumps({"file": str(target), **counts}, ensure_ascii=False), flush=True)
     return code
 
 
-def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> None:
-    """Print the column that was read, and how many rows have no answer; with `strict` raise if some were refused."""
+def _leave_out_pandas() -> None:
+    """Let Arrow find no pandas at its first list, where it looks for it once: the import takes 0.2 s."""
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+        with contextlib.suppress(ImportError, AttributeError):
+            pa.array([])
+        del sys.modules["pandas"]
+
+
+def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> int:
+    """Print the column that was read, and how many rows have no answer; return 1 if some were refused.
+
+    Raises:
+        UserError: With `strict`, for the first of them.
+    """
     if answered.refused and arguments.strict:
         raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
     print_note(f"hf-rnn predict: {answered.note}")
@@ -265,3 +286,4 @@ def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> N
         print_note(f"hf-rnn predict: {answered.empty} of {rows} rows have no text, and no answer")
     if answered.refused:
         print_note(f"hf-rnn predict: {len(answered.refused)} of {rows} rows were refused: see the column error")
+    return int(len(answered.refused) > 0)

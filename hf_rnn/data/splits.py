@@ -7,22 +7,21 @@ removed when the process ends.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from ..utils.atomic_write import make_folder
 from ..utils.errors import UserError
 from .audit import hash_texts
 from .labels import LabelMap, RowLabels
@@ -137,10 +136,9 @@ def _read(
 
 def _write(tables: Iterable[pa.Table], schema: pa.Schema) -> str:
     """Write tables to one Arrow file below the library's cache, and return its path."""
-    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
-    os.makedirs(cache, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="hf-rnn-", dir=cache)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(cache, "hf-rnn-")
     path = os.path.join(folder, "rows.arrow")
     with pa.ipc.new_stream(path, schema) as writer:
         for table in tables:

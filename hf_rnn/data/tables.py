@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..utils.errors import UserError, install_hint, reason_of
 from .delimited import (
@@ -460,6 +459,8 @@ def number_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
 
 
 def _open_parquet(path: str) -> Table:
+    import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
+
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
         with pq.ParquetFile(_open_seekable(path)) as file:
             yield from number_rows(file.iter_batches(BATCH_ROWS, columns=list(columns)))

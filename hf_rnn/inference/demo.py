@@ -12,7 +12,9 @@ from the page's own server.
 
 from __future__ import annotations
 
+import html
 import os
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ _SHOWN_LABELS = 10
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
+_FOR, _AGAINST, _STRONGEST = "37, 99, 235", "217, 119, 6", 0.6  # colours of the page in `web/`
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -73,9 +76,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                 else:
                     one["fn"] = lambda text: _show(gr, model, tokenizer, text or "")
                     label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
-                    title = "Words for the first label (up to 1) and against it (down to -1)"
-                    words = gr.HighlightedText(label=title, show_legend=True, elem_id="words")
-                    one["outputs"] = [label, words]
+                    one["outputs"] = [label, gr.HTML(label="Words", elem_id="words")]
         gr.on([button.click, text.submit], **one)
         tried.load_input_event.then(**one)
     return page
@@ -84,14 +85,26 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 def _show(gr: Any, model: Any, tokenizer: Any, text: str) -> Any:
     """Return the answer to a text for the page, or show the error."""
     if not text.strip():
-        return None, []
+        return None, ""
     try:
         scores, parts, note = label_text(model, tokenizer, text)
     except UserError as error:
         raise gr.Error(str(error)) from error
     if note:
         gr.Info(note)
-    return scores, parts
+    return scores, color_parts(parts)
+
+
+def color_parts(parts: Sequence[tuple[str, float | None]]) -> str:
+    """Return a text in parts as HTML, each part coloured by its effect from -1 to 1, with a legend."""
+    marks = [_mark(text, effect) if effect else html.escape(text) for text, effect in parts]
+    legend = f"{_mark('for the first label', 1)} {_mark('against it', -1)}"
+    return f'<p dir="auto" style="white-space: pre-wrap">{"".join(marks)}</p><p><small>{legend}</small></p>'
+
+
+def _mark(text: str, effect: float) -> str:
+    color = f"rgba({_AGAINST if effect < 0 else _FOR}, {_STRONGEST * abs(effect):.3f})"
+    return f'<mark style="color: inherit; background: {color}" title="{effect:+.2f}">{html.escape(text)}</mark>'
 
 
 def label_text(
@@ -125,7 +138,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}
     settings |= {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False}
     gr = _import_gradio()
-    # the visitor's own fonts, as most of Gradio's lack bold letters; blue is the colour of evidence for a label
+    # the visitor's own fonts, as most of Gradio's lack bold letters; blue is also the colour of words for a label
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     settings["theme"] = gr.themes.Default(primary_hue="blue", **fonts)
     try:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.parquet as pq
 
-from ..data.row_errors import EXCERPT_CHARACTERS
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
-from ..utils.errors import UserError, install_hint
-from ..utils.text_checks import find_surrogate
+from ..utils.errors import UserError, install_hint, name_errors
+from ..utils.text_checks import NO_TEXT, find_text_error
 from .text_classifier import answer_each
 
 ERROR = "error"  # the column of reasons
-NO_TEXT = "no text"  # the reason of an empty cell
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-_EXCEL_ROWS, _EXCEL_CHARACTERS, _EXCEL_DIGITS = 1 << 20, 32_767, 10**15
+_EXCEL_ROWS, _EXCEL_COLUMNS, _EXCEL_CHARACTERS, _EXCEL_DIGITS = 1 << 20, 1 << 14, 32_767, 15
+_EXCEL_TIMES = datetime(1900, 3, 1), datetime(10_000 - 1, 12, 31)  # programs differ on the days before
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,14 @@ def answer_file(
         DataError: For a file that is empty or cannot be read, and for a missing column of texts.
         UserError: For columns with the names of answers.
     """
-    table, names = _open_texts(path, settings, record or {})
-    columns, note = find_text_columns(model, names, path, settings, record)
+    with name_errors(path):
+        table, names = _open_texts(path, settings, record or {})
+        columns, note = find_text_columns(model, names, path, settings, record)
+        batches = list(table.batches(None, columns))
     if names != table.columns or table.kind == "lines":  # the file has no names
         note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
-    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
+    with name_errors(path, UserError):  # any other error is one of the model
+        pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in batches]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
         pieces = [_append(rows, _build_answers(model, [[] for _ in columns], names, settings))]
@@ -112,12 +115,16 @@ def _answer_batch(
     model: Any, table: Any, batch: Any, names: Sequence[str], columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the good and the refused rows of a batch in the order of the file, with the columns of answers."""
-    rows = pa.Table.from_batches([batch.rows]).rename_columns(names)
+    rows = pa.Table.from_batches([batch.rows])
     places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
     order = np.argsort(places, kind="stable")
     if batch.bad:
         rows = rows.take(pa.array(order, mask=order >= len(rows))).combine_chunks()
-    texts = [take_column(rows.to_batches()[0], name).to_pylist() if len(rows) else [] for name in columns]
+    stored = dict(zip(names, table.columns, strict=True))
+    texts = [
+        take_column(rows.to_batches()[0], stored.get(name, name)).to_pylist() if len(rows) else [] for name in columns
+    ]
+    rows = rows.select(table.columns).rename_columns(names)
     bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
     faults = [(f"{table.unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
     return _append(rows, _build_answers(model, texts, names, settings, faults))
@@ -179,17 +186,6 @@ def find_text_columns(
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
     return columns, f"{path}: texts are in the column {columns[0]!r} ({how})"
-
-
-def find_text_error(text: Any) -> str:
-    """Return why something cannot be answered, or an empty string for a text."""
-    if isinstance(text, str):
-        if text.isascii() or find_surrogate(text) is None:
-            return "" if text else NO_TEXT
-        return f"not Unicode: found {text!r:.{EXCERPT_CHARACTERS}}"
-    if text is None or type(text).__name__ == "NAType" or (isinstance(text, float) and math.isnan(text)):
-        return NO_TEXT
-    return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
 
 
 def answer_schema(model: Any, all_scores: bool = False, top_k: int = 1) -> pa.Schema:
@@ -260,6 +256,8 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
     """Return a table as the content of a file with this name."""
     suffix, stream = find_suffix(path), io.BytesIO()
     if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
         pq.write_table(table, stream)
     elif suffix == ".jsonl":
         lines = (json.dumps(_without_nan(row), ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
@@ -288,6 +286,8 @@ def _flatten(table: pa.Table) -> pa.Table:
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))
+        elif column.type in (pa.string_view(), pa.binary_view()):
+            table = table.set_column(place, name, column.cast(pa.large_string()))
         elif pa.types.is_nested(column.type):
             texts = [None if value is None else _join_labels(value) for value in column.to_pylist()]
             table = table.set_column(place, name, pa.array(texts, pa.string()))
@@ -300,19 +300,65 @@ def _join_labels(value: Any) -> str:
     return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
 
 
+class _ExactNumber(float):
+    """A number that XlsxWriter writes with all digits, and not 16."""
+
+    def __format__(self, _: str) -> str:
+        return float.__repr__(self)
+
+
 def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
-    """Write the first sheet of a workbook; texts stay texts, also `=1+1`, and so do numbers of more than 15 digits."""
+    """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
+
+    A column of numbers or times that Excel cannot store is written as texts. A cell that is too long is refused.
+    """
     try:
-        import xlsxwriter  # noqa: F401 - pandas imports it
+        import xlsxwriter
     except ImportError:
         raise UserError(f"{path} needs XlsxWriter: {install_hint('excel')}, or write .csv") from None
-    if len(table) >= _EXCEL_ROWS:
-        raise UserError(f"{path}: Excel has {_EXCEL_ROWS:,} rows, and the table {len(table):,}: write .csv")
+    if len(table) >= _EXCEL_ROWS or len(table.columns) > _EXCEL_COLUMNS:
+        most, found = (
+            f"{_EXCEL_ROWS:,} rows and {_EXCEL_COLUMNS:,} columns",
+            f"{len(table):,} and {len(table.columns):,}",
+        )
+        raise UserError(f"{path}: Excel has {most}, and the table {found}: write .csv")
+    book = xlsxwriter.Workbook(stream, {"in_memory": True})
+    sheet, bold = book.add_worksheet(), book.add_format({"bold": True})
+    days, seconds = (book.add_format({"num_format": shown}) for shown in ("yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"))
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
-        is_long = pa.types.is_integer(column.type) and (pc.max(pc.abs(column)).as_py() or 0) >= _EXCEL_DIGITS
-        if is_long or (pa.types.is_timestamp(column.type) and column.type.tz):  # Excel has neither
-            table = table.set_column(place, name, column.cast(pa.string()))
-        elif pa.types.is_string(column.type) and (pc.max(pc.utf8_length(column)).as_py() or 0) > _EXCEL_CHARACTERS:
-            raise UserError(f"{path}: a cell of {name!r} has more than {_EXCEL_CHARACTERS:,} characters: write .csv")
-    plain = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
-    table.to_pandas().to_excel(stream, index=False, engine="xlsxwriter", engine_kwargs=plain)
+        for row, value in enumerate([name, *_excel_values(column)]):
+            if isinstance(value, str):
+                if (length := len(value.encode("utf-16-le")) // 2) > _EXCEL_CHARACTERS:
+                    found = f"row {row + 1} of the column {name!r:.80} has {length:,} characters"
+                    raise UserError(f"{path}: {found}, and a cell of Excel at most {_EXCEL_CHARACTERS:,}: write .csv")
+                if value.startswith("<r>"):  # else XlsxWriter may take it for its own markup
+                    sheet.write_rich_string(row, place, "<", "r", value[2:])
+                else:
+                    sheet.write_string(row, place, value, None if row else bold)
+            elif isinstance(value, bool):
+                sheet.write_boolean(row, place, value)
+            elif isinstance(value, date):
+                sheet.write_datetime(row, place, value, seconds if isinstance(value, datetime) else days)
+            elif value is not None:
+                sheet.write_number(row, place, _ExactNumber(value))
+    book.close()
+
+
+def _excel_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column for Excel, as texts if it would change one of them."""
+    kind = column.type
+    with contextlib.suppress(pa.ArrowException, OverflowError):  # milliseconds or Python cannot hold some times
+        if pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None):
+            times = column.cast(pa.timestamp("ms")).to_pylist()
+            if all(_EXCEL_TIMES[0] <= value < _EXCEL_TIMES[1] for value in times if value is not None):
+                return column.to_pylist() if pa.types.is_date(kind) else times
+        elif pa.types.is_floating(kind):
+            values = [None if value is None or math.isnan(value) else value for value in column.to_pylist()]
+            return [str(value) if value in (math.inf, -math.inf) else value for value in values]
+        elif pa.types.is_boolean(kind):
+            return column.to_pylist()
+        elif pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+            values = column.to_pylist()
+            if all(len(Decimal(value or 0).as_tuple().digits) <= _EXCEL_DIGITS for value in values):
+                return values
+    return column.cast(pa.string()).to_pylist()

@@ -1,5 +1,11 @@
 """The exception for a user's mistakes, and parts of its messages."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 PACKAGE = "."  # for pip: the clone; its name once it is on the index
 
 
@@ -21,6 +27,17 @@ def is_write_error(error: Exception) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return the message of a library's error in one line, or the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def name_errors(path: str | Path, kind: type[Exception] = Exception) -> Iterator[None]:
+    """Raise a [`UserError`] that names a file for any error in reading or writing it, as libraries raise any."""
+    try:
+        yield
+    except kind as error:
+        if isinstance(error, UserError) and str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {reason_of(error):.300}") from error
 
 
 def install_hint(extra: str) -> str:

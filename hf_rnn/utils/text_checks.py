@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from .errors import UserError
+
+NO_TEXT = "no text"  # the reason of an empty or blank cell or line
 
 
 def check_text(text: str) -> None:
@@ -38,6 +41,17 @@ def list_texts(texts: Iterable[str]) -> list[str]:
 def out_of_arrow(values: Any) -> Any:
     """Return a column of Arrow as a list of Python objects; return anything else unchanged."""
     return values.to_pylist() if hasattr(values, "to_pylist") else values
+
+
+def find_text_error(text: object) -> str:
+    """Return why something cannot be answered, or an empty string for a text; [`NO_TEXT`] as training sees it."""
+    if isinstance(text, str):
+        if text.isascii() or find_surrogate(text) is None:
+            return "" if text.strip() else NO_TEXT
+        return f"not Unicode: found {text!r:.80}"
+    if text is None or type(text).__name__ == "NAType" or (isinstance(text, float) and math.isnan(text)):
+        return NO_TEXT
+    return f"not a text: found {type(text).__name__} {text!r:.80}"
 
 
 def find_surrogate(text: str) -> int | None:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,12 @@ def test_a_text_gets_scores_and_effects(trained):
     assert list(scores) == ["bad", "good", "plain"] and max(scores, key=scores.get) == "good"
     assert ("miro", 1.0) in parts and note == ""
     assert demo.label_text(*model, "box " * 600)[2] == "The model reads the first 512 of the 600 tokens."
+    shown = demo.color_parts([("<i>", 1.0), (" & ", None), ("no", -0.5)])
+    marks = re.findall(r'background: rgba\((.*?), ([.0-9]+)\)" title=".*?">(.*?)</mark>', shown)
+    colors = re.findall(r"--(?:for|against): ([0-9, ]+)", (Path(demo.__file__).parent / "web/index.html").read_text())
+    assert (
+        marks[:2] == [(colors[0], "0.600", "&lt;i&gt;"), (colors[1], "0.300", "no")] and "</mark> &amp; <mark" in shown
+    )
     with pytest.raises(UserError, match="not UTF-8"):
         demo.label_text(*model, "a \ud800 <b>")
 

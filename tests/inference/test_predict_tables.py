@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -71,8 +74,8 @@ def test_a_table_is_written_back_with_answers(output, predict, fast, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".xlsx"])
-def test_empty_and_null_cells_are_the_same_in_all_formats(suffix, predict, tmp_path):
-    texts = ["miro", None, "selk"] if suffix == ".xlsx" else ["miro", None, "", "selk"]
+def test_empty_blank_and_null_cells_have_no_answer_in_any_format(suffix, predict, tmp_path):
+    texts = ["miro", None, " \u3000", "selk"] if suffix == ".xlsx" else ["miro", None, "", " \t\u3000", "selk"]
     write(pd.DataFrame({"text": texts, "n": range(len(texts))}), tmp_path / f"in{suffix}")
     code, _, err = predict(f"in{suffix}", "--output_file", f"out{suffix}")
     assert code == 0 and f"{len(texts) - 2} of {len(texts)} rows have no text, and no answer" in err
@@ -124,6 +127,18 @@ def test_json_lines_keep_their_values(predict, tmp_path):
     assert code == 1 and [row["label"] for row in rows] == ["good", None, "bad"] and "1 of 3 rows were refused" in err
     assert rows[1]["error"].startswith("line 2: ") and (rows[0]["error"], rows[2]["more"]) == ("", 1.5)
     assert rows[0]["n"] == {"x": [1]} and rows[0]["i"] == "1", "a column has one type, text beyond 64 bits"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".xlsx"])
+def test_texts_in_nested_records(suffix, predict, tmp_path):
+    records = [{"id": 1, "fields": {"message": "miro", "n": [1]}}, {"id": 2}, {"id": 3, "fields": {"message": "selk"}}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert predict("in.jsonl", "--text_column", "fields.message", "--output_file", f"out{suffix}")[0] == 0
+    found = {**READERS, ".csv": pd.read_csv}[suffix](tmp_path / f"out{suffix}")
+    assert list(found) == ["id", "fields", "label", "score"] and found["id"].tolist() == [1, 2, 3]
+    assert found["label"].fillna("").tolist() == ["good", "", "bad"]
+    first = found["fields"][0] if suffix in (".jsonl", ".parquet") else json.loads(found["fields"][0])
+    assert (first["message"], list(first["n"])) == ("miro", [1])
 
 
 def test_a_header_without_rows_gives_a_header(predict, tmp_path):
@@ -197,7 +212,21 @@ def test_entities_are_json_in_csv(tagger):
     assert [entity["label"] for entity in json.loads(row["entities"])] == ["person", "place"]
 
 
-ODD = ['"a"', 'a""b', '"', "a\tb", "a,b", "two\nlines", "cr\rlf", "crlf\r\n", " a ", "=1+1", "\x01", "http://x.org"]
+ODD = [
+    '"a"',
+    'a""b',
+    '"',
+    "a\tb",
+    "a,b",
+    "two\nlines",
+    "cr\rlf",
+    "crlf\r\n",
+    " a ",
+    "=1+1",
+    "\x01",
+    "http://x.org",
+    "<r>a</r>",
+]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.xlsx", "x.jsonl", "x.parquet"])
@@ -222,8 +251,34 @@ def test_numbers_keep_their_values_and_null_is_not_nan():
     rare = pa.table({"t": pa.array([0], pa.timestamp("s", "UTC")), "l": [["a", None]], "m": [["a", "b"]]})
     cells = pd.read_excel(io.BytesIO(format_table(rare, "x.xlsx")), dtype=str, engine="calamine").iloc[0]
     assert cells.tolist() == ["1970-01-01 00:00:00Z", '["a", null]', "a,b"]
-    with pytest.raises(UserError, match="a cell of 'text' has more than 32,767 characters"):
-        format_table(pa.table({"text": ["x" * 40_000]}), "x.xlsx")
+
+
+@pytest.mark.parametrize("engine", ["calamine", "openpyxl"])
+def test_excel_gets_values_that_it_can_hold_and_texts_of_others(engine):
+    """Cells are compared with the values, by two readers; the last ones would have been changed."""
+    pytest.importorskip({"calamine": "python_calamine"}.get(engine, engine))
+    milliseconds = np.random.default_rng(1).integers(0, 8000 * 365 * 86_400_000, 200)
+    times = [datetime(1900, 3, 1) + timedelta(milliseconds=int(number)) for number in milliseconds]
+    floats = (np.random.default_rng(2).standard_normal(200) * 10.0 ** np.arange(-100, 100)).tolist()
+    wide = pa.table(
+        {"t": pa.array(times, pa.timestamp("ms")), "f": floats, "i": [10**15 - 1] * 200, "b": [True] * 200}
+    )
+    cells = pd.read_excel(io.BytesIO(format_table(wide, "x.xlsx")), engine=engine)
+    assert cells["t"].tolist() == times and cells["f"].tolist() == floats
+    assert (cells["i"] == 10**15 - 1).all() and (cells["b"] == True).all()  # noqa: E712
+    odd = {
+        "old": ([datetime(1890, 1, 2), datetime(2020, 1, 1)], "1890-01-02 00:00:00.000000"),
+        "day": ([date(1899, 12, 31), None], "1899-12-31"),
+        "fine": ([datetime(2020, 1, 1, 0, 0, 0, 1), None], "2020-01-01 00:00:00.000001"),
+        "decimal": ([Decimal("0.1234567890123456"), None], "0.1234567890123456"),
+        "view": (pa.array(["001", None], pa.string_view()), "001"),
+    }
+    content = format_table(pa.table({name: values for name, (values, _) in odd.items()}), "x.xlsx")
+    cells = pd.read_excel(io.BytesIO(content), dtype=str, engine=engine)
+    assert cells.iloc[0].to_dict() == {name: text for name, (_, text) in odd.items()}
+    for cell in ("x" * 40_000, "\U0001f600" * 17_000):
+        with pytest.raises(UserError, match="row 3 of the column 'text' has 3?4?[04],000 characters"):
+            format_table(pa.table({"text": pa.array(["", cell], pa.large_string())}), "x.xlsx")
 
 
 # ---- many files ----
@@ -233,16 +288,25 @@ def test_many_files_are_answered_once(predict, tmp_path, fast):
     (tmp_path / "in").mkdir()
     write(pd.DataFrame({"id": range(7), "text": TEXTS}), tmp_path / "in/a.csv")
     (tmp_path / "in/b.txt").write_text("miro\nselk\n")
-    (tmp_path / "in/c.parquet").write_bytes(b"PAR1 damaged")
+    bad = {
+        "c.parquet": b"PAR1 damaged",
+        "d.xlsx": b"text,n\nmiro,1\n",
+        "e.xlsx": b"PK\x03\x04 damaged",
+        "f.json": b"[1",
+    }
+    bad["g.csv"] = b"text,label,predicted_label\nmiro,1,2\n"
+    for name, content in bad.items():
+        (tmp_path / "in" / name).write_bytes(content)
     code, out, err = predict("in", "--output_dir", "out")
     counts = [json.loads(line) for line in out.splitlines()]
-    assert code == 1 and "c.parquet" in err
+    assert code == 1 and [err.count(f"in/{name}: ") for name in bad] == [1] * len(bad)
     assert counts[0] == {"file": "out/a.csv", "rows": 7, "refused": 0, "without_text": 0}
     assert sorted(os.listdir(tmp_path / "out")) == ["a.csv", "b.txt.csv"]
     assert READERS[".csv"](tmp_path / "out/a.csv")["label"].tolist() == [a["label"] for a in fast.predict(TEXTS)]
     (tmp_path / "out/b.txt.csv").unlink()
     (tmp_path / "out/a.csv").write_text("kept")
-    (tmp_path / "in/c.parquet").unlink()
+    for name in bad:
+        (tmp_path / "in" / name).unlink()
     code, out, _ = predict("in/*", "--output_dir", "out")
     assert code == 0 and [json.loads(line)["file"] for line in out.splitlines()] == ["out/b.txt.csv"]
     assert (tmp_path / "out/a.csv").read_text() == "kept"

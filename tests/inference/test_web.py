@@ -181,6 +181,20 @@ def test_the_page_answers_as_one_types_and_asks_nobody(trained, browser, tmp_pat
         assert {urlsplit(asked).netloc for asked in sent if asked.startswith(("http", "ws"))} == {urlsplit(url).netloc}
 
 
+@pytest.mark.slow
+def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(trained, browser, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    page = export(folder, web=True).web
+    index = page / "index.html"
+    index.write_text(index.read_text(encoding="utf-8").replace("cdn.jsdelivr.net", "cdn.invalid"), encoding="utf-8")
+    with serve(page) as url:
+        for address, advice in ((url, "export --web --npm"), (index.as_uri(), "python -m http.server")):
+            browser.get(address)
+            assert advice in wait(
+                lambda: (found := browser.find_element("id", "status").text) and "cannot" in found and found
+            )
+
+
 def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(trained, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
     page = export(folder, output_dir=tmp_path / "out", web=True, quantize="int8", texts=["my secret"]).web

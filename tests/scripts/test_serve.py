@@ -79,10 +79,26 @@ def test_answers_and_limits(server, folder):
         ({"inputs": ["a"] * 257}, 422),
         ({"inputs": 3}, 422),
         ({"inputs": ["\ud800"]}, 422),
+        ({"inputs": [float("nan")]}, 422),
         (b"{", 422),
         ({"inputs": "a" * (1 << 20)}, 413),
     ):
-        assert ask(http.client.HTTPConnection("127.0.0.1", server[0]), body)[0] == status
+        found, content = ask(http.client.HTTPConnection("127.0.0.1", server[0]), body)
+        assert found == status and content
+
+
+def test_the_work_of_clients_that_left_is_dropped(server):
+    """Together they take more than a minute."""
+    body = json.dumps({"inputs": ["miro the box " * 300] * 256}).encode()
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
+    for _ in range(400):
+        with socket.create_connection(("127.0.0.1", server[0])) as client:
+            client.sendall(head + body)
+    start = time.monotonic()
+    status, _ = ask(http.client.HTTPConnection("127.0.0.1", server[0], timeout=60), {"inputs": TEXTS})
+    assert status == 200 and time.monotonic() - start < 10
 
 
 def test_fifty_connections_get_answers_and_take_no_more_memory(server):

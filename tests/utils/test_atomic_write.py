@@ -1,11 +1,13 @@
 """A file is always complete, also when two threads write it or writing fails."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from hf_rnn.utils.atomic_write import write_whole
+from hf_rnn.utils.atomic_write import make_folder, remove_abandoned, write_whole
 
 
 def test_two_writers_of_one_file(tmp_path):
@@ -42,3 +44,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_whole(path, b"new")
     assert [found.name for found in tmp_path.iterdir()] == ["answers"] and path.read_bytes() == b"old"
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from hf_rnn.utils import atomic_write
+os.replace = os.fsync = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+folder = pathlib.Path(sys.argv[1])
+print(atomic_write.make_folder(folder, "rows-"))
+atomic_write.write_whole(folder / "answers", b"new")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of files")
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_stays(tmp_path):
+    live = make_folder(tmp_path, "rows-")
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE).returncode == -9
+    left = sorted(path.name[:5] for path in tmp_path.iterdir())
+    assert left == [".answ", "rows-", "rows-"], "premise: a file and a folder were left"
+    remove_abandoned.cache_clear()
+    write_whole(tmp_path / "other", b"")
+    made = make_folder(tmp_path, "rows-")
+    assert {path.name for path in tmp_path.iterdir()} == {live.name, made.name, "other"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_a_file_keeps_its_permissions_and_a_link_its_file(tmp_path):
+    (tmp_path / "private").write_bytes(b"old")
+    (tmp_path / "private").chmod(0o600)
+    (tmp_path / "link").symlink_to("private")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "private").read_bytes() == b"new"
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600

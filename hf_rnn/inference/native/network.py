@@ -340,7 +340,7 @@ class Network:
             return np.concatenate([self._compute_rows(part) for part in _split(used)]), rows.astype(np.int32)
         if not self._known[ids].all():
             with self._filling:
-                new = np.unique(ids[~self._known[ids]])
+                new = np.array(sorted({*ids[~self._known[ids]].tolist()}))  # np.unique imports numpy.ma
                 for part in _split(new):
                     self._table[part] = self._compute_rows(part)
                 self._known[new] = True
