@@ -1,8 +1,12 @@
-"""The metrics of the tasks as modules of `evaluate`, for the Trainer, `evaluate.combine` and batches (`add_batch`)."""
+"""Metrics of `evaluate`: training measures with `TaskScores`; the others are for your own loops and batches.
+
+`evaluate` imports torch and the pipelines of transformers. So the command `hf-rnn evaluate`, which needs neither, does
+not import this module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
@@ -12,6 +16,7 @@ from .scores import classification_metrics, label_set_metrics, number_metrics, t
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from transformers import PreTrainedConfig
 
 _NUMBERS = datasets.List(datasets.Value("float64"))
 
@@ -22,7 +27,7 @@ class _Metric(evaluate.Metric):
     measure: ClassVar[Callable[..., dict[str, Any]]]
     feature: ClassVar[Any] = _NUMBERS
 
-    def __init__(self, names: Sequence[str], **options: Any) -> None:
+    def __init__(self, names: Iterable[str], **options: Any) -> None:
         self._names, self._options = list(names), options
         super().__init__(keep_in_memory=True)
 
@@ -43,6 +48,17 @@ class _Metric(evaluate.Metric):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
         return self.measure(predictions, references, self._names, **self._options)
+
+
+class TaskScores(_Metric):
+    """The scores of a task, from outputs and labels of all rows; for `compute_metrics` of a Trainer."""
+
+    def __init__(self, evaluate_task: Callable[..., dict[str, Any]], config: PreTrainedConfig) -> None:
+        super().__init__(config.id2label.values())
+        self._evaluate, self._config = evaluate_task, config
+
+    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike) -> dict[str, Any]:
+        return self._evaluate(predictions, references, self._config)
 
 
 class Classification(_Metric):

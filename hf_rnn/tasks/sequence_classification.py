@@ -98,13 +98,13 @@ class SequenceClassification(Task):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return class counts, baselines and examples."""
-        from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
+        from ..evaluation.baselines import linear_scores
 
         rows, names = texts["train"], list(config.id2label.values())
-        linear = linear_scores(texts, tokenizer) if baselines and "text_pair" not in rows.features else None
+        has_linear = baselines and "text_pair" not in rows.features
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
-            "baselines": {LINEAR_BASELINE: linear} if linear else None,
+            "baselines": linear_scores(texts, tokenizer) if has_linear else None,
             "examples": self.pick_examples(rows, names) if examples else None,
         }
 

@@ -203,6 +203,9 @@ def train_on(
         training = fit(trainer, checkpoint)
 
     # the scores
+    from ..evaluation.modules import TaskScores  # it imports the library `evaluate`
+
+    scores = TaskScores(task.evaluate, model.config)
     chance_loss = task.chance_loss(model.config)
     predictions = {split: predict(trainer, examples[split]) for split in ("validation", "test") if split in examples}
     calibration = None
@@ -210,7 +213,7 @@ def train_on(
         calibration = calibrate((model.get_parameter(name) for name in name_output_weights(model)), predictions)
     task.complete(model, predictions, lambda split: predict(trainer, examples[split]))
     metrics = {
-        split: task.evaluate(output.predictions, output.label_ids, model.config)
+        split: scores.compute(predictions=output.predictions, references=output.label_ids)
         for split, output in predictions.items()
     }
     rows = {"rows": sum(report.label_counts["train"])}
@@ -392,10 +395,14 @@ def make_trainer(
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
 
+    from ..evaluation.modules import TaskScores
+
+    scores = TaskScores(run.task.evaluate, model.config)
+
     def measure(output: EvalPrediction) -> dict[str, float]:
         """Return the scores of an epoch that are one number."""
-        scores = run.task.evaluate(output.predictions, output.label_ids, model.config)
-        return {name: value for name, value in scores.items() if isinstance(value, float)}
+        measured = scores.compute(predictions=output.predictions, references=output.label_ids)
+        return {name: value for name, value in measured.items() if isinstance(value, float)}
 
     def answer(model: Any, rows: Any) -> tuple[Any, Any]:
         """Return outputs and labels of rows."""

@@ -1,15 +1,20 @@
 """The linear baseline of a card against scikit-learn used directly."""
 
+import random
+import re
+
 import pytest
 from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, recall_score
-from sklearn.pipeline import make_union
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.svm import LinearSVC
 
 from hf_rnn import train_tokenizer
-from hf_rnn.evaluation.baselines import linear_scores
+from hf_rnn.evaluation import baselines
+from hf_rnn.evaluation.baselines import fit_linear, linear_scores
 
 
 def table(rows, names=LABELS):
@@ -20,26 +25,49 @@ def table(rows, names=LABELS):
 
 @pytest.mark.parametrize("least", [1, 2])
 def test_scores_are_those_of_scikit_learn(monkeypatch, least):
-    """Among many rows, what one text alone has is left out."""
-    monkeypatch.setattr("hf_rnn.evaluation.baselines.MANY_ROWS", 90 if least == 2 else 91)
+    """Among many rows, characters of one text alone are left out."""
+    monkeypatch.setattr(baselines, "MANY_ROWS", 90 if least == 2 else 91)
     train, validation = invent_rows(90, 1), invent_rows(45, 2)
     texts = DatasetDict(train=table(train), validation=table(validation))
-    scores = linear_scores(texts, train_tokenizer([text for text, _ in train]))
+    ((name, scores),) = linear_scores(texts, train_tokenizer([text for text, _ in train])).items()
+    strength, balanced = float(re.search(r"C ([\d.]+)", name)[1]), "class-weighted" in name
 
-    vectorizer = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, min_df=least),
-        TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", sublinear_tf=True, min_df=least),
-    )
-    matrix = vectorizer.fit_transform([text for text, _ in train])
-    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(matrix, [label for _, label in train])
-    true = [label for _, label in validation]
-    predicted = model.predict(vectorizer.transform([text for text, _ in validation]))
+    features = [TfidfVectorizer(ngram_range=(1, 4), analyzer="char", sublinear_tf=True, min_df=least)]
+    if "word pairs" in name:
+        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+        features = [words, features[0].set_params(ngram_range=(1, 5), analyzer="char_wb")]
+    model = LinearSVC(C=strength, class_weight="balanced" if balanced else None)
+    model = make_pipeline(make_union(*features), model).fit(*zip(*train, strict=True))
+    true, predicted = [label for _, label in validation], model.predict([text for text, _ in validation])
     expected = {
         "accuracy": accuracy_score(true, predicted),
         "macro_f1": f1_score(true, predicted, average="macro"),
         "macro_recall": recall_score(true, predicted, average="macro"),
     }
     assert scores == {"validation": pytest.approx(expected)}
+
+
+def invent_signals(seed):
+    """Return texts of 30 random words and one that gives the class; some of ten classes are rare."""
+    chance = random.Random(seed)
+    labels = chance.choices(range(10), [1 / (number + 1) for number in range(10)], k=400)
+    noise = [["".join(chance.choices("abcdefgh", k=4)) for _ in range(30)] for _ in labels]
+    return [" ".join([*words, f"key{chr(105 + label)}"]) for words, label in zip(noise, labels, strict=True)], labels
+
+
+def test_the_options_are_chosen_for_the_rows():
+    """A fixed strength loses a tenth here; the same rows give the same model."""
+    (texts, labels), (others, true) = invent_signals(0), invent_signals(1)
+    model, name = fit_linear(texts, labels)
+    fixed = make_pipeline(model[0], LogisticRegression(class_weight="balanced")).fit(texts, labels)
+    assert model.score(others, true) > fixed.score(others, true) + 0.02
+    again, same = fit_linear(texts, labels)
+    assert same == name and (again.decision_function(others) == model.decision_function(others)).all()
+
+
+def accuracy(texts, tokenizer):
+    (scores,) = linear_scores(texts, tokenizer).values()
+    return scores["validation"]["accuracy"]
 
 
 def test_it_reads_what_the_model_reads():
@@ -50,8 +78,8 @@ def test_it_reads_what_the_model_reads():
     texts = DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:]))
     tweet = train_tokenizer(texts["train"]["text"], normalizer="tweet", min_frequency=1)
     plain = train_tokenizer(texts["train"]["text"], normalizer="none", min_frequency=1)
-    assert linear_scores(texts, tweet)["validation"]["accuracy"] == 1.0
-    assert linear_scores(texts, plain)["validation"]["accuracy"] < 0.8
+    assert accuracy(texts, tweet) == 1.0
+    assert accuracy(texts, plain) < 0.8
 
 
 @pytest.mark.parametrize("reason", ["characters", "class"])
@@ -60,17 +88,17 @@ def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
     texts = DatasetDict(train=table(rows), validation=table([("a", "bad")]))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
     if reason == "characters":
-        monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_CHARACTERS", 1)
+        monkeypatch.setattr(baselines, "MOST_WORK", 1)
     assert linear_scores(texts, tokenizer) is None
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]
 
 
 def test_texts_without_spaces_have_a_baseline(monkeypatch):
     """No two texts are equal, so no word is in two of them."""
-    monkeypatch.setattr("hf_rnn.evaluation.baselines.MANY_ROWS", 40)
+    monkeypatch.setattr(baselines, "MANY_ROWS", 40)
     rows = [
         (f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}", "ab"[number % 2]) for number in range(60)
     ]
     texts = DatasetDict(train=table(rows[:40], "ab"), validation=table(rows[40:], "ab"))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1, tokenizer="char")
-    assert linear_scores(texts, tokenizer)["validation"]["accuracy"] == 1.0
+    assert accuracy(texts, tokenizer) == 1.0

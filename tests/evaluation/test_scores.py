@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from sklearn import metrics
 
-from hf_rnn import RnnConfig
+from hf_rnn import RnnConfig, train
 from hf_rnn.evaluation import classification_metrics, scores
 from hf_rnn.evaluation.calibration import measure_scores
-from hf_rnn.evaluation.modules import Classification, LabelSets, Numbers
+from hf_rnn.evaluation.modules import Classification, LabelSets, Numbers, TaskScores
 from hf_rnn.tasks import get_task
 from hf_rnn.utils.errors import UserError
 
@@ -110,6 +110,16 @@ def test_modules_take_batches_and_combine(module, predictions, references, tmp_p
         combined = evaluate.combine([module, Rows(keep_in_memory=True)])
         found = combined.compute(predictions=predictions, references=references)
         assert found == {**expected, "rows": len(references)}
+
+
+def test_a_training_measures_through_evaluate(tiny_settings, tmp_path, monkeypatch, capsys):
+    """Scores of each epoch, and those of the finished model."""
+    compute = TaskScores._compute
+    monkeypatch.setattr(TaskScores, "_compute", lambda *rows: {**compute(*rows), "asked": 0.5})
+    assert issubclass(TaskScores, evaluate.Metric)
+    result = train(**{**tiny_settings, "num_train_epochs": 1, "baselines": False}, output_dir=str(tmp_path / "out"))
+    assert result.metrics["validation"]["asked"] == 0.5
+    assert "asked 0.500" in capsys.readouterr().err
 
 
 def test_logits_that_are_not_finite():
