@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ..models.auto import ENCODER, head_name, model_class
 from ..utils.errors import UserError, reason_of
 from ..utils.import_hooks import after_import
-from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config
+from .model_folder import (
+    TOKENIZER,
+    FinishedFolder,
+    check_name,
+    check_tokenizer,
+    find_built_in,
+    name_damage,
+    read_config,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
-_TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 
 def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
@@ -92,7 +99,7 @@ def load_model(
         raise UserError(f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}")
     if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
-    with name_damage(name, _TOKENIZER):
+    with name_damage(name, TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         tokenizer(["", "a word"], truncation=True, padding=True)
     try:
@@ -106,7 +113,7 @@ def load_model(
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
     """Load configuration and tokenizer, for a program that runs the model from another file."""
     config = read_config(name, folder.root, MODEL_TYPE)
-    with name_damage(name, _TOKENIZER):
+    with name_damage(name, TOKENIZER):
         return config, _load_tokenizer(name, folder, config)
 
 
@@ -142,7 +149,7 @@ def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> Pre
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
-    check_ids(name, tokenizer.get_vocab(), config)
+    check_tokenizer(name, tokenizer, config)
     return tokenizer
 
 

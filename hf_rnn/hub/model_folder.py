@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
 PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+TOKENIZER = "tokenizer.json or tokenizer_config.json"
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
@@ -61,9 +62,9 @@ def name_damage(name: str, file: str) -> Iterator[None]:
     """Turn any error of a library into a `UserError` that names the damaged part of a model."""
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
+    except BaseException as error:  # damaged files make the libraries raise anything, such as a panic of Rust
         raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
 
 
@@ -92,9 +93,11 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
-def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
-    """Check that the model has a row for each id of its tokenizer."""
-    largest = max(vocabulary.values(), default=-1)
+def check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
+    """Check that a tokenizer encodes texts, and that the model has a row for each of its ids."""
+    with name_damage(name, TOKENIZER):
+        ids = [id for text in tokenizer(["", "a word"])["input_ids"] for id in text]
+        largest = max([*ids, *tokenizer.get_vocab().values()], default=-1)
     if largest >= config.vocab_size:
         raise UserError(
             f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "

@@ -12,13 +12,13 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
 from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, name_damage
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
@@ -88,7 +88,7 @@ class Runner:
                 self._network = read_live(model, precision)
             except Unsupported as error:
                 if str(error) != MISSING:
-                    _LOGGER.warning("the plain model predicts: %s", error)
+                    _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
 
     @property
     def model(self) -> Any:
@@ -148,7 +148,7 @@ class Tagger(Runner):
         revision: str | None = None,
         device: Any = "cpu",
         precision: Precision = "float32",
-    ) -> Tagger:
+    ) -> Self:
         """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
         return cls(*load_to_predict(name_or_path, revision, device, precision), precision)
 
@@ -162,7 +162,8 @@ class Tagger(Runner):
         if not texts:
             return []
         options: Any = {"return_offsets_mapping": True, "return_attention_mask": False, "verbose": False}
-        encoded: Any = self.tokenizer(texts, **options)
+        with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
+            encoded: Any = self.tokenizer(texts, **options)
         logits = self.logits(encoded["input_ids"])
         check_finite_logits(logits.reshape(-1, logits.shape[-1]))
         return self.task.answers(logits, self.config, texts, encoded)
@@ -218,7 +219,7 @@ class FastRnn(Runner, TextClassifier):
         tokens_per_batch: int | None = None,
         device: str | torch.device | None = "cpu",
         threads: int | None = None,
-    ) -> FastRnn:
+    ) -> Self:
         """Load a finished folder, or a repo of the Hub; the settings are those of [`FastRnn`].
 
         Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..hub.model_folder import FinishedFolder, check_ids, name_damage, read_settings
+from ..hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
 from .native import Network, Unsupported
 from .native.network import CLASSIFIER
 from .native.words import make_network
@@ -53,14 +53,13 @@ def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Any) -> Toke
     settings = folder.read_tokenizer_config()
     if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
         return None
-    with name_damage(name, "tokenizer.json or tokenizer_config.json"):
+    with name_damage(name, TOKENIZER):
         tokenizer = TokenizerFile(folder)
-        vocabulary = tokenizer.backend_tokenizer.get_vocab()
+        vocabulary = tokenizer.get_vocab()
         special = [settings[key] for key in settings if key.endswith("_token") and isinstance(settings[key], str)]
         if not vocabulary.keys() >= set(special):  # transformers adds them
             return None
-        check_ids(name, vocabulary, config)
-        tokenizer(["", "a word"])
+    check_tokenizer(name, tokenizer, config)
     return tokenizer
 
 
@@ -69,9 +68,15 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
     from safetensors import deserialize
 
     return {
-        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        name: _shorten(np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"]))
         for name, tensor in deserialize(path.read_bytes())
     }
+
+
+def _shorten(values: np.ndarray) -> np.ndarray:
+    """Return float64 as float32, where a number can be infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
 def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:

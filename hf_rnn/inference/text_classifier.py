@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Table = TypeVar("Table")
 
 
 def batch_by_length(
@@ -118,7 +120,7 @@ class TextClassifier:
                 answer["scores"] = dict(zip(names, row, strict=True))
         return answers
 
-    def predict_table(self, table: Any, **settings: Any) -> Any:
+    def predict_table(self, table: Table, **settings: Any) -> Table:
         """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
 
         A row whose text is missing keeps its place, with the reason in a column `error`.
@@ -134,7 +136,8 @@ class TextClassifier:
         """
         from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
 
-        return predict_table(self, table, TableSettings(**settings))
+        answered: Table = predict_table(self, table, TableSettings(**settings))
+        return answered
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
+from collections import ChainMap
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.text_checks import list_texts
 
 Ids = tuple[int, ...]
@@ -35,6 +36,7 @@ class TokenizerFile:
 
     def __init__(self, folder: FinishedFolder) -> None:
         settings = folder.read_tokenizer_config()
+        self.name_or_path = str(folder.root)
         self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")
@@ -45,6 +47,10 @@ class TokenizerFile:
         }
         self._special = {name: self.backend_tokenizer.token_to_id(token) for name, token in tokens.items()}
         self.unk_token_id: int | None = self._special.get("unk_token")
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the tokens with their ids."""
+        return self.backend_tokenizer.get_vocab()
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
@@ -115,27 +121,31 @@ class FastTokenizer:
             if twice != once * 2:  # spaces are tokens
                 return
             whole = backend.encode("a").ids
-            start = next(place for place in range(len(whole)) if whole[place : place + len(once)] == once)
+            start = next((place for place in range(len(whole)) if whole[place : place + len(once)] == once), None)
+            if start is None:
+                return
             self._before, self._after = tuple(whole[:start]), tuple(whole[start + len(once) :])
             self._known = {"": ()}
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
         texts = list_texts(texts)
-        if self._known is not None and self._room() > 0:
-            return self._look_up(texts, self._known)
-        if self._backend is not None:
-            return self._encode(texts)
-        return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
+        with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
+            if self._known is not None and self._room() > 0:
+                return self._look_up(texts, self._known)
+            if self._backend is not None:
+                return self._encode(texts)
+            return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
 
     def _look_up(self, texts: list[str], memory: dict[str, Ids]) -> list[list[int]]:
         """Look up the words of texts; encode all new words in one call."""
         split = [text.split(" ") for text in texts]
-        new = list(dict.fromkeys(word for words in split for word in words if word not in memory))
-        found = dict(zip(new, self._encode_words(new), strict=True)) if new else {}
-        ids_of = (memory | found if found else memory).__getitem__
+        words = list(dict.fromkeys(word for words in split for word in words if word not in memory))
+        new = dict(zip(words, self._encode_words(words), strict=True)) if words else {}
+        memory.update((word, ids) for word, ids in new.items() if len(word) <= _LONGEST)
+        has_long = any(len(word) > _LONGEST for word in new)
+        ids_of = (ChainMap(memory, new) if has_long else memory).__getitem__  # a copy would take milliseconds
         encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
-        memory.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
         if len(memory) > _KEPT:
             self._known = {"": ()}
         return self._finish(encoded)

@@ -1,8 +1,11 @@
 """`FastRnn` gives the plain model's own answers, whatever the lengths, in the order of the texts."""
 
 import copy
+import json
 import pickle
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,10 @@ import pytest
 import torch
 from transformers import pipeline
 
+import hf_rnn
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference import reference
 from hf_rnn.inference.native.library import load_library
 from hf_rnn.utils.errors import UserError
@@ -175,6 +180,27 @@ def test_changed_parts_have_their_effect(tokenizer, caplog, change, found):
     assert_close(fast.logits([[2, 3, 4], [4]]), expected, atol=1e-5)
 
 
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": []}
+DAMAGES = {
+    "a token without a row": {
+        "post_processor": TEMPLATE | {"special_tokens": {"x": {"id": "x", "ids": [99], "tokens": ["x"]}}}
+    },
+    "unknown words without a token": {
+        "model": {"type": "WordLevel", "unk_token": "[none]", "vocab": {"a": 0, "word": 1}}
+    },
+    "another type": {"pre_tokenizer": {"type": "Unheard"}},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_tokenizer_is_named(trained, tmp_path, damage):
+    folder = FinishedFolder(shutil.copytree(trained.folder, tmp_path / "model"))
+    folder.tokenizer.write_text(json.dumps(json.loads(folder.tokenizer.read_text()) | damage))
+    for load in (FastRnn.from_pretrained, lambda root: FastRnn(*load_model(root))):
+        with pytest.raises(UserError, match=r"model.*tokenizer\.json"):
+            load(folder.root).predict(["so good", "unheard"])
+
+
 def test_training_mode_is_refused(tokenizer):
     with pytest.raises(ValueError, match=r"call model.eval\(\)"):
         FastRnn(make().train(), tokenizer)
@@ -190,3 +216,14 @@ def test_a_finished_folder(trained):
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="no/such/folder"):
         FastRnn.from_pretrained("no/such/folder")
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_guide_have_types(tmp_path):
+    api = pytest.importorskip("mypy.api", reason="mypy is not installed: pip install '.[lint]'")
+    guide = Path(hf_rnn.__file__).parent / "inference" / "README.md"
+    program = tmp_path / "guide.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)))
+    options = ["--strict", "--follow-imports=silent", "--disable-error-code=import-untyped"]
+    report, errors, code = api.run([*options, str(program)])
+    assert code == 0, report + errors

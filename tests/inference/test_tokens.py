@@ -2,13 +2,15 @@
 
 import random
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
@@ -110,6 +112,12 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
     check(tokenizer, [" ".join("".join(draw.choices(PIECES, k=3)) for _ in range(20)) for _ in range(200)])
 
 
+def test_a_tokenizer_without_letters():
+    tokenizer = train()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("[a-z]"), "")
+    check(tokenizer, ["a good Day 019", "a", ""])
+
+
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_other_tokenizers_are_called(make):
     draw = random.Random(0)
@@ -160,6 +168,24 @@ def test_threads_get_the_ids_that_one_would(monkeypatch):
     finally:
         sys.setswitchinterval(interval)
     assert found == [tokenizer(block)["input_ids"] for block in texts]
+
+
+def test_a_new_word_costs_the_same_however_many_are_known():
+    fast, new = FastTokenizer(train("tweet")), iter(range(10**9))
+
+    def measure():
+        seconds = []
+        for _ in range(300):
+            text, start = f"a good day w{next(new)}", time.perf_counter()
+            fast([text])
+            seconds.append(time.perf_counter() - start)
+        return np.median(seconds)
+
+    young = [measure() for _ in range(3)]
+    fast([f"x{number}" for number in range(120_000)])
+    old = [measure() for _ in range(3)]
+    assert len(fast._known) > 100_000, "premise: none is forgotten"
+    assert min(old) < 1.5 * min(young)
 
 
 @pytest.mark.parametrize("make", [train, foreign])

@@ -106,8 +106,10 @@ class _Weights:
         """Return a weight of this shape in its own dtype."""
         self.unread.discard(name)
         values = self._weights.get(name)
-        if values is None or values.shape != shape:
-            raise Unsupported(f"{name} is {'missing' if values is None else values.shape}, and not {shape}")
+        if values is None:
+            raise Unsupported(f"it has no weights {name}")
+        if values.shape != shape:
+            raise Unsupported(f"{name} has the shape {values.shape}, where its settings say {shape}")
         infinite = {np.dtype(np.uint16): 0x7F80, np.dtype(np.uint8): 0x7F}.get(values.dtype)
         finite = np.isfinite(values) if infinite is None else (values & infinite) != infinite
         if not finite.all():

@@ -28,6 +28,9 @@ class TaggerNetwork:
     def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
         self._given = config, weights, precision, head
         self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
+        known = ("rnn.", "classifier.", "crf.", *(["words."] if config.word_forms else []))
+        if unread := [name for name in weights if not name.startswith(known)]:
+            raise Unsupported(f"{min(unread)} is not of this model")
         plain = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
         encoder = {name: weight for name, weight in weights.items() if name.startswith("rnn.")}
         top = {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
@@ -49,6 +52,8 @@ class TaggerNetwork:
             tokens = (config.vocab_size,)
             shapes = {"codes": tokens, "forms": (*tokens, _FORMS), "kinds": tokens}
             self._words = _check(self._words, shapes | {"table.weight": (config.word_forms, units)})
+            if any(self._words[name].dtype.kind != "i" for name in shapes):
+                raise Unsupported(f"one of {', '.join(shapes)} has numbers that are not whole")
             top = {
                 "classifier.weight": np.eye(states, dtype=np.float32),
                 "classifier.bias": np.zeros(states, np.float32),

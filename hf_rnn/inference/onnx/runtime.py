@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage
+from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
 from ...utils.text_checks import list_texts
@@ -122,13 +122,17 @@ class OnnxModel:
         if not issubclass(kind := CLASSES[head], cls):
             raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
         session = _open_checked(name, folder, config, quantized)
-        with name_damage(name, folder.tokenizer.name):
+        with name_damage(name, TOKENIZER):
             tokenizer = TokenizerFile(folder)
-        check_ids(name, tokenizer.backend_tokenizer.get_vocab(), config)
+        check_tokenizer(name, tokenizer, config)
         model: Any = kind(session, tokenizer, config, tokens_per_batch)
         place = os.path.abspath(name) if folder.root == Path(name) else name
         model._source = place, quantized, revision, tokens_per_batch
         return model
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the answer to each text, in their order; see [`TextClassifier.predict`] and [`Tagger.predict`]."""
+        raise UserError("a sentence encoder has no answers: call encode")
 
     def run(self, input_ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
         """Yield the rows of each batch, its mask `(B, T)`, and the outputs by name.
@@ -150,7 +154,7 @@ class OnnxModel:
             yield rows, mask, run_session(self.session, ids, mask)
 
 
-class OnnxClassifier(OnnxModel, TextClassifier):
+class OnnxClassifier(TextClassifier, OnnxModel):
     """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
 
     Example:
