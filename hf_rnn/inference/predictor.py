@@ -10,7 +10,7 @@ import copy
 import logging
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,10 +20,12 @@ from ..evaluation.scores import check_finite_logits
 from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..tasks import check_verb, task_of
+from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
 from .native import MISSING, SWITCH, Network, Unsupported
 from .stored import StoredModel, read_live, read_stored
+from .stream import Engine, TextStream, feed_many, take_fingerprint
 from .text_classifier import TextClassifier
 
 if TYPE_CHECKING:
@@ -209,6 +211,47 @@ class FastRnn(Runner, TextClassifier):
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
         Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
+
+    def stream(self, state: bytes | None = None) -> TextStream:
+        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
+
+        Args:
+            state: From `TextStream.save`, to continue its text.
+
+        Raises:
+            UserError: For a model that was not trained with `streaming`, and for the state of another model.
+        """
+        if not getattr(self.config, "streaming", False):
+            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
+        stream = TextStream(self)
+        if state is not None:
+            stream.restore(state)
+        return stream
+
+    feed_many = staticmethod(feed_many)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What reads the tokens of a stream."""
+        if self._network is not None:
+            return self._network
+        from .reference import TorchEngine
+
+        return TorchEngine(self._model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash by which the state of a stream is known to be of this model."""
+        if isinstance(self._model, StoredModel):
+            weight, bias = self._model.network.read_classifier()
+        else:
+            layer = self._model.classifier
+            weight, bias = (part.detach().float().cpu().numpy() for part in (layer.weight, layer.bias))
+        return take_fingerprint(self.config, weight, bias)
+
+    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """Return the answers of logits `(N, C)`."""
+        return self.task.answers(compute_scores(logits, self.config), self.config)
 
     @classmethod
     def from_pretrained(

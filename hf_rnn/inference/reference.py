@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from torch.nn.utils.rnn import pad_sequence
+
+from ..models.cells_rnn import CELLS
 from ..models.compact_rnn import CompactTexts
 from .native import Unsupported
 from .stored import read_live
@@ -58,6 +62,40 @@ def compute_logits(
         else:
             logits[rows] = outputs
     return logits
+
+
+class TorchEngine:
+    """Advance the states of texts with a streaming model of torch in evaluation mode; see `stream.Engine`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config, self._model = model.config, model
+        layers, shapes = config.num_hidden_layers, {"hidden": (config.num_hidden_layers, config.cell_size)}
+        if CELLS[config.cell_type].has_cell_state:
+            shapes["cell"] = shapes["hidden"]
+        if config.block_type == "residual" and config.conv_kernel > 1:
+            shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
+        self._shapes = {**shapes, "pooling": (1 + model.pooler.output_size,)}
+        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
+
+    @torch.inference_mode()
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
+        device, count = self._model.device, len(input_ids)
+        rows = torch.zeros(count, sum(self._sizes)) if states is None else torch.from_numpy(states)
+        before = {}
+        for (name, shape), part in zip(self._shapes.items(), rows.to(device).split(self._sizes, dim=1), strict=True):
+            part = part.view(count, *shape)
+            before[f"initial_{name}_state"] = part if name == "pooling" else part.transpose(0, 1).contiguous()
+        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
+        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
+        outputs = self._model(ids.to(device), mask.to(device), output_final_states=True, **before)
+        after = []
+        for name in self._shapes:
+            part = outputs[f"final_{name}_state"]
+            after.append((part if name == "pooling" else part.transpose(0, 1)).reshape(count, -1).float().cpu())
+        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).numpy()
 
 
 def fast_logits(

@@ -40,8 +40,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     _auto_class = "AutoConfig"  # its code is saved with every checkpoint
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
-        "emissions", "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "final_pooling_state",
+        "pooling_weights", "prefix_logits", "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
@@ -121,6 +121,12 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         """Check ranges and the number of parameters."""
         check_ranges(self)
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
+        misfits = {
+            "bidirectional": self.bidirectional, "pooling": self.pooling == "attention", "crf": self.crf,
+            "word_forms": self.word_forms, "token_ngrams": self.token_ngrams, "sep_token_id": self.sep_token_id,
+        }  # fmt: skip
+        if self.streaming and (name := next((name for name, value in misfits.items() if value), None)) is not None:
+            raise ValueError(f"streaming does not go with {name}={getattr(self, name)!r}: change one of them")
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
         states = self.num_directions * self.hidden_size

@@ -26,6 +26,7 @@ from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
+PREFIXES, PREFIX_WEIGHT = 2, 0.5  # places along a text that a streaming model learns from, and their share of the loss
 NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # tokens in a row, and the numbers of their hash
 
 
@@ -59,11 +60,19 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
         logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label; the value itself for regression).
         pooling_weights (`(B, T)`): Weight of each token, summing to 1 per text (0 for a text without tokens); only
             for a pooling that weighs tokens.
+        final_pooling_state (`(B, 1 + P)`): With `output_final_states` in one direction: the number of tokens read and
+            their pooled vector, for a call with the tokens that follow.
+        prefix_logits (`(B, K, C)`): While a streaming model trains: the logits after K shares of each text.
+        prefix_shares (`(B, K)`): These shares.
     """
 
     pooling_weights: torch.Tensor | None = None
     final_hidden_state: torch.Tensor | None = None
     final_cell_state: torch.Tensor | None = None
+    final_conv_state: torch.Tensor | None = None
+    final_pooling_state: torch.Tensor | None = None
+    prefix_logits: torch.Tensor | None = None
+    prefix_shares: torch.Tensor | None = None
 
 
 class StackedLayer(GradientCheckpointingLayer, RnnLayer):
@@ -305,6 +314,13 @@ class TokenNgrams(nn.Module):
         return scores / mask.sum(dim=1, keepdim=True).clamp(min=1).to(scores.dtype).sqrt()
 
 
+def _fill_empty(states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return states and mask; a batch without any token gets a place, which poolings need."""
+    if mask.shape[1]:
+        return states, mask
+    return nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
+
+
 class RnnForSequenceClassification(RnnPreTrainedModel):
     """[`RnnModel`], pooling over the tokens, and a linear layer: token ids to logits.
 
@@ -342,6 +358,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
+        initial_conv_state: torch.Tensor | None = None,
+        initial_pooling_state: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
@@ -349,11 +367,15 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         With `config.sep_token_id` a row is a pair of texts around that id. If they are read one by one
         (`config.siamese`), states are those of the second text.
 
+        A model in one direction reads a text in pieces: the final states of a piece, `final_pooling_state` included, are
+        the initial ones of the next, and the logits are those of the text so far.
+
         Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
         `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
+        carried, prefix_logits, prefix_shares = None, None, None
         if self.config.siamese:
             first, second = self._split_pair(input_ids, mask)
             outputs = self.rnn(input_ids, first, None, *options, return_dict=True)
@@ -363,8 +385,16 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             pooled = torch.cat([pooled, other, (pooled - other).abs(), pooled * other], dim=-1)
             weights = None if weights is None or others is None else weights + others
         else:
-            outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
+            outputs = self.rnn(input_ids, mask, inputs_embeds, *options, initial_conv_state, return_dict=True)
             pooled, weights = self._pool(outputs.last_hidden_state, mask)
+            if initial_pooling_state is not None or (output_final_states and not self.config.bidirectional):
+                if initial_pooling_state is None:
+                    initial_pooling_state = pooled.new_zeros(len(pooled), 1 + pooled.shape[1])
+                if weights is None:
+                    states = _fill_empty(outputs.last_hidden_state, mask)
+                    pooled, carried = self.pooler.carry(*states, initial_pooling_state)
+            if self.training and self.config.streaming:
+                prefix_logits, prefix_shares = self._read_prefixes(outputs.last_hidden_state, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
         if self.ngrams is not None:
             if input_ids is None:
@@ -374,6 +404,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
             logits = logits * scale + mean
         loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
+        if loss is not None and prefix_logits is not None:
+            parts = [self.measure_loss(part, labels, **kwargs) for part in prefix_logits.unbind(1)]
+            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(parts).mean()
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
@@ -381,13 +414,22 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             pooling_weights=None if weights is None else weights[:, : mask.shape[1]],
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
+            final_conv_state=outputs.final_conv_state,
+            final_pooling_state=carried,
+            prefix_logits=prefix_logits,
+            prefix_shares=prefix_shares,
         )
 
+    def _read_prefixes(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits `(B, K, C)` after random shares `(B, K)` of the tokens of each text."""
+        number, order = mask.sum(dim=1, keepdim=True), mask.cumsum(dim=1)
+        shares = torch.rand(len(mask), PREFIXES, device=mask.device)
+        ends = (shares * number).ceil().clamp(min=1)
+        vectors = [self._pool(states, mask & (order <= end[:, None]))[0] for end in ends.unbind(1)]
+        return self.classifier(self.dropout(self.activation(torch.stack(vectors, dim=1)))), shares
+
     def _pool(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pool; a batch without any token gets a place, which poolings need."""
-        if mask.shape[1] == 0:
-            states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
-        return self.pooler(states, mask)
+        return self.pooler(*_fill_empty(states, mask))
 
     def _split_pair(self, input_ids: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the masks of the tokens before and after the first separator; without one, all are before."""

@@ -33,9 +33,36 @@ class RnnPooler(nn.Module):
         """
         raise NotImplementedError
 
+    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Return the pooled vectors `(B, P)` of texts from those of two parts; `share` `(B, 1)` of tokens is in the second.
+
+        Raises:
+            ValueError: For a pooling that needs all states at once.
+        """
+        raise ValueError(f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last")
+
+    def carry(
+        self, states: torch.Tensor, mask: torch.Tensor, before: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pooled vectors after these tokens, and what the next call needs as `before`: `(B, 1 + P)`.
+
+        It holds the number of tokens read and their pooled vector, and is zero at the start of a text.
+        """
+        pooled, _ = self(states, mask)
+        count = mask.sum(dim=1, keepdim=True).to(before.dtype)
+        total, old = before[:, :1] + count, before[:, 1:]
+        merged = self.merge(old, pooled.to(old.dtype), count / total.clamp(min=1))
+        merged = torch.where(before[:, :1] > 0, merged, pooled.to(old.dtype))
+        merged = torch.where(count > 0, merged, old)
+        return merged.to(pooled.dtype), torch.cat([total, merged], dim=1)
+
 
 class LastPooler(RnnPooler):
     """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
+
+    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Return the second; see [`RnnPooler`]."""
+        return second
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
@@ -52,6 +79,10 @@ class LastPooler(RnnPooler):
 class MeanPooler(RnnPooler):
     """The mean of a text's states."""
 
+    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Return the weighted mean; see [`RnnPooler`]."""
+        return first + (second - first) * share
+
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
         real = mask[:, :, None].to(states.dtype)
@@ -62,6 +93,10 @@ class MeanPooler(RnnPooler):
 
 class MaxPooler(RnnPooler):
     """The largest value of each unit."""
+
+    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Return the larger values; see [`RnnPooler`]."""
+        return torch.maximum(first, second)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
@@ -81,6 +116,11 @@ class MeanMaxPooler(RnnPooler):
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
         return torch.cat([part(states, mask)[0] for part in self.parts], dim=-1), None
+
+    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """Merge both halves; see [`RnnPooler`]."""
+        halves = zip(self.parts, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
+        return torch.cat([part.merge(*half, share) for part, *half in halves], dim=1)
 
 
 class AttentionPooler(RnnPooler):

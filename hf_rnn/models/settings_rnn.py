@@ -119,6 +119,13 @@ class RnnSettings:
         start="head",
         card=True,
     )
+    streaming: bool = setting(
+        False,
+        "read in one direction and learn from places along each text, so that `FastRnn.stream` answers while a text is "
+        "still being written",
+        common=True,
+        card=True,
+    )
     token_ngrams: int = setting(
         0,
         "classifiers: numbers in a table of scores for one to three tokens in a row, which are added to the logits; "

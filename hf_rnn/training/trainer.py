@@ -41,6 +41,7 @@ from transformers.trainer_utils import (
     rotate_checkpoints,
 )
 
+from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..utils.errors import UserError, is_write_error, reason_of
 from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
 
@@ -176,7 +177,12 @@ class RnnTrainer(Trainer):
         facts = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
         rows = len(labels) if num_items_in_batch is None else num_items_in_batch
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
-        return (self.loss or sum_losses)(outputs["logits"].float(), labels, **facts) / rows / max(self.args.n_gpu, 1)
+        measure = self.loss or sum_losses
+        loss = measure(outputs["logits"].float(), labels, **facts)
+        if (prefixes := outputs.get("prefix_logits")) is not None:
+            parts = [measure(part.float(), labels, **facts) for part in prefixes.unbind(1)]
+            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(parts).mean()
+        return loss / rows / max(self.args.n_gpu, 1)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: nobody reads the sum, and the Trainer would count the parameters in each step."""

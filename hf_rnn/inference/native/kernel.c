@@ -56,10 +56,12 @@ typedef struct {
   Norm norm;           // of R, after residual blocks
   Layer attention, head;
   const float *context;                                           // of the pooling by attention
-  float *state;  // before and after the tokens of one text, by layer: H, then H of an LSTM or [taps - 1][R]; or NULL
+  // Of each text, before and after its tokens, or NULL. By layer: H, then H of an LSTM or [taps - 1][R]. Then what pooling
+  // carries: the maximum or the last state, the number of tokens and the sum of their states, these two in double.
+  float *state;
   int32_t count, residual, cell, directions, hidden, row;         // `count` of blocks; numbers per row of the table
   int32_t stream, inner, taps, ahead;                             // R, MLP, convolution
-  int32_t pooling, activation, pooled;                            // `pooled`: P
+  int32_t pooling, activation, pooled, carried;                   // `pooled`: P; `carried`: numbers of a text's state
   float epsilon;
 } Network;
 
@@ -110,6 +112,7 @@ static void activate(int kind, float *x, size_t count) {
 #define recur JOIN(recur, SET)
 #define run_block JOIN(run_block, SET)
 #define pool JOIN(pool, SET)
+#define carry JOIN(carry, SET)
 #define run JOIN(run, SET)
 
 #if defined(__x86_64__)
@@ -366,11 +369,11 @@ static TARGET void linear(int kind, const Layer *l, const float *x, int rows, fl
   }
 }
 
-// Sum each token's neighbours within its text, weighted by feature; `held` rows before `x` belong to the text.
+// Sum each token's neighbours within its text, weighted by feature; `held` rows before those of each text belong to it.
 static TARGET void convolve(const Network *net, const float *kernel, const float *x, const int64_t *ends, int texts, float *out, int held) {
   const int R = net->stream, behind = net->taps - 1 - net->ahead;
   int64_t start = 0;
-  for (int t = 0; t < texts; start = ends[t++])
+  for (int t = 0; t < texts; start = ends[t++], x += (size_t)held * R)
     for (int64_t i = start; i < ends[t]; i++)
       for (int f = 0; f < R; f += LANES) {
         V sum = {0};
@@ -389,7 +392,8 @@ static TARGET void scan(const Network *net, const float *keep, const float *adde
   for (int t = 0; t < texts; start = ends[t++])
     for (int f = 0; f < S; f += COLUMNS) {
       V h[COLUMNS / LANES] = {{0}};
-      if (state) memcpy(h, state + f, sizeof h);
+      float *held = state ? state + (size_t)t * net->carried + f : 0;
+      if (held) memcpy(h, held, sizeof h);
       for (int64_t step = 0; step < ends[t] - start; step++) {
         size_t at = (size_t)(f >= net->hidden ? ends[t] - 1 - step : start + step) * S + f;
         for (int p = 0; p < COLUMNS / LANES; p++, at += LANES) {
@@ -397,7 +401,7 @@ static TARGET void scan(const Network *net, const float *keep, const float *adde
           store(out + at, gate ? h[p] * load(gate + at) : h[p]);
         }
       }
-      if (state) memcpy(state + f, h, sizeof h);
+      if (held) memcpy(held, h, sizeof h);
     }
 }
 
@@ -406,8 +410,12 @@ static TARGET void recur(const Network *net, const Block *b, const float *wide, 
   const int H = net->hidden, width = cell_parts(net->cell) * H, D = net->directions;
   for (int d = 0; d < D; d++) {
     int active = texts;
-    float *first = state ? state : room->hidden, *second = state ? state + H : room->memory;
-    if (!state) memset(first, 0, sizeof(float) * texts * H), memset(second, 0, sizeof(float) * texts * H);
+    float *first = room->hidden, *second = room->memory;
+    memset(first, 0, sizeof(float) * texts * H), memset(second, 0, sizeof(float) * texts * H);
+    for (int t = 0; state && t < texts; t++) {
+      memcpy(first + (size_t)t * H, state + (size_t)t * net->carried, sizeof(float) * H);
+      memcpy(second + (size_t)t * H, state + (size_t)t * net->carried + H, sizeof(float) * H);
+    }
     for (int64_t step = 0;; step++) {
       while (active && ends[active - 1] - (active > 1 ? ends[active - 2] : 0) <= step) active--;
       if (!active) break;
@@ -435,6 +443,10 @@ static TARGET void recur(const Network *net, const Block *b, const float *wide, 
         }
       }
     }
+    for (int t = 0; state && t < texts; t++) {
+      memcpy(state + (size_t)t * net->carried, first + (size_t)t * H, sizeof(float) * H);
+      memcpy(state + (size_t)t * net->carried + H, second + (size_t)t * H, sizeof(float) * H);
+    }
   }
 }
 
@@ -443,10 +455,13 @@ static TARGET void run_block(const Network *net, const Block *b, float *stream, 
   const int N = (int)ends[texts - 1], R = net->stream, S = net->directions * net->hidden;
   const int held = state && b->conv ? net->taps - 1 : 0;
   float *inputs = b->conv ? room->keep + (size_t)held * R : room->wide;
-  if (held) memcpy(room->keep, state + S, sizeof(float) * held * R);
-  for (int i = 0; i < N; i++) normalize(stream + (size_t)i * R, inputs + (size_t)i * R, b->input_norm, R, net->epsilon);
+  for (int i = 0, t = 0; t < texts; t++) {
+    float *own = inputs + (size_t)t * held * R;
+    if (held) memcpy(own + ((size_t)i - held) * R, state + (size_t)t * net->carried + S, sizeof(float) * held * R);
+    for (; i < ends[t]; i++) normalize(stream + (size_t)i * R, own + (size_t)i * R, b->input_norm, R, net->epsilon);
+    if (held) memcpy(state + (size_t)t * net->carried + S, own + ((size_t)i - held) * R, sizeof(float) * held * R);
+  }
   if (b->conv) convolve(net, b->conv, inputs, ends, texts, room->wide, held);
-  if (held) memcpy(state + S, room->keep + (size_t)N * R, sizeof(float) * held * R);
   for (int first = 0; first < N; first += GROUP) {
     int count = N - first < GROUP ? N - first : GROUP;
     size_t at = (size_t)first * S;
@@ -515,12 +530,32 @@ static TARGET void pool(const Network *net, const float *states, int width, cons
   }
 }
 
+// Pool as above with what the texts carry, which changes.
+static TARGET void carry(const Network *net, const float *states, int width, const int64_t *ends, int texts, float *pooled) {
+  typedef double Wide __attribute__((aligned(4), may_alias));
+  int64_t start = 0;
+  for (int t = 0; t < texts; start = ends[t++]) {
+    float *top = net->state + (size_t)(t + 1) * net->carried - 3 * width - 2, *mean = pooled + (size_t)t * net->pooled;
+    Wide *count = (Wide *)(top + width), *sums = count + 1;
+    for (int64_t i = start; i < ends[t]; i++)
+      for (int f = 0; f < width; f++) {
+        float x = states[i * width + f];
+        if (net->pooling == LAST || (*count == 0 && i == start) || x > top[f] || x != x) top[f] = x;
+        sums[f] += x;
+      }
+    *count += ends[t] - start;
+    if (net->pooling == MEAN || net->pooling == MEAN_MAX)
+      for (int f = 0; f < width; f++) *mean++ = (float)(sums[f] / (*count > 0 ? *count : 1));
+    if (net->pooling != MEAN) memcpy(mean, top, sizeof(float) * width);
+  }
+}
+
 static TARGET int run(const Network *net, const int32_t *ids, const int64_t *ends, int texts, float *logits) {
   const size_t N = (size_t)ends[texts - 1], S = (size_t)net->directions * net->hidden, R = net->stream;
   const size_t parts = cell_parts(net->cell), width = net->residual ? R : S, P = net->pooled;
   const size_t largest = S > R ? S : R, inner = (size_t)net->inner > width ? (size_t)net->inner : width;
   const size_t widest = inner > largest ? inner : largest, sums = net->cell == MIN_GRU ? largest : S * parts;
-  const size_t sizes[] = {N * width, N * sums, (N + net->taps) * largest, N * S, N * S, GROUP * R, GROUP * inner, texts * parts * net->hidden,
+  const size_t sizes[] = {N * width, N * sums, (N + (size_t)texts * net->taps) * largest, N * S, N * S, GROUP * R, GROUP * inner, texts * parts * net->hidden,
       texts * (size_t)net->hidden, texts * (size_t)net->hidden, N, texts * P, GROUP, GROUP * widest / 2};
   enum { COUNT = sizeof sizes / sizeof *sizes };
   size_t total = 16;
@@ -537,7 +572,7 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
       {0, (int16_t *)places[13], places[12]}};
   for (int b = 0; N && b < net->count; b++) {
     const Block *block = net->blocks + b;
-    float *state = net->state ? net->state + b * (S + (net->residual ? (net->taps - 1) * R : S)) : 0;
+    float *state = net->state ? net->state + b * (S + (net->residual ? (net->taps - 1) * R : S)) : 0;  // of the first text
     if (!b)
       for (size_t i = 0; i < N; i++) {
         const float *row = net->table + (size_t)ids[i] * net->row;
@@ -564,7 +599,8 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
       for (size_t f = 0; f < width; f++) room.scores[i] += room.wide[i * width + f] * net->context[f];
     }
   }
-  if (net->pooling != PER_TOKEN) pool(net, states, (int)width, ends, texts, &room, pooled);
+  if (net->pooling != PER_TOKEN && net->state) carry(net, states, (int)width, ends, texts, pooled);
+  else if (net->pooling != PER_TOKEN) pool(net, states, (int)width, ends, texts, &room, pooled);
   float *vectors = net->pooling == PER_TOKEN ? states : pooled;
   size_t count = net->pooling == PER_TOKEN ? N : (size_t)texts;
   activate(net->activation, vectors, count * P);

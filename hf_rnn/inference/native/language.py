@@ -39,7 +39,7 @@ class LanguageNetwork:
 
         `state` is the one before these tokens, None at the start of a text.
         """
-        logits, state = self._network.advance(ids, state)
+        (logits,), state = self._network.advance([ids], state)
         if self._top is not None:
             logits = self._top[0] @ logits + self._top[1]
         if self._pad is not None:

@@ -306,6 +306,14 @@ class Network:
         weight, bias = weights.linear("classifier", self.outputs, copies * states)
         model.head = weights.layer((pad(weight, 1, copies * sides), bias), exact=True)
         model.pooled = model.head.inputs
+        width = self._stream or self._directions * model.hidden
+        more = (model.taps - 1) * width if self._stream else model.hidden
+        model.carried = model.count * (model.hidden + more) + (0 if self.per_token else 3 * width + 2)
+
+    def read_classifier(self) -> Matrix:
+        """Return the weights and biases of the last layer as they are stored."""
+        weights = self._given[1]
+        return to_float(weights["classifier.weight"]), to_float(weights["classifier.bias"])
 
     # ---- the table ----
 
@@ -377,18 +385,20 @@ class Network:
             sums[some] = np.add.reduceat(scores, (np.cumsum(lengths) - lengths)[some])
         return sums / np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
 
-    def advance(self, ids: Sequence[int], state: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(C)` after further tokens of a text, and the state there, of a model in one direction.
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None = None, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `run` returns for texts after further tokens, and their states there `(N, K)`, in one direction.
 
-        `state` is the one before these tokens, None at the start.
+        `states` are those before these tokens, None at the start of all texts. A language model needs a token of each
+        text, other models may get none.
         """
-        more = (self._model.taps - 1) * self._stream if self._stream else self._model.hidden
-        size = self._model.count * (self._model.hidden + more)
-        state = np.zeros(size, np.float32) if state is None else state.copy()
-        if self._directions > 1 or not len(ids) or (state.shape, state.dtype) != ((size,), np.float32):
-            raise ValueError("a state is that of one direction, before one token or more")
-        lengths = np.array([len(ids)])
-        return self._run(*self._look_up([ids], lengths), lengths, 1, state)[0], state
+        size = self._model.carried
+        states = np.zeros((len(input_ids), size), np.float32) if states is None else states.copy()
+        if self._directions > 1 or (states.shape, states.dtype) != ((len(input_ids), size), np.float32):
+            raise ValueError(f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction")
+        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        return self._run(*self._look_up(input_ids, lengths), lengths, threads, states), states
 
     def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
         """Return what `run` returns for texts of these numbers of token vectors."""
@@ -401,11 +411,11 @@ class Network:
         rows: np.ndarray,
         lengths: np.ndarray,
         threads: int | None,
-        state: np.ndarray | None = None,
+        states: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the logits of texts whose tokens have these rows of the table, in the order of the texts.
 
-        The `state` of a single text changes to the one after it.
+        The `states` of the texts change to those after them.
         """
         steps, tokens = self._config.cell_type != "min_gru", len(rows)
         order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
@@ -415,11 +425,12 @@ class Network:
             places_given = np.repeat(starts[order] - ends + lengths[order], lengths[order]) + np.arange(tokens)
             rows = rows[places_given]
         logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
-        model = Model.from_buffer_copy(self._model)
-        model.table, model.state = table.ctypes.data, None if state is None else state.ctypes.data
+        ordered = states if states is None or not steps else states[order]
 
         def run_batch(batch: tuple[int, int]) -> None:
             first, last = batch
+            model = Model.from_buffer_copy(self._model)
+            model.table, model.state = table.ctypes.data, None if ordered is None else ordered[first:].ctypes.data
             before = int(ends[first - 1]) if first else 0
             places, out = ends[first:last] - before, logits[before if self.per_token else first :]
             given = rows[before:].ctypes.data, places.ctypes.data, last - first, out.ctypes.data
@@ -434,6 +445,8 @@ class Network:
         else:
             list(map(run_batch, batches))
         logits = logits[:, : self.outputs]
+        if ordered is not None and steps:
+            states[order] = ordered
         if not steps:
             return logits
         sorted_back = np.empty_like(logits)

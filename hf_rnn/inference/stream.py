@@ -1,0 +1,197 @@
+"""`TextStream`: a text that is still being written, with an answer after every piece, at the cost of the piece alone.
+
+Words are divided by white space, so a later letter can change the tokens of the last word only. All tokens before it
+are read once: the state after them is kept. Those of the last word are read on a copy of the state.
+
+Legend: N streams, C classes, K numbers of a state.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..tasks.answers import compute_scores
+from ..utils.errors import UserError
+from ..utils.text_checks import check_texts
+
+if TYPE_CHECKING:
+    from .predictor import FastRnn
+
+_SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
+_MARK = b"hf_rnn text stream 1\n"
+# Pieces that normalisers rewrite, in a row: handles, links, marks, combining and joined characters, spaces of all kinds.
+_HOSTILE = (
+    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
+    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
+    "line\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
+)
+
+
+class Engine(Protocol):
+    """What advances states: a network of the native path or of torch."""
+
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
+
+
+def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
+    """Return the first text whose tokens are not those of its words one after another; None if all are stable.
+
+    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
+    """
+    for text in (*_HOSTILE, *texts):
+        cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
+        words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        whole, *pieces = encode([text, *words])
+        if whole != [token for piece in pieces for token in piece]:
+            return text
+    return None
+
+
+class TextStream:
+    """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
+
+    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever the pieces were cut.
+
+    Example:
+        >>> stream = FastRnn.from_pretrained("out/guard").stream()
+        >>> stream.feed("What a lov")
+        {'label': 'positive', 'score': 0.61, 'tokens': 4}
+        >>> stream.feed("ely day")["label"]
+        'positive'
+        >>> answer = stream.end()
+    """
+
+    def __init__(self, predictor: FastRnn) -> None:
+        self._predictor = predictor
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new text."""
+        self._last_word, self._tokens, self._ended = "", 0, False  # the word with the white space before it
+        self._logits, self._state = (rows[0] for rows in self._predictor.engine.advance([[]], None))
+
+    def feed(self, piece: str) -> dict[str, Any]:
+        """Read the next piece of the text, of any length, and return the answer to the text so far.
+
+        The answer is that of `FastRnn.predict` with the number of `tokens` read.
+
+        Raises:
+            UserError: For a piece that is not text, and after `end`.
+        """
+        return feed_many([self], [piece])[0]
+
+    def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
+        """Read the next piece, and yield an answer after each token that no later letter can change."""
+        _check([self], [piece])
+        for ids in self._split(piece)[0]:
+            _advance([self], [[ids]])
+            yield self._predictor.answer_logits(self._logits[None])[0] | {"tokens": self._tokens}
+
+    def end(self) -> dict[str, Any]:
+        """Return the answer to the whole text, and refuse further pieces until `reset`."""
+        answer, self._ended = self.feed(""), True
+        return answer
+
+    def copy(self) -> TextStream:
+        """Return a stream that continues the same text on its own."""
+        return copy.copy(self)  # arrays are replaced, not changed
+
+    def save(self) -> bytes:
+        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
+        names = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
+        head = {**names, "model": self._predictor.fingerprint, "classes": len(self._logits)}
+        numbers = np.concatenate([self._logits, self._state]).astype("<f4")
+        return _MARK + json.dumps(head).encode() + b"\n" + numbers.tobytes()
+
+    def restore(self, saved: bytes) -> None:
+        """Continue from a state of `save`.
+
+        Raises:
+            UserError: For other bytes, and for the state of another model.
+        """
+        try:
+            mark, head, numbers = saved.split(b"\n", 2)
+            facts, values = json.loads(head), np.frombuffer(numbers, "<f4").astype(np.float32)
+            if mark + b"\n" != _MARK:
+                raise ValueError
+        except (ValueError, AttributeError, TypeError):
+            raise UserError("the state is not one of TextStream.save: found other bytes") from None
+        classes, model = facts["classes"], self._predictor.fingerprint
+        if facts["model"] != model or len(values) != classes + len(self._state):
+            raise UserError("the state is of another model: load the model that saved it, or start a new stream")
+        self._last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
+        self._logits, self._state = values[:classes], values[classes:]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._predictor).stream, (self._predictor, self.save())
+
+    def _split(self, piece: str) -> tuple[list[int], list[int]]:
+        """Take a piece; return the tokens that are final now, and those of the last word, up to the model's limit."""
+        text = self._last_word + piece
+        cut = max(0, *map(text.rfind, _SPACES))
+        self._last_word = text[cut:]
+        encoded = self._predictor.tokenize([text[:cut], text[cut:]])
+        room = self._predictor.tokenizer.model_max_length - self._tokens
+        final = encoded[0][: max(0, room)]
+        return final, encoded[1][: max(0, room - len(final))]
+
+
+def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the next piece of several texts in one call, and return the answers of [`TextStream.feed`] in their order.
+
+    Raises:
+        UserError: For a piece that is not text, an ended stream, and streams of several models; nothing is read then.
+    """
+    _check(streams, pieces)
+    if not streams:
+        return []
+    split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
+    _advance(streams, [final for final, _ in split])
+    predictor, logits = streams[0]._predictor, np.stack([stream._logits for stream in streams])
+    open_words = [place for place, (_, last) in enumerate(split) if last]
+    if open_words:
+        states = np.stack([streams[place]._state for place in open_words])
+        logits[open_words], _ = predictor.engine.advance([split[place][1] for place in open_words], states)
+    answers = predictor.answer_logits(logits)
+    for stream, answer, (_, last) in zip(streams, answers, split, strict=True):
+        answer["tokens"] = stream._tokens + len(last)
+    return answers
+
+
+def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
+    if len(streams) != len(pieces) or len(set(map(id, streams))) < len(streams):
+        raise UserError(f"give each stream one piece: found {len(streams)} streams and {len(pieces)} pieces")
+    check_texts(pieces, "pieces")
+    if any(stream._predictor is not streams[0]._predictor for stream in streams):
+        raise UserError("the streams are of several models: feed those of each model on their own")
+    if any(stream._ended for stream in streams):
+        raise UserError("the stream has ended: call reset() for a new text")
+
+
+def _advance(streams: Sequence[TextStream], input_ids: Sequence[list[int]]) -> None:
+    """Read final tokens of streams."""
+    moved = [(stream, ids) for stream, ids in zip(streams, input_ids, strict=True) if ids]
+    if not moved:
+        return
+    states = np.stack([stream._state for stream, _ in moved])
+    logits, states = streams[0]._predictor.engine.advance([ids for _, ids in moved], states)
+    for (stream, ids), row, state in zip(moved, logits, states, strict=True):
+        stream._logits, stream._state = row, state
+        stream._tokens += len(ids)
+
+
+def take_fingerprint(config: Any, weight: np.ndarray, bias: np.ndarray) -> str:
+    """Return a hash by which a state is known to be of a model: of its labels and its last layer."""
+    digest = hashlib.sha256(json.dumps([config.vocab_size, list(config.id2label.values())]).encode())
+    for values in (weight, bias):
+        digest.update(np.ascontiguousarray(values, "<f4").tobytes())
+    return digest.hexdigest()[:16]
