@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-Precision = Literal["float32", "int16"]
-PRECISIONS = ("float32", "int16")
+Precision = Literal["float32", "int16", "int8"]
+PRECISIONS = ("float32", "int16", "int8")
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
 _MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
 

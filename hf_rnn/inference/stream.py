@@ -77,7 +77,7 @@ class TextStream:
     def reset(self) -> None:
         """Start a new text."""
         self._last_word, self._tokens, self._ended = "", 0, False  # the word with the white space before it
-        self._logits, self._state = (rows[0] for rows in self._predictor.engine.advance([[]], None))
+        self._logits, self._state = self._predictor.engine.advance([[]], None)  # (1, C) and (1, K)
 
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
@@ -87,14 +87,19 @@ class TextStream:
         Raises:
             UserError: For a piece that is not text, and after `end`.
         """
-        return feed_many([self], [piece])[0]
+        _check([self], [piece])
+        final, last = self._split(piece)
+        if final:
+            self._read(final)
+        logits = self._predictor.engine.advance([last], self._state)[0] if last else self._logits
+        return self._predictor.answer_logits(logits)[0] | {"tokens": self._tokens + len(last)}
 
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
         """Read the next piece, and yield an answer after each token that no later letter can change."""
         _check([self], [piece])
-        for ids in self._split(piece)[0]:
-            _advance([self], [[ids]])
-            yield self._predictor.answer_logits(self._logits[None])[0] | {"tokens": self._tokens}
+        for token in self._split(piece)[0]:
+            self._read([token])
+            yield self._predictor.answer_logits(self._logits)[0] | {"tokens": self._tokens}
 
     def end(self) -> dict[str, Any]:
         """Return the answer to the whole text, and refuse further pieces until `reset`."""
@@ -108,8 +113,8 @@ class TextStream:
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
         names = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
-        head = {**names, "model": self._predictor.fingerprint, "classes": len(self._logits)}
-        numbers = np.concatenate([self._logits, self._state]).astype("<f4")
+        head = {**names, "model": self._predictor.fingerprint, "classes": self._logits.size}
+        numbers = np.concatenate([self._logits, self._state], axis=1).astype("<f4")
         return _MARK + json.dumps(head).encode() + b"\n" + numbers.tobytes()
 
     def restore(self, saved: bytes) -> None:
@@ -126,10 +131,10 @@ class TextStream:
         except (ValueError, AttributeError, TypeError):
             raise UserError("the state is not one of TextStream.save: found other bytes") from None
         classes, model = facts["classes"], self._predictor.fingerprint
-        if facts["model"] != model or len(values) != classes + len(self._state):
+        if facts["model"] != model or len(values) != classes + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
         self._last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
-        self._logits, self._state = values[:classes], values[classes:]
+        self._logits, self._state = values[None, :classes], values[None, classes:]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
@@ -139,10 +144,15 @@ class TextStream:
         text = self._last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
         self._last_word = text[cut:]
-        encoded = self._predictor.tokenize([text[:cut], text[cut:]])
         room = self._predictor.tokenizer.model_max_length - self._tokens
-        final = encoded[0][: max(0, room)]
-        return final, encoded[1][: max(0, room - len(final))]
+        final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
+        final = final[: max(0, room)]
+        return final, last[: max(0, room - len(final))]
+
+    def _read(self, final: list[int]) -> None:
+        """Read tokens that no later letter can change."""
+        self._logits, self._state = self._predictor.engine.advance([final], self._state)
+        self._tokens += len(final)
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -155,16 +165,25 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     if not streams:
         return []
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    _advance(streams, [final for final, _ in split])
-    predictor, logits = streams[0]._predictor, np.stack([stream._logits for stream in streams])
-    open_words = [place for place, (_, last) in enumerate(split) if last]
-    if open_words:
-        states = np.stack([streams[place]._state for place in open_words])
-        logits[open_words], _ = predictor.engine.advance([split[place][1] for place in open_words], states)
+    predictor = streams[0]._predictor
+    moved = [place for place, (final, _) in enumerate(split) if final]
+    if moved:
+        states = np.concatenate([streams[place]._state for place in moved])
+        logits, states = predictor.engine.advance([split[place][0] for place in moved], states)
+        for row, place in enumerate(moved):
+            stream, ids = streams[place], split[place][0]
+            stream._logits, stream._state = logits[row : row + 1], states[row : row + 1].copy()
+            stream._tokens += len(ids)
+    logits = np.concatenate([stream._logits for stream in streams])
+    unfinished = [place for place, (_, last) in enumerate(split) if last]
+    if unfinished:
+        states = np.concatenate([streams[place]._state for place in unfinished])
+        logits[unfinished] = predictor.engine.advance([split[place][1] for place in unfinished], states)[0]
     answers = predictor.answer_logits(logits)
-    for stream, answer, (_, last) in zip(streams, answers, split, strict=True):
-        answer["tokens"] = stream._tokens + len(last)
-    return answers
+    return [
+        answer | {"tokens": stream._tokens + len(last)}
+        for stream, answer, (_, last) in zip(streams, answers, split, strict=True)
+    ]
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
@@ -175,18 +194,6 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
         raise UserError("the streams are of several models: feed those of each model on their own")
     if any(stream._ended for stream in streams):
         raise UserError("the stream has ended: call reset() for a new text")
-
-
-def _advance(streams: Sequence[TextStream], input_ids: Sequence[list[int]]) -> None:
-    """Read final tokens of streams."""
-    moved = [(stream, ids) for stream, ids in zip(streams, input_ids, strict=True) if ids]
-    if not moved:
-        return
-    states = np.stack([stream._state for stream, _ in moved])
-    logits, states = streams[0]._predictor.engine.advance([ids for _, ids in moved], states)
-    for (stream, ids), row, state in zip(moved, logits, states, strict=True):
-        stream._logits, stream._state = row, state
-        stream._tokens += len(ids)
 
 
 def take_fingerprint(config: Any, weight: np.ndarray, bias: np.ndarray) -> str:

@@ -10,6 +10,7 @@
 // K inputs of a linear layer, P pooled vector.
 #ifndef LANES
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum { COLUMNS = 16 };  // of a panel of weights
+enum { PANELS = 4 };    // of few rows at once, as the sums of one panel wait for each other
+enum { SCANNED = 64 };  // features that run along time together
 enum { GROUP = 96 };    // rows that pass through some layers together, so that they stay in the cache
 enum { NORM = 32700 };  // of rows in int16; no sum overflows, as that of each output's weights is at most 65500
 enum { MIN_GRU, LSTM, GRU, RNN_TANH, RNN_RELU };
@@ -32,10 +35,11 @@ enum { LINEAR, RELU, TANH, GELU };
 enum { STORE, SIGMOID, ADDEND, SILU, ADD, SQUASH };  // what a linear layer does with its sums
 
 typedef struct {              // a linear layer; its outputs are padded to a multiple of 16
-  const void *weights;        // float32 [panel][K][16], or int16 [panel][K / 2][16][2]
-  const float *bias, *scale;  // per output; `scale` is that of int16
+  const void *weights;        // float32 [panel][K][16], int16 [panel][K / 2][16][2] or int8 [panel][K / 4][16][4]
+  const float *bias, *scale;  // per output; `scale` is that of int16 and int8
+  const int32_t *start;       // per output: -128 times the sum of its weights, of int8
   int32_t inputs, outputs;
-  int32_t is_short;  // whether the weights are int16
+  int32_t is_short;  // whether the weights are int16 (1) or int8 (2)
 } Layer;
 
 typedef struct {
@@ -76,6 +80,26 @@ typedef struct {  // memory of a batch
   Rows rows;  // those of a group in int16
 } Room;
 
+// Memory of earlier batches, which spares the pages of each new one; a place is free where it is 0.
+enum { SPARES = 8, MOST_KEPT = 64 << 20 };
+static void *spares[SPARES];
+static void *take_room(size_t bytes) {
+  for (int i = 0; i < SPARES; i++) {
+    size_t *found = __atomic_exchange_n(&spares[i], (void *)0, __ATOMIC_ACQUIRE);
+    if (found && *found >= bytes) return found;
+    free(found);
+  }
+  size_t *room = malloc(bytes + 64);
+  if (room) *room = bytes;
+  return room;
+}
+static void give_room(void *room) {
+  void *none = 0;
+  for (int i = 0; room && *(size_t *)room <= MOST_KEPT && i < SPARES; i++, none = 0)
+    if (__atomic_compare_exchange_n(&spares[i], &none, room, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) return;
+  free(room);
+}
+
 static int cell_parts(int cell) { return cell == LSTM ? 4 : cell == GRU ? 3 : cell == MIN_GRU ? 2 : 1; }
 
 static void activate(int kind, float *x, size_t count) {
@@ -105,9 +129,12 @@ static void activate(int kind, float *x, size_t count) {
 #define prepare JOIN(prepare, SET)
 #define multiply JOIN(multiply, SET)
 #define multiply_shorts JOIN(multiply_shorts, SET)
+#define multiply_bytes JOIN(multiply_bytes, SET)
+#define quantize_bytes JOIN(quantize_bytes, SET)
 #define put JOIN(put, SET)
 #define linear JOIN(linear, SET)
 #define convolve JOIN(convolve, SET)
+#define follow JOIN(follow, SET)
 #define scan JOIN(scan, SET)
 #define recur JOIN(recur, SET)
 #define run_block JOIN(run_block, SET)
@@ -121,6 +148,7 @@ static void activate(int kind, float *x, size_t count) {
 #define LANES 16
 #define ROWS 12
 #define MULTIPLY_ADD(sum, x, w) (I) _mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
+#define MULTIPLY_ADD_4(sum, x, w) (I) _mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w))
 #include "kernel.c"
 #define SET avx2
 #define TARGET __attribute__((target("avx2,fma")))
@@ -209,12 +237,32 @@ INLINE TARGET V exponential(V x) {
   p = p * (r * r) + (r + 1.f);
   return p * (V)((U)(n + 8388735.f) << 23);  // 2^n: the lowest bits of n + 127 + 2^23 are an exponent
 }
+#if LANES == 16
+// 2^f by a polynomial of degree 6 for 0 <= f < 1, times 2^floor; infinity has f = 0, and NaN stays NaN.
+INLINE TARGET V sigmoid(V x) {
+  const V zero = {0};
+  V t = x * -1.44269504f, f = (V)_mm512_reduce_ps((__m512)t, 1);
+  V p = zero + 0.000216129151f;
+  p = p * f + 0.00124678464f;
+  p = p * f + 0.00967545157f;
+  p = p * f + 0.0554852806f;
+  p = p * f + 0.240229306f;
+  p = p * f + 0.693147044f;
+  p = p * f + 1.f;
+  return 1.f / (1.f + (V)_mm512_scalef_ps((__m512)p, (__m512)t));
+}
+#else
 INLINE TARGET V sigmoid(V x) { return 1.f / (1.f + exponential(-x)); }
+#endif
 INLINE TARGET V squash(V x) { return 2.f * sigmoid(2.f * x) - 1.f; }  // tanh
 INLINE TARGET float sum_lanes(V x) {
+#if LANES == 16
+  return _mm512_reduce_add_ps((__m512)x);
+#else
   float sum = 0;
   for (int i = 0; i < LANES; i++) sum += x[i];
   return sum;
+#endif
 }
 
 // Layer normalisation of n numbers.
@@ -238,15 +286,42 @@ static TARGET float quantize(const float *x, int16_t *y, int n) {
   norm = norm < 1e-30f ? 1e-30f : norm;
   float factor = NORM / norm;
   for (int i = 0; i < n; i += LANES) {
+#if LANES == 16
+    _mm256_storeu_si256((void *)(y + i), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32((__m512)(load(x + i) * factor))));
+#else
     I rounded = (I)(load(x + i) * factor + 12582912.f);  // the lowest 16 bits are the nearest integer
     for (int j = 0; j < LANES; j++) y[i + j] = (int16_t)rounded[j];
+#endif
   }
   return norm / NORM;
 }
 
-// Quantise rows for a layer if it is in int16.
+#ifdef MULTIPLY_ADD_4
+// Round n numbers to 8 bits, 128 for zero, scaled to a largest of 127, and return the factor back.
+static TARGET float quantize_bytes(const float *x, uint8_t *y, int n) {
+  __m512 most = _mm512_setzero_ps();
+  for (int i = 0; i < n; i += LANES) most = _mm512_max_ps(most, _mm512_abs_ps((__m512)load(x + i)));
+  float top = _mm512_reduce_max_ps(most);
+  top = top < 1e-30f ? 1e-30f : top;
+  float factor = 127.f / top;
+  for (int i = 0; i < n; i += LANES) {
+    __m512i rounded = _mm512_cvtps_epi32((__m512)(load(x + i) * factor));
+    _mm_storeu_si128((void *)(y + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128))));
+  }
+  return top / 127.f;
+}
+#endif
+
+// Quantise rows for a layer if it is in int16 or int8.
 static TARGET Rows prepare(const Layer *l, const float *x, int rows, Rows room) {
   room.floats = x;
+#ifdef MULTIPLY_ADD_4
+  if (l->is_short == 2) {
+    for (int i = 0; i < rows; i++)
+      room.scales[i] = quantize_bytes(x + (size_t)i * l->inputs, (uint8_t *)room.shorts + (size_t)i * l->inputs, l->inputs);
+    return room;
+  }
+#endif
   if (l->is_short)
     for (int i = 0; i < rows; i++)
       room.scales[i] = quantize(x + (size_t)i * l->inputs, room.shorts + (size_t)i * l->inputs, l->inputs);
@@ -310,15 +385,107 @@ INLINE TARGET void multiply_shorts(const int rows, const Layer *l, const int16_t
       store(out + r * COLUMNS + p * LANES, sum * (scales[stride ? r : 0] * load(l->scale + at)) + load(l->bias + at));
     }
 }
+#ifdef MULTIPLY_ADD_4
+INLINE TARGET void multiply_bytes(const int rows, const Layer *l, const uint8_t *x, size_t stride, const float *scales, int panel, float *out) {
+  const int K = l->inputs;
+  const int8_t *w = (const int8_t *)l->weights + (size_t)panel * K * COLUMNS;
+  I sums[ROWS], first;
+  memcpy(&first, l->start + panel * COLUMNS, sizeof first);
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; r++) sums[r] = first;
+  for (int k = 0; k < K; k += 4, w += 4 * COLUMNS) {
+    I weights;
+    memcpy(&weights, w, sizeof(I));
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+      int32_t four;
+      memcpy(&four, x + r * stride + k, sizeof four);
+      sums[r] = MULTIPLY_ADD_4(sums[r], four + (I){0}, weights);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; r++) {
+    V sum = __builtin_convertvector(sums[r], V);
+    store(out + r * COLUMNS, sum * (scales[stride ? r : 0] * load(l->scale + panel * COLUMNS)) + load(l->bias + panel * COLUMNS));
+  }
+}
+#define TIMES(n) l->is_short == 2 ? multiply_bytes(n, l, (const uint8_t *)in.shorts + first, stride, in.scales + row, panel, sums) : l->is_short ? multiply_shorts(n, l, in.shorts + first, stride, in.scales + row, panel, sums) : multiply(n, l, in.floats + first, stride, panel, sums)
+#else
 #define TIMES(n) l->is_short ? multiply_shorts(n, l, in.shorts + first, stride, in.scales + row, panel, sums) : multiply(n, l, in.floats + first, stride, panel, sums)
+#endif
 #else
 #define TIMES(n) multiply(n, l, in.floats + first, stride, panel, sums)
 #endif
 
+#if LANES > 4
+#define FEW (LANES == 16 ? 3 : 1)
+#define few JOIN(few, SET)
+INLINE TARGET void few(const int rows, const int short_, const Layer *l, Rows in, int row, int panel, float *out) {
+  enum { PARTS = COLUMNS / LANES, ALL = PANELS * PARTS };
+  const int K = l->inputs, step = short_ == 2 ? 4 : short_ == 1 ? 2 : 1;
+  const size_t size = (size_t)K * COLUMNS * 4 / step;  // bytes of a panel
+  const char *w = (const char *)l->weights + panel * size;
+  const char *x = short_ ? (const char *)in.shorts + (size_t)row * K * (3 - short_) : (const char *)(in.floats + (size_t)row * K);
+  const size_t stride = (size_t)K * 4 / step;
+  V sums[FEW][ALL];
+  I counts[FEW][ALL];
+#pragma GCC unroll 3
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+    for (int p = 0; p < ALL; p++) {
+      if (short_ == 2) memcpy(&counts[r][p], l->start + panel * COLUMNS + p * LANES, sizeof(I));
+      else counts[r][p] = (I){0};
+      sums[r][p] = load(l->bias + panel * COLUMNS + p * LANES);
+    }
+  for (int k = 0; k < K / step; k++, w += 4 * COLUMNS) {
+#pragma GCC unroll 8
+    for (int p = 0; p < ALL; p++) {
+      I weights;
+      memcpy(&weights, w + p / PARTS * size + p % PARTS * sizeof(I), sizeof(I));
+#pragma GCC unroll 3
+      for (int r = 0; r < rows; r++) {
+        int32_t bits;
+        float number;
+        memcpy(&bits, x + r * stride + 4 * k, 4), memcpy(&number, x + r * stride + 4 * k, 4);
+        if (!short_) sums[r][p] += number * (V)weights;
+#ifdef MULTIPLY_ADD
+        if (short_ == 1) counts[r][p] = MULTIPLY_ADD(counts[r][p], bits + (I){0}, weights);
+#endif
+#ifdef MULTIPLY_ADD_4
+        if (short_ == 2) counts[r][p] = MULTIPLY_ADD_4(counts[r][p], bits + (I){0}, weights);
+#endif
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+    for (int p = 0; p < ALL; p++) {
+      int at = panel * COLUMNS + p * LANES;
+      V sum = sums[r][p];
+      if (short_) sum = __builtin_convertvector(counts[r][p], V) * (in.scales[row + r] * load(l->scale + at)) + load(l->bias + at);
+      store(out + (p / PARTS * rows + r) * COLUMNS + p % PARTS * LANES, sum);
+    }
+}
+#define SOME(n) l->is_short == 2 ? few(n, 2, l, in, row, panel, sums) : l->is_short ? few(n, 1, l, in, row, panel, sums) : few(n, 0, l, in, row, panel, sums)
+#endif
+
 // Compute the sums of a tile, and write what `kind` makes of them to the same places of `out`.
 static TARGET void put(int kind, const Layer *l, Rows in, int row, int rows, int panel, float *out, const float *other) {
-  float sums[ROWS * COLUMNS];
+  float sums[12 * COLUMNS];
   size_t first = (size_t)row * l->inputs, stride = rows > 1 ? l->inputs : 0;
+  int panels = 1;
+#if LANES > 4
+  if (rows <= FEW && panel / PANELS * PANELS + PANELS <= l->outputs / COLUMNS) {
+    if (panel % PANELS) return;  // done with the first one
+    panels = PANELS;
+    if (rows == 1) SOME(1);
+#if LANES == 16
+    else if (rows == 2) SOME(2);
+    else SOME(3);
+#endif
+  } else
+#endif
   switch (rows) {
     case 1:  // twice the same row: one chain of sums might be rounded otherwise, and takes as long
     case 2: TIMES(2); break;
@@ -339,10 +506,11 @@ static TARGET void put(int kind, const Layer *l, Rows in, int row, int rows, int
   }
   size_t start = (size_t)row * l->outputs + (size_t)panel * COLUMNS;
 #define EACH(value)                                                \
+  for (int p = 0; p < panels; p++)                                 \
   for (int r = 0; r < rows; r++)                                   \
     for (int c = 0; c < COLUMNS; c += LANES) {                     \
-      size_t at = start + (size_t)r * l->outputs + c;              \
-      V x = load(sums + r * COLUMNS + c);                          \
+      size_t at = start + (size_t)r * l->outputs + p * COLUMNS + c; \
+      V x = load(sums + (p * rows + r) * COLUMNS + c);             \
       store(out + at, value);                                      \
     }                                                              \
   break;
@@ -385,23 +553,31 @@ static TARGET void convolve(const Network *net, const float *kernel, const float
       }
 }
 
+// Run `width` features of one text in one direction; `width` is a constant where this is inlined.
+INLINE TARGET void follow(const int width, const float *keep, const float *addend, const float *gate, float *out, int64_t steps, ptrdiff_t step, float *state) {
+  V h[SCANNED / LANES] = {{0}};
+  if (state) memcpy(h, state, sizeof(float) * width);
+  for (ptrdiff_t at = 0; steps > 0; steps--, at += step)
+#pragma GCC unroll 16
+    for (int p = 0; p < width / LANES; p++) {
+      h[p] = load(keep + at + p * LANES) * h[p] + load(addend + at + p * LANES);
+      store(out + at + p * LANES, gate ? h[p] * load(gate + at + p * LANES) : h[p]);
+    }
+  if (state) memcpy(state, h, sizeof(float) * width);
+}
+
 // Run h = keep * h + addend in each direction, and write h, or h * gate, to `out`, which may be `gate`.
 static TARGET void scan(const Network *net, const float *keep, const float *addend, const float *gate, const int64_t *ends, int texts, float *out, float *state) {
-  const int S = net->directions * net->hidden;
+  const int S = net->directions * net->hidden, wide = net->hidden % SCANNED ? COLUMNS : SCANNED;
   int64_t start = 0;
   for (int t = 0; t < texts; start = ends[t++])
-    for (int f = 0; f < S; f += COLUMNS) {
-      V h[COLUMNS / LANES] = {{0}};
+    for (int f = 0; f < S && start < ends[t]; f += wide) {
+      const size_t first = (size_t)(f >= net->hidden ? ends[t] - 1 : start) * S + f;
+      const ptrdiff_t step = f >= net->hidden ? -S : S;
+      const float *gates = gate ? gate + first : 0;
       float *held = state ? state + (size_t)t * net->carried + f : 0;
-      if (held) memcpy(h, held, sizeof h);
-      for (int64_t step = 0; step < ends[t] - start; step++) {
-        size_t at = (size_t)(f >= net->hidden ? ends[t] - 1 - step : start + step) * S + f;
-        for (int p = 0; p < COLUMNS / LANES; p++, at += LANES) {
-          h[p] = load(keep + at) * h[p] + load(addend + at);
-          store(out + at, gate ? h[p] * load(gate + at) : h[p]);
-        }
-      }
-      if (held) memcpy(held, h, sizeof h);
+      if (wide == COLUMNS) follow(COLUMNS, keep + first, addend + first, gates, out + first, ends[t] - start, step, held);
+      else follow(SCANNED, keep + first, addend + first, gates, out + first, ends[t] - start, step, held);
     }
 }
 
@@ -560,9 +736,9 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
   enum { COUNT = sizeof sizes / sizeof *sizes };
   size_t total = 16;
   for (int i = 0; i < COUNT; i++) total += (sizes[i] + 31) / 16 * 16;
-  float *memory = malloc(total * sizeof(float)), *places[COUNT], *next = memory;
+  void *memory = take_room(total * sizeof(float));
   if (!memory) return 1;
-  next += (64 - (uintptr_t)memory % 64) % 64 / sizeof(float);
+  float *places[COUNT], *next = (float *)(((uintptr_t)memory + sizeof(size_t) + 63) / 64 * 64);
   for (int i = 0; i < COUNT; i++) {
     places[i] = next;
     next += (sizes[i] + 15) / 16 * 16;
@@ -605,12 +781,16 @@ static TARGET int run(const Network *net, const int32_t *ids, const int64_t *end
   size_t count = net->pooling == PER_TOKEN ? N : (size_t)texts;
   activate(net->activation, vectors, count * P);
   linear(STORE, &net->head, vectors, (int)count, logits, 0, 0);
-  free(memory);
+  give_room(memory);
   return 0;
 }
 
 #undef TIMES
+#undef SOME
+#undef FEW
+#undef few
 #undef MULTIPLY_ADD
+#undef MULTIPLY_ADD_4
 #undef LANES
 #undef ROWS
 #undef TARGET

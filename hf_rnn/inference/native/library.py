@@ -25,7 +25,7 @@ def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
 class Layer(ctypes.Structure):
     """A linear layer; see `kernel.c` for this and the next structures."""
 
-    _fields_ = _fields(_POINTER, "weights bias scale") + _fields(_INT, "inputs outputs is_short")
+    _fields_ = _fields(_POINTER, "weights bias scale start") + _fields(_INT, "inputs outputs is_short")
 
 
 class Norm(ctypes.Structure):

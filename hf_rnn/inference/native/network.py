@@ -98,7 +98,7 @@ def find_unsupported_setting(config: Any, head: str) -> str | None:
 class _Weights:
     """Weights by name: checked, padded, and moved to memory that C reads."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], shortened: bool) -> None:
+    def __init__(self, weights: Mapping[str, np.ndarray], shortened: int) -> None:
         self._weights, self.unread, self._shortened = weights, set(weights), shortened
         self._kept: list[np.ndarray] = []
 
@@ -141,14 +141,21 @@ class _Weights:
         """Return a linear layer; its products are in float32 if `exact`."""
         weight, scale = pad(given[0], 0, 1), None
         panels = weight.reshape(-1, _COLUMNS, weight.shape[1])
-        short = self._shortened and not exact and weight.shape[1] <= _MOST_SHORT
-        if short:
+        short = 0 if exact or weight.shape[1] > _MOST_SHORT else self._shortened
+        start = None
+        if short == 2:
+            factor = np.maximum(np.abs(panels).max(axis=2, keepdims=True) / 127, 1e-30)
+            rounded = np.rint(panels / factor).astype(np.int8)
+            start = self.keep(-128 * rounded.sum(axis=2, dtype=np.int32))
+            panels = rounded.reshape(*rounded.shape[:2], -1, 4)
+            scale = self.keep(factor.astype(np.float32))
+        elif short:
             norms, tops = np.sqrt((panels**2).sum(axis=2, keepdims=True)), np.abs(panels).max(axis=2, keepdims=True)
             factor = np.maximum(np.maximum(norms / _SHORT_NORM, tops / 32767), 1e-30)
             panels = np.rint(panels / factor).astype(np.int16).reshape(*panels.shape[:2], -1, 2)
             scale = self.keep(factor.astype(np.float32))
         address = self.keep(panels.transpose(0, 2, 1, 3) if short else panels.transpose(0, 2, 1))
-        return Layer(address, self.keep(pad(given[1], 0, 1)), scale, *weight.shape[::-1], short)
+        return Layer(address, self.keep(pad(given[1], 0, 1)), scale, start, *weight.shape[::-1], short)
 
 
 def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
@@ -186,7 +193,9 @@ class Network:
         self._config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
         self._directions = 2 if config.bidirectional else 1
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
-        self._weights = _Weights(weights, precision == "int16" and self._library.hf_rnn_level(-1) > 0)
+        level = self._library.hf_rnn_level(-1)
+        kind = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
+        self._weights = _Weights(weights, kind)
         self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
@@ -342,8 +351,8 @@ class Network:
     def _look_up(self, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
         ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
-        if len(ids) and not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
-            most = self._config.vocab_size - 1
+        if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):  # a negative id is a large one
+            most = len(self._embedding) - 1
             raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
@@ -397,7 +406,7 @@ class Network:
         states = np.zeros((len(input_ids), size), np.float32) if states is None else states.copy()
         if self._directions > 1 or (states.shape, states.dtype) != ((len(input_ids), size), np.float32):
             raise ValueError(f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction")
-        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        lengths = np.array([*map(len, input_ids)], np.int64)
         return self._run(*self._look_up(input_ids, lengths), lengths, threads, states), states
 
     def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
@@ -417,7 +426,7 @@ class Network:
 
         The `states` of the texts change to those after them.
         """
-        steps, tokens = self._config.cell_type != "min_gru", len(rows)
+        steps, tokens = self._config.cell_type != "min_gru" and len(lengths) > 1, len(rows)
         order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
         ends = np.cumsum(lengths[order])
         if steps:  # the place of each token among the texts as given
@@ -437,8 +446,8 @@ class Network:
             if self._library.hf_rnn_run(ctypes.addressof(model), *given):
                 raise MemoryError(f"not enough memory for {places[-1]} tokens")
 
-        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS))
-        threads = min(threads or count_threads(), len(batches))
+        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS)) if len(ends) > 1 else [(0, len(ends))]
+        threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(run_batch, batches))
