@@ -232,7 +232,7 @@ class FastRnn(Runner, TextClassifier):
 
     @cached_property
     def engine(self) -> Engine:
-        """What reads the tokens of a stream."""
+        """The network that reads the tokens of a stream."""
         if self._network is not None:
             return self._network
         from .reference import TorchEngine
@@ -241,7 +241,7 @@ class FastRnn(Runner, TextClassifier):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash by which the state of a stream is known to be of this model."""
+        """The hash that binds the state of a stream to this model."""
         if isinstance(self._model, StoredModel):
             weight, bias = self._model.network.read_classifier()
         else:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-
 from torch.nn.utils.rnn import pad_sequence
 
 from ..models.cells_rnn import CELLS
@@ -69,7 +68,8 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel) -> None:
         config, self._model = model.config, model
-        layers, shapes = config.num_hidden_layers, {"hidden": (config.num_hidden_layers, config.cell_size)}
+        layers = config.num_hidden_layers
+        shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
         if CELLS[config.cell_type].has_cell_state:
             shapes["cell"] = shapes["hidden"]
         if config.block_type == "residual" and config.conv_kernel > 1:
@@ -78,9 +78,7 @@ class TorchEngine:
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
 
     @torch.inference_mode()
-    def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
         device, count = self._model.device, len(input_ids)
         rows = torch.zeros(count, sum(self._sizes)) if states is None else torch.from_numpy(states)

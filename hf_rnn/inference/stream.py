@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
 
@@ -25,20 +24,18 @@ if TYPE_CHECKING:
 
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 1\n"
-# Pieces that normalisers rewrite, in a row: handles, links, marks, combining and joined characters, spaces of all kinds.
+# Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
 _HOSTILE = (
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
-    "line\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
 )
 
 
 class Engine(Protocol):
-    """What advances states: a network of the native path or of torch."""
+    """Advance states: a network of the native path or of torch."""
 
-    def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
 
 
@@ -59,7 +56,7 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
 class TextStream:
     """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
 
-    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever the pieces were cut.
+    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut.
 
     Example:
         >>> stream = FastRnn.from_pretrained("out/guard").stream()
@@ -197,7 +194,7 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
 
 
 def take_fingerprint(config: Any, weight: np.ndarray, bias: np.ndarray) -> str:
-    """Return a hash by which a state is known to be of a model: of its labels and its last layer."""
+    """Return the hash of labels and last layer, which binds a state to its model."""
     digest = hashlib.sha256(json.dumps([config.vocab_size, list(config.id2label.values())]).encode())
     for values in (weight, bias):
         digest.update(np.ascontiguousarray(values, "<f4").tobytes())

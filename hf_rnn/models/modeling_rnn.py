@@ -367,8 +367,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         With `config.sep_token_id` a row is a pair of texts around that id. If they are read one by one
         (`config.siamese`), states are those of the second text.
 
-        A model in one direction reads a text in pieces: the final states of a piece, `final_pooling_state` included, are
-        the initial ones of the next, and the logits are those of the text so far.
+        A model in one direction reads a text in pieces: the final states of a piece, `final_pooling_state` included,
+        are the initial ones of the next, and the logits are those of the text so far.
 
         Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
         `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
@@ -404,7 +404,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
             logits = logits * scale + mean
         loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
-        if loss is not None and prefix_logits is not None:
+        if loss is not None and labels is not None and prefix_logits is not None:
             parts = [self.measure_loss(part, labels, **kwargs) for part in prefix_logits.unbind(1)]
             loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(parts).mean()
         return RnnSequenceClassifierOutput(

@@ -34,7 +34,9 @@ class RnnPooler(nn.Module):
         raise NotImplementedError
 
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Return the pooled vectors `(B, P)` of texts from those of two parts; `share` `(B, 1)` of tokens is in the second.
+        """Return the pooled vectors `(B, P)` of texts of two parts.
+
+        `share` `(B, 1)` is that of the second part in the tokens.
 
         Raises:
             ValueError: For a pooling that needs all states at once.

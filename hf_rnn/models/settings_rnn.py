@@ -121,8 +121,7 @@ class RnnSettings:
     )
     streaming: bool = setting(
         False,
-        "read in one direction and learn from places along each text, so that `FastRnn.stream` answers while a text is "
-        "still being written",
+        "read in one direction, and learn to answer while a text is still being written; see `FastRnn.stream`",
         common=True,
         card=True,
     )

@@ -39,6 +39,8 @@ class LanguageNetwork:
 
         `state` is the one before these tokens, None at the start of a text.
         """
+        if not len(ids):
+            raise ValueError("a language model reads one token or more: found none")
         (logits,), state = self._network.advance([ids], state)
         if self._top is not None:
             logits = self._top[0] @ logits + self._top[1]

@@ -454,7 +454,7 @@ class Network:
         else:
             list(map(run_batch, batches))
         logits = logits[:, : self.outputs]
-        if ordered is not None and steps:
+        if states is not None and steps:
             states[order] = ordered
         if not steps:
             return logits

@@ -1,0 +1,125 @@
+"""A stream gives the answers of `predict` to the text so far, whatever the pieces, in C and in torch."""
+
+import pickle
+import random
+
+import pytest
+import torch
+
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.inference.native.library import load_library
+from hf_rnn.inference.reference import TorchEngine
+from hf_rnn.inference.stream import feed_many, find_unstable_text
+from hf_rnn.utils.errors import UserError
+
+TEXTS = [
+    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> cafe\u0301 n\u0303o",
+    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½",
+    "line\r\nline\n\n\ttab \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm",
+    "",
+    " \n ",
+    "a" * 300 + " b",
+]
+TOKENIZER = train_tokenizer(TEXTS * 3, min_frequency=1, normalizer="tweet", model_max_length=60)
+RESIDUAL = {"block_type": "residual", "cell_type": "min_gru", "hidden_size": 32, "residual_size": 48}
+MODELS = [
+    *({"cell_type": cell, "pooling": "mean_max"} for cell in ("lstm", "gru", "min_gru", "rnn_tanh", "rnn_relu")),
+    *({**RESIDUAL, "pooling": pooling} for pooling in ("mean", "max", "mean_max", "last")),
+    {**RESIDUAL, "pooling": "mean", "problem_type": "multi_label_classification", "conv_kernel": 1},
+    {"cell_type": "gru", "pooling": "last", "problem_type": "regression", "num_labels": 1},
+]
+
+
+def make(engine="native", streaming=True, **settings):
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 20, "hidden_size": 24, "num_hidden_layers": 2, "num_labels": 3} | settings
+    config = RnnConfig(vocab_size=len(TOKENIZER), bidirectional=False, streaming=streaming, **sizes)
+    predictor = FastRnn(RnnForSequenceClassification(config).eval(), TOKENIZER)
+    if engine == "torch":
+        predictor.__dict__["engine"] = TorchEngine(predictor.model)
+    elif load_library() is None:
+        pytest.skip("the kernel is not built")
+    return predictor
+
+
+def cut(text, draw):
+    places = sorted(draw.sample(range(len(text) + 1), min(len(text), draw.randint(0, 12))))
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+def flatten(answer):
+    """Return the numbers of an answer."""
+    parts = [flatten(value) if isinstance(value, dict) else [value] for value in answer.values()]
+    return [number for part in parts for number in part if isinstance(number, float)]
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("settings", MODELS, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_each_answer_is_that_of_predict(engine, settings):
+    predictor, draw = make(engine, **settings), random.Random(0)
+    words = " ".join(TEXTS).split(" ")
+    for text in [*TEXTS, *(" ".join(draw.choices(words, k=30)) for _ in range(5))]:
+        stream, so_far = predictor.stream(), ""
+        for number, piece in enumerate(cut(text, draw)):
+            answer, so_far = stream.feed(piece), so_far + piece
+            assert answer.pop("tokens") == len(predictor.tokenize([so_far])[0])
+            assert flatten(answer) == pytest.approx(flatten(predictor.predict([so_far])[0]), abs=1e-5)
+            if number == 2:  # continue elsewhere
+                stream = predictor.stream(stream.save())
+        assert flatten(stream.end()) == pytest.approx(flatten(predictor.predict([text])[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_many_streams_in_one_call(engine):
+    predictor = make(engine, cell_type="gru")
+    streams = [predictor.stream() for _ in TEXTS]
+    for start in range(0, 63, 7):
+        answers = feed_many(streams, [text[start : start + 7] for text in TEXTS])
+    for answer, alone in zip(answers, predictor.predict([text[:63] for text in TEXTS]), strict=True):
+        assert (answer["label"], answer["score"]) == (alone["label"], pytest.approx(alone["score"], abs=1e-5))
+
+
+def test_copies_pickles_and_resets_are_independent():
+    stream = make(**RESIDUAL).stream()
+    before = stream.feed("so good and so g")
+    other, third = stream.copy(), pickle.loads(pickle.dumps(stream))
+    assert other.feed("ood :)") == third.feed("ood :)") != stream.feed("")
+    assert stream.feed("") == before
+    stream.reset()
+    assert stream.feed("so good and so g") == before
+    assert [answer["tokens"] for answer in stream.feed_tokens(" I'm here .")] == [5, 6, 7]
+
+
+def test_mistakes_are_named():
+    predictor, other = make(**RESIDUAL), make(**RESIDUAL, num_labels=2)
+    stream = predictor.stream()
+    for piece in (b"bytes", None, "\ud800"):
+        with pytest.raises(UserError, match="pieces"):
+            stream.feed(piece)
+    for state in (b"", b"other\nbytes\n", stream.save()[:-4], other.stream().save()):
+        with pytest.raises(UserError, match="state"):
+            predictor.stream(state)
+    with pytest.raises(UserError, match="several models"):
+        feed_many([stream, other.stream()], ["a", "b"])
+    stream.end()
+    with pytest.raises(UserError, match="reset"):
+        stream.feed("more")
+    with pytest.raises(UserError, match="--streaming"):
+        make(streaming=False).stream()
+
+
+def test_tokenizers_that_depend_on_spaces_are_found():
+    letters = train_tokenizer(TEXTS, min_frequency=1, tokenizer="char")
+    assert find_unstable_text(lambda texts: letters(texts)["input_ids"], []) is not None
+    assert find_unstable_text(lambda texts: TOKENIZER(texts)["input_ids"], TEXTS) is None
+
+
+def test_torch_carries_states_by_its_own_arguments():
+    predictor = make("torch", **RESIDUAL)
+    model, (ids,) = predictor.model, predictor.tokenize(["I'm here . so good end"])
+    states = {}
+    for start, end in ((0, 2), (2, 3), (3, len(ids))):
+        output = model(torch.tensor([ids[start:end]]), output_final_states=True, **states)
+        names = [f"{kind}_state" for kind in ("hidden", "conv", "pooling")]
+        states = {f"initial_{name}": output[f"final_{name}"] for name in names}
+    torch.testing.assert_close(output.logits, model(torch.tensor([ids])).logits, atol=1e-5, rtol=1e-5)
