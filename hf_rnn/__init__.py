@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .utils.import_hooks import after_import
+from .utils.process import after_import
 
 __version__ = "0.1.0"
 

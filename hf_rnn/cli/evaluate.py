@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..training.settings import SettingsParser, TableArguments, expand_home, setting
-from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
+from ..utils.process import write_whole
 from .console import ModelFlags, print_note
 
 _ACCURACY = 0.95  # wanted without a person

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..training.settings import SettingsParser, setting
-from ..utils.errors import UserError
-from ..utils.text_checks import check_text
+from ..utils.errors import UserError, check_text
 from .console import ModelFlags, print_note
 
 

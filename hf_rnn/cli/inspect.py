@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..training.settings import SettingsParser, expand_home, setting
-from ..utils.errors import UserError
-from ..utils.text_checks import check_text
+from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 
 _BAR = 40  # characters for a weight of 1

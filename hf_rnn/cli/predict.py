@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.row_errors import BadRow, Reason
 from ..training.settings import SettingsParser, expand_home, setting
-from ..utils.errors import UserError, name_errors
-from ..utils.text_checks import NO_TEXT, check_text, find_text_error
+from ..utils.errors import NO_TEXT, UserError, check_text, find_text_error
 from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
@@ -234,7 +233,7 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
     """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
     _leave_out_pandas()
     from ..inference.tables import answer_file, format_table, read_record
-    from ..utils.atomic_write import write_whole
+    from ..utils.process import write_whole
 
     record, code, many = read_record(arguments.model, arguments.revision), 0, arguments.output_dir is not None
     for target, path in files.items():
@@ -244,12 +243,11 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
             answered = answer_file(classifier, str(path), arguments.table_settings(), record)
             code = max(code, _report(arguments, answered, str(path)))
             shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
-            with name_errors(target or path):
-                content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
-                if target is not None:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(target, content)
-        except UserError as error:
+            content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(target, content)
+        except (UserError, OSError) as error:
             if arguments.strict or not many:
                 raise
             print_note(f"hf-rnn predict: {error}")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import datasets
 import xxhash
 
-from ..utils.errors import UserError
-from ..utils.text_checks import check_texts
+from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

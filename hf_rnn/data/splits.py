@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from ..utils.atomic_write import make_folder
 from ..utils.errors import UserError
+from ..utils.process import make_folder
 from .audit import hash_texts
 from .labels import LabelMap, RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed

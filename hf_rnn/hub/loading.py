@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.auto import ENCODER, head_name, model_class
 from ..utils.errors import UserError, reason_of
-from ..utils.import_hooks import after_import
+from ..utils.process import after_import
 from .model_folder import (
     TOKENIZER,
     FinishedFolder,

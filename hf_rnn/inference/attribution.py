@@ -15,7 +15,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import check_finite_logits
 from ..tasks.answers import compute_scores
-from ..utils.text_checks import check_text
+from ..utils.errors import check_text
 from .reference import compute_logits
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads

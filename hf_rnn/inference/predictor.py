@@ -21,8 +21,7 @@ from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..tasks import check_verb, task_of
 from ..tasks.answers import compute_scores
-from ..utils.errors import UserError
-from ..utils.text_checks import list_texts
+from ..utils.errors import UserError, list_texts
 from .native import MISSING, SWITCH, Network, Unsupported
 from .stored import StoredModel, read_live, read_stored
 from .stream import Engine, TextStream, feed_many, take_fingerprint

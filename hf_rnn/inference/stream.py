@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..utils.errors import UserError
-from ..utils.text_checks import check_texts
+from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from .predictor import FastRnn

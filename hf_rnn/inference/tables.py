@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path, PurePath
@@ -21,8 +21,7 @@ import pyarrow.csv as csv
 
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
-from ..utils.errors import UserError, install_hint, name_errors
-from ..utils.text_checks import NO_TEXT, find_text_error
+from ..utils.errors import NO_TEXT, UserError, find_text_error, install_hint, reason_of
 from .text_classifier import answer_each
 
 ERROR = "error"  # the column of reasons
@@ -76,20 +75,18 @@ def answer_file(
         DataError: For a file that is empty or cannot be read, and for a missing column of texts.
         UserError: For columns with the names of answers.
     """
-    with name_errors(path):
-        table, names = _open_texts(path, settings, record or {})
-        columns, note = find_text_columns(model, names, path, settings, record)
-        batches = list(table.batches(None, columns))
+    table, names = _open_texts(path, settings, record or {})
+    columns, note = find_text_columns(model, names, path, settings, record)
+    settings = _choose_prefix(model, names, path, settings)
     if names != table.columns or table.kind == "lines":  # the file has no names
         note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
-    with name_errors(path, UserError):  # any other error is one of the model
-        pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in batches]
+    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
-        pieces = [_append(rows, _build_answers(model, [[] for _ in columns], names, settings))]
+        pieces = [_append(rows, _build_answers(model, [[] for _ in columns], settings))]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
-    refused = [reason for reason in reasons if not reason.endswith(NO_TEXT)]
+    refused = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     if not refused:
         whole = whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
@@ -127,32 +124,36 @@ def _answer_batch(
     rows = rows.select(table.columns).rename_columns(names)
     bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
     faults = [(f"{table.unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
-    return _append(rows, _build_answers(model, texts, names, settings, faults))
+    return _append(rows, _build_answers(model, texts, settings, faults))
+
+
+def _choose_prefix(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
+    """Return settings whose prefix keeps the names of answers apart from those of a table's columns."""
+    schema = answer_schema(model, settings.all_scores, settings.top_k)
+    answers, prefix = schema.empty_table().flatten().schema.names, settings.prefix
+    if prefix is None:
+        prefix = "" if set(answers).isdisjoint(names) else "predicted_"
+    if taken := {prefix + name for name in answers}.intersection(names):
+        raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
+    return replace(settings, prefix=prefix)
 
 
 def _build_answers(
     model: Any,
     texts: Sequence[Sequence[Any]],
-    names: Sequence[str],
     settings: TableSettings,
     faults: Sequence[tuple[str, str]] = (),
 ) -> pa.Table:
     """Return the columns of answers, one for each score in place of a record, and `error`.
 
-    `names` are the columns of the table, `faults` the place of each row and why it was refused, if so.
+    `faults` are the place of each row and why it was refused, if so.
     """
     columns = answer_columns(model, *texts, all_scores=settings.all_scores, top_k=settings.top_k)
     if faults:
         reasons = [(place, fault or error) for (place, fault), error in zip(faults, columns[ERROR], strict=True)]
         columns[ERROR] = [reason and f"{place}: {reason}" for place, reason in reasons]
     answers = pa.table(columns, answer_schema(model, settings.all_scores, settings.top_k)).flatten()
-    prefix = settings.prefix
-    if prefix is None:
-        prefix = "" if set(answers.schema.names).isdisjoint(names) else "predicted_"
-    answers = answers.rename_columns([prefix + name for name in answers.schema.names])
-    if taken := set(answers.schema.names) & set(names):
-        raise UserError(f"the table has a column {taken.pop()!r}, the name of an answer: give another prefix")
-    return answers
+    return answers.rename_columns([f"{settings.prefix}{name}" for name in answers.schema.names])
 
 
 def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
@@ -225,7 +226,8 @@ def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
     columns, _ = find_text_columns(model, names, "the table", settings)
-    answers = _build_answers(model, [as_list(table[name]) for name in columns], names, settings)
+    settings = _choose_prefix(model, names, "the table", settings)
+    answers = _build_answers(model, [as_list(table[name]) for name in columns], settings)
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
     if hasattr(table, "with_columns"):  # polars
@@ -253,21 +255,30 @@ def find_suffix(path: str) -> str:
 
 
 def format_table(table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False) -> bytes:
-    """Return a table as the content of a file with this name."""
-    suffix, stream = find_suffix(path), io.BytesIO()
-    if suffix == ".parquet":
-        import pyarrow.parquet as pq
+    """Return a table as the content of a file with this name.
 
-        pq.write_table(table, stream)
-    elif suffix == ".jsonl":
-        lines = (json.dumps(_without_nan(row), ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
-        stream.writelines(line.encode() for line in lines)
-    elif suffix == ".xlsx":
-        _write_excel(_flatten(table), path, stream)
-    else:
-        separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
-        stream.write(codecs.BOM_UTF8 if needs_mark else b"")
-        csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
+    Raises:
+        UserError: For an unknown suffix, and for values that the format cannot hold.
+    """
+    suffix, stream = find_suffix(path), io.BytesIO()
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, stream)
+        elif suffix == ".jsonl":
+            rows = (json.dumps(_without_nan(row), ensure_ascii=False, default=str) for row in table.to_pylist())
+            stream.writelines(f"{row}\n".encode() for row in rows)
+        elif suffix == ".xlsx":
+            _write_excel(_flatten(table), path, stream)
+        else:
+            separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
+            stream.write(codecs.BOM_UTF8 if needs_mark else b"")
+            csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
+    except UserError:
+        raise
+    except Exception as error:  # writers raise anything for types that they lack
+        raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
     packed = {".gz": "gzip", ".zst": "zstd"}.get(PurePath(path).suffix)
     return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from ..tasks import task_of
 from ..tasks.answers import compute_scores, score_kind
-from ..utils.errors import UserError
-from ..utils.text_checks import check_texts
+from ..utils.errors import UserError, check_texts
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..hub.model_folder import FinishedFolder, name_damage
-from ..utils.text_checks import list_texts
+from ..utils.errors import list_texts
 
 Ids = tuple[int, ...]
 

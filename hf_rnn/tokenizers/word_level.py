@@ -22,8 +22,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..utils.errors import UserError
-from ..utils.text_checks import check_texts, out_of_arrow
+from ..utils.errors import UserError, check_texts, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 UNK_TOKEN = "<unk>"  # id 0

@@ -29,8 +29,8 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
-from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError, is_write_error
+from ..utils.process import write_whole
 from .settings import decides_steps
 from .training_arguments import RnnTrainingArguments
 

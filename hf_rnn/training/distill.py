@@ -27,7 +27,7 @@ from ..hub.model_folder import read_mapping
 from ..inference.reference import compute_logits
 from ..tasks import get_task
 from ..utils.errors import UserError
-from ..utils.process_state import one_at_a_time
+from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_CACHE, check_apart
 from .run import Extension, Run
 from .settings import Arguments

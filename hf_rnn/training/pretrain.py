@@ -36,7 +36,7 @@ from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
-from ..utils.process_state import library_bars_off, one_at_a_time
+from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
 from .settings import ModelArguments

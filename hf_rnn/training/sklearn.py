@@ -28,9 +28,8 @@ from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
 from ..tasks import DEFAULT_TASK, get_task, task_of
 from ..tasks.answers import compute_scores
-from ..utils.errors import UserError
-from ..utils.process_state import contained, library_bars_off, one_at_a_time
-from ..utils.text_checks import check_texts, out_of_arrow
+from ..utils.errors import UserError, check_texts, out_of_arrow
+from ..utils.process import contained, library_bars_off, one_at_a_time
 from .recipes import is_personal
 from .settings import DataArguments, ModelArguments, TableArguments, parse_settings
 from .training_arguments import RnnTrainingArguments

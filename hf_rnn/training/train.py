@@ -42,7 +42,7 @@ from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError, reason_of
-from ..utils.process_state import library_bars_off, multiplies_bfloat16, one_at_a_time
+from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import (
     REJECTED_ROWS,
     TrainingStopped,
@@ -504,7 +504,9 @@ def check_early(arguments: Arguments) -> None:
     if training.dataloader_drop_last:
         raise UserError("dataloader_drop_last leaves rows out of training and scores: leave it out")
     make_config(model)
-    if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not report them
+    multiplies = not has or any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if training.bf16 and training.device.type == "cpu" and not multiplies:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
 
 

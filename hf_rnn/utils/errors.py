@@ -1,12 +1,12 @@
-"""The exception for a user's mistakes, and parts of its messages."""
+"""The exception for a user's mistakes, parts of its messages, and checks of texts."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 PACKAGE = "."  # for pip: the clone; its name once it is on the index
+NO_TEXT = "no text"  # why an empty or blank cell or line has no answer, as training rejects it
 
 
 class UserError(ValueError):
@@ -29,17 +29,59 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-@contextlib.contextmanager
-def name_errors(path: str | Path, kind: type[Exception] = Exception) -> Iterator[None]:
-    """Raise a [`UserError`] that names a file for any error in reading or writing it, as libraries raise any."""
-    try:
-        yield
-    except kind as error:
-        if isinstance(error, UserError) and str(path) in str(error):
-            raise
-        raise UserError(f"{path}: {reason_of(error):.300}") from error
-
-
 def install_hint(extra: str) -> str:
     """Return the command that installs the package with an extra."""
     return f"pip install '{PACKAGE}[{extra}]'"
+
+
+# ---- texts ----
+
+
+def find_text_fault(text: object) -> str:
+    """Return why something is not a str of valid Unicode, or an empty string."""
+    if not isinstance(text, str):
+        return f"is not a str: found {text!r:.80}; give '' for an empty text"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # for example from a terminal with another encoding
+            return f"is not UTF-8 at character {error.start}: found {text!r:.80}"
+    return ""
+
+
+def find_text_error(text: object) -> str:
+    """Return why a cell or line has no answer, such as [`NO_TEXT`], or an empty string for a text."""
+    is_nan = type(text).__name__ == "NAType" or text != text
+    if text is None or is_nan or (isinstance(text, str) and not text.strip()):
+        return NO_TEXT
+    fault = find_text_fault(text)
+    return fault and f"not a text: it {fault}"
+
+
+def check_text(text: str) -> None:
+    """Raise a [`UserError`] for a text that is not a str of valid Unicode."""
+    if fault := find_text_fault(text):
+        raise UserError(f"the text {fault}")
+
+
+def check_texts(texts: Iterable[object], where: str = "texts", first: int = 0) -> None:
+    """Raise a [`UserError`] for the first invalid text, with its position, counted on from `first`."""
+    for position, text in enumerate(texts, first):
+        if fault := find_text_fault(text):
+            raise UserError(f"{where}[{position}] {fault}")
+
+
+def list_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list; refuse other things than a list of valid texts, by position."""
+    if isinstance(texts, str | bytes):
+        raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
+    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
+        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
+    listed = texts if type(texts) is list else list(out_of_arrow(texts))
+    check_texts(listed)
+    return listed
+
+
+def out_of_arrow(values: Any) -> Any:
+    """Return a column of Arrow as a list of Python objects; return anything else unchanged."""
+    return values.to_pylist() if hasattr(values, "to_pylist") else values

@@ -299,7 +299,7 @@ def test_many_files_are_answered_once(predict, tmp_path, fast):
         (tmp_path / "in" / name).write_bytes(content)
     code, out, err = predict("in", "--output_dir", "out")
     counts = [json.loads(line) for line in out.splitlines()]
-    assert code == 1 and [err.count(f"in/{name}: ") for name in bad] == [1] * len(bad)
+    assert code == 1 and [err.count(f"in/{name}") for name in bad] == [1] * len(bad)
     assert counts[0] == {"file": "out/a.csv", "rows": 7, "refused": 0, "without_text": 0}
     assert sorted(os.listdir(tmp_path / "out")) == ["a.csv", "b.txt.csv"]
     assert READERS[".csv"](tmp_path / "out/a.csv")["label"].tolist() == [a["label"] for a in fast.predict(TEXTS)]

@@ -16,8 +16,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, reason_of
+from ...utils.process import write_whole
 from ..model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)

@@ -27,9 +27,8 @@ from ...hub.loading import check_name, find_folder, load_model
 from ...hub.model_folder import FinishedFolder, find_built_in
 from ...models.auto import ENCODER
 from ...tasks.answers import compute_scores, score_kind
-from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError, install_hint
-from ...utils.text_checks import list_texts
+from ...utils.errors import UserError, install_hint, list_texts
+from ...utils.process import write_whole
 from ..reference import tokenize
 from ..sentence_encoder import PROJECTION, load_sentence_model
 from ..tokens import TokenizerFile

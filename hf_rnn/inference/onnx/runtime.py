@@ -19,8 +19,7 @@ import numpy as np
 
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...tasks import task_of
-from ...utils.errors import UserError, install_hint, reason_of
-from ...utils.text_checks import list_texts
+from ...utils.errors import UserError, install_hint, list_texts, reason_of
 from ..stored import read_config_alone
 from ..text_classifier import TextClassifier, batch_by_length
 from ..tokens import TokenizerFile

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hf_rnn.utils.atomic_write import make_folder, remove_abandoned, write_whole
+from hf_rnn.utils.process import make_folder, remove_abandoned, write_whole
 
 
 def test_two_writers_of_one_file(tmp_path):
@@ -48,11 +48,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 KILLED = """
 import os, pathlib, signal, sys
-from hf_rnn.utils import atomic_write
+from hf_rnn.utils import process
 os.replace = os.fsync = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 folder = pathlib.Path(sys.argv[1])
-print(atomic_write.make_folder(folder, "rows-"))
-atomic_write.write_whole(folder / "answers", b"new")
+print(process.make_folder(folder, "rows-"))
+process.write_whole(folder / "answers", b"new")
 """
 
 
