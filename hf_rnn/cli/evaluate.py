@@ -35,6 +35,7 @@ class EvaluateArguments(TableArguments, ModelFlags):
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
+    threshold: float = setting(0.9, "streaming models: the score at which an early answer counts", above=0, most=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
     def read_label_map(self) -> dict[str, str]:
@@ -105,6 +106,12 @@ def run(argv: Sequence[str]) -> None:
     else:
         logits = Runner(model, tokenizer).logits(rows["input_ids"][:]).astype(np.float64)
         metrics = task.evaluate(logits, rows["labels"][:], config)
+    if getattr(config, "streaming", False) and not task.per_token:
+        from ..inference.predictor import FastRnn
+        from ..inference.stream import measure_prefixes
+
+        streamed = FastRnn(model, tokenizer)
+        metrics["streaming"] = measure_prefixes(streamed, rows["input_ids"][:], rows["labels"][:], arguments.threshold)
     if task.one_label:
         scores, labels = compute_scores(logits, config), np.asarray(rows["labels"][:])
         metrics["without_a_person"] = share_at_accuracy(scores, labels, _ACCURACY)

@@ -65,6 +65,21 @@ def plot_learning_curve(
     return f"Loss and scores over epochs{more if smoothing else ''}"
 
 
+def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
+    """Draw the scores of a streaming model against the share of the text read; return the caption."""
+    shares = [100 * row["share"] for row in by_share]
+    names = [name for name in _SCORES if name in by_share[0]]
+    with _figure((_WIDTH / 2, 3.6), path) as figure:
+        axes = figure.subplots()
+        for name, colour in zip(names, _COLOURS, strict=False):
+            axes.plot(shares, [row[name] for row in by_share], "o-", color=colour, label=name.replace("_", " "))
+        axes.set_xlabel("share of the text read, %")
+        axes.set_ylabel("score")
+        axes.set_xlim(0, 102)
+        axes.legend(frameon=False)
+    return "Scores of the answers while a text is read"
+
+
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
     """Draw true (rows) and predicted classes (columns): counts as numbers, shares of the true class as colour."""
     counts, size = np.asarray(matrix), len(class_names)

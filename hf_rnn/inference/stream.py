@@ -11,16 +11,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..tasks.answers import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from .predictor import FastRnn
 
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of a text, after which answers are measured
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 1\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
@@ -190,6 +193,46 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
         raise UserError("the streams are of several models: feed those of each model on their own")
     if any(stream._ended for stream in streams):
         raise UserError("the stream has ended: call reset() for a new text")
+
+
+# ---- how early the answers are right ----
+
+
+def measure_prefixes(
+    predictor: FastRnn, input_ids: Sequence[Sequence[int]], labels: Sequence[Any], threshold: float = 0.9
+) -> dict[str, Any]:
+    """Return the scores of a streaming model after shares of each text.
+
+    Of a task with one label, `early` has the share of texts with an answer of at least the score `threshold` before or
+    at the end (`reached`), and of these: the mean share of the text read by then (`share_read`), the share that keep
+    the label to the end (`kept`), and the accuracy of the early labels.
+    """
+    task, config, by_share = predictor.task, predictor.config, []
+    for share in SHARES:
+        ids = [row[: math.ceil(share * len(row))] for row in input_ids]
+        scores = task.evaluate(predictor.engine.advance(ids, None)[0].astype(float), labels, config)
+        numbers = {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
+        by_share.append({"share": share, **numbers})
+    if not task.one_label:
+        return {"by_share": by_share}
+    lengths = np.array([*map(len, input_ids)])
+    first, early = np.zeros(len(lengths), int), np.zeros(len(lengths), int)  # place from 1, and label there
+    last = predictor.engine.advance(input_ids, None)[0].argmax(axis=1)
+    states = predictor.engine.advance([()] * len(lengths), None)[1]
+    for place in range(lengths.max(initial=0)):
+        rows = np.flatnonzero((lengths > place) & (first == 0))
+        tokens = [[input_ids[row][place]] for row in rows.tolist()]
+        logits, states[rows] = predictor.engine.advance(tokens, states[rows])
+        probabilities = compute_scores(logits, config)
+        sure = probabilities.max(axis=1) >= threshold
+        first[rows[sure]], early[rows[sure]] = place + 1, probabilities[sure].argmax(axis=1)
+    reached = first > 0
+    facts = {"threshold": threshold, "reached": float(reached.mean())}
+    if reached.any():
+        facts["share_read"] = float((first[reached] / lengths[reached]).mean())
+        facts["kept"] = float((early == last)[reached].mean())
+        facts["accuracy"] = float((early == np.asarray(labels))[reached].mean())
+    return {"by_share": by_share, "early": facts}
 
 
 def take_fingerprint(config: Any, weight: np.ndarray, bias: np.ndarray) -> str:

@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..tasks.base import Task
-from .recipes import recipe_names, scratch_recipe
+from .recipes import CAUSAL, ENGLISH, recipe_names, scratch_recipe
 from .settings import Arguments, parse_settings
 
 logger = logging.getLogger(__name__)
 
-_ENGLISH, _MULTILINGUAL = "english", "multilingual"
+_MULTILINGUAL = "multilingual"
 _SAMPLE, _BEGINNING = 1_000, 400  # training texts that are looked at, and characters of each
 _FIRST = 100_000  # texts that they are taken from, at equal distances
 _MOST_UNKNOWN = 0.3  # share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
@@ -60,32 +60,34 @@ def suit_language(
             *(length, 100 * wide),
         )
         return arguments._replace(data=dataclasses.replace(data, tokenizer=kind)), None
-    if start != _ENGLISH or find_built_in(_MULTILINGUAL) is None:
+    if start not in (ENGLISH, CAUSAL) or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     rows = list(islice(texts, _FIRST))
     sample = [text[:_BEGINNING] for text in rows[:: -(-len(rows) // _SAMPLE) or 1]]
-    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (_ENGLISH, _MULTILINGUAL))
+    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
     ratio = english / max(1, pieces)  # sets of English have 0.81 to 0.95, of other languages 1.07 to 2.3
-    names = (_ENGLISH, _MULTILINGUAL) if ratio <= 1 else (_MULTILINGUAL, _ENGLISH)
+    names = (ENGLISH, _MULTILINGUAL) if ratio <= 1 else (_MULTILINGUAL, ENGLISH)
     fewer = 1 - min(ratio, 1 / ratio) if ratio else 0
     reason = f"the texts become {fewer:.0%} fewer tokens with {names[0]} than with {names[1]}"
     text = "".join("".join(sample).split())
     length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
     if given_start:
-        if ratio > 1:
+        if ratio > 1 and start == ENGLISH:
             logger.warning("%s: --model_name_or_path %s may be better", reason, _MULTILINGUAL)
         return arguments, reason
     is_spelled = ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
     settings = {**(given or {}), "task": task.name, "output_dir": arguments.training.output_dir}
-    if unknown > _MOST_UNKNOWN or is_spelled:
+    if unknown > _MOST_UNKNOWN or is_spelled or (start == CAUSAL and ratio > 1):
         recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
         detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
-        reason = f"no encoder of the package knows the texts: {detail}"
+        if start == CAUSAL and ratio > 1:
+            detail = f"{reason}, and {_MULTILINGUAL} reads in both directions"
+        reason = f"no encoder of the package suits the texts: {detail}"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
         return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
-    start = _ENGLISH if ratio <= 1 else _MULTILINGUAL
+    start = start if ratio <= 1 else _MULTILINGUAL
     logger.info("the run starts from %s: %s", start, reason)
-    return arguments if start == _ENGLISH else parse_settings({**settings, "model_name_or_path": start}), reason
+    return arguments if ratio <= 1 else parse_settings({**settings, "model_name_or_path": start}), reason
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from .. import __version__
-from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve
+from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import HEADS, PIPELINES
@@ -227,6 +227,9 @@ def draw_figures(
             smoothing = trainer.args.label_smoothing_factor
             caption = plot_learning_curve(state.log_history, folder.learning_curve, kept, smoothing)
             figures[caption] = folder.learning_curve.name
+        if streaming := metrics.get("streaming"):
+            caption = plot_streaming(streaming["by_share"], folder.streaming)
+            figures[caption] = folder.streaming.name
         split = "validation" if "validation" in metrics else "test"
         if matrix := metrics.get(split, {}).get("confusion_matrix"):
             plot_confusion_matrix(matrix, list(model.config.id2label.values()), folder.confusion_matrix)

@@ -35,7 +35,9 @@ from ..evaluation.calibration import calibrate
 from ..evaluation.language_model import sum_losses
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
+from ..inference.predictor import FastRnn
 from ..inference.reference import fast_logits
+from ..inference.stream import find_unstable_text, measure_prefixes
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
@@ -70,6 +72,7 @@ _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
+_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)  # texts to check the tokenizer with; as transformers writes no limit
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _TRIAL_BATCHES = (8, 40)  # timed for max_minutes
 
@@ -181,6 +184,8 @@ def train_on(
     tokenizer = make_tokenizer(run.arguments.data, words)
     run, tokenizer, vectors = read_vectors(run, tokenizer)
     audit = audit_texts(run, tokenizer)
+    if run.arguments.model.streaming:
+        suit_stream(run, tokenizer)
     if task.per_token and run.arguments.model.word_forms:
         mark_capitals(tokenizer)
     length = run.arguments.training.block_size if task.verb == "generate" else run.arguments.data.max_length
@@ -220,6 +225,10 @@ def train_on(
     metrics["training"] = {**rows, **training, "parameters": model.num_parameters()}
     if calibration is not None:
         metrics["calibration"] = calibration
+    if run.arguments.model.streaming and not task.per_token and predictions:
+        split = next(iter(predictions))
+        rows, streamed = examples[split], FastRnn(model.eval(), tokenizer)
+        metrics["streaming"] = {"split": split, **measure_prefixes(streamed, rows["input_ids"][:], rows["labels"][:])}
     metrics |= extension.measure(run, model.config, predictions)
     check_loss(metrics, chance_loss, run.arguments.training)
 
@@ -249,6 +258,18 @@ def train_on(
 
 
 # ---- settings that follow the rows ----
+
+
+def suit_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer read texts of any length, unless the user limits it; refuse one that needs whole texts."""
+    if run.arguments.data.max_length is None:
+        tokenizer.model_max_length = _NO_LENGTH
+    sample = islice(run.task.vocabulary_texts(run.texts["train"]), _STREAM_SAMPLE)
+    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+        raise UserError(
+            "streaming needs tokens that do not depend on later words, and those of tokenizer "
+            f"{run.arguments.data.tokenizer} do: choose word or bpe"
+        )
 
 
 def suit_vocabulary(run: Run, given: Mapping[str, Any]) -> Run:

@@ -1,12 +1,16 @@
 """A stream gives the answers of `predict` to the text so far, whatever the pieces, in C and in torch."""
 
+import json
+import math
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import accuracy_score
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.inference.native.library import load_library
 from hf_rnn.inference.reference import TorchEngine
 from hf_rnn.inference.stream import feed_many, find_unstable_text
@@ -123,3 +127,25 @@ def test_torch_carries_states_by_its_own_arguments():
         names = [f"{kind}_state" for kind in ("hidden", "conv", "pooling")]
         states = {f"initial_{name}": output[f"final_{name}"] for name in names}
     torch.testing.assert_close(output.logits, model(torch.tensor([ids])).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_training_a_streaming_model(tiny_settings, tmp_path, command):
+    settings = {**tiny_settings, "streaming": True, "output_dir": str(tmp_path / "out")}
+    result = train(**settings)
+    predictor, rows = FastRnn.from_pretrained(tmp_path / "out"), Path(settings["data_dir"], "dev.tsv")
+    texts = [line.split("\t")[0] for line in rows.read_text("utf-8").splitlines()]
+    labels = [line.split("\t")[1] for line in rows.read_text("utf-8").splitlines()]
+    measured = result.metrics["streaming"]["by_share"]
+    for row in measured:  # by `predict`, on as many of the tokens
+        ids = [ids[: math.ceil(row["share"] * len(ids))] for ids in predictor.tokenize(texts)]
+        answers = predictor.logits(ids).argmax(axis=1)
+        names = [predictor.config.id2label[answer] for answer in answers]
+        assert row["accuracy"] == pytest.approx(accuracy_score(labels, names))
+    assert measured[-1]["share"] == 1
+    assert len(predictor.tokenize(["word " * 10_000])[0]) == 10_000  # no limit
+    _, out, _ = command("evaluate", "--model", tmp_path / "out", "--data_dir", settings["data_dir"], "--split", "dev")
+    evaluated = json.loads(out)
+    assert evaluated["streaming"]["by_share"] == measured
+    for wrong in ({"bidirectional": True}, {"pooling": "attention"}, {"tokenizer": "char"}):
+        with pytest.raises(UserError, match="streaming"):
+            train(**settings | wrong | {"output_dir": str(tmp_path / "other")})

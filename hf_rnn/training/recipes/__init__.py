@@ -60,6 +60,9 @@ _PERSONAL = (
     "teacher_cache",
     "trackio_",
 )
+ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package; the second reads in one direction
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # what `streaming` implies
+_ON = ("True", "true", "yes", "on", "1")
 _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
 
@@ -130,6 +133,11 @@ def merge_recipe(recipe: Any, given: Mapping[str, Setting], decided: Collection[
     """
     replaces = {**_REPLACES, "model_name_or_path": (*_REPLACES["model_name_or_path"], *decided)}
     layers = [*_read_layers(recipe, given["task"].value if "task" in given else None), dict(given)]
+    if str(next((layer["streaming"].value for layer in reversed(layers) if "streaming" in layer), None)) in _ON:
+        starts = [layer["model_name_or_path"].value for layer in layers[:-1] if "model_name_or_path" in layer]
+        implied = _STREAMING | ({"model_name_or_path": CAUSAL} if starts[-1:] == [ENGLISH] else {})
+        source = str(_FOLDER / "streaming.yaml")  # as if a recipe of the package had them
+        layers.insert(len(layers) - 1, {name: Setting(value, source) for name, value in implied.items()})
     named = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
     task, merged = get_task(str(named or DEFAULT_TASK)), dict[str, Setting]()
     for layer in layers:
