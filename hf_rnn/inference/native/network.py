@@ -446,7 +446,7 @@ class Network:
             if self._library.hf_rnn_run(ctypes.addressof(model), *given):
                 raise MemoryError(f"not enough memory for {places[-1]} tokens")
 
-        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS)) if len(ends) > 1 else [(0, len(ends))]
+        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS)) if len(ends) != 1 else [(0, 1)]
         threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
