@@ -11,18 +11,18 @@ import glob
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.row_errors import BadRow, Reason
 from ..training.settings import SettingsParser, expand_home, setting
-from ..utils.errors import NO_TEXT, UserError, check_text, find_text_error
+from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
-    from ..inference.tables import AnsweredFile, TableSettings
+    from ..inference.tables import TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
 
@@ -30,7 +30,7 @@ _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
 back with the columns label and score, or predicted_label where it has a label.
 The texts are in the column that training read, or a usual name. A row without
-a text has no answer; one that was refused has the reason in a column error.
+a text has no answer; one that was rejected has the reason in a column error.
 With --output_dir each file of --input, a folder or a quoted pattern such as
 'texts/*.csv', is written there; one that is there is not answered again.
 
@@ -43,8 +43,8 @@ Other files have a text per line, or `first<TAB>second` for a model of pairs:
 
 exit code:
   0  every text has an answer
-  1  some lines, rows or files were refused, and all others are answered
-  2  a mistake in flags, model or input, or the first refused line (--strict)
+  1  some lines, rows or files were rejected, and all others are answered
+  2  a mistake in flags, model or input, or the first rejected line (--strict)
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
 
@@ -74,7 +74,7 @@ class PredictArguments(ModelFlags):
     )
     threads: int | None = setting(None, "threads (default: OMP_NUM_THREADS, or all processors)", least=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
-    strict: bool = setting(False, "stop at the first line or row that is refused", common=True)
+    strict: bool = setting(False, "stop at the first line or row that is rejected", common=True)
     tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
 
     def table_settings(self) -> TableSettings:
@@ -142,7 +142,7 @@ class PredictArguments(ModelFlags):
 
 
 def run(argv: Sequence[str]) -> int:
-    """Answer texts, lines, a table or many files; return 0, or 1 if some were refused."""
+    """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
     (arguments,) = SettingsParser(
         PredictArguments,
         prog="hf-rnn predict",
@@ -166,67 +166,51 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
-    """Print a record for each text or line; with `strict` up to the first one that is refused."""
-    texts, paired = arguments.text, classifier.config.sep_token_id is not None
-    if texts is not None and paired != (arguments.text_pair is not None):
-        raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
-                        "text pairs: leave it out")  # fmt: skip
-    given: Any = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
-    lines = refused = empty = 0
-    for block in _read(str(arguments.input)) if texts is None else [given]:
-        for record in _answer(classifier, block, arguments, lines + 1):
-            if (error := record.get("error")) and error["reason"] == NO_TEXT:
-                empty += 1
-            elif error:
-                refused += 1
-                if arguments.strict:
-                    found = f"{arguments.input}:{error['line']}: {error['reason']}: {error['detail']}"
-                    raise UserError(f"{found}. Without --strict this line gets an error record, others an answer")
-            # a line at a time: an interrupted output ends with a whole one
-            sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            sys.stdout.buffer.flush()
-        lines += len(block)
-    if empty:
-        print_note(f"hf-rnn predict: {empty} of {lines} lines have no text, and no answer")
-    if refused:
-        print_note(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
-    return 1 if refused else 0
-
-
-def _read(name: str) -> Iterator[list[Any]]:
-    """Yield the lines of a file, or of standard input for `-`, in blocks."""
-    from ..data.lines import read_texts
-
-    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
-        yield from read_texts(stream, "standard input" if name == "-" else name)
-
-
-def _answer(classifier: Any, block: Sequence[Any], arguments: PredictArguments, first: int) -> list[dict[str, Any]]:
-    """Return the record of each line of a block; `first` is the number of its first line."""
+    """Print a record for each text or line; with `strict` up to the first one that is rejected."""
     from ..inference.text_classifier import answer_each
 
-    errors, texts = [], []
-    for line in block:
-        error, text = "", line
-        if isinstance(line, BadRow):
-            error = f"{line.fault.reason}: {line.fault.detail}"
-        elif classifier.config.sep_token_id is not None and isinstance(line, str):
-            text = tuple(line.split("\t"))
-            if len(text) != 2:
-                fault = Reason.TOO_FEW_FIELDS if len(text) < 2 else Reason.TOO_MANY_FIELDS
-                error = f"{fault}: found {len(text)} of 2 texts"
-        error = error or next(filter(None, map(find_text_error, text if isinstance(text, tuple) else [text])), "")
-        errors.append(error)
-        texts += [] if error else [text]
-    answers = iter(answer_each(classifier, texts, arguments.all_scores, arguments.top_k))
-    records = []
-    for number, error in enumerate(errors, first):
-        answer = error or next(answers)
-        if isinstance(answer, str):
-            reason, _, detail = answer.partition(": ")
-            answer = {"error": {"line": number, "reason": reason, "detail": detail}}
-        records.append(answer)
-    return records
+    paired = classifier.config.sep_token_id is not None
+    if arguments.text is not None and paired != (arguments.text_pair is not None):
+        raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
+                        "text pairs: leave it out")  # fmt: skip
+    line, errors = 0, Counter[str]()
+    for rows in _read_rows(arguments, paired):
+        for answer in answer_each(classifier, rows, arguments.all_scores, arguments.top_k):
+            line += 1
+            if isinstance(answer, str):
+                reason, _, detail = answer.partition(": ")
+                errors[reason] += 1
+                if arguments.strict and reason != NO_TEXT:
+                    advice = "Without --strict this line gets an error record, others an answer"
+                    raise UserError(f"{arguments.input}:{line}: {answer}. {advice}")
+                answer = {"error": {"line": line, "reason": reason, "detail": detail}}
+            # a line at a time: an interrupted output ends with a whole one
+            sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+            sys.stdout.buffer.flush()
+    empty = errors.pop(NO_TEXT, 0)
+    return _count(f"{line} lines", empty, errors.total(), "see their error records")
+
+
+def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[object]]:
+    """Yield the texts, or in blocks the lines of a file, or of standard input for `-`."""
+    if arguments.text is not None:
+        yield [(text, arguments.text_pair) for text in arguments.text] if paired else arguments.text
+        return
+    from ..data.lines import read_texts
+
+    name = str(arguments.input)
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
+        for lines in read_texts(stream, "standard input" if name == "-" else name):
+            yield [tuple(line.split("\t")) if paired and isinstance(line, str) else line for line in lines]
+
+
+def _count(rows: str, empty: int, rejected: int, where: str) -> int:
+    """Print how many rows have no answer; return the exit code."""
+    if empty:
+        print_note(f"hf-rnn predict: {empty} of {rows} have no text, and no answer")
+    if rejected:
+        print_note(f"hf-rnn predict: {rejected} of {rows} were rejected: {where}")
+    return int(rejected > 0)
 
 
 def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:
@@ -241,7 +225,14 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
             continue
         try:
             answered = answer_file(classifier, str(path), arguments.table_settings(), record)
-            code = max(code, _report(arguments, answered, str(path)))
+            if arguments.strict and answered.rejected:
+                advice = "Without --strict this row gets an error, others an answer"
+                raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
+            print_note(f"hf-rnn predict: {answered.note}")
+            counts = {"rows": len(answered.table), "refused": len(answered.rejected), "without_text": answered.empty}
+            code |= _count(
+                f"{len(answered.table)} rows", answered.empty, len(answered.rejected), "see the column error"
+            )
             shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
             content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
             if target is not None:
@@ -256,7 +247,6 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
         if target is None:
             sys.stdout.buffer.write(content)
         elif many:
-            counts = {"rows": len(answered.table), "refused": len(answered.refused), "without_text": answered.empty}
             print(json.dumps({"file": str(target), **counts}, ensure_ascii=False), flush=True)
     return code
 
@@ -270,20 +260,3 @@ def _leave_out_pandas() -> None:
         with contextlib.suppress(ImportError, AttributeError):
             pa.array([])
         del sys.modules["pandas"]
-
-
-def _report(arguments: PredictArguments, answered: AnsweredFile, path: str) -> int:
-    """Print the column that was read, and how many rows have no answer; return 1 if some were refused.
-
-    Raises:
-        UserError: With `strict`, for the first of them.
-    """
-    if answered.refused and arguments.strict:
-        raise UserError(f"{path}: {answered.refused[0]}. Without --strict this row gets an error, others an answer")
-    print_note(f"hf-rnn predict: {answered.note}")
-    rows = len(answered.table)
-    if answered.empty:
-        print_note(f"hf-rnn predict: {answered.empty} of {rows} rows have no text, and no answer")
-    if answered.refused:
-        print_note(f"hf-rnn predict: {len(answered.refused)} of {rows} rows were refused: see the column error")
-    return int(len(answered.refused) > 0)

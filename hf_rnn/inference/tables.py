@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,12 @@ import pyarrow.csv as csv
 
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
-from ..utils.errors import NO_TEXT, UserError, find_text_error, install_hint, reason_of
+from ..utils.errors import NO_TEXT, UserError, install_hint, reason_of
 from .text_classifier import answer_each
+
+if TYPE_CHECKING:
+    from ..data.delimited import Batch
+    from ..data.tables import Table
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -50,7 +54,7 @@ class AnsweredFile:
 
     table: pa.Table  # all rows in their order; with `error` as last column if a row with a text has no answer
     note: str  # the column that was read, and why
-    refused: list[str]  # the reason of each row that has a text without an answer
+    rejected: list[str]  # the reason of each row that has a text without an answer
     empty: int  # rows without a text, whose answers are null
     separator: str | None  # that of the file, for a similar output; None for other formats
     needs_mark: bool  # whether the file came from Excel, which reads UTF-8 by a mark only
@@ -86,11 +90,11 @@ def answer_file(
         pieces = [_append(rows, _build_answers(model, [[] for _ in columns], settings))]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
-    refused = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
-    if not refused:
+    rejected = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
+    if not rejected:
         whole = whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    return AnsweredFile(whole, note, refused, len(reasons) - len(refused), table.separator, needs_mark)
+    return AnsweredFile(whole, note, rejected, len(reasons) - len(rejected), table.separator, needs_mark)
 
 
 def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -109,22 +113,17 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
 
 
 def _answer_batch(
-    model: Any, table: Any, batch: Any, names: Sequence[str], columns: Sequence[str], settings: TableSettings
+    model: Any, table: Table, batch: Batch, names: Sequence[str], columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
-    """Return the good and the refused rows of a batch in the order of the file, with the columns of answers."""
-    rows = pa.Table.from_batches([batch.rows])
-    places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
-    order = np.argsort(places, kind="stable")
-    if batch.bad:
-        rows = rows.take(pa.array(order, mask=order >= len(rows))).combine_chunks()
+    """Return the rows of a batch in the order of the file, rejected ones as nulls, with the columns of answers."""
     stored = dict(zip(names, table.columns, strict=True))
-    texts = [
-        take_column(rows.to_batches()[0], stored.get(name, name)).to_pylist() if len(rows) else [] for name in columns
-    ]
-    rows = rows.select(table.columns).rename_columns(names)
-    bad = {row.line: f"{row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad}
-    faults = [(f"{table.unit} {place}", bad.get(place, "")) for place in places[order].tolist()]
-    return _append(rows, _build_answers(model, texts, settings, faults))
+    texts = [batch.in_order(take_column(batch.rows, stored.get(name, name)).to_pylist()) for name in columns]
+    rows = pa.Table.from_batches([batch.rows]).select(table.columns).rename_columns(names)
+    places = np.array([*batch.places, *(row.line for row in batch.bad)], dtype=np.int64)
+    if batch.bad:
+        order = np.argsort(places, kind="stable")
+        rows, places = rows.take(pa.array(order, mask=order >= len(rows))), places[order]
+    return _append(rows, _build_answers(model, texts, settings, [f"{table.unit} {place}: " for place in places]))
 
 
 def _choose_prefix(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
@@ -139,19 +138,12 @@ def _choose_prefix(model: Any, names: Sequence[str], path: str, settings: TableS
 
 
 def _build_answers(
-    model: Any,
-    texts: Sequence[Sequence[Any]],
-    settings: TableSettings,
-    faults: Sequence[tuple[str, str]] = (),
+    model: Any, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
 ) -> pa.Table:
-    """Return the columns of answers, one for each score in place of a record, and `error`.
-
-    `faults` are the place of each row and why it was refused, if so.
-    """
+    """Return the columns of answers, one for each score in place of a record, and `error` after a place."""
     columns = answer_columns(model, *texts, all_scores=settings.all_scores, top_k=settings.top_k)
-    if faults:
-        reasons = [(place, fault or error) for (place, fault), error in zip(faults, columns[ERROR], strict=True)]
-        columns[ERROR] = [reason and f"{place}: {reason}" for place, reason in reasons]
+    if places:
+        columns[ERROR] = [error and place + error for place, error in zip(places, columns[ERROR], strict=True)]
     answers = pa.table(columns, answer_schema(model, settings.all_scores, settings.top_k)).flatten()
     return answers.rename_columns([f"{settings.prefix}{name}" for name in answers.schema.names])
 
@@ -203,15 +195,12 @@ def answer_columns(
     model: Any, *texts: Sequence[Any], all_scores: bool = False, top_k: int = 1
 ) -> dict[str, list[Any]]:
     """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
-    rows = list(zip(*texts, strict=True))
-    errors = [next(filter(None, map(find_text_error, row)), "") for row in rows]
     names = answer_schema(model, all_scores, top_k).names[:-1]
-    valid = [row if texts[1:] else row[0] for row, error in zip(rows, errors, strict=True) if not error]
-    answers = iter(answer_each(model, valid, "scores" in names, top_k))
-    results = [error or next(answers) for error in errors]
+    rows = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
+    results = answer_each(model, rows, "scores" in names, top_k)
+    answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
     errors = [result if isinstance(result, str) else "" for result in results]
-    found = [{} if isinstance(result, str) else result for result in results]
-    return {**{name: [answer.get(name) for answer in found] for name in names}, ERROR: errors}
+    return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
 
 
 def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..data.row_errors import BadRow, Reason
 from ..tasks import task_of
 from ..tasks.answers import compute_scores, score_kind
-from ..utils.errors import UserError, check_texts
+from ..utils.errors import UserError, check_texts, find_text_error
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -56,10 +57,13 @@ class PairTokenizer:
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
 
-def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False, top_k: int = 1) -> list[Any]:
-    """Return the answer of a model to each text, or the reason why it is not finite.
+def answer_each(
+    model: Any, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
+) -> list[dict[str, Any] | str]:
+    """Return the answer of a model to each row, or the reason why it has none.
 
-    With `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
+    A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer. With
+    `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
 
     Raises:
         UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
@@ -67,16 +71,32 @@ def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False, top_
     chooses_one = score_kind(model.config) == "softmax" and not model.task.per_token
     if top_k > 1 and not (chooses_one and top_k <= model.config.num_labels):
         raise UserError(f"top_k is {top_k}: the model does not choose one of at least {top_k} labels; leave it out")
-    answers: list[Any] = model.predict(texts, all_scores=True) if all_scores or top_k > 1 else model.predict(texts)
-    for place, answer in enumerate(answers):
+    size = 1 if model.config.sep_token_id is None else 2
+    results: list[Any] = [_find_row_error(row, size) for row in rows]
+    valid = [place for place, error in enumerate(results) if not error]
+    more = {"all_scores": True} if all_scores or top_k > 1 else {}
+    for place, answer in zip(valid, model.predict([rows[place] for place in valid], **more), strict=True):
+        results[place] = answer
         if (score := _find_broken_number(answer)) is not None:
-            answers[place] = f"score not finite: the model gives {score}; did its training diverge?"
+            results[place] = f"score not finite: the model gives {score}; did its training diverge?"
         elif top_k > 1:
             scores = answer["scores"] if all_scores else answer.pop("scores")
             best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
             for number, label in enumerate(best[1:], 2):
                 answer |= {f"label_{number}": label, f"score_{number}": scores[label]}
-    return answers
+    return results
+
+
+def _find_row_error(row: object, size: int) -> str:
+    """Return why a row of `size` texts has no answer, or an empty string."""
+    texts = row if isinstance(row, tuple) else (row,)
+    for bad in texts:
+        if isinstance(bad, BadRow):
+            return f"{bad.fault.reason}: {bad.fault.detail}: found {bad.excerpt}"
+    if len(texts) != size:
+        reason = Reason.TOO_FEW_FIELDS if len(texts) < size else Reason.TOO_MANY_FIELDS
+        return f"{reason}: found {len(texts)} of {size} texts"
+    return next(filter(None, map(find_text_error, texts)), "")
 
 
 def _find_broken_number(answer: Mapping[str, Any]) -> float | None:

@@ -213,7 +213,7 @@ BAD_LINES = b"miro\nsand \xff\n\nsa\0nd\n" + b"x" * ((1 << 20) + 1) + b"\nselk\n
 def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, tmp_path):
     (tmp_path / "texts.txt").write_bytes(BAD_LINES)
     code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
-    assert code == 1 and err.endswith("hf-rnn predict: 3 of 6 lines were refused: see their error records\n")
+    assert code == 1 and err.endswith("hf-rnn predict: 3 of 6 lines were rejected: see their error records\n")
     found = records(out)
     assert [record.get("label") for record in found[::5]] == ["good", "bad"]
     errors = [record["error"] for record in (found[1], found[3], found[4])]

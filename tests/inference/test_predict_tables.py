@@ -109,7 +109,7 @@ def test_the_file_that_train_reads(predict, texts_dir, tmp_path):
 def test_bad_rows_stay_in_place_with_their_reasons(predict, tmp_path):
     (tmp_path / "in.csv").write_text('text,n\nmiro,1\n"sand",2\nselk,3,x\n"open"s,4\nselk,5\n')
     code, out, err = predict("in.csv", "--output_file", "out.csv")
-    assert code == 1 and "2 of 5 rows were refused: see the column error" in err
+    assert code == 1 and "2 of 5 rows were rejected: see the column error" in err
     found = pl.read_csv(tmp_path / "out.csv")
     assert found["n"].to_list() == [1, 2, None, None, 5]
     assert [label is None for label in found["label"]] == [False, False, True, True, False]
@@ -124,7 +124,7 @@ def test_json_lines_keep_their_values(predict, tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     code, out, err = predict("in.jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert code == 1 and [row["label"] for row in rows] == ["good", None, "bad"] and "1 of 3 rows were refused" in err
+    assert code == 1 and [row["label"] for row in rows] == ["good", None, "bad"] and "1 of 3 rows were rejected" in err
     assert rows[1]["error"].startswith("line 2: ") and (rows[0]["error"], rows[2]["more"]) == ("", 1.5)
     assert rows[0]["n"] == {"x": [1]} and rows[0]["i"] == "1", "a column has one type, text beyond 64 bits"
 
