@@ -87,7 +87,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
     large, named = size <= _FEW_CLASSES, size <= _MOST_CLASSES
     cell = 0.9 if large else min(0.5, 10 / size)  # inches
     letters = min(9.0, 50 * cell) if named else 9.0
-    with _figure((cell * size + 4.5, cell * size + 1.9), path, class_names) as figure:
+    with _figure((cell * size + 4.5, cell * size + (1.9 if large else 3.4)), path, class_names) as figure:
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.argwhere(counts) if named else ():
@@ -99,10 +99,12 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
             }
             axes.text(column, row, number, fontsize=min(11 if large else 8.5, 85 * cell / len(number)), **look)
         every = range(0, size, 1 if named else 5)
-        names = [f"{_shorten(class_names[number]) if named else ''}  {number}".strip() for number in every]
-        axes.set_yticks(every, names, parse_math=False, fontsize=letters)
-        turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if large else {}
-        axes.set_xticks(every, names if large else list(map(str, every)), parse_math=False, fontsize=letters, **turned)
+        names = [_shorten(class_names[number]) if named else str(number) for number in every]
+        rows = [f"{name}  {number}" if named else name for name, number in zip(names, every, strict=True)]
+        axes.set_yticks(every, rows, parse_math=False, fontsize=letters)
+        turned: dict[str, Any] = {"rotation": 30 if large else 90, "ha": "right", "rotation_mode": "anchor"}
+        turned |= {} if large else {"va": "center"}
+        axes.set_xticks(every, names, parse_math=False, fontsize=letters, **(turned if named else {}))
         axes.set(xlabel="predicted class", ylabel="true class")
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")

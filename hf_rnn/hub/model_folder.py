@@ -147,6 +147,7 @@ class FinishedFolder:
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     onnx_model_int8 = _Entry("onnx/model_int8.onnx")
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
+    transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:

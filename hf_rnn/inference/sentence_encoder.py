@@ -49,7 +49,8 @@ def _read_encoder(name: str, folder: FinishedFolder, config: Any) -> dict[str, n
         raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
     with name_damage(name, PROJECTION):
         top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
-        if not json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_mean_tokens"]:
+        pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
+        if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
             raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
     config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
     config.num_labels = len(top["classifier.bias"])

@@ -159,7 +159,7 @@ def plain_placeholders() -> list[Normalizer]:
     A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become their sign.
     """
     rules = (
-        (r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+", "@user"),
+        (r"<<<(?:MENTION|mention)>>>|(?<!\w|@)@\w+", "@user"),
         (r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+", "http"),
         ("<<<(?:HASHTAG|hashtag)>>>", "#"),
         ("<<<(?:DIGIT|digit)>>>", "0"),

@@ -26,7 +26,12 @@ from .save import name_of_path, write_json
 from .teacher_settings import PretrainingArguments
 from .training_arguments import RnnTrainingArguments
 
-_MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+_MODULES = {  # folder: class of sentence-transformers 6
+    "": "base.modules.transformer.Transformer",
+    "1_Pooling": "sentence_transformer.modules.pooling.Pooling",
+    "2_Dense": "base.modules.dense.Dense",
+    "3_Normalize": "base.modules.normalize.Normalize",
+}
 _CARD = Path(__file__).parents[1] / "hub" / "card" / "encoder_card.md"
 
 
@@ -50,7 +55,7 @@ def write_encoder(
     config = json.loads(folder.config.read_text("utf-8")) | {"dtype": "float32"}  # rounded weights, exact products
     write_json(folder.config, config)
     save_tokenizer(tokenizer, root)
-    _write_modules(root, projection.to(dtype), tokenizer.model_max_length)
+    _write_modules(root, projection.to(dtype))
     command = _command(encoder.config, own, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     write_json(folder.pretraining, content)
@@ -73,18 +78,32 @@ def write_encoder(
     ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{body}").save(folder.card)
 
 
-def _write_modules(root: Path, projection: nn.Linear, max_length: int) -> None:
+def _write_modules(root: Path, projection: nn.Linear) -> None:
     """Write pooling and projection in the format of sentence-transformers."""
     width, size = projection.in_features, projection.out_features
-    dense = {"in_features": width, "out_features": size, "bias": True}
+    dense: dict[str, Any] = {"in_features": width, "out_features": size, "bias": True}
+    dense |= {"activation_function": "torch.nn.modules.linear.Identity"}
+    states = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    vectors = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
     contents = {
         "modules.json": [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
             for number, (path, kind) in enumerate(_MODULES.items())
         ],
-        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
-        "1_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True},
-        "2_Dense/config.json": {**dense, "activation_function": "torch.nn.modules.linear.Identity"},
+        "config_sentence_transformers.json": {
+            "default_prompt_name": None,
+            "model_type": "SentenceTransformer",
+            "prompts": {"document": "", "query": ""},
+            "similarity_fn_name": "cosine",
+        },
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": states,
+            "module_output_name": "token_embeddings",
+        },
+        "1_Pooling/config.json": {"embedding_dimension": width, "pooling_mode": "mean", "include_prompt": True},
+        "2_Dense/config.json": {**dense, **vectors},
+        "3_Normalize/config.json": vectors,
     }
     for name, content in contents.items():
         (root / name).parent.mkdir(exist_ok=True)

@@ -66,6 +66,7 @@ def test_confusion_matrix_shows_counts_and_shares(tmp_path, drawn):
     assert (texts[0, 0], texts[2, 0], texts[2, 2]) == ("12", "5", "1,300")  # column, row
     assert len(texts) == np.count_nonzero(MATRIX)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["negative  0", "neutral  1", "positive  2"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == NAMES
     np.testing.assert_allclose(axes.images[0].get_array()[0], [0.6, 0.15, 0.25])
     np.testing.assert_array_equal(axes.images[0].get_array()[1], [0, 0, 0])
 
@@ -80,6 +81,8 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
     axes = drawn[0].axes[0]
     labels = axes.get_yticklabels()
     assert len({label.get_text() for label in labels}) == len(labels), "cut names still differ"
+    columns, rows = ([label.get_text() for label in half] for half in (axes.get_xticklabels(), labels))
+    assert [row.rpartition("  ")[0] or row for row in rows] == columns, "ids on one axis only"
     ticks = [label.get_window_extent() for label in labels]
     assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))
     if boxes := [text.get_window_extent() for text in axes.texts[:2]]:

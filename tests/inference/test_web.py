@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, pipeline
 
 import hf_rnn
 from hf_rnn import OnnxModel, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train_tokenizer
@@ -55,6 +56,7 @@ MODELS = {
     "numbers": (RnnForSequenceClassification, {"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
     "tagger of english": (RnnForTokenClassification, ENGLISH, {"id2label": TAGS, "word_forms": 64, "crf": True}),
     "classes of multilingual": (RnnForSequenceClassification, MULTILINGUAL, {"num_labels": 3, "token_ngrams": 300}),
+    "tagger of multilingual": (RnnForTokenClassification, MULTILINGUAL, {"id2label": TAGS, "word_forms": 64}),
     "tagger of pieces": (RnnForTokenClassification, {"tokenizer": "bpe", "normalizer": "cased"}, {"id2label": TAGS}),
     "encoder": (),
 }
@@ -80,7 +82,7 @@ def make_folder(folder, name):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     model.save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, folder, for_tags=head is RnnForTokenClassification)
     return folder
 
 
@@ -224,3 +226,57 @@ def test_the_wheel_has_every_file_that_programs_read(tmp_path):
     tracked = subprocess.run(["git", "ls-files", "hf_rnn"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     needed = {name for name in tracked if not name.endswith((".md", ".c")) or "/card/" in name}
     assert "hf_rnn/inference/web/index.html" in needed and needed <= packed
+
+
+# ---- transformers.js ----
+
+NODE = """
+const {pipeline, env} = await import(process.argv[2]);
+env.localModelPath = process.argv[3]; env.allowRemoteModels = false;
+const [texts, models] = JSON.parse(process.argv[4]), found = [];
+for (const [name, task, options] of models) {
+  const run = await pipeline(task, name), result = await run(texts, options);
+  found.push(result.tolist ? result.tolist() : result);
+}
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.slow
+def test_pipelines_of_transformers_js_give_the_scores_of_python(tmp_path):
+    library = NPM / "node_modules/@huggingface/transformers/dist/transformers.node.mjs"
+    if shutil.which("node") is None or not library.is_file():
+        pytest.skip("missing: node, and npm install --prefix .node @huggingface/transformers@3.8.1")
+    texts = [*TWEETS[:20], *FOREIGN, "Anna Bo sees the box near Old Town.", "miro \x07 sand zzz"]
+    tasks = {name: "token-classification" if "tagger" in name else "text-classification" for name in MODELS}
+    tasks |= dict.fromkeys(("encoder", "multilingual"), "feature-extraction")
+    del tasks["numbers"]
+    options = {"text-classification": {"top_k": None}, "feature-extraction": {"pooling": "mean", "normalize": True}}
+    for name in (*tasks, "numbers"):
+        folder = MULTILINGUAL if name == "multilingual" else make_folder(tmp_path / name, name)
+        written = export(folder, output_dir=tmp_path / "out" / re.sub(r"\W+", "-", name)).file.parent
+        assert (written / "transformers_js").is_dir() == (name != "numbers"), "its pipelines have no numbers"
+    models = [
+        (re.sub(r"\W+", "-", name) + "/transformers_js", task, options.get(task, {})) for name, task in tasks.items()
+    ]
+    given = [library.as_uri(), f"{tmp_path}/out/", json.dumps([texts, models])]
+    (tmp_path / "run.mjs").write_text(NODE)
+    done = subprocess.run(["node", tmp_path / "run.mjs", *given], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, answers in zip(tasks, json.loads(done.stdout), strict=True):
+        if tasks[name] == "feature-extraction":
+            encoder = hf_rnn.SentenceEncoder.from_pretrained(MULTILINGUAL if name == "multilingual" else ENGLISH)
+            np.testing.assert_allclose(answers, encoder.encode(texts), atol=1e-5)
+            continue
+        expected = pipeline(tasks[name], str(tmp_path / name), trust_remote_code=False)(
+            texts, **options.get(tasks[name], {})
+        )
+        for row, other in zip(expected, answers, strict=True):
+            shown = [
+                (entry.get("label") or entry["entity"], float(entry["score"]))
+                for entry in row
+                if entry.get("word") != "▁"
+            ]
+            read = [(entry.get("label") or entry["entity"], entry["score"]) for entry in other]
+            assert [label for label, _ in read] == [label for label, _ in shown]
+            assert [score for _, score in read] == pytest.approx([score for _, score in shown], abs=2e-6)

@@ -6,9 +6,11 @@ Legend: B batch, T time.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +38,7 @@ from .runtime import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_se
 
 if TYPE_CHECKING:
     import onnx
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,15 @@ MIN_AGREEMENT = 0.99  # share of equal answers in int8
 _SAME_SCORE, _LEAST_COSINE = 0.03, 0.99  # answers are equal within these: an undecided model has either
 _LARGEST_HALF = 6e4  # in float16
 TEXTS, MOST_EXAMPLES = 200, 100
+_NMT = (  # the normaliser Nmt as patterns and what replaces them
+    (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
+    (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
+)
+_AS_BERT = {  # classes of transformers.js with the same inputs and outputs
+    "RnnForSequenceClassification": "BertForSequenceClassification",
+    "RnnForTokenClassification": "BertForTokenClassification",
+    ENCODER: "BertModel",
+}
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
 _LONGEST_CHECKED = 300  # characters of a text that a page checks
@@ -103,7 +114,8 @@ def export(
     Before the file is written, it runs on 200 texts: hostile ones, up to a hundred real ones, and random words of the
     vocabulary. In float32 each number must be within 1e-4 of the model's (within 1e-5 of the largest one if that is
     above 10); in int8 99 % of the answers must be equal, or their scores within 0.03. An embedding table whose values
-    have 8 significant bits, as that of the package's encoders, is stored in float16.
+    have 8 significant bits, as that of the package's encoders, is stored in float16. The folder `transformers_js/`
+    beside `onnx/` (or in `output_dir`) has the same for the pipelines of transformers.js.
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
@@ -118,22 +130,15 @@ def export(
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
             does not give the model's answers.
     """
-    if quantize not in (None, "int8"):
-        raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime.quantization  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
+    _check_request(quantize, name_or_path, output_dir)
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
-    name_or_path = os.path.expanduser(name_or_path)
-    if find_built_in(name_or_path) is None:
-        check_name(name_or_path, "a trained model")
-    if output_dir is None and not Path(name_or_path).is_dir():
-        raise UserError(f"{name_or_path} is not a local folder: set output_dir to the folder of the file")
-    folder = FinishedFolder(find_folder(name_or_path, revision))
+    name = os.path.expanduser(name_or_path)
+    folder = FinishedFolder(find_folder(name, revision))
     model, tokenizer = load_model(folder.root, allow_encoder=True)
     _check_model(model, quantize, str(name_or_path))
+    is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
+    if web and not is_encoder and type(model).__name__ == ENCODER:
+        raise UserError(f"{name_or_path} has no web page: it has no sentence vectors to show; leave out --web")
     metadata = {
         "model_type": model.config.model_type,
         LABELS_KEY: write_labels(model.config),
@@ -141,17 +146,8 @@ def export(
         "version": __version__,
         WEIGHTS_KEY: hash_weights(folder),
     }
-    is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
-    if web and not is_encoder and type(model).__name__ == ENCODER:
-        raise UserError(f"{name_or_path} has no web page: it has no sentence vectors to show; leave out --web")
     if is_encoder:
         model, _ = load_sentence_model(folder.root)
-    from .graph import build_graph
-
-    table = model.get_input_embeddings().weight.detach()
-    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
-    graph = build_graph(model, metadata, is_encoder, half_table=is_short and quantize is None)
-    content = graph.SerializeToString() if quantize is None else _quantize(graph)
     compared = make_texts(tokenizer, examples)
     expected = tokenize(tokenizer, compared)
     if folder.tokenizer.is_file() and TokenizerFile(folder)(compared, truncation=True)["input_ids"] != expected:
@@ -162,16 +158,20 @@ def export(
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
+    root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
+    content = _make_graph(model, metadata, is_encoder, quantize)
     difference, agreement = measure_parity(model, tokenizer, open_session(content), compared, is_encoder)
     _check_parity(difference, agreement, quantize, target)
-    page = target.parent.parent / "web" if output_dir is None else target.parent / "web"
+    page = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
+        tokens = _make_graph(model, metadata, is_encoder, quantize, project_tokens=True) if is_encoder else None
+        _write_transformers_js(root / "transformers_js", target, tokens, model, folder)
         if web:
             from ..web.page import write_page
 
-            head = ENCODER if is_encoder else type(model).__name__
+            page, head = root / "web", ENCODER if is_encoder else type(model).__name__
             checked = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # none of `texts`
             write_page(page, target, head, model.config, tokenizer, folder, checked, npm)
     except OSError as error:
@@ -180,10 +180,107 @@ def export(
         ) from error
     measured = f"its numbers differ by at most {difference:.1e}, and {agreement:.2%} of the answers are equal"
     logger.info("%s: %s bytes; over %d texts %s", target, f"{len(content):,}", len(compared), measured)
-    result = ExportResult(target, len(content), difference, agreement, len(compared), page if web else None)
+    result = ExportResult(target, len(content), difference, agreement, len(compared), page)
     if output_dir is None and (facts := read_facts(folder)) is not None:
         _add_to_card(folder, facts, result)
     return result
+
+
+def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: str | Path | None) -> None:
+    """Check what needs no model."""
+    if quantize not in (None, "int8"):
+        raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime.quantization  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
+    name = os.path.expanduser(name_or_path)
+    if find_built_in(name) is None:
+        check_name(name, "a trained model")
+    if output_dir is None and not Path(name).is_dir():
+        raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
+
+
+def _make_graph(
+    model: PreTrainedModel,
+    metadata: dict[str, str],
+    is_encoder: bool,
+    quantize: str | None,
+    project_tokens: bool = False,
+) -> bytes:
+    """Return the content of the file; see `build_graph`."""
+    from .graph import build_graph
+
+    table = model.get_input_embeddings().weight.detach()
+    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
+    graph = build_graph(model, metadata, is_encoder, is_short and quantize is None, project_tokens)
+    return graph.SerializeToString() if quantize is None else _quantize(graph)
+
+
+def _write_transformers_js(
+    target: Path, graph: Path, tokens: bytes | None, model: PreTrainedModel, folder: FinishedFolder
+) -> None:
+    """Write the folder of transformers.js, where the model is a BERT by name.
+
+    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
+    sentence encoder has a graph with the projected states `tokens`, since a pipeline takes the mean of states. Other
+    graphs are hard links to the exported one, or copies where the file system has no links.
+
+    It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    """
+    config = model.config
+    if not folder.tokenizer.is_file() or score_kind(config) == "values":
+        return
+    (target / "onnx").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        path = Path(scratch, graph.name)
+        if tokens is not None:
+            path.write_bytes(tokens)
+        else:
+            try:
+                os.link(graph, path)
+            except OSError:  # such as another disk
+                shutil.copyfile(graph, path)
+        path.replace(target / "onnx" / graph.name)
+    architecture = "BertModel" if tokens is not None else _AS_BERT[type(model).__name__]
+    dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
+    names = ["pad_token_id", "vocab_size", *(("id2label", "label2id", "problem_type") if tokens is None else ())]
+    settings = {name: value for name, value in config.to_dict().items() if name in names}
+    settings |= {"model_type": "bert", "architectures": [architecture], "transformers.js_config": {"dtype": dtype}}
+    tokens_settings = folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    tokenizer = _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes()))
+    for path, content in (
+        (folder.config, settings),
+        (folder.tokenizer_config, tokens_settings),
+        (folder.tokenizer, tokenizer),
+    ):
+        write_whole(target / path.name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+
+
+def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
+    """Return `tokenizer.json` without two parts that transformers.js lacks, and with the same ids."""
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    if (nmt := {"type": "Nmt"}) in steps:
+        place = steps.index(nmt)
+        steps[place : place + 1] = [
+            {"type": "Replace", "pattern": {"Regex": pattern}, "content": content} for pattern, content in _NMT
+        ]
+    # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
+    marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
+    if marks:
+        first, model = content["pre_tokenizer"], content["model"]
+        cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
+        pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
+        content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
+        for mark in marks:
+            if isinstance(model["vocab"], list):  # Unigram, whose words start with a ▁
+                model["vocab"].append([f"▁{mark['content']}", 0.0])
+            else:
+                model["vocab"][mark["content"]] = mark["id"]
+    return content
 
 
 def _check_model(model: Any, quantize: str | None, name: str) -> None:

@@ -349,7 +349,11 @@ ONNX_POOLINGS: dict[str, Callable[[Graph, Texts, str, Any], str]] = {
 
 
 def build_graph(
-    model: Any, metadata: Mapping[str, str], is_encoder: bool = False, half_table: bool = False
+    model: Any,
+    metadata: Mapping[str, str],
+    is_encoder: bool = False,
+    half_table: bool = False,
+    project_tokens: bool = False,
 ) -> onnx.ModelProto:
     """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
 
@@ -358,8 +362,13 @@ def build_graph(
         metadata: Names and values.
         is_encoder: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
         half_table: Whether the embedding table is stored in float16.
+        project_tokens: Whether `last_hidden_state` of a sentence encoder are projected: then their mean, normalised,
+            is its vector.
     """
     graph = Graph(half_table)
+    if project_tokens:
+        _add_encoder(graph, Batch(graph), model, project_tokens)
+        return graph.finish(metadata)
     HEADS[ENCODER if is_encoder else type(model).__name__](graph, Batch(graph), model)
     return graph.finish(metadata)
 
@@ -398,7 +407,8 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
 
 
-def _add_encoder(graph: Graph, batch: Batch, model: Any) -> None:
+def _add_encoder(graph: Graph, batch: Batch, model: Any, project_tokens: bool = False) -> None:
+    width = model.config.output_size
     if type(model).__name__ == ENCODER:
         texts = Texts(graph, batch.ids, batch.mask)
         states = _encode(graph, texts, model)
@@ -407,7 +417,9 @@ def _add_encoder(graph: Graph, batch: Batch, model: Any) -> None:
         vectors = graph.Div(vectors, graph.Max(graph.ReduceL2(vectors, axes=[1]), 1e-12))
         vectors = graph.slice(vectors, 0, batch.count)
         graph.answer("sentence_embedding", vectors, "batch", model.config.num_labels)
-    graph.answer("last_hidden_state", batch.cut(texts.restore(states)), "batch", "time", model.config.output_size)
+    if project_tokens:
+        states, width = graph.linear(states, model.classifier), model.config.num_labels
+    graph.answer("last_hidden_state", batch.cut(texts.restore(states)), "batch", "time", width)
 
 
 def _add_tagger(graph: Graph, batch: Batch, model: Any) -> None:
