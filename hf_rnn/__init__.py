@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
     from .models.modeling_rnn import RnnModel as RnnModel
     from .models.token_classification_rnn import RnnForTokenClassification as RnnForTokenClassification
+    from .settings.training_arguments import RnnTrainingArguments as RnnTrainingArguments
     from .tasks.token_classification import encode_tagged as encode_tagged
     from .tokenizers.word_level import train_tokenizer as train_tokenizer
     from .training.distill import distill as distill
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .training.sklearn import RnnRegressor as RnnRegressor
     from .training.train import train as train
     from .training.trainer import RnnTrainer as RnnTrainer
-    from .training.training_arguments import RnnTrainingArguments as RnnTrainingArguments
 else:
     _HOME = {  # the same names, imported on first use
         "RnnConfig": "models.configuration_rnn",
@@ -57,7 +57,7 @@ else:
         "load_vectors": "data.vectors",
         "classification_metrics": "evaluation",
         "RnnTrainer": "training.trainer",
-        "RnnTrainingArguments": "training.training_arguments",
+        "RnnTrainingArguments": "settings.training_arguments",
         "train": "training.train",
         "distill": "training.distill",
         "push": "hub.push",

@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import hf_rnn
 from hf_rnn.cli import main
-from hf_rnn.training.settings import SettingsParser
+from hf_rnn.settings.parser import SettingsParser
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\

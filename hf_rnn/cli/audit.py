@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.settings import DataArguments, SettingsParser, parse_settings, setting
+from ..settings.arguments import DataArguments, setting
+from ..settings.merge import parse_settings
+from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import print_note
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.settings import SettingsParser, setting
+from ..settings.arguments import setting
+from ..settings.parser import SettingsParser
 from .console import INTERRUPTED, ModelFlags
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.settings import make_parser, read_flags
-from ..training.teacher_settings import DistillationArguments
+from ..settings.arguments import DistillationArguments
+from ..settings.merge import make_parser, read_flags
 from .train import run_training
 
 _UNUSED = (  # settings of other tasks than sequence-classification

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..training.settings import SettingsParser, TableArguments, expand_home, setting
+from ..settings.arguments import TableArguments, expand_home, setting
+from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from ..utils.process import write_whole
 from .console import ModelFlags, print_note

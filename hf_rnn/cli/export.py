@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..training.settings import SettingsParser, setting
+from ..settings.arguments import setting
+from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import ModelFlags
 

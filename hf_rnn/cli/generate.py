@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.settings import SettingsParser, setting
+from ..settings.arguments import setting
+from ..settings.parser import SettingsParser
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, print_note
 

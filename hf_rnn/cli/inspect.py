@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..training.settings import SettingsParser, expand_home, setting
+from ..settings.arguments import expand_home, setting
+from ..settings.parser import SettingsParser
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 

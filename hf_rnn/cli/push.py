@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hub.model_folder import FinishedFolder
-from ..training.settings import SettingsParser, setting
+from ..settings.arguments import setting
+from ..settings.parser import SettingsParser
 from .console import format_columns, print_note
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..training.settings import make_parser, read_flags
+from ..settings.merge import make_parser, read_flags
 from .console import print_note
 
 

@@ -25,17 +25,17 @@ from ..data.row_errors import listed, text_fault
 from ..hub.loading import check_sorts
 from ..hub.model_folder import read_mapping
 from ..inference.reference import compute_logits
+from ..settings.arguments import DistillationArguments
+from ..settings.merge import Arguments, parse_distillation
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import UserError
 from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_CACHE, check_apart
 from .run import Extension, Run
-from .settings import Arguments
 from .teacher import Teacher, read_texts
-from .teacher_settings import DistillationArguments, parse_distillation
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
-from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 

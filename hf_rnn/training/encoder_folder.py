@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from .. import __version__
 from ..hub.model_folder import FinishedFolder
 from ..models.settings_rnn import RnnSettings
+from ..settings.arguments import PretrainingArguments
+from ..settings.recipes import load_recipe
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.word_level import save_tokenizer
-from .recipes import load_recipe
-from .save import name_of_path, write_json
-from .teacher_settings import PretrainingArguments
-from .training_arguments import RnnTrainingArguments
+from .save import write_json
 
 _MODULES = {  # folder: class of sentence-transformers 6
     "": "base.modules.transformer.Transformer",
@@ -118,7 +118,10 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
     for known in (*fields(own), *fields(RnnSettings)):
         value = getattr(own if hasattr(own, known.name) else config, known.name)
         if value != usual.get(known.name, known.default) and known.metadata.get("recorded", True):
-            parts += [f"--{known.name}", *map(name_of_path, map(str, value if isinstance(value, list) else [value]))]
+            parts += [
+                f"--{known.name}",
+                *(Path(str(item)).name for item in (value if isinstance(value, list) else [value])),
+            ]
     for name in ("learning_rate", "num_train_epochs", "seed"):
         parts += [f"--{name}", str(getattr(training, name))]
     return shlex.join([*parts, *["--bf16"] * training.bf16, "--output_dir", "OUT"])

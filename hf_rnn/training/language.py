@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ..hub.model_folder import FinishedFolder, find_built_in
+from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings
+from ..settings.recipes import recipe_names, scratch_recipe
 from ..tasks.base import Task
-from .recipes import CAUSAL, ENGLISH, recipe_names, scratch_recipe
-from .settings import Arguments, parse_settings
 
 logger = logging.getLogger(__name__)
 

@@ -34,14 +34,14 @@ from ..data.encoding import measure_pieces
 from ..inference.text_classifier import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
+from ..settings.arguments import ModelArguments, PretrainingArguments
+from ..settings.merge import parse
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
-from .settings import ModelArguments
 from .teacher import Teacher, hash_rows, read_texts
-from .teacher_settings import parse_pretraining
 from .train import fit, make_config
 from .trainer import RnnTrainer
 
@@ -88,7 +88,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
     Example:
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
-    model_args, own, args = parse_pretraining(settings, "pretrain")
+    kinds, recipe = (ModelArguments,), "pretrain"
+    model_args, args, own = parse(settings, "pretrain", PretrainingArguments, kinds=kinds, recipe=recipe)
     if own.teacher is None or not own.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
     if args.push_to_hub:

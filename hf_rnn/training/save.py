@@ -6,7 +6,6 @@ The record of the settings, `training_args.json`, is a recipe that repeats the r
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import logging
 import os
@@ -20,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_pt_utils import AcceleratorConfig
 
 from .. import __version__
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import HEADS, PIPELINES
+from ..settings.arguments import ABOUT, VOCABULARY_SETTINGS, DataArguments, ModelArguments
+from ..settings.merge import Arguments
+from ..settings.training_arguments import describe_settings
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
-from .recipes import DEFAULT_RECIPE, load_recipe
 from .run import Extension, Run
-from .settings import ABOUT, VOCABULARY_SETTINGS, Arguments, DataArguments, ModelArguments, is_recorded
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -144,10 +143,10 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     """
     report, data = run.report, run.arguments.data
     source = data.data_dir or data.dataset_name
-    files = {split: name_of_path(files[0]) for split, counts in report.splits.items() if (files := counts.files)}
+    files = {split: Path(files[0]).name for split, counts in report.splits.items() if (files := counts.files)}
     columns = {f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")}
     return {
-        "name": None if source is None else name_of_path(os.path.abspath(source)),
+        "name": None if source is None else Path(os.path.abspath(source)).name,
         "files": files,
         **columns,
         "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
@@ -257,13 +256,13 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
     command = ["hf-rnn", "distill" if teacher else "train", "--recipe", "MODEL/training_args.json"]
     for word, (name, value) in inputs.items():
         if value is not None and find_built_in(value) is None and (os.path.exists(value) or name == "unlabeled"):
-            fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
+            fill_in[word] = f"here {Path(os.path.abspath(value)).name}"
             command += [f"--{name}", word]
         elif value is not None and name in (flag, "teacher"):
             command += [f"--{name}", value]
     facts = {"command": shlex.join([*command, "--output_dir", "OUTPUT"]), "fill_in": fill_in}
     if "DATA" in fill_in:
-        return {"dataset_name": name_of_path(os.path.abspath(source)), **facts}
+        return {"dataset_name": Path(os.path.abspath(source)).name, **facts}
     return {"dataset_name": source, "dataset_id": source, **facts}
 
 
@@ -279,46 +278,3 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-# ---- the record ----
-
-
-def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, Any]:
-    """Return the settings of a run as a recipe, without secrets and without paths of the machine.
-
-    It has all settings of model and data, those of training that a recipe sets or that differ from their default, and
-    those of the dataclass `further` that are not None. A path is reduced to its last part.
-    """
-    recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
-    recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
-    values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
-    if values["accelerator_config"] == AcceleratorConfig().to_dict():
-        values["accelerator_config"] = None
-    for field in fields(arguments.training):
-        name, value = field.name, values.get(field.name)
-        if not is_recorded(name) or value in (None, [], {}):
-            continue
-        if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
-            continue
-        default = getattr(field.default, "value", field.default)
-        if name in usual or not (value == default or (value is False and default is None)):
-            recorded[name] = value
-    for field in fields(further) if further is not None else ():
-        if (value := getattr(further, field.name)) is not None and field.metadata.get("recorded", True):
-            recorded[field.name] = value
-    return {name: _shorten_path(value) for name, value in recorded.items()}
-
-
-def _shorten_path(value: Any) -> Any:
-    if find_built_in(value) is not None:
-        return value
-    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or os.path.exists(value)):
-        name = name_of_path(value)
-        return name if find_built_in(name) is None else f"./{name}"
-    return value
-
-
-def name_of_path(path: str | os.PathLike[str]) -> str:
-    """Return the last part of a path."""
-    return Path(path).name

@@ -26,13 +26,13 @@ from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, read_mapping
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
+from ..settings.arguments import DataArguments, ModelArguments, TableArguments, is_personal
+from ..settings.merge import parse_settings
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import DEFAULT_TASK, get_task, task_of
 from ..tasks.answers import compute_scores
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time
-from .recipes import is_personal
-from .settings import DataArguments, ModelArguments, TableArguments, parse_settings
-from .training_arguments import RnnTrainingArguments
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags

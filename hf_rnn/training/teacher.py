@@ -25,9 +25,9 @@ from ..data.tables import read_column
 from ..hub.client import fetch
 from ..hub.loading import check_name
 from ..hub.model_folder import name_damage, read_config
+from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError
 from .checkpoints import hash_tokenizer
-from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 

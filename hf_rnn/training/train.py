@@ -40,6 +40,9 @@ from ..inference.reference import fast_logits
 from ..inference.stream import find_unstable_text, measure_prefixes
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig
+from ..settings.arguments import ModelArguments
+from ..settings.merge import Arguments, parse_settings
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import count_ids, mark_capitals
@@ -60,9 +63,7 @@ from .few_rows import WITHOUT_EFFECT, fit_last_layer, has_few_rows, join_rows
 from .language import suit_language
 from .run import Extension, Run, WarmStart, audit_texts, make_tokenizer, name_output_weights, read_vectors
 from .save import TrainingResult, describe_data, warn_if_linear_wins, write_folder
-from .settings import Arguments, ModelArguments, parse_settings
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
-from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from hf_rnn.data import splits
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.splits import hold_out
-from hf_rnn.training.settings import TableArguments
+from hf_rnn.settings.arguments import TableArguments
 from hf_rnn.utils.errors import UserError
 
 

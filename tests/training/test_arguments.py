@@ -12,12 +12,11 @@ import torch
 from transformers import TrainingArguments
 
 from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.training.flags import _MISSPELT
-from hf_rnn.training.recipes import load_recipe, recipe_settings
-from hf_rnn.training.save import describe_settings
-from hf_rnn.training.settings import ModelArguments, make_parser, parse_argv, parse_settings
-from hf_rnn.training.teacher_settings import DistillationArguments, parse_distillation
-from hf_rnn.training.training_arguments import RnnTrainingArguments
+from hf_rnn.settings.arguments import DistillationArguments, ModelArguments
+from hf_rnn.settings.merge import make_parser, parse_argv, parse_distillation, parse_settings
+from hf_rnn.settings.parser import _MISSPELT
+from hf_rnn.settings.recipes import load_recipe, recipe_settings
+from hf_rnn.settings.training_arguments import RnnTrainingArguments, describe_settings
 from hf_rnn.utils.errors import UserError
 
 

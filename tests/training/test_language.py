@@ -9,9 +9,9 @@ from transformers import AutoModel, AutoTokenizer
 
 import hf_rnn
 from hf_rnn import train
+from hf_rnn.settings.merge import parse_settings
 from hf_rnn.tasks import get_task
 from hf_rnn.training.language import suit_language
-from hf_rnn.training.settings import parse_settings
 
 SAMPLES = {
     "German": ["Was für ein schöner Tag heute", "Nie wieder kaufe ich dieses Telefon", "Der Film war langweilig"],

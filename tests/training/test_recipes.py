@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hf_rnn.training.recipes import load_recipe, recipe_names
-from hf_rnn.training.settings import parse_argv, parse_settings
+from hf_rnn.settings.merge import parse_argv, parse_settings
+from hf_rnn.settings.recipes import load_recipe, recipe_names
 from hf_rnn.utils.errors import UserError
 
 
@@ -87,12 +87,6 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
     assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("blocks")
     assert load_recipe({}) == load_recipe("default")
     assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
-
-
-def test_the_record_of_an_earlier_version_is_a_recipe(tmp_path, caplog):
-    (tmp_path / "training_args.json").write_text('{"recipe": null, "hidden_size": 7, "streaming": false, "bptt": 64}')
-    assert load_recipe(tmp_path / "training_args.json") == {"hidden_size": 7}
-    assert "ignored: bptt, streaming" in caplog.text
 
 
 def test_an_unknown_recipe():

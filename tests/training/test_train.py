@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.settings import make_parser, parse_settings
+from hf_rnn.settings.merge import make_parser, parse_settings
 from hf_rnn.training.train import check_loss, train
 from hf_rnn.utils.errors import UserError
 

@@ -13,9 +13,9 @@ from transformers import DataCollatorWithPadding
 
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
+from hf_rnn.settings.training_arguments import RnnTrainingArguments
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.trainer import SAMPLE_WEIGHT, EpochSampler, RnnTrainer, weigh_classes
-from hf_rnn.training.training_arguments import RnnTrainingArguments
 from hf_rnn.utils.errors import UserError
 
 CLASSES = 3

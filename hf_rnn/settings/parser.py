@@ -27,13 +27,6 @@ _FEW_FLAGS = 18  # up to this number, the short help shows all
 _MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting of transformers is as near
 
 
-def expand_home(arguments: Any, *names: str) -> None:
-    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
-    for name in names:
-        if isinstance(path := getattr(arguments, name), str | os.PathLike):
-            setattr(arguments, name, os.path.expanduser(path))
-
-
 class SettingsParser(argparse.ArgumentParser):
     """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
 

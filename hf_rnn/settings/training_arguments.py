@@ -1,15 +1,20 @@
-"""Settings of the training: those of the Trainer of transformers, and those of recurrent models."""
+"""Settings of the training, those of the Trainer and of recurrent models, and the record of a run's settings."""
 
+import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..hub.model_folder import find_built_in
 from ..models.settings_rnn import check_ranges
 from ..utils.errors import UserError
-from .settings import OwnSettings, expand_home
+from .arguments import OwnSettings, expand_home, is_recorded
+from .recipes import DEFAULT_RECIPE, load_recipe
 
 
 @dataclass
@@ -56,3 +61,38 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn at each loader
+
+
+def describe_settings(arguments: Any, further: Any = None) -> dict[str, Any]:
+    """Return the settings of a run as a recipe, without secrets and without paths of the machine.
+
+    It has all settings of model and data, those of training that a recipe sets or that differ from their default, and
+    those of the dataclass `further` that are not None. A path is reduced to its last part.
+    """
+    recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
+    recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
+    values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
+    if values["accelerator_config"] == AcceleratorConfig().to_dict():
+        values["accelerator_config"] = None
+    for field in fields(arguments.training):
+        name, value = field.name, values.get(field.name)
+        if not is_recorded(name) or value in (None, [], {}):
+            continue
+        if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
+            continue
+        default = getattr(field.default, "value", field.default)
+        if name in usual or not (value == default or (value is False and default is None)):
+            recorded[name] = value
+    for field in fields(further) if further is not None else ():
+        if (value := getattr(further, field.name)) is not None and field.metadata.get("recorded", True):
+            recorded[field.name] = value
+    return {name: _shorten_path(value) for name, value in recorded.items()}
+
+
+def _shorten_path(value: Any) -> Any:
+    if find_built_in(value) is not None:
+        return value
+    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or os.path.exists(value)):
+        name = Path(value).name
+        return name if find_built_in(name) is None else f"./{name}"
+    return value

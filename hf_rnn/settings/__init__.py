@@ -1,0 +1,1 @@
+"""Settings: declared, read from flags, keywords and recipes, merged once, and recorded."""
