@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..settings.arguments import DataArguments, setting
-from ..settings.merge import parse_settings
+from ..settings.merge import parse_settings, read_flags
 from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import print_note
@@ -29,8 +29,7 @@ def run(argv: Sequence[str]) -> None:
         description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
         example="data/tweets",
     )
-    flags = parser.parse_flags(argv)
-    parser.check_required(flags)
+    flags = read_flags(parser, argv)
     as_json = flags.pop("json", False)
     import datasets
 
@@ -46,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
 
     datasets.disable_progress_bars()
     model_loading.quiet()
-    arguments, report = parse_settings({**flags, "output_dir": "unused"}, parser.prog), DataReport()
+    arguments, report = parse_settings(flags, parser.prog), DataReport()
     task = get_task(arguments.data.task)
     texts = task.read(arguments.data, class_names=arguments.data.class_names, report=report)
     if (rows := task.audit_view(texts)) is None:
