@@ -44,8 +44,8 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
     "max_minutes": ("num_train_epochs", "row_budget", "row_floor"),
     "metric_for_best_model": ("greater_is_better",),
 }
-ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package; the second reads in one direction
-_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # what `streaming` implies
+ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package; the second one reads in one direction
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
 _ON = ("True", "true", "yes", "on", "1")
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student that has its teacher's table
 
@@ -187,7 +187,7 @@ def _find_last(layers: Sequence[Layer], name: str) -> Any:
 
 
 def _imply_streaming(layers: list[Layer]) -> list[Layer]:
-    """Return the layers with what `streaming` implies, below the explicit settings, as if a recipe of the package had it."""
+    """Return the layers with what `streaming` implies below the last one, as if a recipe of the package had set it."""
     if str(_find_last(layers, "streaming")) not in _ON:
         return layers
     start = {"model_name_or_path": CAUSAL} if _find_last(layers[:-1], "model_name_or_path") == ENGLISH else {}
