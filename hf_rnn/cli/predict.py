@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..settings.parser import SettingsParser
 from ..settings.arguments import expand_home, setting
+from ..settings.parser import SettingsParser
 from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
