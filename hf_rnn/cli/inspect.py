@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..settings.arguments import expand_home, setting
 from ..settings.parser import SettingsParser
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..models.modeling_rnn import RnnSequenceClassifierOutput
 
 _BAR = 40  # characters for a weight of 1
 
@@ -60,25 +65,30 @@ def run(argv: Sequence[str]) -> None:
     print("\n\n".join(_describe(model, tokenizer, text, encoded, tokens, outputs)))
 
 
-def _describe(model: Any, tokenizer: Any, text: str, encoded: Any, tokens: list[str], outputs: Any) -> Iterator[str]:
+def _describe(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    encoded: BatchEncoding,
+    tokens: list[str],
+    outputs: RnnSequenceClassifierOutput,
+) -> Iterator[str]:
     """Yield the tables of the output."""
     from ..inference.attribution import words_read
     from ..tasks.answers import compute_scores, score_kind
 
-    words = words_read(tokenizer, text, encoded) or tokens
-    rows = [
-        [token, str(number), word] for token, number, word in zip(tokens, encoded["input_ids"], words, strict=True)
-    ]
-    yield format_columns([["token", "id", "word"], *rows]) if rows else "the text has no tokens"
     config, pooler = model.config, getattr(model, "pooler", None)  # a tagger has no pooler
+    words = words_read(tokenizer, text, encoded) or tokens
+    ids = list(map(str, encoded["input_ids"]))
+    yield format_columns([["token", "id", "word"], *zip(tokens, ids, words, strict=True)])
     kind, axes = "layer", "batch, time, directions x hidden"
     if config.block_type == "residual":
         kind, axes = "block", "batch, time, residual stream"
-    about = f"{config.cell_type}, {'both directions' if config.bidirectional else 'one direction'}"
-    layers = [str(tuple(states.shape)) for states in outputs.hidden_states[1:]]
+    kind = f"{kind} {{}} ({config.cell_type}, {'both directions' if config.bidirectional else 'one direction'})"
+    embedding, *layers = (str(tuple(states.shape)) for states in outputs.hidden_states or ())
     stages = [["stage", "shape", "axes"], ["token ids", f"(1, {len(tokens)})", "batch, time"]]
-    stages += [["embedding", f"(1, {len(tokens)}, {config.embedding_size})", "batch, time, embedding"]]
-    stages += [[f"{kind} {number} ({about})", shape, axes] for number, shape in enumerate(layers, 1)]
+    stages += [["embedding", embedding, "batch, time, embedding"]]
+    stages += [[kind.format(number), shape, axes] for number, shape in enumerate(layers, 1)]
     stages += [[f"pooling ({config.pooling})", f"(1, {pooler.output_size})", "batch, pooled"]] if pooler else []
     logits = outputs.logits.float()
     yield format_columns(
@@ -89,11 +99,10 @@ def _describe(model: Any, tokenizer: Any, text: str, encoded: Any, tokens: list[
         tags = [f"{token}  {config.id2label[tag]}" for token, tag in zip(tokens, best.indices.tolist(), strict=True)]
         yield _draw_bars("token  tag", "score", tags, best.values.tolist())
         return
-    if outputs.pooling_weights is not None and rows:
+    if outputs.pooling_weights is not None and tokens:
         yield _draw_bars("token", "weight", tokens, outputs.pooling_weights[0].tolist())
-    scores = compute_scores(logits.numpy(), config)[0].tolist()
-    labels = [config.id2label[index] for index in range(len(scores))]
-    yield _draw_bars("label", "score", labels, scores, width=0 if score_kind(config) == "values" else _BAR)
+    scores, width = compute_scores(logits.numpy(), config)[0].tolist(), 0 if score_kind(config) == "values" else _BAR
+    yield _draw_bars("label", "score", list(config.id2label.values()), scores, width)
 
 
 def _draw_bars(title: str, quantity: str, names: Sequence[str], values: Sequence[float], width: int = _BAR) -> str:

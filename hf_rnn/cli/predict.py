@@ -126,8 +126,8 @@ class PredictArguments(ModelFlags):
             return {None if self.output_file is None else Path(self.output_file): Path(pattern)}
         from ..inference.tables import OUTPUT_SUFFIXES
 
-        found = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
-        files, folder = sorted(Path(name) for name in found if os.path.isfile(name)), Path(self.output_dir)
+        names = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
+        files, folder = sorted(Path(name) for name in names if os.path.isfile(name)), Path(self.output_dir)
         if not files:
             raise UserError(f"--input has no files: found {pattern!r}; give a folder or a pattern as 'texts/*.csv'")
         if any(path.resolve().parent == folder.resolve() for path in files):

@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..hub.card import read_facts
@@ -82,7 +83,9 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     return page
 
 
-def _show(gr: Any, model: Any, tokenizer: Any, text: str) -> Any:
+def _show(
+    gr: ModuleType, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[dict[str, float] | str | None, str]:
     """Return the answer to a text for the page, or show the error."""
     if not text.strip():
         return None, ""
@@ -169,7 +172,7 @@ def _guard(host: str) -> dict[str, Any]:
     return {"middleware": middleware, "routes": [Route(path, refusal) for path in uploads]}
 
 
-def _import_gradio() -> Any:
+def _import_gradio() -> ModuleType:
     """Import Gradio with analytics off."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:

@@ -8,12 +8,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from .text_classifier import answer_each
 if TYPE_CHECKING:
     from ..data.delimited import Batch
     from ..data.tables import Table
+
+Frame = TypeVar("Frame")  # of pandas, polars or Arrow
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -102,10 +104,10 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
     if not is_table(path):
         return open_lines(path, settings.encoding), ["text"]
     reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
-    table, wanted = read_table(path, separator=settings.separator, **reading), settings.text_column
+    table, column = read_table(path, separator=settings.separator, **reading), settings.text_column
     known = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
-    is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
-    is_headless = wanted is None and known.isdisjoint(name.strip().casefold() for name in table.columns)
+    is_number = column is not None and column.isdecimal() and column not in table.columns
+    is_headless = column is None and known.isdisjoint(name.strip().casefold() for name in table.columns)
     if suffix_of(path) != ".tsv" or not (is_number or is_headless):
         return table, table.columns
     table = read_table(path, header=False, **reading)  # as `train` reads it
@@ -164,12 +166,12 @@ def find_text_columns(
     settings: TableSettings,
     record: Mapping[str, Any] | None = None,
 ) -> tuple[list[str], str]:
-    """Return the column of texts, and of second texts for a model of pairs, and how the first was found."""
+    """Return the columns of the texts, two for a model of pairs, and a note on how the first was chosen."""
     trained = {key: name for key, name in (record or {}).items() if str(name).partition(".")[0] in names}
-    found = settings.text_column or trained.get("text_column")
-    columns = [find_column(names, found, TEXT_NAMES, path, "text_column")]
+    name = settings.text_column or trained.get("text_column")
+    columns = [find_column(names, name, TEXT_NAMES, path, "text_column")]
     how = "as given" if settings.text_column else "as in training"
-    if not found:
+    if not name:
         other = (record or {}).get("text_column")
         known = f"; the model was trained on {other!r}" if other and not other.isdecimal() else ""
         how = f"a guess by its name{known}; --text_column names another"
@@ -203,7 +205,7 @@ def answer_columns(
     return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
 
 
-def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
+def predict_table(model: Any, table: Frame, settings: TableSettings) -> Frame:
     """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
 
     `error` is added if a row has no answer. Labels are texts.
@@ -213,18 +215,19 @@ def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
     """
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
-    names = list(map(str, getattr(table, "column_names", None) or table.columns))
+    frame: Any = table
+    names = list(map(str, getattr(frame, "column_names", None) or frame.columns))
     columns, _ = find_text_columns(model, names, "the table", settings)
     settings = _choose_prefix(model, names, "the table", settings)
-    answers = _build_answers(model, [as_list(table[name]) for name in columns], settings)
+    answers = _build_answers(model, [as_list(frame[name]) for name in columns], settings)
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
-    if hasattr(table, "with_columns"):  # polars
-        return table.with_columns(type(table)(answers))
-    return table.assign(**answers.to_pydict()) if hasattr(table, "assign") else _append(table, answers)
+    if hasattr(frame, "with_columns"):  # polars
+        return frame.with_columns(type(frame)(answers))
+    return frame.assign(**answers.to_pydict()) if hasattr(frame, "assign") else _append(frame, answers)
 
 
-def as_list(column: Any) -> list[Any]:
+def as_list(column: Iterable[Any]) -> list[Any]:
     """Return a column of Arrow, NumPy, pandas or polars as a list."""
     for name in ("to_pylist", "tolist", "to_list"):
         if hasattr(column, name):
@@ -272,7 +275,7 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
     return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     """Return a value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
@@ -294,7 +297,7 @@ def _flatten(table: pa.Table) -> pa.Table:
     return table
 
 
-def _join_labels(value: Any) -> str:
+def _join_labels(value: object) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
@@ -317,11 +320,7 @@ def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
     except ImportError:
         raise UserError(f"{path} needs XlsxWriter: {install_hint('excel')}, or write .csv") from None
     if len(table) >= _EXCEL_ROWS or len(table.columns) > _EXCEL_COLUMNS:
-        most, found = (
-            f"{_EXCEL_ROWS:,} rows and {_EXCEL_COLUMNS:,} columns",
-            f"{len(table):,} and {len(table.columns):,}",
-        )
-        raise UserError(f"{path}: Excel has {most}, and the table {found}: write .csv")
+        raise UserError(f"{path}: Excel has {_EXCEL_ROWS:,} rows and {_EXCEL_COLUMNS:,} columns at most: write .csv")
     book = xlsxwriter.Workbook(stream, {"in_memory": True})
     sheet, bold = book.add_worksheet(), book.add_format({"bold": True})
     days, seconds = (book.add_format({"num_format": shown}) for shown in ("yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"))
@@ -329,8 +328,8 @@ def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
         for row, value in enumerate([name, *_excel_values(column)]):
             if isinstance(value, str):
                 if (length := len(value.encode("utf-16-le")) // 2) > _EXCEL_CHARACTERS:
-                    found = f"row {row + 1} of the column {name!r:.80} has {length:,} characters"
-                    raise UserError(f"{path}: {found}, and a cell of Excel at most {_EXCEL_CHARACTERS:,}: write .csv")
+                    cell = f"row {row + 1} of the column {name!r:.80} has {length:,} characters"
+                    raise UserError(f"{path}: {cell}, and a cell of Excel at most {_EXCEL_CHARACTERS:,}: write .csv")
                 if value.startswith("<r>"):  # else XlsxWriter may take it for its own markup
                     sheet.write_rich_string(row, place, "<", "r", value[2:])
                 else:

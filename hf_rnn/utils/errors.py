@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, TypeVar
+
+Values = TypeVar("Values")
 
 PACKAGE = "."  # for pip: the clone; its name once it is on the index
 NO_TEXT = "no text"  # why an empty or blank cell or line has no answer, as training rejects it
@@ -82,6 +84,6 @@ def list_texts(texts: Iterable[str]) -> list[str]:
     return listed
 
 
-def out_of_arrow(values: Any) -> Any:
+def out_of_arrow(values: Values) -> Values | list[Any]:
     """Return a column of Arrow as a list of Python objects; return anything else unchanged."""
     return values.to_pylist() if hasattr(values, "to_pylist") else values

@@ -6,13 +6,19 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ...evaluation.scores import entity_types
 from ...tasks.answers import score_kind
 from ...utils.errors import UserError
 from ..demo import read_examples
 from ..reference import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ...hub.model_folder import FinishedFolder
+    from ...models.configuration_rnn import RnnConfig
 
 VIEWS = {"RnnForSequenceClassification": "classifier", "RnnForTokenClassification": "tagger", "RnnModel": "encoder"}
 _CDN = "https://cdn.jsdelivr.net/npm"
@@ -25,7 +31,14 @@ _ENGINE = {
 
 
 def write_page(
-    target: Path, graph: Path, head: str, config: Any, tokenizer: Any, folder: Any, texts: list[str], npm: Any = None
+    target: Path,
+    graph: Path,
+    head: str,
+    config: RnnConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: FinishedFolder,
+    texts: list[str],
+    npm: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write the page of a model, in place of an earlier one.
 
