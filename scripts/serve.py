@@ -6,9 +6,10 @@ Usage: MODEL=out/tweets uvicorn --app-dir scripts serve:app
 
 import asyncio
 import os
+from functools import cache
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
@@ -17,6 +18,7 @@ from hf_rnn import OnnxClassifier
 
 MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
 MOST_WAITING = 256  # requests in the queue: more are refused with 503
+MOST_CHARACTERS = 4096  # in a piece of a text that is still being written
 AT_ONCE = 16  # texts between two looks at whether the client is still there
 
 classifier = OnnxClassifier.from_pretrained(os.environ["MODEL"])
@@ -75,3 +77,29 @@ async def answer(texts: list[str]) -> list[dict[str, Any]]:
         for first in range(0, len(texts), AT_ONCE):
             answers += await asyncio.to_thread(classifier.predict, texts[first : first + AT_ONCE])
     return answers
+
+
+@cache
+def load_reader() -> Any:
+    """Return the model that reads texts piece by piece, from its weights."""
+    from hf_rnn import FastRnn  # needs safetensors
+
+    return FastRnn.from_pretrained(os.environ["MODEL"])
+
+
+@app.websocket("/stream")
+async def stream(socket: WebSocket) -> None:
+    """Answer each piece of a text that is still being written; an empty piece ends the text."""
+    await socket.accept()
+    try:
+        text = load_reader().stream()
+        while piece := await socket.receive_text():
+            if len(piece) > MOST_CHARACTERS:
+                raise ValueError(f"a piece has at most {MOST_CHARACTERS} characters")
+            await socket.send_json(text.feed(piece))
+        await socket.send_json(text.end())
+        await socket.close()
+    except ValueError as error:  # also a model that does not stream
+        await socket.close(1008, str(error)[:120])  # a reason has at most 123 bytes
+    except WebSocketDisconnect:
+        pass

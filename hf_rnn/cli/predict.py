@@ -6,6 +6,7 @@ needs little memory.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import json
@@ -59,6 +60,10 @@ class PredictArguments(ModelFlags):
     input: str | None = setting(None, "a table, or a file with a text per line; - is standard input", common=True)
     output_file: str | None = setting(None, "file for the answers (default: standard output)", common=True)
     output_dir: str | None = setting(None, "folder for the answers to many files", common=True)
+    stream: bool = setting(
+        False, "read standard input as it comes, by a streaming model; a line when the answer changes", common=True
+    )
+    every: str = setting("change", "with --stream: a line per change, or per token", choices=["change", "token"])
     top_k: int = setting(1, "labels per text, the most likely first", least=1, common=True)
     all_scores: bool = setting(False, "add the score of each class", common=True)
     text_column: str | None = setting(None, "column of the texts (default: as in training)", common=True)
@@ -88,7 +93,7 @@ class PredictArguments(ModelFlags):
     @property
     def is_table(self) -> bool:
         """Whether the answers are columns of a table."""
-        if self.input in (None, "-"):
+        if self.input in (None, "-") or self.stream:
             return False
         from ..data.lines import is_table
 
@@ -96,6 +101,12 @@ class PredictArguments(ModelFlags):
 
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
+        if self.stream and (self.text is not None or self.output_file or self.output_dir):
+            raise UserError(
+                "--stream reads one text from standard input, or from --input FILE, and writes lines of JSON"
+            )
+        if self.stream and self.input is None:
+            self.input = "-"
         if (self.text is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
         if self.text_pair is not None and len(self.text or ()) != 1:
@@ -162,7 +173,9 @@ def run(argv: Sequence[str]) -> int:
     quiet()
     names = ("revision", "backend", "precision", "device", "tokens_per_batch", "threads")
     loading = {name: getattr(arguments, name) for name in names}
-    classifier = load_predictor(arguments.model, **loading)
+    classifier: Any = load_predictor(arguments.model, **loading)
+    if arguments.stream:
+        return _predict_stream(arguments, classifier)
     return _predict_tables(arguments, classifier, files) if files else _predict_lines(arguments, classifier)
 
 
@@ -212,6 +225,46 @@ def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     if rejected:
         print_note(f"hf-rnn predict: {rejected} of {rows} were rejected: {where}")
     return int(rejected > 0)
+
+
+def _predict_stream(arguments: PredictArguments, classifier: Any) -> int:
+    """Print an answer when its label changes or after each token, and the one at the end."""
+    if not hasattr(classifier, "stream"):
+        raise UserError("--stream is for classifiers: leave it out, or train one with --streaming")
+    stream, shown, tokens = classifier.stream(), None, -1
+
+    def show(answer: dict[str, Any]) -> None:
+        nonlocal shown, tokens
+        label = next(iter(answer.values()))
+        if arguments.every == "token" or label != shown:
+            shown, tokens = label, answer["tokens"]
+            sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+            sys.stdout.buffer.flush()
+
+    for piece in _read_pieces(str(arguments.input)):
+        for answer in stream.feed_tokens(piece) if arguments.every == "token" else [stream.feed(piece)]:
+            show(answer)
+    for answer in stream.feed_tokens("\n") if arguments.every == "token" else ():  # the last word ends here
+        show(answer)
+    if (answer := stream.end())["tokens"] != tokens:
+        shown = None
+        show(answer)
+    return 0
+
+
+def _read_pieces(name: str) -> Iterator[str]:
+    """Yield the text of a file, or of standard input for `-`, as it comes."""
+    decoder, place = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
+        while piece := os.read(source.fileno(), 1 << 16):
+            try:
+                yield decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                where = f"byte {place + error.start}: found {error.object[error.start : error.end]!r}"
+                raise UserError(f"the text is not UTF-8 at {where}") from None
+            place += len(piece)
+    if decoder.getstate()[0]:
+        raise UserError("the text is not UTF-8: its last character is incomplete")
 
 
 def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:

@@ -23,7 +23,7 @@ from ..utils.errors import UserError, check_texts
 if TYPE_CHECKING:
     from .predictor import FastRnn
 
-SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of a text, after which answers are measured
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 1\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
@@ -203,7 +203,7 @@ def measure_prefixes(
 ) -> dict[str, Any]:
     """Return the scores of a streaming model after shares of each text.
 
-    Of a task with one label, `early` has the share of texts with an answer of at least the score `threshold` before or
+    For a task with one label, `early` has the share of texts with an answer of at least the score `threshold` before or
     at the end (`reached`), and of these: the mean share of the text read by then (`share_read`), the share that keep
     the label to the end (`kept`), and the accuracy of the early labels.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
@@ -149,3 +150,24 @@ def test_training_a_streaming_model(tiny_settings, tmp_path, command):
     for wrong in ({"bidirectional": True}, {"pooling": "attention"}, {"tokenizer": "char"}):
         with pytest.raises(UserError, match="streaming"):
             train(**settings | wrong | {"output_dir": str(tmp_path / "other")})
+
+
+def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
+    settings = {**tiny_settings, "num_train_epochs": 1, "streaming": True, "output_dir": str(tmp_path / "out")}
+    train(**settings)
+    text = "the box \u00e9 near a door, miro and selk\n"
+    (tmp_path / "text.txt").write_text(text, "utf-8")
+    predictor = FastRnn.from_pretrained(tmp_path / "out")
+    ids = predictor.tokenize([text])[0]
+    code, out, _ = command(
+        "predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt", "--every", "token"
+    )
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [answer["tokens"] for answer in answers] == list(range(1, len(ids) + 1))
+    logits = predictor.logits([ids[:count] for count in range(1, len(ids) + 1)])
+    assert [answer["score"] for answer in answers] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
+    code, out, _ = command("predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
+    (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
+    code, _, err = command("predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    assert code == 2 and "byte 3" in err

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -35,13 +34,13 @@ def ask(connection, body, path="/predict"):
 
 
 @pytest.fixture(scope="module")
-def folder(trained, tmp_path_factory):
+def folder(tiny_settings, tmp_path_factory):
+    from hf_rnn import train
     from hf_rnn.inference.onnx import export
 
-    copy = tmp_path_factory.mktemp("serve") / "model"
-    shutil.copytree(trained.folder, copy, ignore=shutil.ignore_patterns("checkpoints"))
-    export(copy)
-    return copy
+    result = train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model"))
+    export(result.folder)
+    return result.folder
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +133,23 @@ def resident_megabytes(pid):
     if not status.is_file():
         pytest.skip("memory is measured on Linux only")
     return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024
+
+
+def test_conversations_at_once(server, folder):
+    websocket = pytest.importorskip("websocket")
+    texts = [f"{text} {number} the end" for number in range(50) for text in TEXTS]
+    expected = FastRnn.from_pretrained(folder).predict(texts)
+    address = f"ws://127.0.0.1:{server[0]}/stream"
+    sockets = [websocket.create_connection(address, timeout=30) for _ in texts]
+    for start in range(0, max(map(len, texts)), 5):
+        for connection, text in zip(sockets, texts, strict=True):
+            if piece := text[start : start + 5]:
+                connection.send(piece)
+                connection.recv()
+    for connection, answer in zip(sockets, expected, strict=True):
+        connection.send("")
+        last = json.loads(connection.recv())
+        assert (last["label"], last["score"]) == (answer["label"], pytest.approx(answer["score"], abs=1e-5))
+    connection = websocket.create_connection(address, timeout=30)
+    connection.send("a" * 5000)
+    assert connection.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
