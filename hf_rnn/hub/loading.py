@@ -101,7 +101,8 @@ def load_model(
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
-        tokenizer(["", "a word"], truncation=True, padding=True)
+        rows = [{"input_ids": ids} for ids in tokenizer(["", "a word"], truncation=True)["input_ids"]]
+        tokenizer.pad(rows)["attention_mask"]
     try:
         return model.eval().to(target), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program

@@ -65,6 +65,12 @@ def name_damage(name: str, file: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # damaged files make the libraries raise anything, such as a panic of Rust
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "name", None) is None:
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, ModuleNotFoundError):
+            package = str(cause.name).partition(".")[0]
+            raise UserError(f"{name} cannot be loaded: {package} is missing. Type: pip install {package}") from error
         raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
 
 

@@ -71,13 +71,15 @@ def suit_language(
     reason = f"the texts become {fewer:.0%} fewer tokens with {names[0]} than with {names[1]}"
     text = "".join("".join(sample).split())
     length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
+    suits = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
+    if suits and ratio <= 1 and not arguments.training.language:
+        arguments.training.language = ["en"]  # for the card
     if given_start:
         if ratio > 1 and start == ENGLISH:
             logger.warning("%s: --model_name_or_path %s may be better", reason, _MULTILINGUAL)
         return arguments, reason
-    is_spelled = ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
     settings = {**(given or {}), "task": task.name, "output_dir": arguments.training.output_dir}
-    if unknown > _MOST_UNKNOWN or is_spelled or (start == CAUSAL and ratio > 1):
+    if not suits or (start == CAUSAL and ratio > 1):
         recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
         detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
         is_known = unknown <= _MOST_UNKNOWN and not is_spelled

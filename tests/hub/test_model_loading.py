@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -67,6 +69,11 @@ def test_it_loads_ready_to_predict(original):
             lambda path: train_tokenizer(["a b c d e f"], min_frequency=1).save_pretrained(path.parent),
             "tokenizer has ids up to 7, the model a table of 6 rows",
         ),
+        (
+            "tokenizer_config.json",
+            lambda path: change_json(path, model_input_names=["ids"]),
+            "because of tokenizer.json",
+        ),
         ("adapter_config.json", lambda path: path.write_text("{}"), "contains an adapter .*merge_and_unload"),
         ("tokenizer_config.json", lambda path: path.unlink(), "has no tokenizer_config.json"),
     ],
@@ -76,6 +83,14 @@ def test_each_damaged_part_is_named(folder, name, damage, message):
     with pytest.raises(UserError, match=message) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value) or "architecture" in message
+
+
+def test_a_missing_package_is_named(original):
+    program = "import sys; sys.modules['safetensors'] = None; from hf_rnn.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "predict", "--model", original, "--text", "a"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("Type: pip install safetensors")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
