@@ -1,21 +1,29 @@
-"""`hf-rnn evaluate`: measure a trained model on labelled texts; print one JSON object."""
+"""`hf-rnn evaluate`: measure a trained model on labelled texts; print a summary, in a pipe one JSON object."""
 
 from __future__ import annotations
 
 import json
-import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..hub.model_folder import FinishedFolder
 from ..settings.arguments import TableArguments, expand_home, setting
 from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from ..utils.process import write_whole
 from .console import ModelFlags, print_note
 
-_ACCURACY = 0.95  # wanted without a person
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedConfig
+
+    from ..data.tables import Table
+    from ..tasks.base import Task
 
 
 @dataclass
@@ -24,8 +32,8 @@ class EvaluateArguments(TableArguments, ModelFlags):
 
     split: str | None = setting(
         None,
-        "train, validation or test; dev is validation (default: test; of the table that was trained on the rows that "
-        "training held out, of another table all rows)",
+        "train, validation or test; dev is validation; of one table train is the rows that were trained on, "
+        "validation the others, test all (default: test, or of a table the rows that were not trained on)",
         common=True,
     )
     output_file: str | None = setting(
@@ -33,6 +41,7 @@ class EvaluateArguments(TableArguments, ModelFlags):
         "write each row with its answer, score and whether it is wrong, worst first: .csv .tsv .jsonl .parquet .xlsx",
         common=True,
     )
+    target_accuracy: float = setting(0.95, "accuracy of the answers that need no person", above=0, most=1)
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
@@ -53,15 +62,29 @@ class EvaluateArguments(TableArguments, ModelFlags):
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows to measure, a name for them, and how many were trained on; None if that cannot be known."""
+    """Rows to score.
 
-    rows: Any
-    split: str
+    Attributes:
+        rows: They, as the task reads them.
+        name: That of their split or their file.
+        trained_on: The number of rows of the split or the file that the model was trained on; None for unknown.
+        seen: Whether each of `rows` was trained on.
+        table: Their table, if they are from one.
+        places: Their lines or rows in it.
+        columns: Its columns by use: text, label ...
+    """
+
+    rows: datasets.Dataset
+    name: str
     trained_on: int | None
+    seen: np.ndarray
+    table: Table | None
+    places: np.ndarray
+    columns: Mapping[str, str]
 
 
 def run(argv: Sequence[str]) -> None:
-    """Measure, and print `model`, `split`, `rows_trained_on` and the scores of its task."""
+    """Measure, and print `model`, `split`, `rows_trained_on` and the scores of the task."""
     (arguments,) = SettingsParser(
         EvaluateArguments,
         prog="hf-rnn evaluate",
@@ -78,7 +101,7 @@ def run(argv: Sequence[str]) -> None:
     from ..evaluation.calibration import share_at_accuracy
     from ..hub.loading import quiet
     from ..inference.predictor import Runner, load_to_predict
-    from ..inference.tables import find_suffix, read_record
+    from ..inference.tables import find_suffix
     from ..tasks import task_of
     from ..tasks.answers import compute_scores
 
@@ -90,115 +113,163 @@ def run(argv: Sequence[str]) -> None:
         find_suffix(arguments.output_file)
         if task.per_token or task.verb == "generate":
             raise UserError(f"output_file is for labels and numbers of whole texts: the task is {task.name}")
-    class_names = [config.id2label[index] for index in range(config.num_labels)]
-    label_map = arguments.read_label_map()
-    if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
-        label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
-    options = {"class_names": class_names, "label_map": label_map}
-    measured = choose_rows(arguments, task, read_record(name, arguments.revision), options)
+    measured = choose_rows(arguments, task, config)
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
-    found = {"model": name, "split": measured.split, "rows_trained_on": measured.trained_on}
+    labels: Any = rows["labels"][:]
+    result = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
         from ..evaluation.language_model import sum_losses
         from ..hub.loading import load_model
 
         model = load_model(name, arguments.revision, arguments.device)[0]
-        metrics = task.evaluate(sum_losses(model, rows), None, config)
+        result |= task.evaluate(sum_losses(model, rows), None, config)
     else:
         logits = Runner(model, tokenizer).logits(rows["input_ids"][:]).astype(np.float64)
-        metrics = task.evaluate(logits, rows["labels"][:], config)
+        labels = labels if task.per_token else np.asarray(labels)
+        result |= task.evaluate(logits, labels, config)
     if getattr(config, "streaming", False) and not task.per_token:
         from ..inference.predictor import FastRnn
         from ..inference.stream import measure_prefixes
 
         streamed = FastRnn(model, tokenizer)
-        metrics["streaming"] = measure_prefixes(streamed, rows["input_ids"][:], rows["labels"][:], arguments.threshold)
+        result["streaming"] = measure_prefixes(streamed, rows["input_ids"][:], labels, arguments.threshold)
     if task.one_label:
-        scores, labels = compute_scores(logits, config), np.asarray(rows["labels"][:])
-        metrics["without_a_person"] = share_at_accuracy(scores, labels, _ACCURACY)
+        unseen, scores = ~measured.seen, compute_scores(logits, config)
+        result["without_a_person"] = share_at_accuracy(scores[unseen], labels[unseen], arguments.target_accuracy)
     if arguments.output_file is not None:
-        write_answers(arguments.output_file, task, config, measured.rows, logits, rows["labels"][:])
-    print(json.dumps({**found, **metrics}, ensure_ascii=False))
+        write_answers(arguments.output_file, task, config, measured, logits, labels)
+    print(summarize(result) if sys.stdout.isatty() else json.dumps(result, ensure_ascii=False))
+
+
+def summarize(result: Mapping[str, Any]) -> str:
+    """Return lines for people: the scores that are one number, and the share of texts that need no person."""
+    scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in result.items() if isinstance(value, float)]
+    lines = [f"{result['split']}: {result.get('rows', 'all')} rows, {', '.join(scores)}"]
+    if sure := result.get("without_a_person"):
+        share = f"{sure['share']:.0%} of the texts need no person: with a score of {sure['threshold']:.3f} or more"
+        lines.append(f"{share}, the accuracy is {sure['accuracy']:.3f}")
+    return "\n".join(lines)
 
 
 # ---- the rows ----
 
 
-def choose_rows(
-    arguments: EvaluateArguments, task: Any, record: Mapping[str, Any], options: Mapping[str, Any]
-) -> Measured:
-    """Return the rows that the flags name: by default test, or of a table without splits what training held out.
+def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConfig) -> Measured:
+    """Return the rows that the flags name: without `split` test, or the rows of a table that were not trained on.
 
-    `record` is that of the training data. It cannot show which rows of other data were trained on.
+    A table without splits has two halves: rows that were trained on are `train`, the others `validation`.
     """
-    from ..data.row_errors import DataReport
+    import numpy as np
 
-    if not task.per_token:
-        columns = {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}
-        options = {**options, "recorded": columns}
+    from ..data.audit import hash_texts, join_texts, read_training_rows
+    from ..data.row_errors import DataReport
+    from ..inference.tables import read_record
+
     split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
-    source = arguments.data_dir if arguments.data_dir is not None else str(arguments.dataset_name)
-    is_file, held_out = Path(source).is_file(), record.get("held_out") or {}
+    source = str(arguments.data_dir or arguments.dataset_name)
+    record, is_file = read_record(arguments.model, arguments.revision), Path(source).is_file()
+    options, report = find_options(arguments, task, config, record), DataReport()
+    folder = Path(arguments.model).expanduser()
+    trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
+    halves = split in ("train", "validation") and task.verb != "generate" and (is_file or bool(record.get("held_out")))
+    further = {"validation_share": 0} if halves else {"splits": [split or "test"]}
+    splits = task.read(arguments, report=report, **options, **further)
+    stored = "train" if halves and split not in splits else split or "test"
     name = Path(source).name if is_file and split is None else split or "test"
-    report, whole = DataReport(), DataReport()
-    if held_out and (split in ("train", "validation") or (is_file and split is None)):
-        drawn = {"validation_share": held_out["share"], "seed": held_out["seed"]}
-        logging.disable(logging.WARNING)  # a note follows, or the rows are read again
-        try:
-            parts = task.read(arguments, report=whole, **options, **drawn)
-        except UserError:  # it has no train split
-            parts = {}
-        finally:
-            logging.disable(logging.NOTSET)
-        if whole.held_out and whole.fingerprint == record.get("fingerprint"):
-            rows, learned = parts[split or "validation"], split == "train" or bool(record.get("learned_held_out"))
-            if split != "train":
-                print_note(", ".join(f"{use} from column {column!r}" for use, column in whole.columns.items()))
-                also = "; the saved model has learned them too, after the scores in its card" * learned
-                print_note(f"scoring the {len(rows)} rows of {source} that training held out{also}")
-            return Measured(rows, split or "validation", len(rows) * learned)
-    if is_file and split in ("train", "validation"):
-        raise UserError(
-            f"{source} has no splits, and is not the table that the model was trained on: leave out --split"
-        )
-    rows = next(iter(task.read(arguments, report=report, splits=["test" if is_file else name], **options).values()))
-    known = bool(record.get("fingerprint")) and report.fingerprint == record["fingerprint"]
-    if known:
-        print_note(f"note: the model was trained on these {len(rows):,} rows")
-    elif is_file and name in (record.get("files") or {}).values():
-        print_note(f"note: {name} has changed since training: rows of it may have been trained on")
-    return Measured(rows, name, len(rows) if known else None)
+    chosen, seen = np.ones(len(splits[stored]), dtype=bool), np.zeros(len(splits[stored]), dtype=bool)
+    if trained is not None:
+        seen = np.isin(hash_texts(join_texts(splits[stored])), trained)
+    if halves and stored == "train" and (seen.any() or is_file or split == "validation"):
+        chosen = seen if split == "train" else ~seen
+        if not seen.any() or not chosen.any():
+            there = "all rows were" if seen.any() else "no row is known to be"
+            raise UserError(f"{source} has no split {split}, and {there} trained on: leave out --split")
+    elif split is None and is_file and not seen.all():  # the scores of a folder are those of its card
+        chosen = ~seen
+    count = int(seen[chosen].sum() if halves else seen.sum()) if trained is not None else None
+    print_note(describe_rows(name, count, len(seen), int(chosen.sum()), record))
+    rows = splits[stored] if chosen.all() else splits[stored].select(np.flatnonzero(chosen))
+    table, places = report.tables.get(stored, (None, np.arange(len(chosen))))
+    return Measured(rows, name, count, seen[chosen], table, places[chosen], report.columns)
+
+
+def find_options(
+    arguments: EvaluateArguments, task: Task, config: PreTrainedConfig, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the labels of a model and the columns that it was trained on, as options of a reader."""
+    class_names = [config.id2label[index] for index in range(config.num_labels)]
+    label_map = arguments.read_label_map()
+    if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
+        label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
+    options = {"class_names": class_names, "label_map": label_map}
+    if task.per_token:
+        return options
+    return {**options, "recorded": {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}}
+
+
+def describe_rows(name: str, trained_on: int | None, rows: int, scored: int, record: Mapping[str, Any]) -> str:
+    """Return a note on the number of rows that were trained on."""
+    if trained_on is None:
+        return f"{name}: some of its {rows:,} rows may have been trained on: the model has no hashes of these rows"
+    start = record.get("unknown_rows_of")
+    more = f"; the model started from {start}, and the rows that trained that one are unknown" if start else ""
+    note = f"{name}: {trained_on:,} of {rows:,} rows were trained on"
+    if scored < rows:
+        return f"{note}; the scores are of the other {scored:,}{more}"
+    return f"{note}{'; new texts have lower scores' * (trained_on > 0)}{more}"
 
 
 # ---- the answers ----
 
 
-def write_answers(path: str, task: Any, config: Any, texts: Any, logits: Any, labels: Sequence[Any]) -> None:
-    """Write each row with its label, answer, score and whether it is wrong, worst first."""
+def write_answers(
+    path: str, task: Task, config: PreTrainedConfig, measured: Measured, logits: np.ndarray, labels: np.ndarray
+) -> None:
+    """Write the rows of the table with their places, answers, scores and whether they are wrong, worst first."""
     import numpy as np
     import pyarrow as pa
 
     from ..inference.tables import format_table
     from ..tasks.answers import compute_scores
 
-    scores, true = compute_scores(logits, config), np.asarray(labels)
-    names = np.array([config.id2label[index] for index in range(config.num_labels)])
-    table = {name: texts[name][:] for name in ("text", "text_pair") if name in texts.column_names}
+    scores, names = compute_scores(logits, config), np.array(list(config.id2label.values()))
+    columns: dict[str, Any] = {}
     if task.one_label:
-        best, likely = scores.argmax(axis=1), scores[np.arange(len(true)), true]
-        table |= {"label": names[true].tolist(), "answer": names[best].tolist(), "score": scores.max(axis=1)}
-        table["wrong"], badness = best != true, -likely
+        true, best, likely = names[labels], scores.argmax(axis=1), scores[np.arange(len(labels)), labels]
+        columns |= {"answer": names[best], "score": scores.max(axis=1), "wrong": best != labels}
+        badness = -likely
     elif task.problem_type == "regression":
-        badness = np.abs(scores - true.reshape(scores.shape)).max(axis=1)
-        for number, name in enumerate(names):
-            table |= {f"{name}": true.reshape(scores.shape)[:, number], f"answer_{name}": scores[:, number]}
-        table["error"] = badness
+        true = labels.reshape(scores.shape)
+        columns |= {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
+        badness = columns["error"] = np.abs(scores - true).max(axis=1)
     else:
-        given = [answer["labels"] for answer in task.answers(logits, config)]
-        expected = [names[row > 0.5].tolist() for row in true]
-        table |= {"label": list(map(", ".join, expected)), "answer": list(map(", ".join, given))}
-        badness = np.abs(scores - true).sum(axis=1)
-        table["wrong"] = [set(one) != set(other) for one, other in zip(given, expected, strict=True)]
-        badness = badness + len(names) * np.asarray(table["wrong"])
-    order = np.argsort(-badness, kind="stable")
-    write_whole(Path(path), format_table(pa.table(table).take(order), path))
+        true = [names[row > 0.5].tolist() for row in labels]
+        answers = [answer["labels"] for answer in task.answers(logits, config)]
+        wrong = [set(answer) != set(row) for answer, row in zip(answers, true, strict=True)]
+        columns |= {"answer": answers, "wrong": wrong}
+        badness = np.abs(scores - labels).sum(axis=1) + len(names) * np.asarray(wrong)
+    table = measured.table
+    if table is None or table.kind == "dataset":  # with numbers as labels
+        rows = measured.rows.with_format("arrow")[:].drop_columns("label").append_column("label", pa.array(list(true)))
+    else:
+        rows, columns = read_rows(table, measured), {table.unit: measured.places, **columns}
+    prefix = "" if columns.keys().isdisjoint(rows.column_names) else "predicted_"
+    for name, column in columns.items():
+        rows = rows.append_column(prefix + name, pa.array(column))
+    rows = rows.take(np.argsort(-badness, kind="stable"))
+    separator, encoding = (None, None) if table is None else (table.separator, table.encoding)
+    write_whole(Path(path), format_table(rows, path, separator, encoding not in (None, "utf-8", "ascii")))
+
+
+def read_rows(table: Table, measured: Measured) -> pa.Table:
+    """Return all columns of rows in their table; without names, those of texts and labels are named by their use."""
+    import numpy as np
+    import pyarrow as pa
+
+    batches = list(table.batches())
+    pieces = [pa.Table.from_batches([batch.rows]).select(table.columns) for batch in batches]
+    rows = pa.concat_tables(pieces, promote_options="permissive")
+    if table.is_unnamed:
+        uses = {column: use for use, column in measured.columns.items()}
+        rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
+    return rows.take(np.searchsorted(np.concatenate([batch.places for batch in batches]), measured.places))

@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 import xxhash
 
+from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,10 +45,30 @@ def normalize_text(text: str) -> str:
     return " ".join(folded.split())
 
 
-def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """Return a hash of the normalised form of each text, uint64 `(N,)`; ten million differ with p = 1 - 3e-6."""
-    hashes = (xxhash.xxh3_64_intdigest(normalize_text(text).encode("utf-8", "surrogatepass")) for text in texts)
-    return np.fromiter(hashes, dtype=np.uint64)
+def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
+    """Return a hash of the normalised form of each text, uint64 `(N,)`; ten million differ with p = 1 - 3e-6.
+
+    It is the same in every version.
+    """
+    seed %= 1 << 64
+    forms = (normalize_text(text).encode("utf-8", "surrogatepass") for text in texts)
+    return np.fromiter((xxhash.xxh3_64_intdigest(form, seed) for form in forms), dtype=np.uint64)
+
+
+def join_texts(rows: datasets.Dataset) -> Iterator[str]:
+    """Yield the text of each row, both texts of a pair or the tokens of a sentence as one."""
+    names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
+    for batch in rows.select_columns(names).iter(_BATCH):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            yield " \0 ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
+
+
+def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
+    """Return the hashes of the rows that trained a model and its starts, uint64, sorted; None for a folder without."""
+    if not folder.training_rows.is_file():
+        return None
+    with name_damage(str(folder.root), folder.training_rows.name):
+        return np.load(folder.training_rows, allow_pickle=False)
 
 
 @dataclass(frozen=True)

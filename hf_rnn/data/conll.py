@@ -245,7 +245,6 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
             report.label_counts[split] = [len(kept)]
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
-    report.fingerprint = next(iter(read.values())).digest
     return deliver(read, validation_share if splits is None else 0, seed, report)
 
 

@@ -99,8 +99,8 @@ def load_tsv(
         config: The configuration of a data set that has several.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
             a validation or test split of a data set with only the label -1, no label, is left out and logged.
-        validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
-            Equal texts stay on one side. Below 20 rows nothing is held out, and never more than 50,000 rows.
+        validation_share: Without a validation split, about this share of train becomes it, by a hash of the text and
+            the seed, so that other rows do not move a row; see [`~hf_rnn.data.splits.hold_out`]. 0 for none.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many rejected rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.

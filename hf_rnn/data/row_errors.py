@@ -168,22 +168,24 @@ class DataReport:
 
     Attributes:
         columns: The names of the columns that were read as `text`, `text_pair` and `label`.
-        fingerprint: A hash of texts and labels of train before any hold-out, or of the first split that was read. It
-            depends neither on the path nor on the format.
         held_out: The rows of train that became the validation split, with `share` and `seed`; None if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
-        lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
+        tables: The [`~hf_rnn.data.tables.Table`] of each returned split from a single one, and the place of each row.
         rejected_path: The file that lists the rejected rows; None without rejected rows or without a path.
     """
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
     held_out: dict[str, Any] | None = None
     label_counts: dict[str, list[int]] = field(default_factory=dict)
-    lines: dict[str, tuple[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    tables: dict[str, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
     rejected_path: str | None = None
+
+    @property
+    def lines(self) -> dict[str, tuple[str, Any]]:
+        """The file of each returned split that comes from one text file, and the line of each row, from 1."""
+        return {split: (table.path, places) for split, (table, places) in self.tables.items() if table.unit == "line"}
 
     @property
     def rows_read(self) -> int:

@@ -23,7 +23,7 @@ import xxhash
 
 from ..utils.errors import UserError
 from ..utils.process import make_folder
-from .audit import hash_texts
+from .audit import hash_texts, join_texts
 from .labels import LabelMap, RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed
 from .rows import RowOptions, RowSource, Taken
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LARGE_BYTES = 1 << 28
 _BATCH = 10_000
 FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
-MOST_HELD_OUT = 50_000  # rows; the standard error of an accuracy is then at most 0.2 %
+MOST_HELD_OUT = 50_000  # expected rows; the standard error of an accuracy is then at most 0.2 %
 
 
 @dataclass
@@ -89,7 +89,6 @@ def read_splits(
         absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
-    ledger.report.fingerprint = splits[first].digest
     return splits
 
 
@@ -152,12 +151,13 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
     strata = len(report.label_counts["train"]) if "train" in read else 1
     if share and "validation" not in read:
         train = read["train"]
-        held_out = hold_out(_join_texts(train.rows), train.strata, share, seed)
+        held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
-            how = ", stratified by label" if strata > 1 else ""
-            found = f"{rows} of {len(held_out)} rows of train are held out as one"
-            logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
+            message = (
+                "there is no validation split: %d of %d rows of train are held out, by a hash of their text (seed %d)"
+            )
+            logger.warning(message, rows, len(held_out), seed)
             parts.pop("train")
             halves = {"train": ~held_out, "validation": held_out}
             parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts
@@ -167,8 +167,8 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
         if len(chosen) < len(rows):
             report.label_counts[split] = np.bincount(part.strata[chosen], minlength=strata).tolist()
             rows = _take(rows, chosen)
-        if len(part.sources) == 1 and part.sources[0].table.unit == "line":
-            report.lines[split] = part.sources[0].path, part.places[chosen]
+        if len(part.sources) == 1:
+            report.tables[split] = part.sources[0].table, part.places[chosen]
         rows._split = datasets.NamedSplit(split)
         # the same in every process
         made_from = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
@@ -193,26 +193,19 @@ def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
     return datasets.Dataset.from_file(_write(pieces(), rows.features.arrow_schema), rows.info)
 
 
-def _join_texts(rows: datasets.Dataset) -> Iterator[str]:
-    """Yield both texts of each row, or its tokens, as one."""
-    names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
-    for batch in rows.select_columns(names).iter(_BATCH):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            yield " ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
-
-
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return which rows of train become validation, `(rows,)`: a share of each class, at least one and at most half.
+    """Return which rows of train become validation, `(rows,)`: those with a text whose hash is below the share.
 
-    Equal texts are drawn together. A class whose groups are all too large has fewer rows there; if that is true of
-    every class, single rows are drawn, with a warning. Fewer than 20 rows are all kept, and about `MOST_HELD_OUT` are
-    drawn at most.
+    So a row stays where it is when others come or go, and equal texts stay together. Each class has at least half of
+    the share there, rounded up, and at most twice the share, but not all of its rows: new rows may move others only at
+    these limits. A text of more rows stays in train. Fewer than 20 rows are all kept. The share is halved until it is
+    at most `MOST_HELD_OUT` rows.
 
     Args:
         texts: The text of each row.
         classes: The class of each row, from 0.
-        share: Share of each class.
-        seed: Changes which rows are drawn.
+        share: Share of the rows.
+        seed: Changes which texts are held out.
 
     Raises:
         UserError: For an invalid share.
@@ -223,25 +216,18 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         message = "there is no validation split, and %d rows are too few to hold some out: nothing is measured"
         logger.warning(message, len(classes))
         return np.zeros(len(classes), dtype=bool)
-    counts = np.bincount(classes)
-    share = min(share, MOST_HELD_OUT / len(classes))
-    wanted = np.minimum(np.maximum(1, np.round(share * counts).astype(np.int64)), counts // 2)
-    groups = np.unique(hash_texts(texts), return_inverse=True)[1]
-    drawn = _draw_groups(groups, classes, wanted, seed)
-    if not drawn.any():
-        logger.warning("all texts repeat each other: held-out rows have copies in train, so that scores are too high")
-        drawn = _draw_groups(np.arange(len(classes)), classes, wanted, seed)
-    return drawn
-
-
-def _draw_groups(groups: np.ndarray, classes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
-    """Return which rows are drawn in whole groups, up to the wanted number of each class."""
-    ranks = np.random.default_rng([abs(seed), int(seed < 0)]).permutation(groups.max() + 1)
-    drawn = np.zeros(len(classes), dtype=bool)
-    for label, most in enumerate(wanted):
-        own = classes == label
-        most = most - drawn[own].sum()  # some came with groups of several classes
-        found, sizes = np.unique(ranks[groups[own & ~drawn]], return_counts=True)
-        found, sizes = found[sizes <= most], sizes[sizes <= most]
-        drawn |= np.isin(ranks[groups], found[np.cumsum(sizes) <= most])
-    return drawn
+    while share * len(classes) > MOST_HELD_OUT:
+        share /= 2
+    hashes, groups = np.unique(hash_texts(texts, seed), return_inverse=True)
+    held_out = np.zeros(len(hashes), dtype=bool)
+    for label in np.unique(classes):
+        members, sizes = np.unique(groups[classes == label], return_counts=True)  # sorted by hash
+        rows = sizes.sum()
+        most = max(1, min(2 * share * rows, rows - 1)) if rows > 1 else 0
+        members, totals = members[sizes <= most], sizes[sizes <= most].cumsum()
+        number = np.searchsorted(hashes[members], np.uint64(share * 2**64))
+        fewest = np.searchsorted(totals, share * rows / 2) + 1
+        held_out[members[: min(max(number, fewest), np.searchsorted(totals, most, side="right"))]] = True
+    if not held_out.any():
+        logger.warning("there is no validation split, and texts that repeat cannot be held out: nothing is measured")
+    return held_out[groups]

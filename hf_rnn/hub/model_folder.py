@@ -154,6 +154,7 @@ class FinishedFolder:
     onnx_model_int8 = _Entry("onnx/model_int8.onnx")
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
+    training_rows = _Entry("training_rows.npy")  # hashes of the rows that trained the model; never shared
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:

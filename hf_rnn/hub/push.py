@@ -33,6 +33,9 @@ _TOKENS = rb"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]
 _LINE_END = b"\n"
 _METADATA = 100_000  # bytes at either end of a binary file, where its texts are
 _SHORT_LINE = 20  # characters; most words of a vocabulary are in shorter lines
+_VOCABULARIES = ("tokenizer", "vocab", "added_tokens", "special_tokens")  # beginnings of the names of their files
+_WHOLE = r"(?<![a-z0-9])(?:%s)(?![a-z0-9])"
+_LONG_WORD = re.compile(r'(?=[^"\s]*\d)[^"\s]{20,}')  # with a digit, as secrets have
 _GUESSED = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")  # they find hashes and versions
 
 
@@ -128,9 +131,13 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> dict[str, Path]:
-    """Return the files of a finished folder that are shared by name in the repo, those of its tokenizer included."""
+    """Return the files of a finished folder that are shared by name in the repo, those of its tokenizer included.
+
+    The hashes of the training rows are not: a hash confirms a text that somebody guesses.
+    """
     names = {*_TOKENIZER, *tokenizer_files, *_modelling_files(folder)}
     paths = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
+    paths.discard(folder.training_rows)
     return {path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()}
 
 
@@ -164,9 +171,12 @@ def _find_patterns(contents: Mapping[str, bytes], root: Path, token: str | None)
 
 
 def _find_secrets(contents: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
-    """Yield the place and the kind of each secret that detect-secrets finds in text files."""
+    """Yield the place and the kind of each secret that detect-secrets finds in text files.
+
+    In the files of the tokenizer, whose words may be lowercased, its patterns match in any case.
+    """
     try:
-        from detect_secrets.core.scan import scan_line
+        from detect_secrets.core.scan import get_plugins, scan_line
         from detect_secrets.settings import default_settings, transient_settings
     except ImportError:
         logger.warning("only some kinds of secrets were looked for; for more of them, %s", install_hint("push"))
@@ -174,8 +184,13 @@ def _find_secrets(contents: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
     with default_settings() as settings:
         plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
     with transient_settings({"plugins_used": plugins}):
+        forms = [(kind.secret_type, form) for kind in get_plugins() for form in getattr(kind, "denylist", ())]
+        patterns = [(kind, re.compile(_WHOLE % form.pattern, form.flags | re.IGNORECASE)) for kind, form in forms]
         for name, content in contents.items():
             lines = [] if name.endswith(_BINARY) else content.decode(errors="replace").splitlines()
             for number, line in enumerate(lines, 1):
+                for word in _LONG_WORD.findall(line) if name.startswith(_VOCABULARIES) else ():
+                    for kind in (kind for kind, pattern in patterns if pattern.search(word)):
+                        yield f"{name}:{number}", f"a secret ({kind})"
                 for secret in scan_line(line) if len(line) > _SHORT_LINE else ():
                     yield f"{name}:{number}", f"a secret ({secret.type})"

@@ -18,13 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
+from ..data.audit import hash_texts, join_texts, read_training_rows
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..hub.card import CardFacts, write_card
-from ..hub.model_folder import FinishedFolder, find_built_in
-from ..models.auto import HEADS, PIPELINES
+from ..hub.loading import find_folder
+from ..hub.model_folder import FinishedFolder, find_built_in, read_config
+from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..settings.arguments import ABOUT, VOCABULARY_SETTINGS, DataArguments, ModelArguments
 from ..settings.merge import Arguments
 from ..settings.training_arguments import describe_settings
@@ -138,11 +141,11 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it.
 
-    It has name and files, columns, rows by split, a fingerprint of the training table, how its held-out rows were
-    chosen, and whether the saved model has learned these too.
+    It has name and files, columns, rows by split, how held-out rows were chosen, and whether the saved model has
+    learned these too.
     """
     report, data = run.report, run.arguments.data
-    source = data.data_dir or data.dataset_name
+    source, start = data.data_dir or data.dataset_name, data.model_name_or_path
     files = {split: Path(files[0]).name for split, counts in report.splits.items() if (files := counts.files)}
     columns = {f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")}
     return {
@@ -150,10 +153,30 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
         "files": files,
         **columns,
         "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
-        "fingerprint": report.fingerprint,
         "held_out": report.held_out,
         "learned_held_out": learned_held_out,
+        "unknown_rows_of": None if start is None else _find_unknown(start),
     }
+
+
+def _find_unknown(start: str) -> str | None:
+    """Return the start, or a start of it, whose training rows are unknown; encoders have no labelled ones."""
+    folder = FinishedFolder(find_folder(start))
+    if folder.training_rows.is_file():
+        return folder.read_data_record().get("unknown_rows_of")
+    if head_name(read_config(start, folder.root)) in (ENCODER, "RnnForCausalLM"):
+        return None
+    return Path(start).name if os.path.exists(start) else start
+
+
+def hash_training_rows(run: Run, *, learned_held_out: bool) -> np.ndarray:
+    """Return the sorted hashes of the rows that trained the model of a run, those of its start among them."""
+    splits = ["train", "validation"] if learned_held_out else ["train"]
+    hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
+    if (start := run.arguments.data.model_name_or_path) is not None:
+        before = read_training_rows(FinishedFolder(find_folder(start)))
+        hashes += [] if before is None else [before]
+    return np.unique(np.concatenate(hashes))
 
 
 def write_folder(
@@ -173,6 +196,8 @@ def write_folder(
     recorded = describe_settings(run.arguments, extension.settings)
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
+    if run.task.verb != "generate":
+        np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
     training, length = run.arguments.training, tokenizer.model_max_length
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     task_facts = run.task.card_facts(

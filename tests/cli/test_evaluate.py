@@ -1,4 +1,4 @@
-"""`hf-rnn evaluate`: rows that were not trained on, each answer in a file, and the share without a person."""
+"""`hf-rnn evaluate`: rows that were not trained on, answers in a file, and the share without a person."""
 
 import json
 import shutil
@@ -49,75 +49,104 @@ def measure(command, *arguments):
     return json.loads(out), err
 
 
-def test_the_trained_table_is_scored_on_its_held_out_rows(command, model, table, tmp_path):
-    """Under any name, the same rows as while training; no other rows are taken for them."""
-    found, err = measure(command, model.folder, table)
-    expected = model.metrics["validation"]
-    assert (found["split"], found["rows_trained_on"], found["rows"]) == ("validation", 0, 30)
-    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6) and found["accuracy"] == expected["accuracy"]
-    assert "scoring the 30 rows of" in err and "that training held out" in err
-    copy = shutil.copy(table, tmp_path / "copy.csv")
-    for flags in ([copy], [table, "--split", "validation"]):
-        assert measure(command, model.folder, *flags)[0]["confusion_matrix"] == expected["confusion_matrix"]
-    found, _ = measure(command, model.folder, table, "--split", "train")
-    assert found["rows_trained_on"] == found["rows"] == 270
-    found, err = measure(command, model.folder, table, "--split", "test")
-    assert found["rows_trained_on"] == 300 and "was trained on these 300 rows" in err
+@pytest.mark.parametrize("form", ["same.csv", "shuffled.csv", "longer.jsonl", "frame.parquet"])
+def test_rows_that_were_trained_on_are_counted_and_not_scored(command, model, table, tmp_path, form):
+    """In a table of any name, order and format; with the scores of the held-out rows while training."""
+    expected, frame = model.metrics["validation"], pd.read_csv(table)
+    frame["message"] = frame["message"].str.upper() + " "
+    if form == "longer.jsonl":
+        frame = pd.concat([pd.DataFrame({"message": ["miro and more"], "category": ["good"]}), frame])
+    frame, path = frame if form == "same.csv" else frame.sample(frac=1, random_state=0), tmp_path / form
+    writers = {"jsonl": lambda path: frame.to_json(path, orient="records", lines=True), "parquet": frame.to_parquet}
+    writers.get(form.split(".")[1], lambda path: frame.to_csv(path, index=False))(path)
+    found, err = measure(command, model.folder, path)
+    trained = model.metrics["data"]["rows"]["train"]
+    assert (found["split"], found["rows_trained_on"], found["rows"]) == (form, trained, len(frame) - trained)
+    assert f"{trained} of {len(frame)} rows were trained on; the scores are of the other {found['rows']}" in err
+    if form != "longer.jsonl":
+        assert found["confusion_matrix"] == expected["confusion_matrix"]
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+        assert measure(command, model.folder, path, "--split", "dev")[0]["loss"] == pytest.approx(found["loss"])
+    rows = {split: measure(command, model.folder, path, "--split", split)[0] for split in ("dev", "train", "test")}
+    assert [part["rows_trained_on"] for part in rows.values()] == [0, trained, trained]
+    assert [part["rows"] for part in rows.values()] == [found["rows"], trained, len(frame)]
+    assert rows["train"]["without_a_person"] is None, "it is of other rows"
+    assert rows["test"]["without_a_person"] == found["without_a_person"]
 
 
 def test_another_table_is_a_split_of_its_name(command, model, table, tmp_path):
-    other = write_table(tmp_path / "other.csv", invent_rows(40, 5), text="nothing")
+    other = write_table(tmp_path / "other.csv", [(f"{text} other", label) for text, label in invent_rows(40, 5)])
     found, err = measure(command, model.folder, other)
-    assert (found["split"], found["rows_trained_on"], found["rows"]) == ("other.csv", None, 40)
+    assert (found["split"], found["rows_trained_on"], found["rows"]) == ("other.csv", 0, 40)
     assert "text from column 'message'" in err and found["accuracy"] > 0.6, "and not from the column `text`"
     code, _, err = command("evaluate", model.folder, other, "--split", "validation")
-    assert code == 2 and "has no splits, and is not the table that the model was trained on" in err
-    changed = write_table(tmp_path / "tickets.csv", invent_rows(40, 5))
-    assert "tickets.csv has changed since training" in measure(command, model.folder, changed)[1]
-
-
-def test_few_rows_have_learned_the_held_out_rows(command, tmp_path):
-    table = write_table(tmp_path / "few.csv", invent_rows(60, 1))
-    folder = train(str(table), str(tmp_path / "out"), few_rows=32, recipe="finetune", baselines=False).folder
+    assert code == 2 and "no row is known to be trained on" in err
+    folder = shutil.copytree(model.folder, tmp_path / "old")
+    (folder / "training_rows.npy").unlink()
     found, err = measure(command, folder, table)
-    assert (found["split"], found["rows"], found["rows_trained_on"]) == ("validation", 6, 6)
-    assert "the saved model has learned them too" in err
+    assert found["rows_trained_on"] is None and found["rows"] == 300 and "may have been trained on" in err
+
+
+def test_rows_of_the_start_and_rows_that_were_learned_last_count(command, model, table, tmp_path):
+    """Also after a warm start on other rows, and without those of a start that does not know them."""
+    other = write_table(tmp_path / "other.csv", [(f"{text} other", label) for text, label in invent_rows(90, 5)])
+    settings = {**SETTINGS, "recipe": "finetune", "num_train_epochs": 1}
+    settings = {name: value for name, value in settings.items() if name not in ("embedding_size", "hidden_size")}
+    few = train(str(other), str(tmp_path / "few"), model_name_or_path=str(model.folder), few_rows=32, **settings)
+    assert few.metrics["data"]["learned_held_out"], "premise"
+    found, err = measure(command, few.folder, other)
+    assert found["rows_trained_on"] == found["rows"] == 90 and "90 of 90 rows were trained on" in err
+    found, err = measure(command, few.folder, table)
+    assert found["rows_trained_on"] == model.metrics["data"]["rows"]["train"] == 300 - found["rows"]
+    assert found["without_a_person"]["share"] <= 1 and "unknown" not in err
+    (folder := shutil.copytree(model.folder, tmp_path / "pushed")).joinpath("training_rows.npy").unlink()
+    again = train(str(other), str(tmp_path / "again"), model_name_or_path=str(folder), few_rows=0, **settings)
+    found, err = measure(command, again.folder, table)
+    assert (
+        found["rows_trained_on"] == 0 and "started from pushed, and the rows that trained that one are unknown" in err
+    )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_each_row_with_its_answer_worst_first(command, model, tmp_path, suffix):
-    rows = [*invent_rows(40, 5), ('a "selk", here', "good")]
+    """With its other columns and its line; as the file has separator and encoding."""
+    rows = [*((f"{text} café", label) for text, label in invent_rows(40, 5)), ('a "selk"; here', "good")]
+    frame = pd.DataFrame(rows, columns=["message", "category"]).assign(number=range(41), score="mine")
+    frame.to_csv(tmp_path / "t.csv", index=False, sep=";", encoding="cp1252")
     answers = tmp_path / f"answers{suffix}"
-    found, _ = measure(command, model.folder, write_table(tmp_path / "t.csv", rows), "--output_file", answers)
-    written = pd.read_csv(answers) if suffix == ".csv" else pd.read_json(answers, lines=True)
-    assert list(written) == ["text", "label", "answer", "score", "wrong"]
-    assert sorted(zip(written["text"], written["label"], strict=True)) == sorted(rows)
-    assert written["wrong"].mean() == pytest.approx(1 - found["accuracy"])
-    assert (written["wrong"] == (written["label"] != written["answer"])).all()
+    found, _ = measure(command, model.folder, tmp_path / "t.csv", "--output_file", answers)
+    assert suffix == ".jsonl" or answers.read_bytes().startswith(b"\xef\xbb\xbf"), "for Excel"
+    written = pd.read_csv(answers, sep=";") if suffix == ".csv" else pd.read_json(answers, lines=True)
+    added = [f"predicted_{name}" for name in ("line", "answer", "score", "wrong")]
+    assert list(written) == [*frame, *added] and (written["predicted_line"] == written["number"] + 2).all()
+    pd.testing.assert_frame_equal(written[list(frame)].sort_values("number", ignore_index=True), frame)
+    assert written["predicted_wrong"].mean() == pytest.approx(1 - found["accuracy"])
+    assert (written["predicted_wrong"] == (written["category"] != written["predicted_answer"])).all()
     fast = FastRnn.from_pretrained(model.folder)
     names = [fast.config.id2label[number] for number in range(fast.config.num_labels)]
-    shares = fast.predict_proba(list(written["text"]))
-    true = shares[range(len(rows)), [names.index(label) for label in written["label"]]]
-    assert (np.diff(true) >= -1e-6).all() and written["wrong"][0]
-    np.testing.assert_allclose(written["score"], shares.max(axis=1), atol=1e-6)
+    shares = fast.predict_proba(list(written["message"]))
+    true = shares[range(len(rows)), [names.index(label) for label in written["category"]]]
+    assert (np.diff(true) >= -1e-6).all() and written["predicted_wrong"][0]
+    np.testing.assert_allclose(written["predicted_score"], shares.max(axis=1), atol=1e-6)
 
 
 def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path):
     chance = np.random.default_rng(0)
-    frame = pd.DataFrame({"text": [f"w{chance.integers(9)} w{chance.integers(9)}" for _ in range(60)]})
+    frame = pd.DataFrame({"text": [f"w{chance.integers(9)} w{number}" for number in range(60)]})
     frame["stars"] = frame["text"].str[1].astype(float)
     frame["tags"] = ["low,even" if text[1] in "02" else "odd" for text in frame["text"]]
     frame.to_csv(tmp_path / "t.csv", index=False)
     for task, label, names in (
-        ("regression", "stars", ["text", "stars", "answer_stars", "error"]),
-        ("multi-label", "tags", ["text", "label", "answer", "wrong"]),
+        ("regression", "stars", ["answer_stars", "error"]),
+        ("multi-label", "tags", ["answer", "wrong"]),
     ):
         settings = {**SETTINGS, "task": task, "label_column": label}
-        folder = train(str(tmp_path / "t.csv"), str(tmp_path / task), **settings).folder
+        result = train(str(tmp_path / "t.csv"), str(tmp_path / task), **settings)
         flags = ("--label_column", label, "--output_file", tmp_path / "o.csv")
-        found, _ = measure(command, folder, tmp_path / "t.csv", *flags)
+        found, _ = measure(command, result.folder, tmp_path / "t.csv", *flags)
         written = pd.read_csv(tmp_path / "o.csv")
-        assert list(written) == names and len(written) == found["rows"] == 6
+        assert list(written) == [*frame, "line", *names] and len(written) == found["rows"]
+        assert found["rows"] == result.metrics["validation"]["rows"] == 60 - found["rows_trained_on"]
         if task == "regression":
             errors = (written["stars"] - written["answer_stars"]).abs()
             assert errors.is_monotonic_decreasing and errors.max() == pytest.approx(written["error"][0])
@@ -207,3 +236,15 @@ def test_evaluate_prints_the_share_without_a_person(command, model, tmp_path):
     ]
     assert len(sure) / 200 == pytest.approx(unsure["share"]) and np.mean(sure) == pytest.approx(unsure["accuracy"])
     assert unsure["accuracy"] >= 0.95
+
+
+def test_a_terminal_gets_a_summary_and_the_target_can_be_set(command, model, tmp_path, monkeypatch):
+    rows = [
+        (f"{text} new", "bad" if number % 4 == 0 else label) for number, (text, label) in enumerate(invent_rows(60, 5))
+    ]
+    path = write_table(tmp_path / "new.csv", rows)
+    expected, _ = measure(command, model.folder, path, "--target_accuracy", "0.6")
+    assert expected["without_a_person"]["share"] == 1 and 0.6 < expected["without_a_person"]["accuracy"] < 0.95
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    code, out, _ = command("evaluate", model.folder, path, "--target_accuracy", "0.6")
+    assert code == 0 and f"accuracy {expected['accuracy']:.3f}" in out and len(out.splitlines()) == 2

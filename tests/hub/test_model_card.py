@@ -126,7 +126,10 @@ def test_few_rows_are_described_as_they_were_learned():
     training = {"epochs": 0.0, "steps": 0, "seconds": 0.3, "method": "logistic regression"}
     card = render(facts(data=record, training=training))
     assert "the encoder stayed as it was, and logistic regression fitted the last layer in 0.3 seconds." in card
-    assert "1,234 rows that were held out from the data (20%, seed 7). After its scores were taken, the" in card
+    assert (
+        "that were held out from the data (20%, by a hash of the text, seed 7). After its scores were taken, the"
+        in card
+    )
     assert "epochs" not in card and "learning_rate" not in card
     assert "saved model learned these rows" not in render(facts())
     assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), "places are not names"

@@ -1,5 +1,6 @@
 """Push to a Hub with the real client, against a small server on loopback."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -15,7 +16,7 @@ from hf_rnn import FastRnn
 from hf_rnn.hub.card import read_facts, write_card
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
-from hf_rnn.hub.push import push
+from hf_rnn.hub.push import check_shareable, push
 from hf_rnn.utils.errors import UserError
 
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
@@ -55,6 +56,7 @@ def fails(pattern, *args, **kwargs):
 
 
 def test_one_commit_with_the_finished_files_and_no_others(hub, folder):
+    (folder / "training_rows.npy").write_text("hashes confirm guesses")
     result = push(folder, "me/films", commit_message="first")
     repo, sent = hub.repos["me/films"], stored(hub)
     assert sent.keys() == FILES and read(folder).items() <= sent.items() and not repo.private
@@ -137,6 +139,25 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
     (folder / name).write_text(content)
     assert "GhIjKlMn" not in fails(message, folder, "me/films")
     assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "AKIA" + "Q3EGRI7AZXC5LVPM",
+        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
+        "SG." + "aBcD3fGhIjKlMnOpQrStUv" + "." + "x7" * 21 + "q",
+        "AC" + "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+        "eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc",
+        "pypi-" + "AgEIcHlwaS5vcmc" + "a1B2" * 20,
+    ],
+)
+def test_secrets_in_a_vocabulary_are_found_in_any_case(tmp_path, secret):
+    words = ["asia-pacific-information-technology", "aircraftaccommodations", "beac" + "0f1e2d3c" * 5, "ghp_x"]
+    for vocabulary, safe in ((words, True), ([*words, secret.lower()], False)):
+        content = json.dumps({"model": {"vocab": {word: place for place, word in enumerate(vocabulary)}}}, indent=2)
+        with contextlib.nullcontext() if safe else pytest.raises(UserError, match=r"tokenizer.json:8 has a secret \("):
+            check_shareable(FinishedFolder(tmp_path), {"tokenizer.json": content.encode()})
 
 
 def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):

@@ -137,7 +137,8 @@ def test_words_and_tokens_are_aligned(tagged_dir):
 
 
 def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):
-    (tmp_path / "train.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * 30)
+    for name, copies in (("train", 30), ("dev", 3)):
+        (tmp_path / f"{name}.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * copies)
     result = train(
         **{**tagger_settings, "data_dir": str(tmp_path), "num_train_epochs": 3},
         crf=False,

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 import hf_rnn.training.save
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier, RnnRegressor
+from hf_rnn.data.audit import read_training_rows
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
@@ -78,8 +79,10 @@ def test_held_out_rows_are_those_of_the_command(tmp_path):
     settings = {name: value for name, value in QUICK.items() if name != "verbose"}
     result = train(data_dir=str(tmp_path), output_dir=str(tmp_path / "out"), **settings)
     classifier = RnnClassifier(**QUICK).fit(texts, labels)
-    assert classifier.metrics_["validation"]["rows"] == 6 and same(classifier, result.folder)
-    assert classifier.metrics_["validation"] == result.metrics["validation"]
+    assert classifier.metrics_["validation"] == result.metrics["validation"] and same(classifier, result.folder)
+    classifier.save_pretrained(tmp_path / "saved")
+    rows = [read_training_rows(FinishedFolder(folder)) for folder in (tmp_path / "saved", result.folder)]
+    assert rows[0].tolist() == rows[1].tolist()
 
 
 def test_sample_weight_equals_repeated_rows(trained):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
+from hf_rnn.data.audit import hash_texts
+from hf_rnn.data.splits import hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.settings.merge import make_parser, parse_settings
 from hf_rnn.training.train import check_loss, train
@@ -85,21 +87,21 @@ def test_the_best_epoch_is_kept(tiny_settings, tmp_path, monkeypatch):
 
 
 def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
-    """Its fingerprint depends on texts and labels, and not on the place."""
+    """With hashes of the rows that trained, and of no others."""
     record = trained.metrics["data"]
     assert record["name"] == texts_dir.name and record["files"]["train"] == "train.tsv"
     assert record["rows"] == {"train": 240, "validation": 60, "test": 60}
     assert record["held_out"] is None and not record["learned_held_out"]
     assert FinishedFolder(trained.folder).read_data_record() == record
-    prints = []
-    for name, rows in (("one", invent_rows(60, 1)), ("two", invent_rows(60, 1)), ("three", invent_rows(60, 5))):
-        (tmp_path / name).mkdir()
-        write_rows(tmp_path / name / "train.tsv", rows)
-        folder = str(tmp_path / name / "out")
-        result = train(**{**short, "data_dir": str(tmp_path / name / "train.tsv"), "output_dir": folder}, max_steps=1)
-        prints.append(result.metrics["data"]["fingerprint"])
-        assert result.metrics["data"]["held_out"] == {"share": 0.1, "seed": 0, "rows": 6}
-    assert prints[0] == prints[1] != prints[2]
+    rows = invent_rows(60, 1)
+    result = train(**{**short, "data_dir": None, "output_dir": str(tmp_path / "out")}, train=rows, max_steps=1)
+    data, hashes = result.metrics["data"], np.load(result.folder / "training_rows.npy")
+    assert data["held_out"] == {"share": 0.1, "seed": 0, "rows": data["rows"]["validation"]}
+    held_out = hold_out(
+        [text for text, _ in rows], np.array([sorted(LABELS).index(label) for _, label in rows]), 0.1, 0
+    )
+    known = np.isin(hash_texts(text.upper() for text, _ in rows), hashes)
+    assert hashes.dtype == np.uint64 and (known == ~held_out).all() and held_out.sum() == data["rows"]["validation"]
 
 
 def test_columns_are_printed_and_recorded(short, tmp_path, caplog):

@@ -138,7 +138,8 @@ def test_the_wheel_has_the_encoders(name):
 def test_texts_in_another_language_are_reported(start_from, encoder, tmp_path, caplog, texts, warned):
     folder = tmp_path / "texts"
     folder.mkdir()
-    write_rows(folder / "train.tsv", [(text, label) for text, label in zip(texts, "ab", strict=True)] * 20)
+    rows = [(text + end, label) for end in "abcdefghijkl" for text, label in zip(texts, "ab", strict=True)]
+    write_rows(folder / "train.tsv", rows)
     start_from(model_name_or_path=str(encoder), data_dir=str(folder))
     assert ("tokens of validation are not in the vocabulary" in caplog.text) == warned
 
@@ -227,11 +228,12 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
         result = train(train=rows, output_dir=str(tmp_path / "held_out"), num_train_epochs=9, **settings)
         everything = train(train=rows, validation=rows, output_dir=str(tmp_path / "all"), **settings)
     training, data = result.metrics["training"], result.metrics["data"]
-    assert (training["method"], training["steps"], training["rows"]) == ("logistic regression", 0, 54)
-    assert data["learned_held_out"] and data["held_out"]["rows"] == 6 == result.metrics["validation"]["rows"]
+    held_out = data["held_out"]["rows"]
+    assert (training["method"], training["steps"], training["rows"]) == ("logistic regression", 0, 60 - held_out)
+    assert data["learned_held_out"] and held_out == result.metrics["validation"]["rows"] > 0
     assert not everything.metrics["data"]["learned_held_out"]
     assert "no effect of num_train_epochs: few_rows trains without steps" in caplog.text
-    assert "learns from the 6 rows held out too" in caplog.text and "row_budget" not in caplog.text
+    assert f"learns from the {held_out} rows held out too" in caplog.text and "row_budget" not in caplog.text
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     assert "logistic regression" in card and "0 steps" not in card and "epochs" not in card.split("## Training")[1]
     first, second = (weights_of(run.folder)["classifier.weight"] for run in (result, everything))
