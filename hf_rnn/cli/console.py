@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Self
 
 from ..hub.model_folder import FinishedFolder, check_name, find_built_in
 
@@ -17,10 +18,22 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line 
 
 @dataclass
 class ModelFlags:
-    """Flags that name a model."""
+    """Flags that name a model. A subclass, in the module of a verb, has its flags; the docstring is shown as help."""
+
+    example: ClassVar[str]  # a command line without the name of the verb
+    epilog: ClassVar[str | None] = None  # ends the help
 
     model: str = field(default="", metadata={"help": "finished folder, or id on the Hub", "required": True})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
+
+    @classmethod
+    def read(cls, argv: Sequence[str]) -> Self:
+        """Read the flags of a verb, or print its help and exit."""
+        from ..settings.parser import SettingsParser
+
+        prog = f"hf-rnn {cls.__module__.rpartition('.')[2]}"
+        parser = SettingsParser(cls, prog=prog, description=cls.__doc__, example=cls.example, epilog=cls.epilog)
+        return parser.parse(argv)[0]
 
     def check_model(self) -> None:
         """Raise a [`UserError`] for a folder that is missing or incomplete, before anything heavy is imported."""

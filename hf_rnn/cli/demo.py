@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..settings.arguments import setting
-from ..settings.parser import SettingsParser
 from .console import INTERRUPTED, ModelFlags
 
 
 @dataclass
 class DemoArguments(ModelFlags):
-    """Flags of this verb."""
+    """Try a model on a page in your browser."""
+
+    example = "my-model"
 
     host: str = setting("127.0.0.1", "address to listen at; 0.0.0.0 is open to other machines")
     port: int | None = setting(None, "port (default: the first free one from 7860)")
@@ -23,12 +24,7 @@ class DemoArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Serve the page and print its URL."""
-    (arguments,) = SettingsParser(
-        DemoArguments,
-        prog="hf-rnn demo",
-        description="Try a model on a page in your browser.",
-        example="my-model",
-    ).parse(argv)
+    arguments = DemoArguments.read(argv)
     arguments.check_model()
     from ..hub import loading as model_loading
     from ..inference.demo import build, serve

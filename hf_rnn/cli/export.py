@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ..settings.arguments import setting
-from ..settings.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import ModelFlags
 
 
 @dataclass
 class ExportArguments(ModelFlags):
-    """Flags of this verb."""
+    """Write a model for ONNX Runtime or browsers, and compare its answers with the model's."""
+
+    example = "my-model --web"
 
     quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
@@ -30,12 +31,7 @@ class ExportArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
-    (arguments,) = SettingsParser(
-        ExportArguments,
-        prog="hf-rnn export",
-        description="Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
-        example="my-model --web",
-    ).parse(argv)
+    arguments = ExportArguments.read(argv)
     arguments.check_model()
     if arguments.input is not None and not os.path.isfile(os.path.expanduser(arguments.input)):
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")

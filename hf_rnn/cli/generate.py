@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..settings.arguments import setting
-from ..settings.parser import SettingsParser
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, print_note
 
 
 @dataclass
 class GenerateArguments(ModelFlags):
-    """Flags of this verb."""
+    """Continue a text with a language model."""
+
+    example = "my-model --prompt 'Once upon a time'"
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
     max_new_tokens: int = setting(500, "number of tokens to add", least=1)
@@ -29,12 +30,7 @@ class GenerateArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
-    (arguments,) = SettingsParser(
-        GenerateArguments,
-        prog="hf-rnn generate",
-        description="Continue a text with a language model.",
-        example="my-model --prompt 'Once upon a time'",
-    ).parse(argv)
+    arguments = GenerateArguments.read(argv)
     check_text(arguments.prompt or "")
     arguments.check_model()
     from ..hub.loading import quiet

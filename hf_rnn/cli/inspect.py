@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..settings.arguments import expand_home, setting
-from ..settings.parser import SettingsParser
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 
@@ -21,7 +20,9 @@ _BAR = 40  # characters for a weight of 1
 
 @dataclass
 class InspectArguments(ModelFlags):
-    """Flags of this verb."""
+    """Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores."""
+
+    example = "my-model 'so good' --figure gates.png"
 
     text: str | None = setting(None, "a text", word=True)
     figure: str | None = setting(None, "PNG file for a picture of gates and states over the text")
@@ -29,12 +30,7 @@ class InspectArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Print the stages of a text, and draw the figure."""
-    (arguments,) = SettingsParser(
-        InspectArguments,
-        prog="hf-rnn inspect",
-        description="Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores.",
-        example="my-model 'so good' --figure gates.png",
-    ).parse(argv)
+    arguments = InspectArguments.read(argv)
     expand_home(arguments, "figure")
     name, text = arguments.model, arguments.text
     if text is None:

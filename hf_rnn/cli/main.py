@@ -6,7 +6,6 @@ Nothing heavy is imported before the verb is known: `hf-rnn --help` is fast.
 from __future__ import annotations
 
 import atexit
-import difflib
 import gc
 import importlib
 import io
@@ -82,6 +81,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     verb = arguments[0]
     if verb not in _VERBS:
+        import difflib
+
         near = difflib.get_close_matches(verb, [*_VERBS, "--help", "--version"], n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
         raise UserError(f"there is no verb {verb!r}. {hint}")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..settings.arguments import expand_home, setting
-from ..settings.parser import SettingsParser
 from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
@@ -53,7 +52,10 @@ exit code:
 
 @dataclass
 class PredictArguments(ModelFlags):
-    """Flags of this verb."""
+    """Answer texts by lines of JSON, and tables by further columns."""
+
+    example = "my-model 'so good'"
+    epilog = _EPILOG
 
     text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
@@ -155,13 +157,7 @@ class PredictArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> int:
     """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
-    (arguments,) = SettingsParser(
-        PredictArguments,
-        prog="hf-rnn predict",
-        description="Answer texts by lines of JSON, and tables by further columns.",
-        example="my-model 'so good'",
-        epilog=_EPILOG,
-    ).parse(argv)
+    arguments = PredictArguments.read(argv)
     expand_home(arguments, "input", "output_file", "output_dir")
     arguments.check()
     files = arguments.list_files() if arguments.is_table else {}

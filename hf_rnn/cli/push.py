@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ..hub.model_folder import FinishedFolder
 from ..settings.arguments import setting
-from ..settings.parser import SettingsParser
-from .console import format_columns, print_note
+from .console import ModelFlags, format_columns, print_note
 
 
 @dataclass
-class PushArguments:
-    """Flags of this verb."""
+class PushArguments(ModelFlags):
+    """Send a finished folder to the Hub in one commit, after a check for secrets and local paths."""
+
+    example = "my-model me/tweets --private"
 
     model: str = setting("", "finished folder", required=True)
     repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
@@ -27,12 +28,7 @@ class PushArguments:
 
 def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
-    (arguments,) = SettingsParser(
-        PushArguments,
-        prog="hf-rnn push",
-        description="Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
-        example="my-model me/tweets --private",
-    ).parse(argv)
+    arguments = PushArguments.read(argv)
     FinishedFolder(Path(arguments.model).expanduser()).check_finished()
     from ..hub import loading as model_loading
     from ..hub.push import push

@@ -96,9 +96,10 @@ def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_prediction_loads_no_training_library(folder):
-    codes, modules, _ = run_lines(["predict", folder, "so happy"])
-    assert codes == [0]
+def test_a_prediction_loads_no_training_library(folder, tmp_path):
+    (table := tmp_path / "in.csv").write_text("text\nso happy\n")
+    codes, modules, _ = run_lines(["predict", folder, "so happy"], ["predict", folder, "--input", str(table)])
+    assert codes == [0, 0]
     assert not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"} & modules
 
 
