@@ -35,10 +35,9 @@ def run(argv: Sequence[str]) -> None:
 
     from ..data.audit import audit, render_text
     from ..data.row_errors import DataReport
-    from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
     from ..tasks import get_task
-    from ..tokenizers.word_level import NoFrequentWordError
+    from ..tokenizers.word_level import NoFrequentWordError, widen_vocabulary
     from ..training.language import suit_language
     from ..training.run import Run, make_tokenizer
     from ..training.train import suit_vocabulary

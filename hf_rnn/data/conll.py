@@ -25,7 +25,6 @@ import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .labels import sort_labels, unknown_label
 from .loading import find_files, open_tables
 from .row_errors import (
     EXCERPT_CHARACTERS,
@@ -40,7 +39,7 @@ from .row_errors import (
     listed,
     text_fault,
 )
-from .rows import RowOptions
+from .rows import RowOptions, sort_labels, unknown_label
 from .splits import SplitRows, deliver
 from .tables import Table, is_table, open_lines, take_column
 

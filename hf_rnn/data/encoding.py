@@ -1,4 +1,4 @@
-"""Texts to token ids."""
+"""Texts to token ids: texts with labels row by row, continuous text in blocks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
+import numpy as np
 import xxhash
 
 from ..utils.errors import UserError, check_texts
@@ -97,6 +99,36 @@ def encode(
         found = f"{truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
         logger.warning("%s are longer than %d tokens and were truncated", found, limit)
     return rows
+
+
+def encode_blocks(
+    texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> datasets.DatasetDict:
+    """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py` does.
+
+    The labels are the tokens themselves; `characters` is the number of characters of the block, if each token of the
+    split had the same.
+    """
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    blocks = datasets.DatasetDict()
+    for split, rows in texts.items():
+
+        def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return {"input_ids": tokenizer(batch["text"], **options)["input_ids"]}
+
+        lines = rows.map(
+            encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)
+        )
+        ids = np.fromiter(chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64)
+        if len(ids) < 2:
+            raise UserError(f"a split must have at least two tokens: found {len(ids)} in {split}; give more text")
+        parts = np.split(ids, range(block_size, len(ids), block_size))
+        if len(parts[-1]) < 2:  # it has no token to predict
+            parts[-2:] = [np.concatenate(parts[-2:])]
+        ratio = sum(map(len, rows["text"])) / len(ids)
+        columns = {"input_ids": parts, "labels": parts, "characters": [len(part) * ratio for part in parts]}
+        blocks[split] = datasets.Dataset.from_dict(columns)
+    return blocks
 
 
 def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:

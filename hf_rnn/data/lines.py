@@ -1,13 +1,15 @@
-"""Names of files, and lines of text streams, each delivered or rejected. Nothing heavy is imported here."""
+"""Names, packing and encodings of files, and lines of streams. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from ..utils.errors import UserError
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 
 KINDS = {
@@ -20,12 +22,12 @@ KINDS = {
 PACKED = (".gz", ".zst", ".zstd")
 TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in KINDS.values() for suffix in suffixes)
 
-MAX_LINE_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 20
+_MAX_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
-_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SIGNATURES = {
-    b"\xff\xfe": "it starts with the mark of UTF-16: save it as UTF-8",
-    b"\xfe\xff": "it starts with the mark of UTF-16: save it as UTF-8",
+    **dict.fromkeys(_UTF16_MARKS, "it starts with the mark of UTF-16: save it as UTF-8"),
     b"\x1f\x8b": "its first bytes are those of gzip: unpack it",
     b"PK\x03\x04": "its first bytes are those of zip: unpack it, or export a table",
 }
@@ -55,6 +57,27 @@ def open_unpacked(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
+def find_encoding(head: bytes, encoding: str | None, guess: bool = True) -> str:
+    """Return the encoding of a text by its first bytes, cp1252 only with a `guess`; check one that is named."""
+    try:
+        if encoding is not None:
+            encoding = codecs.lookup(encoding).name
+    except LookupError:
+        raise UserError(f"unknown encoding {encoding!r:.80}: give one such as utf-8, cp1252 or utf-16") from None
+    if head.startswith(codecs.BOM_UTF8) and encoding in (None, "utf-8"):
+        return "utf-8-sig"
+    if encoding is not None or head.startswith(_UTF16_MARKS):
+        return encoding or "utf-16"
+    lines = [line for line in head.split(b"\n")[: -1 if len(head) >= SAMPLE_BYTES else None] if not line.isascii()]
+    bad = sum(find_byte_fault(line) is not None for line in lines)
+    return "cp1252" if guess and 2 * bad > len(lines) else "utf-8"
+
+
+def open_text(path: str, encoding: str, line_end: str = "\n") -> io.TextIOWrapper:
+    """Open a text file; undecodable bytes become lone surrogates."""
+    return io.TextIOWrapper(open_unpacked(path), encoding, errors="surrogateescape", newline=line_end)
+
+
 def find_byte_fault(line: bytes, encoding: str = "utf-8") -> Fault | None:
     """Return what is wrong with the bytes of a line."""
     try:
@@ -70,7 +93,7 @@ def excerpt_of(line: bytes) -> str:
     return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS].removesuffix("\r")
 
 
-def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
+def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
     """Read UTF-8 to its end, one text per line; yield the lines that each read completes.
 
     A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over the cap are
@@ -92,11 +115,9 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
         if lines:
             yield [_read_line(name, place, line, max_line_bytes) for place, line in enumerate(lines, number)]
         number += len(lines)
-        rest = rest[: max_line_bytes + len(_MARK) + 2]
-    if rest:
-        rest = _check_start(rest, name) if number == 1 else rest
-        if rest:
-            yield [_read_line(name, number, rest, max_line_bytes)]
+        rest = rest[: max_line_bytes + len(codecs.BOM_UTF8) + 2]
+    if rest := _check_start(rest, name) if number == 1 else rest:
+        yield [_read_line(name, number, rest, max_line_bytes)]
 
 
 def _check_start(line: bytes, name: str) -> bytes:
@@ -104,7 +125,7 @@ def _check_start(line: bytes, name: str) -> bytes:
     for signature, problem in _SIGNATURES.items():
         if line.startswith(signature):
             raise DataError.for_file(name, Reason.UNREADABLE, problem)
-    return line.removeprefix(_MARK)
+    return line.removeprefix(codecs.BOM_UTF8)
 
 
 def _read_line(name: str, number: int, line: bytes, cap: int) -> str | BadRow:

@@ -1,4 +1,4 @@
-"""Load labelled texts from files and folders, data sets of the `datasets` library, or memory."""
+"""Load labelled texts from files and folders, data sets of the `datasets` library, or memory; and continuous text."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..hub.loading import find_folder
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, reason_of
-from .lines import PACKED, TABLE_SUFFIXES
-from .row_errors import DataError, DataReport, Ledger, Reason
+from .delimited import BATCH_ROWS, Batch
+from .lines import PACKED, TABLE_SUFFIXES, is_table, open_unpacked
+from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, name_file
 from .rows import RowOptions
 from .splits import deliver, read_splits
-from .tables import (
-    BATCH_ROWS,
-    Batch,
-    Table,
-    is_fasttext,
-    is_table,
-    number_rows,
-    open_folder,
-    open_lines,
-)
+from .tables import Table, is_fasttext, number_rows, open_folder, open_lines
 
 logger = logging.getLogger(__name__)
 
+UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 _SPLITS = ("train", "validation", "test")
 _ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
 _NAMES = (*_SPLITS, *_ALIASES)
 _NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00004
 _NO_LABEL = ("unsup", "unsupervised", "unlabeled")  # folders beside those of labels, as in IMDb
-UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
+_HELD_OUT = 0.1  # share of the characters of continuous text
+_LONGEST = 10_000  # characters of a row of continuous text
 
 
 def load_texts(arguments: Any, *, data: Any = None, **options: Any) -> datasets.DatasetDict:
@@ -130,32 +126,29 @@ def open_tables(
     source: Any, config: str | None, splits: Iterable[str] | None, options: RowOptions
 ) -> dict[str, list[Table]]:
     """Open the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
-    splits, names_given = None if splits is None else _as_list(splits), options.class_names is not None
-    path = Path(os.path.expanduser(source)) if isinstance(source, str | os.PathLike) else None
-    if path is not None and (labelled := _find_label_files(path)):
-        names = choose_splits(splits, labelled, str(source), names_given)
-        logger.info("%s: the labels are %s", source, ", ".join(part.name for part in labelled[names[0]]))
-        return {name: [_open_labelled(part, options.encoding) for part in labelled[name]] for name in names}
+    has_names = options.class_names is not None
+    if isinstance(source, str | os.PathLike) and (parts := _find_label_files(Path(os.path.expanduser(source)))):
+        names = choose_splits(splits, parts, str(source), has_names)
+        logger.info("%s: the labels are %s", source, ", ".join(part.name for part in parts[names[0]]))
+        return {name: [_open_label(part, options.encoding) for part in parts[name]] for name in names}
     if _is_files(source):
-        files = find_files(source, splits, names_given)
-        return {split: list(map(options.open_file, parts)) for split, parts in files.items()}
+        files = find_files(source, splits, has_names)
+        return {split: list(map(options.open_file, paths)) for split, paths in files.items()}
     pair = () if options.text_pair_column is None else (options.text_pair_column,)
     labels = options.label_columns or (options.label_column or "label",)
-    loaded, name, found = _load_dataset(
-        source, config, [str(column) for column in (options.text_column or "text", *pair, *labels)]
-    )
-    opened = {split: as_table(f"{name}[{stored}]", loaded[stored]) for split, stored in found.items()}
-    coded = all(options.locate(table).class_names is not None for table in opened.values())
-    for split, table in list(opened.items()) if splits is None and coded else ():
-        rows, label = loaded[found[split]], options.locate(table).labels[0]
-        unlabelled = isinstance(rows.features[label], datasets.ClassLabel) and rows.unique(label) == [UNLABELLED]
-        if split != "train" and unlabelled:
-            logger.warning("%s is left out: all labels are %d, which means no label", table.path, UNLABELLED)
-            del opened[split]
-    return {split: [opened[split]] for split in choose_splits(splits, opened, name, names_given or coded)}
+    columns = [str(column) for column in (options.text_column or "text", *pair, *labels)]
+    loaded, name, stored = _load_dataset(source, config, columns)
+    tables = {split: as_table(f"{name}[{key}]", loaded[key]) for split, key in stored.items()}
+    coded = all(options.locate(table).class_names is not None for table in tables.values())
+    for split in [split for split in tables if split != "train"] if splits is None and coded else ():
+        rows, label = loaded[stored[split]], options.locate(tables[split]).labels[0]
+        if isinstance(rows.features[label], datasets.ClassLabel) and rows.unique(label) == [UNLABELLED]:
+            logger.warning("%s is left out: all labels are %d, which means no label", tables[split].path, UNLABELLED)
+            del tables[split]
+    return {split: [tables[split]] for split in choose_splits(splits, tables, name, has_names or coded)}
 
 
-def _open_labelled(path: Path, encoding: str | None) -> Table:
+def _open_label(path: Path, encoding: str | None) -> Table:
     """Open the folder or the file of a label."""
     return open_folder(path, encoding) if path.is_dir() else open_lines(path, encoding, path.name.partition(".txt")[0])
 
@@ -165,15 +158,15 @@ def _find_label_files(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir() or _list_files(folder, TABLE_SUFFIXES):
         return {}
     parts = {name: folder / name for name in _NAMES if (folder / name).is_dir()} or {"train": folder}
-    found = {}
+    files: dict[str, list[Path]] = {}
     for name, part in parts.items():
         folders = [path for path in sorted(part.iterdir()) if path.is_dir() and next(path.glob("*.txt"), None)]
-        files = [path for path in sorted(part.glob("*.txt*")) if path.name.partition(".txt")[2] in ("", *PACKED)]
+        texts = [path for path in sorted(part.glob("*.txt*")) if path.name.partition(".txt")[2] in ("", *PACKED)]
         labels = [path for path in folders if path.name.lower() not in _NO_LABEL]
-        labels = labels or [path for path in files if path.name.partition(".txt")[0] not in _NAMES]
+        labels = labels or [path for path in texts if path.name.partition(".txt")[0] not in _NAMES]
         if len(labels) > 1:
-            found[_ALIASES.get(name, name)] = labels
-    return found
+            files[_ALIASES.get(name, name)] = labels
+    return files
 
 
 def _is_files(source: Any) -> bool:
@@ -191,24 +184,21 @@ def _is_files(source: Any) -> bool:
 
 def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
     """Return the files of a folder with one of the suffixes, packed ones too, by split, others by name."""
-    given: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
     stems = set[str]()
     for path in sorted(folder.iterdir()):
-        bare = path.name
-        for packed in PACKED:
-            bare = bare.removesuffix(packed)
-        stem, suffix = os.path.splitext(bare)
+        stem, suffix = os.path.splitext(path.stem if path.suffix in PACKED else path.name)
         is_fast = suffix == ".txt" and suffixes is TABLE_SUFFIXES and is_fasttext(path)
         if not (suffix.lower() in suffixes or is_fast) or not path.is_file():
             continue
         split = _NUMBER.sub("", stem)
         name = split if split in _NAMES else stem
-        parts = given.setdefault(name, [])
+        parts = files.setdefault(name, [])
         if name in _NAMES and (stem in stems or (parts and name in (stem, *stems))):
             raise UserError(f"{folder} has {Path(parts[0]).name} and {path.name}: keep the whole file or its parts")
         parts.append(str(path))
         stems.add(stem)
-    return given
+    return files
 
 
 def _is_file_or_files(part: Any) -> bool:
@@ -234,10 +224,10 @@ def _load_dataset(
     for split, rows in loaded.items():
         if any("." in column and column not in rows.features for column in columns):
             loaded[split] = rows.flatten()
-    found = _rename_splits(loaded, name)
-    if unused := [split for split in loaded if split not in found.values()]:
+    stored = _rename_splits(loaded, name)
+    if unused := [split for split in loaded if split not in stored.values()]:
         logger.warning("%s: splits not used: %s", name, ", ".join(unused))
-    return loaded, name, found
+    return loaded, name, stored
 
 
 def _load_library(name: str, config: str | None) -> datasets.DatasetDict:
@@ -296,27 +286,32 @@ def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Datase
 
 
 def find_files(
-    source: Any, splits: Iterable[str] | None, names_given: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
+    source: Any, splits: Iterable[str] | None, has_names: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
 ) -> dict[str, list[str]]:
     """Return the files of each split to read, train first; a single file is the only requested split, or train."""
+    files = _group_files(source, splits, suffixes)
+    return {split: files[split] for split in choose_splits(splits, files, _name_of(source), has_names, suffixes[0])}
+
+
+def _group_files(source: Any, splits: Iterable[str] | None, suffixes: Sequence[str]) -> dict[str, list[str]]:
+    """Return all files of a source by canonical name of split."""
     if isinstance(source, Mapping):
-        where = "the mapping"
-        given = {name: list(map(os.path.expanduser, _as_list(files))) for name, files in source.items()}
-        if unknown := [name for name in given if name not in _NAMES]:
+        files = {name: list(map(os.path.expanduser, _as_list(paths))) for name, paths in source.items()}
+        if unknown := [name for name in files if name not in _NAMES]:
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
-        where = str(source)
-        given = _list_files(Path(source), suffixes)
-        if len(given) == 1 and not given.keys() & set(_NAMES):
-            given = {"train": next(iter(given.values()))}
-        if unused := [Path(path).name for name, paths in given.items() if name not in _NAMES for path in paths]:
-            logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
+        files = _list_files(Path(source), suffixes)
+        if len(files) == 1 and not files.keys() & set(_NAMES):
+            files = {"train": next(iter(files.values()))}
+        if unused := [Path(path).name for name, paths in files.items() if name not in _NAMES for path in paths]:
+            logger.warning("%s: not read: %s; read are train, dev or validation, test", source, ", ".join(unused))
     else:
-        where = str(source)
-        splits = None if splits is None else _as_list(splits)
-        given = {splits[0] if splits else "train": [where]}
-    found = {split: given[name] for split, name in _rename_splits(given, where).items()}
-    return {split: found[split] for split in choose_splits(splits, found, where, names_given, suffixes[0])}
+        files = {next(iter(_as_list(splits or ())), "train"): [str(source)]}
+    return {split: files[name] for split, name in _rename_splits(files, _name_of(source)).items()}
+
+
+def _name_of(source: Any) -> str:
+    return "the mapping" if isinstance(source, Mapping) else os.path.expanduser(source)
 
 
 def _as_list(items: Any) -> list[Any]:
@@ -324,38 +319,109 @@ def _as_list(items: Any) -> list[Any]:
 
 
 def _rename_splits(names: Iterable[str], where: str) -> dict[str, str]:
-    """Return the given split names by their canonical ones (`dev` is `validation`), without unknown ones."""
-    found: dict[str, str] = {}
+    """Return the names of splits in a source by their canonical ones (`dev` is `validation`), without unknown ones."""
+    splits: dict[str, str] = {}
     for name in names:
         split = _ALIASES.get(name, name)
-        if split in found:
-            raise UserError(f"{where} has both {found[split]!r} and {name!r}, which mean one split: keep one of them")
+        if split in splits:
+            raise UserError(f"{where} has both {splits[split]!r} and {name!r}, which mean one split: keep one of them")
         if split in _SPLITS:
-            found[split] = name
-    return found
+            splits[split] = name
+    return splits
 
 
 def choose_splits(
-    splits: Iterable[str] | None, found: Mapping[str, object], where: str, names_given: bool, suffix: str = ".tsv"
+    splits: Iterable[str] | None, there: Iterable[str], where: str, has_names: bool, suffix: str = ".tsv"
 ) -> tuple[str, ...]:
     """Return the canonical names of the splits to read, train first: the requested ones, or train and the others."""
-    if splits is None:
-        wanted = {"train", *found}
-    else:
-        wanted = {_ALIASES.get(name, name) for name in _as_list(splits)}
-        if not wanted or wanted - set(_SPLITS):
-            unknown = ", ".join(sorted(wanted - set(_SPLITS))) or "[]"
-            raise UserError(f"there is no split named {unknown}: use train, validation (or dev), test")
-        if not names_given and "train" not in wanted:
-            raise UserError(f"{' and '.join(sorted(wanted))} without train needs class names: add --class_names")
-    if missing := sorted(wanted - set(found)):
-        there = f"found {', '.join(found) or 'no split'}"
+    there = list(there)
+    chosen = {"train", *there} if splits is None else {_ALIASES.get(name, name) for name in _as_list(splits)}
+    if not chosen or chosen - set(_SPLITS):
+        unknown = ", ".join(sorted(chosen - set(_SPLITS))) or "[]"
+        raise UserError(f"there is no split named {unknown}: use train, validation (or dev), test")
+    if not has_names and "train" not in chosen:
+        raise UserError(f"{' and '.join(sorted(chosen))} without train needs class names: add --class_names")
+    if missing := sorted(chosen - set(there)):
+        found = f"found {', '.join(there) or 'no split'}"
         if "train" in missing:
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
-            there += f" in the files {', '.join(files)}" if files else ""
+            found += f" in the files {', '.join(files)}" if files else ""
             advice = f"name the file of the training rows train{suffix} or the like, or give one file"
-            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice}")
-        other = next((name for name in ("validation", "train") if name in found), None)
+            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{found}; {advice}")
+        other = next((name for name in ("validation", "train") if name in there), None)
         advice = "" if other is None else f"; take --split {other}"
-        raise UserError(f"{where} has no split {' and '.join(missing)}: {there}{advice}")
-    return tuple(split for split in _SPLITS if split in wanted)
+        raise UserError(f"{where} has no split {' and '.join(missing)}: {found}{advice}")
+    return tuple(split for split in _SPLITS if split in chosen)
+
+
+# ---- continuous text ----
+
+
+def load_text(
+    source: str | os.PathLike[str], *, splits: Sequence[str] | None = None, report: DataReport | None = None
+) -> datasets.DatasetDict:
+    """Read the continuous texts of a language model.
+
+    A row of the column `text` is a line with its line feed, so that the rows, joined, are the text; CRLF becomes LF,
+    and a byte order mark is skipped. A line over 10,000 characters is several rows.
+
+    Args:
+        source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text file, or a folder
+            with only one. Without `dev.txt` the last tenth is the validation split.
+        splits: Return only these. A single file is also the split `test`, whole.
+        report: An empty report to fill in.
+
+    Raises:
+        DataError: For a file without text, or with bytes that are not UTF-8 text.
+        UserError: For a folder without such files, and for a missing split.
+    """
+    report, splits = DataReport() if report is None else report, None if splits is None else _as_list(splits)
+    files = _group_files(source, splits if splits == ["test"] else None, (".txt",))
+    derived = ["validation"] if "train" in files and "validation" not in files else []
+    names = choose_splits(splits, [*files, *derived], _name_of(source), True, ".txt")
+    texts = {}
+    for split in files if splits is None else {name if name in files else "train": None for name in names}:
+        texts[split] = list(chain.from_iterable(map(_read_text, files[split])))
+        report.splits[split] = SplitReport(files[split], len(texts[split]), len(texts[split]))
+    if derived and "train" in texts:
+        texts["train"], texts["validation"] = _cut_off(texts["train"])
+        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+        logger.warning("there is no dev.txt: the last tenth of %s is held out as validation split", files["train"][0])
+    report.label_counts = {split: [len(texts[split])] for split in _SPLITS if split in texts}
+    features = datasets.Features(text=datasets.Value("string"))
+    return datasets.DatasetDict({name: datasets.Dataset.from_dict({"text": texts[name]}, features) for name in names})
+
+
+def _read_text(path: str) -> list[str]:
+    """Return the lines of a text file, those over 10,000 characters in pieces, cut before a space if there is one."""
+    with name_file(path), open_unpacked(path) as stream:
+        content = stream.read()
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        found = f"byte {content[error.start : error.start + 1]!r} in line {number}; convert it, for example with iconv"
+        raise DataError.for_file(path, Reason.NOT_UTF8, found) from error
+    if "\0" in text:
+        raise DataError.for_file(path, Reason.NUL, f"in line {text.count(chr(10), 0, text.index(chr(0))) + 1}")
+    if not text.strip():
+        raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
+    rows = []
+    for line in text.splitlines(keepends=True):
+        rest = line
+        while len(rest) > _LONGEST:
+            end = rest.rfind(" ", 1, _LONGEST)
+            end = _LONGEST if end < 0 else end
+            rows.append(rest[:end])
+            rest = rest[end:]
+        rows.append(rest)
+    return rows
+
+
+def _cut_off(rows: list[str]) -> tuple[list[str], list[str]]:
+    """Cut off the last tenth of the characters, at the start of a row."""
+    ends = np.cumsum([len(row) for row in rows])
+    first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
+    if first == 0 or first == len(rows):
+        raise UserError("the text is too short to hold out a tenth of its lines: give dev.txt beside train.txt")
+    return rows[:first], rows[first:]

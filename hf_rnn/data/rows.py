@@ -1,51 +1,55 @@
 """Rows of any table under one check: a text and a label are delivered, or rejected with place and reason.
 
 Files, data sets and rows in memory yield Arrow batches with their places (`tables.py`, `loading.py`). This module
-finds their columns, writes labels as text, and checks texts and labels for all tasks.
+finds their columns, writes labels as text, and reads these under one label map for all splits: as an id, a set of ids,
+or numbers. Labels are compared exactly: nothing is stripped or folded.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.errors import UserError
-from .labels import RowLabels
+from .delimited import LABEL_NAMES, TEXT_NAMES, Batch
+from .lines import is_table, suffix_of
 from .row_errors import (
     EXCERPT_CHARACTERS,
+    MOST_LISTED,
     WHITE_SPACE,
     BadRow,
     DataError,
     Fault,
     Reason,
+    label_fault,
     listed,
     name_file,
+    shorten,
     text_fault,
 )
-from .tables import (
-    LABEL_NAMES,
-    TEXT_NAMES,
-    Batch,
-    Table,
-    find_column,
-    is_fasttext,
-    is_table,
-    open_fasttext,
-    read_table,
-    suffix_of,
-    take_column,
-)
+from .tables import Table, find_column, is_fasttext, open_fasttext, read_table, take_column, write_value
 
 logger = logging.getLogger(__name__)
 
 Column = int | str
+
+# At most 18 digits: an id has no more, and Python refuses to parse thousands.
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+_LARGEST = float(np.finfo(np.float32).max)
+_FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
+_STRINGS = ("string", "large_string", "string_view", "null")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,11 @@ class RowOptions:
             of two columns; without names 1.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
         text_pair_column: Column of a second text; it becomes the column `text_pair`.
-        separator: The separator of delimited text; found if None. See [`~hf_rnn.data.tables.read_table`].
-        encoding: The encoding of text files; found if None.
-        quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter; found if None.
+        separator: The separator of delimited text; see [`~hf_rnn.data.tables.read_table`], also for the next two.
+        encoding: The encoding of text files.
+        quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
-        label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
+        label_map: Labels of the data to `class_names`. With one, even an empty one, integers do not index the names.
         scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
         label_separator: Written between the items of a list, for a `scheme`.
         recorded: Names of columns that a model was trained on, by `text` and `label`; preferred to other guesses.
@@ -96,20 +100,23 @@ class RowOptions:
 
     def locate(self, table: Table) -> RowSource:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
-        several = [self._find(table, column, "label_columns") for column in self.label_columns]
-        pair = None if self.text_pair_column is None else self._find(table, self.text_pair_column, "text_pair_column")
-        label = None if self.label_column is None else self._find(table, self.label_column, "label_column")
-        if self.text_column is not None:
-            text = self._find(table, self.text_column, "text_column")
-        elif table.is_unnamed:
-            taken = {pair, label, *several}
-            text = next((name for name in table.columns if name not in taken), table.columns[0])
-        else:
+        labels = [self._find(table, column, "label_columns") for column in self.label_columns]
+        text, pair, label = (
+            None if column is None else self._find(table, column, flag)
+            for flag, column in (
+                ("text_column", self.text_column),
+                ("text_pair_column", self.text_pair_column),
+                ("label_column", self.label_column),
+            )
+        )
+        if text is None and table.is_unnamed:
+            text = next((name for name in table.columns if name not in (pair, label, *labels)), table.columns[0])
+        elif text is None:
             text = find_column(table.columns, None, self._guesses("text", TEXT_NAMES), table.path, "text_column")
-        if not several:
-            several = [label or self._guess_label(table, [text, pair])]
+        if not labels:
+            labels = [label or self._guess_label(table, [text, pair])]
         texts = (text,) if pair is None else (text, pair)
-        return RowSource(table, texts, tuple(several), None if self.scheme is None else self.label_separator)
+        return RowSource(table, texts, tuple(labels), None if self.scheme is None else self.label_separator)
 
     def _find(self, table: Table, column: Column, flag: str) -> str:
         if isinstance(column, str):
@@ -117,11 +124,11 @@ class RowOptions:
         if 0 <= column < len(table.columns):
             return table.columns[column]
         there = f"{len(table.columns)} columns, counted from 0" if table.is_unnamed else listed(table.columns)
-        advice = f"name one with --{flag}"
-        raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"no column {column}: found {there}; {advice}")
+        message = f"no column {column}: found {there}; name one with --{flag}"
+        raise DataError.for_file(table.path, Reason.MISSING_COLUMN, message)
 
-    def _guess_label(self, table: Table, taken: Sequence[str | None]) -> str:
-        rest = [name for name in table.columns if name not in taken]
+    def _guess_label(self, table: Table, others: Sequence[str | None]) -> str:
+        rest = [name for name in table.columns if name not in others]
         if table.is_unnamed and rest:
             return next((name for name in rest if name != table.columns[0]), rest[0])
         guesses = self._guesses("label", LABEL_NAMES)
@@ -133,16 +140,18 @@ class RowOptions:
     def describe(self, source: RowSource) -> dict[str, str]:
         """Return the columns that were chosen as `text`, `text_pair` and `label`, and log those that are a guess."""
         columns = dict(zip(("text", "text_pair"), source.texts, strict=False)) | {"label": ", ".join(source.labels)}
-        set_columns = {"label"} if self.label_columns else set()
-        set_columns |= {use for use, name in columns.items() if getattr(self, f"{use}_column") is not None}
-        set_columns |= {use for use, name in columns.items() if self.recorded.get(use) == name}
         parts = []
         for use, name in columns.items():
-            guess = "" if use in set_columns or use == name.casefold() else f" (a guess: --{use}_column NAME sets it)"
+            is_set = getattr(self, f"{use}_column") is not None or (use == "label" and self.label_columns)
+            is_guess = not (is_set or self.recorded.get(use) == name or use == name.casefold())
+            guess = f" (a guess: --{use}_column NAME sets it)" if is_guess else ""
             parts.append(f"{use.replace('_', ' ')} from column {name!r:.80}{guess}")
         if not source.table.is_unnamed and source.table.kind not in ("lines", "folder"):
             logger.info("%s: %s", source.path, ", ".join(parts))
         return columns
+
+
+# ---- rows ----
 
 
 @dataclass(frozen=True)
@@ -164,10 +173,8 @@ class Taken:
 
     def count_labels(self) -> Counter[str]:
         """Return the rows without a faulty text by label; missing labels do not count."""
-        names = self.written.dictionary.to_pylist()
-        codes = pc.fill_null(self.written.indices, len(names)).to_numpy(zero_copy_only=False)
-        counts = np.bincount(codes[~self.faulty], minlength=len(names) + 1)[: len(names)].tolist()
-        return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
+        counts = self.written.filter(pa.array(~self.faulty)).drop_null().value_counts().to_pylist()
+        return Counter({count["values"]: count["counts"] for count in counts})
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,9 @@ class RowSource:
         texts = [self._take_text(batch.rows, name) for name in self.texts]
         faulty = np.zeros(len(batch.rows), dtype=bool)
         for column in texts:
-            faulty |= _find_faulty(column)
+            blank = pc.equal(pc.binary_length(pc.utf8_trim(column, characters=WHITE_SPACE)), 0)
+            wrong = pc.fill_null(pc.or_(blank, pc.match_substring(column, "\0")), True)
+            faulty |= wrong.to_numpy(zero_copy_only=False)
         columns = [self._write_label(take_column(batch.rows, name), name) for name in self.labels]
         written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
         trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written
@@ -213,56 +222,49 @@ class RowSource:
 
         This is the check of texts and labels of all tasks. The columns are `text`, `text_pair` if any, and `label`.
         """
-        batch, texts, written = taken.batch, taken.texts, taken.written
-        read = [labels.read(label) for label in written.dictionary.to_pylist()]
-        read.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
-        codes = pc.fill_null(written.indices, len(read) - 1).to_numpy(zero_copy_only=False)
-        good_labels = np.array([not isinstance(label, Fault) for label in read])
+        batch, texts, written, places = taken.batch, taken.texts, taken.written, taken.batch.places
+        meanings = [labels.read(label) for label in written.dictionary.to_pylist()]
+        meanings.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
+        codes = pc.fill_null(written.indices, len(meanings) - 1).to_numpy(zero_copy_only=False)
+        good_labels = np.array([not isinstance(meaning, Fault) for meaning in meanings])
         bad = taken.faulty | ~good_labels[codes]
         rejected = list(batch.bad)
         for row in np.flatnonzero(bad).tolist():
-            found = [column[row].as_py() or "" for column in texts]
-            fault = next(filter(None, map(text_fault, found)), None) or read[codes[row]]
-            excerpt = found[0][:EXCERPT_CHARACTERS]
-            rejected.append(BadRow(self.path, int(batch.places[row]), fault, excerpt, self.table.unit))
+            cells = [column[row].as_py() or "" for column in texts]
+            fault = next(filter(None, map(text_fault, cells)), None) or meanings[codes[row]]
+            rejected.append(BadRow(self.path, int(places[row]), fault, cells[0][:EXCERPT_CHARACTERS], self.table.unit))
         for bad_row in sorted(rejected, key=lambda row: row.line):
             on_bad_row(bad_row)
-        places = batch.places
         if bad.any():
-            keep = pa.array(~bad)
-            texts, codes, places = [column.filter(keep) for column in texts], codes[~bad], places[~bad]
-        values = [label for label in read if not isinstance(label, Fault)]
-        numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
-        names = [*("text", "text_pair")[: len(texts)], "label"]
-        return pa.RecordBatch.from_arrays([*texts, numbers], names), places
+            texts, codes, places = [column.filter(pa.array(~bad)) for column in texts], codes[~bad], places[~bad]
+        values = [meaning for meaning in meanings if not isinstance(meaning, Fault)]
+        ids = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
+        return pa.RecordBatch.from_arrays([*texts, ids], [*("text", "text_pair")[: len(texts)], "label"]), places
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if str(kind) not in ("string", "large_string", "string_view", "null"):
+        if str(kind) not in _STRINGS:
             raise self._misfit(f"column {name!r:.80} must hold strings: found {kind}")
         return column.cast(pa.string())
 
     def _write_label(self, column: pa.Array, name: str) -> pa.Array:
         """Return labels as strings."""
         kind, names = column.type, self.table.class_names.get(name)
-        if pa.types.is_string(kind):
-            return column
+        if str(kind) in _STRINGS:
+            return column.cast(pa.string())
         if pa.types.is_nested(kind) or pa.types.is_binary(kind):
             if self.separator is None or not hasattr(kind, "value_field"):
                 allowed = "ClassLabel, strings, integers or bools"
                 raise self._misfit(f"column {name!r:.80} must hold {allowed}: found {kind}")
-            written = [self._join(items, names) for items in column.to_pylist()]
-            return pa.array(written, pa.string())
+            return pa.array([self._join(items, names) for items in column.to_pylist()], pa.string())
         coded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
-        values = [_write(value, names) for value in coded.dictionary.to_pylist()]
-        if self.separator is None and pa.types.is_floating(coded.type.value_type):  # no class is infinity
-            values = [None if value in ("inf", "-inf") else value for value in values]
+        values = [_write_label(value, names) for value in coded.dictionary.to_pylist()]
         return pa.array(values, pa.string()).take(coded.indices)
 
     def _join(self, items: Sequence[Any] | None, names: list[str] | None) -> str | None:
         """Return the items of a list with separators between them."""
-        texts = [_write(item, names) for item in items or ()]
+        texts = [_write_label(item, names) for item in items or ()]
         if items is None or None in texts:
             return None
         if cut := [text for text in texts if str(self.separator) in str(text)]:
@@ -273,16 +275,269 @@ class RowSource:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
 
 
-def _write(value: Any, names: list[str] | None) -> str | None:
-    """Return a label as text; 1.0, which frames make of 1 beside a missing label, is 1."""
-    if value is None or value != value:
-        return None
-    if names is not None:
-        return names[value] if 0 <= value < len(names) else "-1" if value == -1 else f"#{value}"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _write_label(value: Any, names: list[str] | None) -> str | None:
+    """Return a label as text; a number for which ClassLabel has no name becomes a text that no class has."""
+    if names is None or value is None:
+        return write_value(value)
+    return names[value] if 0 <= value < len(names) else "-1" if value == -1 else f"#{value}"
 
 
-def _find_faulty(texts: pa.StringArray) -> np.ndarray:
-    """Return which texts are missing, blank, or have a NUL."""
-    blank = pc.equal(pc.binary_length(pc.utf8_trim(texts, characters=WHITE_SPACE)), 0)
-    return pc.fill_null(pc.or_(blank, pc.match_substring(texts, "\0")), True).to_numpy(zero_copy_only=False)
+# ---- labels ----
+
+
+def is_integer(label: str) -> bool:
+    """Return whether a label is an integer in canonical form: `7` and `-1` are, `07`, `+7`, `-0` and `7.0` are not."""
+    return _INTEGER.fullmatch(label) is not None
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Sort labels: by value if all are integers, else by code points."""
+    labels = list(labels)
+    return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
+
+
+def unknown_label(label: str, known: Collection[str], noun: str = "label") -> Fault:
+    """Return the fault of a label that is not known; the known ones are listed if they are few."""
+    names = listed(known) if len(known) <= MOST_LISTED else f"{len(known)} others"
+    return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
+
+
+class RowLabels(ABC):
+    """How the label of a row is written, read and stored; several columns are written as one string, with tabs.
+
+    Attributes:
+        names: The labels, or the numbers, by id.
+        strata: The groups of rows that a held-out part keeps in proportion.
+    """
+
+    names: tuple[str, ...]
+    strata: int = 1
+
+    @property
+    @abstractmethod
+    def feature(self) -> Any:
+        """The type of the column `label` in a data set."""
+
+    @abstractmethod
+    def read(self, written: str) -> Any:
+        """Return the label that a string means, or a [`Fault`]."""
+
+    def as_array(self, values: Sequence[Any], codes: np.ndarray) -> pa.Array:
+        """Return the labels `values[code]` for each code as Arrow stores them."""
+        kind = datasets.Features(label=self.feature).arrow_schema.field(0).type
+        return pa.array(values, kind).take(pa.array(codes))
+
+    def stratum(self, labels: pa.Array) -> np.ndarray:
+        """Return the stratum of each label, from 0."""
+        return np.zeros(len(labels), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class LabelMap(RowLabels):
+    """Label strings to ids; `written` has the class name of each label, and is empty if the data carry the names."""
+
+    names: tuple[str, ...]
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
+        """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
+        rows = sum(counts.values())
+        if len(counts) > 50 and len(counts) > rows / 2:
+            found = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
+            raise UserError(f"too many labels: {found}; are columns swapped? Set --text_column and --label_column")
+        if len(counts) < 2:
+            advice = "set --label_column, or give all names with --class_names"
+            raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
+        return cls(tuple(sort_labels(counts)))
+
+    @classmethod
+    def from_names(
+        cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
+    ) -> LabelMap:
+        """Make the map from class names, the rows by label of the first split, and a map of labels to names.
+
+        A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, if no
+        label of the data equals a name and most rows carry integers, these index the names.
+        """
+        names = tuple(class_names)
+        if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):
+            advice = "give two or more, all different, without white space at their ends"
+            raise UserError(f"invalid class names: found {listed(names)}; {advice}")
+        if unknown := [name for name in (label_map or {}).values() if name not in names]:
+            raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
+        labels = cls(names, {name: name for name in names} | dict(label_map) if label_map else {})
+        if not counts or any(label in labels.ids for label in counts):
+            return labels
+        integers = sum(rows for label, rows in counts.items() if is_integer(label))
+        if integers > sum(counts.values()) / 2 and label_map is None:
+            logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
+            return cls(names, {str(index): name for index, name in enumerate(names)})
+        found = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
+        if label_map is not None:
+            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
+            found += f"; map them with --label_map {pairs:.150}"
+        raise UserError(f"labels and class names have nothing in common: {found}")
+
+    @property
+    def strata(self) -> int:  # type: ignore[override]
+        """The number of classes."""
+        return len(self.names)
+
+    @property
+    def feature(self) -> datasets.ClassLabel:
+        """A class id with its name."""
+        return datasets.ClassLabel(names=list(self.names))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each label of the data."""
+        ids = {name: index for index, name in enumerate(self.names)}
+        return {label: ids[name] for label, name in self.written.items()} or ids
+
+    def read(self, written: str) -> int | Fault:
+        """Return the id of a label, or what is wrong with it."""
+        if fault := label_fault(written):
+            return fault
+        number = self.ids.get(written)
+        return unknown_label(written, self.ids) if number is None else number
+
+    def stratum(self, labels: pa.Array) -> np.ndarray:
+        """Return the class ids."""
+        return labels.to_numpy()
+
+
+@dataclass(frozen=True)
+class LabelSets(RowLabels):
+    """Sets of labels, each row's in one column between separators, or in one column of 0 and 1 per label.
+
+    An empty field is the empty set. White space beside a separator is ignored. Labels are stored as lists of ids.
+    """
+
+    names: tuple[str, ...]
+    separator: str | None  # None for one column per label
+    written: Mapping[str, str] = field(default_factory=dict)  # name of a label of the data
+    columns: tuple[int, ...] = ()  # id of each column
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterator[str],
+        class_names: Sequence[str] | None,
+        label_map: Mapping[str, str] | None,
+        columns: Sequence[str],
+        *,
+        separator: str | None,
+    ) -> LabelSets:
+        """Make the map from the distinct labels of the first split as they are written, or from class names.
+
+        Raises:
+            UserError: For rows without any label, and for more than 1,000 different ones.
+        """
+        if separator is None:
+            return cls(tuple(class_names or columns), None, columns=match_columns(columns, class_names or columns))
+        if class_names is not None:
+            names = LabelMap.from_names(class_names, {}, label_map).names if len(class_names) > 1 else class_names
+            return cls(tuple(names), separator, label_map or {})
+        labels = {label for row in rows for label in _split(row, separator) if label}
+        if not labels:
+            raise UserError("no row of train has a label: set --label_column or --label_separator")
+        if len(labels) > 1000:
+            some = listed(sorted(labels, key=len)[:3])
+            raise UserError(f"too many labels: found {len(labels)}, such as {some}; set --label_separator")
+        return cls(tuple(sort_labels(labels)), separator)
+
+    @property
+    def feature(self) -> Any:
+        """A list of class ids with their names."""
+        return datasets.List(datasets.ClassLabel(names=list(self.names)))
+
+    def read(self, written: str) -> tuple[int, ...] | Fault:
+        """Return the ids of a row's labels in their order, or the fault."""
+        if self.separator is None:
+            ids, advice = set(), "Write 1 for each label that a row has, and 0 for the others"
+            for number, cell in zip(self.columns, written.split("\t"), strict=True):
+                if (flag := _FLAGS.get(cell)) is None:
+                    detail = f"{cell!r:.80} in column {self.names[number]!r:.80}"
+                    return Fault(Reason.UNKNOWN_LABEL, detail, advice)
+                ids |= {number} if flag else set()
+            return tuple(sorted(ids))
+        labels = _split(written, self.separator)
+        if labels == [""]:
+            return ()
+        if "" in labels:
+            return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
+        if unknown := [label for label in labels if label not in self._ids]:
+            return label_fault(unknown[0]) or unknown_label(unknown[0], self._ids)
+        return tuple(sorted({self._ids[label] for label in labels}))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        ids = {name: number for number, name in enumerate(self.names)}
+        return ids | {label: ids[name] for label, name in self.written.items()}
+
+
+def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Return the id of each column: by its name, or by its place if columns are numbered.
+
+    Raises:
+        UserError: For other names, or another number of them.
+    """
+    if set(columns) == set(names):
+        return tuple(map(list(names).index, columns))
+    if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
+        found = f"label_columns are {listed(columns)}, and the names are {listed(names)}"
+        raise UserError(f"{found}: give one column for each name")
+    return tuple(range(len(names)))
+
+
+def _split(written: str, separator: str) -> list[str]:
+    return [label.strip(WHITE_SPACE) for label in written.split(separator)]
+
+
+@dataclass(frozen=True)
+class Numbers(RowLabels):
+    """One or several numbers per row, each in a column; they are stored as a struct of float64."""
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]  # id of each column
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Iterator[str],
+        class_names: Sequence[str] | None,
+        label_map: Mapping[str, str] | None,
+        columns: Sequence[str],
+    ) -> Numbers:
+        """Take the names of the columns, or `class_names`; a single column without a name of its own is `value`."""
+        names = list(columns)
+        if len(names) == 1:  # a list in one column
+            names *= 1 + next(rows, "").count("\t")
+        if class_names is not None:
+            names = list(class_names)
+        elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
+            names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
+        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
+
+    @property
+    def feature(self) -> Any:
+        """A number for each name."""
+        return {name: datasets.Value("float64") for name in self.names}
+
+    def read(self, written: str) -> dict[str, float] | Fault:
+        """Return the numbers of a row by name, or the fault."""
+        numbers, parts = {}, written.split("\t")
+        if len(parts) != len(self.names):
+            return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
+        for column, part in zip(self.columns, parts, strict=True):
+            found = f"found {part!r:.80}" + (f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else "")
+            try:
+                number = float(part) if "_" not in part else math.nan
+            except ValueError:
+                hint = "If the first line names the columns, give --label_column NAME; a decimal point is a point"
+                return Fault(Reason.NOT_A_NUMBER, found, hint)
+            if not abs(number) <= _LARGEST:
+                return Fault(Reason.NOT_FINITE, found)
+            numbers[self.names[column]] = number
+        return numbers

@@ -24,9 +24,8 @@ import xxhash
 from ..utils.errors import UserError
 from ..utils.process import make_folder
 from .audit import hash_texts, join_texts
-from .labels import LabelMap, RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed
-from .rows import RowOptions, RowSource, Taken
+from .rows import LabelMap, RowLabels, RowOptions, RowSource, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def read_splits(
         elif scheme is not None:
             labels = scheme(iter(counts), class_names, options.label_map, sources[first][0].labels)
         elif class_names is not None:
-            labels = LabelMap.given(class_names, counts, options.label_map)
+            labels = LabelMap.from_names(class_names, counts, options.label_map)
         else:
             labels = LabelMap.from_counts(counts)
     except UserError:  # a rejected row is the better message

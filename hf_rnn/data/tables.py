@@ -1,8 +1,8 @@
-"""One reader of tables: CSV and TSV, JSON lines, Parquet, Arrow, Excel, each also as `.gz` or `.zst`.
+"""One reader of tables: CSV and TSV, JSON, Parquet, Arrow, Excel, each also as `.gz` or `.zst`.
 
 Rows come in batches, in memory independent of the size of the file except for Excel, JSON lists and packed binary
-files. A row is delivered, or it is a [`BadRow`] with its place and reason. Delimited text is read by `delimited.py`.
-JSON lines are read by `json`, as `pyarrow.json` makes times of texts and stops at the first bad line.
+files. A row is delivered, or it is a [`BadRow`] with its place and reason. JSON lines are read by `json`, as
+`pyarrow.json` makes times of texts and stops at the first bad line.
 """
 
 from __future__ import annotations
@@ -11,47 +11,37 @@ import io
 import json
 import math
 import os
-import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..utils.errors import UserError, install_hint, reason_of
-from .delimited import (
-    BATCH_ROWS,
-    FASTTEXT_LABEL,
+from .delimited import BATCH_ROWS, TEXT_NAMES, Batch, DelimitedText, has_known_names, name_columns, open_delimited
+from .lines import (
+    KINDS,
     SAMPLE_BYTES,
-    Batch,
-    DelimitedText,
+    excerpt_of,
+    find_byte_fault,
     find_encoding,
-    name_columns,
-    open_delimited,
+    is_table,
     open_text,
-    split_labels,
+    open_unpacked,
+    suffix_of,
 )
-from .lines import KINDS, excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason, listed, name_file
 
-# Names of columns of texts and of labels, in any case; the first that a table has is taken.
-TEXT_NAMES = (
-    *("text", "tweet", "sentence", "review", "content", "comment", "message"),
-    *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
-)
-LABEL_NAMES = (
-    *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
-    *("kategorie", "klasse", "stimmung", "gefühl"),
-)
-
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
+_FASTTEXT_LABEL = "__label__"
 _LARGEST_EXACT = 1 << 53  # up to this integer, float64 has each one
+
 
 # Reads the columns of these names, or more; the second names are those of texts.
 Read = Callable[[Sequence[str], Sequence[str]], Iterator[Batch]]
@@ -94,13 +84,13 @@ class Table:
     def batches(self, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> Iterator[Batch]:
         """Read the table once, or these columns of it; dots lead into nested records, which come whole.
 
-        In the columns of `texts` a JSON list or record is rejected.
+        JSON delivers a nested value alone, and rejects a list or record in the columns of `texts`.
 
         Raises:
             DataError: For a file that is damaged as a whole.
         """
         known, names = set(self.columns), dict.fromkeys([*(self.columns if columns is None else columns), *texts])
-        if self.kind != "json":  # its reader follows the dots
+        if self.kind != "json":
             names = {_root(name, known): None for name in names}
         chosen = [name for name in names if _root(name, known) in known]
         with name_file(self.path):
@@ -111,6 +101,9 @@ class Table:
 
 def _root(name: str, columns: Container[str]) -> str:
     return name if name in columns else name.partition(".")[0]
+
+
+# ---- opening ----
 
 
 def read_table(
@@ -149,22 +142,17 @@ def read_table(
         DataError: For an empty or unreadable file, and for two columns of one name.
         UserError: For a missing file, an unknown encoding, or Excel without its extra.
     """
-    name = str(path)
+    name, suffix = str(path), suffix_of(str(path))[1:]
     head = _read_head(name)
-    suffix = suffix_of(name)[1:]
     kind = next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), None)
     kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
     with name_file(name, kind):
         if kind == "delimited":
             if header is None:
-                encoding = find_encoding(head, encoding, guess=False)
-                lines = filter(str.strip, re.split("[\r\n]+", head.decode(encoding, "replace")))
-                known = {name.strip(' "') for name in next(lines, "").casefold().split("\t")}
-                header = not known.isdisjoint(TEXT_NAMES) and not known.isdisjoint(LABEL_NAMES)
+                header = has_known_names(head.decode(find_encoding(head, encoding, guess=False), "replace"))
             encoding = find_encoding(head, encoding, guess=header)
             text = open_delimited(name, head, separator, encoding, header, fields, quoting)
-            shown = text.separator or ","
-            table = Table(name, kind, list(text.names), shown, text.encoding, header, read=text.read)
+            table = Table(name, kind, list(text.names), text.separator or ",", encoding, header, read=text.read)
         elif kind == "json":
             table = _open_json(name, find_encoding(head, encoding), suffix)
         else:
@@ -186,37 +174,107 @@ def _read_head(path: str) -> bytes:
     return head
 
 
-def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[str], path: str, flag: str) -> str:
-    """Return the name of a column of a table: `wanted`, or the first of `guesses` that is there, in any case.
+def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
+    """Open a text file as a table of the column `text`, with a row for each line, and of a constant `label` if any."""
 
-    A dot in `wanted` leads into nested records. Raises a [`DataError`] that lists the columns and names the `flag`.
+    def add_label(batch: Batch) -> Batch:
+        labels = pa.array([label] * len(batch.rows), pa.string())
+        return replace(batch, rows=batch.rows.append_column("label", labels))
+
+    return _open_lines(path, encoding, None if label is None else add_label)
+
+
+def _open_lines(path: str | Path, encoding: str | None, change: Callable[[Batch], Batch] | None) -> Table:
+    """Open a text file as a table of lines; `change` makes `text` and `label` of their one column."""
+    encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
+    text = DelimitedText(str(path), encoding, None)
+    columns = ["text"] if change is None else ["text", "label"]
+    read: Read = text.read if change is None else lambda columns, texts: map(change, text.read())
+    return Table(text.path, "lines", columns, None, encoding, False, read=read)
+
+
+def is_fasttext(path: str | Path) -> bool:
+    """Return whether a file is one of fastText, with `__label__` at its start."""
+    if is_table(path) or not Path(path).is_file():
+        return False
+    with name_file(path), open_unpacked(str(path)) as stream:
+        return stream.read(20).removeprefix(BOM_UTF8).startswith(_FASTTEXT_LABEL.encode())
+
+
+def open_fasttext(path: str | Path, encoding: str | None = None, separator: str | None = None) -> Table:
+    """Open a file with `__label__a __label__b text` in each line as a table of text and label.
+
+    The `separator` joins the labels of a text; without one, a text with several labels is rejected.
+    """
+    pattern = rf"^\s*(?P<label>(?:{_FASTTEXT_LABEL}\S+\s*)*)(?P<text>.*)$"
+
+    def split_labels(batch: Batch) -> Batch:
+        labels, texts = pc.extract_regex(batch.rows.column(0), pattern).flatten()
+        labels = pc.replace_substring(pc.utf8_trim_whitespace(labels), _FASTTEXT_LABEL, "")
+        if separator is not None:
+            labels = pc.replace_substring_regex(labels, r"\s+", separator)
+            return replace(batch, rows=pa.RecordBatch.from_arrays([texts, labels], ["text", "label"]))
+        rows = pa.RecordBatch.from_arrays([texts, labels], ["text", "label"])
+        several = pc.match_substring_regex(labels, r"\s")
+        fault = Fault(Reason.UNKNOWN_LABEL, "it has several labels", "Set --task multi-label")
+        bad = list(batch.bad)
+        for row in np.flatnonzero(several.to_numpy(zero_copy_only=False)).tolist():
+            bad.append(BadRow(str(path), int(batch.places[row]), fault, texts[row].as_py()[:EXCERPT_CHARACTERS]))
+        single = pc.invert(several)
+        return Batch(batch.places[single.to_numpy(zero_copy_only=False)], rows.filter(single), bad)
+
+    return _open_lines(path, encoding, split_labels)
+
+
+def open_folder(path: str | Path, encoding: str | None = None) -> Table:
+    """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
+    folder, encoding = Path(path), encoding or "utf-8-sig"
+
+    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
+        files = enumerate(sorted(folder.glob("*.txt")))
+        while part := list(islice(files, BATCH_ROWS)):
+            good, bad = {}, []
+            for place, file in part:
+                content = file.read_bytes()
+                if (fault := find_byte_fault(content, encoding)) is None:
+                    good[place] = content.decode(encoding).removesuffix("\n").removesuffix("\r")
+                else:
+                    bad.append(BadRow(str(file), place, fault, excerpt_of(content), "file"))
+            columns = [pa.array(column, pa.string()) for column in (good.values(), [folder.name] * len(good))]
+            yield Batch.build(list(good), columns, ["text", "label"], bad)
+
+    return Table(str(path), "folder", ["text", "label"], unit="row", read=read)
+
+
+# ---- columns ----
+
+
+def find_column(columns: Sequence[str], name: str | None, guesses: Iterable[str], path: str, flag: str) -> str:
+    """Return the name of a column of a table: `name`, or the first of `guesses` that is there, in any case.
+
+    A dot in `name` leads into nested records. Raises a [`DataError`] that lists the columns and names the `flag`.
     """
     guesses = list(guesses)
-    if wanted is not None and _root(wanted, columns) in columns:
-        return wanted
-    folded = {name.strip().casefold(): name for name in reversed(columns)}
-    found = next((folded[name] for name in (guess.strip().casefold() for guess in guesses) if name in folded), None)
-    if wanted is None and found is not None:
-        return found
-    missing = f"no column {wanted or next(iter(guesses), flag)!r:.80}"
+    if name is None:
+        folded = {column.strip().casefold(): column for column in reversed(columns)}
+        for guess in guesses:
+            if (column := folded.get(guess.strip().casefold())) is not None:
+                return column
+    elif _root(name, columns) in columns:
+        return name
+    missing = f"no column {name or next(iter(guesses), flag)!r:.80}"
     raise DataError.for_file(
         path, Reason.MISSING_COLUMN, f"{missing}: found {listed(columns)}; name one of them with --{flag}"
     )
 
 
-def read_column(
-    path: str | Path,
-    column: str | None = None,
-    *,
-    separator: str | None = None,
-    encoding: str | None = None,
-) -> Iterator[str | BadRow]:
+def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:
     """Yield the texts of a column of a table, or the lines of a file of another kind, in order; "" if one is missing.
 
     Without a `column`, or if the table has no such column, it is that of texts by its name.
     """
     if is_table(path):
-        table = read_table(path, separator=separator, encoding=encoding)
+        table = read_table(path, encoding=encoding)
         known = column is not None and (column in table.columns or "." in column)
         name = find_column(table.columns, column if known else None, TEXT_NAMES, str(path), "text_column")
     else:
@@ -234,9 +292,7 @@ def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
     root, _, rest = name.partition(".")
     if not rest or root not in names or not pa.types.is_struct(rows.schema.field(root).type):
         return pa.nulls(len(rows))
-    fields = rows.column(names.index(root)).flatten()
-    inner = pa.RecordBatch.from_arrays(fields, [part.name for part in rows.schema.field(root).type])
-    return take_column(inner, rest)
+    return take_column(pa.RecordBatch.from_struct_array(rows.column(names.index(root))), rest)
 
 
 def as_array(values: Sequence[Any]) -> pa.Array:
@@ -244,10 +300,10 @@ def as_array(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array(list(map(_write, values)), pa.string())
+        return pa.array(list(map(write_value, values)), pa.string())
 
 
-def _write(value: Any) -> str | None:
+def write_value(value: object) -> str | None:
     """Return a value as a string, None for NaN and infinity; 1.0 is 1."""
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -258,73 +314,26 @@ def _write(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
-# ---- text ----
-
-
-def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
-    """Open a text file as a table of the column `text`, with a row for each line, and of `label` if it is given."""
-    encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
-    text = DelimitedText(str(path), encoding, None)
-    if label is None:
-        return Table(text.path, "lines", ["text"], None, encoding, False, read=text.read)
-
-    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-        for batch in text.read():
-            labels = pa.array([label] * len(batch.rows), pa.string())
-            yield replace(batch, rows=batch.rows.append_column("label", labels))
-
-    return Table(text.path, "lines", ["text", "label"], None, encoding, False, read=read)
-
-
-def is_fasttext(path: str | Path) -> bool:
-    """Return whether a file is one of fastText, with `__label__` at its start."""
-    if is_table(path) or not Path(path).is_file():
-        return False
-    with name_file(path), open_unpacked(str(path)) as stream:
-        return stream.read(20).removeprefix(BOM_UTF8).startswith(FASTTEXT_LABEL.encode())
-
-
-def open_fasttext(path: str | Path, encoding: str | None = None, separator: str | None = None) -> Table:
-    """Open a file with `__label__a __label__b text` in each line as a table of text and label.
-
-    The `separator` joins the labels of a text; without one, a text with several labels is rejected.
-    """
-    encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
-    read = partial(split_labels, DelimitedText(str(path), encoding, None), separator)
-    return Table(str(path), "lines", ["text", "label"], None, encoding, False, read=read)
-
-
-def open_folder(path: str | Path, encoding: str | None = None) -> Table:
-    """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
-    folder, encoding = Path(path), encoding or "utf-8-sig"
-
-    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-        files = enumerate(sorted(folder.glob("*.txt")))
-        while part := list(islice(files, BATCH_ROWS)):
-            good, bad = {}, []
-            for place, file in part:
-                content = file.read_bytes()
-                if (fault := find_byte_fault(content, encoding)) is None:
-                    good[place] = content.decode(encoding).removesuffix("\n").removesuffix("\r")
-                else:
-                    bad.append(BadRow(str(file), place, fault, excerpt_of(content), "file"))
-            labels = pa.array([folder.name] * len(good), pa.string())
-            yield Batch.build(list(good), [pa.array(good.values(), pa.string()), labels], ["text", "label"], bad)
-
-    return Table(str(path), "folder", ["text", "label"], unit="row", read=read)
-
-
 # ---- JSON ----
 
 
 def _open_json(path: str, encoding: str, suffix: str) -> Table:
     """Open JSON lines, one list or columns, and read them once for the type of each column in the whole file."""
-    form = _find_form(path, encoding, suffix)
-    unit = "line" if form == "lines" else "row"
+    records = _load_records(path, encoding, suffix)
+    unit = "line" if records is None else "row"
     types: dict[str, pa.DataType] = {}
     names: dict[str, None] = {}
     exact = set()  # columns of integers that float64 does not have
-    for part in _read_records(path, encoding, form):
+
+    def read_parts() -> Iterator[list[tuple[int, Any]]]:
+        """Yield lists of place and record, or its rejection."""
+        with open_text(path, encoding) as stream:
+            rows = enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records))
+            filled = ((place, line) for place, line in rows if line.strip())
+            while part := list(islice(filled, BATCH_ROWS)):
+                yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
+
+    for part in read_parts():
         values: dict[str, list[Any]] = {}
         for _, record in part:
             if isinstance(record, dict):
@@ -336,28 +345,52 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
             if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
                 exact.add(name)
             types[name] = _unify(types.get(name, kind), kind)
-    for name in exact:
-        types[name] = types[name] if types[name] == pa.int64() else pa.string()
+    types |= {name: pa.string() for name in exact if types[name] != pa.int64()}
 
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-        for part in _read_records(path, encoding, form):
+        for part in read_parts():
             good, bad = {}, []
             for place, record in part:
-                if isinstance(record, dict) and any(isinstance(_look_up(record, name), list | dict) for name in texts):
+                if isinstance(record, BadRow):
+                    bad.append(record)
+                elif any(isinstance(_look_up(record, name), list | dict) for name in texts):
                     fault = Fault(Reason.NOT_A_TEXT, "it is a list or a record")
                     bad.append(BadRow(path, place, fault, json.dumps(record)[:EXCERPT_CHARACTERS], unit))
-                elif isinstance(record, BadRow):
-                    bad.append(record)
                 else:
                     good[place] = record
             arrays = []
             for name in columns:
                 column = [_look_up(record, name) for record in good.values()]
                 is_text = types.get(name) == pa.string()
-                arrays.append(pa.array(map(_write, column) if is_text else column, types.get(name)))
+                arrays.append(pa.array(map(write_value, column) if is_text else column, types.get(name)))
             yield Batch.build(list(good), arrays, columns, bad)
 
     return Table(path, "json", list(names), None, encoding, unit=unit, read=read)
+
+
+def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
+    """Return the records of a JSON file that is one list, or columns with a list for each; None for JSON lines."""
+    with open_text(path, encoding) as stream:
+        lines = filter(str.strip, stream)
+        first, has_more = next(lines, "").strip(), next(lines, None) is not None
+    is_list = first.startswith("[")
+    if not is_list and (suffix in ("jsonl", "ndjson") or (has_more and first.endswith("}"))):
+        return None
+    with open_text(path, encoding) as stream:
+        try:
+            content = json.load(stream)
+        except ValueError:
+            if is_list:
+                raise
+            return None
+    if is_list:
+        return list(content)
+    if not content or not all(isinstance(column, list) for column in content.values()):
+        return None
+    if len({len(column) for column in content.values()}) > 1:
+        found = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
+        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {found:.300}")
+    return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
 
 
 def _walk(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -368,23 +401,6 @@ def _walk(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _walk(value, f"{prefix}{name}.")
 
 
-def _find_form(path: str, encoding: str, suffix: str) -> str:
-    """Return the form of a JSON file: `lines`, a `list` of records, or `columns` with a list for each."""
-    with open_text(path, encoding) as stream:
-        lines = filter(str.strip, stream)
-        first, has_more = next(lines, "").strip(), next(lines, None) is not None
-    if first.startswith("["):
-        return "list"
-    if suffix in ("jsonl", "ndjson") or (has_more and first.endswith("}")):
-        return "lines"
-    with open_text(path, encoding) as stream:
-        try:
-            columns = json.load(stream)
-        except ValueError:
-            return "lines"
-    return "columns" if columns and all(isinstance(column, list) for column in columns.values()) else "lines"
-
-
 def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     try:
         schemas = [pa.schema([("", kind)]) for kind in (one, other)]
@@ -393,43 +409,23 @@ def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def _read_records(path: str, encoding: str, form: str) -> Iterator[list[tuple[int, Any]]]:
-    """Yield lists of place and record, or its rejection."""
-    rows: Iterable[tuple[int, str]]
-    with open_text(path, encoding) as stream:
-        if form == "lines":
-            rows = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
-        else:
-            records = json.load(stream)
-            if form == "columns":
-                lengths = {name: len(column) for name, column in records.items()}
-                if len(set(lengths.values())) > 1:
-                    found = ", ".join(f"{count} in {name!r:.80}" for name, count in lengths.items())
-                    raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {found:.300}")
-                records = [dict(zip(records, row, strict=True)) for row in zip(*records.values(), strict=True)]
-            rows = enumerate(map(json.dumps, records))  # parsed again, to name a broken one
-        rows, unit = iter(rows), "line" if form == "lines" else "row"
-        while part := list(islice(rows, BATCH_ROWS)):
-            yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
-
-
-def _parse_record(path: str, place: int, line: str, unit: str) -> Any:
-    raw = line.rstrip("\r\n").encode("utf-8", "surrogateescape")
-    fault = find_byte_fault(raw)
+def _parse_record(path: str, place: int, line: str, unit: str) -> dict[str, Any] | BadRow:
     try:
+        line.encode()
         record = json.loads(line)
         if "\\ud" in line.lower():  # half of a surrogate pair, escaped
             json.dumps(record, ensure_ascii=False).encode()
-        if isinstance(record, dict) and fault is None:
+        if isinstance(record, dict):
             return record
-        found = f"found {type(record).__name__}"
+        detail = f"found {type(record).__name__}"
     except (ValueError, RecursionError) as error:
-        found = reason_of(error)
-    fault = fault or Fault(Reason.NOT_JSON, found, 'Write a record such as {"text": "..."}')
+        detail = reason_of(error)
+    raw = line.rstrip("\r\n").encode("utf-8", "surrogateescape")
+    fault = find_byte_fault(raw) or Fault(Reason.NOT_JSON, detail, 'Write a record such as {"text": "..."}')
     return BadRow(path, place, fault, excerpt_of(raw), unit)
 
 
-def _look_up(record: Any, name: str) -> Any:
+def _look_up(record: Mapping[str, Any], name: str) -> Any:
     """Return a value of a record; dots lead into nested ones."""
     if name in record or "." not in name:
         return record.get(name)
@@ -468,7 +464,7 @@ def _open_parquet(path: str) -> Table:
     return Table(path, "parquet", pq.ParquetFile(_open_seekable(path)).schema_arrow.names, unit="row", read=read)
 
 
-def _open_ipc(path: str) -> Any:
+def _open_ipc(path: str) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
     source = _open_seekable(path)
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)

@@ -10,31 +10,25 @@ a word's start (`▁film`, `Ġfilm`).
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import json
-import logging
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
-from tokenizers.models import BPE, WordLevel
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..hub.client import fetch
 from ..hub.model_folder import read_config
 from ..utils.errors import UserError, reason_of
 from .lines import open_unpacked
-
-logger = logging.getLogger(__name__)
+from .row_errors import name_file
 
 _BATCH = 1000  # texts tokenized at a time
 
@@ -55,12 +49,12 @@ class VectorFile:
         words = [word.decode(errors="replace") for word, _ in islice(self.rows(), limit)]
         return [word for word in words if "\ufffd" not in word]
 
-    def read(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of the wanted words that the file has, float32 `(E,)`; the first row of a word counts.
+    def read(self, words: Collection[str]) -> dict[str, np.ndarray]:
+        """Return the vectors of those words that the file has, float32 `(E,)`; the first row of a word counts.
 
         The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the line.
         """
-        keys, vectors = {word.encode(): word for word in wanted}, {}
+        keys, vectors = {word.encode(): word for word in words}, {}
         for key, numbers in self.rows():
             if (word := keys.pop(key, None)) is not None:
                 try:
@@ -71,19 +65,15 @@ class VectorFile:
 
     def rows(self) -> Iterator[tuple[bytes, Any]]:
         """Yield word and numbers of each row."""
-        try:
-            with open_unpacked(str(self.path)) as stream:
-                first = stream.readline().removeprefix(b"\xef\xbb\xbf")
-                announced = [int(field) for field in first.split() if field.isdigit()]
-                if len(announced) != 2 or len(first.split()) != 2:
-                    yield from self._read_text(chain([first], stream))
-                elif re.search(rb"[\0-\x08]", stream.peek(1000)[:1000]):  # type: ignore[attr-defined] # all have it
-                    yield from self._read_binary(stream, *announced)
-                else:
-                    yield from self._read_text(stream, *announced)
-        except (EOFError, zlib.error, OSError) as error:
-            found = getattr(error, "strerror", None) or reason_of(error)
-            raise UserError(f"{self.path} cannot be read, or is cut short: {found}; download it again") from error
+        with name_file(self.path), open_unpacked(str(self.path)) as stream:
+            first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+            announced = [int(field) for field in first.split() if field.isdigit()]
+            if len(announced) != 2 or len(first.split()) != 2:
+                yield from self._read_text(chain([first], stream))
+            elif re.search(rb"[\0-\x08]", stream.peek(1000)[:1000]):  # type: ignore[attr-defined] # all have it
+                yield from self._read_binary(stream, *announced)
+            else:
+                yield from self._read_text(stream, *announced)
 
     def _read_binary(self, stream: BinaryIO, rows: int, size: int) -> Iterator[tuple[bytes, Any]]:
         """Read word2vec's rows of a word, a space, and float32 numbers."""
@@ -132,12 +122,14 @@ class ModelTable:
             raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
         return cls(name, tokenizer, table)
 
-    def read(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    def read(self, words: Collection[str]) -> dict[str, np.ndarray]:
         """Return for each word the mean of its pieces, as after another word; words of unknown pieces are left out."""
-        before = len(self.tokenizer("a", add_special_tokens=False)["input_ids"])
-        words, special = list(wanted), set(self.tokenizer.all_special_ids)
-        rows = self.tokenizer([f"a {word}" for word in words], add_special_tokens=False)["input_ids"] if words else []
-        pieces = {word: ids[before:] for word, ids in zip(words, rows, strict=True) if not special & set(ids)}
+        before, special = (
+            len(self.tokenizer("a", add_special_tokens=False)["input_ids"]),
+            self.tokenizer.all_special_ids,
+        )
+        rows = self.tokenizer([f"a {word}" for word in ["", *words]], add_special_tokens=False)["input_ids"][1:]
+        pieces = {word: ids[before:] for word, ids in zip(words, rows, strict=True) if not {*special} & {*ids}}
         return {word: self.table[ids].mean(axis=0) for word, ids in pieces.items() if ids}
 
 
@@ -149,25 +141,25 @@ class Vectors:
         name: The name of the source.
         matrix: float32 `(V, E)`, one row per id; the padding row is zero.
         words: The number of words of the vocabulary, without special tokens.
-        found: The number of these with a vector.
+        covered: The number of these with a vector.
         token_share: The share of the texts' tokens with a vector, unknown tokens included; None without texts.
     """
 
     name: str
     matrix: torch.Tensor
     words: int
-    found: int
+    covered: int
     token_share: float | None = None
 
     @property
     def coverage(self) -> str:
         """The shares in words."""
         tokens = "" if self.token_share is None else f", {self.token_share:.1%} of the tokens"
-        return f"{self.found:,} of {self.words:,} words ({self.found / self.words:.1%}){tokens}"
+        return f"{self.covered:,} of {self.words:,} words ({self.covered / self.words:.1%}){tokens}"
 
     def describe(self) -> dict[str, Any]:
         """Return name and coverage for JSON."""
-        return {"name": self.name, "coverage_types": self.found / self.words, "coverage_tokens": self.token_share}
+        return {"name": self.name, "coverage_types": self.covered / self.words, "coverage_tokens": self.token_share}
 
     def fingerprint(self) -> str:
         """Return a hash of the numbers."""
@@ -253,8 +245,8 @@ def _look_up(
             forms[entry] = list_forms(entry) + list_forms(word)
         elif entry not in special:
             forms[entry] = list_forms(word)
-    rows = source.read({form for options in forms.values() for form in options})
-    known = {entry: next((form for form in options if form in rows), None) for entry, options in forms.items()}
+    rows = source.read(set(chain.from_iterable(forms.values())))
+    known = {entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()}
     return {entry: rows[form] for entry, form in known.items() if form is not None}
 
 
@@ -268,45 +260,6 @@ def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: I
     counts: Counter[int] = Counter()
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
-        for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]:
-            counts.update(ids)
+        counts.update(chain.from_iterable(tokenizer(batch, add_special_tokens=False)["input_ids"]))
     total = counts.total()
     return sum(count for index, count in counts.items() if index in covered) / total if total else None
-
-
-def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
-    """Return a copy of a tokenizer that also knows the first words of a source of vectors; existing ids stay.
-
-    Words unseen in training then have the meaning of their vector.
-
-    Args:
-        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
-        source: A file of vectors.
-        limit: Number of the source's first words; one is added as the normaliser spells it, if it is not split.
-
-    Raises:
-        UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.
-    """
-    if limit < 1:
-        raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.model, WordLevel | BPE):
-        raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
-    # With added tokens: saving gives new ids to those that the model lacks.
-    vocabulary = dict(tokenizer.get_vocab())
-    new = count(max(vocabulary.values(), default=-1) + 1)  # ids may have gaps
-    if not isinstance(opened := find_source(source), VectorFile):
-        raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found the model {source}")
-    for listed in opened.first_words(limit):
-        text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
-        words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
-        if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
-            vocabulary[word] = next(new)
-    widened = copy.deepcopy(tokenizer)
-    if isinstance(backend.model, WordLevel):
-        widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=backend.model.unk_token)
-    else:
-        merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
-        model = BPE(vocabulary, merges, unk_token=backend.model.unk_token, ignore_merges=True)
-        widened.backend_tokenizer.model = model
-    return widened

@@ -30,7 +30,7 @@ class CausalLM(Task):
 
     def read(self, arguments: Any, *, report: DataReport, data: Any = None, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
-        from ..data.continuous_text import load_text
+        from ..data.loading import load_text
 
         if data is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
@@ -42,7 +42,7 @@ class CausalLM(Task):
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the tokens in blocks of `max_length`, by default 256."""
-        from ..data.continuous_text import encode_blocks
+        from ..data.encoding import encode_blocks
 
         return encode_blocks(texts, tokenizer, max_length or BLOCK_SIZE)
 

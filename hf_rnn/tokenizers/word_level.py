@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,46 @@ def train_tokenizer(
         split_special_tokens=True,
         **({"eos_token": EOS_TOKEN, "padding_side": "left", "clean_up_tokenization_spaces": False} if exact else {}),
     )
+
+
+def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer that also knows the first words of a file of vectors; existing ids stay.
+
+    Words unseen in training then have the meaning of their vector.
+
+    Args:
+        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
+        source: A file of vectors.
+        limit: Number of the source's first words; one is added as the normaliser spells it, if it is not split.
+
+    Raises:
+        UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.
+    """
+    from ..data.vectors import VectorFile, find_source
+
+    if limit < 1:
+        raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, WordLevel | BPE):
+        raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
+    if not isinstance(vectors := find_source(source), VectorFile):
+        raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found the model {source}")
+    vocabulary, new = (
+        dict(tokenizer.get_vocab()),
+        count(count_ids(tokenizer)),
+    )  # added tokens too: saving renumbers them
+    for listed in vectors.first_words(limit):
+        text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
+        words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
+            vocabulary[word] = next(new)
+    widened = copy.deepcopy(tokenizer)
+    model: Any = WordLevel(vocabulary, unk_token=backend.model.unk_token)
+    if isinstance(backend.model, BPE):
+        merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
+        model = BPE(vocabulary, merges, unk_token=backend.model.unk_token, ignore_merges=True)
+    widened.backend_tokenizer.model = model
+    return widened
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: bool = False) -> None:

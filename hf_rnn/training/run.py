@@ -17,7 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
 from ..data.row_errors import DataReport
-from ..data.vectors import Vectors, load_vectors, widen_vocabulary
+from ..data.vectors import Vectors, load_vectors
 from ..hub.loading import check_name, find_folder, load_model, load_without_weights
 from ..hub.model_folder import FinishedFolder, check_max_length, find_built_in, nested_model
 from ..models.auto import ENCODER, head_name
@@ -25,7 +25,7 @@ from ..settings.arguments import DataArguments, ModelArguments
 from ..settings.merge import Arguments
 from ..tasks import Task, get_task
 from ..tasks.base import Splits
-from ..tokenizers.word_level import add_separator, train_tokenizer
+from ..tokenizers.word_level import add_separator, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
 from .language import drop_scripts
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
-from hf_rnn.data.continuous_text import encode_blocks, load_text
+from hf_rnn.data.encoding import encode_blocks
+from hf_rnn.data.loading import load_text
 from hf_rnn.data.row_errors import DataError, DataReport
 from hf_rnn.evaluation.language_model import sum_losses
 from hf_rnn.utils.errors import UserError
@@ -52,7 +53,7 @@ def test_text_that_is_not_text(folder, content, error):
         load_text(folder)
 
 
-@pytest.mark.parametrize(("files", "error"), [({}, "give train.txt"), ({"train.txt": " \n"}, "empty file"),
+@pytest.mark.parametrize(("files", "error"), [({}, "rows train.txt"), ({"train.txt": " \n"}, "empty file"),
                                               ({"a.txt": "a", "b.txt": "b"}, "a.txt, b.txt")])  # fmt: skip
 def test_a_folder_without_text(tmp_path, files, error):
     for name, text in files.items():

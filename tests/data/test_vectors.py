@@ -10,7 +10,8 @@ from tiny_bert import PIECES
 from transformers import AutoTokenizer
 from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_text
 
-from hf_rnn.data.vectors import VectorFile, load_vectors, widen_vocabulary
+from hf_rnn.data.vectors import VectorFile, load_vectors
+from hf_rnn.tokenizers.word_level import widen_vocabulary
 from hf_rnn.utils.errors import UserError
 
 
@@ -20,7 +21,7 @@ def test_the_first_form_with_vectors_is_taken(write):
     loaded = load_vectors(write(write_text(table)), tokenizer)
     expected = {"usa": [1, 0], "Usa": [1, 0], "london": [3, 0], "<user>": [4, 0]}
     assert {word: row_of(loaded, tokenizer, word) for word in expected} == expected
-    assert (loaded.words, loaded.found) == (5, 4)
+    assert (loaded.words, loaded.covered) == (5, 4)
 
 
 def test_coverage_worked_by_hand(write):
@@ -128,7 +129,7 @@ DAMAGED = {
     "NaN": (b"w0 0.5 0.25\nw1 0.5 nan\n", "'w1' contains a number that is not finite"),
     "text cut after a row": (VEC[: VEC.rindex(b"w39")], "has 39 rows and announces 40 on line 1"),
     "binary cut": (binary(LONG)[:-9], "has 39 rows and announces 40 on line 1"),
-    "gzip cut short": (gzip.compress(TEXT)[:-20], "is cut short"),
+    "gzip cut short": (gzip.compress(TEXT)[:-20], "it is damaged"),
 }
 
 
@@ -156,7 +157,7 @@ def test_words_are_rows_or_means_of_pieces(bert):
         ":)": (piece[":"] + piece[")"]) / 2,
     }.items():
         torch.testing.assert_close(loaded.matrix[tokenizer.get_vocab()[word]], expected)
-    assert loaded.found == 4, "zyx is unknown"
+    assert loaded.covered == 4, "zyx is unknown"
     assert loaded.token_share == 2 / 3
     assert not torch.equal(loaded.matrix[0], load_vectors(bert[0], tokenizer, seed=1).matrix[0]), "<unk> is drawn"
 
@@ -167,7 +168,7 @@ def test_a_models_own_tokenizer_gets_its_rows_unchanged(bert):
     expected[tokenizer.pad_token_id] = 0
     loaded = load_vectors(bert[0], tokenizer)
     torch.testing.assert_close(loaded.matrix, expected, rtol=0, atol=0)
-    assert loaded.found == loaded.words
+    assert loaded.covered == loaded.words
 
 
 def test_a_model_on_the_hub(hub, bert):
