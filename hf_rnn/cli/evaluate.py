@@ -118,8 +118,8 @@ def run(argv: Sequence[str]) -> None:
     labels: Any = rows["labels"][:]
     result = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
-        from ..evaluation.language_model import sum_losses
         from ..hub.loading import load_model
+        from ..tasks.causal_lm import sum_losses
 
         model = load_model(name, arguments.revision, arguments.device)[0]
         result |= task.evaluate(sum_losses(model, rows), None, config)

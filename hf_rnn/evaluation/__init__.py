@@ -1,7 +1,4 @@
-"""Scores, calibration, figures and a linear baseline of a trained model.
-
-`modules` has the scores as modules of `evaluate`, which can be combined with others. Its import takes seconds.
-"""
+"""Scores, calibration, figures and a linear model beside the trained one. `modules` has the scores for `evaluate`."""
 
 from .scores import classification_metrics
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 
 from ..utils.errors import reason_of
 from .scores import classification_metrics
 
 if TYPE_CHECKING:
+    import datasets
     from sklearn.pipeline import FeatureUnion, Pipeline
     from transformers import PreTrainedTokenizerBase
 
@@ -32,8 +32,8 @@ def fit_linear(
 ) -> tuple[Pipeline, str]:
     """Fit a linear SVM to TF-IDF of words, word pairs and characters; choose its options by cross-validation.
 
-    One option after the other takes the value with the best sum of accuracy and macro-F1 in three folds: words or
-    characters alone, C, and class weights. Large data choose on a random part of their rows.
+    The options are characters without words, C, and class weights. One after the other takes the value with the best
+    sum of accuracy and macro-F1 in three folds. Large data use a random sample of the rows for this.
 
     Args:
         texts: Training texts (N).
@@ -73,8 +73,8 @@ def fit_linear(
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
 
         @cache
-        def validate(characters_alone: bool, **options: Any) -> float:
-            model = LinearSVC(tol=0.1, max_iter=30, random_state=0, **options)
+        def validate(characters_alone: bool, C: float, class_weight: str | None) -> float:
+            model = LinearSVC(C=C, class_weight=class_weight, tol=0.1, max_iter=30, random_state=0)
             guesses = cross_val_predict(model, matrices[characters_alone], answers, cv=folds)
             scores = classification_metrics(guesses, answers, list(map(str, range(size))))
             return scores["accuracy"] + scores["macro_f1"]
@@ -92,14 +92,10 @@ def fit_linear(
 def linear_scores(
     texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, dict[str, dict[str, float]]] | None:
-    """Fit the linear model to train; return accuracy, macro-F1 and macro-recall of the other splits, by its name.
+    """Fit the linear model to the split `train`; return accuracy, macro-F1 and macro-recall of the other splits.
 
-    Args:
-        texts: Splits with `text` and `label`, `train` among them.
-        tokenizer: Its normaliser is applied to the texts, so that both models read the same.
-
-    Returns:
-        Name of the model to split to scores; None, with the reason in the log, for unsuitable data.
+    The result is the name of the model to split to scores; None, with the reason in the log, for unsuitable data. The
+    normaliser of `tokenizer` is applied to the texts, so both models read the same.
     """
     train = texts["train"]
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)

@@ -19,6 +19,7 @@ from .scores import check_finite_logits, measure_loss
 if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
+    from transformers.trainer_utils import PredictionOutput
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +36,17 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     if (values[np.arange(len(true)), true] == values.max(axis=1)).all():
         logger.warning("not calibrated: all %d rows are right, so no temperature fits better than another", len(true))
         return 1.0
+    limits = math.log(_LOWEST), math.log(_HIGHEST)
     best = minimize_scalar(
-        lambda exponent: measure_loss(values / math.exp(exponent), true, None),
-        bounds=(math.log(_LOWEST), math.log(_HIGHEST)),
-        options={"xatol": 1e-10},
+        lambda x: measure_loss(values / math.exp(x), true, None), bounds=limits, options={"xatol": 1e-10}
     )
     return math.exp(best.x)
 
 
-def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, Any]) -> dict[str, Any]:
+def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, PredictionOutput]) -> dict[str, Any]:
     """Fit a temperature to the validation rows, and divide the weights of the logits and all predictions by it.
 
-    `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
+    `predictions` has the output of `Trainer.predict` by split. Return the temperature, and the scores of each split
     before and after.
     """
     temperature = fit_temperature(predictions["validation"].predictions, predictions["validation"].label_ids)
@@ -73,18 +73,15 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, fl
     from sklearn.metrics import brier_score_loss
 
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    probabilities = softmax(values, axis=1)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    gaps = np.bincount((confidence * _BINS).astype(int), right - confidence)
-    return {
-        "loss": measure_loss(values, true, None),
-        "ece": float(np.abs(gaps).sum() / len(true)),
-        "brier": float(brier_score_loss(true, probabilities, labels=range(values.shape[1]), scale_by_half=False)),
-    }
+    shares = softmax(values, axis=1)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == true
+    error = np.abs(np.bincount((confidence * _BINS).astype(int), right - confidence)).sum() / len(true)
+    brier = brier_score_loss(true, shares, labels=range(values.shape[1]), scale_by_half=False)
+    return {"loss": measure_loss(values, true, None), "ece": float(error), "brier": float(brier)}
 
 
 def share_at_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, accuracy: float) -> dict[str, float] | None:
-    """Return the largest share of texts whose answers have this accuracy, those of the highest scores, and the least.
+    """Return the largest share of answers, those of the highest scores, with this accuracy, and their lowest score.
 
     A person reads the texts below that score. None if no share is that accurate.
 

@@ -31,7 +31,7 @@ _FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont"
 
 
 def plot_learning_curve(
-    log_history: Sequence[Mapping[str, Any]], path: str | Path, kept_step: int | None = None, smoothing: float = 0.0
+    log_history: Sequence[Mapping[str, float]], path: str | Path, kept_step: int | None = None, smoothing: float = 0.0
 ) -> str:
     """Draw loss and scores of `trainer.state.log_history` over epochs; return the caption.
 
@@ -41,11 +41,11 @@ def plot_learning_curve(
 
     log = pd.DataFrame(log_history, columns=sorted({"epoch"}.union(*log_history))).groupby("epoch").last()
     train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
-    scores = [(f"{name.replace('_', ' ')}, validation", f"eval_{name}") for name in _SCORES]
-    panels = {"loss": [(train, "loss"), ("validation", "eval_loss")], "score": scores}
+    names = {f"eval_{name}": f"{name.replace('_', ' ')}, validation" for name in _SCORES}
+    panels = {"loss": {"loss": train, "eval_loss": "validation"}, "score": names}
+    log = log.dropna(axis="columns", how="all")
     panels = {
-        y: [curve for curve in curves if curve[1] in log and log[curve[1]].notna().any()]
-        for y, curves in panels.items()
+        quantity: {key: label for key, label in curves.items() if key in log} for quantity, curves in panels.items()
     }
     if not panels["loss"]:
         raise UserError("no learning curve: the training log has no loss")
@@ -53,8 +53,8 @@ def plot_learning_curve(
     count = len(list(filter(None, panels.values())))
     with _figure((_WIDTH * count / 2, 4.2), path) as figure:
         for axes, (quantity, curves) in zip(figure.subplots(1, count, squeeze=False)[0], panels.items(), strict=False):
-            for (label, key), colour in zip(curves, _COLOURS, strict=False):
-                style = "o--" if "train" in label else "s-"
+            for (key, label), colour in zip(curves.items(), _COLOURS, strict=False):
+                style = "o--" if key == "loss" else "s-"
                 axes.plot(log[key].dropna(), style[len(log) > 40 :], color=colour, label=label)
             for epoch in kept[:1]:
                 axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}")
@@ -73,9 +73,7 @@ def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) ->
         axes = figure.subplots()
         for name, colour in zip(names, _COLOURS, strict=False):
             axes.plot(shares, [row[name] for row in by_share], "o-", color=colour, label=name.replace("_", " "))
-        axes.set_xlabel("share of the text read, %")
-        axes.set_ylabel("score")
-        axes.set_xlim(0, 102)
+        axes.set(xlabel="share of the text read, %", ylabel="score", xlim=(0, 102))
         axes.legend(frameon=False)
     return "Scores of the answers while a text is read"
 
@@ -127,7 +125,7 @@ def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[
         raise UserError("no figure: the text has no tokens of the model; give another text")
     columns = list(dict.fromkeys(title.partition(", ")[2] for title, _, _ in panels))
     rows = list(dict.fromkeys((title.partition(", ")[0], name) for title, name, _ in panels))
-    ends = {layer: row for row, (layer, _) in enumerate(rows)}.values()  # last row of each layer
+    ends = {layer: row for row, (layer, _) in enumerate(rows)}.values()  # last row of a layer
     places = range(0, len(tokens), -(-len(tokens) // _MOST_TOKENS))
     with _figure((_WIDTH, 1.7 * len(rows) + 0.7 * len(ends)), path, tokens) as figure:
         grid = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -165,15 +163,13 @@ def _figure(size: tuple[float, float], path: str | Path, texts: Sequence[str] = 
         raise UserError(f"matplotlib is not installed: {install_hint('plots')}") from error
     style: dict[str, Any] = {"font.family": ["DejaVu Sans"], "axes.spines.top": False, "axes.spines.right": False}
     if not "".join(texts).isascii():
-        found = {font.name for font in fontManager.ttflist if any(kind in font.name for kind in _FONTS)}
-        style["font.family"] += sorted(found)
+        fonts = {font.name for font in fontManager.ttflist if any(kind in font.name for kind in _FONTS)}
+        style["font.family"] += sorted(fonts)
     with matplotlib.style.context("default"), matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Glyph"
-            )  # a letter that no font has is a box; names have ids beside them
+        with warnings.catch_warnings():  # a letter that no font has is a box; names have ids beside them
+            warnings.filterwarnings("ignore", "Glyph")
             figure.savefig(path, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})

@@ -7,7 +7,7 @@ not import this module.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import datasets
 import evaluate
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedConfig
 
+Scores: TypeAlias = dict[str, Any]
 _NUMBERS = datasets.List(datasets.Value("float64"))
 
 
 class _Metric(evaluate.Metric):
     """A metric with names. Whole splits are measured without a copy, batches are collected in memory."""
 
-    measure: ClassVar[Callable[..., dict[str, Any]]]
-    feature: ClassVar[Any] = _NUMBERS
+    measure: ClassVar[Callable[..., Scores]]
+    feature: ClassVar[datasets.Value | datasets.List] = _NUMBERS
 
-    def __init__(self, names: Iterable[str], **options: Any) -> None:
+    def __init__(self, names: Iterable[str], **options: npt.ArrayLike) -> None:
         self._names, self._options = list(names), options
         super().__init__(keep_in_memory=True)
 
@@ -38,34 +39,31 @@ class _Metric(evaluate.Metric):
     def _build_data_dir(self) -> str:
         return ""  # the base class creates a folder even if nothing is written there
 
-    def compute(
-        self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
-    ) -> dict[str, Any]:
+    def compute(self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None) -> Scores:
         """Return the scores of these rows, or of the collected batches."""
-        if predictions is None:
-            return super().compute(**inputs)
+        if predictions is None or references is None:
+            return super().compute()
         return self._compute(predictions, references)
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike) -> Scores:
         return self.measure(predictions, references, self._names, **self._options)
 
 
 class TaskScores(_Metric):
     """The scores of a task, from outputs and labels of all rows; for `compute_metrics` of a Trainer."""
 
-    def __init__(self, evaluate_task: Callable[..., dict[str, Any]], config: PreTrainedConfig) -> None:
+    def __init__(self, evaluate_task: Callable[..., Scores], config: PreTrainedConfig) -> None:
         super().__init__(config.id2label.values())
         self._evaluate, self._config = evaluate_task, config
 
-    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike) -> dict[str, Any]:
+    def _compute(self, predictions: npt.ArrayLike, references: npt.ArrayLike) -> Scores:
         return self._evaluate(predictions, references, self._config)
 
 
 class Classification(_Metric):
     """Scores of class ids; see `classification_metrics`."""
 
-    measure = staticmethod(classification_metrics)
-    feature = datasets.Value("int64")
+    measure, feature = staticmethod(classification_metrics), datasets.Value("int64")
 
 
 class LabelSets(_Metric):
@@ -83,5 +81,4 @@ class Numbers(_Metric):
 class Tags(_Metric):
     """Scores of lists of tag ids; see `tagging_metrics`."""
 
-    measure = staticmethod(tagging_metrics)
-    feature = datasets.List(datasets.Value("int64"))
+    measure, feature = staticmethod(tagging_metrics), datasets.List(datasets.Value("int64"))

@@ -1,7 +1,7 @@
 """Scores of predictions, equal to those of scikit-learn with `zero_division=0`.
 
-Averages are over the classes that occur among labels or predictions. Classes are counted here, other scores are
-scikit-learn's, whose import takes a second. Legend: N rows, C names.
+Averages are over the classes that occur among labels or predictions. Classes are counted here, since the import of
+scikit-learn takes a second; other scores are its own. Legend: N rows, C names.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def label_set_metrics(
 ) -> dict[str, Any]:
     """Measure sets of labels from scores `(N, C)`, such as probabilities, against references of 0 and 1 `(N, C)`.
 
-    A text has the labels with a score above `thresholds`: a number, or one for each label (C). Return `micro_f1`,
+    A text has the labels with a score above `thresholds`: a number, or one per label (C). Return `micro_f1`,
     `macro_f1`, `subset_accuracy` (share of the rows with exactly the right set), `average_precision` (mean over the
     labels that some row has) and `per_label`, which has `average_precision` too (None without a row).
     """
@@ -81,10 +81,9 @@ def label_set_metrics(
 
     values, true = np.asarray(predictions), np.asarray(references) > 0.5
     held = values > np.asarray(thresholds)
-    if len(names) > 1:
-        scores = precision_recall_fscore_support(true, held, zero_division=0)
-    else:  # scikit-learn reads one column as two classes
-        scores = precision_recall_fscore_support(true[:, 0], held[:, 0], labels=[True], zero_division=0)
+    pairs = (true, held) if len(names) > 1 else (true[:, 0], held[:, 0])  # one column would be read as two classes
+    options = {} if len(names) > 1 else {"labels": [True]}
+    scores = precision_recall_fscore_support(*pairs, zero_division=0, **options)
     per_label = _by_name(names, scores)
     for name, column, labels in zip(names, values.T, true.T, strict=True):
         per_label[name]["average_precision"] = float(average_precision_score(labels, column)) if labels.any() else None
@@ -99,9 +98,9 @@ def label_set_metrics(
 
 
 def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> list[float]:
-    """Return for each label the threshold of its probabilities `(N, C)` with the best F1, 0.5 without a row.
+    """Return per label the threshold of its probabilities `(N, C)` with the best F1; 0.5 for a label without a row.
 
-    A threshold is in the middle between two neighbouring scores, or 0.5: of equally good ones the nearest to 0.5.
+    A threshold is 0.5, or the middle between two neighbouring scores; of equally good ones the nearest to 0.5.
     """
     thresholds = []
     for scores, true in zip(probabilities.T, (np.asarray(references) > 0.5).T, strict=True):
@@ -118,13 +117,13 @@ def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> lis
 def number_metrics(predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
     """Measure predicted numbers `(N, C)`, or `(N)` for one name, against true ones of the same shape.
 
-    Return as means over the numbers `pearson`, `spearman`, `r2`, `mae` and `rmse`; for several numbers also
-    `per_value`: name to these. A correlation with a constant is 0, and R2 of one row too.
+    Return `pearson`, `spearman`, `r2`, `mae` and `rmse`, each as the mean over the numbers; for several numbers also
+    `per_value`: name to these. A correlation with a constant is 0, and so is R2 of one row.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    guesses, true = (np.asarray(part, np.float64).reshape(-1, len(names)) for part in (predictions, references))
+    guesses, true = (np.asarray(values, np.float64).reshape(-1, len(names)) for values in (predictions, references))
     one_each: dict[str, Any] = {"multioutput": "raw_values"}
     scores = {
         "pearson": _correlate(guesses, true),
@@ -152,8 +151,10 @@ def entity_types(names: Iterable[str]) -> list[str]:
     return sorted({mark[1] for mark in marks if mark}) if all(marks) else []
 
 
-def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    """Measure tags of sentences, given as their ids.
+def tagging_metrics(
+    predictions: Sequence[npt.ArrayLike], references: Sequence[npt.ArrayLike], names: Sequence[str]
+) -> dict[str, Any]:
+    """Measure the tags of sentences from their ids.
 
     For tags of entities, `f1`, `precision` and `recall` are those of whole entities, over all types, `macro_f1` is the
     mean over types, and `per_class` has each type, as seqeval measures them. For other tags `f1` is the accuracy, and
@@ -168,20 +169,16 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
     except ModuleNotFoundError as error:
         raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
     tags = np.array(names, dtype=object)
-    expected = [tags[np.asarray(row, dtype=int)].tolist() for row in references]
-    given = [tags[np.asarray(row, dtype=int)].tolist() for row in predictions]
-    report = classification_report(expected, given, output_dict=True, zero_division=0)
+    pairs = ([tags[np.asarray(row, dtype=int)].tolist() for row in rows] for rows in (references, predictions))
+    report = classification_report(*pairs, output_dict=True, zero_division=0)
     micro = _read_report(report.get("micro avg", {"precision": 0, "recall": 0, "f1-score": 0}))
-    per_class = {
-        kind: {**_read_report(row), "support": int(row["support"])}
-        for kind, row in report.items()
-        if not kind.endswith(" avg")
-    }
+    types = {kind: row for kind, row in report.items() if not kind.endswith(" avg")}
+    per_class = {kind: {**_read_report(row), "support": int(row["support"])} for kind, row in types.items()}
     macro = float(np.mean([row["f1"] for row in per_class.values()])) if per_class else 0.0
     return {**micro, "macro_f1": macro, "accuracy": float((guesses == true).mean()), "per_class": per_class}
 
 
-def _read_report(row: Mapping[str, Any]) -> dict[str, float]:
+def _read_report(row: Mapping[str, float]) -> dict[str, float]:
     return {name.removesuffix("-score"): float(row[name]) for name in ("f1-score", "precision", "recall")}
 
 

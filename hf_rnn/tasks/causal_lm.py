@@ -6,17 +6,19 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..utils.errors import UserError
 from .base import Splits, Task
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
 
-
 BLOCK_SIZE = 256  # tokens
+_STREAMS, _STREAM_TOKENS = 16, 4096  # parts of a text that are read side by side, and their least length
 
 
 class CausalLM(Task):
@@ -66,7 +68,33 @@ class CausalLM(Task):
                 raise UserError(f"{name} is for classifiers: found {found} with {self.name}; leave it out")
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return loss, perplexity and bits per character, from the result of `sum_losses`."""
-        from ..evaluation.language_model import text_metrics
+        """Return loss in nats per token, perplexity and bits per character, from the result of [`sum_losses`]."""
+        total, tokens, characters = map(float, predictions)
+        loss, bits = total / tokens, total / math.log(2) / characters
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_character": bits}
 
-        return text_metrics(predictions)
+
+def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
+    """Read a text with a language model; return the sum of the losses in nats, predicted tokens and their characters.
+
+    `blocks` are those of `encode_blocks`, which make one text. The model is in evaluation mode. Its state is carried,
+    so almost every token has the whole text before it as context.
+    """
+    import torch
+
+    ids = torch.cat([torch.as_tensor(block) for block in blocks["input_ids"]])
+    tokens = len(ids) - 1
+    rows = max(1, min(_STREAMS, tokens // _STREAM_TOKENS))
+    length = -(-tokens // rows)
+    inputs, labels = (
+        torch.nn.functional.pad(stream, (0, rows * length - tokens), value=fill).view(rows, length)
+        for stream, fill in ((ids[:-1], int(ids[-1])), (ids[1:], -100))
+    )
+    total, cache = 0.0, None
+    with torch.inference_mode():
+        for start in range(0, length, BLOCK_SIZE):
+            batch, targets = (stream[:, start : start + BLOCK_SIZE].to(model.device) for stream in (inputs, labels))
+            mask = torch.ones_like(batch)
+            output = model(batch, mask, shift_labels=targets, cache=cache, use_cache=True, num_items_in_batch=1)
+            total, cache = total + output.loss.item(), output.cache
+    return np.array([total, tokens, sum(blocks["characters"]) * tokens / (tokens + 1)])

@@ -32,7 +32,6 @@ from ..data.loading import join_splits
 from ..data.row_errors import DataReport
 from ..data.vectors import Vectors
 from ..evaluation.calibration import calibrate
-from ..evaluation.language_model import sum_losses
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
 from ..inference.predictor import FastRnn
@@ -45,6 +44,7 @@ from ..settings.merge import Arguments, parse_settings
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..tasks.base import Splits
+from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError, reason_of
 from ..utils.process import library_bars_off, one_at_a_time

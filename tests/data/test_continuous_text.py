@@ -7,7 +7,7 @@ from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
 from hf_rnn.data.encoding import encode_blocks
 from hf_rnn.data.loading import load_text
 from hf_rnn.data.row_errors import DataError, DataReport
-from hf_rnn.evaluation.language_model import sum_losses
+from hf_rnn.tasks.causal_lm import sum_losses
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"
