@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
 
 Splits: TypeAlias = "datasets.DatasetDict"
 
@@ -119,12 +120,8 @@ class Task(ABC):
 
     # ---- card ----
 
-    def card_facts(
-        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
-    ) -> dict[str, Any]:
-        """Return the fields of `CardFacts` that this task adds.
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the training rows by label, and with `examples` a few of them; by default nothing.
 
-        `texts` are the splits as they were read, `report` counts their rows, `metrics` is the content of
-        `metrics.json`. With `baselines` simpler models are fitted to the same rows, with `examples` rows are shown.
+        `texts` are the splits as they were read, and `report` counts their rows.
         """
-        return {}

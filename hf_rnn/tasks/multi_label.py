@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
 
 
 class MultiLabel(SequenceClassification):
@@ -102,19 +103,13 @@ class MultiLabel(SequenceClassification):
             logits = np.log(thresholds) - np.log1p(-thresholds)
         return label_set_metrics(predictions, references, list(config.id2label.values()), logits)
 
-    def card_facts(
-        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
-    ) -> dict[str, Any]:
-        """Return the training rows by label, and examples."""
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the rows by label, and examples."""
         names = _names(texts)
         ids = texts["train"].with_format("arrow")[:]["label"].combine_chunks().flatten()
         counts = np.bincount(ids.to_numpy(), minlength=len(names))
-        return {
-            "class_counts": dict(zip(names, counts.tolist(), strict=True)),
-            "rows": sum(report.label_counts["train"]),
-            "thresholds": config.label_thresholds,
-            "examples": self.pick_examples(texts["train"], names) if examples else None,
-        }
+        card.class_counts, card.rows = dict(zip(names, counts.tolist(), strict=True)), len(texts["train"])
+        card.examples = self.pick_examples(texts["train"], names) if examples else None
 
 
 def _names(texts: Splits) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
 
 _EXAMPLES = 4
 
@@ -92,15 +93,13 @@ class Regression(SequenceClassification):
         """Return errors and correlations, of several numbers also for each."""
         return number_metrics(predictions, references, list(config.id2label.values()))
 
-    def card_facts(
-        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
-    ) -> dict[str, Any]:
-        """Return the names of the numbers, and examples."""
-        count = sum(report.label_counts["train"])
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the names of the numbers, and examples."""
         shown: dict[str, list[str]] = {}
         for row in texts["train"].take(_EXAMPLES) if examples else ():
             shown.setdefault(self.name_labels(row["label"], None)[0], []).append(shorten(join_pair(row)))
-        return {"class_counts": dict.fromkeys(_names(texts), count), "rows": count, "examples": shown or None}
+        card.rows, card.examples = len(texts["train"]), shown or None
+        card.class_counts = dict.fromkeys(_names(texts), card.rows)
 
 
 def _names(texts: Splits) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
@@ -94,21 +95,13 @@ class SequenceClassification(Task):
 
     # ---- card ----
 
-    def card_facts(
-        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
-    ) -> dict[str, Any]:
-        """Return class counts, baselines and examples."""
-        from ..evaluation.baselines import linear_scores
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the rows by class, and examples."""
+        names = texts["train"].features["label"].names
+        card.class_counts = dict(zip(names, report.label_counts["train"], strict=True))
+        card.examples = self.pick_examples(texts["train"], names) if examples else None
 
-        rows, names = texts["train"], list(config.id2label.values())
-        has_linear = baselines and "text_pair" not in rows.features
-        return {
-            "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
-            "baselines": linear_scores(texts, tokenizer) if has_linear else None,
-            "examples": self.pick_examples(rows, names) if examples else None,
-        }
-
-    def pick_examples(self, rows: Any, names: Iterable[str]) -> dict[str, list[str]]:
+    def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the first texts of each label, long ones cut."""
         texts: dict[str, list[str]] = {name: [] for name in names}
         feature = rows.features["label"]  # each access is a deep copy

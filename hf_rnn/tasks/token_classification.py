@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
 
 logger = logging.getLogger(__name__)
 
@@ -154,20 +155,14 @@ class TokenClassification(Task):
 
     # ---- card ----
 
-    def card_facts(
-        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
-    ) -> dict[str, Any]:
-        """Return the number of training words by tag or entities by type, and examples."""
-        train, counts = texts["train"], Counter[int]()
-        names = train.features["ner_tags"].feature.names
-        for tags in train["ner_tags"]:
-            counts.update(tags)
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the number of words by tag, or of entities by type, and examples."""
+        train = texts["train"]
+        names, counts = train.features["ner_tags"].feature.names, Counter(chain.from_iterable(train["ner_tags"]))
         types = {kind: names.index(f"B-{kind}") for kind in entity_types(names)}
         shown = types or {name: number for number, name in enumerate(names)}
-        return {
-            "class_counts": {name: counts[number] for name, number in shown.items()},
-            "examples": {"": list(map(" ".join, train["tokens"][:4]))} if examples else None,
-        }
+        card.class_counts = {name: counts[number] for name, number in shown.items()}
+        card.examples = {"": list(map(" ".join, train["tokens"][:4]))} if examples else None
 
 
 # ---- words and tokens ----

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.audit import hash_texts, join_texts, read_training_rows
+from ..evaluation.baselines import linear_scores
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..hub.card import CardFacts, write_card
 from ..hub.loading import find_folder
@@ -200,15 +201,7 @@ def write_folder(
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
     training, length = run.arguments.training, tokenizer.model_max_length
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
-    task_facts = run.task.card_facts(
-        run.texts,
-        tokenizer,
-        model.config,
-        run.report,
-        metrics,
-        baselines=training.baselines,
-        examples=training.card_examples,
-    )
+    has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
     facts = {
         "name": run.folder.root.resolve().name,
         "task": run.task.name,
@@ -217,7 +210,8 @@ def write_folder(
         "text_pairs": model.config.sep_token_id is not None,
         "num_parameters": model.num_parameters(),
         **_data_facts(run.arguments, metrics.get("teacher")),
-        **task_facts,
+        "thresholds": model.config.label_thresholds,
+        "baselines": linear_scores(run.texts, tokenizer) if has_linear else None,
         "results": {
             split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
             for split in ("validation", "test")
@@ -236,6 +230,7 @@ def write_folder(
         "size_in_bytes": folder.weights.stat().st_size,
     }
     card = CardFacts(**facts, **further)
+    run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
     return card
 

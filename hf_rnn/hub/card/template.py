@@ -26,7 +26,7 @@ _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class CardFacts:
     """The content of a model card. A missing fact leaves out its part of the card.
 
