@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..models.cells_rnn import CELLS
-from ..models.compact_rnn import CompactTexts
+from ..models.cells_rnn import CompactTexts
 from .native import Unsupported
 from .stored import read_live
 from .text_classifier import batch_by_length

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cells_rnn import RnnLayer
-from .compact_rnn import CompactTexts, runs_eagerly_on_cpu
+from .cells_rnn import CompactTexts, RnnLayer, runs_eagerly_on_cpu
 from .configuration_rnn import RnnConfig
 
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}  # an import of transformers' own takes seconds

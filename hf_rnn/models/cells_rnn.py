@@ -3,9 +3,10 @@
 A new cell is a subclass of [`RecurrentCell`] and one entry in [`CELLS`].
 
 Texts are compact, see [`CompactTexts`]: the forward direction then needs no mask, and the backward one reads each
-text reversed within its own length. So torch's fused kernels run both.
+text reversed within its own length. So torch's fused kernels run both. No length is needed on the host: all of it is
+mask and gather, which compiles, exports and runs on any device.
 
-Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
+Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers, R residual stream.
 """
 
 import math
@@ -17,11 +18,84 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .compact_rnn import CompactTexts, runs_eagerly_on_cpu
 from .configuration_rnn import RnnConfig
 from .settings_rnn import look_up
 
 _SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
+
+
+def runs_eagerly_on_cpu(tensor: torch.Tensor) -> bool:
+    """Return whether Python code may look at values: on a CPU, and not while a graph is recorded."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows (T, B) of vectors (N, I), `(T, B, I)`."""
+    return vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, vectors.shape[1])
+
+
+class CompactTexts:
+    """The places of a batch's real tokens, and the index arithmetic between the batch and its compact form.
+
+    `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
+    `is_full` is True if there is no padding; False can also mean that this is not known.
+    """
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        batch, time = mask.shape
+        self.mask = mask
+        may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
+        self.is_full = may_ask and bool(mask.all())
+        self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
+        if self.is_full:  # needs no indices: generation makes such a batch for each token
+            self.valid = mask.t()
+            return
+        self.lengths = mask.sum(dim=1)
+        steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
+        self.valid = steps < self.lengths
+        self._column = torch.arange(batch, device=mask.device)
+        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
+        if not (may_ask and torch.equal(mask.t(), self.valid)):
+            places = steps[:, 0]  # distinct keys: ONNX has no stable sort
+            self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
+
+    def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
+        """Reorder (B, T) or (B, T, I) to (T, B) or (T, B, I), real tokens first."""
+        if self._order is not None:
+            order = self._order if batch_first.dim() == 2 else self._order[:, :, None].expand_as(batch_first)
+            batch_first = batch_first.gather(1, order)
+        return batch_first.transpose(0, 1)
+
+    def flip(self, inputs: Any) -> Any:
+        """Reverse each text of (T, B, I) within its length; its own inverse."""
+        if self.is_full:
+            return inputs.flip(0)
+        return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
+
+    def restore(self, states: torch.Tensor) -> torch.Tensor:
+        """Return states (T, B, H) as (B, T, H) in the original places, zero at padding."""
+        if self.is_full:
+            return states.transpose(0, 1)
+        if self._order is None:
+            return (states * self.valid[:, :, None].to(states.dtype)).transpose(0, 1)
+        places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
+        states = gather_rows(states.flatten(0, 1), places * states.shape[1] + self._column[:, None])
+        return states * self.mask[:, :, None].to(states.dtype)
+
+    def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
+        """Return the state (B, H) of (T, B, H) after the last token, or the initial one for an empty text."""
+        if self.is_full:
+            return states[-1]
+        final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)
+        empty = (self.lengths == 0)[:, None]
+        return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
+
+    def last_inputs(self, wide: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the last `count` places `(count, B, R)` of each text, from `(count + T, B, R)`."""
+        if self.is_full:
+            return wide[-count:]
+        steps = torch.arange(count, device=wide.device)[:, None] + self.lengths
+        return gather_rows(wide.flatten(0, 1), steps * wide.shape[1] + self._column)
 
 
 class RecurrentCell(nn.Module):
@@ -75,9 +149,9 @@ class RecurrentCell(nn.Module):
 
         Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (https://arxiv.org/abs/1804.11188).
         """
-        found = self.memory_bias()
-        if found is not None and not getattr(self.bias_ih_l0, "_is_hf_initialized", False):
-            bias, sign = found
+        memory = self.memory_bias()
+        if memory is not None and not getattr(self.bias_ih_l0, "_is_hf_initialized", False):
+            bias, sign = memory
             # A gate sigmoid(b) keeps a state for about 1 / (1 - sigmoid(b)) = 1 + exp(b) tokens.
             with torch.no_grad():
                 bias.copy_(sign * torch.linspace(0, math.log(longest), len(bias)))
@@ -306,30 +380,40 @@ class RnnDirection(nn.Module):
 
         Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
         """
-        kind, state, flips = self.kind, None, self.is_backward and not self.kind.reads_backward
+        kind, flips = self.kind, self.is_backward and not self.kind.reads_backward
         inputs = texts.flip(inputs) if flips else inputs
         fails = issubclass(kind, Lstm) and _fails_under_autocast(inputs)
         inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
-        if h_0 is not None or c_0 is not None:
-            zeros = torch.zeros_like(c_0 if h_0 is None else h_0)
-            h, c = ((zeros if given is None else given).to(inputs.dtype)[None] for given in (h_0, c_0))
-            state = (h, c) if kind.has_cell_state else h
-        dropout = self.recurrent_dropout if self.training else 0.0
-        wants_c = output_final_states and kind.has_cell_state
-        sets_gates = kind.padding_gates is not None and not texts.is_full and (wants_c or not kind.has_cell_state)
+        returns_c = output_final_states and kind.has_cell_state
         with torch.autocast("cpu", enabled=False) if fails else nullcontext():
-            if dropout or sets_gates:
-                self._check_kernel()
-                states, c_n = self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
-            elif kind.reads_backward:
-                states, c_n = self.cell(inputs, state, None if texts.is_full else texts.valid, self.is_backward)
-            else:
-                states, last = self.cell(inputs, state)
-                c_n = last[1] if wants_c else last
+            states, last = self._run(inputs, texts, self._join_state(h_0, c_0, inputs.dtype), returns_c)
         h_n = None
         if output_final_states:
-            h_n = c_n[0] if kind.reads_backward else texts.last(states, h_0)
-        return texts.flip(states) if flips else states, h_n, c_n[0] if wants_c else None
+            h_n = last[0] if kind.reads_backward else texts.last(states, h_0)
+        return texts.flip(states) if flips else states, h_n, last[0] if returns_c else None
+
+    def _join_state(self, h_0: torch.Tensor | None, c_0: torch.Tensor | None, dtype: torch.dtype) -> Any:
+        """Return the initial state as the cell takes it; a part that is missing is zero."""
+        known = c_0 if h_0 is None else h_0
+        if known is None:
+            return None
+        zeros = torch.zeros_like(known)
+        h, c = ((zeros if part is None else part).to(dtype)[None] for part in (h_0, c_0))
+        return (h, c) if self.kind.has_cell_state else h
+
+    def _run(
+        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, returns_c: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the states `(T, B, H)`, and c_n `(1, B, H)` with `returns_c`, or else the last state."""
+        kind, dropout = self.kind, self.recurrent_dropout if self.training else 0.0
+        sets_gates = kind.padding_gates is not None and not texts.is_full and (returns_c or not kind.has_cell_state)
+        if dropout or sets_gates:
+            self._check_kernel()
+            return self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
+        if kind.reads_backward:
+            return self.cell(inputs, state, None if texts.is_full else texts.valid, self.is_backward)
+        states, last = self.cell(inputs, state)
+        return states, last[1] if returns_c else last
 
     def _check_kernel(self) -> None:
         """Refuse to run the kernel in place of a cell that must be called: it has hooks, or an adapter replaced it."""

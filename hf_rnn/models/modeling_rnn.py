@@ -21,8 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.utils import can_return_tuple
 
 from .blocks_rnn import LONGEST_MEMORY, Dropout, ResidualBlock, ShortConvolution, TokenProjection
-from .cells_rnn import CELLS, RecurrentCell, RnnLayer
-from .compact_rnn import CompactTexts
+from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 

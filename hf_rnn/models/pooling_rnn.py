@@ -122,7 +122,7 @@ class MeanMaxPooler(RnnPooler):
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """Merge both halves; see [`RnnPooler`]."""
         halves = zip(self.parts, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
-        return torch.cat([part.merge(*half, share) for part, *half in halves], dim=1)
+        return torch.cat([part.merge(old, new, share) for part, old, new in halves], dim=1)
 
 
 class AttentionPooler(RnnPooler):

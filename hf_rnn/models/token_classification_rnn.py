@@ -13,8 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .cells_rnn import RnnLayer
-from .compact_rnn import CompactTexts
+from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
 from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
