@@ -82,9 +82,8 @@ def suit_language(
     if not suits or (start == CAUSAL and ratio > 1):
         recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
         detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
-        is_known = unknown <= _MOST_UNKNOWN and not is_spelled
         no_encoder = f"no encoder of the package knows the texts: {detail}"
-        reason = f"{reason}, and {_MULTILINGUAL} reads in both directions" if is_known else no_encoder
+        reason = f"{reason}, and {_MULTILINGUAL} reads in both directions" if suits else no_encoder
         logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
         return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
     start = start if ratio <= 1 else _MULTILINGUAL
