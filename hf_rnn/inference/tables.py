@@ -259,8 +259,7 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
 
             pq.write_table(table, stream)
         elif suffix == ".jsonl":
-            rows = (json.dumps(_without_nan(row), ensure_ascii=False, default=str) for row in table.to_pylist())
-            stream.writelines(f"{row}\n".encode() for row in rows)
+            stream.writelines(f"{_to_json(row)}\n".encode() for row in table.to_pylist())
         elif suffix == ".xlsx":
             _write_excel(_flatten(table), path, stream)
         else:
@@ -273,6 +272,12 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
     packed = {".gz": "gzip", ".zst": "zstd"}.get(PurePath(path).suffix)
     return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
+
+
+def _to_json(value: object) -> str:
+    """Return a value as JSON, other types than those of JSON as texts; bytes must be UTF-8, as in CSV."""
+    write = lambda other: other.decode() if isinstance(other, bytes) else str(other)  # noqa: E731
+    return json.dumps(_without_nan(value), ensure_ascii=False, default=write)
 
 
 def _without_nan(value: object) -> object:
@@ -300,7 +305,7 @@ def _flatten(table: pa.Table) -> pa.Table:
 def _join_labels(value: object) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
-    return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+    return _to_json(value)
 
 
 class _ExactNumber(float):

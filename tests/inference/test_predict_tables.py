@@ -246,6 +246,10 @@ def test_numbers_keep_their_values_and_null_is_not_nan():
     rows = [json.loads(line, parse_constant=pytest.fail) for line in format_table(table, "x.jsonl").splitlines()]
     assert rows == [{"i": 2**60 + 1, "f": None, "d": {"x": [1, None]}}, {"i": None, "f": 0.1, "d": None}]
     assert pl.read_csv(format_table(table, "x.csv"))["i"].to_list() == [2**60 + 1, None]
+    for suffix in (".csv", ".jsonl", ".xlsx"):
+        assert b"xyz" in format_table(pa.table({"b": [b"xyz"]}), f"x{suffix}") or suffix == ".xlsx"
+        with pytest.raises(UserError, match=f"x{suffix} cannot be written: .*(UTF8|utf-8)"):
+            format_table(pa.table({"b": [b"\xff"]}), f"x{suffix}")
     cells = pd.read_excel(io.BytesIO(format_table(table, "x.xlsx")), dtype=str, engine="calamine")
     assert cells["i"][0] == str(2**60 + 1), "a number of Excel has 15 digits"
     rare = pa.table({"t": pa.array([0], pa.timestamp("s", "UTC")), "l": [["a", None]], "m": [["a", "b"]]})
