@@ -1,4 +1,4 @@
-"""Write `hf_rnn/REFERENCE.md`, the flags of the command and the public names, from the code.
+"""Write `hf_rnn/REFERENCE.md` (flags and public names) and `hf_rnn/settings/keywords.py` (types) from the code.
 
 python scripts/build_reference.py
 """
@@ -9,15 +9,25 @@ import pkgutil
 import re
 import textwrap
 from argparse import Action
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
 import hf_rnn
 from hf_rnn.cli import main
+from hf_rnn.settings.arguments import (
+    ABOUT,
+    DataArguments,
+    DistillationArguments,
+    ModelArguments,
+    PretrainingArguments,
+    TableArguments,
+)
 from hf_rnn.settings.parser import SettingsParser
+from hf_rnn.settings.training_arguments import RnnTrainingArguments
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\
@@ -32,6 +42,26 @@ Look up a flag of `hf-rnn` or a public name of the package. `python scripts/buil
 A flag is also a keyword of the Python function and a line of a recipe. The defaults are those without a recipe.
 `train`, `distill` and `pretrain` also take each field of
 [`TrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer), such as `--eval_steps`."""
+KEYWORDS = PAGE.parent / "settings" / "keywords.py"
+KEYWORDS_HEAD = '''\
+# fmt: off
+"""Keywords of `train`, `distill`, `pretrain` and the estimators, for type checkers and scikit-learn.
+
+`python scripts/build_reference.py` writes this file from the dataclasses of the settings.
+"""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, TypedDict
+
+Flag = bool | None
+Whole = int | None
+Number = float | None
+Share = float | str | None
+Text = str | PathLike[str] | None
+Texts = Sequence[str] | None
+Recipe = str | PathLike[str] | Mapping[str, Any] | None
+'''
 FUNCTIONS = "\n## Functions and classes\n\nNames are imported from the module in the heading."
 
 
@@ -117,6 +147,52 @@ def build_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def list_keywords(*kinds: type) -> dict[str, str]:
+    """Return the names of the fields of dataclasses with their types as keywords."""
+    names: dict[str, str] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for known in fields(kind):
+            types = {hints[known.name], *get_args(hints[known.name])}
+            simple = {list[str]: "Texts", bool: "Flag", float: "Number", int: "Whole"}
+            name = next((name for value, name in simple.items() if value in types), "Text")
+            name = "Share" if known.metadata.get("reads") == "share" or known.name == "max_bad_rows" else name
+            theirs = kind is RnnTrainingArguments and known.name not in ABOUT
+            if known.init:
+                names[known.name] = "Any" if theirs else "Recipe" if known.name == "recipe" else name
+    return names
+
+
+def describe_keywords(name: str, base: str, meaning: str, keywords: Mapping[str, str]) -> str:
+    """Return a class of keywords."""
+    body = "; ".join(f"{keyword}:·{kind}" for keyword, kind in sorted(keywords.items()))
+    lines = textwrap.wrap(body, 114, break_long_words=False, break_on_hyphens=False)
+    lines = [line.replace("·", " ").rstrip(";") for line in lines]
+    return "\n    ".join([f"\n\nclass {name}({base}, total=False):", f'"""{meaning}"""\n', *lines]) + "\n"
+
+
+def build_keywords() -> str:
+    """Return the module of the keywords."""
+    training, data = list_keywords(ModelArguments, RnnTrainingArguments), list_keywords(DataArguments)
+    replaced = ("disable_tqdm", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume")  # by methods
+    outputs = {name: training.pop(name) for name in [*training] if name.startswith(replaced)}
+    folder = {"output_dir": outputs.pop("output_dir")}  # for the others it is an argument
+    files = {"task", "class_names", *list_keywords(TableArguments)}
+    estimator = {name: data[name] for name in data if name not in files} | {"random_state": "Any", "verbose": "Flag"}
+    pretraining = list_keywords(PretrainingArguments) | outputs | folder
+    return KEYWORDS_HEAD + "".join(
+        describe_keywords(*parts)
+        for parts in (
+            ("RunKeywords", "TypedDict", "Settings of every training.", training),
+            ("EstimatorKeywords", "RunKeywords", "Parameters of the estimators.", estimator),
+            ("TrainKeywords", "RunKeywords", "Settings of [`train`].", data | outputs),
+            ("DistillKeywords", "TrainKeywords", "Settings of [`distill`].", list_keywords(DistillationArguments)),
+            ("PretrainKeywords", "RunKeywords", "Settings of [`pretrain`].", pretraining),
+        )
+    )
+
+
 if __name__ == "__main__":
+    KEYWORDS.write_text(build_keywords(), encoding="utf-8")
     PAGE.write_text(build_reference(), encoding="utf-8")
     print(PAGE)

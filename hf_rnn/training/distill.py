@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 import datasets
 import numpy as np
@@ -26,6 +26,7 @@ from ..hub.loading import check_sorts
 from ..hub.model_folder import read_mapping
 from ..inference.reference import compute_logits
 from ..settings.arguments import DistillationArguments
+from ..settings.keywords import DistillKeywords
 from ..settings.merge import Arguments, parse_distillation
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
@@ -57,7 +58,7 @@ def distill(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
-    **settings: Any,
+    **settings: Unpack[DistillKeywords],
 ) -> TrainingResult:
     """Train a classifier from labels and the logits of a teacher, and save a finished folder.
 
@@ -72,8 +73,8 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    *shared, further = parse_distillation(settings, "distill")
+    rows, given = read_call(data, output_dir, train, validation, test, settings)
+    *shared, further = parse_distillation(given, "distill")
     arguments = Arguments(*shared)
     if further.teacher is None:
         raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")

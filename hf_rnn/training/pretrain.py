@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import datasets
 import numpy as np
@@ -35,6 +35,7 @@ from ..inference.text_classifier import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.arguments import ModelArguments, PretrainingArguments
+from ..settings.keywords import PretrainKeywords
 from ..settings.merge import parse
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
@@ -72,7 +73,7 @@ class PretrainingResult:
 
 @one_at_a_time()
 @library_bars_off()
-def pretrain(**settings: Any) -> PretrainingResult:
+def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
     """Teach a recurrent encoder the states of a teacher at every token, minus their mean, and save it.
 
     The mean of a text's states is its sentence vector. The folder is loaded by `AutoModel`, by `SentenceTransformer`

@@ -11,9 +11,10 @@ import dataclasses
 import inspect
 import tempfile
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,9 @@ from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, read_mapping
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
-from ..settings.arguments import DataArguments, ModelArguments, TableArguments, is_personal
+from ..settings.arguments import TableArguments, is_personal
+from ..settings.keywords import EstimatorKeywords
 from ..settings.merge import parse_settings
-from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import DEFAULT_TASK, get_task, task_of
 from ..tasks.answers import compute_scores
 from ..utils.errors import UserError, check_texts, out_of_arrow
@@ -41,13 +42,8 @@ if TYPE_CHECKING:
 
 _SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
-_OWN = ("random_state", "verbose")
-_KINDS = (ModelArguments, DataArguments, RnnTrainingArguments)
-_COMMAND = [field.name for kind in _KINDS for field in dataclasses.fields(kind) if field.init]
-# Settings of the command that the methods replace.
-_REPLACED = {"class_names", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
-_REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
-_REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "push_to_hub"))}
+_PARAMETERS = sorted(get_type_hints(EstimatorKeywords))
+_REPLACED = ("class_names", *(field.name for field in dataclasses.fields(TableArguments)))  # settings, by `X` and `y`
 
 
 class _Targets(NamedTuple):
@@ -67,10 +63,17 @@ class _RnnEstimator(BaseEstimator):
     _read_targets: Callable[[Any], _Targets]
     _adopt_labels: Callable[[Any], None]  # takes the labels of a model's configuration, or refuses its task
 
-    def __init__(self, **settings: Any) -> None:
-        given = _SIGNATURE.bind(self, **settings)
-        given.apply_defaults()
-        self.__dict__.update((name, value) for name, value in given.arguments.items() if name != "self")
+    def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
+        for name in settings.keys() - set(_PARAMETERS):
+            near = "".join(f". Did you mean {near}?" for near in get_close_matches(name, _PARAMETERS, 1))
+            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{near}")
+        self.__dict__.update(dict.fromkeys(_PARAMETERS) | settings)
+
+    # Scikit-learn reads the parameters here.
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in _PARAMETERS]
+    )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -120,8 +123,8 @@ class _RnnEstimator(BaseEstimator):
 
     def _settings(self, output_dir: str) -> dict[str, Any]:
         """Return the settings for the command."""
-        params = self.get_params(deep=False).items()
-        given = {name: value for name, value in params if value is not None and name not in _OWN}
+        params = {**self.get_params(deep=False), "random_state": None, "verbose": None}
+        given = {name: value for name, value in params.items() if value is not None}
         if (seed := self.random_state) is not None:
             given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
             given.setdefault("data_seed", given["seed"])
@@ -168,7 +171,12 @@ class _RnnEstimator(BaseEstimator):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **settings: Unpack[EstimatorKeywords],
     ) -> Self:
         """Load a finished folder or a repo of the Hub (with `revision` and `token`), and take further settings.
 
@@ -181,12 +189,6 @@ class _RnnEstimator(BaseEstimator):
         estimator = cls(**settings)
         estimator._adopt(folder)
         return estimator
-
-
-_NAMES = [name for name in [*_COMMAND, *_OWN] if name not in _REPLACED]
-_PARAMETERS = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in _NAMES]
-_SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
-_RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
 
 
 class RnnClassifier(ClassifierMixin, _RnnEstimator):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
@@ -40,6 +40,7 @@ from ..inference.stream import find_unstable_text, measure_prefixes
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import ModelArguments
+from ..settings.keywords import TrainKeywords
 from ..settings.merge import Arguments, parse_settings
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
@@ -86,7 +87,7 @@ def train(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
-    **settings: Any,
+    **settings: Unpack[TrainKeywords],
 ) -> TrainingResult:
     """Train a model and save a finished folder.
 
@@ -109,13 +110,13 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    return run_training(parse_settings(settings), data=rows, given=settings)
+    rows, given = read_call(data, output_dir, train, validation, test, settings)
+    return run_training(parse_settings(given), data=rows, given=given)
 
 
 def read_call(
-    data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: dict[str, Any]
-) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: Mapping[str, Any]
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
     if output_dir is not None:
         settings = {**settings, "output_dir": output_dir}
