@@ -5,6 +5,7 @@ import shutil
 import tomllib
 from dataclasses import fields
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest

@@ -160,7 +160,7 @@ def test_bad_arguments_change_nothing(fitted, more, message):
 
 
 def test_a_misspelt_setting_is_refused():
-    with pytest.raises(UserError, match=r"RnnClassifier: there is no setting 'hiden_size'. Did you mean hidden_size\?"):
+    with pytest.raises(UserError, match=r"no setting .hiden_size.. Did you mean hidden_size\?"):
         RnnClassifier(hiden_size=3)
 
 
