@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
     from .inference.batch_predictor import BatchPredictor as BatchPredictor
-    from .inference.onnx.runtime import OnnxClassifier as OnnxClassifier
-    from .inference.onnx.runtime import OnnxModel as OnnxModel
     from .inference.predictor import FastRnn as FastRnn
+    from .inference.predictor import OnnxClassifier as OnnxClassifier
+    from .inference.predictor import OnnxModel as OnnxModel
     from .inference.predictor import Tagger as Tagger
     from .inference.sentence_encoder import SentenceEncoder as SentenceEncoder
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
@@ -69,8 +69,8 @@ else:
         "pretrain": "training.pretrain",
         "Tagger": "inference.predictor",
         "BatchPredictor": "inference.batch_predictor",
-        "OnnxClassifier": "inference.onnx.runtime",
-        "OnnxModel": "inference.onnx.runtime",
+        "OnnxClassifier": "inference.predictor",
+        "OnnxModel": "inference.predictor",
     }
     __all__ = ["__version__", *_HOME]
 

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterable
 
 from hf_rnn import FastRnn
+from hf_rnn.inference.engines import InferenceOptions
 from hf_rnn.inference.generation import TextGenerator
 from hf_rnn.inference.predictor import load_to_predict
 
@@ -40,7 +41,7 @@ def main() -> None:
     reader = FastRnn.from_pretrained(arguments.guard)
     if arguments.label not in reader.config.id2label.values():
         parser.error(f"--label must be one of {', '.join(reader.config.id2label.values())}")
-    model, tokenizer = load_to_predict(arguments.writer, None, "cpu")
+    model, tokenizer = load_to_predict(arguments.writer, InferenceOptions())
     ids = tokenizer([arguments.prompt])["input_ids"][0]
     written = TextGenerator(model, tokenizer).stream(ids, arguments.max_new_tokens, seed=arguments.seed)
     stopped = guard(written, reader, arguments.label, arguments.threshold)

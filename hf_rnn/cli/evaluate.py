@@ -100,14 +100,15 @@ def run(argv: Sequence[str]) -> None:
 
     from ..evaluation.calibration import share_at_accuracy
     from ..hub.loading import quiet
-    from ..inference.predictor import Runner, load_to_predict
+    from ..inference.engines import InferenceOptions
+    from ..inference.predictor import Predictor, load_to_predict
     from ..inference.tables import find_suffix
     from ..tasks import task_of
     from ..tasks.answers import compute_scores
 
     quiet()
     datasets.disable_progress_bars()
-    model, tokenizer = load_to_predict(name, arguments.revision, arguments.device)
+    model, tokenizer = load_to_predict(name, InferenceOptions(arguments.revision, device=arguments.device))
     task, config = task_of(model.config), model.config
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
@@ -124,15 +125,14 @@ def run(argv: Sequence[str]) -> None:
         model = load_model(name, arguments.revision, arguments.device)[0]
         result |= task.evaluate(sum_losses(model, rows), None, config)
     else:
-        logits = Runner(model, tokenizer).logits(rows["input_ids"][:]).astype(np.float64)
+        predictor = Predictor(model, tokenizer)
+        logits = predictor.logits(rows["input_ids"][:]).astype(np.float64)
         labels = labels if task.per_token else np.asarray(labels)
         result |= task.evaluate(logits, labels, config)
     if getattr(config, "streaming", False) and not task.per_token:
-        from ..inference.predictor import FastRnn
         from ..inference.stream import measure_prefixes
 
-        streamed = FastRnn(model, tokenizer)
-        result["streaming"] = measure_prefixes(streamed, rows["input_ids"][:], labels, arguments.threshold)
+        result["streaming"] = measure_prefixes(predictor, rows["input_ids"][:], labels, arguments.threshold)
     if task.one_label:
         unseen, scores = ~measured.seen, compute_scores(logits, config)
         result["without_a_person"] = share_at_accuracy(scores[unseen], labels[unseen], arguments.target_accuracy)

@@ -34,12 +34,13 @@ def run(argv: Sequence[str]) -> None:
     check_text(arguments.prompt or "")
     arguments.check_model()
     from ..hub.loading import quiet
+    from ..inference.engines import InferenceOptions
     from ..inference.generation import TextGenerator
     from ..inference.predictor import load_to_predict
     from ..tasks import check_verb
 
     quiet()
-    model, tokenizer = load_to_predict(arguments.model, arguments.revision, arguments.device)
+    model, tokenizer = load_to_predict(arguments.model, InferenceOptions(arguments.revision, device=arguments.device))
     check_verb(model.config, "generate")
     prompt = (_read_stdin() if arguments.prompt == "-" else arguments.prompt) or "\n"
     ids, unknown = tokenizer([prompt])["input_ids"][0], tokenizer.unk_token_id

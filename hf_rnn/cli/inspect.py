@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     from ..evaluation.figures import plot_states
     from ..evaluation.scores import check_finite_logits
     from ..hub import loading as model_loading
-    from ..inference.reference import read_gates
+    from ..inference.engines.torch import read_gates
     from ..tasks import check_verb
 
     model_loading.quiet()

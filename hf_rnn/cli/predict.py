@@ -164,12 +164,13 @@ def run(argv: Sequence[str]) -> int:
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.loading import quiet
+    from ..inference.engines import InferenceOptions
     from ..inference.predictor import load_predictor
 
     quiet()
     names = ("revision", "backend", "precision", "device", "tokens_per_batch", "threads")
     loading = {name: getattr(arguments, name) for name in names}
-    classifier: Any = load_predictor(arguments.model, **loading)
+    classifier: Any = load_predictor(arguments.model, InferenceOptions(**loading))
     if arguments.stream:
         return _predict_stream(arguments, classifier)
     return _predict_tables(arguments, classifier, files) if files else _predict_lines(arguments, classifier)
@@ -177,15 +178,13 @@ def run(argv: Sequence[str]) -> int:
 
 def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
     """Print a record for each text or line; with `strict` up to the first one that is rejected."""
-    from ..inference.text_classifier import answer_each
-
     paired = classifier.config.sep_token_id is not None
     if arguments.text is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
                         "text pairs: leave it out")  # fmt: skip
     line, errors = 0, Counter[str]()
     for rows in _read_rows(arguments, paired):
-        for answer in answer_each(classifier, rows, arguments.all_scores, arguments.top_k):
+        for answer in classifier.answer_each(rows, arguments.all_scores, arguments.top_k):
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.auto import ENCODER, head_name, model_class
 from ..utils.errors import UserError, reason_of
 from ..utils.process import after_import
 from .model_folder import (
@@ -78,6 +77,8 @@ def load_model(
         UserError: If it cannot be found, a part of it is missing or damaged, or the device is not available.
     """
     import torch
+
+    from ..models.auto import ENCODER, head_name, model_class
 
     name, target = str(name_or_path), _find_device(device)
     folder = FinishedFolder(find_folder(name_or_path, revision))

@@ -16,7 +16,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from ..evaluation.scores import check_finite_logits
 from ..tasks.answers import compute_scores
 from ..utils.errors import check_text
-from .reference import compute_logits
+from .engines.torch import compute_logits
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..utils.errors import UserError
+from .engines import InferenceOptions
 from .predictor import load_predictor
 from .tables import TableSettings, answer_columns, answer_schema, as_list, find_text_columns, read_record
 
@@ -24,7 +25,8 @@ def _load_once(name: str, loading: tuple[tuple[str, Any], ...], changed: float) 
         os.environ["OMP_NUM_THREADS"] = "1"
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)
-    return load_predictor(name, **dict(loading)), read_record(name, dict(loading).get("revision"))
+    options = InferenceOptions(**dict(loading))
+    return load_predictor(name, options), read_record(name, options.revision)
 
 
 class BatchPredictor:

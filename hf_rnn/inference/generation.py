@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..hub.model_folder import read_mapping
-from .stored import StoredModel
+from .engines.native import NativeEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .tokens import Tokenizer
 
 _PIECE = 4096  # tokens that are read at once: all at once, 3 MB take 7 GB
 _LEAST = 1e-3  # temperature; below it, the likeliest token is taken
@@ -23,16 +28,18 @@ class TextGenerator:
     """A language model that writes.
 
     Args:
-        model: That of the native path, or of torch in evaluation mode.
+        model: The engine in C, or a model of torch in evaluation mode.
         tokenizer: Its tokenizer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._model, self.tokenizer = model, tokenizer
+    def __init__(self, model: PreTrainedModel | NativeEngine, tokenizer: Tokenizer) -> None:
+        self._model: Any = model
+        self.tokenizer = tokenizer
         self._advance: Callable[..., tuple[np.ndarray, Any]] = self._advance_by_torch
-        if isinstance(model, StoredModel):
-            self._advance, file = model.network.advance, model.folder.generation_config
-            settings = read_mapping(file, file.read_bytes()) if file.is_file() else vars(model.config)
+        if isinstance(model, NativeEngine):
+            self._advance, settings = model.network.advance, vars(model.config)
+            if model.folder and (file := model.folder.generation_config).is_file():
+                settings = read_mapping(file, file.read_bytes())
         else:
             settings = model.generation_config.to_dict()
         ends = settings.get("eos_token_id")

@@ -1,178 +1,250 @@
-"""`FastRnn` and `Tagger`: raw texts → answers, equal to the model's own, as fast as a CPU allows.
+"""`FastRnn`, `Tagger` and `OnnxModel`: raw texts → answers, by one [`Predictor`] for every engine.
 
-`tokens` makes ids from a text, and `native` logits from ids, without an import of torch and transformers. `reference`
-runs the plain model on an accelerator, and models that `native` does not compute.
+`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. Where the
+native engine or ONNX Runtime computes, neither torch nor transformers is imported.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
-from collections.abc import Sequence
-from functools import cache, cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..evaluation.scores import check_finite_logits
 from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder, name_damage
+from ..hub.model_folder import FinishedFolder
 from ..tasks import check_verb, task_of
-from ..tasks.answers import compute_scores
-from ..utils.errors import UserError, list_texts
-from .native import MISSING, SWITCH, Network, Unsupported
-from .stored import StoredModel, read_live, read_stored
-from .stream import Engine, TextStream, feed_many, take_fingerprint
-from .text_classifier import TextClassifier
+from ..tasks.answers import compute_scores, score_kind
+from ..utils.errors import UserError, find_text_error, list_texts
+from .engines import Engine, InferenceOptions, Precision
+from .engines.native import NativeEngine, read_live, read_stored
+from .native.network import CLASSIFIER, MISSING, Unsupported
+from .stream import TextStream, feed_many, take_fingerprint
+from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-    from .tokens import TokenizerFile
+    from ..tasks import Task
+    from .engines import Config
+    from .tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 
-Precision = Literal["float32", "int16", "int8"]
-PRECISIONS = ("float32", "int16", "int8")
-_PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
-_MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
+Table = TypeVar("Table")
 
 
 def load_to_predict(
-    name_or_path: str | Path, revision: str | None, device: Any, precision: str = "float32"
-) -> tuple[Any, Any]:
-    """Return a model and its tokenizer as [`load_model`] does, or a [`StoredModel`], which needs no torch."""
-    if str(device) == "cpu":
-        folder = FinishedFolder(find_folder(name_or_path, revision))
-        if (stored := read_stored(str(name_or_path), folder, precision)) is not None:
+    name_or_path: str | Path, options: InferenceOptions
+) -> tuple[PreTrainedModel | NativeEngine, Tokenizer]:
+    """Return a model and its tokenizer as [`load_model`] does, or its engine in C, which needs no torch."""
+    if str(options.device) == "cpu":
+        folder = FinishedFolder(find_folder(name_or_path, options.revision))
+        if (stored := read_stored(str(name_or_path), folder, options.precision)) is not None:
             return stored
-    return load_model(name_or_path, revision, device)
+    return load_model(name_or_path, options.revision, options.device)
 
 
-@cache
-def _warn_of_missing_kernel() -> None:
-    _LOGGER.warning(
-        "predicting by torch takes two to four times as long as the kernel, which is not built: install a wheel, or a "
-        "C compiler and `python -m hf_rnn.inference.native`"
-    )
+def _choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, precision: Precision) -> Engine:
+    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model."""
+    if model.training:
+        raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+    kept = copy.deepcopy(model)  # training the given model must not change answers
+    if model.device.type == "cpu":
+        try:
+            return NativeEngine(model.config, read_live(model, precision), model=kept)
+        except Unsupported as error:
+            if str(error) != MISSING:
+                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
+    from .engines.torch import TorchEngine
+
+    return TorchEngine(kept, tokenizer)
 
 
-class Runner:
-    """The plain model or its network in C, for token ids."""
+class Predictor:
+    """From texts to the answers of a model's task, whichever engine computes its logits.
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        precision: str = "float32",
-        tokens_per_batch: int | None = None,
-        threads: int | None = None,
-    ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"precision must be one of {', '.join(PRECISIONS)}: found {precision!r}")
-        self._settings = precision, tokens_per_batch, threads
-        self.tokenizer, self.tokens_per_batch, self.threads = tokenizer, tokens_per_batch, threads
-        self._network: Network | None = None
-        if isinstance(model, StoredModel):
-            self._model: Any = model
-            self._network = model.network
-            return
-        if model.training:
-            raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
-        model = getattr(model, "_orig_mod", model)  # under torch.compile
-        self._model = copy.deepcopy(model)  # training the given model must not change answers
-        if model.device.type == "cpu":
-            try:
-                self._network = read_live(model, precision)
-            except Unsupported as error:
-                if str(error) != MISSING:
-                    _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
-
-    @property
-    def model(self) -> Any:
-        """The plain model; one that was read for the native path loads here."""
-        if isinstance(self._model, StoredModel):
-            return load_model(self._model.folder.root)[0]
-        return self._model
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._model, self.tokenizer, *self._settings)
-
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits of texts, or the logits `(N, T, C)` of their tokens; see [`TextClassifier`]."""
-        if self._network is not None:
-            logits = self._network.run(input_ids, self.threads)
-            return self._network.pad(logits, input_ids) if self._network.per_token else logits
-        import torch
-
-        from .reference import compute_logits
-
-        if len(input_ids) >= _MANY_TEXTS and self._model.device.type == "cpu" and os.environ.get(SWITCH) != "0":
-            _warn_of_missing_kernel()
-        with torch.autocast("cpu", enabled=False):
-            tokens = self.tokens_per_batch or _PLAIN_TOKENS
-            return compute_logits(self._model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens).numpy()
-
-
-class Tagger(Runner):
-    """From texts to the answers of a head for each token, such as entities with their places.
-
-    A text is read whole, however long it is.
+    For a model of text pairs, each text is a pair `(first, second)`. A tagger reads a text whole, however long it is.
 
     Args:
-        model: In evaluation mode.
-        tokenizer: The fast tokenizer of the model.
-        precision: As in [`FastRnn`].
-        tokens_per_batch: As in [`FastRnn`].
-        threads: As in [`FastRnn`].
+        model: In evaluation mode, or an engine.
+        tokenizer: As in [`FastRnn`], and so are the next.
+        precision: Of the products.
+        tokens_per_batch: About how many tokens are read at once.
+        threads: For many texts.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel | StoredModel,
-        tokenizer: PreTrainedTokenizerBase | TokenizerFile,
+        model: PreTrainedModel | Engine,
+        tokenizer: Tokenizer,
         precision: Precision = "float32",
         tokens_per_batch: int | None = None,
         threads: int | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
-        self.config: Any = model.config
-        self.task = task_of(self.config)
+        self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
+        model = getattr(model, "_orig_mod", model)  # under torch.compile
+        self.tokenizer: Any = tokenizer
+        self.engine = model if isinstance(model, Engine) else _choose_engine(model, tokenizer, precision)
+        self.config: Any = self.engine.config
+        self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        revision: str | None = None,
-        device: Any = "cpu",
-        precision: Precision = "float32",
-    ) -> Self:
-        """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
-        return cls(*load_to_predict(name_or_path, revision, device, precision), precision)
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = self.options.precision, self.options.tokens_per_batch, self.options.threads
+        return type(self), (getattr(self.engine, "model", None) or self.engine, self.tokenizer, *options)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the answer to each text, in the order of the texts.
+    @cached_property
+    def task(self) -> Task:
+        """The task that `config.json` names."""
+        return task_of(self.config)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The plain model; one that was read without torch loads here."""
+        engine: Any = self.engine
+        return engine.model or load_model(engine.folder.root)[0]
+
+    def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
+        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
+
+        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
+        for regression `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the text.
+        `all_scores` adds `scores` where they are not an answer already.
 
         Raises:
-            UserError: For an invalid list of texts, and for logits that are not finite.
+            UserError: For an invalid list of texts, here and in the next methods, whose message names the position;
+                for scores of a tagger that are not finite.
         """
-        texts = list_texts(texts)
+        if self.task.per_token:
+            return self._tag(list_texts(texts))
+        scores = self.predict_proba(texts)
+        answers = self.task.answers(scores, self.config)
+        if all_scores and answers and "label" in answers[0]:
+            names = list(self.config.id2label.values())
+            for answer, row in zip(answers, scores.tolist(), strict=True):
+                answer["scores"] = dict(zip(names, row, strict=True))
+        return answers
+
+    def _tag(self, texts: list[str]) -> list[dict[str, Any]]:
+        from ..evaluation.scores import check_finite_logits
+
         if not texts:
             return []
-        options: Any = {"return_offsets_mapping": True, "return_attention_mask": False, "verbose": False}
-        with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
-            encoded: Any = self.tokenizer(texts, **options)
+        encoded = self._encode.encode_whole(texts)
         logits = self.logits(encoded["input_ids"])
         check_finite_logits(logits.reshape(-1, logits.shape[-1]))
         return self.task.answers(logits, self.config, texts, encoded)
 
-    predict_table = TextClassifier.predict_table
+    def answer_each(
+        self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
+    ) -> list[dict[str, Any] | str]:
+        """Return the answer to each row, or the reason why it has none.
+
+        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer. With
+        `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
+
+        Raises:
+            UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
+        """
+        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
+        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
+            found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
+            raise UserError(f"{found}; leave it out")
+        size = 1 if self.config.sep_token_id is None else 2
+        results: list[Any] = [_find_row_error(row, size) for row in rows]
+        valid = [place for place, error in enumerate(results) if not error]
+        texts: Any = [rows[place] for place in valid]
+        for place, answer in zip(valid, self.predict(texts, all_scores or top_k > 1), strict=True):
+            results[place] = answer
+            if (score := _find_broken_number(answer)) is not None:
+                results[place] = f"score not finite: the model gives {score}; did its training diverge?"
+            elif top_k > 1:
+                scores = answer["scores"] if all_scores else answer.pop("scores")
+                best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
+                for number, label in enumerate(best[1:], 2):
+                    answer |= {f"label_{number}": label, f"score_{number}": scores[label]}
+        return results
+
+    def predict_table(self, table: Table, **settings: Any) -> Table:
+        """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
+
+        A row whose text is missing keeps its place, with the reason in a column `error`.
+
+        Args:
+            table: The frame; it does not change.
+            settings: `text_column` and `text_pair_column`, by default those with usual names such as `text`; `prefix`
+                of the new columns, by default `predicted_` if the table has one of their names; `all_scores` adds a
+                column per class, such as `scores.positive`.
+
+        Raises:
+            UserError: For a missing column, whose message lists the columns.
+        """
+        from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
+
+        answered: Table = predict_table(self, table, TableSettings(**settings))
+        return answered
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
+
+        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
+        they are the values themselves.
+        """
+        return compute_scores(self.text_logits(texts), self.config)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
+        return self._encode(texts)
+
+    def text_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the logits `(N, C)` in float32, in the order of the texts."""
+        return self.logits(self._encode(texts))
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the logits `(N, C)` in float32, in the order of `input_ids`; see [`Engine`] for those of a tagger.
+
+        Args:
+            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
+
+        Raises:
+            IndexError: For an id outside the vocabulary.
+        """
+        return self.engine.run(input_ids, self.options)
 
 
-class FastRnn(Runner, TextClassifier):
+def _find_row_error(row: object, size: int) -> str:
+    """Return why a row of `size` texts has no answer, or an empty string."""
+    texts = row if isinstance(row, tuple) else (row,)
+    if len(texts) == size and all(isinstance(text, str) for text in texts):
+        return next(filter(None, map(find_text_error, texts)), "")
+    from ..data.row_errors import BadRow, Reason
+
+    for bad in texts:
+        if isinstance(bad, BadRow):
+            return f"{bad.fault.reason}: {bad.fault.detail}: found {bad.excerpt}"
+    if len(texts) != size:
+        reason = Reason.TOO_FEW_FIELDS if len(texts) < size else Reason.TOO_MANY_FIELDS
+        return f"{reason}: found {len(texts)} of {size} texts"
+    return next(filter(None, map(find_text_error, texts)), "")
+
+
+def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
+    for value in answer.values():
+        if isinstance(value, dict):
+            value = _find_broken_number(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return value
+    return None
+
+
+class FastRnn(Predictor):
     """A text classifier prepared for inference on a CPU.
 
     Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
@@ -199,17 +271,17 @@ class FastRnn(Runner, TextClassifier):
 
     def __init__(
         self,
-        model: PreTrainedModel | StoredModel,
-        tokenizer: PreTrainedTokenizerBase | TokenizerFile,
+        model: PreTrainedModel | Engine,
+        tokenizer: Tokenizer,
         precision: Precision = "float32",
         tokens_per_batch: int | None = None,
         threads: int | None = None,
     ) -> None:
-        check_verb(getattr(model, "_orig_mod", model).config, "predict")
-        TextClassifier.__init__(self, tokenizer, getattr(model, "_orig_mod", model).config, tokens_per_batch)
-        if self.task.per_token:
-            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        Runner.__init__(self, model, tokenizer, precision, tokens_per_batch, threads)
+        config = getattr(model, "_orig_mod", model).config
+        check_verb(config, "predict")
+        if (task := task_of(config)).per_token:
+            raise UserError(f"FastRnn answers for whole texts: found a model for {task.name}; use hf_rnn.Tagger")
+        super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
 
     def stream(self, state: bytes | None = None) -> TextStream:
         """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
@@ -230,23 +302,9 @@ class FastRnn(Runner, TextClassifier):
     feed_many = staticmethod(feed_many)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The network that reads the tokens of a stream."""
-        if self._network is not None:
-            return self._network
-        from .reference import TorchEngine
-
-        return TorchEngine(self._model)
-
-    @cached_property
     def fingerprint(self) -> str:
         """The hash that binds the state of a stream to this model."""
-        if isinstance(self._model, StoredModel):
-            weight, bias = self._model.network.read_classifier()
-        else:
-            layer = self._model.classifier
-            weight, bias = (part.detach().float().cpu().numpy() for part in (layer.weight, layer.bias))
-        return take_fingerprint(self.config, weight, bias)
+        return take_fingerprint(self.config, *self.engine.read_classifier())
 
     def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """Return the answers of logits `(N, C)`."""
@@ -275,30 +333,112 @@ class FastRnn(Runner, TextClassifier):
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
         """
-        model, tokenizer = load_to_predict(name_or_path, revision, device, precision)
-        return cls(model, tokenizer, precision, tokens_per_batch, threads)
+        options = InferenceOptions(revision, precision=precision, device=device)
+        return cls(*load_to_predict(name_or_path, options), precision, tokens_per_batch, threads)
 
 
-def load_predictor(
-    name: str,
-    revision: str | None = None,
-    backend: str = "torch",
-    precision: Precision = "float32",
-    device: str = "cpu",
-    tokens_per_batch: int | None = None,
-    threads: int | None = None,
-) -> TextClassifier | Tagger:
-    """Load a model of any task for prediction, from a finished folder or a repo; options are those of [`FastRnn`].
+class Tagger(Predictor):
+    """From texts to the answers of a head for each token, such as entities with their places.
 
-    `backend` is `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
+    A text is read whole, however long it is. The arguments are those of [`FastRnn`].
     """
-    if backend == "torch":
-        model, tokenizer = load_to_predict(name, revision, device, precision)
-        kind: Any = Tagger if task_of(model.config).per_token else FastRnn
-        return kind(model, tokenizer, precision, tokens_per_batch, threads)
-    from .onnx.runtime import OnnxModel
 
-    size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
-    predictor: Any = OnnxModel.from_pretrained(name, backend == "onnx_int8", revision, **size)
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        revision: str | None = None,
+        device: str | torch.device | None = "cpu",
+        precision: Precision = "float32",
+    ) -> Self:
+        """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
+        options = InferenceOptions(revision, precision=precision, device=device)
+        return cls(*load_to_predict(name_or_path, options), precision)
+
+
+class OnnxModel(Predictor):
+    """A model of any head in ONNX Runtime, with the methods of [`FastRnn`]; `encode` is for sentence encoders.
+
+    The float32 file gives the model's own numbers, within 1e-4, in any batch. The int8 file is smaller and rounds; as
+    its inputs are rounded over the whole batch, its numbers depend a little on the other texts of the batch. A
+    model from `from_pretrained` is pickled as its arguments: the other process loads the file again.
+
+    Args:
+        session: An ONNX Runtime session on a file of `hf-rnn export`.
+        tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
+        config: Has labels and kind of task; an `RnnConfig`, or the settings of `config.json` as attributes.
+        tokens_per_batch: About how many tokens run at once.
+    """
+
+    def __init__(self, session: Any, tokenizer: Tokenizer, config: Config, tokens_per_batch: int = 8192) -> None:
+        from .engines.onnx import OnnxEngine
+
+        super().__init__(OnnxEngine(session, config), tokenizer, tokens_per_batch=tokens_per_batch)
+        self.session = session
+        self._source: tuple[Any, ...] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise TypeError("only a model from from_pretrained can be pickled")
+        return type(self).from_pretrained, self._source
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        quantized: bool = False,
+        revision: str | None = None,
+        tokens_per_batch: int = 8192,
+    ) -> Self:
+        """Load the ONNX file of a finished folder or a repo of the Hub; [`OnnxModel`] loads that of any head.
+
+        Args:
+            name_or_path: The folder, or the repo id. The weights may be missing.
+            quantized: Whether to load the int8 file.
+            revision: Branch, tag or commit of a repo.
+            tokens_per_batch: About how many tokens run at once.
+
+        Raises:
+            UserError: If a file is missing or damaged, or was made from other weights or labels than the folder has.
+        """
+        from .engines.onnx import read_exported
+
+        name = os.path.expanduser(str(name_or_path))
+        folder, session, tokenizer, config = read_exported(name, quantized, revision)
+        kind = OnnxClassifier if (config.architectures or [CLASSIFIER])[0] == CLASSIFIER else OnnxModel
+        if not issubclass(kind, cls):
+            raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
+        model: Any = kind(session, tokenizer, config, tokens_per_batch)
+        place = os.path.abspath(name) if folder.root == Path(name) else name
+        model._source = place, quantized, revision, tokens_per_batch
+        return model
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors `(N, S)` of texts in float32, in their order, as [`SentenceEncoder`] does."""
+        if self.session.get_outputs()[0].name != "sentence_embedding":
+            raise UserError("the file has no sentence_embedding: export an encoder of hf-rnn pretrain")
+        return self.text_logits(texts)
+
+
+class OnnxClassifier(OnnxModel):
+    """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
+
+    Example:
+        >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
+    """
+
+
+def load_predictor(name: str, options: InferenceOptions) -> Predictor:
+    """Load a model of any task for prediction, from a finished folder or a repo."""
+    predictor: Predictor
+    if options.backend == "torch":
+        model, tokenizer = load_to_predict(name, options)
+        kind = Tagger if task_of(model.config).per_token else FastRnn
+        predictor = kind(model, tokenizer, options.precision, options.tokens_per_batch, options.threads)
+    else:
+        quantized, size = options.backend == "onnx_int8", options.tokens_per_batch or 8192
+        predictor = OnnxModel.from_pretrained(name, quantized, options.revision, size)
     check_verb(predictor.config, "predict")
     return predictor

@@ -13,10 +13,10 @@ from ..hub.loading import find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..models.auto import head_class
 from ..utils.errors import UserError
-from .native import Network
-from .native.network import CLASSIFIER, to_float
-from .predictor import FastRnn, Precision
-from .stored import StoredModel, read_config_alone, read_file, read_tokenizer_alone, read_weights
+from .engines import Precision
+from .engines.native import NativeEngine, read_config_alone, read_file, read_tokenizer_alone, read_weights
+from .native.network import CLASSIFIER, Network, to_float
+from .predictor import FastRnn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ def _read_encoder(name: str, folder: FinishedFolder, config: Any) -> dict[str, n
     return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
 
 
-def _load_network(name: str, folder: FinishedFolder, precision: str) -> tuple[StoredModel, Any] | None:
+def _load_network(name: str, folder: FinishedFolder, precision: str) -> tuple[NativeEngine, Any] | None:
     """Return an encoder of the native path and its tokenizer, or None where torch is needed."""
     try:
         config = read_config_alone(name, folder)
@@ -67,7 +67,7 @@ def _load_network(name: str, folder: FinishedFolder, precision: str) -> tuple[St
         raise
     except Exception:  # damaged files make the libraries raise anything
         return None
-    return None if tokenizer is None else (StoredModel(folder, config, network), tokenizer)
+    return None if tokenizer is None else (NativeEngine(config, network, folder), tokenizer)
 
 
 class SentenceEncoder:

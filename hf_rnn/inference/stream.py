@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..tasks.answers import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
-    from .predictor import FastRnn
+    from .predictor import FastRnn, Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
@@ -32,13 +32,6 @@ _HOSTILE = (
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
     "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
 )
-
-
-class Engine(Protocol):
-    """Advance states: a network of the native path or of torch."""
-
-    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
 
 
 def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
@@ -199,7 +192,7 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
 
 
 def measure_prefixes(
-    predictor: FastRnn, input_ids: Sequence[Sequence[int]], labels: Sequence[Any], threshold: float = 0.9
+    predictor: Predictor, input_ids: Sequence[Sequence[int]], labels: Sequence[Any], threshold: float = 0.9
 ) -> dict[str, Any]:
     """Return the scores of a streaming model after shares of each text.
 

@@ -22,7 +22,6 @@ import pyarrow.csv as csv
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, reason_of
-from .text_classifier import answer_each
 
 if TYPE_CHECKING:
     from ..data.delimited import Batch
@@ -199,7 +198,7 @@ def answer_columns(
     """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
     names = answer_schema(model, all_scores, top_k).names[:-1]
     rows = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
-    results = answer_each(model, rows, "scores" in names, top_k)
+    results = model.answer_each(rows, "scores" in names, top_k)
     answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
     errors = [result if isinstance(result, str) else "" for result in results]
     return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}

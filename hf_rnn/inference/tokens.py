@@ -10,14 +10,19 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tokenizers import Tokenizer
+import tokenizers
 
 from ..hub.model_folder import FinishedFolder, name_damage
-from ..utils.errors import list_texts
+from ..utils.errors import UserError, check_texts, list_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Tokenizer: TypeAlias = "PreTrainedTokenizerBase | TokenizerFile"
 
 Ids = tuple[int, ...]
 
@@ -37,7 +42,7 @@ class TokenizerFile:
     def __init__(self, folder: FinishedFolder) -> None:
         settings = folder.read_tokenizer_config()
         self.name_or_path = str(folder.root)
-        self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+        self.backend_tokenizer = tokenizers.Tokenizer.from_file(str(folder.tokenizer))
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
@@ -76,7 +81,7 @@ class TokenizerFile:
         return self.backend_tokenizer.decode(kept, skip_special_tokens=skip_special_tokens)
 
 
-def set_truncation(backend: Tokenizer, limit: int, tokenizer: Any) -> None:
+def set_truncation(backend: tokenizers.Tokenizer, limit: int, tokenizer: Tokenizer) -> None:
     """Let a backend truncate at the side of `tokenizer`; a change while another thread encodes is an error of Rust."""
     now, wanted = backend.truncation or {}, (limit, tokenizer.truncation_side)
     if limit >= NO_LIMIT:
@@ -98,16 +103,18 @@ class Encodings(dict):
 class FastTokenizer:
     """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer of transformers or a file.
 
-    `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at construction.
+    `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at construction. If `paired`,
+    a text is a pair `(first, second)`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, paired: bool = False) -> None:
+        self.tokenizer, self._paired = tokenizer, paired
         self._backend: Any = None
         self._known: dict[str, Ids] | None = None
         self._before: Ids = ()
         self._after: Ids = ()
-        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or paired:
             return
         # a copy, as each call of transformers' class changes how its backend truncates and pads
         self._backend = backend = backend if isinstance(tokenizer, TokenizerFile) else copy.deepcopy(backend)
@@ -127,8 +134,10 @@ class FastTokenizer:
             self._before, self._after = tuple(whole[:start]), tuple(whole[start + len(once) :])
             self._known = {"": ()}
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[Any]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
+        if self._paired:
+            return self._encode_pairs(texts)
         texts = list_texts(texts)
         with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
             if self._known is not None and self._room() > 0:
@@ -136,6 +145,23 @@ class FastTokenizer:
             if self._backend is not None:
                 return self._encode(texts)
             return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
+
+    def encode_whole(self, texts: list[str]) -> Any:
+        """Return the tokenizer's output for texts that are not truncated, with the places of tokens."""
+        with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
+            return self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+
+    def _encode_pairs(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Return the ids of each pair around the separator."""
+        pairs = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+        for position, pair in enumerate(pairs):
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
+        firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        check_texts(firsts)
+        check_texts(seconds)
+        with name_damage(self.tokenizer.name_or_path, "tokenizer.json"):
+            return self.tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
     def _look_up(self, texts: list[str], memory: dict[str, Ids]) -> list[list[int]]:
         """Look up the words of texts; encode all new words in one call."""

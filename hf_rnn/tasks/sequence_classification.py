@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..evaluation.scores import check_finite_logits, classification_metrics, measure_loss
 from ..utils.errors import UserError
 from .base import Splits, Task
 
@@ -84,10 +83,14 @@ class SequenceClassification(Task):
 
         A task of your own may add others.
         """
+        from ..evaluation.scores import classification_metrics
+
         return classification_metrics(predictions, references, list(config.id2label.values()))
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return rows, loss and what [`measure`] returns."""
+        from ..evaluation.scores import check_finite_logits, measure_loss
+
         check_finite_logits(predictions)
         logits, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels)
         scores = self.measure(logits.argmax(axis=1) if self.one_label else logits, labels, config)

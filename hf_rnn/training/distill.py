@@ -24,7 +24,7 @@ from ..data.encoding import encode
 from ..data.row_errors import listed, text_fault
 from ..hub.loading import check_sorts
 from ..hub.model_folder import read_mapping
-from ..inference.reference import compute_logits
+from ..inference.engines.torch import compute_logits
 from ..settings.arguments import DistillationArguments
 from ..settings.keywords import DistillKeywords
 from ..settings.merge import Arguments, parse_distillation

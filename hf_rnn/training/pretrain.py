@@ -31,7 +31,7 @@ from transformers import AutoModel, EvalPrediction, PreTrainedTokenizerBase, Pre
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
-from ..inference.text_classifier import batch_by_length
+from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.arguments import ModelArguments, PretrainingArguments

@@ -34,8 +34,8 @@ from ..data.vectors import Vectors
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
+from ..inference.engines.torch import fast_logits
 from ..inference.predictor import FastRnn
-from ..inference.reference import fast_logits
 from ..inference.stream import find_unstable_text, measure_prefixes
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
-from hf_rnn.inference.reference import read_gates
+from hf_rnn.inference.engines.torch import read_gates
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -18,7 +18,7 @@ import hf_rnn
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.inference import reference
+from hf_rnn.inference.engines import torch as reference
 from hf_rnn.inference.native.library import load_library
 from hf_rnn.utils.errors import UserError
 
@@ -133,7 +133,7 @@ class TestAnswers:
         for parameter in model.train().parameters():
             parameter.data.add_(1)
         other = pickle.loads(pickle.dumps(fast))
-        assert other.tokens_per_batch == 7
+        assert other.options.tokens_per_batch == 7
         for runner in (fast, other):
             np.testing.assert_array_equal(runner.predict_proba(TEXTS), before)
 

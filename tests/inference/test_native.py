@@ -25,14 +25,15 @@ from hf_rnn import (
 )
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
-from hf_rnn.inference import predictor
-from hf_rnn.inference.native import MISSING, Network, Unsupported, library, network
+from hf_rnn.inference.engines import torch as torch_engine
+from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
+from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
+from hf_rnn.inference.native import library, network
 from hf_rnn.inference.native.__main__ import build
 from hf_rnn.inference.native.language import LanguageNetwork
+from hf_rnn.inference.native.network import MISSING, Network, Unsupported
 from hf_rnn.inference.native.words import TaggerNetwork
-from hf_rnn.inference.reference import compute_logits
 from hf_rnn.inference.sentence_encoder import load_sentence_model
-from hf_rnn.inference.stored import read_live, read_stored
 
 if library.load_library() is None and shutil.which("cc"):
     build()
@@ -310,7 +311,8 @@ def test_sanitizers_find_nothing(tmp_path):
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
 import pickle, pathlib, numpy
-from hf_rnn.inference.native import Network, library
+from hf_rnn.inference.native import library
+from hf_rnn.inference.native.network import Network
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
 for level in (2, 1, 0):
@@ -369,7 +371,7 @@ def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypa
         monkeypatch.setenv(library.SWITCH, variable)
         monkeypatch.setattr(library, "FOLDER", folder)
         library.load_library.cache_clear()
-        predictor._warn_of_missing_kernel.cache_clear()
+        torch_engine._warn_of_missing_kernel.cache_clear()
         plain = FastRnn.from_pretrained(trained.folder)
         with pytest.raises(Unsupported, match=MISSING):
             pack(make())
@@ -417,8 +419,8 @@ def test_a_tagger_of_a_folder(trained, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     texts = ["so good , so bad", "", "a day in Berlin " * 50]
     stored, plain = Tagger.from_pretrained(tmp_path), Tagger(*load_model(tmp_path))
-    assert isinstance(stored._network, TaggerNetwork)
-    plain._network = None
+    assert isinstance(stored.engine.network, TaggerNetwork)
+    plain.engine = TorchEngine(plain.model, tokenizer)
     for found, answer in zip(pickle.loads(pickle.dumps(stored)).predict(texts), plain.predict(texts), strict=True):
         entities = [{**part, "score": pytest.approx(part["score"], abs=1e-5)} for part in answer["entities"]]
         assert found["entities"] == entities
@@ -431,7 +433,7 @@ def test_a_sentence_encoder():
         vectors = compute_logits(model, tokenizer, tokenizer(texts, truncation=True)["input_ids"])
     expected = torch.nn.functional.normalize(vectors, dim=1)
     encoder = SentenceEncoder.from_pretrained(ENGLISH)
-    assert encoder._network._network is not None
+    assert isinstance(encoder._network.engine, NativeEngine)
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
     short = SentenceEncoder.from_pretrained(ENGLISH, precision="int16").encode(texts)
     assert 0 < np.abs(short - expected.numpy()).max() < 3e-3

@@ -10,19 +10,27 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnForTokenClassification, RnnModel
+from hf_rnn import (
+    OnnxClassifier,
+    OnnxModel,
+    RnnConfig,
+    RnnForCausalLM,
+    RnnForSequenceClassification,
+    RnnForTokenClassification,
+    RnnModel,
+)
 from hf_rnn.hub.card import read_facts
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.inference.engines.torch import compute_logits, tokenize
 from hf_rnn.inference.onnx import export
-from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
+from hf_rnn.inference.engines.onnx import open_session, run_session  # noqa: E402
 from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
-from hf_rnn.inference.onnx.runtime import OnnxClassifier, OnnxModel, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 VOCABULARY = 23
@@ -281,7 +289,7 @@ def test_int8_gives_the_same_labels_without_the_weights_and_in_other_processes(e
     (folder / "model.safetensors").unlink()
     first = OnnxClassifier.from_pretrained(folder, quantized=True, tokens_per_batch=7)
     for classifier in (first, pickle.loads(pickle.dumps(first))):
-        assert classifier.tokens_per_batch == 7
+        assert classifier.options.tokens_per_batch == 7
         assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
     with pytest.raises(TypeError, match="from_pretrained"):
         pickle.dumps(OnnxClassifier(first.session, first.tokenizer, first.config))

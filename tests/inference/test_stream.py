@@ -12,8 +12,8 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
+from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native.library import load_library
-from hf_rnn.inference.reference import TorchEngine
 from hf_rnn.inference.stream import feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
@@ -41,7 +41,7 @@ def make(engine="native", streaming=True, **settings):
     config = RnnConfig(vocab_size=len(TOKENIZER), bidirectional=False, streaming=streaming, **sizes)
     predictor = FastRnn(RnnForSequenceClassification(config).eval(), TOKENIZER)
     if engine == "torch":
-        predictor.__dict__["engine"] = TorchEngine(predictor.model)
+        predictor.engine = TorchEngine(predictor.model, TOKENIZER)
     elif load_library() is None:
         pytest.skip("the kernel is not built")
     return predictor

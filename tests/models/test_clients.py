@@ -15,7 +15,6 @@ from datasets import Dataset
 from transformers import pipeline
 
 import hf_rnn
-import hf_rnn.inference
 from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel
 from hf_rnn.hub.loading import load_model
 from hf_rnn.models.auto import HEADS, head_class
@@ -140,12 +139,6 @@ def test_an_invalid_model_max_length(load, length, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
     with pytest.raises(UserError, match="model_max_length must be a whole number of tokens: found"):
         load(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["BatchPredictor", "FastRnn", "OnnxClassifier", "Tagger"])
-def test_former_places_of_names_warn(name):
-    with pytest.warns(FutureWarning, match=f"import hf_rnn.{name}"):
-        assert getattr(hf_rnn.inference, name) is getattr(hf_rnn, name)
 
 
 PROGRAM = """

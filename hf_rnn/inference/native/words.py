@@ -5,15 +5,14 @@ Legend: T tokens of all texts, W words of all texts, C tags, B texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .language import LanguageNetwork
-from .network import LANGUAGE, TAGGER, Network, Unsupported, to_float
+from .network import TAGGER, Network, Unsupported, to_float
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
@@ -164,10 +163,3 @@ def _check(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ..
     if not all(np.isfinite(weight).all() for weight in exact.values()):
         raise Unsupported("a weight is NaN or infinite")
     return exact
-
-
-def make_network(config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> Any:
-    """Return the network of a model; see [`Network`]."""
-    words = head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0))
-    kind: Callable[..., Any] = TaggerNetwork if words else LanguageNetwork if head == LANGUAGE else Network
-    return kind(config, weights, precision, head)

@@ -31,10 +31,10 @@ from ...models.auto import ENCODER
 from ...tasks.answers import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
-from ..reference import tokenize
+from ..engines.onnx import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ..engines.torch import tokenize
 from ..sentence_encoder import PROJECTION, load_sentence_model
 from ..tokens import TokenizerFile
-from .runtime import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,7 @@ from ...evaluation.scores import entity_types
 from ...tasks.answers import score_kind
 from ...utils.errors import UserError
 from ..demo import read_examples
-from ..reference import tokenize
+from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

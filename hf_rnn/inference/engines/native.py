@@ -1,22 +1,27 @@
-"""Prepare a model for the native path: read a finished folder without torch and transformers, or a model in memory.
+"""`NativeEngine`: logits by the kernel in C, of a finished folder that is read without torch, or of a model in memory.
 
 Whatever is unusual or damaged is left to [`load_model`], which loads it with transformers or names the damage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
-from .native import Network, Unsupported
-from .native.network import CLASSIFIER
-from .native.words import make_network
-from .tokens import TokenizerFile
+from ...hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
+from ..native.network import CLASSIFIER, LANGUAGE, TAGGER, Network, Unsupported
+from ..tokens import TokenizerFile
+from . import Engine, InferenceOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from . import Config
 
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
@@ -27,12 +32,26 @@ _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # mod
 
 
 @dataclass
-class StoredModel:
-    """A finished folder whose model the native path computes."""
+class NativeEngine(Engine):
+    """The network of a model in C."""
 
-    folder: FinishedFolder
-    config: Any
+    config: Config
     network: Network
+    folder: FinishedFolder | None = None  # from which it was read
+    model: PreTrainedModel | None = None  # in memory, from which it was read
+
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions) -> np.ndarray:
+        """As in [`Engine`]; `threads` of the options does not change the logits."""
+        logits = self.network.run(input_ids, options.threads)
+        return self.network.pad(logits, input_ids) if self.network.per_token else logits
+
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """As in [`Engine`]."""
+        return self.network.advance(input_ids, states)
+
+    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """As in [`Engine`]."""
+        return self.network.read_classifier()
 
 
 def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
@@ -48,7 +67,7 @@ def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
         return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **known})
 
 
-def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Any) -> TokenizerFile | None:
+def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Config) -> TokenizerFile | None:
     """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
     settings = folder.read_tokenizer_config()
     if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
@@ -86,8 +105,8 @@ def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
 
 def read_stored(
     name: str, folder: FinishedFolder, precision: str = "float32"
-) -> tuple[StoredModel, TokenizerFile] | None:
-    """Return a model of the native path and its tokenizer, or None where [`load_model`] is needed."""
+) -> tuple[NativeEngine, TokenizerFile] | None:
+    """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed."""
     if (folder.root / "adapter_config.json").is_file():
         return None
     try:
@@ -97,10 +116,23 @@ def read_stored(
         tokenizer = read_tokenizer_alone(name, folder, config)
     except Exception:  # damaged files make the libraries raise anything
         return None
-    return None if tokenizer is None else (StoredModel(folder, config, network), tokenizer)
+    return None if tokenizer is None else (NativeEngine(config, network, folder), tokenizer)
 
 
-def read_live(model: Any, precision: str = "float32") -> Network:
+def make_network(config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> Any:
+    """Return the network of a model; see [`Network`]."""
+    if head == LANGUAGE:
+        from ..native.language import LanguageNetwork
+
+        return LanguageNetwork(config, weights, precision, head)
+    if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
+        from ..native.words import TaggerNetwork
+
+        return TaggerNetwork(config, weights, precision, head)
+    return Network(config, weights, precision, head)
+
+
+def read_live(model: PreTrainedModel, precision: str = "float32") -> Any:
     """Return the network of a model of torch, with copies of its weights.
 
     Raises:

@@ -1,24 +1,92 @@
-"""Texts → token ids → logits → scores with the model itself: the reference for `FastRnn`, and its fallback."""
+"""`TorchEngine`: logits of the plain model, on any device, and of models that the kernel does not compute."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import os
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..models.cells_rnn import CELLS
-from ..models.cells_rnn import CompactTexts
-from .native import Unsupported
-from .stored import read_live
-from .text_classifier import batch_by_length
+from ...models.cells_rnn import CELLS, CompactTexts
+from ..native.library import SWITCH, load_library
+from ..native.network import Unsupported
+from . import Engine, InferenceOptions, batch_by_length
+from .native import NativeEngine, read_live
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..tokens import Tokenizer
+
+_LOGGER = logging.getLogger(__name__)
+
+_TEXTS, _TOKENS = 256, 8192  # per batch, padding included
+_MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
+
+
+class TorchEngine(Engine):
+    """A model of torch in evaluation mode, and the tokenizer that pads for it."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        self.config, self.model, self._tokenizer = model.config, model, tokenizer
+
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions) -> np.ndarray:
+        """As in [`Engine`]; `tokens_per_batch` of the options is about how many tokens are read at once."""
+        if len(input_ids) >= _MANY_TEXTS and load_library() is None and self.model.device.type == "cpu":
+            _warn_of_missing_kernel()
+        with torch.autocast("cpu", enabled=False):
+            tokens = options.tokens_per_batch or _TOKENS
+            return compute_logits(self.model, self._tokenizer, input_ids, _TEXTS, tokens).numpy()
+
+    @torch.inference_mode()
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """As in [`Engine`]."""
+        device, count, shapes = self.model.device, len(input_ids), self._state_shapes()
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        rows = torch.zeros(count, sum(sizes)) if states is None else torch.from_numpy(states)
+        before = {}
+        for (name, shape), part in zip(shapes.items(), rows.to(device).split(sizes, dim=1), strict=True):
+            part = part.view(count, *shape)
+            before[f"initial_{name}_state"] = part if name == "pooling" else part.transpose(0, 1).contiguous()
+        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
+        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
+        outputs = self.model(ids.to(device), mask.to(device), output_final_states=True, **before)
+        after = []
+        for name in shapes:
+            part = outputs[f"final_{name}_state"]
+            after.append((part if name == "pooling" else part.transpose(0, 1)).reshape(count, -1).float().cpu())
+        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).numpy()
+
+    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """As in [`Engine`]."""
+        layer = self.model.classifier
+        return layer.weight.detach().float().cpu().numpy(), layer.bias.detach().float().cpu().numpy()
+
+    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each part of a state."""
+        config, layers = self.config, self.config.num_hidden_layers
+        shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
+        if CELLS[config.cell_type].has_cell_state:
+            shapes["cell"] = shapes["hidden"]
+        if config.block_type == "residual" and config.conv_kernel > 1:
+            shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
+        return {**shapes, "pooling": (1 + self.model.pooler.output_size,)}
+
+
+@cache
+def _warn_of_missing_kernel() -> None:
+    if os.environ.get(SWITCH) != "0":
+        _LOGGER.warning(
+            "predicting by torch takes two to four times as long as the kernel, which is not built: install a wheel, "
+            "or a C compiler and `python -m hf_rnn.inference.native`"
+        )
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -63,48 +131,14 @@ def compute_logits(
     return logits
 
 
-class TorchEngine:
-    """Advance the states of texts with a streaming model of torch in evaluation mode; see `stream.Engine`."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        config, self._model = model.config, model
-        layers = config.num_hidden_layers
-        shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
-        if CELLS[config.cell_type].has_cell_state:
-            shapes["cell"] = shapes["hidden"]
-        if config.block_type == "residual" and config.conv_kernel > 1:
-            shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
-        self._shapes = {**shapes, "pooling": (1 + model.pooler.output_size,)}
-        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
-
-    @torch.inference_mode()
-    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(N, C)` after further tokens of texts, and the states `(N, K)` there."""
-        device, count = self._model.device, len(input_ids)
-        rows = torch.zeros(count, sum(self._sizes)) if states is None else torch.from_numpy(states)
-        before = {}
-        for (name, shape), part in zip(self._shapes.items(), rows.to(device).split(self._sizes, dim=1), strict=True):
-            part = part.view(count, *shape)
-            before[f"initial_{name}_state"] = part if name == "pooling" else part.transpose(0, 1).contiguous()
-        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
-        outputs = self._model(ids.to(device), mask.to(device), output_final_states=True, **before)
-        after = []
-        for name in self._shapes:
-            part = outputs[f"final_{name}_state"]
-            after.append((part if name == "pooling" else part.transpose(0, 1)).reshape(count, -1).float().cpu())
-        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).numpy()
-
-
 def fast_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]], *sizes: int
 ) -> torch.Tensor:
     """Return what [`compute_logits`] returns, within 1e-5, by the kernel in C where it computes the model."""
     if model.device.type == "cpu":
         with contextlib.suppress(Unsupported):
-            network = read_live(model)
-            logits = network.run(input_ids)
-            return torch.from_numpy(network.pad(logits, input_ids) if network.per_token else logits.copy())
+            engine = NativeEngine(model.config, read_live(model))
+            return torch.from_numpy(engine.run(input_ids, InferenceOptions()).copy())
     return compute_logits(model, tokenizer, input_ids, *sizes)
 
 

@@ -1,0 +1,158 @@
+"""`OnnxEngine`: logits of an ONNX file in ONNX Runtime, and the files of a folder that it needs besides.
+
+These are the tokenizer, `config.json` and the ONNX file, not the weights. The packages are `onnxruntime`, `tokenizers`
+and `numpy`: nothing here imports torch, transformers or datasets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
+from ...utils.errors import UserError, install_hint, reason_of
+from ..tokens import TokenizerFile
+from . import Engine, InferenceOptions, batch_by_length
+from .native import read_config_alone
+
+if TYPE_CHECKING:
+    from . import Config
+
+# In the metadata of the file, which show whether it still belongs to its folder.
+WEIGHTS_KEY = "weights_sha256"
+LABELS_KEY = "id2label"
+HEADS = ("RnnForSequenceClassification", "RnnForTokenClassification", "RnnModel")  # in `architectures`
+_TOKENS = 8192  # per batch, padding included
+_TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+
+
+def open_session(model: str | bytes) -> Any:
+    """Return a session on the path or content of an ONNX file, with the threads of torch, or of OMP_NUM_THREADS."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
+    options = onnxruntime.SessionOptions()
+    torch = sys.modules.get("torch")
+    options.intra_op_num_threads = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0))
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the outputs by name of ids and mask, int64 `(B, T)`."""
+    names = [node.name for node in session.get_outputs()]
+    values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+    return dict(zip(names, values, strict=True))
+
+
+def hash_weights(folder: FinishedFolder) -> str:
+    """Return the SHA-256 of a folder's weights."""
+    digest = hashlib.sha256()
+    for path in folder.weight_files():
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def write_labels(config: Config) -> str:
+    """Return the labels in the form of the file's metadata."""
+    return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)
+
+
+class OnnxEngine(Engine):
+    """An ONNX Runtime session on a file of `hf-rnn export`; its first output is the result."""
+
+    def __init__(self, session: Any, config: Config) -> None:
+        self.session, self.config = session, config
+
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions) -> np.ndarray:
+        """As in [`Engine`]; an encoder gives vectors. ONNX Runtime would count a negative id from the end."""
+        ends = [end for ids in input_ids if len(ids) for end in (min(ids), max(ids))]
+        largest = self.config.vocab_size - 1
+        if ends and not 0 <= min(ends) <= max(ends) <= largest:
+            raise IndexError(f"token ids must be from 0 to {largest}, found {min(ends)}, {max(ends)}")
+        output = self.session.get_outputs()[0]
+        longest = [max(map(len, input_ids), default=0)] * (len(output.shape) - 2)
+        results = np.zeros((len(input_ids), *longest, output.shape[-1]), np.float32)
+        for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
+            ids = np.zeros((len(rows), len(input_ids[rows[-1]])), np.int64)
+            mask = np.zeros_like(ids)
+            for place, row in enumerate(rows):
+                ids[place, : len(input_ids[row])] = input_ids[row]
+                mask[place, : len(input_ids[row])] = 1
+            values = run_session(self.session, ids, mask)[output.name]
+            if longest:
+                results[rows, : ids.shape[1]] = values
+            else:
+                results[rows] = values
+        return results
+
+
+def read_exported(
+    name: str, quantized: bool, revision: str | None
+) -> tuple[FinishedFolder, Any, TokenizerFile, Config]:
+    """Return the folder of an exported model or of its download, a session on its file, its tokenizer and settings.
+
+    Raises:
+        UserError: If a file is missing or damaged, or was made from other weights or labels than the folder has.
+    """
+    folder = _find_folder(name, quantized, revision)
+    config = read_config_alone(name, folder)
+    if quantized and config.problem_type == "regression":
+        raise UserError(f"{name} predicts numbers, which int8 would round: take the float32 file, backend onnx")
+    if (head := next(iter(config.architectures or HEADS))) not in HEADS or config.sep_token_id is not None:
+        known = f"{', '.join(HEADS)} for single texts"
+        raise UserError(f"{name} has a {head}, and ONNX files are for {known}: use hf_rnn.FastRnn or the model")
+    session = _open_checked(name, folder, config, quantized)
+    with name_damage(name, TOKENIZER):
+        tokenizer = TokenizerFile(folder)
+    check_tokenizer(name, tokenizer, config)
+    return folder, session, tokenizer, config
+
+
+def _open_checked(name: str, folder: FinishedFolder, config: Config, quantized: bool) -> Any:
+    """Return a session on the file of a folder, if it belongs to the folder's weights and labels."""
+    path = folder.onnx_model_int8 if quantized else folder.onnx_model
+    again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
+    if not path.is_file():
+        place, again = ("", again) if Path(name).is_dir() else (" on the Hub", "its owner makes it with hf-rnn export")
+        raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
+    try:
+        session = open_session(str(path))
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's own errors have no common class
+        raise UserError(f"{path} cannot be read: {reason_of(error):.300}; {again}") from error
+    present = all(weights.is_file() for weights in folder.weight_files())
+    if present and metadata.get(WEIGHTS_KEY) != hash_weights(folder):
+        raise UserError(f"{path} was made of other weights than {folder.root} holds: {again}")
+    if metadata.get(LABELS_KEY) != write_labels(config):
+        raise UserError(f"{path} was made of other labels than {folder.config} holds: {again}")
+    return session
+
+
+def _find_folder(name: str, quantized: bool, revision: str | None) -> FinishedFolder:
+    """Return the given folder, or that of the cache after a download without the weights."""
+    check_name(name, "a trained model")
+    folder = FinishedFolder(Path(name))
+    if not folder.root.is_dir():
+        file = folder.onnx_model_int8 if quantized else folder.onnx_model
+        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
+
+        return FinishedFolder(fetch(name, revision, only=(*_TOKENIZER_FILES, f"onnx/{file.name}")))
+    if revision is not None:
+        raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
+    weights = folder.weight_files()
+    if missing := [path.name for path in folder.missing_to_load() if path not in weights]:
+        raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
+    return folder
