@@ -25,7 +25,6 @@ from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import Engine, InferenceOptions, Precision
 from .engines.native import NativeEngine, read_live, read_stored
 from .native.network import CLASSIFIER, MISSING, Unsupported
-from .stream import TextStream, feed_many, take_fingerprint
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..tasks import Task
     from .engines import Config
+    from .stream import TextStream
     from .tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Predictor:
     def answer_each(
         self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
     ) -> list[dict[str, Any] | str]:
-        """Return the answer to each row, or the reason why it has none.
+        """Return the answer to each row, or the reason why it is missing.
 
         A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer. With
         `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
@@ -294,16 +294,25 @@ class FastRnn(Predictor):
         """
         if not getattr(self.config, "streaming", False):
             raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
+        from .stream import TextStream
+
         stream = TextStream(self)
         if state is not None:
             stream.restore(state)
         return stream
 
-    feed_many = staticmethod(feed_many)
+    @staticmethod
+    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
+        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
+        from .stream import feed_many
+
+        return feed_many(streams, pieces)
 
     @cached_property
     def fingerprint(self) -> str:
         """The hash that binds the state of a stream to this model."""
+        from .stream import take_fingerprint
+
         return take_fingerprint(self.config, *self.engine.read_classifier())
 
     def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
