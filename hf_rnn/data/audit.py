@@ -111,8 +111,8 @@ class AuditReport:
         worst = max(self.leaks, key=lambda leak: leak["share"])
         first = worst["repeats"][0]
         place, twin = self.name_place(first["place"]), self.name_place(first["twin"])
-        found = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
-        raise UserError(f"{found}; remove them from train; hf-rnn audit with the same flags lists all")
+        leak = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
+        raise UserError(f"{leak}; remove them from train; hf-rnn audit with the same flags lists all")
 
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows."""
@@ -143,8 +143,8 @@ class AuditReport:
 
 def _describe_leak(leak: Mapping[str, Any]) -> str:
     labels = f", {leak['exact_other_label']:,} with another label" if leak["exact_other_label"] else ""
-    found = f"{leak['exact']:,} of {leak['rows']:,} rows of {leak['split']} repeat a row of {leak['source']}"
-    return f"{found} ({leak['share']:.2%}{labels})"
+    counts = f"{leak['exact']:,} of {leak['rows']:,} rows of {leak['split']} repeat a row of {leak['source']}"
+    return f"{counts} ({leak['share']:.2%}{labels})"
 
 
 def render_line(report: AuditReport) -> str:
@@ -263,13 +263,13 @@ class _Split:
         """Return the share of the tokens of whole texts that are unknown; None if there is no unknown token."""
         if (unknown := tokenizer.unk_token_id) is None:
             return None
-        found = total = 0
+        misses = total = 0
         for start in range(0, min(len(self.rows), _MOST_TOKENIZED), _BATCH):
             texts = self.rows[start : start + _BATCH]["text"]
             for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
-                found += ids.count(unknown)
+                misses += ids.count(unknown)
                 total += len(ids)
-        return found / total if total else 0.0
+        return misses / total if total else 0.0
 
 
 def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
@@ -286,8 +286,8 @@ def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
         repeat: dict[str, Any] = {"place": split.place(row), "twin": source.place(twin)}
         repeat |= {"label": split.label(row), "twin_label": source.label(twin)}
         repeats.append(repeat | {"text": split.excerpt(row), "twin_text": source.excerpt(twin)})
-    rows, found = len(split.labels), int(repeated.sum())
-    counts = {"rows": rows, "exact": found, "exact_other_label": int(other.sum()), "share": found / rows}
+    rows, exact = len(split.labels), int(repeated.sum())
+    counts = {"rows": rows, "exact": exact, "exact_other_label": int(other.sum()), "share": exact / rows}
     return {"source": source.name, "split": split.name, **counts, "repeats": repeats}
 
 
@@ -295,10 +295,10 @@ def _find_conflicts(split: _Split) -> dict[str, Any]:
     """Return the texts of a split with several labels, in the order of their appearance."""
     groups = np.flatnonzero(split.lowest != split.highest)
     groups = groups[np.argsort(split.order[split.starts[groups]])]
-    found = []
+    texts = []
     for rows in map(split.rows_of, groups[:_MOST_DESCRIBED].tolist()):
         places: dict[str, list[dict[str, Any]]] = {}
         for row in rows.tolist():
             places.setdefault(split.label(row), []).append(split.place(row))
-        found.append({"text": split.excerpt(int(rows[0])), "places": places})
-    return {"texts": len(groups), "rows": int(split.sizes[groups].sum()), "found": found}
+        texts.append({"text": split.excerpt(int(rows[0])), "places": places})
+    return {"texts": len(groups), "rows": int(split.sizes[groups].sum()), "found": texts}

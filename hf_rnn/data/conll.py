@@ -15,8 +15,9 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -72,11 +73,11 @@ class TagSet:
     @classmethod
     def find(cls, counts: Mapping[str, int]) -> TagSet:
         """Return the tags of the training rows; for entities, if at least half of the tags are such, in IOB2."""
-        types = sorted({found[1] for found in map(_ENTITY_TAG.fullmatch, counts) if found})
-        marked = sum(_ENTITY_TAG.fullmatch(tag) is not None for tag in counts)
-        if 2 * marked < len(counts.keys() - {"O"}) or not marked:
+        matches = list(filter(None, map(_ENTITY_TAG.fullmatch, counts)))
+        if 2 * len(matches) < len(counts.keys() - {"O"}) or not matches:
             return cls(tuple(sort_labels(counts)), ())
-        return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), tuple(types))
+        types = tuple(sorted({match[1] for match in matches}))
+        return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), types)
 
     def fault(self, tag: str) -> Fault | None:
         """Return what is wrong with a tag of the data."""
@@ -100,7 +101,7 @@ class Word(NamedTuple):
     tag: str
 
 
-def _make_word(place: BadRow, token: Any, tag: Any) -> Word | BadRow:
+def _make_word(place: BadRow, token: str, tag: str) -> Word | BadRow:
     """Return a word, or its rejection; some data have tokens of white space, such as U+00A0."""
     fault = text_fault(token)
     fault = label_fault(tag) if fault is None or fault.reason is Reason.BLANK_TEXT else fault
@@ -109,17 +110,17 @@ def _make_word(place: BadRow, token: Any, tag: Any) -> Word | BadRow:
 
 def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Sentence]:
     """Yield the sentences of a file; negative columns count from the last."""
-    lines: list[BadRow | tuple[int, str]] = []
+    rows: list[BadRow | tuple[int, str, list[str]]] = []
     for batch in open_lines(path):
-        lines += batch.in_order(zip(batch.places.tolist(), batch.rows.column(0).to_pylist(), strict=True))
-    rows = [line if isinstance(line, BadRow) else (*line, _split(line[1])) for line in lines]
-    tokens = [row[2] for row in rows if not isinstance(row, BadRow) and row[2] and not row[1].startswith("# ")]
+        lines = ((line, _split(line)) for line in batch.rows.column(0).to_pylist())
+        rows += batch.in_order((place, *line) for place, line in zip(batch.places.tolist(), lines, strict=True))
+    tokens = [row[2] for row in rows if isinstance(row, tuple) and row[2] and not row[1].startswith("# ")]
     if not tokens:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no token")
     fields = len(tokens[0])
     if fields < 2 or not all(-fields <= column < fields for column in (token_column, tag_column)):
-        found = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
-        raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{found}; set --text_column, --label_column")
+        detail = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
+        raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column")
     tags = {parts[tag_column] for parts in tokens if len(parts) == fields}
     words: Sentence = []
     is_start = True  # a comment before the first token may have as many columns
@@ -156,13 +157,16 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
     """Yield the rows of a table with lists of tokens and of tags."""
     names = table.class_names.get(tag_column)
     for batch in table.batches([token_column, tag_column]):
-        columns = [take_column(batch.rows, name) for name in (token_column, tag_column)]
-        for name, column in zip((token_column, tag_column), columns, strict=True):
-            if not hasattr(column.type, "value_field"):
-                detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
+        for bad_row in batch.bad:
+            yield [bad_row]
+        columns = []
+        for name in (token_column, tag_column):
+            columns.append(take_column(batch.rows, name))
+            if not hasattr(columns[-1].type, "value_field"):
+                detail = (
+                    f"column {name!r} must hold lists: found {columns[-1].type}; set --text_column, --label_column"
+                )
                 raise DataError.for_file(table.path, Reason.MISSING_COLUMN, detail)
-        for rejected in batch.bad:
-            yield [rejected]
         for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
             tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
             fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
@@ -180,7 +184,7 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
-    source: Any,
+    source: object,
     config: str | None = None,
     *,
     token_column: int | str | None = None,
@@ -207,25 +211,26 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         class_names: Tags by id; by default those of train, "O" first.
     """
     columns: tuple[Any, Any]
+    sources: dict[str, list[Any]]
     if is_conll := _is_conll(source):
         try:
             columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
         except ValueError:
-            found = f"found {token_column}, {tag_column}"
-            raise UserError(f"columns of CoNLL files are numbers from 0: {found}") from None
-        sources: dict[str, list[Any]] = find_files(source, splits, class_names is not None, (".conll",))
+            names = f"found {token_column}, {tag_column}"
+            raise UserError(f"columns of CoNLL files are numbers from 0: {names}") from None
+        sources = dict(find_files(source, splits, class_names is not None, (".conll",)))
     else:
         columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
         options = RowOptions(text_column=columns[0], label_column=columns[1], class_names=class_names)
-        sources = open_tables(source, config, splits, options)
-    read_part = _read_file if is_conll else _read_table
+        sources = dict(open_tables(source, config, splits, options))
+    read_part: Callable[..., Iterator[Sentence]] = _read_file if is_conll else _read_table
     sentences = {
         split: [list(sentence) for part in parts for sentence in read_part(part, *columns)]
         for split, parts in sources.items()
     }
     if class_names is None:
-        first = next(iter(sentences.values()))
-        tags = TagSet.find(Counter(word.tag for sentence in first for word in sentence if isinstance(word, Word)))
+        words = chain.from_iterable(next(iter(sentences.values())))
+        tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word)))
     else:
         tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
     report = report or DataReport()
@@ -234,12 +239,12 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
         report.class_names = list(tags.names)
         for split, rows in sentences.items():
-            names = [part if is_conll else part.path for part in sources[split]]
-            report.splits[split] = SplitReport(names)
+            files = [part if is_conll else part.path for part in sources[split]]
+            report.splits[split] = SplitReport(files)
             kept = _keep(split, rows, tags, ledger, whole=not is_conll)
             if not kept:
                 ledger.check()
-                raise DataError.for_file(", ".join(names), Reason.EMPTY_FILE, "found no usable token")
+                raise DataError.for_file(", ".join(files), Reason.EMPTY_FILE, "found no usable token")
             read[split] = _build(kept, tags)
             report.label_counts[split] = [len(kept)]
     if len(tags.names) < 2:
@@ -247,7 +252,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     return deliver(read, validation_share if splits is None else 0, seed, report)
 
 
-def _is_conll(source: Any) -> bool:
+def _is_conll(source: object) -> bool:
     """Return whether a source is CoNLL files, or an empty folder."""
     if isinstance(source, Mapping):
         return all(isinstance(part, str | os.PathLike | list) and _is_conll(part) for part in source.values())

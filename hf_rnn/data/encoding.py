@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
+_TEXTS = {"text": "texts", "text_pair": "text pairs"}
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
 
 AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.DatasetDict)
@@ -62,27 +63,14 @@ def encode(
     label = next((name for name in _LABELS if name in features), None)
     feature, convert = as_labels or (None if label is None else features[label], list)
     encoded = {"input_ids": datasets.List(datasets.Value("int32")), **({} if label is None else {"labels": feature})}
-    paired, truncated = "text_pair" in features, 0
-
-    def tokenize(texts: list[Any], **options: Any) -> list[list[int]]:
-        columns = list(map(list, zip(*texts, strict=True))) if paired and texts else [texts]
-        # else each over-long text makes a warning
-        options |= {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-        return tokenizer(*columns, **options)["input_ids"]
+    nouns, truncated = {name: noun for name, noun in _TEXTS.items() if name in features}, 0
 
     def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
         nonlocal truncated
-        texts: list[Any] = batch["text"]
-        check_texts(texts, first=positions[0])
-        if paired:
-            check_texts(batch["text_pair"], "text pairs", positions[0])
-            texts = list(zip(texts, batch["text_pair"], strict=True))
-        rows = tokenize(texts, truncation=False)
-        if long := [number for number, ids in enumerate(rows) if len(ids) > limit]:
-            cut = tokenize([texts[number] for number in long], truncation=True, max_length=limit)
-            for number, ids in zip(long, cut, strict=True):
-                rows[number] = ids
-            truncated += len(long)
+        for name, noun in nouns.items():
+            check_texts(batch[name], noun, positions[0])
+        rows, long = _tokenize(tokenizer, [batch[name] for name in nouns], limit)
+        truncated += long
         return {"input_ids": rows, **({} if label is None else {"labels": convert(batch[label])})}
 
     if dataset.format["type"] != "custom":  # a custom one makes the texts
@@ -96,9 +84,22 @@ def encode(
         new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
     ).with_format(None)
     if truncated:
-        found = f"{truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
-        logger.warning("%s are longer than %d tokens and were truncated", found, limit)
+        counts = f"{truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
+        logger.warning("%s are longer than %d tokens and were truncated", counts, limit)
     return rows
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, columns: list[list[str]], limit: int) -> tuple[list[list[int]], int]:
+    """Return the ids of texts, or of pairs in two columns, and the number of those that were truncated to a limit."""
+    # without `verbose`, as each over-long text makes a warning
+    options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    rows = tokenizer(*columns, truncation=False, **options)["input_ids"]
+    if long := [number for number, ids in enumerate(rows) if len(ids) > limit]:
+        parts = [[column[number] for number in long] for column in columns]
+        cut = tokenizer(*parts, truncation=True, max_length=limit, **options)["input_ids"]
+        for number, ids in zip(long, cut, strict=True):
+            rows[number] = ids
+    return rows, len(long)
 
 
 def encode_blocks(

@@ -83,8 +83,8 @@ def find_byte_fault(line: bytes, encoding: str = "utf-8") -> Fault | None:
     try:
         line.decode(encoding)
     except UnicodeDecodeError as error:
-        found = f"byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line is not {encoding}"
-        return Fault(Reason.NOT_UTF8, found, "Save the file as UTF-8, or name its encoding with --encoding")
+        detail = f"byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line is not {encoding}"
+        return Fault(Reason.NOT_UTF8, detail, "Save the file as UTF-8, or name its encoding with --encoding")
     return None
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -38,7 +39,7 @@ _HELD_OUT = 0.1  # share of the characters of continuous text
 _LONGEST = 10_000  # characters of a row of continuous text
 
 
-def load_texts(arguments: Any, *, data: Any = None, **options: Any) -> datasets.DatasetDict:
+def load_texts(arguments: Any, *, data: object = None, **options: Any) -> datasets.DatasetDict:
     """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`].
 
     Columns that are not set are first those of the model to start from, then guessed by their names.
@@ -54,7 +55,7 @@ def load_texts(arguments: Any, *, data: Any = None, **options: Any) -> datasets.
     return load_tsv(source, arguments.dataset_config, **arguments.layout(), **options)
 
 
-def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | None:
+def join_splits(train: object, validation: object, test: object) -> Mapping[str, Any] | None:
     """Return rows in memory by split; None without any."""
     others = {name: rows for name, rows in (("validation", validation), ("test", test)) if rows is not None}
     if train is None and others:
@@ -67,7 +68,7 @@ def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | N
 
 
 def load_tsv(
-    source: Any,
+    source: object,
     config: str | None = None,
     *,
     splits: Iterable[str] | None = None,
@@ -115,15 +116,16 @@ def load_tsv(
     tables = open_tables(source, config, splits, columns)
     sources = {split: [columns.locate(table) for table in parts] for split, parts in tables.items()}
     first = next(iter(sources.values()))[0]
-    names = first.class_names if columns.class_names is None else list(columns.class_names)
+    if columns.class_names is None:
+        columns = replace(columns, class_names=first.class_names)
     with ledger:
         report.columns = columns.describe(first)
-        read = read_splits(sources, columns, names, ledger)
+        read = read_splits(sources, columns, ledger)
     return deliver(read, validation_share if splits is None else 0, seed, report)
 
 
 def open_tables(
-    source: Any, config: str | None, splits: Iterable[str] | None, options: RowOptions
+    source: object, config: str | None, splits: Iterable[str] | None, options: RowOptions
 ) -> dict[str, list[Table]]:
     """Open the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
     has_names = options.class_names is not None
@@ -134,18 +136,17 @@ def open_tables(
     if _is_files(source):
         files = find_files(source, splits, has_names)
         return {split: list(map(options.open_file, paths)) for split, paths in files.items()}
-    pair = () if options.text_pair_column is None else (options.text_pair_column,)
-    labels = options.label_columns or (options.label_column or "label",)
-    columns = [str(column) for column in (options.text_column or "text", *pair, *labels)]
-    loaded, name, stored = _load_dataset(source, config, columns)
+    loaded, name, stored = _load_dataset(source, config, options)
     tables = {split: as_table(f"{name}[{key}]", loaded[key]) for split, key in stored.items()}
-    coded = all(options.locate(table).class_names is not None for table in tables.values())
-    for split in [split for split in tables if split != "train"] if splits is None and coded else ():
-        rows, label = loaded[stored[split]], options.locate(tables[split]).labels[0]
-        if isinstance(rows.features[label], datasets.ClassLabel) and rows.unique(label) == [UNLABELLED]:
-            logger.warning("%s is left out: all labels are %d, which means no label", tables[split].path, UNLABELLED)
+    coded = {split: options.locate(table) for split, table in tables.items()}
+    is_coded = all(rows.class_names is not None for rows in coded.values())
+    for split, rows in coded.items() if is_coded and splits is None else ():
+        labels, column = loaded[stored[split]], rows.labels[0]
+        is_class = isinstance(labels.features[column], datasets.ClassLabel)
+        if split != "train" and is_class and labels.unique(column) == [UNLABELLED]:
+            logger.warning("%s is left out: all labels are %d, which means no label", rows.path, UNLABELLED)
             del tables[split]
-    return {split: [tables[split]] for split in choose_splits(splits, tables, name, has_names or coded)}
+    return {split: [tables[split]] for split in choose_splits(splits, tables, name, has_names or is_coded)}
 
 
 def _open_label(path: Path, encoding: str | None) -> Table:
@@ -169,7 +170,7 @@ def _find_label_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _is_files(source: Any) -> bool:
+def _is_files(source: object) -> bool:
     """Return whether a source is files of ours, not a data set of the library or rows in memory."""
     if isinstance(source, Mapping):
         return all(map(_is_file_or_files, source.values()))
@@ -201,17 +202,19 @@ def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
     return files
 
 
-def _is_file_or_files(part: Any) -> bool:
+def _is_file_or_files(part: object) -> bool:
     if isinstance(part, list | tuple):  # a list of texts in memory is a mistake of its own
         return bool(part) and all(isinstance(path, str | os.PathLike) and os.path.exists(path) for path in part)
     return isinstance(part, str | os.PathLike)
 
 
 def _load_dataset(
-    source: Any, config: str | None, columns: Sequence[str]
+    source: object, config: str | None, options: RowOptions
 ) -> tuple[datasets.DatasetDict, str, dict[str, str]]:
     """Return a data set, its name in messages, and its own names of the known splits."""
-    name = "dataset"
+    pair = () if options.text_pair_column is None else (options.text_pair_column,)
+    labels = options.label_columns or (options.label_column or "label",)
+    columns, name = list(map(str, (options.text_column or "text", *pair, *labels))), "dataset"
     if isinstance(source, Mapping):
         loaded = datasets.DatasetDict({split: to_dataset(rows, columns, split) for split, rows in source.items()})
     elif isinstance(source, datasets.Dataset):
@@ -274,8 +277,8 @@ def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Datase
         else:
             table = pa.table(dict(zip(columns, map(list, zip(*items, strict=True)), strict=True)))
     except (pa.ArrowException, TypeError, ValueError) as error:
-        found = f"found {type(rows).__name__} ({reason_of(error):.200})"
-        raise UserError(f"{where} must be a Dataset, a frame, or a list of dicts or pairs: {found}") from error
+        kind = f"found {type(rows).__name__} ({reason_of(error):.200})"
+        raise UserError(f"{where} must be a Dataset, a frame, or a list of dicts or pairs: {kind}") from error
     known = table.column_names
     roots = {column if column in known else column.split(".")[0] for column in columns}
     if roots <= set(known):
@@ -286,32 +289,32 @@ def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Datase
 
 
 def find_files(
-    source: Any, splits: Iterable[str] | None, has_names: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
+    source: object, splits: Iterable[str] | None, has_names: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
 ) -> dict[str, list[str]]:
     """Return the files of each split to read, train first; a single file is the only requested split, or train."""
     files = _group_files(source, splits, suffixes)
     return {split: files[split] for split in choose_splits(splits, files, _name_of(source), has_names, suffixes[0])}
 
 
-def _group_files(source: Any, splits: Iterable[str] | None, suffixes: Sequence[str]) -> dict[str, list[str]]:
+def _group_files(source: object, splits: Iterable[str] | None, suffixes: Sequence[str]) -> dict[str, list[str]]:
     """Return all files of a source by canonical name of split."""
     if isinstance(source, Mapping):
         files = {name: list(map(os.path.expanduser, _as_list(paths))) for name, paths in source.items()}
         if unknown := [name for name in files if name not in _NAMES]:
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
-    elif os.path.isdir(source := os.path.expanduser(source)):
-        files = _list_files(Path(source), suffixes)
+    elif os.path.isdir(where := _name_of(source)):
+        files = _list_files(Path(where), suffixes)
         if len(files) == 1 and not files.keys() & set(_NAMES):
             files = {"train": next(iter(files.values()))}
         if unused := [Path(path).name for name, paths in files.items() if name not in _NAMES for path in paths]:
-            logger.warning("%s: not read: %s; read are train, dev or validation, test", source, ", ".join(unused))
+            logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
-        files = {next(iter(_as_list(splits or ())), "train"): [str(source)]}
+        files = {next(iter(_as_list(splits or ())), "train"): [where]}
     return {split: files[name] for split, name in _rename_splits(files, _name_of(source)).items()}
 
 
-def _name_of(source: Any) -> str:
-    return "the mapping" if isinstance(source, Mapping) else os.path.expanduser(source)
+def _name_of(source: object) -> str:
+    return "the mapping" if isinstance(source, Mapping) else os.path.expanduser(str(source))
 
 
 def _as_list(items: Any) -> list[Any]:
@@ -342,15 +345,14 @@ def choose_splits(
     if not has_names and "train" not in chosen:
         raise UserError(f"{' and '.join(sorted(chosen))} without train needs class names: add --class_names")
     if missing := sorted(chosen - set(there)):
-        found = f"found {', '.join(there) or 'no split'}"
+        names = f"found {', '.join(there) or 'no split'}"
         if "train" in missing:
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
-            found += f" in the files {', '.join(files)}" if files else ""
+            names += f" in the files {', '.join(files)}" if files else ""
             advice = f"name the file of the training rows train{suffix} or the like, or give one file"
-            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{found}; {advice}")
-        other = next((name for name in ("validation", "train") if name in there), None)
-        advice = "" if other is None else f"; take --split {other}"
-        raise UserError(f"{where} has no split {' and '.join(missing)}: {found}{advice}")
+            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{names}; {advice}")
+        others = [f"; take --split {name}" for name in ("validation", "train") if name in there]
+        raise UserError(f"{where} has no split {' and '.join(missing)}: {names}{''.join(others[:1])}")
     return tuple(split for split in _SPLITS if split in chosen)
 
 
@@ -400,8 +402,8 @@ def _read_text(path: str) -> list[str]:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        found = f"byte {content[error.start : error.start + 1]!r} in line {number}; convert it, for example with iconv"
-        raise DataError.for_file(path, Reason.NOT_UTF8, found) from error
+        detail = f"byte {content[error.start : error.start + 1]!r} in line {number}; convert it, as with iconv"
+        raise DataError.for_file(path, Reason.NOT_UTF8, detail) from error
     if "\0" in text:
         raise DataError.for_file(path, Reason.NUL, f"in line {text.count(chr(10), 0, text.index(chr(0))) + 1}")
     if not text.strip():

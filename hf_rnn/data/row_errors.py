@@ -147,8 +147,8 @@ def name_file(path: str | Path, kind: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # readers raise anything for damaged files
-        found = f"it is not {kind}, or damaged" if kind else "it is damaged"
-        raise DataError.for_file(path, Reason.UNREADABLE, f"{found}: {reason_of(error):.300}") from error
+        problem = f"it is not {kind}, or damaged" if kind else "it is damaged"
+        raise DataError.for_file(path, Reason.UNREADABLE, f"{problem}: {reason_of(error):.300}") from error
 
 
 @dataclass
@@ -232,9 +232,9 @@ class Ledger:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
         read, bad = self.report.rows_read, self.report.rows_rejected
         if bad > (self.share * read if self.limit is None else self.limit):  # type: ignore[operator] # one is set
-            found = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
+            first = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
             allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
-            advice = f"{found} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
+            advice = f"{first} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
             raise DataError.for_row(self._rows[0], advice)
 
     def __enter__(self) -> Ledger:
@@ -250,18 +250,19 @@ class Ledger:
             if split.trimmed:
                 logger.warning("%s: white space at the ends of %d labels was removed", name, split.trimmed)
         self.check()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
         if not self._rows:
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
             return
         where = ""
-        if self._path is not None:
+        if self._path is None:
+            for row in self._rows[:_LOGGED_ROWS]:
+                logger.warning("rejected %s", row.describe())
+        else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lines = "".join(row.as_json() + "\n" for row in self._rows)
             # names of files may hold bytes that are not UTF-8
             self._path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
             self.report.rejected_path = str(self._path)
             where = f"; they are listed in {self._path}"
-        for row in () if self._path is not None else self._rows[:_LOGGED_ROWS]:
-            logger.warning("rejected %s", row.describe())
         logger.warning("%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where)

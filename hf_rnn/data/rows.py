@@ -8,7 +8,6 @@ or numbers. Labels are compared exactly: nothing is stripped or folded.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -47,8 +46,6 @@ Column = int | str
 
 # At most 18 digits: an id has no more, and Python refuses to parse thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
-_LARGEST = float(np.finfo(np.float32).max)
-_FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 _STRINGS = ("string", "large_string", "string_view", "null")
 
 
@@ -68,7 +65,8 @@ class RowOptions:
         quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
         label_map: Labels of the data to `class_names`. With one, even an empty one, integers do not index the names.
-        scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
+        scheme: Makes labels of another kind than one class of the written labels, these options and the names of the
+            columns, such as `LabelSets.from_rows` of the tasks.
         label_separator: Written between the items of a list, for a `scheme`.
         recorded: Names of columns that a model was trained on, by `text` and `label`; preferred to other guesses.
     """
@@ -92,23 +90,22 @@ class RowOptions:
         columns = [column for column in declared if column is not None]
         if is_fasttext(path):
             return open_fasttext(path, self.encoding, None if self.scheme is None else self.label_separator)
-        if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
-            return read_table(path, separator=self.separator, encoding=self.encoding, quoting=self.quoting)
-        header = True if any(isinstance(column, str) for column in columns) else None
-        fields = None if columns else 2
-        return read_table(path, encoding=self.encoding, header=header, fields=fields, quoting=self.quoting)
+        is_named = self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv")
+        return read_table(
+            path,
+            separator=self.separator,
+            encoding=self.encoding,
+            header=True if is_named or any(isinstance(column, str) for column in columns) else None,
+            fields=None if columns else 2,
+            quoting=self.quoting,
+        )
 
     def locate(self, table: Table) -> RowSource:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
         labels = [self._find(table, column, "label_columns") for column in self.label_columns]
-        text, pair, label = (
-            None if column is None else self._find(table, column, flag)
-            for flag, column in (
-                ("text_column", self.text_column),
-                ("text_pair_column", self.text_pair_column),
-                ("label_column", self.label_column),
-            )
-        )
+        flags = ("text_column", "text_pair_column", "label_column")
+        columns = [(getattr(self, flag), flag) for flag in flags]
+        text, pair, label = (None if name is None else self._find(table, name, flag) for name, flag in columns)
         if text is None and table.is_unnamed:
             text = next((name for name in table.columns if name not in (pair, label, *labels)), table.columns[0])
         elif text is None:
@@ -275,11 +272,12 @@ class RowSource:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
 
 
-def _write_label(value: Any, names: list[str] | None) -> str | None:
+def _write_label(value: object, names: list[str] | None) -> str | None:
     """Return a label as text; a number for which ClassLabel has no name becomes a text that no class has."""
     if names is None or value is None:
         return write_value(value)
-    return names[value] if 0 <= value < len(names) else "-1" if value == -1 else f"#{value}"
+    number = int(value)  # type: ignore[call-overload] # ClassLabel is of integers
+    return names[number] if 0 <= number < len(names) else "-1" if number == -1 else f"#{number}"
 
 
 # ---- labels ----
@@ -344,8 +342,8 @@ class LabelMap(RowLabels):
         """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
-            found = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
-            raise UserError(f"too many labels: {found}; are columns swapped? Set --text_column and --label_column")
+            some = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
+            raise UserError(f"too many labels: {some}; are columns swapped? Set --text_column and --label_column")
         if len(counts) < 2:
             advice = "set --label_column, or give all names with --class_names"
             raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
@@ -373,11 +371,11 @@ class LabelMap(RowLabels):
         if integers > sum(counts.values()) / 2 and label_map is None:
             logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
             return cls(names, {str(index): name for index, name in enumerate(names)})
-        found = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
+        both = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
         if label_map is not None:
             pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
-            found += f"; map them with --label_map {pairs:.150}"
-        raise UserError(f"labels and class names have nothing in common: {found}")
+            both += f"; map them with --label_map {pairs:.150}"
+        raise UserError(f"labels and class names have nothing in common: {both}")
 
     @property
     def strata(self) -> int:  # type: ignore[override]
@@ -405,139 +403,3 @@ class LabelMap(RowLabels):
     def stratum(self, labels: pa.Array) -> np.ndarray:
         """Return the class ids."""
         return labels.to_numpy()
-
-
-@dataclass(frozen=True)
-class LabelSets(RowLabels):
-    """Sets of labels, each row's in one column between separators, or in one column of 0 and 1 per label.
-
-    An empty field is the empty set. White space beside a separator is ignored. Labels are stored as lists of ids.
-    """
-
-    names: tuple[str, ...]
-    separator: str | None  # None for one column per label
-    written: Mapping[str, str] = field(default_factory=dict)  # name of a label of the data
-    columns: tuple[int, ...] = ()  # id of each column
-
-    @classmethod
-    def from_rows(
-        cls,
-        rows: Iterator[str],
-        class_names: Sequence[str] | None,
-        label_map: Mapping[str, str] | None,
-        columns: Sequence[str],
-        *,
-        separator: str | None,
-    ) -> LabelSets:
-        """Make the map from the distinct labels of the first split as they are written, or from class names.
-
-        Raises:
-            UserError: For rows without any label, and for more than 1,000 different ones.
-        """
-        if separator is None:
-            return cls(tuple(class_names or columns), None, columns=match_columns(columns, class_names or columns))
-        if class_names is not None:
-            names = LabelMap.from_names(class_names, {}, label_map).names if len(class_names) > 1 else class_names
-            return cls(tuple(names), separator, label_map or {})
-        labels = {label for row in rows for label in _split(row, separator) if label}
-        if not labels:
-            raise UserError("no row of train has a label: set --label_column or --label_separator")
-        if len(labels) > 1000:
-            some = listed(sorted(labels, key=len)[:3])
-            raise UserError(f"too many labels: found {len(labels)}, such as {some}; set --label_separator")
-        return cls(tuple(sort_labels(labels)), separator)
-
-    @property
-    def feature(self) -> Any:
-        """A list of class ids with their names."""
-        return datasets.List(datasets.ClassLabel(names=list(self.names)))
-
-    def read(self, written: str) -> tuple[int, ...] | Fault:
-        """Return the ids of a row's labels in their order, or the fault."""
-        if self.separator is None:
-            ids, advice = set(), "Write 1 for each label that a row has, and 0 for the others"
-            for number, cell in zip(self.columns, written.split("\t"), strict=True):
-                if (flag := _FLAGS.get(cell)) is None:
-                    detail = f"{cell!r:.80} in column {self.names[number]!r:.80}"
-                    return Fault(Reason.UNKNOWN_LABEL, detail, advice)
-                ids |= {number} if flag else set()
-            return tuple(sorted(ids))
-        labels = _split(written, self.separator)
-        if labels == [""]:
-            return ()
-        if "" in labels:
-            return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
-        if unknown := [label for label in labels if label not in self._ids]:
-            return label_fault(unknown[0]) or unknown_label(unknown[0], self._ids)
-        return tuple(sorted({self._ids[label] for label in labels}))
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        ids = {name: number for number, name in enumerate(self.names)}
-        return ids | {label: ids[name] for label, name in self.written.items()}
-
-
-def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
-    """Return the id of each column: by its name, or by its place if columns are numbered.
-
-    Raises:
-        UserError: For other names, or another number of them.
-    """
-    if set(columns) == set(names):
-        return tuple(map(list(names).index, columns))
-    if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
-        found = f"label_columns are {listed(columns)}, and the names are {listed(names)}"
-        raise UserError(f"{found}: give one column for each name")
-    return tuple(range(len(names)))
-
-
-def _split(written: str, separator: str) -> list[str]:
-    return [label.strip(WHITE_SPACE) for label in written.split(separator)]
-
-
-@dataclass(frozen=True)
-class Numbers(RowLabels):
-    """One or several numbers per row, each in a column; they are stored as a struct of float64."""
-
-    names: tuple[str, ...]
-    columns: tuple[int, ...]  # id of each column
-
-    @classmethod
-    def from_rows(
-        cls,
-        rows: Iterator[str],
-        class_names: Sequence[str] | None,
-        label_map: Mapping[str, str] | None,
-        columns: Sequence[str],
-    ) -> Numbers:
-        """Take the names of the columns, or `class_names`; a single column without a name of its own is `value`."""
-        names = list(columns)
-        if len(names) == 1:  # a list in one column
-            names *= 1 + next(rows, "").count("\t")
-        if class_names is not None:
-            names = list(class_names)
-        elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
-            names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
-        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
-
-    @property
-    def feature(self) -> Any:
-        """A number for each name."""
-        return {name: datasets.Value("float64") for name in self.names}
-
-    def read(self, written: str) -> dict[str, float] | Fault:
-        """Return the numbers of a row by name, or the fault."""
-        numbers, parts = {}, written.split("\t")
-        if len(parts) != len(self.names):
-            return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
-        for column, part in zip(self.columns, parts, strict=True):
-            found = f"found {part!r:.80}" + (f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else "")
-            try:
-                number = float(part) if "_" not in part else math.nan
-            except ValueError:
-                hint = "If the first line names the columns, give --label_column NAME; a decimal point is a point"
-                return Fault(Reason.NOT_A_NUMBER, found, hint)
-            if not abs(number) <= _LARGEST:
-                return Fault(Reason.NOT_FINITE, found)
-            numbers[self.names[column]] = number
-        return numbers

@@ -47,12 +47,9 @@ class SplitRows:
 
 
 def read_splits(
-    sources: Mapping[str, Sequence[RowSource]],
-    options: RowOptions,
-    class_names: Sequence[str] | None,
-    ledger: Ledger,
+    sources: Mapping[str, Sequence[RowSource]], options: RowOptions, ledger: Ledger
 ) -> dict[str, SplitRows]:
-    """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted."""
+    """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
     paths = [part.path for parts in sources.values() for part in parts]
@@ -62,20 +59,13 @@ def read_splits(
     taken: list[tuple[RowSource, Taken]] = []
     for part in sources[first]:
         for rows in part.take():
-            found = rows.count_labels()
-            counts.update({label: count for label, count in found.items() if scheme or not label_fault(label)})
+            counts += rows.count_labels()
             if not on_disk:
                 taken.append((part, rows))
-    labels: RowLabels
+    if scheme is None:
+        counts = Counter({label: count for label, count in counts.items() if not label_fault(label)})
     try:
-        if not counts:
-            labels = LabelMap(())  # no row is usable, which is an error below
-        elif scheme is not None:
-            labels = scheme(iter(counts), class_names, options.label_map, sources[first][0].labels)
-        elif class_names is not None:
-            labels = LabelMap.from_names(class_names, counts, options.label_map)
-        else:
-            labels = LabelMap.from_counts(counts)
+        labels = _make_labels(counts, options, sources[first][0].labels)
     except UserError:  # a rejected row is the better message
         _read(first, sources[first], LabelMap(tuple(counts)), ledger, on_disk, taken)
         ledger.check()
@@ -89,6 +79,17 @@ def read_splits(
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
     return splits
+
+
+def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
+    """Return the label map of all splits, from the labels of the first one by number of rows."""
+    if not counts:
+        return LabelMap(())  # no row is usable, which is an error later
+    if options.scheme is not None:
+        return options.scheme(iter(counts), options, columns)
+    if options.class_names is not None:
+        return LabelMap.from_names(options.class_names, counts, options.label_map)
+    return LabelMap.from_counts(counts)
 
 
 def _read(
@@ -126,10 +127,10 @@ def _read(
     if not report.rows_kept:
         ledger.check()
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    found = np.concatenate(strata)
-    ledger.report.label_counts[split] = np.bincount(found, minlength=labels.strata).tolist()
+    groups = np.concatenate(strata)
+    ledger.report.label_counts[split] = np.bincount(groups, minlength=labels.strata).tolist()
     digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
-    return SplitRows(parts, rows, np.concatenate(places), found, digest)
+    return SplitRows(parts, rows, np.concatenate(places), groups, digest)
 
 
 def _write(tables: Iterable[pa.Table], schema: pa.Schema) -> str:
@@ -153,10 +154,8 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
         held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
-            message = (
-                "there is no validation split: %d of %d rows of train are held out, by a hash of their text (seed %d)"
-            )
-            logger.warning(message, rows, len(held_out), seed)
+            found = "there is no validation split: %d of %d rows of train are held out"
+            logger.warning(f"{found}, by a hash of their text (seed %d)", rows, len(held_out), seed)
             parts.pop("train")
             halves = {"train": ~held_out, "validation": held_out}
             parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts

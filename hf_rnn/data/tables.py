@@ -321,31 +321,14 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
     """Open JSON lines, one list or columns, and read them once for the type of each column in the whole file."""
     records = _load_records(path, encoding, suffix)
     unit = "line" if records is None else "row"
-    types: dict[str, pa.DataType] = {}
-    names: dict[str, None] = {}
-    exact = set()  # columns of integers that float64 does not have
 
-    def read_parts() -> Iterator[list[tuple[int, Any]]]:
+    def read_parts() -> Iterator[list[tuple[int, dict[str, Any] | BadRow]]]:
         """Yield lists of place and record, or its rejection."""
         with open_text(path, encoding) as stream:
             rows = enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records))
             filled = ((place, line) for place, line in rows if line.strip())
             while part := list(islice(filled, BATCH_ROWS)):
                 yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
-
-    for part in read_parts():
-        values: dict[str, list[Any]] = {}
-        for _, record in part:
-            if isinstance(record, dict):
-                names |= dict.fromkeys(record)
-                for name, value in _walk(record):
-                    values.setdefault(name, []).append(value)
-        for name, column in values.items():
-            kind = as_array(column).type
-            if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
-                exact.add(name)
-            types[name] = _unify(types.get(name, kind), kind)
-    types |= {name: pa.string() for name in exact if types[name] != pa.int64()}
 
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
         for part in read_parts():
@@ -365,7 +348,28 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
                 arrays.append(pa.array(map(write_value, column) if is_text else column, types.get(name)))
             yield Batch.build(list(good), arrays, columns, bad)
 
-    return Table(path, "json", list(names), None, encoding, unit=unit, read=read)
+    names, types = _find_types(record for part in read_parts() for _, record in part)
+    return Table(path, "json", names, None, encoding, unit=unit, read=read)
+
+
+def _find_types(records: Iterator[dict[str, Any] | BadRow]) -> tuple[list[str], dict[str, pa.DataType]]:
+    """Return the names of the columns, and the type of each one and of each nested value, by its name with dots."""
+    names: dict[str, None] = {}
+    types: dict[str, pa.DataType] = {}
+    exact = set()  # columns of integers that float64 does not have
+    while part := list(islice(records, BATCH_ROWS)):
+        values: dict[str, list[Any]] = {}
+        for record in part:
+            if isinstance(record, dict):
+                names |= dict.fromkeys(record)
+                for name, value in _walk(record):
+                    values.setdefault(name, []).append(value)
+        for name, column in values.items():
+            kind = as_array(column).type
+            if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
+                exact.add(name)
+            types[name] = _unify(types.get(name, kind), kind)
+    return list(names), types | {name: pa.string() for name in exact if types[name] != pa.int64()}
 
 
 def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
@@ -388,8 +392,8 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
     if not content or not all(isinstance(column, list) for column in content.values()):
         return None
     if len({len(column) for column in content.values()}) > 1:
-        found = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
-        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {found:.300}")
+        lengths = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
+        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {lengths:.300}")
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
 
 

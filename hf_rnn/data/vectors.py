@@ -89,9 +89,9 @@ class VectorFile:
             size = size or len(line.split()) - 1
             word, *numbers = line.rsplit(None, size)  # words may contain spaces
             if not numbers or len(numbers) != size or not numbers[0].strip(b"+-").replace(b".", b"", 1)[:1].isdigit():
-                found = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
+                detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
                 advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
-                raise UserError(f"{self.path}, line {number:,}: {found}; {advice}")
+                raise UserError(f"{self.path}, line {number:,}: {detail}; {advice}")
             rows += 1
             yield word, numbers
         if announced not in (0, rows):

@@ -34,7 +34,7 @@ class MultiLabel(SequenceClassification):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         from ..data.loading import load_texts
-        from ..data.rows import LabelSets
+        from .row_labels import LabelSets
 
         separator = arguments.label_separator
         scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)

@@ -34,7 +34,7 @@ class Regression(SequenceClassification):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
         from ..data.loading import load_texts
-        from ..data.rows import Numbers
+        from .row_labels import Numbers
 
         return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
 
