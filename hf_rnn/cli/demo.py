@@ -17,6 +17,7 @@ class DemoArguments(ModelFlags):
     """Try a model on a page in your browser."""
 
     example = "my-model"
+    _rare = ("host",)
 
     host: str = setting("127.0.0.1", "address to listen at; 0.0.0.0 is open to other machines")
     port: int | None = setting(None, "port (default: the first free one from 7860)")

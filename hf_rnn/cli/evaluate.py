@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class EvaluateArguments(TableArguments, ModelFlags):
     """Flags of `evaluate` beside those of the texts and their files."""
 
+    _rare = (*TableArguments._rare, "label_map")
+
     split: str | None = setting(
         None,
         "train, validation or test; dev is validation; of one table train is the rows that were trained on, "

@@ -19,6 +19,7 @@ class ExportArguments(ModelFlags):
     """Write a model for ONNX Runtime or browsers, and compare its answers with the model's."""
 
     example = "my-model --web"
+    _rare = ("npm",)
 
     quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")

@@ -16,6 +16,7 @@ class GenerateArguments(ModelFlags):
     """Continue a text with a language model."""
 
     example = "my-model --prompt 'Once upon a time'"
+    _rare = ("top_p",)
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
     max_new_tokens: int = setting(500, "number of tokens to add", least=1)

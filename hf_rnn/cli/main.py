@@ -99,7 +99,7 @@ def _format_help() -> str:
     verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
     return (
         f"{_USAGE}\n\nRecurrent networks for texts, as models of transformers.\n\nverbs:\n{verbs}\n\n"
-        "hf-rnn VERB --help shows an example and the common flags, --help_all all flags.\n"
+        "hf-rnn VERB --help shows an example and the common flags, --help_all more of them.\n"
         "Start with: hf-rnn train tickets.csv, a table of texts and labels"
     )
 

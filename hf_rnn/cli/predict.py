@@ -56,6 +56,7 @@ class PredictArguments(ModelFlags):
 
     example = "my-model 'so good'"
     epilog = _EPILOG
+    _rare = ("every", "quoting", "prefix", "threads", "tokens_per_batch")
 
     text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..models.settings_rnn import RnnSettings, setting
 from ..tasks import DEFAULT_TASK, TASKS
@@ -46,6 +46,12 @@ class ModelArguments(RnnSettings):
     """
 
     _argument_group_name = "model"
+    _rare = (  # no help shows them
+        "embedding_size", "num_hidden_layers", "word_dropout", "block_type", "residual_size", "conv_kernel",
+        "bidirectional", "hidden_dropout",
+        "recurrent_dropout", "classifier_dropout", "classifier_activation", "pair_encoding", "word_forms",
+        "token_ngrams", "freeze_embedding", "tie_word_embeddings", "embedding_initializer_range",
+    )  # fmt: skip
 
 
 @dataclass
@@ -53,6 +59,7 @@ class TableArguments:
     """The source of labelled texts and its columns. The help of each field describes it."""
 
     _argument_group_name = "data"
+    _rare: ClassVar = ("label_separator", "dataset_config", "quoting")
 
     data_dir: str | None = setting(
         None,
@@ -108,6 +115,7 @@ def _parse_column(name: str | None) -> int | str | None:
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
+    _rare: ClassVar = (*TableArguments._rare, "lowercase", "widen_vocabulary")
     task: str = setting(DEFAULT_TASK, f"one of {', '.join(TASKS)}", first=True)
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     fail_on_leak: float | None = setting(
@@ -145,6 +153,12 @@ class OwnSettings:
     """Settings of recurrent models, and those of `TrainingArguments` with another default, help or range."""
 
     _argument_group_name = "training"
+    _rare = (
+        "per_device_eval_batch_size", "max_steps", "weight_decay", "max_grad_norm", "warmup_steps",
+        "embedding_learning_rate", "head_learning_rate", "label_smoothing_factor", "early_stopping_patience",
+        "row_budget", "row_floor", "train_sampling_strategy", "block_size", "bf16", "report_to", "hub_model_id",
+        "license", "language", "tags",
+    )  # fmt: skip
 
     output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)", word=True)
     recipe: str | None = setting(
@@ -201,6 +215,7 @@ class DistillationArguments:
     """
 
     _argument_group_name = "distillation"
+    _rare = ("augmentations", "teacher_labels", "teacher_max_length", "teacher_cache")
 
     teacher: str | None = setting(
         None, "teacher: a sequence classifier of transformers, as a folder or Hub id", required=True
@@ -236,6 +251,9 @@ class PretrainingArguments:
     """A teacher, and texts without labels; see [`hf_rnn.pretrain`]."""
 
     _argument_group_name = "pretraining"
+    _rare = (
+        "split_characters", "held_out", "model_max_length", "weights_dtype", "teacher_max_length", "teacher_cache",
+    )  # fmt: skip
 
     teacher: str | None = setting(
         None,

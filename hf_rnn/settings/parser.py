@@ -30,9 +30,9 @@ _MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting 
 class SettingsParser(argparse.ArgumentParser):
     """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
 
-    `--help` shows the essential and the common flags, `--help_all` all except those that are `unused` in this verb.
-    `example` is a command line without the name of the verb. A verb that `trains` also takes each field of
-    `TrainingArguments`, which is imported only for such a flag.
+    `--help` shows the essential and the common flags, `--help_all` all except those that are `unused` in this verb and
+    the rare ones, which a dataclass names in `_rare`. `example` is a command line without the name of the verb. A verb
+    that `trains` also takes each field of `TrainingArguments`, which is imported only for such a flag.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class SettingsParser(argparse.ArgumentParser):
         self.example, self.unused, self.trains = f"{self.prog} {example}", unused, trains
         self.flags: dict[str, Action] = {}
         self._about: dict[str, Mapping[str, Any]] = {}
+        self._rare: set[str] = set()
         self._groups: dict[str, Any] = {"essentials": self.add_argument_group("essentials")}
         for kind in self.kinds:
             self.declare(kind)
@@ -58,6 +59,7 @@ class SettingsParser(argparse.ArgumentParser):
     def declare(self, kind: type) -> None:
         """Add a flag for each new field of a dataclass, whose class names the group in the help."""
         hints = get_type_hints(kind)
+        self._rare.update(getattr(kind, "_rare", ()))
         for known in fields(kind):
             if known.name in self.flags or not known.init:
                 continue
@@ -141,7 +143,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def _print_help(self, whole: bool) -> NoReturn:
         """Print the flags by group; of many flags, the short help shows the essential and the common ones."""
-        used = {name: about for name, about in self._about.items() if name not in self.unused}
+        used = {name: about for name, about in self._about.items() if name not in {*self.unused, *self._rare}}
         whole = whole or len(used) <= _FEW_FLAGS
         shown = {
             name for name, about in used.items() if whole or about.keys() & {"first", "required", "word", "common"}
@@ -158,6 +160,7 @@ class SettingsParser(argparse.ArgumentParser):
         self.description = f"{textwrap.fill(str(self.description), 80)}\n\nexample: {self.example}"
         more = ["(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."] if self.trains else []
         more += [f"--help_all lists {len(used) - len(shown)} more flags."] if len(used) > len(shown) else []
+        more += [f"hf_rnn/REFERENCE.md lists {rare} rare ones."] if (rare := len(self._about) - len(used)) else []
         self.epilog = "\n".join([*filter(None, [self.epilog]), *more])
         print(self.format_help().strip())  # noqa: T201 - the purpose
         raise SystemExit(0)
@@ -179,9 +182,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     def _convert(self, action: Action, value: Any) -> Any:
         """Convert a value by the type of its flag."""
-        value = (
-            value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)
-        )  # those of NumPy and of an Enum
+        value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # NumPy, or an Enum
         if type(value) is dict:  # such as lr_scheduler_kwargs
             return value
         is_list = action.nargs == "+" or isinstance(action, argparse._AppendAction)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -120,6 +121,11 @@ def test_help_of_a_verb(command, verb):
         assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
     assert ("--crf" in whole) == (verb == "train"), "it does nothing elsewhere"
     assert len(short.splitlines()) <= 65 and short.index("essentials:") < short.index("\n  --")
+
+
+def test_all_helps_together_show_few_flags(command):
+    helps = [command(verb, "--help_all")[1] for verb in VERBS]
+    assert 50 < len({flag for out in helps for flag in re.findall(r"^  --(?:\[no_\])?(\w+)", out, re.MULTILINE)}) <= 75
 
 
 @pytest.mark.slow
