@@ -14,7 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
     from ..inference.tables import TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
@@ -90,8 +91,7 @@ class PredictArguments(ModelFlags):
         """Return the flags of tables."""
         from ..inference.tables import TableSettings
 
-        columns = self.text_column, self.text_pair_column, self.separator, self.encoding
-        return TableSettings(*columns, self.prefix, self.all_scores, self.top_k, self.quoting)
+        return TableSettings(**{known.name: getattr(self, known.name) for known in fields(TableSettings)})
 
     @property
     def is_table(self) -> bool:
@@ -169,23 +169,22 @@ def run(argv: Sequence[str]) -> int:
     from ..inference.predictor import load_predictor
 
     quiet()
-    names = ("revision", "backend", "precision", "device", "tokens_per_batch", "threads")
-    loading = {name: getattr(arguments, name) for name in names}
-    classifier: Any = load_predictor(arguments.model, InferenceOptions(**loading))
+    options = InferenceOptions(**{known.name: getattr(arguments, known.name) for known in fields(InferenceOptions)})
+    model = load_predictor(arguments.model, options)
     if arguments.stream:
-        return _predict_stream(arguments, classifier)
-    return _predict_tables(arguments, classifier, files) if files else _predict_lines(arguments, classifier)
+        return _predict_stream(arguments, model)
+    return _predict_tables(arguments, model, files) if files else _predict_lines(arguments, model)
 
 
-def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
+def _predict_lines(arguments: PredictArguments, model: Predictor) -> int:
     """Print a record for each text or line; with `strict` up to the first one that is rejected."""
-    paired = classifier.config.sep_token_id is not None
+    paired = model.config.sep_token_id is not None
     if arguments.text is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
                         "text pairs: leave it out")  # fmt: skip
     line, errors = 0, Counter[str]()
     for rows in _read_rows(arguments, paired):
-        for answer in classifier.answer_each(rows, arguments.all_scores, arguments.top_k):
+        for answer in model.answer_each(rows, arguments.all_scores, arguments.top_k):
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")
@@ -223,11 +222,11 @@ def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     return int(rejected > 0)
 
 
-def _predict_stream(arguments: PredictArguments, classifier: Any) -> int:
+def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
     """Print an answer when its label changes or after each token, and the one at the end."""
-    if not hasattr(classifier, "stream"):
+    if not hasattr(model, "stream"):
         raise UserError("--stream is for classifiers: leave it out, or train one with --streaming")
-    stream, shown, tokens = classifier.stream(), None, -1
+    stream, shown, tokens = model.stream(), None, -1
 
     def show(answer: dict[str, Any]) -> None:
         nonlocal shown, tokens
@@ -263,7 +262,7 @@ def _read_pieces(name: str) -> Iterator[str]:
         raise UserError("the text is not UTF-8: its last character is incomplete")
 
 
-def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Path | None, Path]) -> int:
+def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]) -> int:
     """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
     _leave_out_pandas()
     from ..inference.tables import answer_file, format_table, read_record
@@ -274,7 +273,7 @@ def _predict_tables(arguments: PredictArguments, classifier: Any, files: dict[Pa
         if many and target is not None and target.exists():
             continue
         try:
-            answered = answer_file(classifier, str(path), arguments.table_settings(), record)
+            answered = answer_file(model, str(path), arguments.table_settings(), record)
             if arguments.strict and answered.rejected:
                 advice = "Without --strict this row gets an error, others an answer"
                 raise UserError(f"{path}: {answered.rejected[0]}. {advice}")

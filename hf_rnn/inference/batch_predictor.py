@@ -13,19 +13,27 @@ import pyarrow as pa
 
 from ..utils.errors import UserError
 from .engines import InferenceOptions
-from .predictor import load_predictor
-from .tables import TableSettings, answer_columns, answer_schema, as_list, find_text_columns, read_record
+from .predictor import Predictor, load_predictor
+from .tables import (
+    Frame,
+    TableSettings,
+    answer_columns,
+    answer_schema,
+    append_columns,
+    as_list,
+    find_text_columns,
+    read_record,
+)
 
 _IMPORTING_PROCESS = os.getpid()
 
 
 @lru_cache(maxsize=4)
-def _load_once(name: str, loading: tuple[tuple[str, Any], ...], changed: float) -> tuple[Any, dict[str, Any]]:
+def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[Predictor, dict[str, Any]]:
     if os.getpid() != _IMPORTING_PROCESS:  # engines run a process per core, and OpenMP can hang after a fork
         os.environ["OMP_NUM_THREADS"] = "1"
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)
-    options = InferenceOptions(**dict(loading))
     return load_predictor(name, options), read_record(name, options.revision)
 
 
@@ -65,12 +73,12 @@ class BatchPredictor:
         name = os.path.expanduser(model)
         self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
         self.all_scores, self.prefix = all_scores, prefix
-        self._columns, self._loading = TableSettings(text_column, text_pair_column), tuple(loading.items())
+        self._columns, self._options = TableSettings(text_column, text_pair_column), InferenceOptions(**loading)
 
-    def load(self) -> tuple[Any, dict[str, Any]]:
+    def load(self) -> tuple[Predictor, dict[str, Any]]:
         """Return the model of this process, and the record of its training data."""
         weights = Path(self.model, "model.safetensors")  # a local model can be trained again
-        return _load_once(self.model, self._loading, weights.stat().st_mtime if weights.is_file() else 0.0)
+        return _load_once(self.model, self._options, weights.stat().st_mtime if weights.is_file() else 0.0)
 
     @property
     def schema(self) -> pa.Schema:
@@ -78,22 +86,22 @@ class BatchPredictor:
         answers = answer_schema(self.load()[0], self.all_scores)
         return pa.schema([(self.prefix + field.name, field.type) for field in answers])
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch: Frame) -> Frame:
         """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`.
 
         Raises:
             UserError: For a missing column, one that an answer would replace, and a model that cannot be loaded.
         """
+        frame: Any = batch
         if isinstance(batch, Iterator):
-            return map(self, batch)
-        (model, record), names = self.load(), list(getattr(batch, "column_names", batch))
-        if taken := [name for name in self.schema.names if name in names]:
+            return map(self, frame)  # type: ignore[return-value]
+        (model, record), names, schema = self.load(), list(getattr(batch, "column_names", frame)), self.schema
+        if taken := [name for name in schema.names if name in names]:
             raise UserError(f"the texts have columns with the names of answers: found {', '.join(taken)}; give prefix")
-        columns, _ = find_text_columns(model, names, "the batch", self._columns, record)
-        answers = answer_columns(model, *(as_list(batch[name]) for name in columns), all_scores=self.all_scores)
-        answers = {self.prefix + name: values for name, values in answers.items()}
-        if isinstance(batch, pa.Table):
-            for field in self.schema:
-                batch = batch.append_column(field, pa.array(answers[field.name], field.type))
-            return batch
-        return batch.assign(**answers) if hasattr(batch, "assign") else {**batch, **answers}
+        texts, _ = find_text_columns(model, names, "the batch", self._columns, record)
+        answers = answer_columns(model, *(as_list(frame[name]) for name in texts), all_scores=self.all_scores)
+        columns = dict(zip(schema.names, answers.values(), strict=True))
+        if isinstance(frame, pa.Table):
+            return append_columns(frame, pa.table(columns, schema))
+        answered: Any = frame.assign(**columns) if hasattr(frame, "assign") else {**frame, **columns}
+        return answered

@@ -26,8 +26,9 @@ from ..utils.errors import NO_TEXT, UserError, install_hint, reason_of
 if TYPE_CHECKING:
     from ..data.delimited import Batch
     from ..data.tables import Table
+    from .predictor import Predictor
 
-Frame = TypeVar("Frame")  # of pandas, polars or Arrow
+Frame = TypeVar("Frame")  # of pandas, polars or Arrow, or a dictionary of columns
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -72,7 +73,7 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def answer_file(
-    model: Any, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
+    model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
 ) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file; `record` is that of the training data.
 
@@ -88,7 +89,7 @@ def answer_file(
     pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
-        pieces = [_append(rows, _build_answers(model, [[] for _ in columns], settings))]
+        pieces = [append_columns(rows, _build_answers(model, [[] for _ in columns], settings))]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     rejected = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
@@ -114,7 +115,7 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
 
 
 def _answer_batch(
-    model: Any, table: Table, batch: Batch, names: Sequence[str], columns: Sequence[str], settings: TableSettings
+    model: Predictor, table: Table, batch: Batch, names: Sequence[str], columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the rows of a batch in the order of the file, rejected ones as nulls, with the columns of answers."""
     stored = dict(zip(names, table.columns, strict=True))
@@ -124,10 +125,12 @@ def _answer_batch(
     if batch.bad:
         order = np.argsort(places, kind="stable")
         rows, places = rows.take(pa.array(order, mask=order >= len(rows))), places[order]
-    return _append(rows, _build_answers(model, texts, settings, [f"{table.unit} {place}: " for place in places]))
+    return append_columns(
+        rows, _build_answers(model, texts, settings, [f"{table.unit} {place}: " for place in places])
+    )
 
 
-def _choose_prefix(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
+def _choose_prefix(model: Predictor, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
     """Return settings whose prefix keeps the names of answers apart from those of a table's columns."""
     schema = answer_schema(model, settings.all_scores, settings.top_k)
     answers, prefix = schema.empty_table().flatten().schema.names, settings.prefix
@@ -139,7 +142,7 @@ def _choose_prefix(model: Any, names: Sequence[str], path: str, settings: TableS
 
 
 def _build_answers(
-    model: Any, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
+    model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
 ) -> pa.Table:
     """Return the columns of answers, one for each score in place of a record, and `error` after a place."""
     columns = answer_columns(model, *texts, all_scores=settings.all_scores, top_k=settings.top_k)
@@ -149,7 +152,8 @@ def _build_answers(
     return answers.rename_columns([f"{settings.prefix}{name}" for name in answers.schema.names])
 
 
-def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
+def append_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
+    """Return a table with the columns of another one after its own."""
     for name, column in zip(columns.schema.names, columns.columns, strict=True):
         table = table.append_column(name, column)
     return table
@@ -159,7 +163,7 @@ def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
 
 
 def find_text_columns(
-    model: Any,
+    model: Predictor,
     names: Sequence[str],
     path: str,
     settings: TableSettings,
@@ -182,7 +186,7 @@ def find_text_columns(
     return columns, f"{path}: texts are in the column {columns[0]!r} ({how})"
 
 
-def answer_schema(model: Any, all_scores: bool = False, top_k: int = 1) -> pa.Schema:
+def answer_schema(model: Predictor, all_scores: bool = False, top_k: int = 1) -> pa.Schema:
     """Return the types of the answers of a model as columns, and of `error`."""
     types = model.task.answer_types(model.config)
     for place in range(2, top_k + 1):
@@ -193,7 +197,7 @@ def answer_schema(model: Any, all_scores: bool = False, top_k: int = 1) -> pa.Sc
 
 
 def answer_columns(
-    model: Any, *texts: Sequence[Any], all_scores: bool = False, top_k: int = 1
+    model: Predictor, *texts: Sequence[Any], all_scores: bool = False, top_k: int = 1
 ) -> dict[str, list[Any]]:
     """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
     names = answer_schema(model, all_scores, top_k).names[:-1]
@@ -204,7 +208,7 @@ def answer_columns(
     return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
 
 
-def predict_table(model: Any, table: Frame, settings: TableSettings) -> Frame:
+def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Frame:
     """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
 
     `error` is added if a row has no answer. Labels are texts.
@@ -223,7 +227,7 @@ def predict_table(model: Any, table: Frame, settings: TableSettings) -> Frame:
         answers = answers.drop_columns(answers.schema.names[-1:])
     if hasattr(frame, "with_columns"):  # polars
         return frame.with_columns(type(frame)(answers))
-    return frame.assign(**answers.to_pydict()) if hasattr(frame, "assign") else _append(frame, answers)
+    return frame.assign(**answers.to_pydict()) if hasattr(frame, "assign") else append_columns(frame, answers)
 
 
 def as_list(column: Iterable[Any]) -> list[Any]:
