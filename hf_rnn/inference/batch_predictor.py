@@ -11,17 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..utils.errors import UserError
 from .engines import InferenceOptions
 from .predictor import Predictor, load_predictor
 from .tables import (
     Frame,
     TableSettings,
-    answer_columns,
+    add_columns,
     answer_schema,
-    append_columns,
+    answer_texts,
     as_list,
+    choose_prefix,
     find_text_columns,
+    list_columns,
     read_record,
 )
 
@@ -72,19 +73,18 @@ class BatchPredictor:
     ) -> None:
         name = os.path.expanduser(model)
         self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
-        self.all_scores, self.prefix = all_scores, prefix
-        self._columns, self._options = TableSettings(text_column, text_pair_column), InferenceOptions(**loading)
+        self.settings = TableSettings(text_column, text_pair_column, prefix=prefix, all_scores=all_scores)
+        self.options = InferenceOptions(**loading)
 
     def load(self) -> tuple[Predictor, dict[str, Any]]:
         """Return the model of this process, and the record of its training data."""
         weights = Path(self.model, "model.safetensors")  # a local model can be trained again
-        return _load_once(self.model, self._options, weights.stat().st_mtime if weights.is_file() else 0.0)
+        return _load_once(self.model, self.options, weights.stat().st_mtime if weights.is_file() else 0.0)
 
     @property
     def schema(self) -> pa.Schema:
         """Types of the columns that a call adds, as a schema of Arrow."""
-        answers = answer_schema(self.load()[0], self.all_scores)
-        return pa.schema([(self.prefix + field.name, field.type) for field in answers])
+        return answer_schema(self.load()[0], self.settings)
 
     def __call__(self, batch: Frame) -> Frame:
         """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`.
@@ -92,16 +92,10 @@ class BatchPredictor:
         Raises:
             UserError: For a missing column, one that an answer would replace, and a model that cannot be loaded.
         """
-        frame: Any = batch
         if isinstance(batch, Iterator):
-            return map(self, frame)  # type: ignore[return-value]
-        (model, record), names, schema = self.load(), list(getattr(batch, "column_names", frame)), self.schema
-        if taken := [name for name in schema.names if name in names]:
-            raise UserError(f"the texts have columns with the names of answers: found {', '.join(taken)}; give prefix")
-        texts, _ = find_text_columns(model, names, "the batch", self._columns, record)
-        answers = answer_columns(model, *(as_list(frame[name]) for name in texts), all_scores=self.all_scores)
-        columns = dict(zip(schema.names, answers.values(), strict=True))
-        if isinstance(frame, pa.Table):
-            return append_columns(frame, pa.table(columns, schema))
-        answered: Any = frame.assign(**columns) if hasattr(frame, "assign") else {**frame, **columns}
-        return answered
+            batches: Any = map(self, batch)
+            return batches
+        (model, record), names = self.load(), list_columns(batch)
+        columns, _ = find_text_columns(model, names, "the batch", self.settings, record)
+        choose_prefix(model, names, "the batch", self.settings)
+        return add_columns(batch, answer_texts(model, [as_list(batch, name) for name in columns], self.settings))

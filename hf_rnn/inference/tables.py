@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -83,13 +83,13 @@ def answer_file(
     """
     table, names = _open_texts(path, settings, record or {})
     columns, note = find_text_columns(model, names, path, settings, record)
-    settings = _choose_prefix(model, names, path, settings)
+    settings = choose_prefix(model, names, path, settings)
     if names != table.columns or table.kind == "lines":  # the file has no names
         note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
     pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
-        pieces = [append_columns(rows, _build_answers(model, [[] for _ in columns], settings))]
+        pieces = [add_columns(rows, answer_texts(model, [[] for _ in columns], settings).flatten())]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     rejected = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
@@ -125,38 +125,8 @@ def _answer_batch(
     if batch.bad:
         order = np.argsort(places, kind="stable")
         rows, places = rows.take(pa.array(order, mask=order >= len(rows))), places[order]
-    return append_columns(
-        rows, _build_answers(model, texts, settings, [f"{table.unit} {place}: " for place in places])
-    )
-
-
-def _choose_prefix(model: Predictor, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
-    """Return settings whose prefix keeps the names of answers apart from those of a table's columns."""
-    schema = answer_schema(model, settings.all_scores, settings.top_k)
-    answers, prefix = schema.empty_table().flatten().schema.names, settings.prefix
-    if prefix is None:
-        prefix = "" if set(answers).isdisjoint(names) else "predicted_"
-    if taken := {prefix + name for name in answers}.intersection(names):
-        raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
-    return replace(settings, prefix=prefix)
-
-
-def _build_answers(
-    model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
-) -> pa.Table:
-    """Return the columns of answers, one for each score in place of a record, and `error` after a place."""
-    columns = answer_columns(model, *texts, all_scores=settings.all_scores, top_k=settings.top_k)
-    if places:
-        columns[ERROR] = [error and place + error for place, error in zip(places, columns[ERROR], strict=True)]
-    answers = pa.table(columns, answer_schema(model, settings.all_scores, settings.top_k)).flatten()
-    return answers.rename_columns([f"{settings.prefix}{name}" for name in answers.schema.names])
-
-
-def append_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
-    """Return a table with the columns of another one after its own."""
-    for name, column in zip(columns.schema.names, columns.columns, strict=True):
-        table = table.append_column(name, column)
-    return table
+    answers = answer_texts(model, texts, settings, [f"{table.unit} {place}: " for place in places])
+    return add_columns(rows, answers.flatten())
 
 
 # ---- answers ----
@@ -186,26 +156,44 @@ def find_text_columns(
     return columns, f"{path}: texts are in the column {columns[0]!r} ({how})"
 
 
-def answer_schema(model: Predictor, all_scores: bool = False, top_k: int = 1) -> pa.Schema:
+def choose_prefix(model: Predictor, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
+    """Return settings whose prefix keeps the names of answers apart from those of a table's columns."""
+    bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
+    prefix = settings.prefix
+    if prefix is None:
+        prefix = "" if set(bare).isdisjoint(names) else "predicted_"
+    if taken := {prefix + name for name in bare}.intersection(names):
+        raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
+    return replace(settings, prefix=prefix)
+
+
+def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     """Return the types of the answers of a model as columns, and of `error`."""
     types = model.task.answer_types(model.config)
-    for place in range(2, top_k + 1):
+    for place in range(2, settings.top_k + 1):
         types |= {f"label_{place}": pa.string(), f"score_{place}": pa.float64()}
-    if all_scores and "label" in types:
+    if settings.all_scores and "label" in types:
         types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
-    return pa.schema([*types.items(), (ERROR, pa.string())])
+    types[ERROR] = pa.string()
+    return pa.schema([(f"{settings.prefix or ''}{name}", kind) for name, kind in types.items()])
 
 
-def answer_columns(
-    model: Predictor, *texts: Sequence[Any], all_scores: bool = False, top_k: int = 1
-) -> dict[str, list[Any]]:
-    """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
-    names = answer_schema(model, all_scores, top_k).names[:-1]
-    rows = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
-    results = model.answer_each(rows, "scores" in names, top_k)
+def answer_texts(
+    model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
+) -> pa.Table:
+    """Return the columns of [`answer_schema`] for one column of texts, or two for a model of text pairs.
+
+    An error starts with the place of its row, if `places` are known.
+    """
+    rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
+    results = model.answer_each(rows, settings.all_scores, settings.top_k)
     answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
     errors = [result if isinstance(result, str) else "" for result in results]
-    return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
+    if places:
+        errors = [error and place + error for place, error in zip(places, errors, strict=True)]
+    schema, start = answer_schema(model, settings), len(settings.prefix or "")
+    columns = {name: [answer.get(name[start:]) for answer in answers] for name in schema.names[:-1]}
+    return pa.table({**columns, schema.names[-1]: errors}, schema)
 
 
 def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Frame:
@@ -218,24 +206,42 @@ def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Fr
     """
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
-    frame: Any = table
-    names = list(map(str, getattr(frame, "column_names", None) or frame.columns))
+    names = list_columns(table)
     columns, _ = find_text_columns(model, names, "the table", settings)
-    settings = _choose_prefix(model, names, "the table", settings)
-    answers = _build_answers(model, [as_list(frame[name]) for name in columns], settings)
+    settings = choose_prefix(model, names, "the table", settings)
+    answers = answer_texts(model, [as_list(table, name) for name in columns], settings).flatten()
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
-    if hasattr(frame, "with_columns"):  # polars
-        return frame.with_columns(type(frame)(answers))
-    return frame.assign(**answers.to_pydict()) if hasattr(frame, "assign") else append_columns(frame, answers)
+    return add_columns(table, answers)
 
 
-def as_list(column: Iterable[Any]) -> list[Any]:
-    """Return a column of Arrow, NumPy, pandas or polars as a list."""
-    for name in ("to_pylist", "tolist", "to_list"):
-        if hasattr(column, name):
-            return getattr(column, name)()
+def list_columns(table: object) -> list[str]:
+    """Return the names of the columns of a frame, or of a dictionary of columns."""
+    names: Iterable[object] = getattr(table, "column_names", getattr(table, "columns", table))
+    return list(map(str, names))
+
+
+def as_list(table: Any, name: str) -> list[Any]:
+    """Return a column of Arrow, NumPy, pandas, polars or a dictionary as a list."""
+    column = table[name]
+    for method in ("to_pylist", "tolist", "to_list"):
+        if hasattr(column, method):
+            return getattr(column, method)()
     return list(column)
+
+
+def add_columns(table: Frame, columns: pa.Table) -> Frame:
+    """Return a table with further columns after its own."""
+    frame: Any = table
+    if isinstance(frame, pa.Table):
+        for name, column in zip(columns.schema.names, columns.columns, strict=True):
+            frame = frame.append_column(name, column)
+    elif hasattr(frame, "with_columns"):  # polars
+        frame = frame.with_columns(type(frame)(columns))
+    else:
+        values = columns.to_pydict()
+        frame = frame.assign(**values) if hasattr(frame, "assign") else {**frame, **values}
+    return frame
 
 
 # ---- writing ----

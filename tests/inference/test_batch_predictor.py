@@ -35,7 +35,7 @@ def test_a_batch_comes_back_with_answers(trained, make):
 def test_mistakes_in_columns(trained):
     for settings, columns, message in (
         ({}, ["words"], "no column 'text': found 'words'"),
-        ({}, ["text", "label"], "found label; give prefix"),
+        ({}, ["text", "label"], "'label', the name of an answer: give another prefix"),
         ({"text_pair_column": "b"}, ["text", "b"], "leave it out"),
     ):
         with pytest.raises(UserError, match=message):
