@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 OPTIONS = {"characters_alone": (False, True), "C": (0.2, 0.05, 1.0, 5.0), "class_weight": ("balanced", None)}
 FOLDS = 3
-MOST_WORK = 200_000_000  # characters times classes, at least five; 40 million characters take about 800 MB
+MOST_WORK = 500_000_000  # characters times classes, at least twelve
 VALIDATION_WORK = 5_000_000  # characters times classes, at least ten, of the rows that choose the options
 MANY_ROWS = 1_000  # from here on, characters of one text alone are left out
 
@@ -53,7 +53,7 @@ def fit_linear(
 
     true, lengths = np.asarray(labels), np.array(list(map(len, texts)))
     characters, size = int(lengths.sum()), int(true.max()) + 1
-    if characters * max(size, 5) > MOST_WORK:
+    if characters * max(size, 12) > MOST_WORK:
         raise ValueError(f"{characters} characters of {size} classes: their product is above {MOST_WORK}")
 
     def vectorize(characters_alone: bool, rows: int) -> FeatureUnion:
@@ -65,6 +65,7 @@ def fit_linear(
         return make_union(parts_of_texts) if characters_alone else make_union(words, parts_of_words)
 
     chosen: dict[str, Any] = {name: values[0] for name, values in OPTIONS.items()}
+    how = "the rows are too few to choose"
     rows = np.random.default_rng(0).permutation(len(true))
     rows = rows[: np.searchsorted(lengths[rows].cumsum() * max(size, 10), VALIDATION_WORK, side="right")]
     if np.sort(np.bincount(true[rows], minlength=2))[-2] >= FOLDS:  # every fold leaves two classes
@@ -83,10 +84,11 @@ def fit_linear(
             warnings.simplefilter("ignore")  # some classes have fewer rows than folds, some fits stop early
             for name, values in OPTIONS.items():
                 chosen[name] = max(values, key=lambda value: validate(**{**chosen, name: value}))  # noqa: B023
+        how = f"chosen in {FOLDS} folds of train"
     features = "characters" if (alone := chosen.pop("characters_alone")) else "words, word pairs, characters"
     model = make_pipeline(vectorize(alone, len(true)), LinearSVC(tol=0.01, random_state=0, **chosen)).fit(texts, true)
     weights = "class-weighted" if chosen["class_weight"] else "unweighted"
-    return model, f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; chosen in {FOLDS} folds of train)"
+    return model, f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
 
 
 def linear_scores(

@@ -61,6 +61,7 @@ def test_the_options_are_chosen_for_the_rows():
     model, name = fit_linear(texts, labels)
     fixed = make_pipeline(model[0], LogisticRegression(class_weight="balanced")).fit(texts, labels)
     assert model.score(others, true) > fixed.score(others, true) + 0.02
+    assert "chosen in 3 folds" in name and "too few to choose" in fit_linear(["so good", "so bad"], [0, 1])[1]
     again, same = fit_linear(texts, labels)
     assert same == name and (again.decision_function(others) == model.decision_function(others)).all()
 
