@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.row_errors import DataReport
+from ..data.row_errors import DataReport, shorten
 from ..data.vectors import Vectors, load_vectors
 from ..hub.loading import check_name, find_folder, load_model, load_without_weights
 from ..hub.model_folder import FinishedFolder, check_max_length, find_built_in, nested_model
@@ -180,20 +180,21 @@ def name_output_weights(model: PreTrainedModel) -> list[str]:
 class WarmStart:
     """The weights of an encoder, or of a model with any head, to start from.
 
-    The encoder always keeps its weights. A head of the same class does too, its output layer only if the label names
-    are the same, in any order. Everything else starts at random.
+    The encoder always keeps its weights. A head of the same class does too; its output layer keeps the rows of labels
+    with the same name. Everything else starts at random.
     """
 
     def __init__(self, name_or_path: str) -> None:
         self.name = name_or_path
         self.model, self.tokenizer = load_model(name_or_path, device="cpu", allow_encoder=True)
 
-    def keeps_output_layer(self, model: PreTrainedModel) -> bool:
-        """Return whether a new model can keep the output layer."""
-        start = self.model.config
-        one_label = start.problem_type in (None, "single_label_classification")
-        same_head = type(self.model) is type(model) and start.siamese == model.config.siamese
-        return same_head and one_label and set(start.label2id) == set(model.config.label2id)
+    def match_labels(self, model: PreTrainedModel) -> dict[int, int]:
+        """Return the number of each label of a new model in the start, for labels whose weights it can keep."""
+        old, new = self.model.config, model.config
+        one_label = old.problem_type in (None, "single_label_classification")
+        if not one_label or type(self.model) is not type(model) or old.siamese != new.siamese:
+            return {}
+        return {number: old.label2id[name] for number, name in new.id2label.items() if name in old.label2id}
 
     @torch.no_grad()
     def copy_weights(self, new: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -219,15 +220,20 @@ class WarmStart:
         output = {name: weights[name] for name in name_output_weights(self.model)}
         encoder = f"{model.base_model_prefix}."
         shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
-        if not self.keeps_output_layer(model):
-            names = ", ".join(new.label2id), self.name, ", ".join(old.label2id)
-            logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
-            return shared
-        rows = [old.label2id[new.id2label[number]] for number in range(new.num_labels)]
-        return {**shared, **{name: value[rows] for name, value in output.items()}}
+        numbers = self.match_labels(model)
+        if fresh := [name for number, name in new.id2label.items() if number not in numbers]:
+            names = shorten(fresh), self.name, shorten(list(old.label2id))
+            logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
+        for name, value in output.items():
+            shared[name] = model.state_dict()[name].clone()
+            shared[name][list(numbers)] = value[list(numbers.values())]
+        return shared
 
     def describe(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Return name, Hub id (None for a folder), and whether the output layer was kept."""
+        """Return name, Hub id (None for a folder), whether the output layer was kept, and the labels new in it."""
         local = find_built_in(self.name) is not None or Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
-        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_output_layer(model)}
+        numbers, labels = self.match_labels(model), model.config.id2label
+        fresh = [name for number, name in labels.items() if number not in numbers]
+        facts = {"name": shown, "id": None if local else shown, "keeps_classifier": not fresh}
+        return facts | ({"new_labels": fresh} if fresh and numbers else {})

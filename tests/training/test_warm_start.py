@@ -162,18 +162,25 @@ def test_labels_in_another_order_keep_their_weights(start_from, trained):
         np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
-def test_other_labels_get_a_new_output_layer(start_from, trained, tmp_path):
+@pytest.mark.parametrize("known", ["good", None])
+def test_new_labels_get_new_rows_of_the_output_layer(start_from, trained, tmp_path, known):
     folder = tmp_path / "others"
     folder.mkdir()
-    rows = [(f"miro {number}", "warm") for number in range(20)] + [(f"selk {number}", "cold") for number in range(20)]
-    write_rows(folder / "train.tsv", rows)
+    rows = [(f"miro {number}", known or "warm") for number in range(20)]
+    write_rows(folder / "train.tsv", rows + [(f"selk {number}", "cold") for number in range(20)])
     result = start_from(data_dir=str(folder))
     new, old = weights_of(result.folder), weights_of(trained.folder)
     for name in old:
-        output = name.startswith("classifier.")
-        assert (new[name].shape[0] == 2) if output else torch.equal(new[name], old[name]), name
-    assert new["classifier.weight"].std() > 0
-    assert result.card.start == {"name": trained.folder.name, "id": None, "keeps_classifier": False}
+        if name.startswith("classifier."):
+            assert new[name].shape[0] == 2 and not torch.isin(new[name][0], old[name]).any(), "cold"
+            assert torch.equal(new[name][1], old[name][sorted(LABELS).index("good")]) == (known == "good")
+        else:
+            assert torch.equal(new[name], old[name]), name
+    assert new["classifier.weight"].std(dim=1).min() > 0
+    assert result.card.start["keeps_classifier"] is False
+    assert result.card.start.get("new_labels") == (["cold"] if known else None)
+    said = "New in its last layer: cold" if known else "The last layer is new"
+    assert said in (result.folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
