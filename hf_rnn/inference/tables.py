@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..data.tables import Table
     from .predictor import Predictor
 
-Frame = TypeVar("Frame")  # of pandas, polars or Arrow, or a dictionary of columns
+Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
