@@ -125,7 +125,7 @@ def run(argv: Sequence[str]) -> None:
         from ..tasks.causal_lm import sum_losses
 
         model = load_model(name, arguments.revision, arguments.device)[0]
-        result |= task.evaluate(sum_losses(model, rows), None, config)
+        result |= task.evaluate(sum_losses(model, rows), (), config)
     else:
         predictor = Predictor(model, tokenizer)
         logits = predictor.logits(rows["input_ids"][:]).astype(np.float64)

@@ -141,9 +141,9 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         """
         cache = past_key_values if cache is None else cache
         shift_labels = kwargs.pop("shift_labels", None)  # by name, the Trainer would require it
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        if cache is not None and attention_mask is not None and given is not None:
-            attention_mask = attention_mask[:, -given.shape[1] :]
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        if cache is not None and attention_mask is not None and inputs is not None:
+            attention_mask = attention_mask[:, -inputs.shape[1] :]
         use_cache = labels is None and shift_labels is None if use_cache is None else use_cache
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         states = {} if cache is None else cache.states

@@ -90,12 +90,12 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
-        given = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
-        if given or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
+        fields = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
+        if fields or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
             config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
-            given["problem_type"] = kwargs.pop("problem_type")
-        return super().from_dict({**config_dict, **given}, **kwargs)
+            fields["problem_type"] = kwargs.pop("problem_type")
+        return super().from_dict({**config_dict, **fields}, **kwargs)
 
     @property
     def num_directions(self) -> int:

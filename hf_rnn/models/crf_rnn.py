@@ -80,10 +80,10 @@ class Crf(nn.Module):
         emissions: torch.Tensor, valid: torch.Tensor, first: torch.Tensor, step: Callable[[torch.Tensor], torch.Tensor]
     ) -> list[torch.Tensor]:
         """Return for the first 1 to T tokens a score of the taggings that end with a tag: T times `(B, C)`."""
-        found = [first + emissions[0]]
+        sums = [first + emissions[0]]
         for scores, read in zip(emissions[1:], valid[1:], strict=True):
-            found.append(torch.where(read[:, None], step(found[-1]) + scores, found[-1]))
-        return found
+            sums.append(torch.where(read[:, None], step(sums[-1]) + scores, sums[-1]))
+        return sums
 
 
 @lru_cache(maxsize=16)

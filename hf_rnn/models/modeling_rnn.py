@@ -226,10 +226,10 @@ class RnnModel(RnnPreTrainedModel):
                 shown.append(texts.restore(states))
                 states = texts.compact(shown[-1])  # gradients pass through what is shown
             states = self.hidden_dropout(states) if number > 0 else states
-            given = [states, texts, h_0[number], c_0[number]]
+            arguments = [states, texts, h_0[number], c_0[number]]
             if self.is_residual:
-                given.append(None if initial_conv_state is None else initial_conv_state[number])
-            results = layer(*given, output_final_states)
+                arguments.append(None if initial_conv_state is None else initial_conv_state[number])
+            results = layer(*arguments, output_final_states)
             states = results[0]
             hidden += results[-2 * directions : -directions]
             cell += results[-directions:]
@@ -249,8 +249,8 @@ class RnnModel(RnnPreTrainedModel):
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        given = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
-        shape = tuple(given.shape)
+        tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        shape = tuple(tokens.shape)
         if len(shape) != 2:
             raise ValueError(f"input_ids must be of shape (batch, time); found {shape}")
         if attention_mask is not None:
@@ -259,7 +259,7 @@ class RnnModel(RnnPreTrainedModel):
             return attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
-        return torch.ones(shape, dtype=torch.bool, device=given.device)
+        return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 
     def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts) -> torch.Tensor:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
@@ -308,8 +308,8 @@ class TokenNgrams(nn.Module):
         scores = self.weight.new_zeros(mask.shape[0], self.weight.shape[0])
         for number in range(min(NGRAMS, time)):
             hashes = (hashes[:, : time - number] * NGRAM_FACTOR + ids[:, number:] + 1) % NGRAM_PRIME
-            found = nn.functional.embedding(hashes % self.weight.shape[1], self.weight.t())
-            scores = scores + (found * valid[:, number:]).sum(dim=1)
+            terms = nn.functional.embedding(hashes % self.weight.shape[1], self.weight.t())
+            scores = scores + (terms * valid[:, number:]).sum(dim=1)
         return scores / mask.sum(dim=1, keepdim=True).clamp(min=1).to(scores.dtype).sqrt()
 
 
@@ -434,9 +434,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         """Return the masks of the tokens before and after the first separator; without one, all are before."""
         if input_ids is None:
             raise ValueError("a model of text pairs needs input_ids, whose separator divides the texts")
-        found = (input_ids == self.config.sep_token_id) & mask
-        passed = found.long().cumsum(dim=1)
-        return mask & (passed == 0), mask & (passed > 0) & ~(found & (passed == 1))
+        separators = (input_ids == self.config.sep_token_id) & mask
+        passed = separators.long().cumsum(dim=1)
+        return mask & (passed == 0), mask & (passed > 0) & ~(separators & (passed == 1))
 
     def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""

@@ -37,11 +37,11 @@ class WordReader(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        own = copy.copy(config)
-        own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
-        self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
+        settings = copy.copy(config)
+        settings.cell_type, settings.hidden_size = "lstm", config.word_hidden_size
+        self.table = nn.EmbeddingBag(config.word_forms, settings.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.layer = RnnLayer(own, config.output_size + own.hidden_size)
+        self.layer = RnnLayer(settings, config.output_size + settings.hidden_size)
         # each direction's states are read at its last token of a word; a residual stream has read both sides
         self.size = config.output_size if config.block_type == "residual" else config.hidden_size
         self.drop = config.word_dropout
@@ -93,8 +93,8 @@ class WordReader(nn.Module):
 
         def find(among: torch.Tensor, reduce: str, start: int) -> torch.Tensor:
             """Return the first or last place of each word `(B, W)`; `start` for a word without such a place."""
-            found = order.new_full((batch, words + 1), start)
-            return found.scatter_reduce(1, places.masked_fill(~among, words), order, reduce)[:, :words]
+            ends = order.new_full((batch, words + 1), start)
+            return ends.scatter_reduce(1, places.masked_fill(~among, words), order, reduce)[:, :words]
 
         begins, last = find(torch.ones_like(marks), "amin", length), find(~marks, "amax", -1)
         begins = begins.clamp(max=length - 1)
@@ -111,8 +111,8 @@ class WordReader(nn.Module):
             whole % self.table.num_embeddings,
         ]
         rows = torch.cat(parts, dim=-1).flatten(0, 1)
-        kept = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
-        forms = self.table(rows, per_sample_weights=kept).view(batch, words, -1)
+        weights = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
+        forms = self.table(rows, per_sample_weights=weights).view(batch, words, -1)
         read = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
         sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
         texts = CompactTexts(mask)

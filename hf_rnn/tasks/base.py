@@ -7,15 +7,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
+    from types import SimpleNamespace
+
     import datasets
     import numpy as np
     import pyarrow as pa
-    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..settings.arguments import ModelArguments, TableArguments
+    from ..settings.training_arguments import RnnTrainingArguments
 
 Splits: TypeAlias = "datasets.DatasetDict"
+Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
+Outputs: TypeAlias = "np.ndarray | Sequence[np.ndarray]"  # one array per row for tags
 
 
 class Task(ABC):
@@ -35,7 +42,7 @@ class Task(ABC):
     # ---- data ----
 
     @abstractmethod
-    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
         Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
@@ -45,7 +52,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+    def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the texts of a split for the vocabulary of a new tokenizer."""
 
     @abstractmethod
@@ -56,8 +63,8 @@ class Task(ABC):
         """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
         import datasets
 
-        feature = texts["train"].features.get("label")
-        rows = {split: [self.audit_row(row, feature) for row in part] for split, part in texts.items()}
+        features = texts["train"].features  # each access is a deep copy
+        rows = {split: [self.audit_row(row, features) for row in split_rows] for split, split_rows in texts.items()}
         names = sorted({label for pairs in rows.values() for _, label in pairs})
         features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
         splits = {}
@@ -66,13 +73,13 @@ class Task(ABC):
             splits[split] = datasets.Dataset.from_dict(columns, features)
         return datasets.DatasetDict(splits)
 
-    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
-        """Return the text of a row and its label for the audit; `label` is the feature of the column `label`."""
+    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
+        """Return the text of a row and its label for the audit; `features` are those of the columns."""
         return row["text"], str(row["label"])
 
     # ---- model and loss ----
 
-    def check_settings(self, model: Any, training: Any) -> None:
+    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
         """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
 
     @abstractmethod
@@ -80,10 +87,10 @@ class Task(ABC):
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
     @abstractmethod
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
-    def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
 
         `predictions` has outputs and labels by split, as `Trainer.predict` returns them; `validation` may be missing.
@@ -95,7 +102,7 @@ class Task(ABC):
     def answers(
         self,
         scores: np.ndarray,
-        config: Any,
+        config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
@@ -108,14 +115,14 @@ class Task(ABC):
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
         return [{"label": names[number], "score": score} for number, score in best]
 
-    def answer_types(self, config: Any) -> dict[str, pa.DataType]:
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         """Return the type of each field of an answer, for columns of Arrow."""
         import pyarrow as pa
 
         return {"label": pa.string(), "score": pa.float64()}
 
     @abstractmethod
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
 
     # ---- card ----

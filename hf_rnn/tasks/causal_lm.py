@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import Splits, Task
+from .base import Config, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
+    from ..models.configuration_rnn import RnnConfig
+    from ..settings.arguments import ModelArguments, TableArguments
+    from ..settings.training_arguments import RnnTrainingArguments
 
 BLOCK_SIZE = 256  # tokens
 _STREAMS, _STREAM_TOKENS = 16, 4096  # parts of a text that are read side by side, and their least length
@@ -30,15 +33,15 @@ class CausalLM(Task):
     tokenizer_options = {"exact": True, "model_max_length": 10**30}
     verb = "generate"
 
-    def read(self, arguments: Any, *, report: DataReport, data: Any = None, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
         from ..data.loading import load_text
 
-        if data is not None or arguments.data_dir is None:
+        if options.get("data") is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
         return load_text(arguments.data_dir, splits=options.get("splits"), report=report)
 
-    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+    def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the lines."""
         return rows["text"]
 
@@ -55,19 +58,19 @@ class CausalLM(Task):
         """Return nothing: the tokenizer decides what is predicted."""
         return {}
 
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return ln(vocabulary)."""
         return math.log(config.vocab_size)
 
-    def check_settings(self, model: Any, training: Any) -> None:
+    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
         """Refuse settings of classifiers."""
         if model.bidirectional:
             raise UserError(f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does")
         for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):
-            if found := getattr(training, name):
-                raise UserError(f"{name} is for classifiers: found {found} with {self.name}; leave it out")
+            if value := getattr(training, name):
+                raise UserError(f"{name} is for classifiers: found {value} with {self.name}; leave it out")
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return loss in nats per token, perplexity and bits per character, from the result of [`sum_losses`]."""
         total, tokens, characters = map(float, predictions)
         loss, bits = total / tokens, total / math.log(2) / characters

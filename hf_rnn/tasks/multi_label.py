@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,18 @@ import numpy as np
 
 from ..evaluation.scores import check_finite_logits, label_set_metrics, tune_thresholds
 from .answers import compute_scores
-from .base import Splits
+from .base import Config, Outputs, Splits
 from .sequence_classification import SequenceClassification
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
-    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..settings.arguments import TableArguments
 
 
 class MultiLabel(SequenceClassification):
@@ -31,7 +34,7 @@ class MultiLabel(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
     one_label = False
 
-    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         from ..data.loading import load_texts
         from .row_labels import LabelSets
@@ -56,19 +59,19 @@ class MultiLabel(SequenceClassification):
 
         return encode(texts, tokenizer, max_length, (datasets.List(datasets.Value("float32"), length=size), as_rows))
 
-    def name_labels(self, label: Any, feature: Any) -> list[str]:
+    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
         """Return the names of a row's labels."""
-        return [feature.feature.names[number] for number in label]
+        return [features["label"].feature.names[number] for number in row["label"]]
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label` and the type of the problem."""
         return {"id2label": dict(enumerate(_names(texts))), "problem_type": self.problem_type}
 
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return ln(2)."""
         return math.log(2)
 
-    def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         if (held_out := predictions.get("validation")) is not None:
             check_finite_logits(held_out.predictions)
@@ -76,7 +79,7 @@ class MultiLabel(SequenceClassification):
             model.config.label_thresholds = tune_thresholds(probabilities, held_out.label_ids)
 
     def answers(
-        self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the labels with a score above their threshold, and all scores."""
         names, thresholds = list(config.id2label.values()), config.label_thresholds or [0.5] * config.num_labels
@@ -89,14 +92,14 @@ class MultiLabel(SequenceClassification):
             for row, values in zip(held, scores.tolist(), strict=True)
         ]
 
-    def answer_types(self, config: Any) -> dict[str, pa.DataType]:
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         """Return the types of labels and scores."""
         import pyarrow as pa
 
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
         thresholds = np.asarray(config.label_thresholds or [0.5] * config.num_labels)
         with np.errstate(divide="ignore"):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..evaluation.scores import number_metrics
 from ..utils.errors import UserError
-from .base import Splits
+from .base import Config, Outputs, Splits
 from .sequence_classification import SequenceClassification, join_pair, shorten
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
-    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..models.modeling_rnn import RnnForSequenceClassification
+    from ..settings.arguments import TableArguments
 
 _EXAMPLES = 4
 
@@ -31,7 +35,7 @@ class Regression(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
     one_label = False
 
-    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
         from ..data.loading import load_texts
         from .row_labels import Numbers
@@ -48,9 +52,9 @@ class Regression(SequenceClassification):
         feature = datasets.List(datasets.Value("float32"), length=len(names))
         return encode(texts, tokenizer, max_length, (feature, lambda rows: [[row[n] for n in names] for row in rows]))
 
-    def name_labels(self, label: Any, feature: Any) -> list[str]:
+    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
         """Return the numbers of a row, as one label."""
-        return [", ".join(f"{number:g}" for number in label.values())]
+        return [", ".join(f"{number:g}" for number in row["label"].values())]
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
@@ -68,28 +72,28 @@ class Regression(SequenceClassification):
             "target_scale": scale.tolist(),
         }
 
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return the variance of the numbers, at least that of the standardised ones."""
         return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
 
-    def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Let the last layer answer in the unit of the data."""
-        model.fold_targets()
+        cast("RnnForSequenceClassification", model).fold_targets()
 
     def answers(
-        self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the numbers by name."""
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
-    def answer_types(self, config: Any) -> dict[str, pa.DataType]:
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         """Return the type of the numbers."""
         import pyarrow as pa
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return errors and correlations, of several numbers also for each."""
         return number_metrics(predictions, references, list(config.id2label.values()))
 
@@ -97,7 +101,8 @@ class Regression(SequenceClassification):
         """Set the names of the numbers, and examples."""
         shown: dict[str, list[str]] = {}
         for row in texts["train"].take(_EXAMPLES) if examples else ():
-            shown.setdefault(self.name_labels(row["label"], None)[0], []).append(shorten(join_pair(row)))
+            numbers = self.name_labels(row, texts["train"].features)[0]
+            shown.setdefault(numbers, []).append(shorten(join_pair(row)))
         card.rows, card.examples = len(texts["train"]), shown or None
         card.class_counts = dict.fromkeys(_names(texts), card.rows)
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import Splits, Task
+from .base import Config, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..settings.arguments import TableArguments
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
@@ -33,7 +35,7 @@ class SequenceClassification(Task):
 
     # ---- data ----
 
-    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: files, a data set of the `datasets` library, or rows in memory."""
         from ..data.loading import load_texts
 
@@ -41,7 +43,7 @@ class SequenceClassification(Task):
             raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
         return load_texts(arguments, report=report, **options)
 
-    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+    def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the column `text`, and `text_pair` if there is one."""
         columns = [name for name in ("text", "text_pair") if name in (rows.features or ["text"])]
         # by batches: a column by itself is read row by row, many times as slow
@@ -53,18 +55,18 @@ class SequenceClassification(Task):
 
         return encode(texts, tokenizer, max_length)
 
-    def name_labels(self, label: Any, feature: Any) -> list[str]:
+    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
         """Return the names of a row's labels."""
-        return [feature.names[label]]
+        return [features["label"].names[row["label"]]]
 
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
         """Return the splits as they are, if they have one text and one label."""
         is_plain = texts["train"].column_names == ["text", "label"] and self.one_label
         return texts if is_plain else super().audit_view(texts)
 
-    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
+    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
         """Return the text of a row, both of a pair as one, and its labels as one."""
-        return join_pair(row), ", ".join(self.name_labels(row["label"], label)) or "no label"
+        return join_pair(row), ", ".join(self.name_labels(row, features)) or "no label"
 
     # ---- model and loss ----
 
@@ -72,13 +74,13 @@ class SequenceClassification(Task):
         """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["label"].names))}
 
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return ln(classes)."""
         return math.log(config.num_labels)
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return the scores of class ids; of tasks with other labels, those of outputs and labels `(N, C)`.
 
         A task of your own may add others.
@@ -87,7 +89,7 @@ class SequenceClassification(Task):
 
         return classification_metrics(predictions, references, list(config.id2label.values()))
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return rows, loss and what [`measure`] returns."""
         from ..evaluation.scores import check_finite_logits, measure_loss
 
@@ -107,9 +109,9 @@ class SequenceClassification(Task):
     def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the first texts of each label, long ones cut."""
         texts: dict[str, list[str]] = {name: [] for name in names}
-        feature = rows.features["label"]  # each access is a deep copy
+        features = rows.features  # each access is a deep copy
         for row in rows:
-            for chosen in (texts[name] for name in self.name_labels(row["label"], feature)):
+            for chosen in (texts[name] for name in self.name_labels(row, features)):
                 if len(chosen) < _EXAMPLES_PER_LABEL:
                     chosen.append(shorten(join_pair(row)))
             if all(len(chosen) == _EXAMPLES_PER_LABEL for chosen in texts.values()):

@@ -8,22 +8,26 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..utils.errors import UserError
 from .answers import compute_scores
-from .base import Splits, Task
+from .base import Config, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
-    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..models.token_classification_rnn import RnnForTokenClassification
+    from ..settings.arguments import ModelArguments, TableArguments
+    from ..settings.training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class TokenClassification(Task):
 
     # ---- data ----
 
-    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, tables, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll
 
@@ -67,7 +71,7 @@ class TokenClassification(Task):
             **options,
         )
 
-    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+    def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the words of each sentence, joined by spaces."""
         return (" ".join(row["tokens"]) for row in rows)
 
@@ -82,7 +86,7 @@ class TokenClassification(Task):
         }
         return type(texts)(encoded)
 
-    def audit_row(self, row: Mapping[str, Any], label: Any) -> tuple[str, str]:
+    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
         """Return a sentence; all have one label."""
         return " ".join(row["tokens"]), "sentence"
 
@@ -92,22 +96,24 @@ class TokenClassification(Task):
         """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
 
-    def chance_loss(self, config: PreTrainedConfig) -> float:
+    def chance_loss(self, config: RnnConfig) -> float:
         """Return ln(tags)."""
         return math.log(config.num_labels)
 
-    def check_settings(self, model: Any, training: Any) -> None:
+    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
         """Refuse weights of classes."""
         if training.class_weight_power:
             raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Any, references: Any, config: Any) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
-        return tagging_metrics(predictions, references, [config.id2label[index] for index in range(config.num_labels)])
+        return tagging_metrics(
+            list(predictions), list(references), [config.id2label[index] for index in range(config.num_labels)]
+        )
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
         rows = [np.asarray(tags) for tags in labels]
         outputs = [np.asarray(row)[: len(tags)][tags != NO_TAG] for row, tags in zip(predictions, rows, strict=True)]
@@ -118,34 +124,34 @@ class TokenClassification(Task):
         scores = self.measure(guesses, references, config)
         return {"rows": len(rows), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
 
-    def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O, which is too high for rare entities, by what gives the best F1 on validation."""
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if "validation" not in predictions or not entity_types(names):
             return
-        outside, bias = names.index("O"), model.classifier.bias.data
-        learned, found = bias[outside].item(), {0.0: predictions["validation"]}
+        outside, bias = names.index("O"), cast("RnnForTokenClassification", model).classifier.bias.data
+        learned, results = bias[outside].item(), {0.0: predictions["validation"]}
         for less in _LOWERED:
             bias[outside] = learned - less
-            found[less] = predict("validation")
+            results[less] = predict("validation")
         f1 = {
             less: self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
-            for less, output in found.items()
+            for less, output in results.items()
         }
         best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
         if best:
             logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", best, f1[best], f1[0.0])
-            predictions |= {split: found[best] if split == "validation" else predict(split) for split in predictions}
+            predictions |= {split: results[best] if split == "validation" else predict(split) for split in predictions}
 
     def answers(
-        self, scores: Any, config: PreTrainedConfig, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, np.asarray(scores), strict=True))
         return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
 
-    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         """Return the types of an entity."""
         import pyarrow as pa
 
@@ -233,7 +239,7 @@ def encode_tagged(
 
 
 def find_spans(
-    logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: PreTrainedConfig
+    logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: Config
 ) -> list[dict[str, Any]]:
     """Return the entities of a text, or each word if the tags mark no entities.
 

@@ -19,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..hub.model_folder import FinishedFolder
+from ..models.configuration_rnn import RnnConfig
+from ..models.modeling_rnn import RnnModel
 from ..models.settings_rnn import RnnSettings
 from ..settings.arguments import PretrainingArguments
 from ..settings.recipes import load_recipe
@@ -37,16 +39,16 @@ _CARD = Path(__file__).parents[1] / "hub" / "card" / "encoder_card.md"
 
 def write_encoder(
     folder: FinishedFolder,
-    encoder: Any,
+    encoder: RnnModel,
     projection: nn.Linear,
     tokenizer: PreTrainedTokenizerBase,
     record: Mapping[str, Any],
-    own: PretrainingArguments,
+    pretraining: PretrainingArguments,
     training: RnnTrainingArguments,
 ) -> None:
     """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root, short = folder.root, own.weights_dtype == "float8"
-    dtype = torch.bfloat16 if short else getattr(torch, own.weights_dtype)
+    root, short = folder.root, pretraining.weights_dtype == "float8"
+    dtype = torch.bfloat16 if short else getattr(torch, pretraining.weights_dtype)
     weights = encoder.to(dtype).state_dict()
     if short:
         weights["embedding.weight"] = weights["embedding.weight"].to(torch.float8_e4m3fn)
@@ -56,7 +58,7 @@ def write_encoder(
     write_json(folder.config, config)
     save_tokenizer(tokenizer, root)
     _write_modules(root, projection.to(dtype))
-    command = _command(encoder.config, own, training)
+    command = _command(encoder.config, pretraining, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     write_json(folder.pretraining, content)
     facts = ModelCardData(
@@ -112,11 +114,11 @@ def _write_modules(root: Path, projection: nn.Linear) -> None:
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
 
 
-def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArguments) -> str:
+def _command(config: RnnConfig, pretraining: PretrainingArguments, training: RnnTrainingArguments) -> str:
     """Return the command that makes such an encoder, with names in place of paths."""
     usual, parts = load_recipe("pretrain"), ["hf-rnn", "pretrain"]
-    for known in (*fields(own), *fields(RnnSettings)):
-        value = getattr(own if hasattr(own, known.name) else config, known.name)
+    for known in (*fields(pretraining), *fields(RnnSettings)):
+        value = getattr(pretraining if hasattr(pretraining, known.name) else config, known.name)
         if value != usual.get(known.name, known.default) and known.metadata.get("recorded", True):
             parts += [
                 f"--{known.name}",

@@ -146,12 +146,12 @@ def fence(content: str, language: str) -> str:
 
 def ends(rows: Mapping[str, Any], key: str = "") -> list[tuple[int, str, Any]]:
     """Return number, name and value of the labels; of more than 20 the ten largest and the ten smallest by `key`."""
-    found = [(number, name, row) for number, (name, row) in enumerate(rows.items())]
-    if len(found) <= 2 * _SHOWN:
-        return found
-    found = [entry for entry in found if not key or entry[2]["support"]]
-    found.sort(key=lambda entry: entry[2][key] if key else entry[2], reverse=True)
-    return found[:_SHOWN] + found[max(_SHOWN, len(found) - _SHOWN) :]
+    entries = [(number, name, row) for number, (name, row) in enumerate(rows.items())]
+    if len(entries) <= 2 * _SHOWN:
+        return entries
+    entries = [entry for entry in entries if not key or entry[2]["support"]]
+    entries.sort(key=lambda entry: entry[2][key] if key else entry[2], reverse=True)
+    return entries[:_SHOWN] + entries[max(_SHOWN, len(entries) - _SHOWN) :]
 
 
 def _backticks(text: str, least: int) -> str:

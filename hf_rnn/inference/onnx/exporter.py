@@ -132,48 +132,23 @@ def export(
     """
     _check_request(quantize, name_or_path, output_dir)
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
-    name = os.path.expanduser(name_or_path)
-    folder = FinishedFolder(find_folder(name, revision))
-    model, tokenizer = load_model(folder.root, allow_encoder=True)
-    _check_model(model, quantize, str(name_or_path))
-    is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
-    if web and not is_encoder and type(model).__name__ == ENCODER:
-        raise UserError(f"{name_or_path} has no web page: it has no sentence vectors to show; leave out --web")
-    metadata = {
-        "model_type": model.config.model_type,
-        LABELS_KEY: write_labels(model.config),
-        "problem_type": model.config.problem_type or "single_label_classification",
-        "version": __version__,
-        WEIGHTS_KEY: hash_weights(folder),
-    }
-    if is_encoder:
-        model, _ = load_sentence_model(folder.root)
-    compared = make_texts(tokenizer, examples)
-    expected = tokenize(tokenizer, compared)
-    if folder.tokenizer.is_file() and TokenizerFile(folder)(compared, truncation=True)["input_ids"] != expected:
-        raise UserError(
-            f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
-            "tokenizer.save_pretrained"
-        )
+    source = _Source.load(os.path.expanduser(name_or_path), revision, quantize, web)
+    folder, compared = source.folder, make_texts(source.tokenizer, examples)
+    source.check_tokenizer(compared)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
     root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
-    content = _make_graph(model, metadata, is_encoder, quantize)
-    difference, agreement = measure_parity(model, tokenizer, open_session(content), compared, is_encoder)
+    content = source.make_graph(quantize)
+    difference, agreement = source.measure_parity(open_session(content), compared)
     _check_parity(difference, agreement, quantize, target)
-    page = None
+    page = root / "web" if web else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
-        tokens = _make_graph(model, metadata, is_encoder, quantize, project_tokens=True) if is_encoder else None
-        _write_transformers_js(root / "transformers_js", target, tokens, model, folder)
-        if web:
-            from ..web.page import write_page
-
-            page, head = root / "web", ENCODER if is_encoder else type(model).__name__
-            checked = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # none of `texts`
-            write_page(page, target, head, model.config, tokenizer, folder, checked, npm)
+        _write_transformers_js(root / "transformers_js", target, source, quantize)
+        if page is not None:
+            _write_page(page, target, source, compared, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
@@ -184,6 +159,65 @@ def export(
     if output_dir is None and (facts := read_facts(folder)) is not None:
         _add_to_card(folder, facts, result)
     return result
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model to export. A sentence encoder is a classifier, whose logits are its vectors before normalisation."""
+
+    folder: FinishedFolder
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    is_encoder: bool  # with sentence vectors
+    metadata: dict[str, str]  # for the file
+
+    @classmethod
+    def load(cls, name: str, revision: str | None, quantize: str | None, web: bool) -> _Source:
+        """Load a model, and refuse one that cannot be exported so."""
+        folder = FinishedFolder(find_folder(name, revision))
+        model, tokenizer = load_model(folder.root, allow_encoder=True)
+        _check_model(model, quantize, name)
+        is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
+        if web and not is_encoder and type(model).__name__ == ENCODER:
+            raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
+        metadata = {
+            "model_type": model.config.model_type,
+            LABELS_KEY: write_labels(model.config),
+            "problem_type": model.config.problem_type or "single_label_classification",
+            "version": __version__,
+            WEIGHTS_KEY: hash_weights(folder),
+        }
+        if is_encoder:
+            model, _ = load_sentence_model(folder.root)
+        return cls(folder, model, tokenizer, is_encoder, metadata)
+
+    @property
+    def head(self) -> str:
+        """The name of the model's class."""
+        return ENCODER if self.is_encoder else type(self.model).__name__
+
+    def check_tokenizer(self, texts: Sequence[str]) -> None:
+        """Refuse a `tokenizer.json` that gives other ids than the tokenizer of transformers."""
+        path, expected = self.folder.tokenizer, tokenize(self.tokenizer, texts)
+        if path.is_file() and TokenizerFile(self.folder)(texts, truncation=True)["input_ids"] != expected:
+            raise UserError(
+                f"{path} gives other ids than transformers with tokenizer_config.json: save both again with "
+                "tokenizer.save_pretrained"
+            )
+
+    def make_graph(self, quantize: str | None, project_tokens: bool = False) -> bytes:
+        """Return the content of the file; see `build_graph`."""
+        from .graph import build_graph
+
+        table = self.model.get_input_embeddings().weight.detach()
+        is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
+        half_table = is_short and quantize is None
+        graph = build_graph(self.model, self.metadata, self.is_encoder, half_table, project_tokens)
+        return graph.SerializeToString() if quantize is None else _quantize(graph)
+
+    def measure_parity(self, session: Any, texts: Sequence[str]) -> tuple[float, float]:
+        """Measure the outputs of a file; see the function of this name."""
+        return measure_parity(self.model, self.tokenizer, session, texts, self.is_encoder)
 
 
 def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: str | Path | None) -> None:
@@ -202,60 +236,51 @@ def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: s
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
 
 
-def _make_graph(
-    model: PreTrainedModel,
-    metadata: dict[str, str],
-    is_encoder: bool,
-    quantize: str | None,
-    project_tokens: bool = False,
-) -> bytes:
-    """Return the content of the file; see `build_graph`."""
-    from .graph import build_graph
+def _write_page(page: Path, graph: Path, source: _Source, texts: Sequence[str], npm: str | Path | None) -> None:
+    from ..web.page import write_page
 
-    table = model.get_input_embeddings().weight.detach()
-    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
-    graph = build_graph(model, metadata, is_encoder, is_short and quantize is None, project_tokens)
-    return graph.SerializeToString() if quantize is None else _quantize(graph)
+    checked = [text for text in (*HOSTILE, *texts[-20:]) if len(text) < _LONGEST_CHECKED]  # none of the user's
+    write_page(page, graph, source.head, source.model.config, source.tokenizer, source.folder, checked, npm)
 
 
-def _write_transformers_js(
-    target: Path, graph: Path, tokens: bytes | None, model: PreTrainedModel, folder: FinishedFolder
-) -> None:
+def _write_transformers_js(target: Path, graph: Path, source: _Source, quantize: str | None) -> None:
     """Write the folder of transformers.js, where the model is a BERT by name.
 
     The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
-    sentence encoder has a graph with the projected states `tokens`, since a pipeline takes the mean of states. Other
-    graphs are hard links to the exported one, or copies where the file system has no links.
+    sentence encoder has another graph, with projected states, since a pipeline takes the mean of states. Other graphs
+    are hard links to the exported one, or copies where the file system has no links.
 
     It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
     """
-    config = model.config
+    config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
         return
     (target / "onnx").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         path = Path(scratch, graph.name)
-        if tokens is not None:
-            path.write_bytes(tokens)
+        if source.is_encoder:
+            path.write_bytes(source.make_graph(quantize, project_tokens=True))
         else:
             try:
                 os.link(graph, path)
             except OSError:  # such as another disk
                 shutil.copyfile(graph, path)
         path.replace(target / "onnx" / graph.name)
-    architecture = "BertModel" if tokens is not None else _AS_BERT[type(model).__name__]
     dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
-    names = ["pad_token_id", "vocab_size", *(("id2label", "label2id", "problem_type") if tokens is None else ())]
+    names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
-    settings |= {"model_type": "bert", "architectures": [architecture], "transformers.js_config": {"dtype": dtype}}
-    tokens_settings = folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    tokenizer = _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes()))
-    for path, content in (
-        (folder.config, settings),
-        (folder.tokenizer_config, tokens_settings),
-        (folder.tokenizer, tokenizer),
-    ):
-        write_whole(target / path.name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    settings |= {
+        "model_type": "bert",
+        "architectures": [_AS_BERT[source.head]],
+        "transformers.js_config": {"dtype": dtype},
+    }
+    contents = {
+        folder.config.name: settings,
+        folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
+        folder.tokenizer.name: _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes())),
+    }
+    for name, content in contents.items():
+        write_whole(target / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
 
 
 def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Write a model as an ONNX graph, node by node: torch's exporters lose the lengths of the texts or fix the batch.
+"""Write a model as an ONNX graph, node by node, in less than a second.
+
+`torch.onnx.export(dynamo=True)` of torch 2.13 fixes the number of tokens of an LSTM and a GRU, errs by 3e-3 with
+minGRU in texts that are longer than its example, and takes 12 seconds to minutes.
 
 The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is
 supported; each function adds the nodes of one.
