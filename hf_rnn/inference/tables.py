@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -217,7 +217,7 @@ def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Fr
 
 def list_columns(table: object) -> list[str]:
     """Return the names of the columns of a frame, or of a dictionary of columns."""
-    names: Iterable[object] = getattr(table, "column_names", getattr(table, "columns", table))
+    names: Any = getattr(table, "column_names", getattr(table, "columns", table))
     return list(map(str, names))
 
 
