@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPTIONS = {"characters_alone": (False, True), "C": (0.2, 0.05, 1.0, 5.0), "class_weight": ("balanced", None)}
+OPTIONS = {"characters_alone": (False, True), "C": (0.2, 0.05, 1.0), "class_weight": ("balanced", None)}
 FOLDS = 3
 MOST_WORK = 500_000_000  # characters times classes, at least twelve
 VALIDATION_WORK = 5_000_000  # characters times classes, at least ten, of the rows that choose the options
