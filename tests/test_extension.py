@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from hf_rnn import FastRnn, RnnForSequenceClassification, train
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.models import auto
 from hf_rnn.models.cells_rnn import CELLS, RecurrentCell
 from hf_rnn.models.pooling_rnn import POOLERS, RnnPooler

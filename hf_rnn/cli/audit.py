@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
 
     from ..data.audit import audit, render_text
     from ..data.row_errors import DataReport
-    from ..hub import loading as model_loading
+    from ..hub import model_folder
     from ..tasks import get_task
     from ..tokenizers.word_level import NoFrequentWordError, widen_vocabulary
     from ..training.language import suit_language
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     from ..training.train import suit_vocabulary
 
     datasets.disable_progress_bars()
-    model_loading.quiet()
+    model_folder.quiet()
     arguments, report = parse_settings(flags, parser.prog), DataReport()
     task = get_task(arguments.data.task)
     texts = task.read(arguments.data, class_names=arguments.data.class_names, report=report)

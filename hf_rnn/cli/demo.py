@@ -27,10 +27,10 @@ def run(argv: Sequence[str]) -> None:
     """Serve the page and print its URL."""
     arguments = DemoArguments.read(argv)
     arguments.check_model()
-    from ..hub import loading as model_loading
+    from ..hub import model_folder
     from ..inference.demo import build, serve
 
-    model_loading.quiet()
+    model_folder.quiet()
     page = build(arguments.model, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:

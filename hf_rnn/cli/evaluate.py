@@ -101,12 +101,12 @@ def run(argv: Sequence[str]) -> None:
     import numpy as np
 
     from ..evaluation.calibration import share_at_accuracy
-    from ..hub.loading import quiet
+    from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
     from ..inference.predictor import Predictor, load_to_predict
     from ..inference.tables import find_suffix
     from ..tasks import task_of
-    from ..tasks.answers import compute_scores
+    from ..tasks.base import compute_scores
 
     quiet()
     datasets.disable_progress_bars()
@@ -121,7 +121,7 @@ def run(argv: Sequence[str]) -> None:
     labels: Any = rows["labels"][:]
     result = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
-        from ..hub.loading import load_model
+        from ..hub.model_folder import load_model
         from ..tasks.causal_lm import sum_losses
 
         model = load_model(name, arguments.revision, arguments.device)[0]
@@ -232,7 +232,7 @@ def write_answers(
     import pyarrow as pa
 
     from ..inference.tables import format_table
-    from ..tasks.answers import compute_scores
+    from ..tasks.base import compute_scores
 
     scores, names = compute_scores(logits, config), np.array(list(config.id2label.values()))
     columns: dict[str, Any] = {}

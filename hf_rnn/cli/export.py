@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
     if arguments.npm is not None and not arguments.web:
         raise UserError("--npm is for the page: add --web, or leave it out")
-    from ..hub import loading as model_loading
+    from ..hub import model_folder
     from ..inference.onnx import export
     from ..inference.onnx.exporter import MOST_EXAMPLES
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.input is not None:
         with open(os.path.expanduser(arguments.input), encoding="utf-8", errors="replace") as lines:
             texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
-    model_loading.quiet()
+    model_folder.quiet()
     result = export(
         name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web, arguments.npm
     )

@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     arguments = GenerateArguments.read(argv)
     check_text(arguments.prompt or "")
     arguments.check_model()
-    from ..hub.loading import quiet
+    from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
     from ..inference.generation import TextGenerator
     from ..inference.predictor import load_to_predict

@@ -41,12 +41,12 @@ def run(argv: Sequence[str]) -> None:
 
     from ..evaluation.figures import plot_states
     from ..evaluation.scores import check_finite_logits
-    from ..hub import loading as model_loading
+    from ..hub import model_folder
     from ..inference.engines.torch import read_gates
     from ..tasks import check_verb
 
-    model_loading.quiet()
-    model, tokenizer = model_loading.load_model(name, arguments.revision)
+    model_folder.quiet()
+    model, tokenizer = model_folder.load_model(name, arguments.revision)
     if model.config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts: hf-rnn inspect shows single ones; use hf-rnn predict")
     check_verb(model.config, "predict")
@@ -71,7 +71,7 @@ def _describe(
 ) -> Iterator[str]:
     """Yield the tables of the output."""
     from ..inference.attribution import words_read
-    from ..tasks.answers import compute_scores, score_kind
+    from ..tasks.base import compute_scores, score_kind
 
     config, pooler = model.config, getattr(model, "pooler", None)  # a tagger has no pooler
     words = words_read(tokenizer, text, encoded) or tokens

@@ -164,7 +164,7 @@ def run(argv: Sequence[str]) -> int:
     files = arguments.list_files() if arguments.is_table else {}
     if arguments.backend == "torch":
         arguments.check_model()
-    from ..hub.loading import quiet
+    from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
     from ..inference.predictor import load_predictor
 

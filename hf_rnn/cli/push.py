@@ -30,10 +30,10 @@ def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
     arguments = PushArguments.read(argv)
     FinishedFolder(Path(arguments.model).expanduser()).check_finished()
-    from ..hub import loading as model_loading
+    from ..hub import model_folder
     from ..hub.push import push
 
-    model_loading.quiet()
+    model_folder.quiet()
     settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}  # or the owner's default
     folder, repo_id = settings.pop("model"), settings.pop("repo_id")
     plan = push(folder, repo_id, **{**settings, "dry_run": True})

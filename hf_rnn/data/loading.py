@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
-from ..hub.loading import find_folder
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import UserError, reason_of
 from .delimited import BATCH_ROWS, Batch
 from .lines import PACKED, TABLE_SUFFIXES, is_table, open_unpacked

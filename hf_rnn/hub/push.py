@@ -21,8 +21,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from ..utils.errors import UserError, install_hint, reason_of
 from .card import card_for_repo
 from .client import connect, explain_errors, token_advice
-from .loading import load_model
-from .model_folder import FinishedFolder, read_mapping
+from .model_folder import FinishedFolder, load_model, read_mapping
 
 logger = logging.getLogger(__name__)
 

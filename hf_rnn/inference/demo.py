@@ -21,10 +21,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..hub.card import read_facts
-from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, task_of
-from ..tasks.answers import score_kind
+from ..tasks.base import score_kind
 from ..utils.errors import UserError, install_hint
 from .attribution import explain
 from .predictor import Tagger

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, task_of
-from ..tasks.answers import compute_scores, score_kind
+from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import Engine, InferenceOptions, Precision
 from .engines.native import NativeEngine, read_live, read_stored

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..hub.loading import find_folder, load_without_weights
-from ..hub.model_folder import FinishedFolder, name_damage
+from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ..models.auto import head_class
 from ..utils.errors import UserError
 from .engines import Precision

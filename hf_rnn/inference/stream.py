@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tasks.answers import compute_scores
+from ..tasks.base import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:

@@ -230,8 +230,7 @@ def _or_scratch(task: Task) -> str:
 
 def _read_start(start: str, task: Task) -> tuple[Any, Collection[str]]:
     """Return the configuration of a model to start from, and the settings that it decides in a run of this task."""
-    from ..hub.loading import find_folder, load_without_weights
-    from ..hub.model_folder import FinishedFolder
+    from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
     from ..models.auto import head_name
 
     config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import numpy as np
+
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
     import datasets
-    import numpy as np
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -132,3 +133,26 @@ class Task(ABC):
 
         `texts` are the splits as they were read, and `report` counts their rows.
         """
+
+
+# ---- logits to scores, in NumPy: a service needs neither torch nor transformers ----
+
+
+def score_kind(config: Config) -> str:
+    """Return what the scores of a model are: `softmax`, `sigmoid` (labels that are independent), or `values`."""
+    if config.problem_type == "regression":
+        return "values"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def compute_scores(logits: np.ndarray, config: Config) -> np.ndarray:
+    """Return the scores `(N, C)` of logits `(N, C)`."""
+    kind = score_kind(config)
+    if kind == "values":
+        return logits
+    if kind == "sigmoid":
+        return 0.5 * np.tanh(0.5 * logits) + 0.5  # without overflow
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

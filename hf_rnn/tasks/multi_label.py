@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits, label_set_metrics, tune_thresholds
-from .answers import compute_scores
-from .base import Config, Outputs, Splits
+from .base import Config, Outputs, Splits, compute_scores
 from .sequence_classification import SequenceClassification
 
 if TYPE_CHECKING:

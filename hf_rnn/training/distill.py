@@ -22,8 +22,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from ..data.audit import normalize_text
 from ..data.encoding import encode
 from ..data.row_errors import listed, text_fault
-from ..hub.loading import check_sorts
-from ..hub.model_folder import read_mapping
+from ..hub.model_folder import check_sorts, read_mapping
 from ..inference.engines.torch import compute_logits
 from ..settings.arguments import DistillationArguments
 from ..settings.keywords import DistillKeywords

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..hub.loading import find_folder
+from ..hub.model_folder import find_folder
 from .run import Run
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 

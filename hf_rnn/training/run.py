@@ -18,8 +18,16 @@ from transformers.trainer_utils import PredictionOutput
 from ..data.audit import audit, render_line
 from ..data.row_errors import DataReport, shorten
 from ..data.vectors import Vectors, load_vectors
-from ..hub.loading import check_name, find_folder, load_model, load_without_weights
-from ..hub.model_folder import FinishedFolder, check_max_length, find_built_in, nested_model
+from ..hub.model_folder import (
+    FinishedFolder,
+    check_max_length,
+    check_name,
+    find_built_in,
+    find_folder,
+    load_model,
+    load_without_weights,
+    nested_model,
+)
 from ..models.auto import ENCODER, head_name
 from ..settings.arguments import DataArguments, ModelArguments
 from ..settings.merge import Arguments

@@ -26,8 +26,7 @@ from ..data.audit import hash_texts, join_texts, read_training_rows
 from ..evaluation.baselines import linear_scores
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..hub.card import CardFacts, write_card
-from ..hub.loading import find_folder
-from ..hub.model_folder import FinishedFolder, find_built_in, read_config
+from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..settings.arguments import ABOUT, VOCABULARY_SETTINGS, DataArguments, ModelArguments
 from ..settings.merge import Arguments

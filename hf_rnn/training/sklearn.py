@@ -23,15 +23,14 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_mapping
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
 from ..settings.arguments import TableArguments, is_personal
 from ..settings.keywords import EstimatorKeywords
 from ..settings.merge import parse_settings
 from ..tasks import DEFAULT_TASK, get_task, task_of
-from ..tasks.answers import compute_scores
+from ..tasks.base import compute_scores
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time
 

@@ -23,8 +23,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from ..data.row_errors import BadRow
 from ..data.tables import read_column
 from ..hub.client import fetch
-from ..hub.loading import check_name
-from ..hub.model_folder import name_damage, read_config
+from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError
 from .checkpoints import hash_tokenizer

@@ -16,7 +16,7 @@ from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
 from hf_rnn.cli.main import main
-from hf_rnn.hub import loading as model_loading
+from hf_rnn.hub import model_folder
 
 VERBS = ["train", "evaluate", "predict", "generate", "inspect", "audit"]
 VERBS += ["push", "export", "distill", "pretrain", "demo"]
@@ -230,7 +230,7 @@ def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, 
 
 
 def test_weights_that_are_not_finite(command, copy, texts_dir):
-    model, tokenizer = model_loading.load_model(copy)
+    model, tokenizer = model_folder.load_model(copy)
     model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
     model.save_pretrained(copy)
     for verb, flags in (("predict", ["miro"]), ("inspect", ["miro"]), ("evaluate", ["--data_dir", texts_dir])):

@@ -9,7 +9,7 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.utils.errors import UserError
 
 

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn
 from hf_rnn.hub.card import read_facts, write_card
-from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
+from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder, load_model
 from hf_rnn.hub.push import check_shareable, push
 from hf_rnn.utils.errors import UserError
 

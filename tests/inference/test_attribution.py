@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub import loading as model_loading
+from hf_rnn.hub import model_folder
 from hf_rnn.inference.attribution import explain, words_read
 from hf_rnn.tokenizers.word_level import mark_capitals
 from hf_rnn.utils.errors import UserError
@@ -28,7 +28,7 @@ PAIRS = {name: make(normalizer=name) for name in ("none", "tweet")}
 
 @pytest.fixture(scope="module")
 def learned(trained):
-    return model_loading.load_model(trained.folder)
+    return model_folder.load_model(trained.folder)
 
 
 def probability(model, tokenizer, text, label):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.inference import demo
 from hf_rnn.utils.errors import UserError
 

@@ -11,8 +11,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
-from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines.native import read_stored
 from hf_rnn.inference.generation import TextGenerator, draw_token
 from hf_rnn.inference.native.library import load_library

@@ -23,8 +23,7 @@ from hf_rnn import (
     SentenceEncoder,
     Tagger,
 )
-from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder
+from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
 from hf_rnn.inference.engines import torch as torch_engine
 from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines.torch import TorchEngine, compute_logits

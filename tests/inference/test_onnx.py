@@ -20,8 +20,7 @@ from hf_rnn import (
     RnnModel,
 )
 from hf_rnn.hub.card import read_facts
-from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines.torch import compute_logits, tokenize
 from hf_rnn.inference.onnx import export
 from hf_rnn.utils.errors import UserError

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, pipeline
 
 import hf_rnn
 from hf_rnn import OnnxModel, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train_tokenizer
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.tokenizers.word_level import mark_capitals, save_tokenizer
 from hf_rnn.utils.errors import UserError
 

@@ -16,7 +16,7 @@ from transformers import pipeline
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.models.auto import HEADS, head_class
 from hf_rnn.utils.errors import UserError
 

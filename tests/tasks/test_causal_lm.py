@@ -12,7 +12,7 @@ from conftest import run_script
 from transformers import pipeline
 
 from hf_rnn import train
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.training.checkpoints import TrainingStopped
 from hf_rnn.training.trainer import SavePoints
 

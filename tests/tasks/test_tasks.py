@@ -9,7 +9,7 @@ import pytest
 from hf_rnn import BatchPredictor, FastRnn, RnnConfig, train
 from hf_rnn.cli.main import main
 from hf_rnn.evaluation.modules import Classification
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.tasks import TASKS, get_task, task_of
 from hf_rnn.tasks.sequence_classification import SequenceClassification
 from hf_rnn.utils.errors import UserError

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, pipeline
 
 from hf_rnn import PRETRAINED, Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.evaluation.scores import tagging_metrics
-from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.inference.demo import mark_text
 from hf_rnn.tasks import get_task
 from hf_rnn.tasks.token_classification import find_spans

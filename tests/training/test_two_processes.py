@@ -16,8 +16,7 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 
-from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.hub.model_folder import FinishedFolder, load_model
 
 pytestmark = pytest.mark.slow
 

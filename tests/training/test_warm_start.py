@@ -14,10 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-import hf_rnn.hub.loading
+import hf_rnn.hub.model_folder
 from hf_rnn import FastRnn, train
-from hf_rnn.hub.loading import load_without_weights
-from hf_rnn.hub.model_folder import FinishedFolder, find_built_in
+from hf_rnn.hub.model_folder import FinishedFolder, find_built_in, load_without_weights
 from hf_rnn.hub.push import push
 from hf_rnn.settings.arguments import ARCHITECTURE
 from hf_rnn.settings.recipes import load_recipe
@@ -113,7 +112,7 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp
 
 @pytest.mark.parametrize("name", ["english", "multilingual"])
 def test_the_wheel_has_the_encoders(name):
-    folder = Path(hf_rnn.hub.loading.__file__).parent / "pretrained" / name
+    folder = Path(hf_rnn.hub.model_folder.__file__).parent / "pretrained" / name
     FinishedFolder(folder).check()
     assert not list(folder.rglob("*.py")), "its code is the package's"
     files = [path for path in folder.rglob("*") if path.is_file()]

@@ -25,10 +25,9 @@ from torch.nn.functional import normalize
 
 from ... import __version__
 from ...hub.card import CardFacts, amend_card, read_facts
-from ...hub.loading import check_name, find_folder, load_model
-from ...hub.model_folder import FinishedFolder, find_built_in
+from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_folder, load_model
 from ...models.auto import ENCODER
-from ...tasks.answers import compute_scores, score_kind
+from ...tasks.base import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
 from ..engines.onnx import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...evaluation.scores import entity_types
-from ...tasks.answers import score_kind
+from ...tasks.base import score_kind
 from ...utils.errors import UserError
 from ..demo import read_examples
 from ..engines.torch import tokenize
