@@ -17,7 +17,7 @@ from .console import print_note
 class AuditArguments(DataArguments):
     """Flags of this verb, beside those of the texts and their tokens."""
 
-    json: bool = setting(False, "print one JSON object with every row that is found", common=True)
+    json: bool = setting(False, "print one JSON object with every repeat and conflict", common=True)
     recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", common=True)
 
 

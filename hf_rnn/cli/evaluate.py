@@ -188,8 +188,9 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
             raise UserError(f"{source} has no split {split}, and {there} trained on: leave out --split")
     elif split is None and is_file and not seen.all():  # the scores of a folder are those of its card
         chosen = ~seen
-    count = int(seen[chosen].sum() if halves else seen.sum()) if trained is not None else None
-    print_note(describe_rows(name, count, len(seen), int(chosen.sum()), record))
+    counted = seen[chosen] if halves else seen
+    count = None if trained is None else int(counted.sum())
+    print_note(describe_rows(name, count, len(counted), int(chosen.sum()), record))
     rows = splits[stored] if chosen.all() else splits[stored].select(np.flatnonzero(chosen))
     table, places = report.tables.get(stored, (None, np.arange(len(chosen))))
     return Measured(rows, name, count, seen[chosen], table, places[chosen], report.columns)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -46,9 +45,9 @@ def normalize_text(text: str) -> str:
 
 
 def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
-    """Return a hash of the normalised form of each text, uint64 `(N,)`; ten million differ with p = 1 - 3e-6.
+    """Return a lasting hash of the normalised form of each text, uint64 `(N,)`.
 
-    It is the same in every version.
+    Those of ten million texts differ with p = 1 - 3e-6.
     """
     seed %= 1 << 64
     forms = (normalize_text(text).encode("utf-8", "surrogatepass") for text in texts)
@@ -224,16 +223,13 @@ class _Split:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
         self.name, self.origin, self.rows = name, origin, rows.with_format(None).select_columns(["text", "label"])
-        self.hashes = hash_texts(self.read_texts())
+        self.hashes = hash_texts(join_texts(self.rows))
         self.labels = np.array(rows.with_format("numpy")["label"][:])
         self.order = np.argsort(self.hashes, kind="stable")
         self.texts, self.starts, self.sizes = np.unique(self.hashes[self.order], return_index=True, return_counts=True)
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
         self.class_names = list(rows.features["label"].names)
-
-    def read_texts(self) -> Iterator[str]:
-        return chain.from_iterable(batch["text"] for batch in self.rows.iter(_BATCH))
 
     def rows_of(self, text: int) -> np.ndarray:
         return self.order[self.starts[text] :][: self.sizes[text]]
@@ -254,7 +250,7 @@ class _Split:
         return {
             "rows": len(self.labels),
             "label_counts": dict(zip(self.class_names, counts, strict=True)),
-            "words": sum(len(text.split()) for text in self.read_texts()) / len(self.labels),
+            "words": sum(len(text.split()) for text in join_texts(self.rows)) / len(self.labels),
             "unknown_token_share": None if tokenizer is None else self._unknown_token_share(tokenizer),
             "file": None if self.origin is None else self.origin[0],
         }

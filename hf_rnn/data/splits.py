@@ -154,8 +154,8 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
         held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
-            found = "there is no validation split: %d of %d rows of train are held out"
-            logger.warning(f"{found}, by a hash of their text (seed %d)", rows, len(held_out), seed)
+            message = "there is no validation split: %d of %d rows of train are held out, by their hash (seed %d)"
+            logger.warning(message, rows, len(held_out), seed)
             parts.pop("train")
             halves = {"train": ~held_out, "validation": held_out}
             parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts

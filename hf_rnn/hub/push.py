@@ -102,9 +102,9 @@ def push(
     with explain_errors(f"the push to {repo_id} failed"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None and bool(api.repo_info(repo_id).private) != private:
-            visible, wanted = ("public", "private") if private else ("private", "public")
+            state, target = ("public", "private") if private else ("private", "public")
             raise UserError(
-                f"{repo_id} exists already and is {visible}, not {wanted}: change that at "
+                f"{repo_id} exists already and is {state}, not {target}: change that at "
                 f"{page}/settings, or push without private={private}"
             )
         if branch and not branch.startswith("refs/"):
@@ -115,7 +115,7 @@ def push(
 
 
 def find_token(token: str | None = None) -> str | None:
-    """Return the given token, else `HF_TOKEN`, or the one stored by `hf auth login`; None without any."""
+    """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`; None without any."""
     return (token or get_token() or "").strip() or None
 
 
@@ -142,10 +142,10 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
 
 def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes], token: str | None = None) -> None:
     """Check that files contain neither secrets nor paths of this machine."""
-    found = [*_find_patterns(contents, folder.root, token), *_find_secrets(contents)]
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise UserError(f"{folder.root / found[0][0]} has {found[0][1]}{more}: remove it. Others could read it")
+    leaks = [*_find_patterns(contents, folder.root, token), *_find_secrets(contents)]
+    if leaks:
+        (place, kind), more = leaks[0], f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise UserError(f"{folder.root / place} has {kind}{more}: remove it. Others could read it")
 
 
 def _modelling_files(folder: FinishedFolder) -> set[str]:
@@ -156,7 +156,7 @@ def _modelling_files(folder: FinishedFolder) -> set[str]:
 
 
 def _find_patterns(contents: Mapping[str, bytes], root: Path, token: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the place and the kind of paths below the home or the folder, of tokens, and of the given token."""
+    """Yield the place and the kind of paths below the home or the folder, of tokens, and of `token`."""
     folders = {str(Path.home()), str(root.resolve())} - {"/"}
     written = {os.fsencode(form) for path in folders for form in (path, json.dumps(path)[1:-1])}
     patterns = {"a path of this machine": rb"(?<!\w)(?:%s)(?=[/\\])" % b"|".join(map(re.escape, written))}

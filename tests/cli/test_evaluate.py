@@ -67,11 +67,13 @@ def test_rows_that_were_trained_on_are_counted_and_not_scored(command, model, ta
         assert found["confusion_matrix"] == expected["confusion_matrix"]
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
         assert measure(command, model.folder, path, "--split", "dev")[0]["loss"] == pytest.approx(found["loss"])
-    rows = {split: measure(command, model.folder, path, "--split", split)[0] for split in ("dev", "train", "test")}
+    found = {split: measure(command, model.folder, path, "--split", split) for split in ("dev", "train", "test")}
+    assert f"train: {trained} of {trained} rows were trained on; new texts" in found["train"][1]
+    rows, found = {split: part for split, (part, _) in found.items()}, found["dev"][0]
     assert [part["rows_trained_on"] for part in rows.values()] == [0, trained, trained]
     assert [part["rows"] for part in rows.values()] == [found["rows"], trained, len(frame)]
     assert rows["train"]["without_a_person"] is None, "it is of other rows"
-    assert rows["test"]["without_a_person"] == found["without_a_person"]
+    assert rows["test"]["without_a_person"] == found["without_a_person"], "of unseen rows"
 
 
 def test_another_table_is_a_split_of_its_name(command, model, table, tmp_path):
