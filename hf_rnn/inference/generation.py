@@ -6,6 +6,7 @@ All that is kept of a text is the state after it, so that a token costs one step
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,15 @@ class TextGenerator:
         ends = settings.get("eos_token_id")
         self._ends = ends if isinstance(ends, list) else [ends]
 
-    def stream(self, ids: Sequence[int], most: int, seed: int | None = None, **drawn: Any) -> Iterator[str]:
+    def stream(
+        self,
+        ids: Sequence[int],
+        most: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> Iterator[str]:
         """Yield the text of token ids, and its continuation by `most` tokens as it grows; see [`draw_token`].
 
         A token at the end of a text ends the continuation. An unknown token is never drawn.
@@ -56,7 +65,9 @@ class TextGenerator:
 
         before: list[int] = []
         new: list[int] = []
-        for piece in chain([ids], self._continue(ids, most, np.random.default_rng(seed), drawn)):
+        chance = np.random.default_rng(seed)
+        draw = partial(draw_token, chance=chance, temperature=temperature, top_k=top_k, top_p=top_p)
+        for piece in chain([ids], self._continue(ids, most, draw)):
             new += piece
             text = decode(before + new)[len(decode(before)) :]
             if text and not text.endswith("\ufffd"):  # a part of a character
@@ -64,7 +75,7 @@ class TextGenerator:
                 before, new = new[-_CONTEXT:], []
         yield decode(before + new)[len(decode(before)) :]
 
-    def _continue(self, ids: Sequence[int], most: int, chance: np.random.Generator, drawn: Any) -> Iterator[list[int]]:
+    def _continue(self, ids: Sequence[int], most: int, draw: Callable[[np.ndarray], int]) -> Iterator[list[int]]:
         """Yield further tokens, each as a list."""
         state, unknown = None, self.tokenizer.unk_token_id
         for _ in range(most):
@@ -72,7 +83,7 @@ class TextGenerator:
                 logits, state = self._advance(ids[start : start + _PIECE], state)
             if unknown is not None:
                 logits[unknown] = -np.inf
-            ids = [draw_token(logits, chance, **drawn)]
+            ids = [draw(logits)]
             if ids[0] in self._ends:
                 return
             yield ids

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..tasks import Task
-    from .engines import Config
+    from ..tasks.base import Config
     from .stream import TextStream
     from .tokens import Tokenizer
 

@@ -20,6 +20,8 @@ from .predictor import FastRnn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ..tasks.base import Config
+
 PROJECTION = "2_Dense/model.safetensors"
 
 
@@ -41,7 +43,7 @@ def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokeni
     return model, tokenizer
 
 
-def _read_encoder(name: str, folder: FinishedFolder, config: Any) -> dict[str, np.ndarray]:
+def _read_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
     """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
     projection = folder.root / PROJECTION
     if not projection.is_file():

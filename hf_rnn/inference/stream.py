@@ -21,6 +21,7 @@ from ..tasks.base import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
+    from ..tasks.base import Config
     from .predictor import FastRnn, Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
@@ -228,7 +229,7 @@ def measure_prefixes(
     return {"by_share": by_share, "early": facts}
 
 
-def take_fingerprint(config: Any, weight: np.ndarray, bias: np.ndarray) -> str:
+def take_fingerprint(config: Config, weight: np.ndarray, bias: np.ndarray) -> str:
     """Return the hash of labels and last layer, which binds a state to its model."""
     digest = hashlib.sha256(json.dumps([config.vocab_size, list(config.id2label.values())]).encode())
     for values in (weight, bias):

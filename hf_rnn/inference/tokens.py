@@ -67,7 +67,7 @@ class TokenizerFile:
         truncation: bool = False,
         max_length: int | None = None,
         is_split_into_words: bool = False,
-        **options: Any,
+        **options: object,
     ) -> Encodings:
         """Return what transformers' class returns for these arguments; the options are not read."""
         set_truncation(self.backend_tokenizer, max_length or self.model_max_length if truncation else NO_LIMIT, self)

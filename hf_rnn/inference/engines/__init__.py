@@ -8,8 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from ...utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig
 
-    Config: TypeAlias = PreTrainedConfig | SimpleNamespace
+    from ...tasks.base import Config
 
 Precision = Literal["float32", "int16", "int8"]
 

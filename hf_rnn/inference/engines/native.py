@@ -21,7 +21,7 @@ from . import Engine, InferenceOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from . import Config
+    from ...tasks.base import Config
 
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")

@@ -24,7 +24,7 @@ from . import Engine, InferenceOptions, batch_by_length
 from .native import read_config_alone
 
 if TYPE_CHECKING:
-    from . import Config
+    from ...tasks.base import Config
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .network import Matrix, Network, Unsupported, to_float
+
+if TYPE_CHECKING:
+    from ...tasks.base import Config
 
 _MISSING = np.empty(0)
 
@@ -16,7 +19,7 @@ _MISSING = np.empty(0)
 class LanguageNetwork:
     """Scores of the next token. The arguments are those of [`Network`]."""
 
-    def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
+    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
         rest, self._pad = dict(weights), config.pad_token_id
         valid = self._pad is None or (type(self._pad) is int and 0 <= self._pad < config.vocab_size)
         if config.bidirectional is not False or not valid:

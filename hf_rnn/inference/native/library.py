@@ -18,7 +18,7 @@ SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
 
 
-def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
+def _fields(kind: type, names: str) -> list[tuple[str, Any]]:
     return [(name, kind) for name in names.split()]
 
 

@@ -14,11 +14,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .library import Block, Layer, Model, Norm, load_library
+
+if TYPE_CHECKING:
+    from ...tasks.base import Config
 
 # In the order of the enums of the kernel.
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts
@@ -68,7 +71,7 @@ def count_threads() -> int:
     return int(given) if given.isdigit() and int(given) else len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def find_unsupported_setting(config: Any, head: str) -> str | None:
+def find_unsupported_setting(config: Config, head: str) -> str | None:
     """Return the first setting that the kernel does not compute, in words; None if it computes all."""
     residual = config.block_type == "residual"
     sizes = [config.vocab_size, config.embedding_size, config.hidden_size, config.num_hidden_layers, config.num_labels]
@@ -183,7 +186,7 @@ class Network:
     """
 
     def __init__(
-        self, config: Any, weights: Mapping[str, np.ndarray], precision: str = "float32", head: str = CLASSIFIER
+        self, config: Config, weights: Mapping[str, np.ndarray], precision: str = "float32", head: str = CLASSIFIER
     ) -> None:
         self._given, self._library = (config, weights, precision, head), load_library()
         if self._library is None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .network import TAGGER, Network, Unsupported, to_float
+
+if TYPE_CHECKING:
+    from ...tasks.base import Config
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
@@ -24,7 +27,7 @@ class TaggerNetwork:
 
     per_token = True
 
-    def __init__(self, config: Any, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
+    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
         self._given = config, weights, precision, head
         self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
         known = ("rnn.", "classifier.", "crf.", *(["words."] if config.word_forms else []))
