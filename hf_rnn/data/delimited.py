@@ -39,7 +39,7 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = (
     *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
-    *("kategorie", "klasse", "stimmung", "gefühl"),
+    *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
 )
 BATCH_ROWS = 10_000
 
@@ -190,7 +190,6 @@ class DelimitedText:
 
     def quoted_rows(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield the first line and the fields of each quoted row."""
-        csv.field_size_limit(_LONGEST_CELL)
         has_cr = False
 
         def hide_cr(lines: Iterable[str]) -> Iterator[str]:
@@ -202,7 +201,7 @@ class DelimitedText:
                 yield line
 
         with open_text(self.path, self.encoding, self.line_end) as stream:
-            reader = csv.reader(hide_cr(stream), delimiter=self.separator or ",", strict=True)
+            reader = _read_csv(hide_cr(stream), self.separator or ",", strict=True)
             while True:
                 place = reader.line_num + 1
                 try:
@@ -217,6 +216,11 @@ class DelimitedText:
                     if reader.line_num > place or "end of data" in detail:  # nobody can say where this row ends
                         raise DataError.for_row(bad) from None
                     yield place, bad
+
+
+def _read_csv(lines: Iterable[str], separator: str, strict: bool) -> Any:
+    csv.field_size_limit(_LONGEST_CELL)  # of the process
+    return csv.reader(lines, delimiter=separator, strict=strict)
 
 
 def _is_valid(text: str) -> bool:
@@ -288,7 +292,7 @@ def _find_separator(lines: Sequence[str], preferred: str) -> str | None:
     """Return the separator that cuts most lines into as many fields as the first, if these are several."""
     best, most = None, 0.0
     for separator in preferred + _SEPARATORS:
-        rows = list(filter(None, csv.reader([line + "\n" for line in lines[:1000]], delimiter=separator)))
+        rows = list(filter(None, _read_csv([line + "\n" for line in lines[:1000]], separator, strict=False)))
         if rows and len(rows[0]) > 1:
             agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
             best, most = (separator, agree) if agree > most else (best, most)
