@@ -49,7 +49,7 @@ _NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node o
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Return tags of entities, of IOB1, IOB2, IOBES, BILOU or BMES, in IOB2; an I- that continues nothing begins one.
+    """Convert tags of entities from IOB1, IOB2, IOBES, BILOU or BMES to IOB2; an I- without an entity begins one.
 
     Example:
         >>> to_iob2(["I-person", "L-person", "O", "U-place"])
@@ -65,14 +65,14 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class TagSet:
-    """The names of the tags by id; with `types`, those of entities in IOB2."""
+    """The names of the tags by id; `types` are the types of entities, and empty for other tags."""
 
     names: tuple[str, ...]
     types: tuple[str, ...]
 
     @classmethod
     def find(cls, counts: Mapping[str, int]) -> TagSet:
-        """Return the tags of the training rows; for entities, if at least half of the tags are such, in IOB2."""
+        """Return the tags of the training rows, in IOB2 if at least half of them are tags of entities."""
         matches = list(filter(None, map(_ENTITY_TAG.fullmatch, counts)))
         if 2 * len(matches) < len(counts.keys() - {"O"}) or not matches:
             return cls(tuple(sort_labels(counts)), ())
@@ -94,7 +94,7 @@ Sentence: TypeAlias = "list[Word | BadRow]"
 
 
 class Word(NamedTuple):
-    """A token with its tag; `place` is the rejection of its line if it is rejected later."""
+    """A token with its tag; `place` becomes its rejection if the tag turns out to be unknown."""
 
     place: BadRow
     token: str
@@ -267,7 +267,7 @@ def _is_conll(source: object) -> bool:
 
 
 def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[list[Word]]:
-    """Return the good words of each sentence, and count all; reject a `whole` sentence for one bad word."""
+    """Return the good words of each sentence, and count all words; with `whole`, one bad word rejects its sentence."""
     kept, counts = [], ledger.report.splits[split]
     for sentence in sentences:
         good, bad = [], []

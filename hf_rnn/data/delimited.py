@@ -116,7 +116,7 @@ class DelimitedText:
             yield self._build(part)
 
     def _build(self, rows: Iterable[tuple[int, list[str] | BadRow]]) -> Batch:
-        """Make a batch of the places of rows and their fields or rejections."""
+        """Make a batch of rows: the place of each one, and its fields or its rejection."""
         good: dict[int, list[str]] = {}
         bad = []
         for place, row in rows:
@@ -219,7 +219,7 @@ class DelimitedText:
 
 
 def _read_csv(lines: Iterable[str], separator: str, strict: bool) -> Any:
-    csv.field_size_limit(_LONGEST_CELL)  # of the process
+    csv.field_size_limit(_LONGEST_CELL)  # other programs may have set another one
     return csv.reader(lines, delimiter=separator, strict=strict)
 
 

@@ -107,8 +107,8 @@ def encode_blocks(
 ) -> datasets.DatasetDict:
     """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py` does.
 
-    The labels are the tokens themselves; `characters` is the number of characters of the block, if each token of the
-    split had the same.
+    The labels are the tokens themselves; `characters` is the tokens of the block times the mean length of the split's
+    tokens.
     """
     options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     blocks = datasets.DatasetDict()

@@ -58,7 +58,7 @@ def open_unpacked(path: str) -> BinaryIO:
 
 
 def find_encoding(head: bytes, encoding: str | None, guess: bool = True) -> str:
-    """Return the encoding of a text by its first bytes, cp1252 only with a `guess`; check one that is named."""
+    """Return the encoding of a text: the named one, or that of its first bytes; cp1252 only with a `guess`."""
     try:
         if encoding is not None:
             encoding = codecs.lookup(encoding).name

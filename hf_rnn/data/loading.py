@@ -170,7 +170,7 @@ def _find_label_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _is_files(source: object) -> bool:
-    """Return whether a source is files of ours, not a data set of the library or rows in memory."""
+    """Return whether a source is files that this package reads: no data set of the library, no rows in memory."""
     if isinstance(source, Mapping):
         return all(map(_is_file_or_files, source.values()))
     if not isinstance(source, str | os.PathLike):
@@ -245,7 +245,7 @@ def _load_library(name: str, config: str | None) -> datasets.DatasetDict:
 
 
 def as_table(name: str, rows: datasets.Dataset) -> Table:
-    """Return a data set as a table, whose columns of ClassLabel have names; `name` is that in messages."""
+    """Return a data set as a table; `name` is its name in messages."""
     names = {}
     for column, feature in rows.features.items():
         item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
@@ -321,7 +321,7 @@ def _as_list(items: Any) -> list[Any]:
 
 
 def _rename_splits(names: Iterable[str], where: str) -> dict[str, str]:
-    """Return the names of splits in a source by their canonical ones (`dev` is `validation`), without unknown ones."""
+    """Return the name of each known split in a source, by its canonical name (`dev` is `validation`)."""
     splits: dict[str, str] = {}
     for name in names:
         split = _ALIASES.get(name, name)

@@ -332,7 +332,7 @@ class RowLabels(ABC):
 
 @dataclass(frozen=True)
 class LabelMap(RowLabels):
-    """Label strings to ids; `written` has the class name of each label, and is empty if the data carry the names."""
+    """Label strings to ids; `written` maps labels of the data to class names, and is empty if they are the same."""
 
     names: tuple[str, ...]
     written: Mapping[str, str] = field(default_factory=dict)

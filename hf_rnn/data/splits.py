@@ -82,7 +82,7 @@ def read_splits(
 
 
 def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
-    """Return the label map of all splits, from the labels of the first one by number of rows."""
+    """Return the label map of all splits, from the number of rows of each label in the first split."""
     if not counts:
         return LabelMap(())  # no row is usable, which is an error later
     if options.scheme is not None:
@@ -100,7 +100,7 @@ def _read(
     on_disk: bool,
     taken: Iterable[tuple[RowSource, Taken]] = (),
 ) -> SplitRows:
-    """Check the rows of a split under the label map; `taken` are its unchecked rows, if they were read already."""
+    """Check the rows of a split under the label map; `taken` are its rows before that, if they are read."""
     report, places, strata = ledger.report.splits[split], [], []
     names = ("text", "text_pair")[: len(parts[0].texts)]
     features = datasets.Features({**{name: datasets.Value("string") for name in names}, "label": labels.feature})

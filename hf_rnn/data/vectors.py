@@ -108,7 +108,7 @@ class ModelTable:
 
     @classmethod
     def find(cls, folder: Path, name: str) -> Self:
-        """Load the table of a model's folder, which has the files of the tokenizer too."""
+        """Load the table and the tokenizer of a model from its folder."""
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"{name} has no config.json: give the folder of a transformers model, or a file of vectors"
@@ -153,7 +153,7 @@ class Vectors:
 
     @property
     def coverage(self) -> str:
-        """The shares in words."""
+        """The numbers and shares of covered words and tokens, as a text."""
         tokens = "" if self.token_share is None else f", {self.token_share:.1%} of the tokens"
         return f"{self.covered:,} of {self.words:,} words ({self.covered / self.words:.1%}){tokens}"
 

@@ -21,7 +21,7 @@ _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "Tru
 
 @dataclass(frozen=True)
 class LabelSets(RowLabels):
-    """Sets of labels, each row's in one column between separators, or in one column of 0 and 1 per label.
+    """Sets of labels: one column of labels between separators, or one column of 0 and 1 for each label.
 
     An empty field is the empty set. White space beside a separator is ignored. Labels are stored as lists of ids.
     """
@@ -85,11 +85,7 @@ class LabelSets(RowLabels):
 
 
 def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
-    """Return the id of each column: by its name, or by its place if columns are numbered.
-
-    Raises:
-        UserError: For other names, or another number of them.
-    """
+    """Return the id of each column: by its name, or by its place if columns are numbered."""
     if set(columns) == set(names):
         return tuple(map(list(names).index, columns))
     if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
