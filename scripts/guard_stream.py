@@ -9,14 +9,13 @@ The guard reads each piece as it is written. It keeps a state, so that a piece c
 
 import argparse
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from hf_rnn import FastRnn
-from hf_rnn.inference.engines import InferenceOptions
-from hf_rnn.inference.generation import TextGenerator
-from hf_rnn.inference.predictor import load_to_predict
+if TYPE_CHECKING:
+    from hf_rnn import FastRnn
 
 
-def guard(pieces: Iterable[str], reader: FastRnn, label: str, threshold: float) -> bool:
+def guard(pieces: Iterable[str], reader: "FastRnn", label: str, threshold: float) -> bool:
     """Print pieces until the text so far has the label with at least this score; return whether it had."""
     stream = reader.stream()
     for piece in pieces:
@@ -38,6 +37,11 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=200, help="most tokens to write")
     parser.add_argument("--seed", type=int, default=0, help="draws the tokens")
     arguments = parser.parse_args()
+    from hf_rnn import FastRnn
+    from hf_rnn.inference.engines import InferenceOptions
+    from hf_rnn.inference.generation import TextGenerator
+    from hf_rnn.inference.predictor import load_to_predict
+
     reader = FastRnn.from_pretrained(arguments.guard)
     if arguments.label not in reader.config.id2label.values():
         parser.error(f"--label must be one of {', '.join(reader.config.id2label.values())}")

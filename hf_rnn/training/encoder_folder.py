@@ -57,7 +57,7 @@ def write_encoder(
     config = json.loads(folder.config.read_text("utf-8")) | {"dtype": "float32"}  # rounded weights, exact products
     write_json(folder.config, config)
     save_tokenizer(tokenizer, root)
-    _write_modules(root, projection.to(dtype))
+    write_modules(root, projection.to(dtype))
     command = _command(encoder.config, pretraining, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     write_json(folder.pretraining, content)
@@ -80,7 +80,7 @@ def write_encoder(
     ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{body}").save(folder.card)
 
 
-def _write_modules(root: Path, projection: nn.Linear) -> None:
+def write_modules(root: Path, projection: nn.Linear) -> None:
     """Write pooling and projection in the format of sentence-transformers."""
     width, size = projection.in_features, projection.out_features
     dense: dict[str, Any] = {"in_features": width, "out_features": size, "bias": True}
