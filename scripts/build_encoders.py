@@ -12,8 +12,8 @@ multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
    other weights stay, so texts without emoji and smileys keep their answers.
 
-`english_causal` reads in one direction. Its teacher is the folder of `english`, and its third step takes the pieces that
-its texts do not have from there: their vectors are a linear map of the teacher's.
+`english_causal` reads in one direction. Its teacher is the folder of `english`. Its third step takes the pieces from
+there that its texts do not have: their vectors are a linear map of the teacher's.
 
 Emoji need `pip install emoji`. `--install` copies the result into the package.
 """
