@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError, reason_of
@@ -105,7 +106,7 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
-def check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
+def check_tokenizer(name: str, tokenizer: Any, config: PreTrainedConfig | SimpleNamespace) -> None:
     """Check that a tokenizer encodes texts, and that the model has a row for each of its ids."""
     with name_damage(name, TOKENIZER):
         ids = [id for text in tokenizer(["", "a word"])["input_ids"] for id in text]
@@ -117,7 +118,7 @@ def check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
         )
 
 
-def check_max_length(where: str, length: Any) -> None:
+def check_max_length(where: str, length: object) -> None:
     """Raise a [`UserError`] for a `model_max_length` that is not a number of tokens; None means any length."""
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise UserError(f"{where}: model_max_length must be a whole number of tokens: found {length!r:.40}")
@@ -371,11 +372,11 @@ def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> Pre
 def quiet() -> None:
     """Hide the libraries' progress bars and reports, from when they are imported; errors are raised, not logged."""
 
-    def quiet_transformers(logging: Any) -> None:
+    def quiet_transformers(logging: ModuleType) -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
-    def quiet_hub(utils: Any) -> None:
+    def quiet_hub(utils: ModuleType) -> None:
         utils.logging.set_verbosity_error()
         utils.disable_progress_bars()
 

@@ -13,6 +13,7 @@ Feng et al. 2024, "Were RNNs All We Needed?" (arxiv.org/abs/2410.01201), appendi
 Legend: B batch, T time, E embedding, R residual stream, H hidden per direction, D directions, K kernel, L layers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,7 +102,13 @@ class ResidualBlock(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
-        self, stream: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final_states: bool
+        self,
+        stream: torch.Tensor,
+        texts: CompactTexts,
+        h_0: Sequence[torch.Tensor | None],
+        c_0: Sequence[torch.Tensor | None],
+        conv_0: torch.Tensor | None,
+        output_final_states: bool,
     ) -> tuple[torch.Tensor | None, ...]:
         """Return one flat tuple: the stream `(T, B, R)`, the last inputs of the convolution, D times h_n and c_n.
 

@@ -10,6 +10,7 @@ Legend: B batch, T time, I input width, H hidden per direction, D directions, L 
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
@@ -19,8 +20,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .configuration_rnn import RnnConfig
-from .settings_rnn import look_up
+from .settings_rnn import RnnSettings, look_up
 
+State = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None  # h, or (h, c), each (1, B, H); None is zero
 _SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
 
 
@@ -66,7 +68,7 @@ class CompactTexts:
             batch_first = batch_first.gather(1, order)
         return batch_first.transpose(0, 1)
 
-    def flip(self, inputs: Any) -> Any:
+    def flip(self, inputs: torch.Tensor) -> torch.Tensor:
         """Reverse each text of (T, B, I) within its length; its own inverse."""
         if self.is_full:
             return inputs.flip(0)
@@ -164,7 +166,7 @@ class TorchCell(RecurrentCell):
     kernel: Any
 
     def run_kernel(
-        self, inputs: torch.Tensor, state: Any, dropout: float, padding: torch.Tensor | None
+        self, inputs: torch.Tensor, state: State, dropout: float, padding: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states `(T, B, H)` and c_n `(1, B, H)`, or h_n for a cell without it.
 
@@ -217,7 +219,7 @@ class Lstm(nn.LSTM, TorchCell):
     gates, memory_gate = ("input", "forget", "", "output"), (1, 1)
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
 
-    def forward(self, inputs: torch.Tensor, state: Any = None) -> Any:  # type: ignore[override] # no packed texts
+    def forward(self, inputs: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None) -> Any:  # type: ignore[override] # no packed texts
         """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)
@@ -276,7 +278,7 @@ CELLS: dict[str, type[RecurrentCell]] = {
 }  # fmt: skip
 
 
-def find_cell(config: Any) -> type[RecurrentCell]:
+def find_cell(config: RnnSettings) -> type[RecurrentCell]:
     """Return the class of a configuration's cell; raise a ValueError if it is unknown or lacks recurrent dropout."""
     kind = look_up("cell_type", config.cell_type, CELLS)
     if config.recurrent_dropout > 0 and not kind.has_recurrent_dropout:
@@ -296,7 +298,9 @@ class _MinGruSteps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, sums: torch.Tensor, initial: torch.Tensor, valid: Any, backward: bool) -> torch.Tensor:
+    def forward(
+        ctx: Any, sums: torch.Tensor, initial: torch.Tensor, valid: torch.Tensor | None, backward: bool
+    ) -> torch.Tensor:
         gate, candidate = sums.chunk(2, dim=-1)
         update = gate.sigmoid() if valid is None else gate.sigmoid().mul_(valid)
         states, state = torch.empty_like(update), initial
@@ -329,7 +333,7 @@ class _MinGruSteps(torch.autograd.Function):
         return grad_sums, grad_initial, None, None
 
 
-def _scan(sums: torch.Tensor, initial: torch.Tensor, valid: Any, backward: bool) -> torch.Tensor:
+def _scan(sums: torch.Tensor, initial: torch.Tensor, valid: torch.Tensor | None, backward: bool) -> torch.Tensor:
     """Compute [`_MinGruSteps`] by [`parallel_scan`]."""
     gate, candidate = sums.chunk(2, dim=-1)
     update = gate.sigmoid() if valid is None else gate.sigmoid() * valid
@@ -374,7 +378,12 @@ class RnnDirection(nn.Module):
         self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
-        self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
+        self,
+        inputs: torch.Tensor,
+        texts: CompactTexts,
+        h_0: torch.Tensor | None,
+        c_0: torch.Tensor | None,
+        output_final_states: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n `(B, H)`, if asked for.
 
@@ -392,7 +401,7 @@ class RnnDirection(nn.Module):
             h_n = last[0] if kind.reads_backward else texts.last(states, h_0)
         return texts.flip(states) if flips else states, h_n, last[0] if returns_c else None
 
-    def _join_state(self, h_0: torch.Tensor | None, c_0: torch.Tensor | None, dtype: torch.dtype) -> Any:
+    def _join_state(self, h_0: torch.Tensor | None, c_0: torch.Tensor | None, dtype: torch.dtype) -> State:
         """Return the initial state as the cell takes it; a part that is missing is zero."""
         known = c_0 if h_0 is None else h_0
         if known is None:
@@ -402,7 +411,7 @@ class RnnDirection(nn.Module):
         return (h, c) if self.kind.has_cell_state else h
 
     def _run(
-        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, returns_c: bool
+        self, inputs: torch.Tensor, texts: CompactTexts, state: State, returns_c: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states `(T, B, H)`, and c_n `(1, B, H)` with `returns_c`, or else the last state."""
         kind, dropout = self.kind, self.recurrent_dropout if self.training else 0.0
@@ -436,7 +445,14 @@ class RnnLayer(nn.Module):
             RnnDirection(config, input_size, backward) for backward in (False, True)[: config.num_directions]
         )
 
-    def forward(self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool) -> Any:
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        texts: CompactTexts,
+        h_0: Sequence[torch.Tensor | None],
+        c_0: Sequence[torch.Tensor | None],
+        output_final_states: bool,
+    ) -> Any:
         """Run each direction from its `h_0` and `c_0`; return states `(T, B, D * H)`, then D times h_n and c_n.
 
         One flat tuple, because reentrant checkpointing keeps gradients of tensors that are not nested only.

@@ -78,7 +78,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         if label2id is not None:  # else the inverse of `id2label` would hide that they disagree
             maps.label2id = label2id
 
-    def __setattr__(self, key: str, value: Any) -> None:
+    def __setattr__(self, key: str, value: object) -> None:
         """Set an attribute; ids become integers, and `id2label` sets `label2id` too."""
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}

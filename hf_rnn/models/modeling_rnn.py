@@ -245,11 +245,16 @@ class RnnModel(RnnPreTrainedModel):
             final_conv_state=None if conv[0] is None else torch.stack(conv),
         )
 
-    def read_mask(self, input_ids: Any, attention_mask: Any, inputs_embeds: Any = None) -> torch.Tensor:
+    def read_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
         tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        if tokens is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give either input_ids or inputs_embeds")
         shape = tuple(tokens.shape)
         if len(shape) != 2:
             raise ValueError(f"input_ids must be of shape (batch, time); found {shape}")
@@ -261,12 +266,15 @@ class RnnModel(RnnPreTrainedModel):
             return input_ids != self.config.pad_token_id
         return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 
-    def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts) -> torch.Tensor:
+    def _embed(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, texts: CompactTexts
+    ) -> torch.Tensor:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
-        if input_ids is None:
+        if inputs_embeds is not None:
             vectors = texts.compact(inputs_embeds)
             vectors = vectors if texts.is_full else vectors.masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
+        assert input_ids is not None  # see `read_mask`
         input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         vectors = texts.compact(self.embedding(input_ids))
         if self.training and self.config.word_dropout > 0:  # per word type, as in Gal and Ghahramani 2016, section 4
@@ -430,7 +438,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     def _pool(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self.pooler(*_fill_empty(states, mask))
 
-    def _split_pair(self, input_ids: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _split_pair(self, input_ids: torch.Tensor | None, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the masks of the tokens before and after the first separator; without one, all are before."""
         if input_ids is None:
             raise ValueError("a model of text pairs needs input_ids, whose separator divides the texts")

@@ -5,13 +5,11 @@ A new pooling is a subclass of [`RnnPooler`] and one entry in [`POOLERS`].
 Legend: B batch, T time, S width of a state (directions x hidden), P width of the pooled vector.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from .configuration_rnn import RnnConfig
-from .settings_rnn import look_up
+from .settings_rnn import RnnSettings, look_up
 
 
 class RnnPooler(nn.Module):
@@ -148,6 +146,6 @@ POOLERS: dict[str, type[RnnPooler]] = {
 }  # fmt: skip
 
 
-def find_pooler(config: Any) -> type[RnnPooler]:
+def find_pooler(config: RnnSettings) -> type[RnnPooler]:
     """Return the class of a configuration's pooling; raise a ValueError if it is unknown."""
     return look_up("pooling", config.pooling, POOLERS)

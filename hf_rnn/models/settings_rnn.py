@@ -17,7 +17,7 @@ _LIMITS = {  # word of the metadata: how it reads in a message, and the check
 }
 
 
-def setting(default: Any, meaning: str, **more: Any) -> Any:
+def setting(default: object, meaning: str, **more: object) -> Any:
     """Declare a field of a dataclass of settings.
 
     Args:
@@ -34,7 +34,7 @@ def setting(default: Any, meaning: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": meaning, **more})
 
 
-def check_range(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+def check_range(name: str, value: float | None, limits: Mapping[str, Any]) -> None:
     """Raise a ValueError for a number that is outside its limits, NaN or infinite; None is unset."""
     named = [(*_LIMITS[word], limits[word]) for word in _LIMITS if word in limits]
     if value is None or not named:
@@ -58,7 +58,7 @@ def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
     return registry[value]
 
 
-def _size(default: int | None, meaning: str, start: str = "shape", **more: Any) -> Any:
+def _size(default: int | None, meaning: str, start: str = "shape", **more: object) -> Any:
     return setting(default, meaning, least=1, below=MAX_PARAMETERS, start=start, **more)
 
 

@@ -74,7 +74,11 @@ class WordReader(nn.Module):
             setattr(self, name, resized)
 
     def forward(
-        self, input_ids: torch.Tensor, states: torch.Tensor | None = None, places: Any = None, mask: Any = None
+        self,
+        input_ids: torch.Tensor,
+        states: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the states of words `(B, W, D * H)`; without the other arguments, the kinds of the tokens `(B, T)`.
 
@@ -84,7 +88,7 @@ class WordReader(nn.Module):
             places: Number of each token's word, `(B, T)`; W at padding.
             mask: True at the words of each text, `(B, W)`.
         """
-        if states is None:
+        if states is None or places is None or mask is None:
             return self.kinds[input_ids]
         batch, words = mask.shape
         length = input_ids.shape[1]

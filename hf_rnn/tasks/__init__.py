@@ -7,10 +7,9 @@ task in `config.json`.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from ..utils.errors import UserError
-from .base import Task
+from .base import Config, Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
@@ -36,7 +35,7 @@ def get_task(name: str) -> Task:
     return getattr(import_module(f".{module}", __name__), kind)()
 
 
-def task_of(config: Any) -> Task:
+def task_of(config: Config) -> Task:
     """Return the task of a model.
 
     `config.task` names it. Older models, and models whose head or type of problem was changed later, have the first
@@ -57,11 +56,11 @@ def task_of(config: Any) -> Task:
     raise UserError(f"no task for this model: found architectures {heads} in its configuration")
 
 
-def _problem_type(config: Any) -> str:
+def _problem_type(config: Config) -> str:
     return config.problem_type or "single_label_classification"
 
 
-def check_verb(config: Any, verb: str) -> None:
+def check_verb(config: Config, verb: str) -> None:
     """Refuse a model that another verb of `hf-rnn` runs, by a [`UserError`] with that verb."""
     task = task_of(config)
     if task.verb != verb:

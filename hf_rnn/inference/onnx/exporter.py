@@ -37,7 +37,10 @@ from ..tokens import TokenizerFile
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime import InferenceSession
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ...models.configuration_rnn import RnnConfig
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +217,7 @@ class _Source:
         graph = build_graph(self.model, self.metadata, self.is_encoder, half_table, project_tokens)
         return graph.SerializeToString() if quantize is None else _quantize(graph)
 
-    def measure_parity(self, session: Any, texts: Sequence[str]) -> tuple[float, float]:
+    def measure_parity(self, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
         """Measure the outputs of a file; see the function of this name."""
         return measure_parity(self.model, self.tokenizer, session, texts, self.is_encoder)
 
@@ -307,7 +310,7 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _check_model(model: Any, quantize: str | None, name: str) -> None:
+def _check_model(model: PreTrainedModel, quantize: str | None, name: str) -> None:
     """Refuse a model that the graph does not support, or whose answers cannot be compared."""
     from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
 
@@ -367,7 +370,11 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
 
 
 def measure_parity(
-    model: Any, tokenizer: PreTrainedTokenizerBase, session: Any, texts: Sequence[str], is_encoder: bool = False
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    session: InferenceSession,
+    texts: Sequence[str],
+    is_encoder: bool = False,
 ) -> tuple[float, float]:
     """Return the largest difference between two numbers, less where they exceed 10, and the share of equal answers.
 
@@ -399,7 +406,7 @@ def _check_parity(difference: float, agreement: float, quantize: str | None, tar
 
 
 @torch.inference_mode()
-def _compute(model: Any, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) -> dict[str, np.ndarray]:
+def _compute(model: PreTrainedModel, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) -> dict[str, np.ndarray]:
     """Return the outputs of the model by name."""
     batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     if type(model).__name__ == ENCODER:
@@ -411,7 +418,7 @@ def _compute(model: Any, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) ->
     return {"last_hidden_state": states, "sentence_embedding": normalize(logits, dim=-1).numpy()}
 
 
-def _agree(config: Any, per_token: bool, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+def _agree(config: RnnConfig, per_token: bool, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds."""
     scores, others = compute_scores(expected, config), compute_scores(outputs, config)
     close = np.abs(scores - others).max(axis=1) <= _SAME_SCORE
