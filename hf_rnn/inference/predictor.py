@@ -46,19 +46,19 @@ def load_to_predict(
     """Return a model and its tokenizer as [`load_model`] does, or its engine in C, which needs no torch."""
     if str(options.device) == "cpu":
         folder = FinishedFolder(find_folder(name_or_path, options.revision))
-        if (stored := read_stored(str(name_or_path), folder, options.precision)) is not None:
+        if (stored := read_stored(str(name_or_path), folder, options)) is not None:
             return stored
     return load_model(name_or_path, options.revision, options.device)
 
 
-def _choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, precision: Precision) -> Engine:
+def _choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions) -> Engine:
     """Return the engine of a model in memory: in C where the kernel computes it, else the plain model."""
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
     kept = copy.deepcopy(model)  # training the given model must not change answers
     if model.device.type == "cpu":
         try:
-            return NativeEngine(model.config, read_live(model, precision), model=kept)
+            return NativeEngine(model.config, read_live(model, options), model=kept)
         except Unsupported as error:
             if str(error) != MISSING:
                 _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
@@ -91,7 +91,7 @@ class Predictor:
         self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
         model = getattr(model, "_orig_mod", model)  # under torch.compile
         self.tokenizer: Any = tokenizer
-        self.engine = model if isinstance(model, Engine) else _choose_engine(model, tokenizer, precision)
+        self.engine = model if isinstance(model, Engine) else _choose_engine(model, tokenizer, self.options)
         self.config: Any = self.engine.config
         self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
 

@@ -24,14 +24,14 @@ from hf_rnn import (
     Tagger,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
+from hf_rnn.inference.engines import InferenceOptions
 from hf_rnn.inference.engines import torch as torch_engine
 from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
 from hf_rnn.inference.native import library, network
 from hf_rnn.inference.native.__main__ import build
-from hf_rnn.inference.native.language import LanguageNetwork
+from hf_rnn.inference.native.heads import LanguageNetwork, TaggerNetwork
 from hf_rnn.inference.native.network import MISSING, Network, Unsupported
-from hf_rnn.inference.native.words import TaggerNetwork
 from hf_rnn.inference.sentence_encoder import load_sentence_model
 
 if library.load_library() is None and shutil.which("cc"):
@@ -186,7 +186,10 @@ def test_a_text_in_pieces_has_the_next_tokens_of_one_pass(levels, block, cell, s
     with torch.no_grad():
         expected = model(torch.tensor([ids]), torch.ones(1, len(ids))).logits[0].numpy()
     for level in levels:
-        network, bound = read_live(model, precision), 3e-3 if level and precision == "int16" else 1e-5
+        network, bound = (
+            read_live(model, InferenceOptions(precision=precision)),
+            3e-3 if level and precision == "int16" else 1e-5,
+        )
         for lengths in ([1] * len(ids), [len(ids)], [5, 1, 200, 97]):
             place, state = 0, None
             for length in lengths:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ...tasks.base import Config
 
+_DEFAULT = InferenceOptions()
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
@@ -104,7 +105,7 @@ def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
 
 
 def read_stored(
-    name: str, folder: FinishedFolder, precision: str = "float32"
+    name: str, folder: FinishedFolder, options: InferenceOptions = _DEFAULT
 ) -> tuple[NativeEngine, TokenizerFile] | None:
     """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed."""
     if (folder.root / "adapter_config.json").is_file():
@@ -112,27 +113,24 @@ def read_stored(
     try:
         config = read_config_alone(name, folder)
         head = next(iter(config.architectures or [CLASSIFIER]))
-        network = make_network(config, read_weights(folder), precision, head)
+        network = make_network(config, read_weights(folder), options, head)
         tokenizer = read_tokenizer_alone(name, folder, config)
     except Exception:  # damaged files make the libraries raise anything
         return None
     return None if tokenizer is None else (NativeEngine(config, network, folder), tokenizer)
 
 
-def make_network(config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> Any:
+def make_network(config: Config, weights: Mapping[str, np.ndarray], options: InferenceOptions, head: str) -> Any:
     """Return the network of a model; see [`Network`]."""
+    kind: Any = Network
     if head == LANGUAGE:
-        from ..native.language import LanguageNetwork
-
-        return LanguageNetwork(config, weights, precision, head)
-    if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
-        from ..native.words import TaggerNetwork
-
-        return TaggerNetwork(config, weights, precision, head)
-    return Network(config, weights, precision, head)
+        from ..native.heads import LanguageNetwork as kind
+    elif head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
+        from ..native.heads import TaggerNetwork as kind
+    return kind(config, weights, options.precision, head)
 
 
-def read_live(model: PreTrainedModel, precision: str = "float32") -> Any:
+def read_live(model: PreTrainedModel, options: InferenceOptions = _DEFAULT) -> Any:
     """Return the network of a model of torch, with copies of its weights.
 
     Raises:
@@ -150,4 +148,4 @@ def read_live(model: PreTrainedModel, precision: str = "float32") -> Any:
         name: (weight.float() if weight.is_floating_point() else weight).detach().cpu().numpy().copy()
         for name, weight in model.state_dict().items()
     }
-    return make_network(model.config, weights, precision, type(model).forward.__qualname__.partition(".")[0])
+    return make_network(model.config, weights, options, type(model).forward.__qualname__.partition(".")[0])

@@ -1,6 +1,7 @@
-"""Taggers with a layer over words, or a conditional random field, over [`Network`]: the arithmetic is NumPy's.
+"""Networks with other heads over [`Network`]: taggers of words or with a conditional random field, language models.
 
-Legend: T tokens of all texts, W words of all texts, C tags, B texts.
+The arithmetic of these heads is NumPy's. Legend: T tokens of all texts, W words of all texts, C tags, B texts,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .network import TAGGER, Network, Unsupported, to_float
+from .network import TAGGER, Matrix, Network, Unsupported, to_float
 
 if TYPE_CHECKING:
     from ...tasks.base import Config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
 _TEXTS_AT_ONCE = 256
+_MISSING = np.empty(0)
 
 
 class TaggerNetwork:
@@ -156,6 +158,42 @@ class TaggerNetwork:
             after[time - 1] = np.where(valid[time][:, None], reached, after[time])
         best = before + after
         return best - best.max(axis=-1, keepdims=True)
+
+
+class LanguageNetwork:
+    """Scores of the next token. The arguments are those of [`Network`]."""
+
+    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
+        rest, self._pad = dict(weights), config.pad_token_id
+        valid = self._pad is None or (type(self._pad) is int and 0 <= self._pad < config.vocab_size)
+        if config.bidirectional is not False or not valid:
+            raise Unsupported("a language model has one direction, and padding in its table")
+        outputs, top = config.vocab_size, [rest.pop(f"lm_head.{part}", _MISSING) for part in ("weight", "bias")]
+        self._top: Matrix | None = None
+        if config.tie_word_embeddings:
+            top[0] = rest.get("rnn.embedding.weight", _MISSING)
+            if "projection.weight" in rest:  # NumPy computes the last layer
+                if top[1].shape != (outputs,) or not np.isfinite(to_float(top[1])).all():
+                    raise Unsupported("lm_head.bias has another shape, or NaN")
+                outputs, self._top = config.embedding_size, (to_float(top[0]), to_float(top[1]))
+                top = [rest.pop(f"projection.{part}", _MISSING) for part in ("weight", "bias")]
+        rest["classifier.weight"], rest["classifier.bias"] = top
+        plain = {"num_labels": outputs, "pooling": "last", "classifier_activation": "linear", "sep_token_id": None}
+        self._network = Network(SimpleNamespace(**vars(config) | plain), rest, precision)
+
+    def advance(self, ids: Sequence[int], state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits `(V)` of the token after further tokens of a text, and the state there.
+
+        `state` is the one before these tokens, None at the start of a text.
+        """
+        if not len(ids):
+            raise ValueError("a language model reads one token or more: found none")
+        (logits,), state = self._network.advance([ids], state)
+        if self._top is not None:
+            logits = self._top[0] @ logits + self._top[1]
+        if self._pad is not None:
+            logits[self._pad] = np.finfo(np.float32).min
+        return logits, state
 
 
 def _check(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
