@@ -70,7 +70,7 @@ def find_flags(verb):
     from transformers import TrainingArguments
 
     parser = find_parser(verb)
-    further = {f"--{field.name}" for field in fields(TrainingArguments)} if parser.trains else set()
+    further = {f"--{field.name}" for field in fields(TrainingArguments)} if parser.by_recipe else set()
     return further | {flag for action in parser._actions for flag in action.option_strings}
 
 

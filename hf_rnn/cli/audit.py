@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.arguments import DataArguments, setting
+from ..settings.arguments import DataArguments
 from ..settings.merge import parse_settings, read_flags
-from ..settings.parser import SettingsParser
+from ..settings.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from .console import print_note
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.arguments import setting
+from ..settings.parser import setting
 from .console import INTERRUPTED, ModelFlags
 
 

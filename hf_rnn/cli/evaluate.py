@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hub.model_folder import FinishedFolder
-from ..settings.arguments import TableArguments, expand_home, setting
-from ..settings.parser import SettingsParser
+from ..settings.arguments import TableArguments
+from ..settings.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from ..utils.process import write_whole
 from .console import ModelFlags, print_note

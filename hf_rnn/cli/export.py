@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..settings.arguments import setting
+from ..settings.parser import setting
 from ..utils.errors import UserError
 from .console import ModelFlags
 

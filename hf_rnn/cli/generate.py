@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.arguments import setting
+from ..settings.parser import setting
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, print_note
 

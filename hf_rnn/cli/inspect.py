@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..settings.arguments import expand_home, setting
+from ..settings.parser import expand_home, setting
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 

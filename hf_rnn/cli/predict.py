@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..settings.arguments import expand_home, setting
+from ..settings.parser import expand_home, setting
 from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 

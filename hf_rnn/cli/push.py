@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hub.model_folder import FinishedFolder
-from ..settings.arguments import setting
+from ..settings.parser import setting
 from .console import ModelFlags, format_columns, print_note
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from ..models.settings_rnn import RnnSettings, setting
 from ..tasks import DEFAULT_TASK, TASKS
 from ..utils.errors import UserError
+from .parser import expand_home
 
 ENCODER_SETTINGS = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start") == "shape")
 ARCHITECTURE = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start"))  # heads included
@@ -28,13 +29,6 @@ _INCIDENTAL = (  # beginnings of names in transformers: where a run happens, wha
     "greater_is_better", "include_", "length_column_name", "local_rank", "log_", "project",
     "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_",
 )  # fmt: skip
-
-
-def expand_home(arguments: Any, *names: str) -> None:
-    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
-    for name in names:
-        if isinstance(path := getattr(arguments, name), str | os.PathLike):
-            setattr(arguments, name, os.path.expanduser(path))
 
 
 class ModelArguments(RnnSettings):
@@ -59,7 +53,7 @@ class TableArguments:
     """The source of labelled texts and its columns. The help of each field describes it."""
 
     _argument_group_name = "data"
-    _rare: ClassVar = ("label_separator", "dataset_config", "quoting")
+    _rare: ClassVar[tuple[str, ...]] = ("label_separator", "dataset_config", "quoting")
 
     data_dir: str | None = setting(
         None,
@@ -115,7 +109,7 @@ def _parse_column(name: str | None) -> int | str | None:
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
-    _rare: ClassVar = (*TableArguments._rare, "lowercase", "widen_vocabulary")
+    _rare: ClassVar[tuple[str, ...]] = (*TableArguments._rare, "lowercase", "widen_vocabulary")
     task: str = setting(DEFAULT_TASK, f"one of {', '.join(TASKS)}", first=True)
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     fail_on_leak: float | None = setting(

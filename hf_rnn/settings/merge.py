@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import itertools
 import json
@@ -26,8 +27,8 @@ from .arguments import (
     ModelArguments,
     OwnSettings,
 )
-from .parser import SettingsParser
-from .recipes import RECIPES, Layer, Setting, load_recipe, read_layers, scratch_recipe
+from .parser import Setting, SettingsParser
+from .recipes import Layer, load_recipe, read_layers, recipe_settings, scratch_recipe
 
 if TYPE_CHECKING:
     from .training_arguments import RnnTrainingArguments
@@ -65,7 +66,9 @@ def make_parser(
     prog: str, *further: type, kinds: Sequence[type] = (DataArguments, ModelArguments), **options: Any
 ) -> SettingsParser:
     """Return the parser of `hf-rnn train`, or with `further` dataclasses or other `kinds` that of another verb."""
-    parser = SettingsParser([*kinds[:1], *further, OwnSettings, *kinds[1:]], prog=prog, trains=True, **options)
+    parser = SettingsParser(
+        [*kinds[:1], *further, OwnSettings, *kinds[1:]], prog=prog, by_recipe=recipe_settings, **options
+    )
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -191,8 +194,8 @@ def _imply_streaming(layers: list[Layer]) -> list[Layer]:
     if str(_find_last(layers, "streaming")) not in _ON:
         return layers
     start = {"model_name_or_path": CAUSAL} if _find_last(layers[:-1], "model_name_or_path") == ENGLISH else {}
-    source = str(RECIPES / "streaming.yaml")
-    return [*layers[:-1], {name: Setting(value, source) for name, value in (_STREAMING | start).items()}, layers[-1]]
+    implied = {name: Setting(value, "streaming", built_in=True) for name, value in (_STREAMING | start).items()}
+    return [*layers[:-1], implied, layers[-1]]
 
 
 def _merge(layers: Sequence[Layer], task: Task, decided: Collection[str]) -> Layer:
@@ -208,7 +211,7 @@ def _merge(layers: Sequence[Layer], task: Task, decided: Collection[str]) -> Lay
     for layer in layers:
         for name in task.settings.keys() & layer.keys():
             if layer[name].built_in:
-                layer[name] = Setting(task.settings[name], layer[name].source, layer[name].line)
+                layer[name] = dataclasses.replace(layer[name], value=task.settings[name])
         rivals = {rival for name in layer if layer[name].value is not None for rival in replaces.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}

@@ -8,14 +8,15 @@ import os
 import re
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from ..models.settings_rnn import check_range
+from ..models.settings_rnn import check_range, setting
 from ..utils.errors import UserError, reason_of
-from .recipes import Setting, recipe_settings
+
+__all__ = ["Setting", "SettingsParser", "expand_home", "setting"]
 
 _OTHER_NAMES = {  # that people know from other programs
     "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
@@ -27,12 +28,35 @@ _FEW_FLAGS = 18  # up to this number, the short help shows all
 _MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting of transformers is as near
 
 
+def expand_home(arguments: Any, *names: str) -> None:
+    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
+    for name in names:
+        if isinstance(path := getattr(arguments, name), str | os.PathLike):
+            setattr(arguments, name, os.path.expanduser(path))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value as YAML, the command line or Python gave it, and its source: the file, or a word for anything else."""
+
+    value: Any
+    source: str
+    line: int = 0  # in the file
+    built_in: bool = False  # whether a recipe of this package sets the value
+
+    @property
+    def origin(self) -> str:
+        """The source and line for messages."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
 class SettingsParser(argparse.ArgumentParser):
     """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
 
     `--help` shows the essential and the common flags, `--help_all` all except those that are `unused` in this verb and
     the rare ones, which a dataclass names in `_rare`. `example` is a command line without the name of the verb. A verb
-    that `trains` also takes each field of `TrainingArguments`, which is imported only for such a flag.
+    that trains has `by_recipe`, which returns the settings that recipes set, and also takes each field of
+    `TrainingArguments`, which is imported only for such a flag.
     """
 
     def __init__(
@@ -41,12 +65,12 @@ class SettingsParser(argparse.ArgumentParser):
         *,
         example: str = "",
         unused: Collection[str] = (),
-        trains: bool = False,
+        by_recipe: Callable[[], Collection[str]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(add_help=False, allow_abbrev=False, formatter_class=_format_help, **options)
         self.kinds = [kinds] if isinstance(kinds, type) else list(kinds)
-        self.example, self.unused, self.trains = f"{self.prog} {example}", unused, trains
+        self.example, self.unused, self.by_recipe = f"{self.prog} {example}", unused, by_recipe
         self.flags: dict[str, Action] = {}
         self._about: dict[str, Mapping[str, Any]] = {}
         self._rare: set[str] = set()
@@ -102,7 +126,7 @@ class SettingsParser(argparse.ArgumentParser):
             if flag in argv:
                 self._print_help(whole=flag == "--help_all")
         values, rest = self._read(argv)
-        if self.trains and (names := _flag_names(rest)) and not self._advise(names[0], _MISSPELT):
+        if self.by_recipe and (names := _flag_names(rest)) and not self._advise(names[0], _MISSPELT):
             from transformers import TrainingArguments
 
             self.declare(TrainingArguments)
@@ -148,7 +172,7 @@ class SettingsParser(argparse.ArgumentParser):
         shown = {
             name for name, about in used.items() if whole or about.keys() & {"first", "required", "word", "common"}
         }
-        by_recipe = recipe_settings() if self.trains else ()
+        by_recipe = self.by_recipe() if self.by_recipe else ()
         for name, action in self.flags.items():
             text = str(action.help) if whole else str(action.help).split(";")[0]
             if "(default" not in str(action.help):
@@ -158,7 +182,7 @@ class SettingsParser(argparse.ArgumentParser):
         words = [f"[{name.upper()}]" for name, about in used.items() if about.get("word")]
         self.usage = " ".join([self.prog, *map(str.upper, self._missing({})), *words, "[flags]"])
         self.description = f"{textwrap.fill(str(self.description), 80)}\n\nexample: {self.example}"
-        more = ["(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."] if self.trains else []
+        more = ["(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."] if by_recipe else []
         more += [f"--help_all lists {len(used) - len(shown)} more flags."] if len(used) > len(shown) else []
         more += [f"hf_rnn/REFERENCE.md lists {rare} rare ones."] if (rare := len(self._about) - len(used)) else []
         self.epilog = "\n".join([*filter(None, [self.epilog]), *more])

@@ -12,36 +12,17 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..tasks import DEFAULT_TASK, get_task
 from ..utils.errors import UserError, reason_of
 from .arguments import is_personal
+from .parser import Setting
 
 DEFAULT_RECIPE = "default"
-RECIPES = Path(__file__).parent / "recipes"
+_FOLDER = Path(__file__).parent / "recipes"
 _BASE_KEY = "recipe"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value as YAML, the command line or Python gave it, and its source: the file, or a word for anything else."""
-
-    value: Any
-    source: str
-    line: int = 0  # in the file
-
-    @property
-    def origin(self) -> str:
-        """The source and line for messages."""
-        return f"{self.source}:{self.line}" if self.line else self.source
-
-    @property
-    def built_in(self) -> bool:
-        """Whether a recipe of this package sets the value."""
-        return Path(self.source).parent == RECIPES
 
 
 Layer = dict[str, Setting]
@@ -49,12 +30,12 @@ Layer = dict[str, Setting]
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes of this package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def recipe_settings() -> set[str]:
     """Return the settings that recipes of this package set."""
-    texts = (path.read_text(encoding="utf-8") for path in RECIPES.glob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml"))
     return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)} - {_BASE_KEY}
 
 
@@ -92,7 +73,7 @@ def read_layers(
     for name in filter(is_personal, layer):
         raise UserError(f"{layer[name].origin}: a recipe cannot set {name}: remove it, and give it with the command")
     task = task or (layer["task"].value if "task" in layer else DEFAULT_TASK)
-    base = layer.pop(_BASE_KEY, Setting(None if folder == RECIPES else get_task(str(task)).recipe, source))
+    base = layer.pop(_BASE_KEY, Setting(None if folder == _FOLDER else get_task(str(task)).recipe, source))
     if base.value is None:
         return [layer]
     if not isinstance(base.value, str):
@@ -111,7 +92,7 @@ def _find(name: str, folder: Path, origin: str) -> Path:
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a path of a YAML file"
         raise UserError(f"{origin}recipe {name!r} is unknown. {hint}")
-    return RECIPES / f"{name}.yaml"
+    return _FOLDER / f"{name}.yaml"
 
 
 def _read_file(path: Path) -> Layer:
@@ -134,7 +115,8 @@ def _read_file(path: Path) -> Layer:
             name, line = str(loader.construct_object(key, deep=True)), key.start_mark.line + 1
             if name in settings:
                 raise UserError(f"{path}:{line}: {name} is set twice, first on line {settings[name].line}")
-            settings[name] = Setting(loader.construct_object(value, deep=True), str(path), line)
+            value = loader.construct_object(value, deep=True)
+            settings[name] = Setting(value, str(path), line, built_in=path.parent == _FOLDER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or reason_of(error)
         raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: invalid YAML: {problem}") from error
