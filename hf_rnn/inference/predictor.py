@@ -1,7 +1,7 @@
 """`FastRnn`, `Tagger` and `OnnxModel`: raw texts → answers, by one [`Predictor`] for every engine.
 
-`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. Where the
-native engine or ONNX Runtime computes, neither torch nor transformers is imported.
+`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. The native
+engine and ONNX Runtime need neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, task_of
 from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import Engine, InferenceOptions, Precision
+from .engines import DEFAULTS, Engine, InferenceOptions, Precision
 from .engines.native import NativeEngine, read_live, read_stored
 from .native.network import CLASSIFIER, MISSING, Unsupported
 from .tokens import FastTokenizer
@@ -74,10 +74,10 @@ class Predictor:
 
     Args:
         model: In evaluation mode, or an engine.
-        tokenizer: As in [`FastRnn`], and so are the next.
-        precision: Of the products.
-        tokens_per_batch: About how many tokens are read at once.
-        threads: For many texts.
+        tokenizer: Its tokenizer.
+        precision: As in [`FastRnn`].
+        tokens_per_batch: As in [`FastRnn`].
+        threads: As in [`FastRnn`].
     """
 
     def __init__(
@@ -438,7 +438,7 @@ class OnnxClassifier(OnnxModel):
     """
 
 
-def load_predictor(name: str, options: InferenceOptions) -> Predictor:
+def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor:
     """Load a model of any task for prediction, from a finished folder or a repo."""
     predictor: Predictor
     if options.backend == "torch":

@@ -38,8 +38,11 @@ class InferenceOptions:
             raise UserError(f"precision must be one of {', '.join(get_args(Precision))}: found {self.precision!r}")
 
 
+DEFAULTS = InferenceOptions()
+
+
 class Engine(ABC):
-    """What computes the logits of a model."""
+    """Compute the logits of a model from token ids."""
 
     config: Config
 

@@ -16,14 +16,13 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
 from ..native.network import CLASSIFIER, LANGUAGE, TAGGER, Network, Unsupported
 from ..tokens import TokenizerFile
-from . import Engine, InferenceOptions
+from . import DEFAULTS, Engine, InferenceOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ...tasks.base import Config
 
-_DEFAULT = InferenceOptions()
 _MODEL_TYPE = "hf_rnn"
 _FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
@@ -38,8 +37,8 @@ class NativeEngine(Engine):
 
     config: Config
     network: Network
-    folder: FinishedFolder | None = None  # from which it was read
-    model: PreTrainedModel | None = None  # in memory, from which it was read
+    folder: FinishedFolder | None = None  # the source that was read without torch
+    model: PreTrainedModel | None = None  # the source in memory
 
     def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions) -> np.ndarray:
         """As in [`Engine`]; `threads` of the options does not change the logits."""
@@ -105,7 +104,7 @@ def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
 
 
 def read_stored(
-    name: str, folder: FinishedFolder, options: InferenceOptions = _DEFAULT
+    name: str, folder: FinishedFolder, options: InferenceOptions = DEFAULTS
 ) -> tuple[NativeEngine, TokenizerFile] | None:
     """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed."""
     if (folder.root / "adapter_config.json").is_file():
@@ -130,7 +129,7 @@ def make_network(config: Config, weights: Mapping[str, np.ndarray], options: Inf
     return kind(config, weights, options.precision, head)
 
 
-def read_live(model: PreTrainedModel, options: InferenceOptions = _DEFAULT) -> Any:
+def read_live(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -> Any:
     """Return the network of a model of torch, with copies of its weights.
 
     Raises:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native.library import SWITCH, load_library
 from ..native.network import Unsupported
-from . import Engine, InferenceOptions, batch_by_length
+from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
 from .native import NativeEngine, read_live
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def fast_logits(
     if model.device.type == "cpu":
         with contextlib.suppress(Unsupported):
             engine = NativeEngine(model.config, read_live(model))
-            return torch.from_numpy(engine.run(input_ids, InferenceOptions()).copy())
+            return torch.from_numpy(engine.run(input_ids, DEFAULTS).copy())
     return compute_logits(model, tokenizer, input_ids, *sizes)
 
 
