@@ -24,7 +24,7 @@ from hf_rnn import (
     Tagger,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
-from hf_rnn.inference.engines import InferenceOptions
+from hf_rnn.inference.engines import DEFAULTS, InferenceOptions
 from hf_rnn.inference.engines import torch as torch_engine
 from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
@@ -261,9 +261,10 @@ def test_wrong_shapes_and_settings_are_refused(name):
 
 
 @pytest.mark.slow
-def test_mutated_folders_answer_as_the_plain_loader_says(trained, tmp_path):
+@pytest.mark.parametrize("kind", ["trained", "tagger"])
+def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path):
     """Any value of `config.json` and any shape of a weight: the native loader leaves it, or gives torch's answers."""
-    folder = FinishedFolder(shutil.copytree(trained.folder, tmp_path / "model"))
+    folder = FinishedFolder(shutil.copytree(request.getfixturevalue(kind).folder, tmp_path / "model"))
     chance, settings, weights = (
         np.random.default_rng(0),
         json.loads(folder.config.read_text()),
@@ -279,6 +280,7 @@ def test_mutated_folders_answer_as_the_plain_loader_says(trained, tmp_path):
             name = str(chance.choice(list(arrays)))
             weight = arrays[name]
             wide = weight.astype(np.float64) * 1e45
+            name += ".more" * (chance.random() < 0.2)
             arrays[name] = [weight[:-1], weight.T.copy(), weight * np.nan, wide][chance.integers(4)]
         folder.config.write_text(json.dumps(changed))
         save_file(arrays, folder.weights)
@@ -290,7 +292,7 @@ def test_mutated_folders_answer_as_the_plain_loader_says(trained, tmp_path):
                 assert arrays == weights
                 continue
             ids = [[1, 2, 3], [], [4]]
-            np.testing.assert_allclose(stored[0].network.run(ids), compute_logits(model, tokenizer, ids), atol=1e-5)
+            np.testing.assert_allclose(stored[0].run(ids, DEFAULTS), compute_logits(model, tokenizer, ids), atol=1e-5)
     assert 20 < native < 140, "premise: both happen"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .network import TAGGER, Matrix, Network, Unsupported, to_float
+from .network import TAGGER, Matrix, Network, Unsupported, Weights, to_float
 
 if TYPE_CHECKING:
     from ...tasks.base import Config
@@ -32,48 +32,42 @@ class TaggerNetwork:
     def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
         self._given = config, weights, precision, head
         self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
-        known = ("rnn.", "classifier.", "crf.", *(["words."] if config.word_forms else []))
-        if unread := [name for name in weights if not name.startswith(known)]:
-            raise Unsupported(f"{min(unread)} is not of this model")
         plain = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
-        encoder = {name: weight for name, weight in weights.items() if name.startswith("rnn.")}
-        top = {name: weight for name, weight in weights.items() if name.startswith("classifier.")}
-        self._words = {name[6:]: weight for name, weight in weights.items() if name.startswith("words.")}
+        rest, parts = dict(weights), {}
+        for prefix in (*(["words.layer."] if config.word_forms else []), "words.", "crf.", "classifier."):
+            parts[prefix] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
+        top, own = parts["classifier."], Weights(parts["words."] | parts["crf."])
         self._size = config.hidden_size  # width of a state that one end of a word gives
         states = (1 + config.bidirectional) * self._size
         if config.block_type == "residual":
             self._size = states = config.residual_size or self._size
         self._reader: Network | None = None
         if config.word_forms:
-            units = config.word_hidden_size
-            layer = {
-                f"rnn.layers.0.{name[6:]}": self._words.pop(name) for name in list(self._words) if "layer." in name
-            }
+            units, tokens = config.word_hidden_size, config.vocab_size
             sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "cell_type": "lstm"}
             reader = SimpleNamespace(**{**plain, **sizes, "block_type": "plain", "num_hidden_layers": 1})
-            dummy = {"rnn.embedding.weight": np.zeros((1, states + units), np.float32)}
-            self._reader = Network(reader, {**dummy, **layer, **top}, precision, TAGGER)
-            tokens = (config.vocab_size,)
-            shapes = {"codes": tokens, "forms": (*tokens, _FORMS), "kinds": tokens}
-            self._words = _check(self._words, shapes | {"table.weight": (config.word_forms, units)})
-            if any(self._words[name].dtype.kind != "i" for name in shapes):
-                raise Unsupported(f"one of {', '.join(shapes)} has numbers that are not whole")
-            top = {
-                "classifier.weight": np.eye(states, dtype=np.float32),
-                "classifier.bias": np.zeros(states, np.float32),
-            }
+            layer = {f"rnn.layers.0.{name[12:]}": weight for name, weight in parts["words.layer."].items()}
+            layer["rnn.embedding.weight"] = np.zeros((1, states + units), np.float32)  # of no token
+            self._reader = Network(reader, layer | top, precision, TAGGER)
+            self._codes, self._kinds = (own.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
+            self._forms = own.read_stored("words.forms", tokens, _FORMS)
+            self._table = own.read("words.table.weight", config.word_forms, units)
+            if any(numbers.dtype.kind != "i" for numbers in (self._codes, self._kinds, self._forms)):
+                raise Unsupported("the forms of words are not whole numbers")
+            square = np.eye(states, dtype=np.float32)
+            top = {"classifier.weight": square, "classifier.bias": np.zeros_like(square[0])}
             plain["num_labels"] = states
-        self._encoder = Network(SimpleNamespace(**plain), {**encoder, **top}, precision, TAGGER)
-        shapes = {"first": (self.outputs,), "last": (self.outputs,), "transitions": (self.outputs,) * 2}
-        field = {name[4:]: weight for name, weight in weights.items() if name.startswith("crf.")}
-        self._crf = _check(field, shapes if config.crf else {})
+        self._encoder = Network(SimpleNamespace(**plain), rest | top, precision, TAGGER)
         inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
         self._continued = [(names.index(f"B-{kind}"), names.index(name)) for name, kind in inside.items()]
-        if self._crf:
+        self._last: np.ndarray | None = None
+        if config.crf:
+            first, self._last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
             pairs = [[name in inside and last[1:] != f"-{inside[name]}" for name in names] for last in names]
-            self._step = (self._crf["transitions"] + _FORBIDDEN * np.array(pairs)).astype(np.float32)
-            start = _FORBIDDEN * np.array([name in inside for name in names])
-            self._start = (self._crf["first"] + start).astype(np.float32)
+            transitions = own.read("crf.transitions", self.outputs, self.outputs)
+            self._step = (transitions + _FORBIDDEN * np.array(pairs)).astype(np.float32)
+            self._start = (first + _FORBIDDEN * np.array([name in inside for name in names])).astype(np.float32)
+        own.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._given
@@ -86,7 +80,7 @@ class TaggerNetwork:
         if self._reader is None:
             return self._score(self._encoder.run(input_ids, threads), lengths)
         ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
-        kinds = self._words["kinds"]
+        kinds = self._kinds
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(kinds):
             raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
         marks = kinds[ids] == _MARK
@@ -108,13 +102,13 @@ class TaggerNetwork:
 
     def _describe(self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray) -> np.ndarray:
         """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms."""
-        order, begins, forms = np.arange(len(ids)), np.flatnonzero(starts), self._words["forms"]
+        order, begins, forms = np.arange(len(ids)), np.flatnonzero(starts), self._forms
         last = np.maximum.reduceat(np.where(marks, -1, order), begins)
         last = np.where(last < 0, begins, last)  # a mark without a word
         first = np.minimum(np.minimum.reduceat(np.where(marks, len(ids), order), begins), last)
         distance = order - first[np.cumsum(starts) - 1]
-        codes = np.where(marks, 0, self._words["codes"][ids] * (2 * distance + 1))
-        table = self._words["table.weight"]
+        codes = np.where(marks, 0, self._codes[ids] * (2 * distance + 1))
+        table = self._table
         whole = np.add.reduceat(codes, begins)[:, None] % len(table)
         parts = (
             forms[ids[first]][:, :_FIRST_FORMS],
@@ -129,7 +123,7 @@ class TaggerNetwork:
 
     def _score(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return the logits of emissions: with a random field, the best tagging with each tag, minus the best one."""
-        if not self._crf:
+        if self._last is None:
             return emissions
         logits, ends = np.empty_like(emissions), np.cumsum(lengths)
         order = np.argsort(lengths, kind="stable")
@@ -149,7 +143,7 @@ class TaggerNetwork:
             return ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
 
         before, after = np.empty_like(emissions), np.empty_like(emissions)
-        before[0], after[-1] = self._start + emissions[0], self._crf["last"]
+        before[0], after[-1] = self._start + emissions[0], self._last
         for time in range(1, len(emissions)):
             reached = reach(before[time - 1], self._step.T) + emissions[time]
             before[time] = np.where(valid[time][:, None], reached, before[time - 1])
@@ -194,13 +188,3 @@ class LanguageNetwork:
         if self._pad is not None:
             logits[self._pad] = np.finfo(np.float32).min
         return logits, state
-
-
-def _check(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Return weights of these shapes, whole numbers as they are."""
-    if {name: weight.shape for name, weight in weights.items()} != shapes:
-        raise Unsupported(f"the shapes of {', '.join(shapes)} are others")
-    exact = {name: weight if weight.dtype.kind == "i" else to_float(weight) for name, weight in weights.items()}
-    if not all(np.isfinite(weight).all() for weight in exact.values()):
-        raise Unsupported("a weight is NaN or infinite")
-    return exact

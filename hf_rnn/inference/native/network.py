@@ -98,16 +98,16 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
     return next((f"{name} is {found!r}" for name, found, values in known if found not in values), None)
 
 
-class _Weights:
+class Weights:
     """Weights by name: checked, padded, and moved to memory that C reads."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], shortened: int) -> None:
-        self._weights, self.unread, self._shortened = weights, set(weights), shortened
+    def __init__(self, weights: Mapping[str, np.ndarray], shortened: int = 0) -> None:
+        self._weights, self._unread, self._shortened = weights, set(weights), shortened
         self._kept: list[np.ndarray] = []
 
     def read_stored(self, name: str, *shape: int) -> np.ndarray:
         """Return a weight of this shape in its own dtype."""
-        self.unread.discard(name)
+        self._unread.discard(name)
         values = self._weights.get(name)
         if values is None:
             raise Unsupported(f"it has no weights {name}")
@@ -122,6 +122,11 @@ class _Weights:
     def read(self, name: str, *shape: int) -> np.ndarray:
         """Return a weight of this shape as float32."""
         return to_float(self.read_stored(name, *shape))
+
+    def check_read(self) -> None:
+        """Refuse weights that were not read."""
+        if self._unread:
+            raise Unsupported(f"{min(self._unread)} is not of this model")
 
     def linear(self, name: str, outputs: int, inputs: int) -> Matrix:
         """Return the weights and biases of a linear layer."""
@@ -198,7 +203,7 @@ class Network:
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
         level = self._library.hf_rnn_level(-1)
         kind = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
-        self._weights = _Weights(weights, kind)
+        self._weights = Weights(weights, kind)
         self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
@@ -207,8 +212,7 @@ class Network:
         self._ngrams = np.ascontiguousarray(self._weights.read("ngrams.weight", *shape).T) if numbers else None
         self._read_encoder()
         self._read_head()
-        if self._weights.unread:
-            raise Unsupported(f"{min(self._weights.unread)} is not of this model")
+        self._weights.check_read()
         rows = config.vocab_size if 4 * config.vocab_size * self._model.row <= _LARGEST_TABLE else 0
         self._table = np.empty((rows, self._model.row), np.float32)  # a row is computed when a text first needs it
         self._known, self._filling = np.zeros(rows, bool), threading.Lock()
