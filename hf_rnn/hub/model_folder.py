@@ -235,7 +235,7 @@ class FinishedFolder:
 
 
 def nested_model(folder: Path) -> Path | None:
-    """Return the first subfolder that contains a model, for a user who gave its parent; None without."""
+    """Return the first subfolder that contains a model, for a user who gave its parent, or None."""
     return min((path.parent for path in folder.glob("*/config.json")), default=None)
 
 

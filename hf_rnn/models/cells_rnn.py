@@ -220,7 +220,7 @@ class Lstm(nn.LSTM, TorchCell):
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
 
     def forward(self, inputs: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None) -> Any:  # type: ignore[override] # no packed texts
-        """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
+        """Run `nn.LSTM`; for a single step run torch's cell, since oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)
         weights: Any = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
@@ -360,7 +360,7 @@ def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tens
 
 
 def _fails_under_autocast(inputs: torch.Tensor) -> bool:
-    """Return whether oneDNN, which runs torch's LSTM on a CPU, would raise, since this CPU lacks autocast's dtype."""
+    """Return whether torch's LSTM would raise on this CPU, whose oneDNN lacks the dtype of autocast."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return False
     kind = "fp16" if torch.get_autocast_dtype("cpu") == torch.float16 else "bf16"
@@ -425,7 +425,7 @@ class RnnDirection(nn.Module):
         return states, last[1] if returns_c else last
 
     def _check_kernel(self) -> None:
-        """Refuse to run the kernel in place of a cell that must be called: it has hooks, or an adapter replaced it."""
+        """Refuse the kernel for a cell that must be called, since it has hooks or is an adapter."""
         cell = self.cell
         hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
         if any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.kind):

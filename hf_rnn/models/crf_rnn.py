@@ -38,7 +38,7 @@ class Crf(nn.Module):
 
         Args:
             emissions: `(T, B, C)`.
-            labels: Tags `(T, B)`; a negative one is not known, and the likelihood sums over its tags.
+            labels: Tags `(T, B)`; the likelihood sums over all tags where one is negative.
             valid: `(T, B)`, False behind the tokens of a text.
         """
         tags = torch.arange(emissions.shape[-1], device=labels.device)
@@ -56,7 +56,7 @@ class Crf(nn.Module):
         return torch.where(valid.any(dim=0), all_taggings - known, 0.0)
 
     def best_scores(self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-        """Return for each token and tag the score of the best tagging with this tag there `(T, B, C)`.
+        """Return the score of the best tagging that has this tag at this token, `(T, B, C)`.
 
         Its largest value per token, which is subtracted, belongs to the best tagging of the whole text. Tags whose
         names are B-X and I-X only form taggings where I-X follows B-X or I-X.
@@ -65,7 +65,7 @@ class Crf(nn.Module):
         step = self.transitions + pairs
 
         def reach(best: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-            """Return the best scores of one more tag, less a number per text: long sums would lose digits."""
+            """Return the best scores after one more tag, minus a number per text: long sums would lose digits."""
             return ((best - best.amax(dim=-1, keepdim=True))[:, None] + pairs).amax(dim=-1)
 
         before = self._run(emissions, valid, self.first + first, lambda best: reach(best, step.T))
@@ -79,7 +79,7 @@ class Crf(nn.Module):
     def _run(
         emissions: torch.Tensor, valid: torch.Tensor, first: torch.Tensor, step: Callable[[torch.Tensor], torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Return for the first 1 to T tokens a score of the taggings that end with a tag: T times `(B, C)`."""
+        """Return, after each token, the score of the taggings that end with each tag: T times `(B, C)`."""
         sums = [first + emissions[0]]
         for scores, read in zip(emissions[1:], valid[1:], strict=True):
             sums.append(torch.where(read[:, None], step(sums[-1]) + scores, sums[-1]))

@@ -229,7 +229,7 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer of lower case put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
+    """Let a tokenizer that lowercases put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
         backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
@@ -268,7 +268,7 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
 
 
 def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
-    """Return the stages of [`_build_stages`] that keep every character, and have `<eos>` as a token of its own."""
+    """Return stages like those of [`_build_stages`] that keep every character and cut off `<eos>`."""
     case = normalizers.Sequence([Lowercase()] if lowercase else [])
     if tokenizer == "word":
         steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
