@@ -28,7 +28,7 @@ from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.word_level import save_tokenizer
 from .save import write_json
 
-_MODULES = {  # folder: class of sentence-transformers 6
+_MODULES = {  # folder: class of sentence-transformers since 6.0
     "": "base.modules.transformer.Transformer",
     "1_Pooling": "sentence_transformer.modules.pooling.Pooling",
     "2_Dense": "base.modules.dense.Dense",
