@@ -307,7 +307,7 @@ def test_a_full_disk_at_the_end_gives_advice_that_works(folder, recipe, monkeypa
     settings |= {"num_train_epochs": 1, "baselines": False}
     with monkeypatch.context() as patch:
         error = OSError(28, "No space left on device")
-        patch.setattr("hf_rnn.training.save.save_tokenizer", lambda *args: (_ for _ in ()).throw(error))
+        patch.setattr("hf_rnn.training.save.save_tokenizer", lambda *args, **options: (_ for _ in ()).throw(error))
         with pytest.raises(UserError, match=r"No space left.*\. Make room there, then repeat the command") as refused:
             train(**settings)
     resume = "--resume" in str(refused.value)
