@@ -47,7 +47,6 @@ _BLOCK_CHARACTERS = 1 << 20
 _SEPARATORS = ",;\t|"
 _LONGEST_CELL = 1 << 28  # bounds the memory that an unclosed quote takes
 _LONE_CR = "\udc0d"  # stands for a lone CR, which `csv` refuses outside quotes; decoding never makes it
-_OPENING_QUOTE = re.compile(r'(?:^|\t)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -149,18 +148,21 @@ class DelimitedText:
 
     def _read_plain(self) -> Iterator[Batch]:
         """Cut each line at the separator: by Arrow where all lines are rows, otherwise one by one."""
-        skip = int(self.header)
+        has_names = self.header
         for number, block in self._blocks():
             lines = block.split("\n")
             if "\r" in block:
                 lines = [line.removesuffix("\r") for line in lines]
-            if not skip and (columns := self._split(lines)) is not None:
+            if has_names:
+                blank = next((place for place, line in enumerate(lines) if line), len(lines))
+                has_names, number, lines = blank == len(lines), number + blank + 1, lines[blank + 1 :]
+            if (columns := self._split(lines)) is not None:
                 yield Batch.build(np.arange(number, number + len(lines)), columns, self.names, [])
                 continue
             rows = [(place, line) for place, line in enumerate(lines, number) if line or not self.header]
-            cut = [(place, [line] if self.separator is None else line.split(self.separator)) for place, line in rows]
-            yield self._build(cut[skip:])
-            skip = max(0, skip - len(cut))
+            yield self._build(
+                (place, line.split(self.separator) if self.separator else [line]) for place, line in rows
+            )
 
     def _split(self, lines: list[str]) -> list[pa.Array] | None:
         """Return the columns of lines, or None if some line is not a row."""
@@ -259,9 +261,13 @@ def open_delimited(
         quoted = replace(
             quoted, names=name(next((row for _, row in quoted.quoted_rows() if isinstance(row, list)), []))
         )
-    if quoting == "csv" or separator != "\t" or line_end == "\r" or (header and _OPENING_QUOTE.search(first)):
+    if quoting == "csv" or separator != "\t" or line_end == "\r" or (header and _has_opening_quote(first)):
         return quoted
     return _choose_quoting(plain, quoted)
+
+
+def _has_opening_quote(text: str) -> bool:
+    return text.startswith('"') or '\t"' in text or '\n"' in text
 
 
 def _choose_quoting(plain: DelimitedText, quoted: DelimitedText) -> DelimitedText:
@@ -270,7 +276,7 @@ def _choose_quoting(plain: DelimitedText, quoted: DelimitedText) -> DelimitedTex
     A reading that is a guess is noted.
     """
     with open_text(plain.path, plain.encoding) as stream:
-        if not any(map(_OPENING_QUOTE.search, iter(partial(stream.read, _BLOCK_CHARACTERS), ""))):
+        if not any(map(_has_opening_quote, iter(partial(stream.read, _BLOCK_CHARACTERS), ""))):
             return plain  # both readings are the same
     bad, bad_of_quoted = _count_bad(plain), _count_bad(quoted)
     if plain.header and bad_of_quoted <= bad:

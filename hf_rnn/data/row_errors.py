@@ -140,14 +140,14 @@ class DataError(UserError):
 
 
 @contextmanager
-def name_file(path: str | Path, kind: str = "") -> Iterator[None]:
+def name_file(path: str | Path, suffix: str = "") -> Iterator[None]:
     """Raise any error of a library, while a file is read, as a [`DataError`] of one line with the file's name."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # readers raise anything for damaged files
-        problem = f"it is not {kind}, or damaged" if kind else "it is damaged"
+        problem = f"it is not a .{suffix} file, or it is damaged" if suffix else "it is damaged"
         raise DataError.for_file(path, Reason.UNREADABLE, f"{problem}: {reason_of(error):.300}") from error
 
 

@@ -250,7 +250,7 @@ class RowSource:
         kind, names = column.type, self.table.class_names.get(name)
         if str(kind) in _STRINGS:
             return column.cast(pa.string())
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        if pa.types.is_nested(kind) or "binary" in str(kind):
             if self.separator is None or not hasattr(kind, "value_field"):
                 allowed = "ClassLabel, strings, integers or bools"
                 raise self._misfit(f"column {name!r:.80} must hold {allowed}: found {kind}")

@@ -146,7 +146,7 @@ def read_table(
     head = _read_head(name)
     kind = next((kind for kind, suffixes in KINDS.items() if suffix in suffixes), None)
     kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
-    with name_file(name, kind):
+    with name_file(name, suffix):
         if kind == "delimited":
             if header is None:
                 header = has_known_names(head.decode(find_encoding(head, encoding, guess=False), "replace"))
@@ -295,11 +295,13 @@ def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
     return take_column(pa.RecordBatch.from_struct_array(rows.column(names.index(root))), rest)
 
 
-def as_array(values: Sequence[Any]) -> pa.Array:
-    """Return values as Arrow has them; values of several types become strings, records those of JSON."""
+def as_array(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
+    """Return values as Arrow has them, or as a type; for strings, other values are written as in JSON."""
     try:
-        return pa.array(values)
+        return pa.array(values, kind)
     except (pa.ArrowException, OverflowError):
+        if kind not in (None, pa.string()):
+            raise
         return pa.array(list(map(write_value, values)), pa.string())
 
 
@@ -341,11 +343,8 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
                     bad.append(BadRow(path, place, fault, json.dumps(record)[:EXCERPT_CHARACTERS], unit))
                 else:
                     good[place] = record
-            arrays = []
-            for name in columns:
-                column = [_look_up(record, name) for record in good.values()]
-                is_text = types.get(name) == pa.string()
-                arrays.append(pa.array(map(write_value, column) if is_text else column, types.get(name)))
+            cells = [[_look_up(record, name) for record in good.values()] for name in columns]
+            arrays = [as_array(column, types.get(name)) for name, column in zip(columns, cells, strict=True)]
             yield Batch.build(list(good), arrays, columns, bad)
 
     names, types = _find_types(record for part in read_parts() for _, record in part)
@@ -358,13 +357,11 @@ def _find_types(records: Iterator[dict[str, Any] | BadRow]) -> tuple[list[str], 
     types: dict[str, pa.DataType] = {}
     exact = set()  # columns of integers that float64 does not have
     while part := list(islice(records, BATCH_ROWS)):
-        values: dict[str, list[Any]] = {}
-        for record in part:
-            if isinstance(record, dict):
-                names |= dict.fromkeys(record)
-                for name, value in _walk(record):
-                    values.setdefault(name, []).append(value)
-        for name, column in values.items():
+        columns = list(_transpose(record for record in part if isinstance(record, dict)).items())
+        names |= dict.fromkeys(name for name, _ in columns)
+        for name, column in columns:  # it grows
+            nested = _transpose(value for value in column if isinstance(value, dict))
+            columns += [(f"{name}.{key}", values) for key, values in nested.items()]
             kind = as_array(column).type
             if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
                 exact.add(name)
@@ -397,12 +394,13 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
 
 
-def _walk(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of a record, and those of nested ones after dots."""
-    for name, value in record.items():
-        yield prefix + name, value
-        if isinstance(value, dict):
-            yield from _walk(value, f"{prefix}{name}.")
+def _transpose(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of records by name, those that there are."""
+    columns: dict[str, list[Any]] = {}
+    for record in records:
+        for name, value in record.items():
+            columns.setdefault(name, []).append(value)
+    return columns
 
 
 def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
