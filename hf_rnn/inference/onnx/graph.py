@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from transformers import PreTrainedModel
 
 from ...models.auto import ENCODER
+from ...models.blocks_rnn import ResidualBlock, ShortConvolution
+from ...models.cells_rnn import RnnLayer
 from ...models.crf_rnn import forbidden
-from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS
-from ...models.token_classification_rnn import FIRST_FORMS, MARK
+from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
+from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = float(np.finfo(np.float32).min)
@@ -57,7 +61,7 @@ class Graph:
         self._nodes.append(helper.make_node(operator, given, names, name=name, **attributes))
         return names[0] if len(names) == 1 else names
 
-    def constant(self, value: Any) -> str:
+    def constant(self, value: object) -> str:
         """Store a constant and return its name."""
         is_weight = isinstance(value, torch.Tensor | np.ndarray)
         if isinstance(value, torch.Tensor):
@@ -80,7 +84,7 @@ class Graph:
         self.Identity(value, outputs=[name])
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-    def linear(self, inputs: str, layer: Any) -> str:
+    def linear(self, inputs: str, layer: nn.Linear) -> str:
         """Add a linear layer along the last axis."""
         return self.Add(self.MatMul(inputs, layer.weight.t()), layer.bias)
 
@@ -238,12 +242,12 @@ def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) ->
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_layer(graph: Graph, texts: Lengths, inputs: str, layer: Any, cell_type: str) -> str:
+def _add_layer(graph: Graph, texts: Lengths, inputs: str, layer: RnnLayer, cell_type: str) -> str:
     """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
     return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
 
 
-def _encode(graph: Graph, texts: Texts, encoder: Any) -> str:
+def _encode(graph: Graph, texts: Texts, encoder: RnnModel) -> str:
     """Add an encoder: the states (T, B, S) of texts."""
     table = encoder.embedding.weight.detach().cpu()
     if graph.half_table:
@@ -252,19 +256,19 @@ def _encode(graph: Graph, texts: Texts, encoder: Any) -> str:
         states = graph.Gather(table, texts.ids)  # (T, B, E)
     if encoder.config.block_type == "residual":
         return _add_blocks(graph, texts, states, encoder)
-    for layer in encoder.layers:
+    for layer in cast("list[RnnLayer]", encoder.layers):
         states = _add_layer(graph, texts, states, layer, encoder.config.cell_type)
     return states
 
 
-def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
+def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
     """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
     linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
 
-    def norm(inputs: str, layer: Any) -> str:
+    def norm(inputs: str, layer: nn.LayerNorm) -> str:
         return graph.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
 
-    def convolve(inputs: str, conv: Any) -> str:
+    def convolve(inputs: str, conv: ShortConvolution) -> str:
         behind = conv.size - 1 - conv.ahead
         wide = graph.Pad(graph.Mul(inputs, texts.real), [behind, 0, 0, conv.ahead, 0, 0])
         terms = [
@@ -274,7 +278,7 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
         return graph.Sum(*terms)
 
     stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
-    for block in encoder.layers:
+    for block in cast("list[ResidualBlock]", encoder.layers):
         inputs = norm(stream, block.input_norm)
         if block.conv is not None:
             inputs = convolve(inputs, block.conv)
@@ -289,7 +293,7 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
 # Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.
 
 
-def _add_last(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+def _add_last(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     """Take the last state that each direction reads."""
     last = texts.take(states, graph.Sub(texts.steps_read, [1]))
     if model.config.num_directions == 2:
@@ -299,21 +303,21 @@ def _add_last(graph: Graph, texts: Texts, states: str, model: Any) -> str:
     return graph.Where(texts.some, last, 0.0)
 
 
-def _add_mean(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+def _add_mean(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
     return graph.Div(total, graph.Unsqueeze(graph.cast(texts.steps_read, TensorProto.FLOAT), [1]))
 
 
-def _add_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+def _add_max(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
     return graph.Where(texts.some, highest, 0.0)
 
 
-def _add_mean_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+def _add_mean_max(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     return graph.Concat(*(add(graph, texts, states, model) for add in (_add_mean, _add_max)), axis=1)
 
 
-def _add_attention(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+def _add_attention(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     keys = graph.Tanh(graph.linear(states, model.pooler.projection))
     scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
     weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
@@ -352,7 +356,7 @@ ONNX_POOLINGS: dict[str, Callable[[Graph, Texts, str, Any], str]] = {
 
 
 def build_graph(
-    model: Any,
+    model: PreTrainedModel,
     metadata: Mapping[str, str],
     is_encoder: bool = False,
     half_table: bool = False,
@@ -376,12 +380,12 @@ def build_graph(
     return graph.finish(metadata)
 
 
-def _add_classifier(graph: Graph, batch: Batch, model: Any) -> None:
+def _add_classifier(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> None:
     logits = graph.slice(_classify(graph, batch, model)[0], 0, batch.count)
     graph.answer("logits", logits, "batch", model.config.num_labels)
 
 
-def _classify(graph: Graph, batch: Batch, model: Any) -> tuple[str, Texts, str]:
+def _classify(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> tuple[str, Texts, str]:
     """Return the logits (B, C), the texts, and their states (T, B, S)."""
     config, texts = model.config, Texts(graph, batch.ids, batch.mask)
     states = _encode(graph, texts, model.rnn)
@@ -410,7 +414,9 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
 
 
-def _add_encoder(graph: Graph, batch: Batch, model: Any, project_tokens: bool = False) -> None:
+def _add_encoder(
+    graph: Graph, batch: Batch, model: RnnModel | RnnForSequenceClassification, project_tokens: bool = False
+) -> None:
     width = model.config.output_size
     if type(model).__name__ == ENCODER:
         texts = Texts(graph, batch.ids, batch.mask)
@@ -425,7 +431,7 @@ def _add_encoder(graph: Graph, batch: Batch, model: Any, project_tokens: bool = 
     graph.answer("last_hidden_state", batch.cut(texts.restore(states)), "batch", "time", width)
 
 
-def _add_tagger(graph: Graph, batch: Batch, model: Any) -> None:
+def _add_tagger(graph: Graph, batch: Batch, model: RnnForTokenClassification) -> None:
     texts = Texts(graph, batch.ids, batch.mask)
     if model.words is None:
         scores = graph.linear(_encode(graph, texts, model.rnn), model.classifier)
@@ -435,12 +441,12 @@ def _add_tagger(graph: Graph, batch: Batch, model: Any) -> None:
     graph.answer("logits", batch.cut(texts.restore(logits)), "batch", "time", model.config.num_labels)
 
 
-def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: Any) -> str:
+def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: RnnForTokenClassification) -> str:
     """Return the logits of tokens (T, B, C) by those of their words; see `WordReader`.
 
     A word is marks of capitals, if any, and other tokens; the encoder does not read the marks.
     """
-    reader, number = model.words, graph.cast
+    reader, number = cast(WordReader, model.words), graph.cast
     is_mark, is_start = map(graph.constant, (reader.kinds == MARK, reader.kinds > 0))
 
     def shift(flags: str, distance: int) -> str:
@@ -511,7 +517,7 @@ def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: Any) -> str:
     return graph.Where(graph.Unsqueeze(begins, [2]), scores, further)
 
 
-def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: Any) -> str:
+def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: RnnForTokenClassification) -> str:
     """Return the scores of a conditional random field (T, B, C), see `Crf.best_scores`; without one, the emissions.
 
     Two scans: the best score of the tags before each token, and of those after it.
