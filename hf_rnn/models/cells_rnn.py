@@ -138,22 +138,17 @@ class RecurrentCell(nn.Module):
         parts = sums.chunk(len(self.gates), dim=-1)
         return {name: part.sigmoid() for name, part in zip(self.gates, parts, strict=True) if name}
 
-    def memory_bias(self) -> tuple[torch.Tensor, int] | None:
-        """Return the bias `(H,)` of the memory gate, and 1, or -1 if the gate replaces the state; else None."""
-        if self.memory_gate is None:
-            return None
-        place, sign = self.memory_gate
-        bias: Any = self.bias_ih_l0
-        return bias.chunk(len(self.gates))[place], sign
-
     def spread_memory(self, longest: float) -> None:
         """Start with units that remember about 1 to `longest` tokens, evenly on a logarithmic scale.
 
         Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (https://arxiv.org/abs/1804.11188).
         """
-        memory = self.memory_bias()
-        if memory is not None and not getattr(self.bias_ih_l0, "_is_hf_initialized", False):
-            bias, sign = memory
+        if self.memory_gate is None:
+            return
+        place, sign = self.memory_gate
+        biases: Any = self.bias_ih_l0
+        if not getattr(biases, "_is_hf_initialized", False):
+            bias = biases.chunk(len(self.gates))[place]
             # A gate sigmoid(b) keeps a state for about 1 / (1 - sigmoid(b)) = 1 + exp(b) tokens.
             with torch.no_grad():
                 bias.copy_(sign * torch.linspace(0, math.log(longest), len(bias)))
