@@ -322,12 +322,12 @@ cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
 for level in (2, 1, 0):
     library.load_library().hf_rnn_level(level)
     for config, weights, _, head in cases:
-        for precision in ("float32", "int16"):
-            network, state = Network(config, weights, precision, head), None
+        for precision in ("float32", "int16", "int8"):
+            network, states = Network(config, weights, precision, head), None
             assert numpy.isfinite(network.run(ids, threads=2)).all()
             for piece in ids[3:] * (not config.bidirectional and config.pooling == "last"):
-                assert numpy.isfinite(network.advance(piece or [0], state)[0]).all()
-                state = network.advance([1], state)[1]
+                logits, states = network.advance([piece, [1], []], states)
+                assert numpy.isfinite(logits).all()
 print("whole")
 """
     environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
