@@ -70,14 +70,8 @@ def _choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: Infere
 class Predictor:
     """From texts to the answers of a model's task, whichever engine computes its logits.
 
-    For a model of text pairs, each text is a pair `(first, second)`. A tagger reads a text whole, however long it is.
-
-    Args:
-        model: In evaluation mode, or an engine.
-        tokenizer: Its tokenizer.
-        precision: As in [`FastRnn`].
-        tokens_per_batch: As in [`FastRnn`].
-        threads: As in [`FastRnn`].
+    For a model of text pairs, each text is a pair `(first, second)`. The arguments are those of [`FastRnn`], whose
+    model can be an engine.
     """
 
     def __init__(
