@@ -25,7 +25,10 @@ from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
-PREFIXES, PREFIX_WEIGHT = 2, 0.5  # places along a text that a streaming model learns from, and their share of the loss
+PREFIXES, PREFIX_WEIGHT = (
+    2,
+    0.25,
+)  # places along a text that a streaming model learns from, and their share of the loss
 NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # tokens in a row, and the numbers of their hash
 
 

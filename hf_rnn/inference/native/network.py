@@ -145,11 +145,11 @@ class Weights:
         """Return a layer normalisation."""
         return Norm(*(self.keep(self.read(f"{name}.{part}", size)) for part in ("weight", "bias")))
 
-    def layer(self, given: Matrix, exact: bool = False) -> Layer:
-        """Return a linear layer; its products are in float32 if `exact`."""
+    def layer(self, given: Matrix, exact: bool = False, most: int = 2) -> Layer:
+        """Return a linear layer; its products are in float32 if `exact`, in int16 at least with a `most` of 1."""
         weight, scale = pad(given[0], 0, 1), None
         panels = weight.reshape(-1, _COLUMNS, weight.shape[1])
-        short = 0 if exact or weight.shape[1] > _MOST_SHORT else self._shortened
+        short = 0 if exact or weight.shape[1] > _MOST_SHORT else min(self._shortened, most)
         start = None
         if short == 2:
             factor = np.maximum(np.abs(panels).max(axis=2, keepdims=True) / 127, 1e-30)
@@ -183,7 +183,8 @@ class Network:
     Args:
         config: The settings of the model as attributes.
         weights: Arrays by their names in the model; uint16 is bfloat16, uint8 float8.
-        precision: `float32`, or `int16` for the products inside, if the processor has instructions for it.
+        precision: `float32`, or `int16` or `int8` for the products inside, where the processor has instructions for
+            it; int8 needs AVX-512 with VNNI, and is int16 elsewhere.
         head: Name of the head's class.
 
     Raises:
@@ -263,7 +264,7 @@ class Network:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
         read = [*self._read_min_gru(f"{name}.mixer", stream), (pad(gate[0], 0, sides), pad(gate[1], 0, sides))]
         block.keep, block.candidate, block.gate = map(weights.layer, read)
-        block.out = weights.layer((pad(out[0], 1, sides), out[1]))
+        block.out = weights.layer((pad(out[0], 1, sides), out[1]), most=1)  # int8 here changes twice as many labels
         block.up = weights.layer(up)
         block.down = weights.layer((pad(down[0], 1, 1), down[1]))
         return block
