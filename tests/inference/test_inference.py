@@ -5,7 +5,6 @@ import json
 import pickle
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ import pytest
 import torch
 from transformers import pipeline
 
-import hf_rnn
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines import torch as reference
@@ -215,14 +213,3 @@ def test_a_finished_folder(trained):
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="no/such/folder"):
         FastRnn.from_pretrained("no/such/folder")
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_guide_have_types(tmp_path):
-    api = pytest.importorskip("mypy.api", reason="mypy is not installed: pip install '.[lint]'")
-    guide = Path(hf_rnn.__file__).parent / "inference" / "README.md"
-    program = tmp_path / "guide.py"
-    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)))
-    options = ["--strict", "--follow-imports=silent", "--disable-error-code=import-untyped"]
-    report, errors, code = api.run([*options, str(program)])
-    assert code == 0, report + errors
