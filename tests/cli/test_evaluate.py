@@ -13,7 +13,7 @@ from conftest import invent_rows, write_rows
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train, train_tokenizer
 from hf_rnn.evaluation.calibration import share_at_accuracy
-from hf_rnn.inference.native.library import load_library
+from hf_rnn.inference.native import load_library
 
 SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learning_rate": 0.02, "use_cpu": True}
 SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baselines": False}

@@ -14,7 +14,7 @@ from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines.native import read_stored
 from hf_rnn.inference.generation import TextGenerator, draw_token
-from hf_rnn.inference.native.library import load_library
+from hf_rnn.inference.native import load_library
 
 TEXTS = ["Anna reads a b\u00f6ok.\n", "Bob sails \U0001f642 there\n\n", "Cleo sings, to Bob"] * 3
 PROMPTS = ["A", "\n", "Bob sails \U0001f642", "Cleo <eos>sings \u2717", TEXTS[0] * 9]

@@ -16,7 +16,7 @@ from transformers import pipeline
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines import torch as reference
-from hf_rnn.inference.native.library import load_library
+from hf_rnn.inference.native import load_library
 from hf_rnn.utils.errors import UserError
 
 VOCABULARY = 23

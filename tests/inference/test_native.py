@@ -24,11 +24,12 @@ from hf_rnn import (
     Tagger,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
+from hf_rnn.inference import native as library
 from hf_rnn.inference.engines import DEFAULTS, InferenceOptions
 from hf_rnn.inference.engines import torch as torch_engine
 from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
-from hf_rnn.inference.native import library, network
+from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build
 from hf_rnn.inference.native.heads import LanguageNetwork, TaggerNetwork
 from hf_rnn.inference.native.network import MISSING, Network, Unsupported
@@ -316,7 +317,7 @@ def test_sanitizers_find_nothing(tmp_path):
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
 import pickle, pathlib, numpy
-from hf_rnn.inference.native import library
+from hf_rnn.inference import native as library
 from hf_rnn.inference.native.network import Network
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.inference.engines.torch import TorchEngine
-from hf_rnn.inference.native.library import load_library
+from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 

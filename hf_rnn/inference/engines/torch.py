@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ...models.cells_rnn import CELLS, CompactTexts
-from ..native.library import SWITCH, load_library
+from ..native import SWITCH, load_library
 from ..native.network import Unsupported
 from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
 from .native import NativeEngine, read_live

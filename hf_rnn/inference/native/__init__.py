@@ -1,1 +1,83 @@
-"""The kernel in C, compiled by `python -m hf_rnn.inference.native` where an install did not, and its interface."""
+"""The shared library of `kernel.c`: its structures, and its functions by ctypes.
+
+Nothing is compiled when a program runs: an install does it, or `python -m hf_rnn.inference.native`. Without the
+library every model answers through torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+FOLDER = Path(__file__).parent
+SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
+_LOGGER = logging.getLogger(__name__)
+
+
+def _fields(kind: type, names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
+
+
+class Layer(ctypes.Structure):
+    """A linear layer; see `kernel.c` for this and the next structures."""
+
+    _fields_ = _fields(_POINTER, "weights bias scale start") + _fields(_INT, "inputs outputs is_short")
+
+
+class Norm(ctypes.Structure):
+    """Weight and bias of a layer normalisation."""
+
+    _fields_ = _fields(_POINTER, "weight bias")
+
+
+class Block(ctypes.Structure):
+    """A residual block, or a plain layer."""
+
+    _fields_ = [
+        *_fields(Norm, "input_norm mlp_norm"),
+        ("conv", _POINTER),
+        *_fields(Layer, "gate out up down keep candidate input"),
+        ("hidden", Layer * 2),
+    ]
+
+
+class Model(ctypes.Structure):
+    """A network: `Network` in `kernel.c`."""
+
+    _fields_ = [
+        *_fields(_POINTER, "blocks table"),
+        ("norm", Norm),
+        *_fields(Layer, "attention head"),
+        *_fields(_POINTER, "context state"),
+        *_fields(
+            _INT, "count residual cell directions hidden row stream inner taps ahead pooling activation pooled carried"
+        ),
+        ("epsilon", _FLOAT),
+    ]
+
+
+@cache
+def load_library() -> Any:
+    """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    for path in sorted(FOLDER.glob("_kernel*")):
+        if path.suffix in (".so", ".pyd", ".dylib"):
+            try:
+                library = ctypes.CDLL(str(path))
+                if library.hf_rnn_size() != 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model):
+                    raise OSError("found another version; compile it by python -m hf_rnn.inference.native")
+                library.hf_rnn_level(-1)
+            except (OSError, AttributeError) as error:
+                _LOGGER.warning("%s cannot be used: %s", path, error)
+                continue
+            library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
+            pointers: Any = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
+            library.hf_rnn_linear.argtypes, library.hf_rnn_linear.restype = pointers, None
+            return library
+    return None

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+from . import FOLDER
 
 
 def build(target: Path = FOLDER / "_kernel.so", options: tuple[str, ...] = ()) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .library import Block, Layer, Model, Norm, load_library
+from . import Block, Layer, Model, Norm, load_library
 
 if TYPE_CHECKING:
     from ...tasks.base import Config
