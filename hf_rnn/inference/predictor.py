@@ -237,7 +237,47 @@ def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
     return None
 
 
-class FastRnn(Predictor):
+class TextClassifier(Predictor):
+    """A predictor that answers for whole texts, and for texts that are still being written."""
+
+    def stream(self, state: bytes | None = None) -> TextStream:
+        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
+
+        Args:
+            state: From `TextStream.save`, to continue its text.
+
+        Raises:
+            UserError: For a model that was not trained with `streaming`, and for the state of another model.
+        """
+        if not getattr(self.config, "streaming", False):
+            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
+        from .stream import TextStream
+
+        stream = TextStream(self)
+        if state is not None:
+            stream.restore(state)
+        return stream
+
+    @staticmethod
+    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
+        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
+        from .stream import feed_many
+
+        return feed_many(streams, pieces)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash that binds the state of a stream to this model."""
+        from .stream import take_fingerprint
+
+        return take_fingerprint(self.config, *self.engine.read_classifier())
+
+    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """Return the answers of logits `(N, C)`."""
+        return self.task.answers(compute_scores(logits, self.config), self.config)
+
+
+class FastRnn(TextClassifier):
     """A text classifier prepared for inference on a CPU.
 
     Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
@@ -276,42 +316,6 @@ class FastRnn(Predictor):
         if (task := task_of(config)).per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {task.name}; use hf_rnn.Tagger")
         super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
-
-    def stream(self, state: bytes | None = None) -> TextStream:
-        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
-
-        Args:
-            state: From `TextStream.save`, to continue its text.
-
-        Raises:
-            UserError: For a model that was not trained with `streaming`, and for the state of another model.
-        """
-        if not getattr(self.config, "streaming", False):
-            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
-        from .stream import TextStream
-
-        stream = TextStream(self)
-        if state is not None:
-            stream.restore(state)
-        return stream
-
-    @staticmethod
-    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
-        from .stream import feed_many
-
-        return feed_many(streams, pieces)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash that binds the state of a stream to this model."""
-        from .stream import take_fingerprint
-
-        return take_fingerprint(self.config, *self.engine.read_classifier())
-
-    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """Return the answers of logits `(N, C)`."""
-        return self.task.answers(compute_scores(logits, self.config), self.config)
 
     @classmethod
     def from_pretrained(
@@ -423,7 +427,7 @@ class OnnxModel(Predictor):
         return self.text_logits(texts)
 
 
-class OnnxClassifier(OnnxModel):
+class OnnxClassifier(TextClassifier, OnnxModel):
     """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
 
     Example:
@@ -431,6 +435,13 @@ class OnnxClassifier(OnnxModel):
         >>> classifier.predict(["best concert of my life!"])
         [{'label': 'positive', 'score': 0.9}]
     """
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash that binds the state of a stream to this model."""
+        from .engines.onnx import STREAM_KEY
+
+        return str(self.session.get_modelmeta().custom_metadata_map[STREAM_KEY])
 
 
 def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor:

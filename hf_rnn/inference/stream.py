@@ -22,7 +22,7 @@ from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from ..tasks.base import Config
-    from .predictor import FastRnn, Predictor
+    from .predictor import Predictor, TextClassifier
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
@@ -63,7 +63,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(self, predictor: FastRnn) -> None:
+    def __init__(self, predictor: TextClassifier) -> None:
         self._predictor = predictor
         self.reset()
 

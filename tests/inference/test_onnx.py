@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_rnn import (
+    FastRnn,
     OnnxClassifier,
     OnnxModel,
     RnnConfig,
@@ -212,6 +213,24 @@ def test_a_table_with_8_significant_bits_is_stored_in_float16(folder):
     short = export(folder)
     table = load_model(folder)[0].get_input_embeddings().weight
     assert exact.bytes - short.bytes == pytest.approx(2 * table.numel(), abs=500) and short.max_difference < 1e-4
+
+
+def test_a_streaming_model_streams_from_its_file(folder, tokenizer, monkeypatch):
+    model = make(vocab_size=len(tokenizer), bidirectional=False, streaming=True, pooling="mean", num_hidden_layers=2)
+    model.save_pretrained(folder)
+    export(folder)
+    classifier, other = OnnxClassifier.from_pretrained(folder), FastRnn.from_pretrained(folder)
+    assert [value.name for value in classifier.session.get_inputs()] == ["input_ids", "attention_mask"]
+    stream, expected = classifier.stream(), other.stream()
+    for piece in ("the mi", "ro box ", "selk sand", "", " near"):
+        assert stream.feed(piece) == pytest.approx(expected.feed(piece), abs=1e-5)
+        stream = pickle.loads(pickle.dumps(stream))
+    export(folder, "int8")
+    with pytest.raises(UserError, match="does not stream: export the model again, without --quantize"):
+        OnnxClassifier.from_pretrained(folder, quantized=True).stream()
+    monkeypatch.setattr("hf_rnn.inference.onnx.graph.State.take", lambda self, name: self._before[name][0])
+    with pytest.raises(UserError, match=r"model.onnx was not written"):  # layers with each other's states
+        export(folder)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
+from hf_rnn import FastRnn, OnnxClassifier, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
+ENGINES = ["native", "torch", "onnx"]
 TEXTS = [
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> cafe\u0301 n\u0303o",
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½",
@@ -42,7 +43,14 @@ def make(engine="native", streaming=True, **settings):
     predictor = FastRnn(RnnForSequenceClassification(config).eval(), TOKENIZER)
     if engine == "torch":
         predictor.engine = TorchEngine(predictor.model, TOKENIZER)
-    elif load_library() is None:
+    elif engine == "onnx":
+        pytest.importorskip("onnx", reason="the extra onnx is not installed")
+        from hf_rnn.inference.engines.onnx import STREAM_KEY, open_session
+        from hf_rnn.inference.onnx.graph import build_graph
+
+        graph = build_graph(predictor.model, {STREAM_KEY: "a hash"}, streams=True)
+        predictor = OnnxClassifier(open_session(graph.SerializeToString()), TOKENIZER, config)
+    elif engine == "native" and load_library() is None:
         pytest.skip("the kernel is not built")
     return predictor
 
@@ -58,25 +66,25 @@ def flatten(answer):
     return [number for part in parts for number in part if isinstance(number, float)]
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("settings", MODELS, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_each_answer_is_that_of_predict(engine, settings):
-    predictor, draw = make(engine, **settings), random.Random(0)
+    predictor, whole, draw = make(engine, **settings), make("torch", **settings), random.Random(0)
     words = " ".join(TEXTS).split(" ")
     for text in [*TEXTS, *(" ".join(draw.choices(words, k=30)) for _ in range(5))]:
         stream, so_far = predictor.stream(), ""
         for number, piece in enumerate(cut(text, draw)):
             answer, so_far = stream.feed(piece), so_far + piece
             assert answer.pop("tokens") == len(predictor.tokenize([so_far])[0])
-            assert flatten(answer) == pytest.approx(flatten(predictor.predict([so_far])[0]), abs=1e-5)
+            assert flatten(answer) == pytest.approx(flatten(whole.predict([so_far])[0]), abs=1e-5)
             if number == 2:  # continue elsewhere
                 stream = predictor.stream(stream.save())
-        assert flatten(stream.end()) == pytest.approx(flatten(predictor.predict([text])[0]), abs=1e-5)
+        assert flatten(stream.end()) == pytest.approx(flatten(whole.predict([text])[0]), abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_many_streams_in_one_call(engine):
-    predictor = make(engine, cell_type="gru")
+    predictor = make(engine, cell_type="lstm")
     streams = [predictor.stream() for _ in TEXTS]
     for start in range(0, 63, 7):
         answers = feed_many(streams, [text[start : start + 7] for text in TEXTS])

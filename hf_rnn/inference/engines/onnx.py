@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
 LABELS_KEY = "id2label"
+STREAM_KEY = "stream"  # binds the state of a stream to its model
 HEADS = ("RnnForSequenceClassification", "RnnForTokenClassification", "RnnModel")  # in `architectures`
 _TOKENS = 8192  # per batch, padding included
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -47,10 +48,12 @@ def open_session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the outputs by name of ids and mask, int64 `(B, T)`."""
+def run_session(
+    session: Any, input_ids: np.ndarray, attention_mask: np.ndarray, **state: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the outputs by name of ids and mask, int64 `(B, T)`, and of the `initial_state` of a streaming model."""
     names = [node.name for node in session.get_outputs()]
-    values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+    values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask, **state})
     return dict(zip(names, values, strict=True))
 
 
@@ -84,17 +87,29 @@ class OnnxEngine(Engine):
         longest = [max(map(len, input_ids), default=0)] * (len(output.shape) - 2)
         results = np.zeros((len(input_ids), *longest, output.shape[-1]), np.float32)
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
-            ids = np.zeros((len(rows), len(input_ids[rows[-1]])), np.int64)
-            mask = np.zeros_like(ids)
-            for place, row in enumerate(rows):
-                ids[place, : len(input_ids[row])] = input_ids[row]
-                mask[place, : len(input_ids[row])] = 1
+            ids, mask = _pad([input_ids[row] for row in rows])
             values = run_session(self.session, ids, mask)[output.name]
             if longest:
                 results[rows, : ids.shape[1]] = values
             else:
                 results[rows] = values
         return results
+
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """As in [`Engine`], if the file has the state."""
+        if not self.session.get_overridable_initializers():
+            raise UserError("the ONNX file does not stream: export the model again, without --quantize")
+        outputs = run_session(self.session, *_pad(input_ids), **({} if states is None else {"initial_state": states}))
+        return outputs["logits"], outputs["final_state"]
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids and mask `(B, T)` of rows of ids."""
+    mask = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+    ids = np.zeros_like(mask)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)], mask[place, : len(row)] = row, 1
+    return ids, mask
 
 
 def read_exported(

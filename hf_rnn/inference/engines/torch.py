@@ -48,7 +48,7 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
-        device, count, shapes = self.model.device, len(input_ids), self._state_shapes()
+        device, count, shapes = self.model.device, len(input_ids), state_shapes(self.model)
         sizes = [math.prod(shape) for shape in shapes.values()]
         rows = torch.zeros(count, sum(sizes)) if states is None else torch.from_numpy(states)
         before = {}
@@ -69,15 +69,16 @@ class TorchEngine(Engine):
         layer = self.model.classifier
         return layer.weight.detach().float().cpu().numpy(), layer.bias.detach().float().cpu().numpy()
 
-    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each part of a state."""
-        config, layers = self.config, self.config.num_hidden_layers
-        shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
-        if CELLS[config.cell_type].has_cell_state:
-            shapes["cell"] = shapes["hidden"]
-        if config.block_type == "residual" and config.conv_kernel > 1:
-            shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
-        return {**shapes, "pooling": (1 + self.model.pooler.output_size,)}
+
+def state_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each part of a streaming model's state."""
+    config, layers = model.config, model.config.num_hidden_layers
+    shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
+    if CELLS[config.cell_type].has_cell_state:
+        shapes["cell"] = shapes["hidden"]
+    if config.block_type == "residual" and config.conv_kernel > 1:
+        shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
+    return {**shapes, "pooling": (1 + model.pooler.output_size,)}
 
 
 @cache

@@ -30,9 +30,11 @@ from ...models.auto import ENCODER
 from ...tasks.base import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
-from ..engines.onnx import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
-from ..engines.torch import tokenize
+from ..engines.onnx import LABELS_KEY, STREAM_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ..engines.torch import TorchEngine, tokenize
+from ..native.network import CLASSIFIER
 from ..sentence_encoder import PROJECTION, load_sentence_model
+from ..stream import take_fingerprint
 from ..tokens import TokenizerFile
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ def export(
         write_whole(target, content)
         _write_transformers_js(root / "transformers_js", target, source, quantize)
         if page is not None:
-            _write_page(page, target, source, compared, npm)
+            _write_page(page, content, source, compared, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
@@ -191,7 +193,15 @@ class _Source:
         }
         if is_encoder:
             model, _ = load_sentence_model(folder.root)
-        return cls(folder, model, tokenizer, is_encoder, metadata)
+        source = cls(folder, model, tokenizer, is_encoder, metadata)
+        if source.streams:
+            metadata[STREAM_KEY] = take_fingerprint(model.config, *TorchEngine(model, tokenizer).read_classifier())
+        return source
+
+    @property
+    def streams(self) -> bool:
+        """Whether the float32 file carries a state."""
+        return self.head == CLASSIFIER and self.model.config.streaming
 
     @property
     def head(self) -> str:
@@ -214,7 +224,8 @@ class _Source:
         table = self.model.get_input_embeddings().weight.detach()
         is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
         half_table = is_short and quantize is None
-        graph = build_graph(self.model, self.metadata, self.is_encoder, half_table, project_tokens)
+        streams = self.streams and quantize is None
+        graph = build_graph(self.model, self.metadata, self.is_encoder, half_table, project_tokens, streams)
         return graph.SerializeToString() if quantize is None else _quantize(graph)
 
     def measure_parity(self, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
@@ -238,9 +249,18 @@ def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: s
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
 
 
-def _write_page(page: Path, graph: Path, source: _Source, texts: Sequence[str], npm: str | Path | None) -> None:
+def _write_page(page: Path, graph: bytes, source: _Source, texts: Sequence[str], npm: str | Path | None) -> None:
+    import onnx
+
     from ..web.page import write_page
 
+    # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
+    content = onnx.load_from_string(graph)
+    for place, tensor in enumerate(content.graph.initializer):
+        if tensor.name == "initial_state":
+            del content.graph.initializer[place]
+            graph = content.SerializeToString()
+            break
     checked = [text for text in (*HOSTILE, *texts[-20:]) if len(text) < _LONGEST_CHECKED]  # none of the user's
     write_page(page, graph, source.head, source.model.config, source.tokenizer, source.folder, checked, npm)
 
@@ -378,12 +398,17 @@ def measure_parity(
 ) -> tuple[float, float]:
     """Return the largest difference between two numbers, less where they exceed 10, and the share of equal answers.
 
-    Each text runs padded on the right, on the left, and with holes.
+    Each text runs padded on the right, on the left, and with holes; by a streaming model also in two pieces.
     """
     differences, equal = [0.0], []
     for ids, mask in _make_batches(tokenize(tokenizer, texts), len(tokenizer)):
-        outputs = run_session(session, ids, mask)
-        for name, expected in _compute(model, ids, mask, is_encoder).items():
+        results = [run_session(session, ids, mask)]
+        if "final_state" in results[0]:
+            half = ids.shape[1] // 2
+            state = run_session(session, ids[:, :half], mask[:, :half])["final_state"]
+            results.append(run_session(session, ids[:, half:], mask[:, half:], initial_state=state))
+        expectations = _compute(model, ids, mask, is_encoder)
+        for outputs, (name, expected) in itertools.product(results, expectations.items()):
             real = mask != 0 if expected.ndim == 3 else slice(None)
             agree = _agree_on_vectors if name != "logits" else partial(_agree, model.config, expected.ndim == 3)
             equal.append(agree(expected[real], outputs[name][real]))

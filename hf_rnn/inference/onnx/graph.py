@@ -12,6 +12,7 @@ R residual stream, P width of a pooled vector, C classes or tags, W words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -29,6 +30,7 @@ from ...models.cells_rnn import RnnLayer
 from ...models.crf_rnn import forbidden
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
+from ..engines.torch import state_shapes
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = float(np.finfo(np.float32).min)
@@ -41,8 +43,8 @@ class Graph:
     Inputs are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
     """
 
-    def __init__(self, half_table: bool = False) -> None:
-        self.half_table = half_table
+    def __init__(self, half_table: bool = False, streams: bool = False) -> None:
+        self.half_table, self.streams = half_table, streams
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -78,6 +80,12 @@ class Graph:
         """Declare an input (B, T) in int64 and return its name."""
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]))
         return name
+
+    def read_state(self, width: int) -> str:
+        """Declare `initial_state`, an optional input in float32 of one row or one per text, and return its name."""
+        self._inputs.append(helper.make_tensor_value_info("initial_state", TensorProto.FLOAT, ["states", width]))
+        self._constants["initial_state"] = numpy_helper.from_array(np.zeros((1, width), np.float32), "initial_state")
+        return "initial_state"
 
     def answer(self, name: str, value: str, *shape: int | str) -> None:
         """Declare an output in float32."""
@@ -142,8 +150,40 @@ class Batch:
         return self._graph.slice(self._graph.slice(values, 0, self.count), 0, self.time, 1)
 
 
+class State:
+    """The state of a streaming model before and after the tokens of a batch, (B, K) as in `TorchEngine.advance`."""
+
+    def __init__(self, graph: Graph, lengths: str, model: RnnForSequenceClassification) -> None:
+        self._graph, shapes, start = graph, state_shapes(model), 0
+        self.width = sum(map(math.prod, shapes.values()))
+        rows = graph.Concat(graph.Shape(lengths), [self.width], axis=0)
+        state = graph.Expand(graph.read_state(self.width), rows)
+        self._before: dict[str, list[str]] = {}
+        self._after: dict[str, list[str]] = {name: [] for name in shapes}
+        for name, shape in shapes.items():
+            count = 1 if name == "pooling" else shape[0]  # layers
+            size = math.prod(shape) // count
+            places = range(start, start + count * size, size)
+            self._before[name] = [graph.slice(state, place, place + size, 1) for place in places]
+            start += count * size
+
+    def take(self, name: str) -> str:
+        """Return what the next layer carried so far, (B, numbers)."""
+        return self._before[name].pop(0)
+
+    def keep(self, name: str, value: str) -> None:
+        """Set what the next layer carries from here."""
+        self._after[name].append(self._graph.Flatten(value, axis=1))
+
+    def finish(self) -> str:
+        """Return the state after the tokens."""
+        return self._graph.Concat(*(value for values in self._after.values() for value in values), axis=1)
+
+
 class Lengths:
     """Texts whose tokens are in front, time first, by their lengths (B,) in int64."""
+
+    state: State | None = None
 
     def __init__(self, graph: Graph, lengths: str) -> None:
         self._graph, self.lengths = graph, lengths
@@ -164,6 +204,12 @@ class Lengths:
         graph = self._graph
         rows = graph.Add(self.rows, graph.Mul(steps, 0))
         return graph.GatherND(values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1))
+
+    def keep_last(self, states: str, before: str) -> None:
+        """Carry the last of a layer's states (T, B, H) from here; `before` (B, H) for a text without tokens."""
+        if self.state is not None:
+            last = self.take(states, self._graph.Sub(self.steps_read, [1]))
+            self.state.keep("hidden", self._graph.Where(self.some, last, before))
 
 
 class Texts(Lengths):
@@ -216,10 +262,22 @@ def _add_operator(
             parts = [getattr(cell, kind).detach().float().cpu().chunk(len(gates)) for kind in kinds]
             return torch.cat([part[gate] for part in parts for gate in gates]).numpy()[None]
 
-        weights = stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")
+        weights = [stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")]
         read = texts.reverse(inputs) if number else inputs
-        read = getattr(graph, operator)(read, *weights, hidden_size=cell.hidden_size, **attributes)
+        before = [] if texts.state is None else [texts.state.take("hidden")]
+        if texts.state is not None and cell.has_cell_state:  # one more input sets the gates that keep c in padding
+            before.append(texts.state.take("cell"))
+            column = np.repeat([cell.padding_gates[gate] for gate in gates], cell.hidden_size)[None, :, None]
+            weights[0] = np.concatenate([weights[0], column.astype(np.float32)], axis=2)
+            read = graph.Concat(read, graph.Sub(1.0, texts.real), axis=2)
+        initial = ["", *(graph.Unsqueeze(value, [0]) for value in before)] if before else []
+        add = partial(getattr(graph, operator), hidden_size=cell.hidden_size, **attributes)
+        read, *ends = add(read, *weights, *initial, outputs=3) if len(before) == 2 else [add(read, *weights, *initial)]
         read = graph.Squeeze(read, [1])  # of (T, 1, B, H)
+        if texts.state is not None:
+            texts.keep_last(read, before[0])
+            for value in ends[1:]:
+                texts.state.keep("cell", graph.Squeeze(value, [0]))
         if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
             read = graph.Where(texts.valid, read, 0.0)
         states.append(texts.reverse(read) if number else read)
@@ -237,8 +295,10 @@ def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) ->
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        read = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
+        before = graph.ConstantOfShape(shape) if texts.state is None else texts.state.take("hidden")
+        read = before, graph.Sub(1.0, update), graph.Mul(update, candidate)
         states.append(graph.scan(steps, read, ("h", "decay", "addend"), backward=number))
+        texts.keep_last(states[0], before)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
@@ -270,7 +330,14 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
 
     def convolve(inputs: str, conv: ShortConvolution) -> str:
         behind = conv.size - 1 - conv.ahead
-        wide = graph.Pad(graph.Mul(inputs, texts.real), [behind, 0, 0, conv.ahead, 0, 0])
+        wide = graph.Mul(inputs, texts.real)
+        if texts.state is None:
+            wide = graph.Pad(wide, [behind, 0, 0, conv.ahead, 0, 0])
+        else:
+            before = graph.Reshape(texts.state.take("conv"), [0, behind, -1])
+            wide = graph.Concat(graph.Transpose(before, perm=[1, 0, 2]), wide, axis=0)
+            last = texts.take(wide, graph.Add(texts.lengths, np.arange(behind)[:, None]))
+            texts.state.keep("conv", graph.Transpose(last, perm=[1, 0, 2]))
         terms = [
             graph.Mul(graph.slice(wide, place, graph.Add(texts.longest, [place])), weight)
             for place, weight in enumerate(conv.weight)
@@ -324,6 +391,22 @@ def _add_attention(graph: Graph, texts: Texts, states: str, model: RnnForSequenc
     return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
 
 
+def _carry(graph: Graph, texts: Texts, state: State, pooled: str, model: RnnForSequenceClassification) -> str:
+    """Return the pooled vectors of all tokens so far (B, P), which the state keeps; see `RnnPooler.carry`."""
+    before, width, pooling = state.take("pooling"), model.pooler.output_size, model.config.pooling
+    count, old = graph.slice(before, 0, 1, 1), graph.slice(before, 1, _END, 1)
+    read = graph.Unsqueeze(graph.cast(texts.lengths, TensorProto.FLOAT), [1])
+    total, merged = graph.Add(count, read), pooled
+    if pooling != "last":
+        share = graph.Div(read, graph.Max(total, 1.0))
+        mean = graph.Add(old, graph.Mul(graph.Sub(pooled, old), share))
+        is_mean = np.arange(width) < {"mean": width, "max": 0, "mean_max": width // 2}[pooling]
+        merged = graph.Where(graph.Greater(count, 0.0), graph.Where(is_mean, mean, graph.Max(old, pooled)), pooled)
+    merged = graph.Where(texts.some, merged, old)
+    state.keep("pooling", graph.Concat(total, merged, axis=1))
+    return merged
+
+
 def _activate(graph: Graph, inputs: str, activation: str) -> str:
     """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
     if activation == "linear":
@@ -361,6 +444,7 @@ def build_graph(
     is_encoder: bool = False,
     half_table: bool = False,
     project_tokens: bool = False,
+    streams: bool = False,
 ) -> onnx.ModelProto:
     """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
 
@@ -371,8 +455,9 @@ def build_graph(
         half_table: Whether the embedding table is stored in float16.
         project_tokens: Whether `last_hidden_state` of a sentence encoder are projected: then their mean, normalised,
             is its vector.
+        streams: Whether a streaming classifier has its state as an optional input and as an output.
     """
-    graph = Graph(half_table)
+    graph = Graph(half_table, streams)
     if project_tokens:
         _add_encoder(graph, Batch(graph), model, project_tokens)
         return graph.finish(metadata)
@@ -381,15 +466,21 @@ def build_graph(
 
 
 def _add_classifier(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> None:
-    logits = graph.slice(_classify(graph, batch, model)[0], 0, batch.count)
-    graph.answer("logits", logits, "batch", model.config.num_labels)
+    logits, texts, _ = _classify(graph, batch, model)
+    graph.answer("logits", graph.slice(logits, 0, batch.count), "batch", model.config.num_labels)
+    if texts.state is not None:
+        state = graph.slice(texts.state.finish(), 0, batch.count)
+        graph.answer("final_state", state, "batch", texts.state.width)
 
 
 def _classify(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> tuple[str, Texts, str]:
     """Return the logits (B, C), the texts, and their states (T, B, S)."""
     config, texts = model.config, Texts(graph, batch.ids, batch.mask)
+    texts.state = State(graph, texts.lengths, model) if graph.streams else None
     states = _encode(graph, texts, model.rnn)
     pooled = ONNX_POOLINGS[config.pooling](graph, texts, states, model)
+    if texts.state is not None:
+        pooled = _carry(graph, texts, texts.state, pooled, model)
     vectors = _activate(graph, pooled, config.classifier_activation)
     weight, bias = model.classifier.weight.double(), model.classifier.bias.double()
     ngrams = None if model.ngrams is None else model.ngrams.weight.double()

@@ -32,7 +32,7 @@ _ENGINE = {
 
 def write_page(
     target: Path,
-    graph: Path,
+    graph: bytes,
     head: str,
     config: RnnConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -44,7 +44,7 @@ def write_page(
 
     Args:
         target: The folder of the page.
-        graph: The exported file.
+        graph: The content of its file.
         head: Name of the model's class, `RnnModel` for a sentence encoder.
         config: Its configuration.
         tokenizer: Its tokenizer.
@@ -87,7 +87,7 @@ def write_page(
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    shutil.copyfile(graph, target / "model.onnx")
+    (target / "model.onnx").write_bytes(graph)
     for path in (folder.tokenizer, *files.values()):
         shutil.copyfile(path, target / path.name)
     page = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
