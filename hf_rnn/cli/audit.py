@@ -37,10 +37,9 @@ def run(argv: Sequence[str]) -> None:
     from ..data.row_errors import DataReport
     from ..hub import model_folder
     from ..tasks import get_task
-    from ..tokenizers.word_level import NoFrequentWordError, widen_vocabulary
-    from ..training.language import suit_language
-    from ..training.run import Run, make_tokenizer
-    from ..training.train import suit_vocabulary
+    from ..tokenizers.word_level import NoFrequentWordError
+    from ..training.language import suit_language, suit_vocabulary
+    from ..training.run import make_tokenizer
 
     datasets.disable_progress_bars()
     model_folder.quiet()
@@ -50,11 +49,9 @@ def run(argv: Sequence[str]) -> None:
     if (rows := task.audit_view(texts)) is None:
         raise UserError(f"texts of the task {task.name} are not audited: leave out --task")
     arguments, _ = suit_language(arguments, flags, task, task.vocabulary_texts(texts["train"]))
-    data = suit_vocabulary(Run(task, arguments, texts, report), flags).arguments.data
+    data = suit_vocabulary(arguments, flags, sum(report.label_counts["train"])).data
     try:
         tokenizer = make_tokenizer(data, task.vocabulary_texts(texts["train"]))
-        if data.vectors is not None and data.widen_vocabulary is not None:
-            tokenizer = widen_vocabulary(tokenizer, data.vectors, data.widen_vocabulary)
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None

@@ -24,6 +24,7 @@ from ..data.encoding import encode
 from ..data.row_errors import listed, text_fault
 from ..hub.model_folder import check_sorts, read_mapping
 from ..inference.engines.torch import compute_logits
+from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import DistillationArguments
 from ..settings.keywords import DistillKeywords
 from ..settings.merge import Arguments, parse_distillation
@@ -51,12 +52,12 @@ _BLOCK = 500  # texts per file of the teacher's answers
 
 @one_at_a_time()
 def distill(
-    data: Any = None,
+    data: object = None,
     output_dir: str | Path | None = None,
     *,
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
+    train: object = None,
+    validation: object = None,
+    test: object = None,
     **settings: Unpack[DistillKeywords],
 ) -> TrainingResult:
     """Train a classifier from labels and the logits of a teacher, and save a finished folder.
@@ -166,7 +167,7 @@ class Distillation(Extension):
         answers = self._teacher.ask(texts, self._cache, _BLOCK).with_format("numpy")
         return np.stack(answers["logits"][:])[:, self._ids]
 
-    def measure(self, run: Run, config: Any, predictions: Mapping[str, Any]) -> dict[str, Any]:
+    def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
 
         `agreement` is the share of rows with the same label from teacher and student.

@@ -30,6 +30,7 @@ _LEAST_CHARACTERS = 1.7  # per piece of multilingual, in ASCII; random letters h
 _MOST_ASCII = 0.9  # share of characters: the pieces of some scripts are short too, Tamil has 1.5
 _LONGEST_WORD = 12  # characters between two spaces on average; German has 6, Thai 19
 _MOST_WIDE = 0.3  # share of characters of Chinese and Japanese
+_FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _SEGMENTED = 3  # characters per word where spaces were put between Chinese or Japanese words
 
 
@@ -89,6 +90,19 @@ def suit_language(
     start = start if ratio <= 1 else _MULTILINGUAL
     logger.info("the run starts from %s: %s", start, reason)
     return arguments if ratio <= 1 else parse_settings({**settings, "model_name_or_path": start}), reason
+
+
+def suit_vocabulary(arguments: Arguments, given: Mapping[str, Any], rows: int) -> Arguments:
+    """Return the arguments with a `min_frequency` for few rows and for characters, unless the user gave one."""
+    data = arguments.data
+    most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
+    new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
+    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or given.get("min_frequency") is not None:
+        return arguments
+    logger.info(
+        "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]
+    )
+    return arguments._replace(data=dataclasses.replace(data, min_frequency=most))
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
 from .encoder_folder import write_encoder
 from .teacher import Teacher, hash_rows, read_texts
-from .train import fit, make_config
+from .train import make_config, take_steps
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
             made_from=take_fingerprint({}, tokenizer, model, own_args, data=data),
         )
         teacher.__dict__.pop("model", None)  # its memory
-        training = fit(trainer, checkpoint)
+        training = take_steps(trainer, checkpoint)
         measured = trainer.predict(trainer.eval_dataset).metrics
         record = {
             "teacher": {"name": teacher.name, "state_size": model.state_size, "max_length": teacher.max_length},

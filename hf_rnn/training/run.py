@@ -1,16 +1,15 @@
-"""The inputs of a training run, the points where another way to train takes part, and its start and tokens."""
+"""The named values of a training run, the points where another way to train takes part, its tokens and its start."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import datasets
+import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
@@ -28,46 +27,24 @@ from ..hub.model_folder import (
     load_without_weights,
     nested_model,
 )
+from ..inference.stream import find_unstable_text
 from ..models.auto import ENCODER, head_name
+from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import DataArguments, ModelArguments
 from ..settings.merge import Arguments
 from ..tasks import Task, get_task
 from ..tasks.base import Splits
-from ..tokenizers.word_level import add_separator, train_tokenizer, widen_vocabulary
+from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
 from .language import drop_scripts
+from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
 _OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weights that have a row per label
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
+_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)  # texts to check the tokenizer with; as transformers writes no limit
 _SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
-
-
-@dataclass(frozen=True)
-class Run:
-    """The inputs of one training run: its task, its settings, its texts as they were read, and the counts of rows."""
-
-    task: Task
-    arguments: Arguments
-    texts: Splits
-    report: DataReport
-
-    @property
-    def folder(self) -> FinishedFolder:
-        """The output folder."""
-        return FinishedFolder(Path(str(self.arguments.training.output_dir)))
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes the folder."""
-        return self.arguments.training.process_index == 0
-
-    def change(self, part: str, **settings: Any) -> Run:
-        """Return the run with other settings of a part: `model`, `data` or `training`."""
-        changed = copy.copy(getattr(self.arguments, part))
-        vars(changed).update(settings)
-        return dataclasses.replace(self, arguments=self.arguments._replace(**{part: changed}))
 
 
 class Extension:
@@ -82,17 +59,97 @@ class Extension:
         return ()
 
     def add_rows(
-        self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
-    ) -> tuple[datasets.DatasetDict, Mapping[str, Any]]:
+        self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: Splits
+    ) -> tuple[Splits, Mapping[str, Any]]:
         """Return the encoded splits with further rows, and what else decides the steps, by name."""
         return examples, {}
 
-    def measure(self, run: Run, config: Any, predictions: Mapping[str, PredictionOutput]) -> dict[str, Any]:
+    def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, PredictionOutput]) -> dict[str, Any]:
         """Return further metrics, from the model's predictions by split."""
         return {}
 
 
+@dataclass(frozen=True)
+class Run:
+    """The inputs of a training run: settings that suit the texts, and the texts as the task read them."""
+
+    task: Task
+    arguments: Arguments
+    texts: Splits
+    report: DataReport  # counts of rows
+    extension: Extension
+    given: Mapping[str, Any]  # the settings that the user chose
+    start: WarmStart | None
+    start_note: str | None  # for the card: the reason for this start
+
+    @property
+    def folder(self) -> FinishedFolder:
+        """The output folder."""
+        return FinishedFolder(Path(str(self.arguments.training.output_dir)))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the folder."""
+        return self.arguments.training.process_index == 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The texts of a run as ids, and their tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    examples: Splits
+    vectors: Vectors | None
+    audit: dict[str, Any] | None  # its summary
+    decisive: Mapping[str, Any]  # further values that decide the steps, by name
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A Trainer that has fitted its model, and the numbers of that training."""
+
+    trainer: RnnTrainer
+    numbers: dict[str, Any]
+    few_rows: bool = False  # whether the last layer was fitted alone, without steps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of training that were chosen for the rows."""
+        return {} if self.few_rows else {"num_train_epochs": self.trainer.args.num_train_epochs, "max_minutes": None}
+
+
 # ---- texts to tokens ----
+
+
+def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
+    """Return the texts of a run as ids, audited; `sample_weights` become a column of the training rows."""
+    task, texts, (model, data, training) = run.task, run.texts, run.arguments
+    words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
+    tokenizer = make_tokenizer(data, words)
+    vectors = None if data.vectors is None else read_vectors(run, tokenizer)
+    audit = audit_texts(run, tokenizer)
+    if model.streaming:
+        suit_stream(run, tokenizer)
+    if task.per_token and model.word_forms:
+        mark_capitals(tokenizer)
+    encoded = task.encode(texts, tokenizer, training.block_size if task.verb == "generate" else data.max_length)
+    if sample_weights is not None:
+        weights = (sample_weights / sample_weights.mean()).astype(np.float32)
+        encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
+    examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
+    return Tokens(tokenizer, examples, vectors, audit, decisive)
+
+
+def suit_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer read texts of any length, unless the user limits it; refuse one that needs whole texts."""
+    if run.arguments.data.max_length is None:
+        tokenizer.model_max_length = _NO_LENGTH
+    sample = islice(run.task.vocabulary_texts(run.texts["train"]), _STREAM_SAMPLE)
+    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+        raise UserError(
+            "streaming needs tokens that do not depend on later words, and those of tokenizer "
+            f"{run.arguments.data.tokenizer} do: choose word or bpe"
+        )
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -116,6 +173,8 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
         tokenizer.model_max_length = length  # saved, so that prediction truncates at the same length
     if data.text_pair_column is not None:
         add_separator(tokenizer)
+    if data.vectors is not None and data.widen_vocabulary is not None:
+        return widen_vocabulary(tokenizer, data.vectors, data.widen_vocabulary)
     return tokenizer
 
 
@@ -137,25 +196,18 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> tuple[Run, PreTrainedTokenizerBase, Vectors | None]:
-    """Load the vectors of the settings, if any.
-
-    Return the run with their size as `embedding_size`, the tokenizer with the words of `widen_vocabulary`, and them.
-    """
-    data, source, given_size = run.arguments.data, run.arguments.data.vectors, run.arguments.model.embedding_size
-    if source is None:
-        return run, tokenizer, None
-    if data.widen_vocabulary is not None:
-        tokenizer = widen_vocabulary(tokenizer, source, data.widen_vocabulary)
+def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors:
+    """Load the vectors that the settings name; a [`UserError`] if `embedding_size` has another size."""
+    source, size = str(run.arguments.data.vectors), run.arguments.model.embedding_size
     texts = run.task.vocabulary_texts(run.texts["train"])
     vectors = load_vectors(source, tokenizer, texts=texts, seed=run.arguments.training.seed)
     logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
-    size = vectors.matrix.shape[1]
-    if given_size not in (size, ModelArguments().embedding_size):
-        raise UserError(f"embedding_size is {given_size}, and {source} has vectors of {size} numbers: leave it out")
-    if size != given_size:
-        logger.info("embedding_size is %d, that of the vectors", size)
-    return run.change("model", embedding_size=size), tokenizer, vectors
+    width = vectors.matrix.shape[1]
+    if size not in (width, ModelArguments().embedding_size):
+        raise UserError(f"embedding_size is {size}, and {source} has vectors of {width} numbers: leave it out")
+    if size != width:
+        logger.info("embedding_size is %d, that of the vectors", width)
+    return vectors
 
 
 def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

@@ -6,20 +6,20 @@ The record of the settings, `training_args.json`, is a recipe that repeats the r
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import logging
 import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.audit import hash_texts, join_texts, read_training_rows
@@ -35,7 +35,7 @@ from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
-from .run import Extension, Run
+from .run import Fit, Run, Tokens
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -179,64 +179,72 @@ def hash_training_rows(run: Run, *, learned_held_out: bool) -> np.ndarray:
     return np.unique(np.concatenate(hashes))
 
 
-def write_folder(
-    folder: FinishedFolder,
-    run: Run,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    trainer: RnnTrainer,
-    metrics: dict[str, Any],
-    further: Mapping[str, Any],
-    extension: Extension,
-) -> CardFacts:
-    """Write all files of a run to an empty folder, and return the facts on its card; `further` are some of them."""
+def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]) -> CardFacts:
+    """Write all files of a run to an empty folder, and return the facts on its card."""
+    model = fit.trainer.model
     model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
-    save_tokenizer(tokenizer, folder.root, for_tags=run.task.per_token)
-    recorded = describe_settings(run.arguments, extension.settings)
+    save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
+    training = copy.copy(run.arguments.training)
+    training.__dict__.update(fit.settings)
+    architecture = replace(run.arguments.model, embedding_size=model.config.embedding_size)  # perhaps that of vectors
+    recorded = describe_settings(Arguments(architecture, run.arguments.data, training), run.extension.settings)
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if run.task.verb != "generate":
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
-    training, length = run.arguments.training, tokenizer.model_max_length
-    best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
-    has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
-    facts = {
-        "name": run.folder.root.resolve().name,
-        "task": run.task.name,
-        "pipeline_tag": PIPELINES[HEADS[run.task.architecture][1]],
-        **{name: vars(model.config)[name] for name in _ARCHITECTURE},
-        "text_pairs": model.config.sep_token_id is not None,
-        "num_parameters": model.num_parameters(),
-        **_data_facts(run.arguments, metrics.get("teacher")),
-        "thresholds": model.config.label_thresholds,
-        "baselines": linear_scores(run.texts, tokenizer) if has_linear else None,
-        "results": {
-            split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
-            for split in ("validation", "test")
-            if split in metrics
-        },
-        "training": {name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]},
-        "data": metrics["data"],
-        "settings": _shown_settings(recorded),
-        "license": training.license,
-        "language": tuple(training.language or ()),
-        "tags": tuple(training.tags or ()),
-        "versions": {"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
-        "best_metric": training.metric_for_best_model if best_kept else None,
-        "max_length": length if length < 10**9 else None,
-        "figures": draw_figures(folder, model, trainer, metrics),
-        "size_in_bytes": folder.weights.stat().st_size,
-    }
-    card = CardFacts(**facts, **further)
+    card = describe_run(run, tokens, fit, metrics, recorded)
+    card = replace(
+        card, figures=draw_figures(folder, fit.trainer, metrics), size_in_bytes=folder.weights.stat().st_size
+    )
     run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
     return card
 
 
-def draw_figures(
-    folder: FinishedFolder, model: PreTrainedModel, trainer: RnnTrainer, metrics: Mapping[str, Any]
-) -> dict[str, str]:
+def describe_run(
+    run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> CardFacts:
+    """Return the facts of a run for its card, except those of the files."""
+    training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
+    best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
+    has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
+    length, audit = tokens.tokenizer.model_max_length, tokens.audit
+    return CardFacts(
+        name=run.folder.root.resolve().name,
+        task=run.task.name,
+        pipeline_tag=PIPELINES[HEADS[run.task.architecture][1]],
+        **{name: vars(config)[name] for name in _ARCHITECTURE},
+        text_pairs=config.sep_token_id is not None,
+        num_parameters=trainer.model.num_parameters(),
+        **_data_facts(run.arguments, metrics.get("teacher")),
+        thresholds=config.label_thresholds,
+        baselines=linear_scores(run.texts, tokens.tokenizer) if has_linear else None,
+        results={
+            split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
+            for split in ("validation", "test")
+            if split in metrics
+        },
+        training={name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]},
+        data=metrics["data"],
+        settings=_shown_settings(recorded),
+        license=training.license,
+        language=tuple(training.language or ()),
+        tags=tuple(training.tags or ()),
+        versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
+        best_metric=training.metric_for_best_model if best_kept else None,
+        max_length=length if length < 10**9 else None,
+        audit=audit,
+        unknown_token_share=None if audit is None else audit["unknown_token_share"].get("validation"),
+        vectors=None if tokens.vectors is None else tokens.vectors.describe(),
+        start=None if run.start is None else run.start.describe(trainer.model),
+        start_note=run.start_note,
+        teacher=metrics.get("teacher"),
+        calibration=metrics.get("calibration"),
+    )
+
+
+def draw_figures(folder: FinishedFolder, trainer: RnnTrainer, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
     try:
         figures, state = {}, trainer.state
@@ -250,7 +258,7 @@ def draw_figures(
             figures[caption] = folder.streaming.name
         split = "validation" if "validation" in metrics else "test"
         if matrix := metrics.get(split, {}).get("confusion_matrix"):
-            plot_confusion_matrix(matrix, list(model.config.id2label.values()), folder.confusion_matrix)
+            plot_confusion_matrix(matrix, list(trainer.model.config.id2label.values()), folder.confusion_matrix)
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
         return figures
     except UserError as error:
@@ -294,6 +302,6 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name, mark in marks.items() if mark == "always" or (mark and name in on)}
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON for people."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

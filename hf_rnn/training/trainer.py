@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import shutil
 import sys
@@ -22,29 +23,34 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import (
-    EvalPrediction,
     IntervalStrategy,
+    PredictionOutput,
     TrainOutput,
     get_last_checkpoint,
     rotate_checkpoints,
 )
 
 from ..models.modeling_rnn import PREFIX_WEIGHT
+from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error, reason_of
 from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
 
+logger = logging.getLogger(__name__)
+
+_TRIAL_BATCHES = (8, 40)  # timed for max_minutes
 _SORTED_BATCHES = 100  # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
 
@@ -97,7 +103,9 @@ class RnnTrainer(Trainer):
     """
 
     _writing = False  # whether a checkpoint is written
-    control: Any
+    args: RnnTrainingArguments
+    model: PreTrainedModel
+    control: TrainerControl
 
     def __init__(
         self,
@@ -174,7 +182,7 @@ class RnnTrainer(Trainer):
         those of one large batch.
         """
         smoothing = self.args.label_smoothing_factor
-        facts = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
+        facts: dict[str, Any] = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
         rows = len(labels) if num_items_in_batch is None else num_items_in_batch
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
         measure = self.loss or sum_losses
@@ -226,36 +234,63 @@ class RnnTrainer(Trainer):
             self._sampler.epoch = kwargs["epoch"]
         super()._run_epoch(*args, **kwargs)
 
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure all rows, whole in every process, by `answer` if it is given."""
+    def predict(self, test_dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """Return the outputs for rows and their labels, by `answer` if it is given, and then without metrics."""
+        if self.answer is None:
+            return super().predict(test_dataset, *args, **kwargs)
+        predictions, labels = self.answer(self.model.eval(), test_dataset)
+        return PredictionOutput(predictions=predictions, label_ids=labels, metrics={})
+
+    def evaluate(self, eval_dataset: datasets.Dataset | None = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure all rows, whole in every process, by `answer` if it is given; log the scores that are numbers."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
-        model: Any = self.model
-        rows, measure = self.eval_dataset if eval_dataset is None else eval_dataset, self.compute_metrics
-        predictions, labels = self.answer(model.eval(), rows)
-        assert measure is not None, "answer needs compute_metrics"
-        scores = measure(EvalPrediction(predictions=predictions, label_ids=labels))
-        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        scores = self.compute_metrics(self.predict(self.eval_dataset if eval_dataset is None else eval_dataset))
+        metrics = {f"eval_{name}": value for name, value in scores.items() if isinstance(value, float)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def time_epoch(self, rows: Any) -> float:
+    # ---- time ----
+
+    def count_epochs(self, minutes: float) -> float:
+        """Return the epochs that take these minutes with their evaluations, by the time of a few batches."""
+        args = self.args
+        seconds = _extrapolate(
+            self._time_epoch, self.train_dataset, args.train_batch_size * args.world_size, args.seed
+        )
+        if self.eval_dataset is not None and args.eval_strategy != "no":
+            seconds += _extrapolate(self._time_answers, self.eval_dataset, args.eval_batch_size, args.seed)
+        seconds = float(self.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
+        epochs = 60 * minutes / seconds
+        epochs = float(int(epochs)) if epochs >= 10 else max(round(epochs, 2), 0.01)
+        message = "max_minutes %g: an epoch takes about %.1f seconds, so num_train_epochs is %.3g"
+        logger.info(message, minutes, seconds, epochs)
+        set_seed(args.seed)
+        return epochs
+
+    def _time_epoch(self, rows: datasets.Dataset) -> float:
         """Return the seconds of an epoch over rows, by a copy of the model."""
-        args: Any = copy.copy(self.args)
+        args = copy.copy(self.args)
         args.num_train_epochs, args.report_to, args.load_best_model_at_end = 1.0, [], False
         args.eval_strategy = args.save_strategy = args.logging_strategy = IntervalStrategy.NO
         args.early_stopping_patience = None
-        options = {"loss": self.loss, "loss_columns": self.loss_columns, "data_collator": self.data_collator}
         trial = RnnTrainer(
             model=copy.deepcopy(self.model),
             args=args,
             train_dataset=rows,
             processing_class=self.processing_class,
+            data_collator=self.data_collator,
+            loss=self.loss,
+            loss_columns=self.loss_columns,
             quiet=True,
-            **options,
         )
         return trial.train().metrics["train_runtime"]
+
+    def _time_answers(self, rows: datasets.Dataset) -> float:
+        start = time.monotonic()
+        self.predict(rows)
+        return time.monotonic() - start
 
     # ---- checkpoints ----
 
@@ -349,6 +384,17 @@ class RnnTrainer(Trainer):
             tqdm.write("  ".join(line), file=sys.stderr)
 
 
+def _extrapolate(
+    time_rows: Callable[[datasets.Dataset], float], rows: datasets.Dataset, batch_size: int, seed: int
+) -> float:
+    """Return the seconds for all rows, from the difference of two numbers of batches: each call also has a start."""
+    rows, sizes = rows.shuffle(seed=seed), [min(len(rows), count * batch_size) for count in _TRIAL_BATCHES]
+    few, many = (min(time_rows(rows.select(range(size))) for _ in range(2)) for size in sizes)
+    if sizes[0] == sizes[1]:
+        return few
+    return max((many - few) / (sizes[1] - sizes[0]), many / sizes[1] / 10) * len(rows)
+
+
 class SavePoints(TrainerCallback):
     """Save when a stop was requested, and never between the last step of an epoch and its evaluation.
 
@@ -359,17 +405,23 @@ class SavePoints(TrainerCallback):
         self._trainer = trainer
         self._postponed = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Let the Trainer restore its progress, with all states loaded."""
         self._trainer.begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Save if asked to stop; postpone every save at the end of an epoch."""
         save = self._trainer.asked_to_stop() or control.should_save
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
         control.should_save, self._postponed = save and not ends, save and ends
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Do a postponed save."""
         control.should_save = control.should_save or self._postponed
         self._postponed = False
@@ -378,7 +430,9 @@ class SavePoints(TrainerCallback):
 class ProgressBars(ProgressCallback):
     """The Trainer's bars without its log lines, which go to stdout."""
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(
+        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Print nothing; the Trainer does."""
 
 
