@@ -126,12 +126,16 @@ def test_class_weights_against_sklearn():
 
 
 @pytest.mark.parametrize("parts", [{"per_device_train_batch_size": 24}, {"per_device_train_batch_size": 5}])
+@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(("power", "smoothing", "weighted"), [(0.0, 0.0, False), (0.5, 0.1, True)])
-def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, smoothing, weighted):
-    """Weighted and smoothed, in one batch or accumulated from unequal ones."""
-    examples, model = make_examples(24), make_model(**PLAIN)
+def test_a_step_is_that_of_torch_over_all_rows(
+    tokenizer, make, monkeypatch, parts, power, smoothing, weighted, streaming
+):
+    """Weighted and smoothed, in one batch or accumulated from unequal ones; a stream also learns from beginnings."""
+    monkeypatch.setattr(torch, "rand", lambda *sizes, **options: torch.full(sizes, 0.5))  # shares of the texts
+    examples, model = make_examples(24), make_model(**PLAIN, streaming=streaming, bidirectional=not streaming)
     labels = torch.tensor(examples["labels"])
-    weights = torch.rand(24) + 0.5 if weighted else torch.ones(24)
+    weights = torch.linspace(0.5, 1.5, 24) if weighted else torch.ones(24)
     examples = datasets.Dataset.from_dict({"input_ids": examples["input_ids"], "labels": labels.tolist()})
     trained = examples.add_column(SAMPLE_WEIGHT, weights.tolist()) if weighted else examples
     by_hand = copy.deepcopy(model)
@@ -142,7 +146,12 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
     assert trainer.state.global_step == 1
     class_weights = weigh_classes(torch.bincount(labels, weights).tolist(), power)
     logits = by_hand(**pad(tokenizer, examples.remove_columns("labels"), range(24))).logits
-    losses = nn.functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=smoothing)
+    answers = [(1.0, logits)]
+    if streaming:
+        halves = [{"input_ids": ids[: -(-len(ids) // 2)]} for ids in examples["input_ids"]]
+        answers = [(0.75, logits), (0.25, by_hand(**tokenizer.pad(halves, return_tensors="pt")).logits)]
+    options = {"weight": class_weights, "reduction": "none", "label_smoothing": smoothing}
+    losses = sum(share * nn.functional.cross_entropy(scores, labels, **options) for share, scores in answers)
     ((losses * weights).sum() / 24).backward()
     for (name, found), before in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
@@ -166,10 +175,7 @@ def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
         make(make_model(problem_type="regression"), examples, {setting: 0.1}).train()
 
 
-# ---- optimizers ----
-
-
-# ---- resume ----
+# ---- optimizers and order ----
 
 
 def test_embedding_and_head_have_their_own_learning_rates(make):
