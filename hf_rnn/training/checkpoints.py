@@ -66,7 +66,10 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once."""
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once.
+
+    The Trainer's own `enable_jit_checkpoint` ignores Ctrl-C, waits 3 seconds, and does not make processes agree.
+    """
 
     number = 0  # the signal, 0 for none
     _handlers: Mapping[int, Any] = {}
@@ -77,7 +80,7 @@ class StopRequest:
             self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -95,7 +98,7 @@ def take_fingerprint(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     settings: TrainingArguments,
-    **further: Any,
+    **further: object,
 ) -> dict[str, Any]:
     """Return everything that decides the steps and scores of a run, ready for JSON.
 
@@ -151,7 +154,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
         raise UserError(f"changed since {checkpoint} was saved: {', '.join(changed)}. Restore it, or {_RESTART}")
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -159,7 +162,7 @@ def _shorten(value: Any) -> str:
 # ---- checkpoints ----
 
 
-def write_manifest(checkpoint: Path, **content: Any) -> None:
+def write_manifest(checkpoint: Path, **content: object) -> None:
     """Write the hashes of a checkpoint's files, and further content: `made_from` and `progress`."""
     files = {path.name: _hash_file(path) for path in sorted(checkpoint.iterdir()) if path.name != MANIFEST}
     write_whole(checkpoint / MANIFEST, json.dumps({"files": files, **content}, indent=1).encode())
@@ -206,15 +209,15 @@ def find_newest(folder: Path, processes: int = 1) -> Path:
     """
     damaged = {path: damage for path in list_checkpoints(folder) if (damage := find_damage(path, processes))}
     whole = [path for path in list_checkpoints(folder) if path not in damaged]
-    found = ", ".join(f"{path.name} ({damage})" for path, damage in damaged.items())
+    listed = ", ".join(f"{path.name} ({damage})" for path, damage in damaged.items())
     if not whole and damaged:
-        raise UserError(f"no checkpoint in {folder} can be resumed: found {found}. {_RESTART}")
+        raise UserError(f"no checkpoint in {folder} can be resumed: found {listed}. {_RESTART}")
     if not whole:
         earlier = _list_earlier(FinishedFolder(folder.parent))
         advice = ", and --overwrite_output_dir replaces the earlier run" * bool(earlier)
         raise UserError(f"there is no checkpoint in {folder}: leave out --resume{advice}")
     if damaged:
-        logger.warning("resuming from %s; skipped %s", whole[0], found)
+        logger.warning("resuming from %s; skipped %s", whole[0], listed)
     for path in damaged:  # the Trainer would count them too
         shutil.rmtree(path)
     return whole[0]

@@ -73,8 +73,8 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, given = read_call(data, output_dir, train, validation, test, settings)
-    *shared, further = parse_distillation(given, "distill")
+    rows, overrides = read_call(data, output_dir, train, validation, test, settings)
+    *shared, further = parse_distillation(overrides, "distill")
     arguments = Arguments(*shared)
     if further.teacher is None:
         raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
@@ -305,10 +305,10 @@ def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> li
 
     A tokenizer without either, such as one of bytes, leaves hidden words out.
     """
-    wanted = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
+    masks = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
     mask = ""
     for word in (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS):
-        if word is not None and tokenizer(word, add_special_tokens=False)["input_ids"] in wanted:
+        if word is not None and tokenizer(word, add_special_tokens=False)["input_ids"] in masks:
             mask = word
             break
     return [copy.replace(MASKED, mask) for copy in copies]

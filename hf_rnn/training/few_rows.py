@@ -19,7 +19,7 @@ from .trainer import SAMPLE_WEIGHT, weigh_classes
 logger = logging.getLogger(__name__)
 
 METHOD = "logistic regression"  # in metrics.json and in the card
-# Settings that need steps; given ones are named in a warning.
+# Settings that need steps; those of the user are named in a warning.
 WITHOUT_EFFECT = (
     "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate", "max_minutes", "max_steps",
     "optim", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "row_budget",
@@ -87,7 +87,7 @@ def join_rows(rows: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Da
 
 
 @torch.inference_mode()
-def _read_features(model: Any, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
+def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
     """Return the inputs of the last layer for rows, of mean_max those of the mean, `(N, P)`."""
     texts, read = rows["input_ids"][:], []
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))

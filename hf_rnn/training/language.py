@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -34,37 +35,77 @@ _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _SEGMENTED = 3  # characters per word where spaces were put between Chinese or Japanese words
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How the encoders of the package read some texts."""
+
+    is_english: bool  # whether the texts become no more tokens with english than with multilingual
+    reason: str
+    is_known: bool  # whether multilingual, which knows most scripts, knows the texts
+    detail: str
+    sample: Sequence[str]
+
+
 def suit_language(
-    arguments: Arguments, given: Mapping[str, Any] | None, task: Task, texts: Iterable[str]
+    arguments: Arguments, overrides: Mapping[str, Any] | None, task: Task, texts: Iterable[str]
 ) -> tuple[Arguments, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    A run that would start from `english` starts from `multilingual` if the words of the texts take fewer pieces of it,
-    where an unknown character is a piece. If neither knows the texts, it takes the recipe that starts from nothing:
-    texts in words become sub-words, others characters. A start, a tokenizer or a file of a recipe that is `given` by
-    the user stays, as all do without `given`.
+    A run that would start from `english` starts from `multilingual` if the texts become fewer tokens with it. If
+    neither encoder knows the texts, the run takes the recipe that starts from nothing: words become sub-words or
+    characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a recipe stays. Without
+    `overrides`, keep everything.
     """
-    data, start = arguments.data, arguments.data.model_name_or_path
-    given_start = (
-        given is None or given.get("model_name_or_path") or given.get("recipe") not in (None, *recipe_names())
-    )
+    start, explicit = arguments.data.model_name_or_path, overrides or {}
+    fixed = overrides is None or explicit.get("model_name_or_path")
+    fixed = fixed or explicit.get("recipe") not in (None, *recipe_names())
     if start is None:
-        chosen = data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors
-        if chosen or given_start or (given or {}).get("tokenizer"):
-            return arguments, None
-        kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
-        if kind != "char" or length < _SEGMENTED:
-            return arguments, None
-        logger.warning(
-            "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
-            "char; --tokenizer word keeps words",
-            *(length, 100 * wide),
-        )
-        return arguments._replace(data=dataclasses.replace(data, tokenizer=kind)), None
+        return arguments if fixed or explicit.get("tokenizer") else _suit_spaces(arguments, texts), None
     if start not in (ENGLISH, CAUSAL) or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
-    rows = list(islice(texts, _FIRST))
-    sample = [text[:_BEGINNING] for text in rows[:: -(-len(rows) // _SAMPLE) or 1]]
+    result = _compare_encoders(list(islice(texts, _FIRST)))
+    if result.is_known and result.is_english and not arguments.training.language:
+        arguments.training.language = ["en"]  # for the card
+    if fixed:
+        if not result.is_english and start == ENGLISH:
+            logger.warning("%s: --model_name_or_path %s may be better", result.reason, _MULTILINGUAL)
+        return arguments, result.reason
+    settings = {**explicit, "task": task.name, "output_dir": arguments.training.output_dir}
+    if not result.is_known or (start == CAUSAL and not result.is_english):
+        return _start_from_nothing(settings, task, result)
+    name = start if result.is_english else _MULTILINGUAL
+    logger.info("the run starts from %s: %s", name, result.reason)
+    suited = arguments if result.is_english else parse_settings({**settings, "model_name_or_path": name})
+    return suited, result.reason
+
+
+def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
+    """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
+    data = arguments.data
+    if data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors:
+        return arguments
+    kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
+    if kind != "char" or length < _SEGMENTED:
+        return arguments
+    logger.warning(
+        "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
+        "char; --tokenizer word keeps words",
+        *(length, 100 * wide),
+    )
+    return arguments._replace(data=dataclasses.replace(data, tokenizer=kind))
+
+
+def _start_from_nothing(settings: Mapping[str, Any], task: Task, result: Comparison) -> tuple[Arguments, str]:
+    recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
+    reason = f"no encoder of the package knows the texts: {result.detail}"
+    if result.is_known:
+        reason = f"{result.reason}, and {_MULTILINGUAL} reads in both directions"
+    logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
+    return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
+
+
+def _compare_encoders(texts: Sequence[str]) -> Comparison:
+    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
     (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
     ratio = english / max(1, pieces)  # sets of English have 0.81 to 0.95, of other languages 1.07 to 2.3
     names = (ENGLISH, _MULTILINGUAL) if ratio <= 1 else (_MULTILINGUAL, ENGLISH)
@@ -72,32 +113,17 @@ def suit_language(
     reason = f"the texts become {fewer:.0%} fewer tokens with {names[0]} than with {names[1]}"
     text = "".join("".join(sample).split())
     length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
-    suits = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
-    if suits and ratio <= 1 and not arguments.training.language:
-        arguments.training.language = ["en"]  # for the card
-    if given_start:
-        if ratio > 1 and start == ENGLISH:
-            logger.warning("%s: --model_name_or_path %s may be better", reason, _MULTILINGUAL)
-        return arguments, reason
-    settings = {**(given or {}), "task": task.name, "output_dir": arguments.training.output_dir}
-    if not suits or (start == CAUSAL and ratio > 1):
-        recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
-        detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
-        no_encoder = f"no encoder of the package knows the texts: {detail}"
-        reason = f"{reason}, and {_MULTILINGUAL} reads in both directions" if suits else no_encoder
-        logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-        return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
-    start = start if ratio <= 1 else _MULTILINGUAL
-    logger.info("the run starts from %s: %s", start, reason)
-    return arguments if ratio <= 1 else parse_settings({**settings, "model_name_or_path": start}), reason
+    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
+    detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
+    return Comparison(ratio <= 1, reason, is_known, detail, sample)
 
 
-def suit_vocabulary(arguments: Arguments, given: Mapping[str, Any], rows: int) -> Arguments:
-    """Return the arguments with a `min_frequency` for few rows and for characters, unless the user gave one."""
+def suit_vocabulary(arguments: Arguments, overrides: Mapping[str, Any], rows: int) -> Arguments:
+    """Return the arguments with a `min_frequency` for few rows and for characters, unless the user set it."""
     data = arguments.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
-    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or given.get("min_frequency") is not None:
+    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or overrides.get("min_frequency") is not None:
         return arguments
     logger.info(
         "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]

@@ -14,7 +14,7 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -96,15 +96,7 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
     if args.push_to_hub:
         raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
     with open_output(args) as (folder, checkpoint):
-        texts, counts = read_texts(
-            own.input,
-            own.text_column,
-            fault=lambda text: None if text else "blank",
-            cut=lambda text: cut_sentences(text, own.split_characters),
-            most=own.max_texts,
-        )
-        if len(texts) < _LEAST_TEXTS:
-            raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least {_LEAST_TEXTS}")
+        texts, counts = _read_sentences(own)
         teacher = Encoder.open(own.teacher, own.teacher_max_length, args)
         tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, own.max_vocab_size, own.model_max_length)
         teacher.pieces.extend(pieces)
@@ -112,7 +104,6 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
         ids = [row for row, _ in rows]
         cache = Path(own.teacher_cache) if own.teacher_cache else folder.root / TEACHER_CACHE
         answers = teacher.ask(ids, cache, _BATCH, str(pieces)).with_format("numpy")
-
         held_out = min(own.held_out, len(ids) // 10)
         order = np.random.default_rng(args.seed).permutation(len(ids))
         set_seed(args.seed)
@@ -150,6 +141,20 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
 
 
 # ---- texts and tokens ----
+
+
+def _read_sentences(settings: PretrainingArguments) -> tuple[list[str], dict[str, int]]:
+    """Return the texts to learn from and their counts; see [`read_texts`]."""
+    texts, counts = read_texts(
+        settings.input or (),
+        settings.text_column,
+        fault=lambda text: None if text else "blank",
+        cut=lambda text: cut_sentences(text, settings.split_characters),
+        most=settings.max_texts,
+    )
+    if len(texts) < _LEAST_TEXTS:
+        raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least {_LEAST_TEXTS}")
+    return texts, counts
 
 
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
@@ -201,15 +206,9 @@ def prune_tokenizer(
         prefix, names = model["continuing_subword_prefix"], sorted(model["vocab"], key=model["vocab"].get)
     else:
         prefix, names = "", [piece for piece, _ in model["vocab"]]
-    characters: Counter[str] = Counter()
-    for index, count in counts.items():
-        characters.update(dict.fromkeys(names[index].removeprefix(prefix), count))
-    seen = {character for character, count in characters.items() if count > 1}
-    single = [index for index, piece in enumerate(names) if piece.removeprefix(prefix) in seen]
-    first = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    ranked = sorted(counts.keys() - {*single}, key=lambda index: (-counts[index], index))
-    ranked = ranked[: None if size is None else max(0, size - len(first) - len(single))]
-    kept = [*first, *sorted([*single, *ranked], key=lambda index: (-counts[index], index))]
+    pieces = [name.removeprefix(prefix) for name in names]
+    kept = [tokenizer.pad_token_id, tokenizer.unk_token_id]
+    kept += rank_pieces(counts, pieces, None if size is None else size - len(kept))
     if kind == "WordPiece":
         model["vocab"] = {names[index]: place for place, index in enumerate(kept)}
     else:
@@ -226,6 +225,21 @@ def prune_tokenizer(
         ),
         kept,
     )
+
+
+def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | None) -> list[int]:
+    """Return the ids of pieces by falling count: the characters of used ones, and others up to a number of `size`."""
+    characters: Counter[str] = Counter()
+    for index, count in counts.items():
+        characters.update(dict.fromkeys(pieces[index], count))
+    seen = {character for character, count in characters.items() if count > 1}
+    single = [index for index, piece in enumerate(pieces) if piece in seen]
+
+    def rank(index: int) -> tuple[int, int]:
+        return -counts.get(index, 0), index
+
+    longer = sorted(counts.keys() - {*single}, key=rank)
+    return sorted([*single, *longer[: None if size is None else max(0, size - len(single))]], key=rank)
 
 
 def encode_texts(
@@ -369,5 +383,5 @@ def _make_student(model_args: ModelArguments, teacher: Encoder) -> EncoderStuden
 def measure(output: EvalPrediction) -> dict[str, float]:
     """Return the mean cosines to the teacher's states at every token, and to their mean over a text."""
     vectors, by_text = (torch.as_tensor(part, dtype=torch.float32) for part in output.predictions)
-    wanted = normalize(torch.as_tensor(output.label_ids, dtype=torch.float32), dim=-1)
-    return {"cosine": (vectors * wanted).sum(dim=-1).mean().item(), "token_cosine": by_text.mean().item()}
+    targets = normalize(torch.as_tensor(output.label_ids, dtype=torch.float32), dim=-1)
+    return {"cosine": (vectors * targets).sum(dim=-1).mean().item(), "token_cosine": by_text.mean().item()}

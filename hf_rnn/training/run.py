@@ -78,7 +78,7 @@ class Run:
     texts: Splits
     report: DataReport  # counts of rows
     extension: Extension
-    given: Mapping[str, Any]  # the settings that the user chose
+    overrides: Mapping[str, Any]  # the settings of the user
     start: WarmStart | None
     start_note: str | None  # for the card: the reason for this start
 

@@ -116,7 +116,7 @@ class _RnnEstimator(BaseEstimator):
                 texts = get_task(targets.task).read(columns, data=splits, report=report)
                 report.held_out = held_out
                 options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}
-                result = train_on(texts, report, arguments, given=settings, sample_weights=weights, **options)
+                result = train_on(texts, report, arguments, overrides=settings, sample_weights=weights, **options)
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
 

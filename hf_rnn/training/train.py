@@ -105,8 +105,8 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, given = read_call(data, output_dir, train, validation, test, settings)
-    return run_training(parse_settings(given), data=rows, given=given)
+    rows, overrides = read_call(data, output_dir, train, validation, test, settings)
+    return run_training(parse_settings(overrides), data=rows, overrides=overrides)
 
 
 def read_call(
@@ -132,7 +132,7 @@ def run_training(
     arguments: Arguments,
     extension: Extension | None = None,
     data: Mapping[str, Any] | None = None,
-    given: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
@@ -147,7 +147,7 @@ def run_training(
             rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
             report=report,
         )
-        result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
+        result = train_on(texts, report, arguments, checkpoint, extension=extension, overrides=overrides)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -162,7 +162,7 @@ def train_on(
     checkpoint: Path | None = None,
     *,
     extension: Extension | None = None,
-    given: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     sample_weights: np.ndarray | None = None,
     task_specific_params: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -170,11 +170,11 @@ def train_on(
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
     `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
-    from. With the settings that are `given` by the user, the run may leave the default start, see [`suit_language`].
+    from. With `overrides`, the settings of the user, the run may leave the default start, see [`suit_language`].
     `sample_weights` weigh the training rows in the loss. `task_specific_params` become part of the configuration. A
     `quiet` run shows neither bars nor a line per epoch.
     """
-    run = prepare_run(texts, report, arguments, extension or Extension(), given)
+    run = prepare_run(texts, report, arguments, extension or Extension(), overrides)
     tokens = make_tokens(run, sample_weights)
     model = make_model(run, tokens, task_specific_params)
     fit = fit_model(run, tokens, model, checkpoint, quiet)
@@ -190,17 +190,17 @@ def prepare_run(
     report: DataReport,
     arguments: Arguments,
     extension: Extension,
-    given: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
 ) -> Run:
     """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
     task = get_task(arguments.data.task)
     if arguments.training.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    suited, start_note = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
-    suited = suit_vocabulary(suited, given or {}, rows=sum(report.label_counts["train"]))
+    suited, start_note = suit_language(arguments, overrides, task, task.vocabulary_texts(texts["train"]))
+    suited = suit_vocabulary(suited, overrides or {}, rows=sum(report.label_counts["train"]))
     name = suited.data.model_name_or_path
     start = None if name is None else WarmStart(name)
-    return Run(task, suited, texts, report, extension, given or {}, start, start_note)
+    return Run(task, suited, texts, report, extension, overrides or {}, start, start_note)
 
 
 # ---- model ----
@@ -258,7 +258,7 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "--few_rows 0 trains all layers",
             *(len(examples["train"]), few),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.given.get(name) is not None]:
+        if unused := [name for name in WITHOUT_EFFECT if run.overrides.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
         return Fit(trainer, fit_last_layer(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
@@ -343,7 +343,7 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
 
 
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
-    """Train, from a checkpoint if given.
+    """Train, from a checkpoint if overrides.
 
     Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
     for weights that are not finite, and [`TrainingStopped`] after a signal.

@@ -7,7 +7,7 @@ Private methods of [`~transformers.Trainer`] that are overridden here:
 | `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own order; take no step after the end of a run |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
-| `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, then stop if a signal asked for it |
+| `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ class RnnTrainer(Trainer):
 
     def __init__(
         self,
-        *args: Any,
+        *args: object,
         loss: Callable[..., torch.Tensor] | None = None,
         loss_columns: Sequence[str] = (SAMPLE_WEIGHT,),
         answer: Callable[[Any, Any], tuple[Any, Any]] | None = None,
         made_from: Mapping[str, Any] | None = None,
         quiet: bool = False,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.stop_request, self.quiet = StopRequest(), quiet
@@ -166,7 +166,11 @@ class RnnTrainer(Trainer):
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
         self._extra = {name: inputs.pop(name) for name in self.loss_columns if name in inputs}
@@ -175,7 +179,12 @@ class RnnTrainer(Trainer):
         outputs = model(**inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _training_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    def _training_loss(
+        self,
+        outputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """Return the sum of the losses divided by the rows of the whole accumulated batch.
 
         Weights have mean 1 over the training set, so the divisor is a number of rows, and accumulated gradients equal
@@ -213,35 +222,37 @@ class RnnTrainer(Trainer):
 
     # ---- order of the rows, and evaluation ----
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             sampler = self._sampler = EpochSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
         return sampler
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> SequentialSampler:
         return SequentialSampler(eval_dataset)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: object, **kwargs: Any) -> None:
         waits = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
         stopped = [wait.early_stopping_patience_counter >= wait.early_stopping_patience for wait in waits]
         if any(stopped) or self.state.global_step >= self.state.max_steps:
             # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
             return
-        if self._sampler is not None:  # accelerate does not find it after a resume
+        if self._sampler is not None:  # with several processes, accelerate does not find it after a resume
             self._sampler.epoch = kwargs["epoch"]
         super()._run_epoch(*args, **kwargs)
 
-    def predict(self, test_dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+    def predict(self, test_dataset: datasets.Dataset, *args: object, **kwargs: object) -> PredictionOutput:
         """Return the outputs for rows and their labels, by `answer` if it is given, and then without metrics."""
         if self.answer is None:
             return super().predict(test_dataset, *args, **kwargs)
         predictions, labels = self.answer(self.model.eval(), test_dataset)
         return PredictionOutput(predictions=predictions, label_ids=labels, metrics={})
 
-    def evaluate(self, eval_dataset: datasets.Dataset | None = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: datasets.Dataset | None = None, *args: object, **kwargs: object
+    ) -> dict[str, float]:
         """Measure all rows, whole in every process, by `answer` if it is given; log the scores that are numbers."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
@@ -294,7 +305,7 @@ class RnnTrainer(Trainer):
 
     # ---- checkpoints ----
 
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object) -> TrainOutput:
         """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
         if (checkpoint := resume_from_checkpoint) is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -324,10 +335,10 @@ class RnnTrainer(Trainer):
                 self.stop_request.number = number
         return number > 0
 
-    def _get_output_dir(self, trial: Any) -> str:
+    def _get_output_dir(self, trial: object) -> str:
         return os.path.join(super()._get_output_dir(trial), WRITING if self._writing else "")
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
         args, folder = self.args, Path(self._get_output_dir(trial))
         written = folder / WRITING / f"checkpoint-{self.state.global_step}"
@@ -363,7 +374,7 @@ class RnnTrainer(Trainer):
 
     # ---- progress ----
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Log as the Trainer does, and print a line per evaluation, or per log without one."""
         super().log(logs, *args, **kwargs)
         shown = "eval_loss" in logs or ("loss" in logs and self.args.eval_strategy == "no")
