@@ -1,4 +1,4 @@
-"""Build the notebooks of the course from tutorial.py and tutorial_further.py: run the cells, keep their outputs.
+"""Build the notebooks of the course from the lessons: run the cells, keep their outputs.
 
     pip install '.[tutorial]' 'jupytext>=1.16'
     python scripts/build_tutorial.py
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("tutorial", "tutorial_further")
+NAMES = sorted(path.stem for path in HERE.glob("lesson_[1-5]_*.py"))
 
 
 def build(name: str) -> None:
@@ -36,6 +36,6 @@ def build(name: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="*", choices=[[], *NAMES], default=[], help="a notebook (default: both)")
+    parser.add_argument("name", nargs="*", choices=[[], *NAMES], default=[], help="a lesson (default: all)")
     for chosen in parser.parse_args().name or NAMES:
         build(chosen)
