@@ -48,11 +48,14 @@ FOREIGN = [
 ]
 TAGS = dict(enumerate(("O", "B-name", "I-name", "B-place", "I-place")))
 MULTI = {"problem_type": "multi_label_classification", "label_thresholds": [0.4, 0.5, 0.6]}
+BLOCKS = {"block_type": "residual", "cell_type": "lstm", "pooling": "mean_max"}
+STREAMING = {"streaming": True, "bidirectional": False, "num_labels": 3, **BLOCKS}
 # name: head, options of the tokenizer, settings of the model
 MODELS = {
     "classes": (RnnForSequenceClassification, {"normalizer": "cased"}, {"num_labels": 3, "pooling": "last"}),
     "classes, pieces": (RnnForSequenceClassification, {"tokenizer": "bpe"}, {"num_labels": 3, "cell_type": "min_gru"}),
     "several labels": (RnnForSequenceClassification, {"normalizer": "tweet"}, {"num_labels": 3, **MULTI}),
+    "classes of a stream": (RnnForSequenceClassification, {"normalizer": "tweet"}, STREAMING),
     "numbers": (RnnForSequenceClassification, {"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
     "tagger of english": (RnnForTokenClassification, ENGLISH, {"id2label": TAGS, "word_forms": 64, "crf": True}),
     "classes of multilingual": (RnnForSequenceClassification, MULTILINGUAL, {"num_labels": 3, "token_ngrams": 300}),
@@ -150,6 +153,36 @@ def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
             assert (shown, before, span["label"]) == (wanted["text"], wanted["start"], wanted["label"])
             assert span["score"] == pytest.approx(wanted["score"], abs=1e-4)
     assert len({span["label"] for answer in found for span in answer}) > 1, "premise"
+
+
+READ = """
+const [texts, done] = arguments, all = [], read = [];
+(async () => {
+  const {InferenceSession: {prototype}} = await import(new URL(MODEL.engine.ort, location.href)), {run} = prototype;
+  prototype.run = function (feeds, ...others) {
+    read.push(Number(feeds.attention_mask.data.reduce((sum, real) => sum + real)));
+    return run.call(this, feeds, ...others);
+  };
+  for (const text of texts) all.push(await (await ready).read(text));
+  return [all, read];
+})().then(done, (error) => done(String(error)));
+""".replace("MODEL", "JSON.parse(document.getElementById('model').textContent)")
+
+
+@pytest.mark.slow
+def test_a_streaming_model_reads_only_what_is_new(browser, tmp_path):
+    folder = make_folder(tmp_path / "model", "classes of a stream")
+    typed = "  @user's cafe\u0301 http://x.y/z?a=b:)\r\n\n \U0001f469\u200d\U0001f467 <pad> so-o-o\tgood ไทย "
+    texts = [typed[:end] for end in range(len(typed) + 1)]
+    texts += [typed[:20], typed[:25], "other", "", *(" ".join(TWEETS[:40])[:end] for end in range(0, 3000, 50))]
+    with serve(write_page(folder)) as url:
+        browser.get(url)
+        browser.set_script_timeout(100)
+        scores, read = browser.execute_async_script(READ, texts)
+    expected = hf_rnn.FastRnn.from_pretrained(folder).predict_proba(texts)
+    assert len(set(expected.argmax(axis=1))) > 1, "premise"
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert max(read) < 40, "tokens of a call, of more than 500 in the last text"
 
 
 HOSTILE = '<img src=x onerror="window.hacked = 1"></script><b>'
