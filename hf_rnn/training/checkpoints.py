@@ -194,12 +194,10 @@ def find_damage(checkpoint: Path, processes: int = 1) -> str | None:
     generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     if absent := [name for name in (*_STATES, *generators) if name not in files]:
         return f"it was saved without {absent[0]}"
-    broken = [name for name, digest in files.items() if not _has_hash(checkpoint / name, digest)]
-    return f"{broken[0]} is damaged" if broken else None
-
-
-def _has_hash(path: Path, digest: str) -> bool:
-    return path.is_file() and _hash_file(path) == digest
+    for name, digest in files.items():
+        if not (checkpoint / name).is_file() or _hash_file(checkpoint / name) != digest:
+            return f"{name} is damaged"
+    return None
 
 
 def find_newest(folder: Path, processes: int = 1) -> Path:

@@ -73,7 +73,7 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, overrides = read_call(data, output_dir, train, validation, test, settings)
+    rows, overrides = read_call(data, output_dir, (train, validation, test), settings)
     *shared, further = parse_distillation(overrides, "distill")
     arguments = Arguments(*shared)
     if further.teacher is None:

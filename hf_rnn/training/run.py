@@ -112,11 +112,6 @@ class Fit:
     numbers: dict[str, Any]
     few_rows: bool = False  # whether the last layer was fitted alone, without steps
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of training that were chosen for the rows."""
-        return {} if self.few_rows else {"num_train_epochs": self.trainer.args.num_train_epochs, "max_minutes": None}
-
 
 # ---- texts to tokens ----
 

@@ -46,7 +46,6 @@ _ARCHITECTURE = (
     "block_type", "residual_size",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
-HELD_OUT_SHARE, HELD_OUT_SEED = 0.1, 0  # defaults of the readers of texts
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 
@@ -186,26 +185,29 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
     training = copy.copy(run.arguments.training)
-    training.__dict__.update(fit.settings)
+    if not fit.few_rows:  # the number of epochs was chosen
+        training.__dict__.update(num_train_epochs=fit.trainer.args.num_train_epochs, max_minutes=None)
     architecture = replace(run.arguments.model, embedding_size=model.config.embedding_size)  # perhaps that of vectors
     recorded = describe_settings(Arguments(architecture, run.arguments.data, training), run.extension.settings)
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if run.task.verb != "generate":
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
-    card = describe_run(run, tokens, fit, metrics, recorded)
-    card = replace(
-        card, figures=draw_figures(folder, fit.trainer, metrics), size_in_bytes=folder.weights.stat().st_size
-    )
+    card = describe_run(folder, run, tokens, fit, metrics, recorded)
     run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
     return card
 
 
 def describe_run(
-    run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], recorded: Mapping[str, Any]
+    folder: FinishedFolder,
+    run: Run,
+    tokens: Tokens,
+    fit: Fit,
+    metrics: Mapping[str, Any],
+    recorded: Mapping[str, Any],
 ) -> CardFacts:
-    """Return the facts of a run for its card, except those of the files."""
+    """Return the facts of a run for its card, and draw the figures; `recorded` are its settings."""
     training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
@@ -241,6 +243,8 @@ def describe_run(
         start_note=run.start_note,
         teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
+        figures=draw_figures(folder, trainer, metrics),
+        size_in_bytes=folder.weights.stat().st_size,
     )
 
 

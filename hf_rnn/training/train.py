@@ -19,12 +19,7 @@ import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    DataCollatorForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from ..data.loading import join_splits
@@ -105,19 +100,15 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, overrides = read_call(data, output_dir, train, validation, test, settings)
+    rows, overrides = read_call(data, output_dir, (train, validation, test), settings)
     return run_training(parse_settings(overrides), data=rows, overrides=overrides)
 
 
 def read_call(
-    data: object,
-    output_dir: str | Path | None,
-    train: object,
-    validation: object,
-    test: object,
-    settings: Mapping[str, Any],
+    data: object, output_dir: str | Path | None, splits: tuple[object, object, object], settings: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
+    train, validation, test = splits
     if output_dir is not None:
         settings = {**settings, "output_dir": output_dir}
     if isinstance(data, str | Path):
@@ -252,11 +243,10 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
     """Train a model in steps, or fit its last layer alone if the rows are few."""
     trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
     if checkpoint is None and run.extension.loss is None and has_few_rows(run):
-        few = run.arguments.training.few_rows
         logger.info(
             "%d training rows, at most %d per class, are few: only the last layer is fitted, by logistic regression; "
             "--few_rows 0 trains all layers",
-            *(len(examples["train"]), few),
+            *(len(examples["train"]), run.arguments.training.few_rows),
         )
         if unused := [name for name in WITHOUT_EFFECT if run.overrides.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
@@ -358,13 +348,12 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
     if broken:
         raise _diverged(f"{broken[0]} has NaN or infinite values", args)
-    minutes = {} if args.max_minutes is None else {"max_minutes": args.max_minutes}
     return {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
         "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
         "loss": outcome.metrics["train_loss"],
-        **minutes,
+        **({} if args.max_minutes is None else {"max_minutes": args.max_minutes}),
     }
 
 
@@ -387,10 +376,10 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
         split, streamed = next(iter(predictions)), FastRnn(model.eval(), tokens.tokenizer)
         by_share = measure_prefixes(streamed, examples[split]["input_ids"][:], examples[split]["labels"][:])
         further["streaming"] = {"split": split, **by_share}
-    rows, parameters = sum(run.report.label_counts["train"]), model.num_parameters()
+    rows = sum(run.report.label_counts["train"])
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
-        "training": {"rows": rows, **fit.numbers, "parameters": parameters},
+        "training": {"rows": rows, **fit.numbers, "parameters": model.num_parameters()},
         **further,
         **run.extension.measure(run, model.config, predictions),
     }
@@ -406,8 +395,7 @@ def save(run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]) -> Trai
     learns_held_out = bool(fit.few_rows and run.report.held_out and "calibration" not in metrics)
     if learns_held_out:
         held_out = tokens.examples["validation"]
-        message = "few_rows: after its scores, the last layer learns from the %d rows held out too"
-        logger.info(message, len(held_out))
+        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", len(held_out))
         fit_last_layer(run, fit.trainer.model, tokens.tokenizer, join_rows(tokens.examples["train"], held_out))
     measured = {**metrics, "data": describe_data(run, learned_held_out=learns_held_out)}
     if not run.is_main:
@@ -495,24 +483,17 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     user = find_user(token)  # also with a full name, because it finds a refused token before the training
     repo_id = name if "/" in name else f"{user}/{name}"
     check_repo_id(repo_id)
-    private, revision = arguments.hub_private_repo, arguments.hub_revision
-    examples = arguments.card_examples
-    return {
-        "repo_id": repo_id, "private": private, "revision": revision, "token": token, "card_examples": examples
-    }  # fmt: skip
+    options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}
+    return {"repo_id": repo_id, **options, "token": token, "card_examples": arguments.card_examples}
 
 
 def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:
-    """Push the finished folder of a run.
-
-    If it cannot be pushed, a [`UserError`] contains the command that pushes it later.
-    """
+    """Push the finished folder of a run; if that fails, a [`UserError`] has the command that pushes it later."""
     try:
         return push(folder, **destination)
     except UserError as error:
         revision = destination["revision"]
         again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination["repo_id"]]
         again += ["--private"] * bool(destination["private"]) + ([] if revision is None else ["--revision", revision])
-        raise UserError(
-            f"the finished model is in {folder}, but {error}. To push it later: {shlex.join(again)}"
-        ) from error
+        later = f"To push it later: {shlex.join(again)}"
+        raise UserError(f"the finished model is in {folder}, but {error}. {later}") from error

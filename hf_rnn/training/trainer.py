@@ -166,16 +166,12 @@ class RnnTrainer(Trainer):
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: object
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
         self._extra = {name: inputs.pop(name) for name in self.loss_columns if name in inputs}
         if model.training or not self._own_loss:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
         outputs = model(**inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
@@ -286,16 +282,8 @@ class RnnTrainer(Trainer):
         args.num_train_epochs, args.report_to, args.load_best_model_at_end = 1.0, [], False
         args.eval_strategy = args.save_strategy = args.logging_strategy = IntervalStrategy.NO
         args.early_stopping_patience = None
-        trial = RnnTrainer(
-            model=copy.deepcopy(self.model),
-            args=args,
-            train_dataset=rows,
-            processing_class=self.processing_class,
-            data_collator=self.data_collator,
-            loss=self.loss,
-            loss_columns=self.loss_columns,
-            quiet=True,
-        )
+        options = {name: getattr(self, name) for name in ("processing_class", "data_collator", "loss", "loss_columns")}
+        trial = RnnTrainer(copy.deepcopy(self.model), args, train_dataset=rows, quiet=True, **options)
         return trial.train().metrics["train_runtime"]
 
     def _time_answers(self, rows: datasets.Dataset) -> float:
@@ -357,10 +345,8 @@ class RnnTrainer(Trainer):
             if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
                 raise
             advice = "with --resume: earlier checkpoints are intact" if list_checkpoints(folder) else ""
-            message = (
-                f"{written} could not be written: {reason_of(error):.300}. Make room there, then repeat the command"
-            )
-            raise UserError(f"{message} {advice}".strip()) from error
+            message = f"{written} could not be written: {reason_of(error):.300}. Make room there"
+            raise UserError(f"{message}, then repeat the command {advice}".strip()) from error
         finally:
             self._writing = False
             if args.should_save:
@@ -416,23 +402,17 @@ class SavePoints(TrainerCallback):
         self._trainer = trainer
         self._postponed = False
 
-    def on_train_begin(
-        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Let the Trainer restore its progress, with all states loaded."""
         self._trainer.begin()
 
-    def on_step_end(
-        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Save if asked to stop; postpone every save at the end of an epoch."""
         save = self._trainer.asked_to_stop() or control.should_save
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
         control.should_save, self._postponed = save and not ends, save and ends
 
-    def on_epoch_end(
-        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_epoch_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Do a postponed save."""
         control.should_save = control.should_save or self._postponed
         self._postponed = False
@@ -441,9 +421,7 @@ class SavePoints(TrainerCallback):
 class ProgressBars(ProgressCallback):
     """The Trainer's bars without its log lines, which go to stdout."""
 
-    def on_log(
-        self, args: RnnTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
+    def on_log(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Print nothing; the Trainer does."""
 
 
