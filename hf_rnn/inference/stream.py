@@ -198,7 +198,7 @@ def measure_prefixes(
     """Return the scores of a streaming model after shares of each text.
 
     For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` at some place
-    (`reached`). Of these it has the mean share of the text read by then (`share_read`), the share that keep the label
+    (`reached`). For these it has the mean share of the text read by then (`share_read`), the share that keep the label
     to the end (`kept`), and the accuracy of the early labels.
     """
     task, config, by_share = predictor.task, predictor.config, []
