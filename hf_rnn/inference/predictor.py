@@ -211,6 +211,31 @@ class Predictor:
         """
         return self.engine.run(input_ids, self.options)
 
+    def stream(self, state: bytes | None = None) -> TextStream:
+        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
+
+        Args:
+            state: From `TextStream.save`, to continue its text.
+
+        Raises:
+            UserError: For a model that was not trained with `streaming`, and for the state of another model.
+        """
+        if not getattr(self.config, "streaming", False):
+            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
+        from .stream import TaggedStream, TextStream
+
+        stream = TaggedStream(self) if self.task.per_token else TextStream(self)
+        if state is not None:
+            stream.restore(state)
+        return stream
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash that binds the state of a stream to this model."""
+        from .stream import take_fingerprint
+
+        return take_fingerprint(self.config, *self.engine.read_classifier())
+
 
 def _find_row_error(row: object, size: int) -> str:
     """Return why a row of `size` texts has no answer, or an empty string."""
@@ -238,25 +263,7 @@ def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
 
 
 class TextClassifier(Predictor):
-    """A predictor that answers for whole texts, and for texts that are still being written."""
-
-    def stream(self, state: bytes | None = None) -> TextStream:
-        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
-
-        Args:
-            state: From `TextStream.save`, to continue its text.
-
-        Raises:
-            UserError: For a model that was not trained with `streaming`, and for the state of another model.
-        """
-        if not getattr(self.config, "streaming", False):
-            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
-        from .stream import TextStream
-
-        stream = TextStream(self)
-        if state is not None:
-            stream.restore(state)
-        return stream
+    """A predictor that answers for whole texts."""
 
     @staticmethod
     def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -264,13 +271,6 @@ class TextClassifier(Predictor):
         from .stream import feed_many
 
         return feed_many(streams, pieces)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash that binds the state of a stream to this model."""
-        from .stream import take_fingerprint
-
-        return take_fingerprint(self.config, *self.engine.read_classifier())
 
     def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """Return the answers of logits `(N, C)`."""

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from ..tasks.base import Config
-    from .predictor import Predictor, TextClassifier
+    from .predictor import Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
@@ -63,7 +64,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(self, predictor: TextClassifier) -> None:
+    def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
         self.reset()
 
@@ -105,10 +106,12 @@ class TextStream:
 
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
-        names = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
-        head = {**names, "model": self._predictor.fingerprint, "classes": self._logits.size}
-        numbers = np.concatenate([self._logits, self._state], axis=1).astype("<f4")
-        return _MARK + json.dumps(head).encode() + b"\n" + numbers.tobytes()
+        numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
+        return _MARK + json.dumps(self._describe()).encode() + b"\n" + numbers.tobytes()
+
+    def _describe(self) -> dict[str, Any]:
+        facts = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
+        return facts | {"model": self._predictor.fingerprint, "logits": self._logits.size}
 
     def restore(self, saved: bytes) -> None:
         """Continue from a state of `save`.
@@ -123,11 +126,13 @@ class TextStream:
                 raise ValueError
         except (ValueError, AttributeError, TypeError):
             raise UserError("the state is not one of TextStream.save: found other bytes") from None
-        classes, model = facts["classes"], self._predictor.fingerprint
-        if facts["model"] != model or len(values) != classes + self._state.size:
+        if facts["model"] != self._predictor.fingerprint or len(values) != facts["logits"] + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
+        self._restore(facts, values)
+
+    def _restore(self, facts: dict[str, Any], values: np.ndarray) -> None:
         self._last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
-        self._logits, self._state = values[None, :classes], values[None, classes:]
+        self._logits, self._state = values[None, : facts["logits"]], values[None, facts["logits"] :]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
@@ -148,6 +153,68 @@ class TextStream:
         self._tokens += len(final)
 
 
+class TaggedStream(TextStream):
+    """The stream of a tagger in one direction: `{"entities": [...], "tokens": n}`, as `Tagger.predict` has them.
+
+    The places of entities are those in the whole text. Words after the last O may still join an entity; all before them
+    is read once.
+    """
+
+    def reset(self) -> None:
+        """Start a new text."""
+        super().reset()
+        self._open, self._passed = "", 0  # final words that may join an entity, and characters before them
+        self._entities: list[dict[str, Any]] = []  # those that are complete
+
+    def feed(self, piece: str) -> dict[str, Any]:
+        """Read the next piece of the text, and return the entities of the text so far; see [`TextStream.feed`]."""
+        _check([self], [piece])
+        text, predictor = self._open + self._last_word + piece, self._predictor
+        final, last = self._split(piece)
+        cut, tags = len(text) - len(self._last_word), self._logits
+        if final:
+            read, self._state = predictor.engine.advance([final], self._state)
+            tags = np.concatenate([tags, read])
+            self._tokens += len(final)
+        self._open, self._logits = text[:cut], tags
+        if last:
+            tags = np.concatenate([tags, predictor.engine.advance([last], self._state)[0]])
+        entities = [*self._entities, *self._find(text, tags)]
+        self._close()
+        return {"entities": entities, "tokens": self._tokens + len(last)}
+
+    def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
+        """Read the next piece, and yield the answer of [`feed`] after each word in it."""
+        for word in re.split(r"(?=[ \t\n\r])", piece):
+            yield self.feed(word)
+
+    def _find(self, text: str, tags: np.ndarray) -> list[dict[str, Any]]:
+        """Return the entities of an open text by the logits `(T, C)` of its tokens; places are in the whole text."""
+        predictor = self._predictor
+        encoded = predictor._encode.encode_whole([text])
+        (answer,) = predictor.task.answers(tags[None], predictor.config, [text], encoded)
+        moved = dict.fromkeys(("start", "end"), self._passed)
+        return [entity | {name: entity[name] + more for name, more in moved.items()} for entity in answer["entities"]]
+
+    def _close(self) -> None:
+        """Complete the entities of the open words, if the last one cannot join a later word."""
+        names, cut = self._predictor.config.id2label, max(0, *map(self._open.rfind, _SPACES))
+        count = len(self._predictor._encode.encode_whole([self._open[cut:]])["input_ids"][0]) if self._open else 0
+        last = {names[tag] for tag in self._logits[len(self._logits) - count :].argmax(axis=1).tolist()}
+        if self._open and (last <= {"O"} or not any(name.startswith("I-") for name in names.values())):
+            self._entities = [*self._entities, *self._find(self._open, self._logits)]
+            self._passed += len(self._open)
+            self._open, self._logits = "", self._logits[:0]
+
+    def _describe(self) -> dict[str, Any]:
+        return super()._describe() | {"open": self._open, "passed": self._passed, "entities": self._entities}
+
+    def _restore(self, facts: dict[str, Any], values: np.ndarray) -> None:
+        super()._restore(facts, values)
+        self._open, self._passed, self._entities = facts["open"], facts["passed"], facts["entities"]
+        self._logits = self._logits.reshape(-1, self._predictor.config.num_labels)
+
+
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
     """Read the next piece of several texts in one call, and return the answers of [`TextStream.feed`] in their order.
 
@@ -157,8 +224,10 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
     predictor = streams[0]._predictor
+    if isinstance(streams[0], TaggedStream):
+        return [stream.feed(piece) for stream, piece in zip(streams, pieces, strict=True)]
+    split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
     moved = [place for place, (final, _) in enumerate(split) if final]
     if moved:
         states = np.concatenate([streams[place]._state for place in moved])

@@ -159,6 +159,7 @@ class RnnTokenClassifierOutput(TokenClassifierOutput):
     emissions: torch.Tensor | None = None
     final_hidden_state: torch.Tensor | None = None
     final_cell_state: torch.Tensor | None = None
+    final_conv_state: torch.Tensor | None = None
 
 
 class RnnForTokenClassification(RnnPreTrainedModel):
@@ -212,6 +213,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
+        initial_conv_state: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> RnnTokenClassifierOutput:
         """Tag the tokens of a batch of texts.
@@ -233,7 +235,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             input_ids = input_ids.masked_fill(~mask, 0)
             kinds = self.words(input_ids)
             read = mask & (kinds != MARK)  # the encoder does not read marks of capitals
-        outputs = self.rnn(input_ids, read, inputs_embeds, *options, return_dict=True)
+        outputs = self.rnn(input_ids, read, inputs_embeds, *options, initial_conv_state, return_dict=True)
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)
@@ -265,6 +267,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             emissions=None if self.crf is None else emissions,
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
+            final_conv_state=outputs.final_conv_state,
         )
 
     def _score(

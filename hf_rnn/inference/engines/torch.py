@@ -53,7 +53,7 @@ class TorchEngine(Engine):
         rows = torch.zeros(count, sum(sizes)) if states is None else torch.from_numpy(states)
         before = {}
         for (name, shape), part in zip(shapes.items(), rows.to(device).split(sizes, dim=1), strict=True):
-            part = part.view(count, *shape)
+            part = part.reshape(count, *shape)
             before[f"initial_{name}_state"] = part if name == "pooling" else part.transpose(0, 1).contiguous()
         ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
@@ -62,7 +62,10 @@ class TorchEngine(Engine):
         for name in shapes:
             part = outputs[f"final_{name}_state"]
             after.append((part if name == "pooling" else part.transpose(0, 1)).reshape(count, -1).float().cpu())
-        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).numpy()
+        logits = outputs.logits.float().cpu()
+        if logits.dim() == 3:  # a tagger: the logits of all tokens, one after another
+            logits = logits[mask]
+        return logits.numpy(), torch.cat(after, dim=1).numpy()
 
     def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
@@ -78,6 +81,8 @@ def state_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
         shapes["cell"] = shapes["hidden"]
     if config.block_type == "residual" and config.conv_kernel > 1:
         shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
+    if not hasattr(model, "pooler"):  # a tagger
+        return shapes
     return {**shapes, "pooling": (1 + model.pooler.output_size,)}
 
 
