@@ -156,8 +156,8 @@ class TextStream:
 class TaggedStream(TextStream):
     """The stream of a tagger in one direction: `{"entities": [...], "tokens": n}`, as `Tagger.predict` has them.
 
-    The places of entities are those in the whole text. Words after the last O may still join an entity; all before them
-    is read once.
+    The places of entities are those in the whole text. Words after the last O may still join an entity. All words
+    before them are read once.
     """
 
     def reset(self) -> None:
@@ -179,7 +179,7 @@ class TaggedStream(TextStream):
         self._open, self._logits = text[:cut], tags
         if last:
             tags = np.concatenate([tags, predictor.engine.advance([last], self._state)[0]])
-        entities = [*self._entities, *self._find(text, tags)]
+        entities = [*map(dict, self._entities), *self._find(text, tags)]
         self._close()
         return {"entities": entities, "tokens": self._tokens + len(last)}
 
@@ -201,7 +201,7 @@ class TaggedStream(TextStream):
         names, cut = self._predictor.config.id2label, max(0, *map(self._open.rfind, _SPACES))
         count = len(self._predictor._encode.encode_whole([self._open[cut:]])["input_ids"][0]) if self._open else 0
         last = {names[tag] for tag in self._logits[len(self._logits) - count :].argmax(axis=1).tolist()}
-        if self._open and (last <= {"O"} or not any(name.startswith("I-") for name in names.values())):
+        if self._open and (last == {"O"} or not any(name.startswith("I-") for name in names.values())):
             self._entities = [*self._entities, *self._find(self._open, self._logits)]
             self._passed += len(self._open)
             self._open, self._logits = "", self._logits[:0]

@@ -11,7 +11,16 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
-from hf_rnn import FastRnn, OnnxClassifier, RnnConfig, RnnForSequenceClassification, train, train_tokenizer
+from hf_rnn import (
+    FastRnn,
+    OnnxClassifier,
+    RnnConfig,
+    RnnForSequenceClassification,
+    RnnForTokenClassification,
+    Tagger,
+    train,
+    train_tokenizer,
+)
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many, find_unstable_text
@@ -80,6 +89,32 @@ def test_each_answer_is_that_of_predict(engine, settings):
             if number == 2:  # continue elsewhere
                 stream = predictor.stream(stream.save())
         assert flatten(stream.end()) == pytest.approx(flatten(whole.predict([text])[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("labels", [["O", "B-a", "I-a", "B-b", "I-b"], ["noun", "verb", "other"]])
+@pytest.mark.parametrize("settings", [RESIDUAL, {"cell_type": "lstm"}], ids=["blocks", "lstm"])
+def test_taggers_answer_as_they_read(engine, labels, settings):
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 20, "hidden_size": 24, "num_hidden_layers": 2, "bidirectional": False, **settings}
+    names = {"id2label": dict(enumerate(labels)), "architectures": ["RnnForTokenClassification"], "streaming": True}
+    model = RnnForTokenClassification(RnnConfig(vocab_size=len(TOKENIZER), **sizes, **names)).eval()
+    predictor, draw, count = Tagger(model, TOKENIZER), random.Random(0), 0
+    if engine == "torch":
+        predictor.engine = TorchEngine(predictor.model, TOKENIZER)
+    words = [word for text in TEXTS for word in text.split(" ")]
+    for text in (" ".join(draw.choices(words, k=30)) for _ in range(8)):
+        stream, so_far = predictor.stream(), ""
+        for number, piece in enumerate(cut(text, draw)):
+            answer, so_far = stream.feed(piece), so_far + piece
+            (expected,) = predictor.predict([so_far])
+            scores = [[entity.pop("score") for entity in part["entities"]] for part in (answer, expected)]
+            assert answer["entities"] == expected["entities"]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+            count += len(scores[0])
+            if number == 2:
+                stream = predictor.stream(stream.save())
+    assert count > 50, "premise"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
