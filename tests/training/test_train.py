@@ -121,7 +121,7 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
     del settings["num_train_epochs"]
     result = train(**settings, max_minutes=0.1, output_dir=str(tmp_path / "out"))
     training = result.metrics["training"]
-    assert training["epochs"] > 2 and 2 < training["seconds"] < 30  # of 6; other programs run too
+    assert training["epochs"] > 2 and 2 < training["seconds"] < 30  # the plan is 6; other programs run too
     assert f"{training['epochs']:.3g} epochs in" in result.summarize() and "of 0.1 minutes" in result.summarize()
     assert f"num_train_epochs is {training['epochs']:.3g}" in caplog.text
     recorded = json.loads((result.folder / "training_args.json").read_text())

@@ -47,7 +47,7 @@ class TaggerNetwork:
             sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "cell_type": "lstm"}
             reader = SimpleNamespace(**{**plain, **sizes, "block_type": "plain", "num_hidden_layers": 1})
             layer = {f"rnn.layers.0.{name[12:]}": weight for name, weight in parts["words.layer."].items()}
-            layer["rnn.embedding.weight"] = np.zeros((1, states + units), np.float32)  # of no token
+            layer["rnn.embedding.weight"] = np.zeros((1, states + units), np.float32)  # it has no tokens
             self._reader = Network(reader, layer | top, precision, TAGGER)
             self._codes, self._kinds = (own.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
             self._forms = own.read_stored("words.forms", tokens, _FORMS)
