@@ -213,8 +213,8 @@ def encode_tagged(
         encoded = tokenizer(
             list(map(list, batch["tokens"])),
             is_split_into_words=True,
-            truncation=True,
-            max_length=limit,
+            truncation=limit < 10**9,  # more is no limit
+            max_length=min(limit, 10**9),
             return_attention_mask=False,
             return_token_type_ids=False,
         )

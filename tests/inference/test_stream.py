@@ -214,3 +214,14 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
     assert code == 2 and "byte 3" in err
+
+
+def test_training_a_streaming_tagger(tagger_settings, tmp_path):
+    train(**{**tagger_settings, "streaming": True, "num_train_epochs": 1, "output_dir": str(tmp_path / "out")})
+    predictor = Tagger.from_pretrained(tmp_path / "out")
+    stream, text = predictor.stream(), "Anna Bo sees Miro near Old Town ."
+    for place in range(0, len(text), 3):
+        stream.feed(text[place : place + 3])
+    places = [(entity["start"], entity["end"], entity["label"]) for entity in stream.end()["entities"]]
+    (answer,) = predictor.predict([text])
+    assert places == [(entity["start"], entity["end"], entity["label"]) for entity in answer["entities"]]
