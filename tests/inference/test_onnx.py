@@ -226,7 +226,7 @@ def test_a_streaming_model_streams_from_its_file(folder, tokenizer, monkeypatch)
         assert stream.feed(piece) == pytest.approx(expected.feed(piece), abs=1e-5)
         stream = pickle.loads(pickle.dumps(stream))
     export(folder, "int8")
-    with pytest.raises(UserError, match="does not stream: export the model again, without --quantize"):
+    with pytest.raises(UserError, match="does not stream: export a classifier again, without --quantize"):
         OnnxClassifier.from_pretrained(folder, quantized=True).stream()
     monkeypatch.setattr("hf_rnn.inference.onnx.graph.State.take", lambda self, name: self._before[name][0])
     with pytest.raises(UserError, match=r"model.onnx was not written"):  # layers with each other's states

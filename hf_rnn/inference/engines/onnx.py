@@ -98,7 +98,8 @@ class OnnxEngine(Engine):
     def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`], if the file has the state."""
         if not self.session.get_overridable_initializers():
-            raise UserError("the ONNX file does not stream: export the model again, without --quantize")
+            again = "export a classifier again, without --quantize, or use hf_rnn.FastRnn or hf_rnn.Tagger"
+            raise UserError(f"the ONNX file does not stream: {again}")
         outputs = run_session(self.session, *_pad(input_ids), **({} if states is None else {"initial_state": states}))
         return outputs["logits"], outputs["final_state"]
 
