@@ -237,14 +237,14 @@ class Classifier(Teacher):
         check_sorts(teacher.title, teacher.config)
         return teacher
 
-    def align(self, class_names: Sequence[str], own_names: Sequence[str] | None = None) -> list[int]:
+    def align(self, class_names: Sequence[str], teacher_names: Sequence[str] | None = None) -> list[int]:
         """Return the teacher's id of each class of the data, matched by name.
 
-        `own_names` are names of its classes by id in place of those in its configuration. Generic names (`LABEL_0`)
-        are never guessed. Raises a [`UserError`] if the names differ.
+        `teacher_names` are names of its classes by id in place of those in its configuration. Generic names
+        (`LABEL_0`) are never guessed. Raises a [`UserError`] if the names differ.
         """
         configured = [str(self.config.id2label.get(index, index)) for index in range(self.config.num_labels)]
-        names = configured if own_names is None else list(own_names)
+        names = configured if teacher_names is None else list(teacher_names)
         if sorted(names) == sorted(class_names) and len(names) == len(configured):
             return [names.index(name) for name in class_names]
         remedy = "take a teacher of the same task"

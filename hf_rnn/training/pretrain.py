@@ -90,37 +90,40 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
     kinds, recipe = (ModelArguments,), "pretrain"
-    model_args, args, own = parse(settings, "pretrain", PretrainingArguments, kinds=kinds, recipe=recipe)
-    if own.teacher is None or not own.input:
+    model_args, args, options = parse(settings, "pretrain", PretrainingArguments, kinds=kinds, recipe=recipe)
+    if options.teacher is None or not options.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
     if args.push_to_hub:
         raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
     with open_output(args) as (folder, checkpoint):
-        texts, counts = _read_sentences(own)
-        teacher = Encoder.open(own.teacher, own.teacher_max_length, args)
-        tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, own.max_vocab_size, own.model_max_length)
+        texts, counts = _read_sentences(options)
+        teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
+        tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length)
         teacher.pieces.extend(pieces)
         rows = [row for row in encode_texts(texts, tokenizer, teacher.most_tokens) if len(row[0])]
         ids = [row for row, _ in rows]
-        cache = Path(own.teacher_cache) if own.teacher_cache else folder.root / TEACHER_CACHE
+        cache = Path(options.teacher_cache) if options.teacher_cache else folder.root / TEACHER_CACHE
         answers = teacher.ask(ids, cache, _BATCH, str(pieces)).with_format("numpy")
-        held_out = min(own.held_out, len(ids) // 10)
+        held_out = min(options.held_out, len(ids) // 10)
         order = np.random.default_rng(args.seed).permutation(len(ids))
         set_seed(args.seed)
         model = _make_student(model_args, teacher)
-        own_args = copy.copy(args)
-        own_args.output_dir = str(folder.checkpoints)
-        own_args.load_best_model_at_end, own_args.remove_unused_columns = False, False  # the collator selects columns
+        trainer_args = copy.copy(args)
+        trainer_args.output_dir = str(folder.checkpoints)
+        trainer_args.load_best_model_at_end, trainer_args.remove_unused_columns = (
+            False,
+            False,
+        )  # the collator selects columns
         data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
         trainer = RnnTrainer(
             model=model,
-            args=own_args,
+            args=trainer_args,
             train_dataset=answers.select(order[held_out:]),
             eval_dataset=answers.select(order[:held_out]),
             processing_class=tokenizer,
             compute_metrics=measure,
             data_collator=StateCollator(answers, model.state_size),
-            made_from=take_fingerprint({}, tokenizer, model, own_args, data=data),
+            made_from=take_fingerprint({}, tokenizer, model, trainer_args, data=data),
         )
         teacher.__dict__.pop("model", None)  # its memory
         training = take_steps(trainer, checkpoint)
@@ -134,7 +137,7 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, record, own, args))
+            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, record, options, args))
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
@@ -267,9 +270,9 @@ class Encoder(Teacher):
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after a text."""
         row = self.tokenizer("a", return_special_tokens_mask=True)
-        own = row["special_tokens_mask"].index(0)
+        first = row["special_tokens_mask"].index(0)
         special = [index for index, mark in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if mark]
-        return special[:own], special[own:]
+        return special[:first], special[first:]
 
     @property
     def most_tokens(self) -> int | None:

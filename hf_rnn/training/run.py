@@ -1,4 +1,4 @@
-"""The named values of a training run, the points where another way to train takes part, its tokens and its start."""
+"""The values that the steps of a training run pass on, the points that an extension overrides, tokens and start."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for langua
 
 
 class Extension:
-    """Another way to train, as distillation is: a subclass takes part in [`run_training`] at these points."""
+    """A way to train differently, such as distillation: a subclass overrides these points of [`train_on`]."""
 
     settings: Any = None  # dataclass of further settings, for `training_args.json`
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own

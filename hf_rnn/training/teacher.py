@@ -106,9 +106,9 @@ class Teacher:
     def ask(self, rows: Sequence[Any], folder: Path, block: int, further: str = "") -> datasets.Dataset:
         """Return the answers to all rows, in their order, as a data set that is mapped from Arrow files of `folder`.
 
-        A file has the answers to a `block` of rows, and its name is a hash of the rows, of the teacher, and of what
-        decides them `further`. One that exists is not computed again, so a stopped run loses at most a block. Each of
-        several processes computes a part of the files. Raises a [`UserError`] if they cannot be written.
+        A file holds the answers to `block` rows. Its name is a hash of the rows, of the teacher, and of `further`. An
+        existing file is used again, so a stopped run loses at most a block. Several processes share the work. Raises a
+        [`UserError`] if a file cannot be written.
         """
         state = self.training.distributed_state
         blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
@@ -151,8 +151,8 @@ def read_texts(
 ) -> tuple[list[str], dict[str, int]]:
     """Return each distinct text of some files, one per line or in a column of a table, and log how many were left out.
 
-    `cut` makes texts of a row; `fault` is why one is left out, or None; `most` texts are enough. The counts are those
-    of `lines`, of each fault, of `refused`, `repeated` and `kept` ones; `lines` is the sum of the others. Raises a
+    `cut` splits a row into texts. `fault` returns why a text is left out, or None. Reading stops at `most` texts. The
+    counts have `kept`, `repeated` and `refused` texts, those of each fault, and their sum `lines`. Raises a
     [`UserError`] for a file that cannot be read, and without any text.
     """
     texts: dict[str, None] = {}

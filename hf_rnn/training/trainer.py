@@ -142,9 +142,9 @@ class RnnTrainer(Trainer):
         self.loss, self._class_weights = loss, None
         self.loss_columns = [name for name in columns if name in (getattr(data, "column_names", None) or ())]
         self._extra: dict[str, torch.Tensor] = {}  # these columns of the current batch
-        power = getattr(self.args, "class_weight_power", 0) if data is not None else 0
-        self._own_loss = bool(loss or power or self.loss_columns or self.label_smoother)
-        if not self._own_loss:
+        power = 0 if data is None else getattr(self.args, "class_weight_power", 0)
+        self._custom_loss = bool(loss or power or self.loss_columns or self.label_smoother)
+        if not self._custom_loss:
             return
         if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
             raise UserError(
@@ -154,14 +154,13 @@ class RnnTrainer(Trainer):
         self.compute_loss_func = self._training_loss
         if power:
             labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
-            weights = (
-                np.asarray(data[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in self.loss_columns else np.ones(len(labels))
-            )
+            weighted = SAMPLE_WEIGHT in self.loss_columns
+            weights = np.asarray(data[SAMPLE_WEIGHT][:]) if weighted else np.ones(len(labels))
             counts = np.bincount(labels[labels >= 0], weights[labels >= 0], config.num_labels)
             self._class_weights = weigh_classes(counts.tolist(), power).to(self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        if self._own_loss:
+        if self._custom_loss:
             batch_samples = [{"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples]
         return super()._get_num_items_in_batch(batch_samples, device)
 
@@ -170,7 +169,7 @@ class RnnTrainer(Trainer):
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
         self._extra = {name: inputs.pop(name) for name in self.loss_columns if name in inputs}
-        if model.training or not self._own_loss:
+        if model.training or not self._custom_loss:
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
         outputs = model(**inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -193,8 +192,8 @@ class RnnTrainer(Trainer):
         measure = self.loss or sum_losses
         loss = measure(outputs["logits"].float(), labels, **facts)
         if (prefixes := outputs.get("prefix_logits")) is not None:
-            parts = [measure(part.float(), labels, **facts) for part in prefixes.unbind(1)]
-            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(parts).mean()
+            losses = [measure(early.float(), labels, **facts) for early in prefixes.unbind(1)]
+            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return loss / rows / max(self.args.n_gpu, 1)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -210,10 +209,10 @@ class RnnTrainer(Trainer):
         for name, weights in (("embedding", {trained.get_input_embeddings().weight}), ("head", head)):
             rate = getattr(self.args, f"{name}_learning_rate", None)
             for group in [] if made or rate is None else [*optimizer.param_groups]:
-                own = [weight for weight in group["params"] if weight in weights]
+                selected = [weight for weight in group["params"] if weight in weights]
                 group["params"] = [weight for weight in group["params"] if weight not in weights]
-                if own:
-                    optimizer.add_param_group({**group, "params": own, "lr": rate})
+                if selected:
+                    optimizer.add_param_group({**group, "params": selected, "lr": rate})
         return optimizer
 
     # ---- order of the rows, and evaluation ----
@@ -229,9 +228,12 @@ class RnnTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def _run_epoch(self, *args: object, **kwargs: Any) -> None:
-        waits = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
-        stopped = [wait.early_stopping_patience_counter >= wait.early_stopping_patience for wait in waits]
-        if any(stopped) or self.state.global_step >= self.state.max_steps:
+        stopped = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        if stopped or self.state.global_step >= self.state.max_steps:
             # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
             return
