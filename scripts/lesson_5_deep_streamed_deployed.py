@@ -123,7 +123,8 @@ assert course.most(accuracy > 0.9 for accuracy in learned["one LSTM"])
 for name in ("one layer, of minGRUs", "one block, no gate"):
     accuracies, steps = zip(*(answer_questions(seed, 1000, **READERS[name]) for seed in SEEDS), strict=True)
     print(f"{name:22} accuracy {course.points(accuracies)}; steps {list(steps)}")
-    assert np.mean(accuracies) > np.mean(learned[name]) + 0.2
+    learned[f"{name}, longer"] = accuracies
+assert course.most(accuracy > 0.8 for accuracy in learned["one layer, of minGRUs, longer"])
 
 # %% [markdown]
 # The layer does, with (nearly) every seed; the block without its gate with some, and late. So the story is wrong, and the reason is in the formula: the last word's gate multiplies the memory too, unit by unit. A tendency remains: depth makes the task learnable *earlier and more often*. The LSTM's gates read its last state, so one layer is quick here; the price is that each step waits for the one before, while a minGRU computes all steps at once.

