@@ -340,7 +340,7 @@ assert course.most(a < b for a, b in zip(lowest["cured"], lowest["free"], strict
 #
 # **Exercises**
 #
-# 3.1 Start from the failed run and change only the size of the batches, to 32. Five seeds. Which suspect does the result speak for?
+# 3.1 Start from the failed run and change only the size of the batches, to 32. Five seeds. Which suspect does the result point to?
 #
 # 3.2 Watch the gradient at the first and at the last word again, in the run with the mean of all states. Does it vanish?
 #

@@ -275,7 +275,7 @@ for distance in (30, 100):
     assert course.most(accuracy > 0.9 for accuracy in accuracies)
 
 # %% [markdown]
-# It does, as no gradient has to travel far: each state is one step from the answer, like with the mean in lesson 3. A weight says where the network looked, not that it understood.
+# It does, as no gradient has to travel far: each state is one step from the answer, as with the mean in lesson 3. A weight says where the network looked, not that it understood.
 #
 # ## 4.6 All cells on tweets, fairly compared
 # A ranking is fair if all cells try the same learning rates and the best one is not at the edge of the grid: beyond the edge it might get better still. And it is honest if it shows the luck: each point is a seed.

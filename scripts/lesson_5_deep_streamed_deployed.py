@@ -177,7 +177,7 @@ assert course.most(value < counted for value in perplexities) or not tweets.is_s
 # More text and more steps make sentences of it: `hf_rnn/tasks/causal-lm.md`. Other layers on top of the states make other tasks: a tag per word, such as the names in a text (`hf_rnn/tasks/token-classification.md`). An encoder that reads one language and a language model that starts from its last state make a translator ([Sutskever et al. 2014](https://arxiv.org/abs/1409.3215)); attention was invented for it.
 #
 # ## 5.3 Pretrained: what labels are worth
-# The encoder `english` has read a quarter of a million texts without labels. Its teacher was a transformer, `all-MiniLM-L6-v2`, that has read about a billion pairs of texts: the encoder learned to give the same vectors (*distillation*, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531)). Here it stays frozen; logistic regression learns from its vectors. The rival is the linear model of lesson 3. Both get 60, 240 and nine tenths of the training tweets, five times other ones.
+# The encoder `english` has read a quarter of a million texts without labels. Its teacher was a transformer, `all-MiniLM-L6-v2`, that has read many more: the encoder learned to give the same vectors (*distillation*, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531)). Here it stays frozen; logistic regression learns from its vectors. The rival is the linear model of lesson 3. Both get 60, 240 and nine tenths of the training tweets, drawn five times.
 #
 # **Prediction.** Where is the encoder's lead largest? Does it lead with all tweets?
 
@@ -275,7 +275,7 @@ assert abs(stream.end()["score"] - fast.predict([sentence])[0]["score"]) < 1e-4
 #
 # 5.2 `temperature` divides the logits before the softmax. Compare the entropy of the next character at 0.2, 1 and 2.
 #
-# 5.3 Stream a text through an LSTM in two pieces. What has to be carried over, and what happens if you forget a half of it?
+# 5.3 Stream a text through an LSTM in two pieces. What has to be carried over, and what happens if you forget half of it?
 #
 # ## Further reading
 # - [Goodfellow, Bengio and Courville 2016](https://www.deeplearningbook.org/contents/rnn.html), chapter 10: unrolled networks, their gradients, gates; [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1): the network of lesson 2.
