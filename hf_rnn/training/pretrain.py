@@ -31,12 +31,14 @@ from transformers import AutoModel, EvalPrediction, PreTrainedTokenizerBase, Pre
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
+from ..hub.model_folder import FinishedFolder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.arguments import ModelArguments, PretrainingArguments
 from ..settings.keywords import PretrainKeywords
 from ..settings.merge import parse
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
@@ -108,23 +110,10 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
         order = np.random.default_rng(args.seed).permutation(len(ids))
         set_seed(args.seed)
         model = _make_student(model_args, teacher)
-        trainer_args = copy.copy(args)
-        trainer_args.output_dir = str(folder.checkpoints)
-        trainer_args.load_best_model_at_end, trainer_args.remove_unused_columns = (
-            False,
-            False,
-        )  # the collator selects columns
         data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
-        trainer = RnnTrainer(
-            model=model,
-            args=trainer_args,
-            train_dataset=answers.select(order[held_out:]),
-            eval_dataset=answers.select(order[:held_out]),
-            processing_class=tokenizer,
-            compute_metrics=measure,
-            data_collator=StateCollator(answers, model.state_size),
-            made_from=take_fingerprint({}, tokenizer, model, trainer_args, data=data),
-        )
+        splits = {"train_dataset": answers.select(order[held_out:]), "eval_dataset": answers.select(order[:held_out])}
+        collator = StateCollator(answers, model.state_size)
+        trainer = _make_trainer(folder, args, model, tokenizer, data, data_collator=collator, **splits)
         teacher.__dict__.pop("model", None)  # its memory
         training = take_steps(trainer, checkpoint)
         measured = trainer.predict(trainer.eval_dataset).metrics
@@ -381,6 +370,23 @@ def _make_student(model_args: ModelArguments, teacher: Encoder) -> EncoderStuden
     with torch.no_grad():
         model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()  # 0 is padding
     return model
+
+
+def _make_trainer(
+    folder: FinishedFolder,
+    args: RnnTrainingArguments,
+    model: EncoderStudent,
+    tokenizer: PreTrainedTokenizerBase,
+    data: str,
+    **options: object,
+) -> RnnTrainer:
+    """Return the Trainer of a student; `data` is the hash of the rows, and its checkpoints are below the folder."""
+    args = copy.copy(args)
+    args.output_dir = str(folder.checkpoints)
+    args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects columns
+    fingerprint = take_fingerprint({}, tokenizer, model, args, data=data)
+    inputs: dict[str, Any] = {"processing_class": tokenizer, "compute_metrics": measure, **options}
+    return RnnTrainer(model, args, made_from=fingerprint, **inputs)
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:
