@@ -196,8 +196,8 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
 
     So a row stays where it is when others come or go, and equal texts stay together. Each class has at least half of
     the share there, rounded up, and at most twice the share, but not all of its rows: new rows may move others only at
-    these limits. A text of more rows stays in train. Fewer than 20 rows are all kept. The share is halved until it is
-    at most `MOST_HELD_OUT` rows.
+    these limits. A text of more rows stays in train; if that is true of all, single rows are drawn, with a warning.
+    Fewer than 20 rows are all kept. The share is halved until it is at most `MOST_HELD_OUT` rows.
 
     Args:
         texts: The text of each row.
@@ -216,7 +216,22 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         return np.zeros(len(classes), dtype=bool)
     while share * len(classes) > MOST_HELD_OUT:
         share /= 2
-    hashes, groups = np.unique(hash_texts(texts, seed), return_inverse=True)
+    hashes = hash_texts(texts, seed)
+    held_out = _draw(hashes, classes, share)
+    if not held_out.any():
+        logger.warning("all texts repeat: held-out rows have copies in train, so that their scores are too high")
+        earlier = Counter[int]()
+        copies = []
+        for text in hashes.tolist():
+            copies.append(f"{text} {earlier[text]}")
+            earlier[text] += 1
+        held_out = _draw(hash_texts(copies), classes, share)
+    return held_out
+
+
+def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
+    """Return which rows are held out by the hashes of their texts; see [`hold_out`]."""
+    hashes, groups = np.unique(texts, return_inverse=True)
     held_out = np.zeros(len(hashes), dtype=bool)
     for label in np.unique(classes):
         members, sizes = np.unique(groups[classes == label], return_counts=True)  # sorted by hash
@@ -226,6 +241,4 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         number = np.searchsorted(hashes[members], np.uint64(share * 2**64))
         fewest = np.searchsorted(totals, share * rows / 2) + 1
         held_out[members[: min(max(number, fewest), np.searchsorted(totals, most, side="right"))]] = True
-    if not held_out.any():
-        logger.warning("there is no validation split, and texts that repeat cannot be held out: nothing is measured")
     return held_out[groups]

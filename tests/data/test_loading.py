@@ -95,6 +95,8 @@ def test_a_text_stays_on_its_side_when_others_come_and_go(monkeypatch):
     assert (first != hold_out(texts[:4_000], classes[:4_000], 0.1, 1)).mean() > 0.1, "another seed"
     repeated = hold_out(["one text"] * 50 + texts[:50], np.zeros(100, dtype=int), 0.1, 0)
     assert not repeated[:50].any() and repeated.any(), "a text of many rows stays in train"
+    copies = hold_out(["one text", "another"] * 50, np.arange(100) % 2, 0.1, 0)  # a warning says what it means
+    assert all(0 < copies[label::2].sum() <= 10 for label in (0, 1))
     monkeypatch.setattr(splits, "MOST_HELD_OUT", 300)
     fewer = hold_out(texts, classes, 0.1, 0)
     assert 200 < fewer.sum() < 350 and held[fewer].mean() > 0.95
