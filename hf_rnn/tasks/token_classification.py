@@ -213,7 +213,7 @@ def encode_tagged(
         encoded = tokenizer(
             list(map(list, batch["tokens"])),
             is_split_into_words=True,
-            truncation=limit < 10**9,  # more is no limit
+            truncation=limit < 10**9,  # a larger number means without a limit
             max_length=min(limit, 10**9),
             return_attention_mask=False,
             return_token_type_ids=False,
