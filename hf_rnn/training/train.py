@@ -367,6 +367,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
     """
     task, training, trainer, examples = run.task, run.arguments.training, fit.trainer, tokens.examples
     model, further = trainer.model, {}
+    chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
     predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
     if training.calibrate:
         weights = (model.get_parameter(name) for name in name_output_weights(model))
@@ -383,7 +384,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
         **further,
         **run.extension.measure(run, model.config, predictions),
     }
-    check_loss(metrics, task.chance_loss(model.config), training)
+    check_loss(metrics, chance_loss, training)
     return metrics
 
 
