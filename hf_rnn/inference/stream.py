@@ -143,7 +143,8 @@ class TextStream:
         cut = max(0, *map(text.rfind, _SPACES))
         self._last_word = text[cut:]
         room = self._predictor.tokenizer.model_max_length - self._tokens
-        final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
+        parts = text[:cut], text[cut:]
+        final, last = ([] if not part or part.isspace() else self._predictor.tokenize([part])[0] for part in parts)
         final = final[: max(0, room)]
         return final, last[: max(0, room - len(final))]
 
@@ -249,10 +250,10 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
-    if len(streams) != len(pieces) or len(set(map(id, streams))) < len(streams):
+    if len(streams) != len(pieces) or (len(streams) > 1 and len(set(map(id, streams))) < len(streams)):
         raise UserError(f"give each stream one piece: found {len(streams)} streams and {len(pieces)} pieces")
     check_texts(pieces, "pieces")
-    if any(stream._predictor is not streams[0]._predictor for stream in streams):
+    if len(streams) > 1 and any(stream._predictor is not streams[0]._predictor for stream in streams):
         raise UserError("the streams are of several models: feed those of each model on their own")
     if any(stream._ended for stream in streams):
         raise UserError("the stream has ended: call reset() for a new text")

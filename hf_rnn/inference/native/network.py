@@ -358,7 +358,8 @@ class Network:
 
     def _look_up(self, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
-        ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
+        one = len(texts) == 1
+        ids = np.array(texts[0], np.int64) if one else np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
         if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):  # a negative id is a large one
             most = len(self._embedding) - 1
             raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
