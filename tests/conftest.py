@@ -1,5 +1,6 @@
 """Shared fixtures: a folder of invented texts with a rule to learn, and one model trained on it."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -7,6 +8,7 @@ import random
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -196,6 +198,12 @@ def teacher(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the folder of `trained`, to change."""
+    return shutil.copytree(trained.folder, tmp_path / "my model", ignore=shutil.ignore_patterns("checkpoints"))
+
+
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory):
     """A folder with a BERT as a source of vectors, and its table."""
@@ -286,6 +294,45 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield server
+
+
+def same_weights(one, other):
+    """Return whether two folders have the same weights, bit for bit."""
+    from safetensors.torch import load_file
+
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+@contextlib.contextmanager
+def signal_at(step, number=signal.SIGTERM):
+    """Send this process a signal in the middle of a step of a training."""
+    from hf_rnn.training.trainer import SavePoints
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == step - 1:
+            signal.raise_signal(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SavePoints, "on_step_begin", on_step_begin)
+        yield
+
+
+def run_until(step, run):
+    """Stop a training in the middle of a step; return what it raises."""
+    from hf_rnn.training.checkpoints import TrainingStopped
+
+    with signal_at(step), pytest.raises(TrainingStopped) as stopped:
+        run()
+    return stopped.value
+
+
+def run_python(program, *arguments, **options):
+    """Run a program in a process of its own; return its standard output."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_script(script, arguments, monkeypatch, captured):

@@ -5,14 +5,13 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows, run_python, write_rows
 from transformers import pipeline
 
 from hf_rnn.cli.main import main
@@ -39,12 +38,6 @@ def records(out):
 @pytest.fixture(scope="module")
 def folder(trained):
     return str(trained.folder)
-
-
-@pytest.fixture
-def copy(folder, tmp_path):
-    """A copy of the trained model, to change."""
-    return shutil.copytree(folder, tmp_path / "my model", ignore=shutil.ignore_patterns("checkpoints"))
 
 
 # ---- the command itself ----
@@ -78,10 +71,7 @@ print(json.dumps([codes, sorted(sys.modules), time.process_time() - start]))
 
 def run_lines(*lines):
     """Return the exit codes of command lines in one new process, and the modules that they loaded."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(lines)], capture_output=True, text=True, env=ENVIRONMENT, check=True
-    )
-    codes, modules, seconds = json.loads(done.stdout)
+    codes, modules, seconds = json.loads(run_python(PROGRAM, json.dumps(lines), env=ENVIRONMENT))
     return codes, set(modules), seconds
 
 

@@ -27,16 +27,8 @@ def as_dataset(splits, names=LABELS):
 
 
 def overlap_of(report, source, split):
-    (found,) = [part for part in report.overlaps if (part["source"], part["split"]) == (source, split)]
-    return found
-
-
-def found_rows(report, source, split):
-    """Row -> whether its twin has another label."""
-    return {
-        repeat["place"]["row"]: repeat["label"] != repeat["twin_label"]
-        for repeat in overlap_of(report, source, split)["repeats"]
-    }
+    (overlap,) = [part for part in report.overlaps if (part["source"], part["split"]) == (source, split)]
+    return overlap
 
 
 # ---- duplicates ----
@@ -66,7 +58,8 @@ def test_brute_force_gives_the_same_rows():
     for overlap in report.overlaps:
         source, split = overlap["source"], overlap["split"]
         expected, twins = brute_force(splits, source, split)
-        assert found_rows(report, source, split) == expected and overlap["exact"] == len(expected)
+        differ = {part["place"]["row"]: part["label"] != part["twin_label"] for part in overlap["repeats"]}
+        assert differ == expected and overlap["exact"] == len(expected)
         assert overlap["exact_other_label"] == sum(expected.values())
         for repeat in overlap["repeats"]:
             row, twin = repeat["place"]["row"], repeat["twin"]["row"]
@@ -91,12 +84,8 @@ def test_normalised_texts(a, b, equal):
     assert (normalize_text(a) == normalize_text(b)) == equal
 
 
-def test_a_twin_with_another_label_and_conflicts():
-    train = [("a b", "good"), ("other", "bad"), ("A  b", "plain")]
-    report = audit(as_dataset({"train": train, "test": [("a b", "good"), ("a c", "good")]}))
-    (repeat,) = overlap_of(report, "train", "test")["repeats"]
-    assert (repeat["twin"]["row"], repeat["twin_label"]) == (2, "plain")
-    assert found_rows(report, "train", "train") == {2: True}
+def test_conflicts():
+    report = audit(as_dataset({"train": [("a b", "good"), ("other", "bad"), ("A  b", "plain")]}))
     (conflict,) = report.conflicts["found"]
     rows = {label: [place["row"] for place in places] for label, places in conflict["places"].items()}
     assert rows == {"good": [0], "plain": [2]} and report.summary()["conflicts"] == {"texts": 1, "rows": 2}
@@ -117,25 +106,17 @@ def test_unknown_tokens():
 # ---- the report ----
 
 
-def leaking():
-    train = [(LONG, "good"), ("other words here", "bad")]
-    validation = [(f"{number} is alone in this", "good") for number in range(9)] + [("Other words  here", "good")]
-    test = [
-        ("nothing like it", "bad"),
-        (f"{LONG} ", "good"),
-        (LONG.upper(), "good"),
-        ("7 is alone in this", "good"),
-    ]
-    return as_dataset({"train": train, "validation": validation, "test": test})
-
-
 def test_summary_and_json():
-    report = audit(leaking(), origins={"test": ("tests.tsv", range(2, 6))})
+    splits = {
+        "train": [(LONG, "good"), ("other words here", "bad")],
+        "validation": [*((f"{number} is alone", "good") for number in range(9)), ("Other words  here", "good")],
+        "test": [("nothing like it", "bad"), (f"{LONG} ", "good"), (LONG.upper(), "good"), ("7 is alone", "good")],
+    }
+    report = audit(as_dataset(splits), origins={"test": ("tests.tsv", range(2, 6))})
     everything = json.loads(json.dumps(report.to_dict()))
     summary = everything["summary"]
     assert summary == report.summary()
-    counts = {"exact": 2, "exact_other_label": 0, "share": 0.5}
-    assert summary["leaks"]["test"]["train"] == counts
+    assert summary["leaks"]["test"]["train"] == {"exact": 2, "exact_other_label": 0, "share": 0.5}
     assert summary["leaks"]["validation"]["train"]["exact_other_label"] == 1
     assert summary["duplicates"]["train"]["exact"] == 0
     assert summary["leak_share"] == 0.5, "that of the worst split, of train only"
@@ -152,17 +133,11 @@ def test_summary_and_json():
     assert everything["splits"]["test"]["file"] == "tests.tsv"
 
 
-def test_text_report_names_places_and_prints_no_control_characters():
+def test_the_text_report_prints_no_control_characters():
     rows = [(f"bell \x1b[31m\u202e rings {number}", "good") for number in range(5)] * 2 + [("Bell", "ba\x07d")]
     dataset = as_dataset({"train": rows, "test": rows[:1]}, ["ba\x07d", "good"])
     text = render_text(audit(dataset, origins={"test": ("some/test.tsv", [12])}))
-    for part in (
-        "some/test.tsv:12",
-        "train row 5 (good)",
-        "5 of 11 rows of train repeat",
-        "at most 100.00% of a split",
-    ):
-        assert part in text
+    assert "some/test.tsv:12" in text and "5 of 11 rows of train repeat" in text
     assert all(line.isprintable() for line in text.split("\n"))
 
 

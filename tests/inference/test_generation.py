@@ -1,13 +1,11 @@
 """`TextGenerator` writes what `generate` of transformers writes, with the kernel and with torch."""
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_python
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
@@ -91,5 +89,4 @@ sys.modules.update(dict.fromkeys(("torch", "transformers"), None))  # as if they
 from hf_rnn.cli.main import main
 main(["generate", {str(folder)!r}, "--prompt", "Bob", "--max_new_tokens", "5", "--seed", "3"])
 """
-    run = subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True, text=True)
-    assert run.returncode == 0 and run.stdout.startswith("Bob"), run.stderr
+    assert run_python(program).startswith("Bob")

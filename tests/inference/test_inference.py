@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -190,8 +189,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_tokenizer_is_named(trained, tmp_path, damage):
-    folder = FinishedFolder(shutil.copytree(trained.folder, tmp_path / "model"))
+def test_a_damaged_tokenizer_is_named(copy, damage):
+    folder = FinishedFolder(copy)
     folder.tokenizer.write_text(json.dumps(json.loads(folder.tokenizer.read_text()) | damage))
     for load in (FastRnn.from_pretrained, lambda root: FastRnn(*load_model(root))):
         with pytest.raises(UserError, match=r"model.*tokenizer\.json"):

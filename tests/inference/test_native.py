@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import run_python
 from safetensors.numpy import load_file, save_file
 
 from hf_rnn import (
@@ -153,25 +154,23 @@ def test_a_table_that_is_too_large_is_made_for_the_texts_at_hand(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_stored_dtypes(trained, tmp_path, dtype):
-    folder = shutil.copytree(trained.folder, tmp_path / "model")
-    model, tokenizer = load_model(folder)
-    model.to(dtype).save_pretrained(folder)
-    expected = compute_logits(load_model(folder)[0], tokenizer, KNOWN)
-    stored, _ = read_stored("", FinishedFolder(folder))
+def test_stored_dtypes(copy, dtype):
+    model, tokenizer = load_model(copy)
+    model.to(dtype).save_pretrained(copy)
+    expected = compute_logits(load_model(copy)[0], tokenizer, KNOWN)
+    stored, _ = read_stored("", FinishedFolder(copy))
     np.testing.assert_allclose(stored.network.run(KNOWN), expected, atol=1e-5)
 
 
-def test_a_table_in_float8(trained, tmp_path):
-    folder = shutil.copytree(trained.folder, tmp_path / "model")
-    model, tokenizer = load_model(folder)
+def test_a_table_in_float8(copy):
+    model, tokenizer = load_model(copy)
     table = model.get_input_embeddings().weight
     codes = torch.arange(table.numel(), dtype=torch.int32).remainder(256).to(torch.uint8).reshape(table.shape)
     values = codes.view(torch.float8_e4m3fn).float()
     table.data = torch.where(values.isfinite() & (values.abs() < 16), values, 0)
     model.config.freeze_embedding = True
-    model.save_pretrained(folder)
-    stored, _ = read_stored("", FinishedFolder(folder))
+    model.save_pretrained(copy)
+    stored, _ = read_stored("", FinishedFolder(copy))
     np.testing.assert_allclose(stored.network.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5)
 
 
@@ -333,17 +332,10 @@ for level in (2, 1, 0):
 print("whole")
 """
     environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
-    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert run.stdout == "whole\n", run.stderr[-3000:]
+    assert run_python(program, env=environment) == "whole\n"
 
 
 # ---- FastRnn, Tagger, SentenceEncoder and the command ----
-
-
-def run_python(program, **environment):
-    run = subprocess.run([sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
 
 
 def test_neither_torch_nor_transformers_is_imported(trained, tmp_path):

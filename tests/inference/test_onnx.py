@@ -172,10 +172,10 @@ def tokenizer(trained):
 
 
 @pytest.fixture
-def folder(trained, tmp_path, monkeypatch):
+def folder(copy, monkeypatch):
     """A finished folder that a test may change; exports compare few texts."""
     monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
-    return shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    return copy
 
 
 def contents(folder):
@@ -319,7 +319,7 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
             OnnxClassifier.from_pretrained(folder, **options)
         return str(caught.value)
 
-    assert f"has no onnx/model.onnx: make it with `hf-rnn export --model {folder}`" in refuse()
+    assert f"has no onnx/model.onnx: make it with `hf-rnn export --model '{folder}'`" in refuse()
     file = export(folder).file
     config, names = json.loads((folder / "config.json").read_text()), {"2": "plain", "1": "good", "0": "bad"}
     (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))

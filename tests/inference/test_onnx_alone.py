@@ -2,11 +2,11 @@
 
 import json
 import pickle
-import subprocess
 import sys
 
 import pytest
 import torch
+from conftest import run_python
 from tiny_bert import make_bert
 from transformers import AutoTokenizer
 
@@ -73,11 +73,7 @@ def folders(tmp_path_factory):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_it_needs_neither_torch_nor_transformers(folders):
     asked = {kind: (str(folder), TEXTS) for kind, folder in folders.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, json.dumps(asked)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    found, (wall, processor), kilobytes = json.loads(done.stdout)
+    found, (wall, processor), kilobytes = json.loads(run_python(ALONE, json.dumps(asked)))
     for kind, (folder, texts) in asked.items():
         if kind == "tagger":
             expected = Tagger.from_pretrained(folder).predict(texts)

@@ -189,12 +189,11 @@ HOSTILE = '<img src=x onerror="window.hacked = 1"></script><b>'
 
 
 @pytest.mark.slow
-def test_the_page_answers_as_one_types_and_asks_nobody(trained, browser, tmp_path):
-    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    config = json.loads((folder / "config.json").read_text())
+def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
+    config = json.loads((copy / "config.json").read_text())
     config["id2label"] = {number: name + HOSTILE for number, name in config["id2label"].items()}
-    (folder / "config.json").write_text(json.dumps(config | {"label2id": None}))
-    with serve(write_page(folder)) as url:
+    (copy / "config.json").write_text(json.dumps(config | {"label2id": None}))
+    with serve(write_page(copy)) as url:
         browser.get_log("performance")
         browser.get(url)
         area = wait(lambda: browser.find_elements("id", "text"))[0]
@@ -217,9 +216,8 @@ def test_the_page_answers_as_one_types_and_asks_nobody(trained, browser, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(trained, browser, tmp_path):
-    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    page = export(folder, web=True).web
+def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(copy, browser):
+    page = export(copy, web=True).web
     index = page / "index.html"
     index.write_text(index.read_text(encoding="utf-8").replace("cdn.jsdelivr.net", "cdn.invalid"), encoding="utf-8")
     with serve(page) as url:
@@ -230,14 +228,13 @@ def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(trained, browse
             )
 
 
-def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(trained, tmp_path):
-    folder = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    page = export(folder, output_dir=tmp_path / "out", web=True, quantize="int8", texts=["my secret"]).web
+def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(copy, tmp_path):
+    page = export(copy, output_dir=tmp_path / "out", web=True, quantize="int8", texts=["my secret"]).web
     assert page == tmp_path / "out/web" and "secret" not in (page / "index.html").read_text(encoding="utf-8")
     assert {path.name for path in page.iterdir()} == {"index.html", "model.onnx", "tokenizer.json"}
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):
-        export(folder, web=True, npm=tmp_path)
+        export(copy, web=True, npm=tmp_path)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_python
 from datasets import Dataset
 from transformers import pipeline
 
@@ -213,5 +214,4 @@ def test_auto_classes_know_the_heads_whatever_is_imported_first(first):
         "for _, auto in hf_rnn.models.auto.HEADS.values():\n"
         "    print(type(getattr(transformers, auto).from_config(config)).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == list(HEADS), done.stderr
+    assert run_python(program).split() == list(HEADS)

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
+from conftest import run_python
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
@@ -145,13 +145,9 @@ def test_remote_code_without_the_package(block_type, tmp_path):
     tokenizer.save_pretrained(folder)
     ids = IDS.clamp(max=len(tokenizer) - 1)
     environment = {"PATH": "", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    given = [str(folder), str(tmp_path / "again"), json.dumps(ids.tolist()), json.dumps(MASK.tolist())]
-    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *given]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout.splitlines()[-1])
+    given = [folder, tmp_path / "again", json.dumps(ids.tolist()), json.dumps(MASK.tolist())]
+    out = run_python(WITHOUT_THE_PACKAGE, *given, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    there = json.loads(out.splitlines()[-1])
     torch.testing.assert_close(torch.tensor(there["logits"]), torch.stack([model(ids, MASK).logits] * 2))
     torch.testing.assert_close(torch.tensor(there["states"]), model.rnn(ids, MASK).last_hidden_state)
     here = pipeline("text-classification", str(folder), top_k=None)(["good film", ""])

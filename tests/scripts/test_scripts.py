@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_python, run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 DATA = SCRIPTS.parent / "data" / "tweets"
@@ -51,9 +51,8 @@ for name in {names!r}:
         runpy.run_path(name, run_name="__main__")
 print({{"torch", "transformers", "datasets", "hf_rnn"}} & set(sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("show this help message") == len(names) and done.stdout.endswith("\nset()\n")
+    out = run_python(code, cwd=tmp_path)
+    assert out.count("show this help message") == len(names) and out.endswith("\nset()\n")
 
 
 def cells(path):
@@ -112,10 +111,8 @@ def test_the_installed_course_finds_its_tweets(tmp_path):
             shutil.copy(file, tmp_path / folder)
     code = "import lesson_helpers as course; print(sorted(file.name for file in course.DATA.glob('*.tsv')))"
     code += "; course.draw_diagram('lstm')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "share" / "hf_rnn", capture_output=True, text=True
-    )
-    assert done.stdout == "['dev.tsv', 'test.tsv', 'train.tsv']\n", done.stderr
+    out = run_python(code, cwd=tmp_path / "share" / "hf_rnn")
+    assert out == "['dev.tsv', 'test.tsv', 'train.tsv']\n"
 
 
 @pytest.mark.slow(minutes=4)

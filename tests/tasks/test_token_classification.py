@@ -1,15 +1,13 @@
 """A tagger from a folder of CoNLL files to spans in raw text, with the promises that hold for each task."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_python, run_script
 from transformers import AutoTokenizer, pipeline
 
 from hf_rnn import PRETRAINED, Tagger, encode_tagged, load_conll, train, train_tokenizer
@@ -92,15 +90,9 @@ print(json.dumps([[found["entity_group"], found["start"], found["end"]] for foun
 
 @pytest.mark.slow
 def test_remote_code_without_the_package(tagger, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tagger.folder), TEXT],
-        env={"PATH": "", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    environment = {"PATH": "", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    out = run_python(WITHOUT_THE_PACKAGE, tagger.folder, TEXT, env=environment, cwd=tmp_path)
+    found = json.loads(out.splitlines()[-1])
     assert [(label, TEXT[start:end]) for label, start, end in found] == EXPECTED
 
 

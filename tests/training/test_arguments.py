@@ -1,4 +1,4 @@
-"""Settings: one merge of recipe, architecture of a given model, and flags or keywords; mistakes name their place."""
+"""Settings: one merge of recipes, architecture of a model, and flags or keywords; mistakes name their place."""
 
 import dataclasses
 import datetime
@@ -15,7 +15,7 @@ from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.settings.arguments import DistillationArguments, ModelArguments
 from hf_rnn.settings.merge import make_parser, parse_argv, parse_distillation, parse_settings
 from hf_rnn.settings.parser import _MISSPELT
-from hf_rnn.settings.recipes import load_recipe, recipe_settings
+from hf_rnn.settings.recipes import load_recipe, recipe_names, recipe_settings
 from hf_rnn.settings.training_arguments import RnnTrainingArguments, describe_settings
 from hf_rnn.utils.errors import UserError
 
@@ -128,6 +128,7 @@ def test_keywords_are_flags(tmp_path):
 def test_none_resets_a_setting_of_the_recipe():
     cleared = parse_settings({"output_dir": "out", "recipe": "scratch", "early_stopping_patience": None})
     assert (load_recipe("scratch")["early_stopping_patience"], cleared.training.early_stopping_patience) == (10, None)
+    assert "learning_rate" in load_recipe("default") and "learning_rate" not in load_recipe({"learning_rate": None})
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,61 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert Path(data.vectors) == tmp_path / "glove.txt" and Path(training.output_dir) == tmp_path / "out"
 
 
+# ---- recipes ----
+
+
+def test_fast_is_scratch_with_another_cell():
+    fast = load_recipe("fast")
+    assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
+    assert {**load_recipe("scratch"), **fast} == fast
+    assert {"best", "default", "fast", "finetune", "scratch", "student"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
+def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text('{"hidden_size": 7}')
+    assert load_recipe(name) == load_recipe(tmp_path / name) == {**load_recipe("default"), "hidden_size": 7}
+    (tmp_path / name).write_text("# nothing yet\n")
+    assert load_recipe(name) == load_recipe("default")
+
+
+@pytest.mark.parametrize(("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")])
+def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"task: {task}\nclassifier_dropout: 0.7\n")
+    assert load_recipe(path) == {**load_recipe(recipe), "task": task, "classifier_dropout": 0.7}
+    path.write_text("classifier_dropout: 0.7\n")
+    flags = ["--task", task, "--data_dir", "texts", "--output_dir", "out"]
+    arguments = parse_argv([*flags, "--recipe", str(path)])
+    expected = parse_argv([*flags, "--classifier_dropout", "0.7"])
+    assert arguments.model == expected.model and arguments.data == expected.data
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["card_examples", "hub_model_id", "hub_token", "output_dir", "overwrite_output_dir", "push_to_hub", "resume",
+     "teacher_cache", "trackio_space_id"],
+)  # fmt: skip
+def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, name):
+    """Another person's file would send texts away."""
+    (tmp_path / "base.yaml").write_text(f"hidden_size: 7\n{name}: 1\n")
+    (tmp_path / "mine.yaml").write_text("recipe: base.yaml\n")
+    for recipe, place in ((tmp_path / "mine.yaml", "base.yaml:2"), ({name: 1}, "recipe")):
+        with pytest.raises(UserError, match=f"{place}: a recipe cannot set {name}: remove it"):
+            load_recipe(recipe)
+        with pytest.raises(UserError, match=f"a recipe cannot set {name}"):
+            parse_settings({"recipe": recipe, name: "1"})
+
+
+def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
+    mapping = {"recipe": "blocks", "learning_rate": 0.03, "hidden_size": None}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mapping))
+    assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("blocks")
+    assert load_recipe({}) == load_recipe("default")
+    assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
+
+
 # ---- mistakes ----
 
 
@@ -217,6 +273,11 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
         ("block_type: rnn", r"mine.yaml:2: block_type: invalid choice: 'rnn' .*plain.*residual"),
         ("recipe: scratch\ncell_type: rnn", r"cell_type must be one of .*lstm.* found 'rnn'"),
         ("bidirectional: perhaps", r"mine.yaml:2: bidirectional: expected true or false: found 'perhaps'"),
+        ("- hidden_size\n- 7", r"mine.yaml:2: a recipe must"),
+        ("hidden_size: 7\nhidden_size: 8", r"mine.yaml:3: hidden_size is set twice, first on line 2"),
+        ("a: [1\nb: 2", r"mine.yaml:3: invalid YAML"),
+        ("hidden_size: 7\nrecipe: scrach", r"mine.yaml:3: recipe 'scrach' is unknown. Did you mean 'scratch'"),
+        ("recipe: missing.yaml", r"mine.yaml:2: .*missing.yaml"),
     ],
 )
 def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, message):
@@ -236,6 +297,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--teacher", "x"], "unknown option --teacher: it belongs to hf-rnn distill"),
         (["stray"], r"'stray' belongs to no option"),
         (["--recipe", "scrach"], r"Did you mean 'scratch'"),
+        (["--recipe", "x/y.yaml"], "recipe file x/y.yaml does not exist"),
         (["--learning_rate", "-0.1"], r"learning_rate must be at least 0; found -0.1"),
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name"),

@@ -13,13 +13,12 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import invent_rows, write_rows
+from conftest import invent_rows, run_until, signal_at, write_rows
 
 from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import checkpoints
 from hf_rnn.training.checkpoints import (
-    TrainingStopped,
     fill,
     find_newest,
     hold_folder,
@@ -27,7 +26,6 @@ from hf_rnn.training.checkpoints import (
     read_manifest,
     write_manifest,
 )
-from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
@@ -90,24 +88,6 @@ def outcome(folder):
     return (folder / "model.safetensors").read_bytes(), metrics
 
 
-def signal_at(step, number=signal.SIGTERM):
-    """Send this process a signal in the middle of a step."""
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == step - 1:
-            os.kill(os.getpid(), number)
-
-    return on_step_begin
-
-
-def run_until(step, settings, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(SavePoints, "on_step_begin", signal_at(step))
-        with pytest.raises(TrainingStopped) as stopped:
-            train(**settings)
-    return stopped.value
-
-
 # within the second epoch of 15 steps, and in the last step
 @pytest.mark.parametrize(
     ("whole", "settings", "step"),
@@ -117,10 +97,10 @@ def run_until(step, settings, monkeypatch):
         pytest.param("tagger", "tagger_settings", 14, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, monkeypatch, whole, settings, step):
+def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, whole, settings, step):
     trained, settings = request.getfixturevalue(whole), request.getfixturevalue(settings)
     settings, handler = {**settings, "output_dir": str(tmp_path / "out")}, signal.getsignal(signal.SIGTERM)
-    stopped = run_until(step, settings, monkeypatch)
+    stopped = run_until(step, lambda: train(**settings))
     assert stopped.checkpoint == tmp_path / "out" / "checkpoints" / f"checkpoint-{step}"
     assert stopped.exit_code == 143 and "resume=True" in str(stopped)
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -133,11 +113,9 @@ def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, monkeypatch, whole
     assert found == metrics
 
 
-def test_a_torn_run_resumes_bit_for_bit_from_an_older_checkpoint(
-    trained, tiny_settings, tmp_path, monkeypatch, caplog
-):
+def test_a_torn_run_resumes_bit_for_bit_from_an_older_checkpoint(trained, tiny_settings, tmp_path, caplog):
     settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
-    stopped = run_until(36, settings, monkeypatch)
+    stopped = run_until(36, lambda: train(**settings))
     truncate(stopped.checkpoint / "optimizer.pt")
     assert outcome(train(**settings, resume=True).folder)[0] == outcome(trained.folder)[0]
     (line,) = [line for line in caplog.messages if "skipped" in line]
@@ -157,9 +135,9 @@ def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path,
     assert not (tmp_path / "out" / ".unfinished-1").exists()
 
 
-def test_another_run_is_not_resumed(tiny_settings, tmp_path, monkeypatch):
+def test_another_run_is_not_resumed(tiny_settings, tmp_path):
     settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
-    run_until(16, settings, monkeypatch)
+    run_until(16, lambda: train(**settings))
     shutil.copytree(tiny_settings["data_dir"], tmp_path / "texts")
     rows = invent_rows(240, seed=1)
     write_rows(tmp_path / "texts" / "train.tsv", [(rows[0][0], "good"), *rows[1:]])
@@ -195,9 +173,9 @@ class Trap:
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
-def test_states_never_run_code(tiny_settings, tmp_path, name, monkeypatch):
+def test_states_never_run_code(tiny_settings, tmp_path, name):
     settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
-    checkpoint = run_until(16, settings, monkeypatch).checkpoint
+    checkpoint = run_until(16, lambda: train(**settings)).checkpoint
     manifest = read_manifest(checkpoint)
     torch.save(Trap(tmp_path / "trapped"), checkpoint / name)
     write_manifest(checkpoint, made_from=manifest["made_from"], progress=manifest["progress"])
@@ -230,10 +208,10 @@ def test_ctrl_c_prints_the_command_that_resumes(command, tiny_settings, trained,
     """Without tokens and without overwriting; under torchrun with torchrun."""
     flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
     flags += [f"--output_dir={tmp_path / 'an out'}", "--overwrite_output_dir", "--hub_token", "hf_secret"]
-    with monkeypatch.context() as patch:
-        patch.setenv("TORCHELASTIC_RUN_ID", "1")
-        patch.setattr(SavePoints, "on_step_begin", signal_at(20, signal.SIGINT))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with signal_at(20, signal.SIGINT):
         code, out, err = command("train", *flags)
+    monkeypatch.undo()
     assert (code, out) == (130, "") and "hf_secret" not in err
     (line,) = [line for line in err.splitlines() if "--resume" in line]
     typed = shlex.split(line.split(": ")[-1])

@@ -1,15 +1,12 @@
 """Distillation: texts, teachers, loss and steps, the finished folder, resume, mistakes."""
 
 import json
-import os
-import shutil
-import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows, run_until, same_weights, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -25,9 +22,7 @@ from transformers import (
 from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
-from hf_rnn.training.checkpoints import TrainingStopped
 from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, Distillation, augment, distillation_loss, write_masks
-from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(40, seed=31)]
@@ -64,11 +59,6 @@ def asked(monkeypatch):
 
 def open_teacher(folder, max_length=None, bf16=False):
     return Classifier.open(str(folder), max_length, SimpleNamespace(device=torch.device("cpu"), bf16=bf16))
-
-
-def same_weights(one, other):
-    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def predict(folder, texts):
@@ -192,19 +182,15 @@ def test_labels_are_matched_by_name(teacher, classes, own, expected):
         ({"problem_type": "multi_label_classification"}, "exactly one label"),
         ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
         ({"hidden_size": 64}, "no weights that fit"),
+        ({}, r"model\.safetensors"),  # weights in pickles
     ],
 )
 def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
     folder = change_config(teacher, tmp_path / "other", **changes)
+    if not changes:
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=message):
         open_teacher(folder).model  # noqa: B018 - it loads
-
-
-def test_weights_in_pickles_are_refused(teacher, tmp_path):
-    shutil.copytree(teacher, tmp_path / "pickled")
-    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"model\.safetensors"):
-        open_teacher(tmp_path / "pickled").model  # noqa: B018 - it loads
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
@@ -294,14 +280,7 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
             distill(**settings, output_dir=str(tmp_path / "out"))
         patch.setattr(Classifier, "answer", answer)
         asked.clear()
-
-        def stop(self, args, state, control, **kwargs):
-            if state.global_step == steps // 2 + 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(SavePoints, "on_step_begin", stop, raising=False)
-        with pytest.raises(TrainingStopped):
-            distill(**settings, output_dir=str(tmp_path / "out"))
+        run_until(steps // 2 + 4, lambda: distill(**settings, output_dir=str(tmp_path / "out")))
         counts = {**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}
         assert len(asked) == sum(counts.values()) - 240
         changes = [({"temperature": 2.0}, "temperature"), ({"soft_label_weight": 0.5}, "soft_label_weight")]

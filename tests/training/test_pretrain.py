@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import signal
 import string
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import NEUTRAL, invent_rows
+from conftest import NEUTRAL, invent_rows, run_until
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -24,10 +23,8 @@ from transformers import (
 )
 
 from hf_rnn import SentenceEncoder, pretrain
-from hf_rnn.training.checkpoints import TrainingStopped
 from hf_rnn.training.pretrain import Encoder, StateCollator, cut_sentences, prune_tokenizer
 from hf_rnn.training.teacher import read_texts
-from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["the box stood near a door", "", "miro", "Selk, and [PAD] sand!", "ü zebra quartz"]
@@ -165,15 +162,7 @@ def test_the_answers_of_a_teacher_are_those_of_transformers(kind, request):
 
 def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monkeypatch):
     folder = tmp_path / "out"
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == 20:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SavePoints, "on_step_begin", stop, raising=False)
-        with pytest.raises(TrainingStopped):
-            pretrain(**settings, output_dir=str(folder))
+    run_until(21, lambda: pretrain(**settings, output_dir=str(folder)))
     monkeypatch.setattr(Encoder, "answer", None)  # its answers are in the cache
     pretrain(**settings, output_dir=str(folder), resume=True)
     for name in ("model.safetensors", "2_Dense/model.safetensors"):

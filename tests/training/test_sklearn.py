@@ -195,16 +195,14 @@ def test_predictions_equal_the_pipelines(fitted, tmp_path):
         fitted.predict(["a", None])
 
 
-def test_columns_are_sorted_for_any_order_of_ids(trained, tmp_path):
+def test_columns_are_sorted_for_any_order_of_ids(copy):
     """Scorers of scikit-learn rely on it."""
-    shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
-    names = ["plain", "bad", "good"]
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    config["id2label"], config["label2id"] = dict(enumerate(names)), {name: id for id, name in enumerate(names)}
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    classifier = RnnClassifier.from_pretrained(tmp_path / "model", use_cpu=True)
+    names, file = ["plain", "bad", "good"], copy / "config.json"
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: id for id, name in enumerate(names)}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | labels))
+    classifier = RnnClassifier.from_pretrained(copy, use_cpu=True)
     assert classifier.classes_.tolist() == ["bad", "good", "plain"]
-    best = pipeline("text-classification", str(tmp_path / "model"), device="cpu")(ASKED)
+    best = pipeline("text-classification", str(copy), device="cpu")(ASKED)
     assert classifier.predict(ASKED).tolist() == [answer["label"] for answer in best]
     scores = [answer["score"] for answer in best]
     np.testing.assert_allclose(classifier.predict_proba(ASKED).max(axis=1), scores, atol=1e-6)
@@ -295,11 +293,10 @@ def test_the_saved_folder_is_the_commands(fitted, trained, tmp_path, monkeypatch
     assert "# films\n" in card and "240 rows" in card and "hf-rnn train" not in card
 
 
-def test_a_model_of_the_command_is_refitted_with_its_settings(trained, tmp_path):
+def test_a_model_of_the_command_is_refitted_with_its_settings(trained, copy):
     """After pickling, and without its folder."""
-    shutil.copytree(trained.folder, tmp_path / "model")
-    loaded = RnnClassifier.from_pretrained(tmp_path / "model", use_cpu=True, verbose=False)
-    shutil.rmtree(tmp_path / "model")
+    loaded = RnnClassifier.from_pretrained(copy, use_cpu=True, verbose=False)
+    shutil.rmtree(copy)
     assert loaded.score(*columns(60, seed=3)) == pytest.approx(trained.metrics["test"]["accuracy"])
     moved = pickle.loads(pickle.dumps(loaded))
     assert same(moved.fit(*columns(240, seed=1), eval_set=columns(60, seed=2)), trained.folder)

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import LABELS, invent_rows, write_rows
-from safetensors.torch import load_file
+from conftest import LABELS, invent_rows, same_weights, write_rows
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
@@ -23,17 +21,6 @@ from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.settings.merge import make_parser, parse_settings
 from hf_rnn.training.train import check_loss, train
 from hf_rnn.utils.errors import UserError
-
-
-def same_weights(one, other):
-    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture
-def copy_of_trained(trained, tmp_path):
-    shutil.copytree(trained.folder, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 @pytest.fixture
@@ -104,16 +91,6 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
     assert hashes.dtype == np.uint64 and (known == ~held_out).all() and held_out.sum() == data["rows"]["validation"]
 
 
-def test_columns_are_printed_and_recorded(short, tmp_path, caplog):
-    caplog.set_level("INFO", "hf_rnn")
-    lines = [f"{text},other,{label}" for text, label in invent_rows(60, 1)]
-    (tmp_path / "t.csv").write_text("\n".join(["message,note,category", *lines]))
-    columns = {"text_column": "message", "label_column": "category", "data_dir": str(tmp_path / "t.csv")}
-    record = train(**{**short, **columns}, max_steps=1).metrics["data"]
-    assert (record["text_column"], record["label_column"]) == ("message", "category")
-    assert "text from column 'message', label from column 'category'" in caplog.text
-
-
 def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog):
     """The learning rate falls to zero at their end."""
     caplog.set_level("INFO", "hf_rnn")
@@ -178,15 +155,15 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
 # ---- an earlier model in the folder ----
 
 
-def test_overwriting_replaces_the_old_run_and_nothing_else(copy_of_trained, short):
-    mine = [copy_of_trained / "notes.txt", copy_of_trained / "train_rnn.py", copy_of_trained / "checkpoints" / "n.txt"]
-    (copy_of_trained / "checkpoints").mkdir()
+def test_overwriting_replaces_the_old_run_and_nothing_else(copy, short):
+    mine = [copy / "notes.txt", copy / "train_rnn.py", copy / "checkpoints" / "n.txt"]
+    (copy / "checkpoints").mkdir()
     for path in mine:
         path.write_text("mine")
-    train(**{**short, "hidden_size": 5, "output_dir": str(copy_of_trained)}, overwrite_output_dir=True)
+    train(**{**short, "hidden_size": 5, "output_dir": str(copy)}, overwrite_output_dir=True)
     assert [path.read_text() for path in mine] == ["mine"] * len(mine)
-    assert json.loads((copy_of_trained / "config.json").read_text())["hidden_size"] == 5
-    assert not list((copy_of_trained / "checkpoints").glob("checkpoint-*"))
+    assert json.loads((copy / "config.json").read_text())["hidden_size"] == 5
+    assert not list((copy / "checkpoints").glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(
@@ -197,9 +174,9 @@ def test_overwriting_replaces_the_old_run_and_nothing_else(copy_of_trained, shor
         "pathlib.Path.replace",
     ],
 )
-def test_a_run_that_dies_leaves_the_old_model(copy_of_trained, short, monkeypatch, point):
+def test_a_run_that_dies_leaves_the_old_model(copy, short, monkeypatch, point):
     """No checkpoint of the old run stays, which --resume could take for one of the new run."""
-    before = {path.name: path.read_bytes() for path in copy_of_trained.iterdir() if path.is_file()}
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
     place, _, name = point.rpartition(".")
     owner = pydoc.locate(place)
     original, calls = getattr(owner, name), []
@@ -215,25 +192,25 @@ def test_a_run_that_dies_leaves_the_old_model(copy_of_trained, short, monkeypatc
     monkeypatch.setattr(owner, name, die)
     settings = {**short, "num_train_epochs": 3, "hidden_size": 5}
     with pytest.raises(RuntimeError, match="died"):
-        train(**{**settings, "output_dir": str(copy_of_trained)}, overwrite_output_dir=True)
-    assert {path.name: path.read_bytes() for path in copy_of_trained.iterdir() if path.is_file()} == before
-    for checkpoint in (copy_of_trained / "checkpoints").glob("checkpoint-*"):
+        train(**{**settings, "output_dir": str(copy)}, overwrite_output_dir=True)
+    assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
+    for checkpoint in (copy / "checkpoints").glob("checkpoint-*"):
         assert json.loads((checkpoint / "config.json").read_text())["hidden_size"] == 5
-    assert not list(copy_of_trained.glob(".unfinished-*"))
+    assert not list(copy.glob(".unfinished-*"))
 
 
-def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, tmp_path):
+def test_a_mistake_overwrites_nothing(copy, trained, tiny_settings, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
     write_rows(bad / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
     for mistake in (
         {"data_dir": str(bad)},
         {"lr_scheduler_type": "cosine_with_min_lr"},  # without lr_scheduler_kwargs, which only the Trainer notices
-        {"tokenizer_name_or_path": str(copy_of_trained)},
+        {"tokenizer_name_or_path": str(copy)},
     ):
         with pytest.raises(ValueError):
-            train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
-    assert same_weights(copy_of_trained, trained.folder)
+            train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy))
+    assert same_weights(copy, trained.folder)
 
 
 # ---- diverged runs ----
@@ -291,6 +268,7 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
         ({"dataloader_drop_last": True}, "leaves rows out"),
         ({"tokenizer_name_or_path": "./nowhere"}, "nowhere"),
         ({"task": "translation"}, "sequence-classification"),
+        ({"vectors": "absent.txt"}, "no vectors at absent.txt"),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
@@ -306,3 +284,26 @@ def test_a_notebook_shows_scores_and_figures_and_escapes_names(trained, tmp_path
     page = dataclasses.replace(trained, folder=tmp_path / "<i>")._repr_html_()
     assert "&lt;i&gt;" in page and "<i>" not in page and "<img" not in page
     assert dataclasses.replace(trained, metrics={"training": {}})._repr_html_()
+
+
+def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_path, caplog):
+    """The last of the 60 rows of dev are the first of train, one with another label."""
+    caplog.set_level("INFO", "hf_rnn")
+    rows = [(f"{text} number{n}", label) for n, (text, label) in enumerate(invent_rows(240, 1))]
+    (folder := tmp_path / "leaking").mkdir()
+    write_rows(folder / "train.tsv", rows)
+    dev = [(f"{text} other{n}", label) for n, (text, label) in enumerate(invent_rows(57, 2))]
+    write_rows(folder / "dev.tsv", [*dev, (rows[0][0].upper(), "good"), *rows[1:3]])
+    settings = {**short, "data_dir": str(folder), "max_steps": 1, "baselines": False}
+    with pytest.raises(UserError, match="3 of 60 rows of validation repeat a row of train .5.00%") as refused:
+        train(**settings, fail_on_leak=0.049, class_names=["bad", "good", "plain"])
+    assert f"{folder / 'dev.tsv'}:58 repeats {folder / 'train.tsv'}:1" in str(refused.value)
+    assert not Path(short["output_dir"]).exists()
+    result = train(**settings, fail_on_leak=0.05)
+    assert rows[0][1] == "bad" and "repeat a row of train (5.00%, 1 with another label)" in caplog.text
+    assert "not in the vocabulary" not in caplog.text
+    stored = json.loads((result.folder / "card_facts.json").read_text())["audit"]["leaks"]["validation"]["train"]
+    assert stored == {"exact": 3, "exact_other_label": 1, "share": 0.05}
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in card.splitlines() if line.startswith("| validation | 60 |"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["60", "0", "3", "1"]

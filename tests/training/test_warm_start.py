@@ -12,7 +12,8 @@ from conftest import LABELS, invent_rows, write_rows
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from vector_files import write_text
 
 import hf_rnn.hub.model_folder
 from hf_rnn import FastRnn, train
@@ -244,3 +245,53 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
     assert "logistic regression" in card and "0 steps" not in card and "epochs" not in card.split("## Training")[1]
     first, second = (weights_of(run.folder)["classifier.weight"] for run in (result, everything))
     torch.testing.assert_close(first, second, rtol=0, atol=2e-2 * second.abs().max().item())
+
+
+# ---- pretrained vectors, against tables known by hand ----
+
+INVENTED = ("the", "box", "miro", "selk", "unheard")
+
+
+@pytest.fixture(scope="module")
+def vector_file(tmp_path_factory):
+    """Vectors of 8 numbers for four words of the invented texts and one other word."""
+    numbers = np.random.default_rng(3).normal(size=(len(INVENTED), 8)).astype(np.float32)
+    path = tmp_path_factory.mktemp("vectors") / "invented.txt"
+    path.write_bytes(write_text(dict(zip(INVENTED, numbers.tolist(), strict=True))))
+    return path, dict(zip(INVENTED, torch.from_numpy(numbers), strict=True))
+
+
+@pytest.fixture
+def train_with(tiny_settings, vector_file, tmp_path):
+    """Train with the vectors; return the embedding by word, and the result."""
+
+    def run(name, **changes):
+        settings = {key: value for key, value in tiny_settings.items() if key != "embedding_size"}
+        settings |= {"vectors": str(vector_file[0]), "num_train_epochs": 1, "baselines": False}
+        result = train(**{**settings, "output_dir": str(tmp_path / name), **changes})
+        embedding = weights_of(result.folder)["rnn.embedding.weight"]
+        vocabulary = AutoTokenizer.from_pretrained(result.folder).get_vocab()
+        return {word: embedding[index] for word, index in vocabulary.items()}, result
+
+    return run
+
+
+def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with, vector_file, caplog):
+    caplog.set_level("INFO", "hf_rnn")
+    embedding, result = train_with("frozen", freeze_embedding=True, widen_vocabulary=10)
+    for word, vector in vector_file[1].items():
+        torch.testing.assert_close(embedding[word], vector, rtol=0, atol=0)
+    model = AutoModelForSequenceClassification.from_pretrained(result.folder)
+    assert model.config.embedding_size == 8
+    assert "vectors of invented.txt: 5 of 18 words (27.8%), " in caplog.text
+    tokenizer = AutoTokenizer.from_pretrained(result.folder)
+    with torch.no_grad():
+        answers = [model(**tokenizer(text, return_tensors="pt")).logits for text in ("unheard", "unknown")]
+    assert not torch.equal(*answers)
+    tokens = [word for text, _ in invent_rows(240, 1) for word in text.split()]
+    assert result.card.vectors == {
+        "name": "invented.txt",
+        "coverage_types": 5 / 18,  # 17 words of the texts, and unheard
+        "coverage_tokens": pytest.approx(sum(token in INVENTED for token in tokens) / len(tokens)),
+    }
+    assert "invented.txt" in (result.folder / "README.md").read_text(encoding="utf-8")
