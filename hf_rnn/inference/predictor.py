@@ -87,7 +87,11 @@ class Predictor:
         self.tokenizer: Any = tokenizer
         self.engine = model if isinstance(model, Engine) else _choose_engine(model, tokenizer, self.options)
         self.config: Any = self.engine.config
+        self._check_task()
         self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
+
+    def _check_task(self) -> None:
+        """Refuse a model for another class, by a [`UserError`]."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
@@ -184,6 +188,10 @@ class Predictor:
         answered: Table = predict_table(self, table, TableSettings(**settings))
         return answered
 
+    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """Return the answers to texts by their logits `(N, C)`."""
+        return self.task.answers(compute_scores(logits, self.config), self.config)
+
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
 
@@ -229,12 +237,12 @@ class Predictor:
             stream.restore(state)
         return stream
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash that binds the state of a stream to this model."""
-        from .stream import take_fingerprint
+    @staticmethod
+    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
+        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
+        from .stream import feed_many
 
-        return take_fingerprint(self.config, *self.engine.read_classifier())
+        return feed_many(streams, pieces)
 
 
 def _find_row_error(row: object, size: int) -> str:
@@ -262,22 +270,7 @@ def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
     return None
 
 
-class TextClassifier(Predictor):
-    """A predictor that answers for whole texts."""
-
-    @staticmethod
-    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
-        from .stream import feed_many
-
-        return feed_many(streams, pieces)
-
-    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """Return the answers of logits `(N, C)`."""
-        return self.task.answers(compute_scores(logits, self.config), self.config)
-
-
-class FastRnn(TextClassifier):
+class FastRnn(Predictor):
     """A text classifier prepared for inference on a CPU.
 
     Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
@@ -303,19 +296,10 @@ class FastRnn(TextClassifier):
         [{'label': 'positive', 'score': 0.9}]
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel | Engine,
-        tokenizer: Tokenizer,
-        precision: Precision = "float32",
-        tokens_per_batch: int | None = None,
-        threads: int | None = None,
-    ) -> None:
-        config = getattr(model, "_orig_mod", model).config
-        check_verb(config, "predict")
-        if (task := task_of(config)).per_token:
-            raise UserError(f"FastRnn answers for whole texts: found a model for {task.name}; use hf_rnn.Tagger")
-        super().__init__(model, tokenizer, precision, tokens_per_batch, threads)
+    def _check_task(self) -> None:
+        check_verb(self.config, "predict")
+        if self.task.per_token:
+            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
 
     @classmethod
     def from_pretrained(
@@ -427,7 +411,7 @@ class OnnxModel(Predictor):
         return self.text_logits(texts)
 
 
-class OnnxClassifier(TextClassifier, OnnxModel):
+class OnnxClassifier(OnnxModel):
     """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
 
     Example:
@@ -435,13 +419,6 @@ class OnnxClassifier(TextClassifier, OnnxModel):
         >>> classifier.predict(["best concert of my life!"])
         [{'label': 'positive', 'score': 0.9}]
     """
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash that binds the state of a stream to this model."""
-        from .engines.onnx import STREAM_KEY
-
-        return str(self.session.get_modelmeta().custom_metadata_map[STREAM_KEY])
 
 
 def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor:

@@ -12,9 +12,9 @@ import numpy as np
 from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ..models.auto import head_class
 from ..utils.errors import UserError
-from .engines import Precision
-from .engines.native import NativeEngine, read_config_alone, read_file, read_tokenizer_alone, read_weights
-from .native.network import CLASSIFIER, Network, to_float
+from .engines import InferenceOptions, Precision
+from .engines.native import read_file, read_stored, read_weights
+from .native.network import CLASSIFIER, to_float
 from .predictor import FastRnn
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokeni
     config, tokenizer = load_without_weights(name, folder)
     with name_damage(name, "model.safetensors"):
         weights = _read_encoder(name, folder, config)
-        config.architectures = [CLASSIFIER]
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
     return model, tokenizer
@@ -54,21 +53,8 @@ def _read_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str
         if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
             raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
     config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
-    config.num_labels = len(top["classifier.bias"])
+    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
     return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
-
-
-def _load_network(name: str, folder: FinishedFolder, precision: str) -> tuple[NativeEngine, Any] | None:
-    """Return an encoder of the native path and its tokenizer, or None where torch is needed."""
-    try:
-        config = read_config_alone(name, folder)
-        network = Network(config, _read_encoder(name, folder, config), precision)
-        config.architectures, tokenizer = [CLASSIFIER], read_tokenizer_alone(name, folder, config)
-    except UserError:
-        raise
-    except Exception:  # damaged files make the libraries raise anything
-        return None
-    return None if tokenizer is None else (NativeEngine(config, network, folder), tokenizer)
 
 
 class SentenceEncoder:
@@ -90,8 +76,9 @@ class SentenceEncoder:
         Raises:
             UserError: For a folder without an encoder's projection.
         """
-        folder = FinishedFolder(find_folder(name_or_path))
-        model, tokenizer = _load_network(str(name_or_path), folder, precision) or load_sentence_model(name_or_path)
+        name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+        stored = read_stored(name, folder, InferenceOptions(precision=precision), _read_encoder)
+        model, tokenizer = stored or load_sentence_model(name_or_path)
         return cls(FastRnn(model, tokenizer, precision))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -9,7 +9,6 @@ Legend: N streams, C classes, K numbers of a state.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import re
@@ -22,7 +21,6 @@ from ..tasks.base import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
-    from ..tasks.base import Config
     from .predictor import Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
@@ -111,7 +109,7 @@ class TextStream:
 
     def _describe(self) -> dict[str, Any]:
         facts = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
-        return facts | {"model": self._predictor.fingerprint, "logits": self._logits.size}
+        return facts | {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
 
     def restore(self, saved: bytes) -> None:
         """Continue from a state of `save`.
@@ -126,7 +124,7 @@ class TextStream:
                 raise ValueError
         except (ValueError, AttributeError, TypeError):
             raise UserError("the state is not one of TextStream.save: found other bytes") from None
-        if facts["model"] != self._predictor.fingerprint or len(values) != facts["logits"] + self._state.size:
+        if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
         self._restore(facts, values)
 
@@ -297,11 +295,3 @@ def measure_prefixes(
         facts["kept"] = float((early == last)[reached].mean())
         facts["accuracy"] = float((early == np.asarray(labels))[reached].mean())
     return {"by_share": by_share, "early": facts}
-
-
-def take_fingerprint(config: Config, weight: np.ndarray, bias: np.ndarray) -> str:
-    """Return the hash of labels and last layer, which binds a state to its model."""
-    digest = hashlib.sha256(json.dumps([config.vocab_size, list(config.id2label.values())]).encode())
-    for values in (weight, bias):
-        digest.update(np.ascontiguousarray(values, "<f4").tobytes())
-    return digest.hexdigest()[:16]

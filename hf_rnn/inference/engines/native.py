@@ -5,7 +5,7 @@ Whatever is unusual or damaged is left to [`load_model`], which loads it with tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,19 +83,15 @@ def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Config) -> T
 
 
 def read_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8."""
+    """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
     from safetensors import deserialize
 
-    return {
-        name: _shorten(np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"]))
+    weights = {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         for name, tensor in deserialize(path.read_bytes())
     }
-
-
-def _shorten(values: np.ndarray) -> np.ndarray:
-    """Return float64 as float32, where a number can be infinite."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32) if values.dtype == np.float64 else values
+    with np.errstate(over="ignore"):  # where a number becomes infinite
+        return {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in weights.items()}
 
 
 def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
@@ -104,15 +100,21 @@ def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
 
 
 def read_stored(
-    name: str, folder: FinishedFolder, options: InferenceOptions = DEFAULTS
+    name: str,
+    folder: FinishedFolder,
+    options: InferenceOptions = DEFAULTS,
+    read: Callable[[str, FinishedFolder, Config], dict[str, np.ndarray]] | None = None,
 ) -> tuple[NativeEngine, TokenizerFile] | None:
-    """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed."""
+    """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed.
+
+    `read` returns the weights of another layout than that of a finished folder, and sets the head in the settings.
+    """
     if (folder.root / "adapter_config.json").is_file():
         return None
     try:
         config = read_config_alone(name, folder)
-        head = next(iter(config.architectures or [CLASSIFIER]))
-        network = make_network(config, read_weights(folder), options, head)
+        weights = read_weights(folder) if read is None else read(name, folder, config)
+        network = make_network(config, weights, options, next(iter(config.architectures or [CLASSIFIER])))
         tokenizer = read_tokenizer_alone(name, folder, config)
     except Exception:  # damaged files make the libraries raise anything
         return None

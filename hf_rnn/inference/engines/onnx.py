@@ -103,6 +103,11 @@ class OnnxEngine(Engine):
         outputs = run_session(self.session, *_pad(input_ids), **({} if states is None else {"initial_state": states}))
         return outputs["logits"], outputs["final_state"]
 
+    @property
+    def fingerprint(self) -> str:
+        """As in [`Engine`], from the metadata of the file."""
+        return str(self.session.get_modelmeta().custom_metadata_map[STREAM_KEY])
+
 
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and mask `(B, T)` of rows of ids."""

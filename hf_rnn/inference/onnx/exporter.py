@@ -34,7 +34,6 @@ from ..engines.onnx import LABELS_KEY, STREAM_KEY, WEIGHTS_KEY, hash_weights, op
 from ..engines.torch import TorchEngine, tokenize
 from ..native.network import CLASSIFIER
 from ..sentence_encoder import PROJECTION, load_sentence_model
-from ..stream import take_fingerprint
 from ..tokens import TokenizerFile
 
 if TYPE_CHECKING:
@@ -136,30 +135,30 @@ def export(
     """
     _check_request(quantize, name_or_path, output_dir)
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
-    source = _Source.load(os.path.expanduser(name_or_path), revision, quantize, web)
+    source = _load(os.path.expanduser(name_or_path), revision, quantize, web)
     folder, compared = source.folder, make_texts(source.tokenizer, examples)
-    source.check_tokenizer(compared)
+    _check_tokenizer(source, compared)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
     root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
-    content = source.make_graph(quantize)
-    difference, agreement = source.measure_parity(open_session(content), compared)
+    graph = _make_graph(source, quantize)
+    difference, agreement = _measure_parity(source, open_session(graph), compared)
     _check_parity(difference, agreement, quantize, target)
     page = root / "web" if web else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
+        write_whole(target, graph)
         _write_transformers_js(root / "transformers_js", target, source, quantize)
         if page is not None:
-            _write_page(page, content, source, compared, npm)
+            _write_page(page, graph, source, compared, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
         ) from error
     measured = f"its numbers differ by at most {difference:.1e}, and {agreement:.2%} of the answers are equal"
-    logger.info("%s: %s bytes; over %d texts %s", target, f"{len(content):,}", len(compared), measured)
-    result = ExportResult(target, len(content), difference, agreement, len(compared), page)
+    logger.info("%s: %s bytes; over %d texts %s", target, f"{len(graph):,}", len(compared), measured)
+    result = ExportResult(target, len(graph), difference, agreement, len(compared), page)
     if output_dir is None and (facts := read_facts(folder)) is not None:
         _add_to_card(folder, facts, result)
     return result
@@ -172,65 +171,13 @@ class _Source:
     folder: FinishedFolder
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    is_encoder: bool  # with sentence vectors
+    head: str  # name of the model's class, `RnnModel` for a sentence encoder
     metadata: dict[str, str]  # for the file
 
-    @classmethod
-    def load(cls, name: str, revision: str | None, quantize: str | None, web: bool) -> _Source:
-        """Load a model, and refuse one that cannot be exported so."""
-        folder = FinishedFolder(find_folder(name, revision))
-        model, tokenizer = load_model(folder.root, allow_encoder=True)
-        _check_model(model, quantize, name)
-        is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
-        if web and not is_encoder and type(model).__name__ == ENCODER:
-            raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
-        metadata = {
-            "model_type": model.config.model_type,
-            LABELS_KEY: write_labels(model.config),
-            "problem_type": model.config.problem_type or "single_label_classification",
-            "version": __version__,
-            WEIGHTS_KEY: hash_weights(folder),
-        }
-        if is_encoder:
-            model, _ = load_sentence_model(folder.root)
-        source = cls(folder, model, tokenizer, is_encoder, metadata)
-        if source.streams:
-            metadata[STREAM_KEY] = take_fingerprint(model.config, *TorchEngine(model, tokenizer).read_classifier())
-        return source
-
     @property
-    def streams(self) -> bool:
-        """Whether the float32 file carries a state."""
-        return self.head == CLASSIFIER and self.model.config.streaming
-
-    @property
-    def head(self) -> str:
-        """The name of the model's class."""
-        return ENCODER if self.is_encoder else type(self.model).__name__
-
-    def check_tokenizer(self, texts: Sequence[str]) -> None:
-        """Refuse a `tokenizer.json` that gives other ids than the tokenizer of transformers."""
-        path, expected = self.folder.tokenizer, tokenize(self.tokenizer, texts)
-        if path.is_file() and TokenizerFile(self.folder)(texts, truncation=True)["input_ids"] != expected:
-            raise UserError(
-                f"{path} gives other ids than transformers with tokenizer_config.json: save both again with "
-                "tokenizer.save_pretrained"
-            )
-
-    def make_graph(self, quantize: str | None, project_tokens: bool = False) -> bytes:
-        """Return the content of the file; see `build_graph`."""
-        from .graph import build_graph
-
-        table = self.model.get_input_embeddings().weight.detach()
-        is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
-        half_table = is_short and quantize is None
-        streams = self.streams and quantize is None
-        graph = build_graph(self.model, self.metadata, self.is_encoder, half_table, project_tokens, streams)
-        return graph.SerializeToString() if quantize is None else _quantize(graph)
-
-    def measure_parity(self, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
-        """Measure the outputs of a file; see the function of this name."""
-        return measure_parity(self.model, self.tokenizer, session, texts, self.is_encoder)
+    def is_encoder(self) -> bool:
+        """Whether it is a sentence encoder."""
+        return self.head == ENCODER != type(self.model).__name__
 
 
 def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: str | Path | None) -> None:
@@ -249,6 +196,60 @@ def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: s
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
 
 
+def _load(name: str, revision: str | None, quantize: str | None, web: bool) -> _Source:
+    """Load a model, and refuse one that the graph does not support, or whose answers cannot be compared."""
+    from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
+
+    folder, refused = FinishedFolder(find_folder(name, revision)), f"{name} cannot be exported to ONNX"
+    model, tokenizer = load_model(folder.root, allow_encoder=True)
+    config, head = model.config, type(model).__name__
+    if head not in HEADS:
+        raise UserError(f"{refused}: found the head {head}; the export knows {', '.join(HEADS)}")
+    if config.sep_token_id is not None:
+        raise UserError(f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn")
+    for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
+        if (value := getattr(config, setting)) not in known:
+            raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(known)}")
+    if quantize is not None and config.problem_type == "regression":
+        raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
+    metadata = {
+        "model_type": config.model_type,
+        LABELS_KEY: write_labels(config),
+        "problem_type": config.problem_type or "single_label_classification",
+        "version": __version__,
+        WEIGHTS_KEY: hash_weights(folder),
+    }
+    if head == CLASSIFIER and config.streaming:
+        metadata[STREAM_KEY] = TorchEngine(model, tokenizer).fingerprint
+    if head == ENCODER:
+        if (folder.root / PROJECTION).is_file():
+            model, _ = load_sentence_model(folder.root)
+        elif web:
+            raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
+    return _Source(folder, model, tokenizer, head, metadata)
+
+
+def _check_tokenizer(source: _Source, texts: Sequence[str]) -> None:
+    """Refuse a `tokenizer.json` that gives other ids than the tokenizer of transformers."""
+    path, expected = source.folder.tokenizer, tokenize(source.tokenizer, texts)
+    if path.is_file() and TokenizerFile(source.folder)(texts, truncation=True)["input_ids"] != expected:
+        raise UserError(
+            f"{path} gives other ids than transformers with tokenizer_config.json: save both again with "
+            "tokenizer.save_pretrained"
+        )
+
+
+def _make_graph(source: _Source, quantize: str | None, project_tokens: bool = False) -> bytes:
+    """Return the content of the file; see `build_graph`."""
+    from .graph import build_graph
+
+    table = source.model.get_input_embeddings().weight.detach()
+    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
+    half_table, streams = (flag and quantize is None for flag in (is_short, STREAM_KEY in source.metadata))
+    graph = build_graph(source.model, source.metadata, source.is_encoder, half_table, project_tokens, streams)
+    return graph.SerializeToString() if quantize is None else _quantize(graph)
+
+
 def _write_page(page: Path, graph: bytes, source: _Source, texts: Sequence[str], npm: str | Path | None) -> None:
     import onnx
 
@@ -256,11 +257,9 @@ def _write_page(page: Path, graph: bytes, source: _Source, texts: Sequence[str],
 
     # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
     content = onnx.load_from_string(graph)
-    for place, tensor in enumerate(content.graph.initializer):
-        if tensor.name == "initial_state":
-            del content.graph.initializer[place]
-            graph = content.SerializeToString()
-            break
+    if optional := [tensor for tensor in content.graph.initializer if tensor.name == "initial_state"]:
+        content.graph.initializer.remove(*optional)
+        graph = content.SerializeToString()
     checked = [text for text in (*HOSTILE, *texts[-20:]) if len(text) < _LONGEST_CHECKED]  # none of the user's
     write_page(page, graph, source.head, source.model.config, source.tokenizer, source.folder, checked, npm)
 
@@ -277,17 +276,16 @@ def _write_transformers_js(target: Path, graph: Path, source: _Source, quantize:
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
         return
-    (target / "onnx").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target) as scratch:
-        path = Path(scratch, graph.name)
-        if source.is_encoder:
-            path.write_bytes(source.make_graph(quantize, project_tokens=True))
-        else:
-            try:
-                os.link(graph, path)
-            except OSError:  # such as another disk
-                shutil.copyfile(graph, path)
-        path.replace(target / "onnx" / graph.name)
+    path = target / "onnx" / graph.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_encoder:
+        write_whole(path, _make_graph(source, quantize, project_tokens=True))
+    else:
+        path.unlink(missing_ok=True)
+        try:
+            os.link(graph, path)
+        except OSError:  # such as another disk
+            shutil.copyfile(graph, path)
     dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
     names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
@@ -328,22 +326,6 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
             else:
                 model["vocab"][mark["content"]] = mark["id"]
     return content
-
-
-def _check_model(model: PreTrainedModel, quantize: str | None, name: str) -> None:
-    """Refuse a model that the graph does not support, or whose answers cannot be compared."""
-    from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
-
-    refused = f"{name} cannot be exported to ONNX"
-    if (head := type(model).__name__) not in HEADS:
-        raise UserError(f"{refused}: found the head {head}; the export knows {', '.join(HEADS)}")
-    if model.config.sep_token_id is not None:
-        raise UserError(f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn")
-    for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
-        if (value := getattr(model.config, setting)) not in known:
-            raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(known)}")
-    if quantize is not None and model.config.problem_type == "regression":
-        raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
 
 
 def _quantize(graph: onnx.ModelProto) -> bytes:
@@ -389,28 +371,21 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
     return texts
 
 
-def measure_parity(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    session: InferenceSession,
-    texts: Sequence[str],
-    is_encoder: bool = False,
-) -> tuple[float, float]:
+def _measure_parity(source: _Source, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
     """Return the largest difference between two numbers, less where they exceed 10, and the share of equal answers.
 
     Each text runs padded on the right, on the left, and with holes; by a streaming model also in two pieces.
     """
     differences, equal = [0.0], []
-    for ids, mask in _make_batches(tokenize(tokenizer, texts), len(tokenizer)):
+    for ids, mask in _make_batches(tokenize(source.tokenizer, texts), len(source.tokenizer)):
         results = [run_session(session, ids, mask)]
         if "final_state" in results[0]:
             half = ids.shape[1] // 2
             state = run_session(session, ids[:, :half], mask[:, :half])["final_state"]
             results.append(run_session(session, ids[:, half:], mask[:, half:], initial_state=state))
-        expectations = _compute(model, ids, mask, is_encoder)
-        for outputs, (name, expected) in itertools.product(results, expectations.items()):
+        for outputs, (name, expected) in itertools.product(results, _compute(source, ids, mask).items()):
             real = mask != 0 if expected.ndim == 3 else slice(None)
-            agree = _agree_on_vectors if name != "logits" else partial(_agree, model.config, expected.ndim == 3)
+            agree = _agree_on_vectors if name != "logits" else partial(_agree, source.model.config, expected.ndim == 3)
             equal.append(agree(expected[real], outputs[name][real]))
             if expected.size:
                 allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(np.abs(expected).max()))
@@ -431,16 +406,16 @@ def _check_parity(difference: float, agreement: float, quantize: str | None, tar
 
 
 @torch.inference_mode()
-def _compute(model: PreTrainedModel, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) -> dict[str, np.ndarray]:
+def _compute(source: _Source, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Return the outputs of the model by name."""
     batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    if type(model).__name__ == ENCODER:
-        return {"last_hidden_state": model(**batch).last_hidden_state.numpy()}
-    logits = model(**batch).logits
-    if not is_encoder:
-        return {"logits": logits.numpy()}
-    states = model.rnn(**batch).last_hidden_state.numpy()
-    return {"last_hidden_state": states, "sentence_embedding": normalize(logits, dim=-1).numpy()}
+    outputs = source.model(**batch)
+    if source.head != ENCODER:
+        return {"logits": outputs.logits.numpy()}
+    if not source.is_encoder:
+        return {"last_hidden_state": outputs.last_hidden_state.numpy()}
+    states = source.model.rnn(**batch).last_hidden_state.numpy()
+    return {"last_hidden_state": states, "sentence_embedding": normalize(outputs.logits, dim=-1).numpy()}
 
 
 def _agree(config: RnnConfig, per_token: bool, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from ...models.crf_rnn import forbidden
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
 from ..engines.torch import state_shapes
+from ..native.network import CLASSIFIER, TAGGER
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = float(np.finfo(np.float32).min)
@@ -40,15 +41,21 @@ _END = 2**62  # beyond any axis
 class Graph:
     """Nodes and constants: `graph.Add(value, 1)` adds a node and returns the name of its output.
 
-    Inputs are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
+    Arguments are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
+    The inputs are padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
     """
 
-    def __init__(self, half_table: bool = False, streams: bool = False) -> None:
-        self.half_table, self.streams = half_table, streams
+    def __init__(self, half_table: bool = False) -> None:
+        self.half_table = half_table
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        names = ("input_ids", "attention_mask")
+        self._inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]) for name in names]
+        self._count, self._time = (self.Shape("input_ids", start=axis, end=axis + 1) for axis in (0, 1))  # as given
+        behind_all = self.Concat([0, 0], self.Sub([1], self.Min(self._count, [1])), [1], axis=0)
+        self.ids, mask = (self.Pad(name, behind_all) for name in names)  # (B, T), int64
+        self.mask = self.cast(mask, TensorProto.BOOL)  # (B, T)
 
     def __getattr__(self, operator: str) -> Callable[..., Any]:
         if not operator[0].isupper():
@@ -76,20 +83,17 @@ class Graph:
             self._constants[name] = numpy_helper.from_array(array, name)
         return name
 
-    def read(self, name: str) -> str:
-        """Declare an input (B, T) in int64 and return its name."""
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]))
-        return name
-
     def read_state(self, width: int) -> str:
         """Declare `initial_state`, an optional input in float32 of one row or one per text, and return its name."""
         self._inputs.append(helper.make_tensor_value_info("initial_state", TensorProto.FLOAT, ["states", width]))
         self._constants["initial_state"] = numpy_helper.from_array(np.zeros((1, width), np.float32), "initial_state")
         return "initial_state"
 
-    def answer(self, name: str, value: str, *shape: int | str) -> None:
-        """Declare an output in float32."""
-        self.Identity(value, outputs=[name])
+    def answer(self, name: str, value: str, width: int, per_token: bool = False) -> None:
+        """Declare an output in float32, (B, width) or (B, T, width), and cut it to the shape of the inputs."""
+        value = self.slice(value, 0, self._count)
+        self.Identity(self.slice(value, 0, self._time, 1) if per_token else value, outputs=[name])
+        shape = ["batch", *(["time"] if per_token else []), width]
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def linear(self, inputs: str, layer: nn.Linear) -> str:
@@ -133,23 +137,6 @@ class Graph:
         return model
 
 
-class Batch:
-    """The inputs, padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch."""
-
-    def __init__(self, graph: Graph) -> None:
-        """Declare the inputs."""
-        self._graph = graph
-        ids, mask = graph.read("input_ids"), graph.read("attention_mask")
-        self.count, self.time = (graph.Shape(ids, start=axis, end=axis + 1) for axis in (0, 1))  # B and T as given
-        behind_all = graph.Concat([0, 0], graph.Sub([1], graph.Min(self.count, [1])), [1], axis=0)
-        self.ids, mask = (graph.Pad(value, behind_all) for value in (ids, mask))  # (B, T), int64
-        self.mask = graph.cast(mask, TensorProto.BOOL)  # (B, T)
-
-    def cut(self, values: str) -> str:
-        """Cut (B, T, ...) to the shape of the inputs."""
-        return self._graph.slice(self._graph.slice(values, 0, self.count), 0, self.time, 1)
-
-
 class State:
     """The state of a streaming model before and after the tokens of a batch, (B, K) as in `TorchEngine.advance`."""
 
@@ -180,20 +167,28 @@ class State:
         return self._graph.Concat(*(value for values in self._after.values() for value in values), axis=1)
 
 
-class Lengths:
-    """Texts whose tokens are in front, time first, by their lengths (B,) in int64."""
+class Texts:
+    """The real tokens of a batch, moved to the front of each text, time first: from ids (B, T) and a mask of bool."""
 
     state: State | None = None
 
-    def __init__(self, graph: Graph, lengths: str) -> None:
-        self._graph, self.lengths = graph, lengths
-        self.longest = graph.Max(graph.ReduceMax(lengths, axes=[0]), [1])  # (1,), T
-        self.steps_read = graph.Max(lengths, [1])  # (B,): an empty text has one step, which is masked later
-        self.rows = graph.count(graph.Shape(lengths))  # (B,): 0 to B - 1
+    def __init__(self, graph: Graph, ids: str, mask: str) -> None:
+        count = graph.cast(mask)
+        self._graph, self._mask, self.lengths = graph, mask, graph.ReduceSum(count, [1], keepdims=0)  # (B,)
+        self.longest = graph.Max(graph.ReduceMax(self.lengths, axes=[0]), [1])  # (1,), T
+        self.steps_read = graph.Max(self.lengths, [1])  # (B,): an empty text has one step, which is masked later
+        self.rows = graph.count(graph.Shape(self.lengths))  # (B,): 0 to B - 1
         self.steps = graph.Unsqueeze(graph.count(self.longest), [1])  # (T, 1): 0 to T - 1
-        self.valid = graph.Unsqueeze(graph.Less(self.steps, lengths), [2])  # (T, B, 1), whether there is a token
+        self.valid = graph.Unsqueeze(graph.Less(self.steps, self.lengths), [2])  # (T, B, 1), whether there is a token
         self.real = graph.cast(self.valid, TensorProto.FLOAT)  # the same as 0 and 1
-        self.some = graph.Unsqueeze(graph.Greater(lengths, 0), [1])  # (B, 1), whether the text has a token
+        self.some = graph.Unsqueeze(graph.Greater(self.lengths, 0), [1])  # (B, 1), whether the text has a token
+        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
+        self._before = graph.CumSum(count, 1, exclusive=1)
+        padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
+        behind = graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
+        ids = graph.Where(mask, ids, 0)
+        ids = graph.ScatterElements(ids, graph.Where(mask, self._before, behind), ids, axis=1)
+        self.ids = graph.Transpose(graph.slice(ids, 0, self.longest, 1), perm=[1, 0])  # (T, B), 0 without a token
 
     def reverse(self, values: str) -> str:
         """Reverse the steps of each text in (T, B, ...), padding left where it is."""
@@ -211,22 +206,6 @@ class Lengths:
             last = self.take(states, self._graph.Sub(self.steps_read, [1]))
             self.state.keep("hidden", self._graph.Where(self.some, last, before))
 
-
-class Texts(Lengths):
-    """The texts of a batch, real tokens moved to the front, from ids (B, T) and a mask of bool."""
-
-    def __init__(self, graph: Graph, ids: str, mask: str) -> None:
-        count = graph.cast(mask)
-        super().__init__(graph, graph.ReduceSum(count, [1], keepdims=0))
-        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
-        self._before = graph.CumSum(count, 1, exclusive=1)
-        padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
-        behind = graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
-        self._mask, places = mask, graph.Where(mask, self._before, behind)
-        ids = graph.Where(mask, ids, 0)
-        ids = graph.ScatterElements(ids, places, ids, axis=1)
-        self.ids = graph.Transpose(graph.slice(ids, 0, self.longest, 1), perm=[1, 0])  # (T, B), 0 without a token
-
     def restore(self, values: str) -> str:
         """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
         graph = self._graph
@@ -241,7 +220,7 @@ class Texts(Lengths):
 
 def _add_operator(
     graph: Graph,
-    texts: Lengths,
+    texts: Texts,
     inputs: str,
     cells: list[Any],
     *,
@@ -284,7 +263,7 @@ def _add_operator(
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) -> str:
+def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any]) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
@@ -302,7 +281,7 @@ def _add_min_gru(graph: Graph, texts: Lengths, inputs: str, cells: list[Any]) ->
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_layer(graph: Graph, texts: Lengths, inputs: str, layer: RnnLayer, cell_type: str) -> str:
+def _add_layer(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer, cell_type: str) -> str:
     """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
     return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
 
@@ -457,44 +436,39 @@ def build_graph(
             is its vector.
         streams: Whether a streaming classifier has its state as an optional input and as an output.
     """
-    graph = Graph(half_table, streams)
-    if project_tokens:
-        _add_encoder(graph, Batch(graph), model, project_tokens)
-        return graph.finish(metadata)
-    HEADS[ENCODER if is_encoder else type(model).__name__](graph, Batch(graph), model)
+    graph = Graph(half_table)
+    if is_encoder or type(model).__name__ == ENCODER:
+        _add_encoder(graph, model, project_tokens)
+    elif type(model).__name__ == CLASSIFIER:
+        logits, texts, _ = _classify(graph, model, streams)
+        graph.answer("logits", logits, model.config.num_labels)
+        if texts.state is not None:
+            graph.answer("final_state", texts.state.finish(), texts.state.width)
+    else:
+        _add_tagger(graph, model)
     return graph.finish(metadata)
 
 
-def _add_classifier(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> None:
-    logits, texts, _ = _classify(graph, batch, model)
-    graph.answer("logits", graph.slice(logits, 0, batch.count), "batch", model.config.num_labels)
-    if texts.state is not None:
-        state = graph.slice(texts.state.finish(), 0, batch.count)
-        graph.answer("final_state", state, "batch", texts.state.width)
-
-
-def _classify(graph: Graph, batch: Batch, model: RnnForSequenceClassification) -> tuple[str, Texts, str]:
+def _classify(graph: Graph, model: Any, streams: bool = False) -> tuple[str, Texts, str]:
     """Return the logits (B, C), the texts, and their states (T, B, S)."""
-    config, texts = model.config, Texts(graph, batch.ids, batch.mask)
-    texts.state = State(graph, texts.lengths, model) if graph.streams else None
+    config, texts = model.config, Texts(graph, graph.ids, graph.mask)
+    texts.state = State(graph, texts.lengths, model) if streams else None
     states = _encode(graph, texts, model.rnn)
     pooled = ONNX_POOLINGS[config.pooling](graph, texts, states, model)
     if texts.state is not None:
         pooled = _carry(graph, texts, texts.state, pooled, model)
     vectors = _activate(graph, pooled, config.classifier_activation)
-    weight, bias = model.classifier.weight.double(), model.classifier.bias.double()
-    ngrams = None if model.ngrams is None else model.ngrams.weight.double()
+    logits = graph.Gemm(vectors, model.classifier.weight, model.classifier.bias, transB=1)
+    if model.ngrams is not None:
+        logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams.weight))
     if config.target_scale is not None:  # a model whose training did not end
-        scale = torch.tensor(config.target_scale, dtype=torch.float64)
-        weight, bias = weight * scale[:, None], bias * scale + torch.tensor(config.target_mean, dtype=torch.float64)
-        ngrams = None if ngrams is None else ngrams * scale[:, None]
-    logits = graph.Gemm(vectors, weight, bias, transB=1)
-    return logits if ngrams is None else graph.Add(logits, _add_ngrams(graph, texts, ngrams)), texts, states
+        logits = graph.Add(graph.Mul(logits, config.target_scale), config.target_mean)
+    return logits, texts, states
 
 
 def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     """Return the scores (B, C) of one to three tokens in a row; see `TokenNgrams`."""
-    hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.float().t())
+    hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.t())
     for number in range(NGRAMS):
         ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
         hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
@@ -505,76 +479,63 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
 
 
-def _add_encoder(
-    graph: Graph, batch: Batch, model: RnnModel | RnnForSequenceClassification, project_tokens: bool = False
-) -> None:
+def _add_encoder(graph: Graph, model: Any, project_tokens: bool) -> None:
     width = model.config.output_size
     if type(model).__name__ == ENCODER:
-        texts = Texts(graph, batch.ids, batch.mask)
+        texts = Texts(graph, graph.ids, graph.mask)
         states = _encode(graph, texts, model)
     else:
-        vectors, texts, states = _classify(graph, batch, model)
+        vectors, texts, states = _classify(graph, model)
         vectors = graph.Div(vectors, graph.Max(graph.ReduceL2(vectors, axes=[1]), 1e-12))
-        vectors = graph.slice(vectors, 0, batch.count)
-        graph.answer("sentence_embedding", vectors, "batch", model.config.num_labels)
+        graph.answer("sentence_embedding", vectors, model.config.num_labels)
     if project_tokens:
         states, width = graph.linear(states, model.classifier), model.config.num_labels
-    graph.answer("last_hidden_state", batch.cut(texts.restore(states)), "batch", "time", width)
+    graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
 
 
-def _add_tagger(graph: Graph, batch: Batch, model: RnnForTokenClassification) -> None:
-    texts = Texts(graph, batch.ids, batch.mask)
+def _add_tagger(graph: Graph, model: Any) -> None:
+    texts = Texts(graph, graph.ids, graph.mask)
     if model.words is None:
         scores = graph.linear(_encode(graph, texts, model.rnn), model.classifier)
         logits = _find_best_tags(graph, texts, scores, model)
     else:
-        logits = _tag_words(graph, batch, texts, model)
-    graph.answer("logits", batch.cut(texts.restore(logits)), "batch", "time", model.config.num_labels)
+        logits = _tag_words(graph, texts, model)
+    graph.answer("logits", texts.restore(logits), model.config.num_labels, per_token=True)
 
 
-def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: RnnForTokenClassification) -> str:
+def _tag_words(graph: Graph, texts: Texts, model: RnnForTokenClassification) -> str:
     """Return the logits of tokens (T, B, C) by those of their words; see `WordReader`.
 
-    A word is marks of capitals, if any, and other tokens; the encoder does not read the marks.
+    A word is marks of capitals, if any, and then other tokens; the encoder does not read the marks.
     """
     reader, number = cast(WordReader, model.words), graph.cast
     is_mark, is_start = map(graph.constant, (reader.kinds == MARK, reader.kinds > 0))
-
-    def shift(flags: str, distance: int) -> str:
-        """Return the flags of the token before (1) or after (-1), 0 beyond the ends."""
-        wide = graph.Pad(number(flags), [1, 0, 0, 0] if distance > 0 else [0, 0, 1, 0])
-        cut = graph.slice(wide, 0, texts.longest) if distance > 0 else graph.slice(wide, 1, _END)
-        return number(cut, TensorProto.BOOL)
-
-    ids = graph.Where(batch.mask, batch.ids, 0)
-    read = Texts(graph, batch.ids, graph.And(batch.mask, graph.Not(graph.Gather(is_mark, ids))))
+    ids = graph.Where(graph.mask, graph.ids, 0)
+    read = Texts(graph, graph.ids, graph.And(graph.mask, graph.Not(graph.Gather(is_mark, ids))))
     states = _encode(graph, read, model.rnn)
-    valid = graph.Squeeze(texts.valid, [2])  # (T, B), as all that follows
-    marks = graph.And(graph.Gather(is_mark, texts.ids), valid)
-    plain, before = graph.And(graph.Not(marks), valid), shift(marks, 1)
-    begins = graph.And(graph.Gather(is_start, texts.ids), graph.Not(before))
+    valid, marks = graph.Squeeze(texts.valid, [2]), graph.Gather(is_mark, texts.ids)  # (T, B)
+    after_mark = number(graph.slice(graph.Pad(number(marks), [1, 0, 0, 0]), 0, texts.longest), TensorProto.BOOL)
+    begins = graph.And(graph.Gather(is_start, texts.ids), graph.Not(after_mark))
     begins = graph.And(graph.Or(begins, graph.Equal(texts.steps, 0)), valid)
-    ends = graph.Or(shift(begins, -1), graph.Not(shift(valid, -1)))
-    words = Lengths(graph, graph.ReduceSum(number(begins), [0], keepdims=0))
-    places = graph.Where(valid, graph.Sub(graph.CumSum(number(begins), 0), 1), words.longest)
-    order = graph.Add(texts.steps, graph.Mul(number(valid), 0))
-    empty = graph.Expand(0, graph.Concat(graph.Add(words.longest, [1]), graph.Shape(texts.lengths), axis=0))
+    places = graph.Add(texts.steps, graph.Mul(number(valid), 0))
+    words = Texts(graph, *(graph.Transpose(value, perm=[1, 0]) for value in (places, begins)))
+    begin, lengths = words.ids, graph.Unsqueeze(texts.lengths, [0])  # (W, B), as all that follows
+    is_last = graph.Equal(graph.Add(words.steps, 1), words.lengths)
+    end = graph.Where(is_last, lengths, graph.Concat(graph.slice(begin, 1, _END), lengths, axis=0))
 
-    def find(flags: str, otherwise: str) -> str:
-        """Return the place of the one token of each word with this flag (W + 1, B)."""
-        return graph.ScatterElements(otherwise, graph.Where(flags, places, words.longest), order, axis=0)
+    def count(values: str) -> tuple[str, str]:
+        """Return the sums of (T, B) over the tokens before each word, and in it."""
+        sums = graph.CumSum(graph.Pad(values, [0, 0, 1, 0]), 0, exclusive=1)
+        before, through = (graph.GatherElements(sums, places, axis=0) for places in (begin, end))
+        return before, graph.Sub(through, before)
 
-    def cut(tokens: str) -> str:
-        return graph.slice(tokens, 0, words.longest)
-
-    begin = find(begins, empty)
-    first = cut(find(graph.And(plain, graph.Or(begins, before)), begin))  # after the marks
-    last = cut(find(graph.And(plain, ends), begin))
-    begin, word = cut(begin), graph.Min(places, graph.Sub(words.longest, [1]))
-    distance = graph.Sub(order, graph.GatherElements(first, word, axis=0))
-    codes = graph.Mul(graph.Gather(reader.codes.long(), texts.ids), graph.Add(graph.Mul(distance, 2), 1))
-    codes = graph.Mul(codes, number(plain))
-    whole = cut(graph.ScatterElements(empty, places, codes, axis=0, reduction="add"))
+    plain = number(graph.And(graph.Not(marks), valid))
+    seen, length = count(plain)
+    some = graph.Greater(length, 0)  # else the word has marks only
+    first, last = graph.Where(some, graph.Sub(end, length), begin), graph.Where(some, graph.Sub(end, 1), begin)
+    codes = graph.Mul(graph.Gather(reader.codes.long(), texts.ids), plain)
+    weighted = count(graph.Mul(codes, graph.Add(graph.Mul(places, 2), 1)))[1]  # by the place in the text
+    whole = graph.Sub(weighted, graph.Mul(count(codes)[1], graph.Mul(first, 2)))  # by the place in the word
     forms = graph.constant(reader.forms.int())
 
     def list_rows(tokens: str, start: int, end: int) -> str:
@@ -585,30 +546,26 @@ def _tag_words(graph: Graph, batch: Batch, texts: Texts, model: RnnForTokenClass
     whole = graph.Mod(whole, reader.table.num_embeddings)
     rows = graph.Concat(*parts, graph.Unsqueeze(whole, [2]), axis=2)
     vectors = graph.ReduceSum(graph.Gather(reader.table.weight, rows), [2], keepdims=0)  # of (W, B, forms, H)
-    # states are those of the tokens that the encoder reads
-    seen = graph.Min(graph.CumSum(number(plain), 0, exclusive=1), graph.Sub(read.longest, [1]))
-    sides = []
-    for side, tokens in zip(range(0, model.config.output_size, reader.size), (last, first), strict=False):
-        state = read.take(states, graph.GatherElements(seen, tokens, axis=0))
-        is_read = number(graph.GatherElements(number(plain), tokens, axis=0), TensorProto.FLOAT)
-        sides.append(graph.Mul(graph.slice(state, side, side + reader.size, 2), graph.Unsqueeze(is_read, [2])))
+    sides, ends = [], (graph.Sub(graph.Add(seen, length), 1), seen)  # last and first token that the encoder read
+    for start, tokens in zip(range(0, model.config.output_size, reader.size), ends, strict=False):
+        state = read.take(states, graph.Min(graph.Max(tokens, 0), graph.Sub(read.longest, [1])))
+        state = graph.slice(state, start, start + reader.size, 2)
+        sides.append(graph.Mul(state, graph.Unsqueeze(number(some, TensorProto.FLOAT), [2])))
     states = _add_layer(graph, words, graph.Concat(*sides, vectors, axis=2), reader.layer, "lstm")
-    scores = texts.take(_find_best_tags(graph, words, graph.linear(states, model.classifier), model), word)
+    scores = _find_best_tags(graph, words, graph.linear(states, model.classifier), model)
+    word = graph.Max(graph.Sub(graph.CumSum(number(begins), 0), 1), 0)
+    scores = texts.take(scores, word)
     # the further tokens of a word with B-X have I-X
-    label2id = model.config.label2id
-    count = len(label2id)
-    partner, is_begin, is_inside = list(range(count)), [False] * count, [False] * count
-    for name, tag in label2id.items():
-        inside = label2id.get(f"I-{name[2:]}") if name.startswith("B-") else None
-        if inside is not None:
-            partner[tag], partner[inside], is_begin[tag], is_inside[inside] = inside, tag, True, True
-    other = graph.Gather(scores, partner, axis=2)
-    further = graph.Where(is_inside, graph.Max(scores, other), scores)
-    further = graph.Where(is_begin, graph.Min(scores, other), further)
+    names, swap = [model.config.id2label[tag] for tag in range(model.config.num_labels)], {"B-": "I-", "I-": "B-"}
+    partners = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
+    partners = [names.index(name) if name in names else tag for tag, name in enumerate(partners)]
+    other = graph.Gather(scores, partners, axis=2)
+    is_inside = [name.startswith("I-") for name in names]
+    further = graph.Where(is_inside, graph.Max(scores, other), graph.Min(scores, other))
     return graph.Where(graph.Unsqueeze(begins, [2]), scores, further)
 
 
-def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: RnnForTokenClassification) -> str:
+def _find_best_tags(graph: Graph, texts: Texts, emissions: str, model: RnnForTokenClassification) -> str:
     """Return the scores of a conditional random field (T, B, C), see `Crf.best_scores`; without one, the emissions.
 
     Two scans: the best score of the tags before each token, and of those after it.
@@ -644,8 +601,4 @@ def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: RnnForT
     return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
 
 
-HEADS: dict[str, Callable[[Graph, Batch, Any], None]] = {
-    "RnnForSequenceClassification": _add_classifier,
-    "RnnForTokenClassification": _add_tagger,
-    ENCODER: _add_encoder,
-}
+HEADS = (CLASSIFIER, TAGGER, ENCODER)
