@@ -4,5 +4,6 @@
 `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place and a typed reason.
 
 Modules, in the order of the data: `loading` (where from), `tables`, `delimited` and `lines` (formats), `rows` (the
-check of texts and labels), `row_errors` (rejections and their count), `splits`, `audit`, and `encoding`.
+check of texts and labels), `labels` (their meaning), `row_errors` (rejections and their count), `splits`, `audit`, and
+`encoding`.
 """

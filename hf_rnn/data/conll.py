@@ -26,6 +26,7 @@ import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
+from .labels import sort_labels, unknown_label
 from .loading import find_files, open_tables
 from .row_errors import (
     EXCERPT_CHARACTERS,
@@ -40,7 +41,7 @@ from .row_errors import (
     listed,
     text_fault,
 )
-from .rows import RowOptions, sort_labels, unknown_label
+from .rows import RowOptions
 from .splits import SplitRows, deliver
 from .tables import Table, is_table, open_lines, take_column
 

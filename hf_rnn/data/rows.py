@@ -1,19 +1,15 @@
 """Rows of any table under one check: a text and a label are delivered, or rejected with place and reason.
 
 Files, data sets and rows in memory yield Arrow batches with their places (`tables.py`, `loading.py`). This module
-finds their columns, writes labels as text, and reads these under one label map for all splits: as an id, a set of ids,
-or numbers. Labels are compared exactly: nothing is stripped or folded.
+finds their columns, writes labels as text, and reads these under one map for all splits (`labels.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import datasets
@@ -23,19 +19,17 @@ import pyarrow.compute as pc
 
 from ..utils.errors import UserError
 from .delimited import LABEL_NAMES, TEXT_NAMES, Batch
+from .labels import RowLabels
 from .lines import is_table, suffix_of
 from .row_errors import (
     EXCERPT_CHARACTERS,
-    MOST_LISTED,
     WHITE_SPACE,
     BadRow,
     DataError,
     Fault,
     Reason,
-    label_fault,
     listed,
     name_file,
-    shorten,
     text_fault,
 )
 from .tables import Table, find_column, is_fasttext, open_fasttext, read_table, take_column, write_value
@@ -44,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 Column = int | str
 
-# At most 18 digits: an id has no more, and Python refuses to parse thousands.
-_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _STRINGS = ("string", "large_string", "string_view", "null")
 
 
@@ -65,9 +57,8 @@ class RowOptions:
         quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
         label_map: Labels of the data to `class_names`. With one, even an empty one, integers do not index the names.
-        scheme: Makes labels of another kind than one class of the written labels, these options and the names of the
-            columns, such as `LabelSets.from_rows` of the tasks.
-        label_separator: Written between the items of a list, for a `scheme`.
+        scheme: Makes labels of another kind than one class: `LabelSets.from_rows` or `Numbers.from_rows`.
+        label_separator: Between the labels of a text, for a `scheme`; a tab between numbers.
         recorded: Names of columns that a model was trained on, by `text` and `label`; preferred to other guesses.
     """
 
@@ -212,10 +203,8 @@ class RowSource:
         changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
         return Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
 
-    def check(
-        self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]
-    ) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Return the good rows and their places; report the others in their order.
+    def check(self, taken: Taken, labels: RowLabels) -> tuple[pa.RecordBatch, np.ndarray, list[BadRow]]:
+        """Return the good rows, their places, and the rejected rows in their order.
 
         This is the check of texts and labels of all tasks. The columns are `text`, `text_pair` if any, and `label`.
         """
@@ -230,13 +219,13 @@ class RowSource:
             cells = [column[row].as_py() or "" for column in texts]
             fault = next(filter(None, map(text_fault, cells)), None) or meanings[codes[row]]
             rejected.append(BadRow(self.path, int(places[row]), fault, cells[0][:EXCERPT_CHARACTERS], self.table.unit))
-        for bad_row in sorted(rejected, key=lambda row: row.line):
-            on_bad_row(bad_row)
         if bad.any():
             texts, codes, places = [column.filter(pa.array(~bad)) for column in texts], codes[~bad], places[~bad]
         values = [meaning for meaning in meanings if not isinstance(meaning, Fault)]
-        ids = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
-        return pa.RecordBatch.from_arrays([*texts, ids], [*("text", "text_pair")[: len(texts)], "label"]), places
+        kind = datasets.Features(label=labels.feature).arrow_schema.field(0).type
+        ids = pa.array(values, kind).take(pa.array((np.cumsum(good_labels) - 1)[codes]))
+        rows = pa.RecordBatch.from_arrays([*texts, ids], [*("text", "text_pair")[: len(texts)], "label"])
+        return rows, places, sorted(rejected, key=lambda row: row.line)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
@@ -278,128 +267,3 @@ def _write_label(value: object, names: list[str] | None) -> str | None:
         return write_value(value)
     number = int(value)  # type: ignore[call-overload] # ClassLabel is of integers
     return names[number] if 0 <= number < len(names) else "-1" if number == -1 else f"#{number}"
-
-
-# ---- labels ----
-
-
-def is_integer(label: str) -> bool:
-    """Return whether a label is an integer in canonical form: `7` and `-1` are, `07`, `+7`, `-0` and `7.0` are not."""
-    return _INTEGER.fullmatch(label) is not None
-
-
-def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Sort labels: by value if all are integers, else by code points."""
-    labels = list(labels)
-    return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
-
-
-def unknown_label(label: str, known: Collection[str], noun: str = "label") -> Fault:
-    """Return the fault of a label that is not known; the known ones are listed if they are few."""
-    names = listed(known) if len(known) <= MOST_LISTED else f"{len(known)} others"
-    return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
-
-
-class RowLabels(ABC):
-    """How the label of a row is written, read and stored; several columns are written as one string, with tabs.
-
-    Attributes:
-        names: The labels, or the numbers, by id.
-        strata: The groups of rows that a held-out part keeps in proportion.
-    """
-
-    names: tuple[str, ...]
-    strata: int = 1
-
-    @property
-    @abstractmethod
-    def feature(self) -> Any:
-        """The type of the column `label` in a data set."""
-
-    @abstractmethod
-    def read(self, written: str) -> Any:
-        """Return the label that a string means, or a [`Fault`]."""
-
-    def as_array(self, values: Sequence[Any], codes: np.ndarray) -> pa.Array:
-        """Return the labels `values[code]` for each code as Arrow stores them."""
-        kind = datasets.Features(label=self.feature).arrow_schema.field(0).type
-        return pa.array(values, kind).take(pa.array(codes))
-
-    def stratum(self, labels: pa.Array) -> np.ndarray:
-        """Return the stratum of each label, from 0."""
-        return np.zeros(len(labels), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class LabelMap(RowLabels):
-    """Label strings to ids; `written` maps labels of the data to class names, and is empty if they are the same."""
-
-    names: tuple[str, ...]
-    written: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
-        """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
-        rows = sum(counts.values())
-        if len(counts) > 50 and len(counts) > rows / 2:
-            some = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
-            raise UserError(f"too many labels: {some}; are columns swapped? Set --text_column and --label_column")
-        if len(counts) < 2:
-            advice = "set --label_column, or give all names with --class_names"
-            raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
-        return cls(tuple(sort_labels(counts)))
-
-    @classmethod
-    def from_names(
-        cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
-    ) -> LabelMap:
-        """Make the map from class names, the rows by label of the first split, and a map of labels to names.
-
-        A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, if no
-        label of the data equals a name and most rows carry integers, these index the names.
-        """
-        names = tuple(class_names)
-        if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):
-            advice = "give two or more, all different, without white space at their ends"
-            raise UserError(f"invalid class names: found {listed(names)}; {advice}")
-        if unknown := [name for name in (label_map or {}).values() if name not in names]:
-            raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
-        labels = cls(names, {name: name for name in names} | dict(label_map) if label_map else {})
-        if not counts or any(label in labels.ids for label in counts):
-            return labels
-        integers = sum(rows for label, rows in counts.items() if is_integer(label))
-        if integers > sum(counts.values()) / 2 and label_map is None:
-            logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
-            return cls(names, {str(index): name for index, name in enumerate(names)})
-        both = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
-        if label_map is not None:
-            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
-            both += f"; map them with --label_map {pairs:.150}"
-        raise UserError(f"labels and class names have nothing in common: {both}")
-
-    @property
-    def strata(self) -> int:  # type: ignore[override]
-        """The number of classes."""
-        return len(self.names)
-
-    @property
-    def feature(self) -> datasets.ClassLabel:
-        """A class id with its name."""
-        return datasets.ClassLabel(names=list(self.names))
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        """The id of each label of the data."""
-        ids = {name: index for index, name in enumerate(self.names)}
-        return {label: ids[name] for label, name in self.written.items()} or ids
-
-    def read(self, written: str) -> int | Fault:
-        """Return the id of a label, or what is wrong with it."""
-        if fault := label_fault(written):
-            return fault
-        number = self.ids.get(written)
-        return unknown_label(written, self.ids) if number is None else number
-
-    def stratum(self, labels: pa.Array) -> np.ndarray:
-        """Return the class ids."""
-        return labels.to_numpy()

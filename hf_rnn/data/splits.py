@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import datasets
@@ -24,8 +23,9 @@ import xxhash
 from ..utils.errors import UserError
 from ..utils.process import make_folder
 from .audit import hash_texts, join_texts
+from .labels import LabelMap, RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed
-from .rows import LabelMap, RowLabels, RowOptions, RowSource, Taken
+from .rows import RowOptions, RowSource, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def read_splits(
         counts = Counter({label: count for label, count in counts.items() if not label_fault(label)})
     try:
         labels = _make_labels(counts, options, sources[first][0].labels)
-    except UserError:  # a rejected row is the better message
-        _read(first, sources[first], LabelMap(tuple(counts)), ledger, on_disk, taken)
+    except UserError:  # report a rejected row instead, if there is one: it explains more
+        _read(first, sources[first], LabelMap.from_labels(counts), ledger, on_disk, taken)
         ledger.check()
         raise
     ledger.report.class_names = list(labels.names)
@@ -84,7 +84,7 @@ def read_splits(
 def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
     """Return the label map of all splits, from the number of rows of each label in the first split."""
     if not counts:
-        return LabelMap(())  # no row is usable, which is an error later
+        return LabelMap((), {})  # no row is usable, which is an error later
     if options.scheme is not None:
         return options.scheme(iter(counts), options, columns)
     if options.class_names is not None:
@@ -104,16 +104,18 @@ def _read(
     report, places, strata = ledger.report.splits[split], [], []
     names = ("text", "text_pair")[: len(parts[0].texts)]
     features = datasets.Features({**{name: datasets.Value("string") for name in names}, "label": labels.feature})
-    hashers = [hashlib.sha256() for _ in features]
+    hashers, is_class = [hashlib.sha256() for _ in features], isinstance(labels, LabelMap)
 
     def check() -> Iterator[pa.Table]:
         for part, rows in taken or ((source, rows) for source in parts for rows in source.take()):
-            good, numbers = part.check(rows, labels, partial(ledger.reject, split))
+            good, numbers, rejected = part.check(rows, labels)
+            for row in rejected:
+                ledger.reject(split, row)
             report.rows_read += rows.batch.size
             report.rows_kept += len(numbers)
             report.trimmed += rows.trimmed
             places.append(numbers)
-            strata.append(labels.stratum(good["label"]))
+            strata.append(good["label"].to_numpy() if is_class else np.zeros(len(good), dtype=np.int64))
             for hasher, column in zip(hashers, good.columns, strict=True):
                 hasher.update("".join(f"{value}\0" for value in column.to_pylist()).encode())
             yield pa.Table.from_batches([good]).cast(features.arrow_schema)
@@ -128,7 +130,7 @@ def _read(
         ledger.check()
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     groups = np.concatenate(strata)
-    ledger.report.label_counts[split] = np.bincount(groups, minlength=labels.strata).tolist()
+    ledger.report.label_counts[split] = np.bincount(groups, minlength=len(labels.names) if is_class else 1).tolist()
     digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
     return SplitRows(parts, rows, np.concatenate(places), groups, digest)
 

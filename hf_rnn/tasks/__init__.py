@@ -15,8 +15,8 @@ DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
 TASKS: dict[str, str | Task] = {
     DEFAULT_TASK: "sequence_classification.SequenceClassification",
-    "multi-label": "multi_label.MultiLabel",
-    "regression": "regression.Regression",
+    "multi-label": "sequence_classification.MultiLabel",
+    "regression": "sequence_classification.Regression",
     "token-classification": "token_classification.TokenClassification",
     "causal-lm": "causal_lm.CausalLM",
 }

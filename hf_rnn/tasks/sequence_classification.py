@@ -1,26 +1,29 @@
-"""One label per text."""
+"""One label, several labels or numbers per text: the tasks of the head `RnnForSequenceClassification`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import Config, Outputs, Splits, Task
+from .base import Config, Outputs, Splits, Task, compute_scores
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerBase
+    import pyarrow as pa
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
+    from ..models.modeling_rnn import RnnForSequenceClassification
     from ..settings.arguments import TableArguments
 
 _EXAMPLES_PER_LABEL = 2
+_EXAMPLES = 4  # with numbers
 _EXAMPLE_LENGTH = 200  # characters
 
 
@@ -50,7 +53,7 @@ class SequenceClassification(Task):
         return (text for name in columns for batch in rows.iter(10_000) for text in batch[name])
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
-        """Return the splits as `input_ids` and class ids."""
+        """Return the splits as `input_ids` and `labels`: class ids, rows of 0 and 1, or numbers in float32."""
         from ..data.encoding import encode
 
         return encode(texts, tokenizer, max_length)
@@ -66,13 +69,14 @@ class SequenceClassification(Task):
 
     def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
         """Return the text of a row, both of a pair as one, and its labels as one."""
-        return join_pair(row), ", ".join(self.name_labels(row, features)) or "no label"
+        return _join_pair(row), ", ".join(self.name_labels(row, features)) or "no label"
 
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
-        """Return `id2label`."""
-        return {"id2label": dict(enumerate(texts["train"].features["label"].names))}
+        """Return `id2label`, and for other labels than one class `problem_type` too."""
+        fields = {"id2label": dict(enumerate(_names(texts)))}
+        return fields if self.one_label else {**fields, "problem_type": self.problem_type}
 
     def chance_loss(self, config: RnnConfig) -> float:
         """Return ln(classes)."""
@@ -101,10 +105,14 @@ class SequenceClassification(Task):
     # ---- card ----
 
     def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
-        """Set the rows by class, and examples."""
-        names = texts["train"].features["label"].names
-        card.class_counts = dict(zip(names, report.label_counts["train"], strict=True))
-        card.examples = self.pick_examples(texts["train"], names) if examples else None
+        """Set the rows by label, and examples."""
+        card.class_counts = dict(zip(_names(texts), self.count_labels(texts, report), strict=True))
+        card.rows = None if self.one_label else len(texts["train"])
+        card.examples = self.pick_examples(texts["train"], card.class_counts) if examples else None
+
+    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
+        """Return the rows of train by label."""
+        return report.label_counts["train"]
 
     def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the first texts of each label, long ones cut."""
@@ -113,17 +121,202 @@ class SequenceClassification(Task):
         for row in rows:
             for chosen in (texts[name] for name in self.name_labels(row, features)):
                 if len(chosen) < _EXAMPLES_PER_LABEL:
-                    chosen.append(shorten(join_pair(row)))
+                    chosen.append(_shorten(_join_pair(row)))
             if all(len(chosen) == _EXAMPLES_PER_LABEL for chosen in texts.values()):
                 break
         return texts
 
 
-def join_pair(row: Mapping[str, Any]) -> str:
+class MultiLabel(SequenceClassification):
+    """Decide for each of several labels whether a text has it."""
+
+    name = "multi-label"
+    problem_type = "multi_label_classification"
+    scores = dict.fromkeys(("micro_f1", "macro_f1", "subset_accuracy", "average_precision"), True)
+    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
+    one_label = False
+
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+        """Read texts with their labels between separators, or in columns of 0 and 1."""
+        from ..data.labels import LabelSets
+        from ..data.loading import load_texts
+
+        options |= {"scheme": LabelSets.from_rows, "label_separator": arguments.label_separator}
+        return load_texts(arguments, report=report, **options)
+
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
+        size = len(_names(texts))
+
+        def as_rows(labels: list[list[int]]) -> list[list[float]]:
+            table = np.zeros((len(labels), size), dtype=np.float32)
+            for row, ids in zip(table, labels, strict=True):
+                row[ids] = 1
+            return table.tolist()
+
+        return _encode_numbers(texts, tokenizer, max_length, as_rows)
+
+    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
+        """Return the names of a row's labels."""
+        return [features["label"].feature.names[number] for number in row["label"]]
+
+    def chance_loss(self, config: RnnConfig) -> float:
+        """Return ln(2)."""
+        return math.log(2)
+
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+        """Choose for each label the threshold with the best F1 on the validation split."""
+        from ..evaluation.scores import check_finite_logits, tune_thresholds
+
+        if (held_out := predictions.get("validation")) is not None:
+            check_finite_logits(held_out.predictions)
+            probabilities = compute_scores(held_out.predictions.astype(np.float64), model.config)
+            model.config.label_thresholds = tune_thresholds(probabilities, held_out.label_ids)
+
+    def answers(
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the labels with a score above their threshold, and all scores."""
+        names, held = (
+            np.array(list(config.id2label.values()), object),
+            scores > _thresholds(config).astype(scores.dtype),
+        )
+        rows = zip(held, scores.tolist(), strict=True)
+        return [
+            {"labels": names[row].tolist(), "scores": dict(zip(names, row_scores, strict=True))}
+            for row, row_scores in rows
+        ]
+
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
+        """Return the types of labels and scores."""
+        import pyarrow as pa
+
+        return {"labels": pa.list_(pa.string()), "scores": _numbers_type(config)}
+
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+        """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
+        from ..evaluation.scores import label_set_metrics
+
+        thresholds = _thresholds(config)
+        with np.errstate(divide="ignore"):
+            logits = np.log(thresholds) - np.log1p(-thresholds)
+        return label_set_metrics(predictions, references, list(config.id2label.values()), logits)
+
+    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
+        """Return the rows of train by label."""
+        ids = texts["train"].with_format("arrow")[:]["label"].combine_chunks().flatten()
+        return np.bincount(ids.to_numpy(), minlength=len(_names(texts))).tolist()
+
+
+class Regression(SequenceClassification):
+    """Predict numbers. The last layer learns standardised ones; mean and deviation are moved into it at the end."""
+
+    name = "regression"
+    problem_type = "regression"
+    scores = {"pearson": True, "spearman": True, "r2": True, "mae": False, "rmse": False}
+    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
+    one_label = False
+
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+        """Read texts with numbers, each in a column."""
+        from ..data.labels import Numbers
+        from ..data.loading import load_texts
+
+        return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
+
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and the numbers in float32."""
+        names = _names(texts)
+        return _encode_numbers(texts, tokenizer, max_length, lambda rows: [[row[n] for n in names] for row in rows])
+
+    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
+        """Return the numbers of a row, as one label."""
+        return [", ".join(f"{number:g}" for number in row["label"].values())]
+
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return the names of the numbers, and mean and deviation in train."""
+        names = _names(texts)
+        column = texts["train"].with_format("arrow")[:]["label"].combine_chunks()
+        numbers = np.column_stack([column.field(name).to_numpy(zero_copy_only=False) for name in names])
+        mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
+        for name, spread in zip(names, scale, strict=True):
+            if not spread > 0:
+                raise UserError(f"{name!r:.80} is the same number in all rows of train: set --label_column")
+        return {**super().config_fields(texts), "target_mean": mean.tolist(), "target_scale": scale.tolist()}
+
+    def chance_loss(self, config: RnnConfig) -> float:
+        """Return the variance of the numbers, at least that of the standardised ones."""
+        return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
+
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+        """Let the last layer answer in the unit of the data."""
+        cast("RnnForSequenceClassification", model).fold_targets()
+
+    def answers(
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the numbers by name."""
+        names = config.id2label.values()
+        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
+        """Return the type of the numbers."""
+        return {"values": _numbers_type(config)}
+
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+        """Return errors and correlations, of several numbers also for each."""
+        from ..evaluation.scores import number_metrics
+
+        return number_metrics(predictions, references, list(config.id2label.values()))
+
+    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
+        """Return the rows of train for each number."""
+        return [len(texts["train"])] * len(_names(texts))
+
+    def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return the first texts by their numbers."""
+        texts: dict[str, list[str]] = {}
+        for row in rows.take(_EXAMPLES):
+            texts.setdefault(self.name_labels(row, rows.features)[0], []).append(_shorten(_join_pair(row)))
+        return texts
+
+
+def _names(texts: Splits) -> list[str]:
+    """Return the names of classes, labels or numbers by id."""
+    feature = next(iter(texts.values())).features["label"]
+    return list(feature if isinstance(feature, dict) else getattr(feature, "feature", feature).names)
+
+
+def _encode_numbers(
+    texts: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    convert: Callable[[list[Any]], list[Any]],
+) -> Splits:
+    """Return the splits as `input_ids` and a number for each name, which `convert` makes of the column `label`."""
+    import datasets
+
+    from ..data.encoding import encode
+
+    feature = datasets.List(datasets.Value("float32"), length=len(_names(texts)))
+    return encode(texts, tokenizer, max_length, (feature, convert))
+
+
+def _numbers_type(config: Config) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.struct([(name, pa.float64()) for name in config.id2label.values()])
+
+
+def _thresholds(config: Config) -> np.ndarray:
+    return np.asarray(config.label_thresholds or [0.5] * config.num_labels)
+
+
+def _join_pair(row: Mapping[str, Any]) -> str:
     """Return the text of a row, or both texts of a pair."""
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 
 
-def shorten(text: str) -> str:
+def _shorten(text: str) -> str:
     """Return the beginning of a text, for the card."""
     return text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…"

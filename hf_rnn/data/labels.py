@@ -1,0 +1,243 @@
+"""Labels of rows: one class, a set of labels, or numbers.
+
+Each class here reads labels as they are written, the same way for all splits, and has `names` (by id), `feature` (the
+type of the column `label`) and `read`. Labels are compared exactly: nothing is stripped or folded. Several columns are
+written as one string, with tabs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import datasets
+import numpy as np
+
+from ..utils.errors import UserError
+from .row_errors import MOST_LISTED, WHITE_SPACE, Fault, Reason, label_fault, listed, shorten
+
+if TYPE_CHECKING:
+    from .rows import RowOptions
+
+logger = logging.getLogger(__name__)
+
+RowLabels: TypeAlias = "LabelMap | LabelSets | Numbers"
+
+# At most 18 digits: an id has no more, and Python refuses to parse thousands.
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+_LARGEST = float(np.finfo(np.float32).max)
+_FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
+
+
+def is_integer(label: str) -> bool:
+    """Return whether a label is an integer in canonical form: `7` and `-1` are, `07`, `+7`, `-0` and `7.0` are not."""
+    return _INTEGER.fullmatch(label) is not None
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Sort labels: by value if all are integers, else by code points."""
+    labels = list(labels)
+    return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
+
+
+def unknown_label(label: str, known: Collection[str], noun: str = "label") -> Fault:
+    """Return the fault of a label that is not known; the known ones are listed if they are few."""
+    names = listed(known) if len(known) <= MOST_LISTED else f"{len(known)} others"
+    return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
+
+
+def _number(names: Sequence[str], label_map: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return the ids of names, and of the labels that a map translates to names."""
+    ids = {name: number for number, name in enumerate(names)}
+    return ids | {label: ids[name] for label, name in (label_map or {}).items()}
+
+
+# ---- one class ----
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Classes by id, and the id of each label of the data."""
+
+    names: tuple[str, ...]
+    ids: Mapping[str, int]
+
+    @classmethod
+    def from_labels(cls, labels: Iterable[str]) -> LabelMap:
+        """Make the map of labels that are the names of their classes."""
+        names = tuple(labels)
+        return cls(names, _number(names))
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
+        """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
+        rows = sum(counts.values())
+        if len(counts) > 50 and len(counts) > rows / 2:
+            some = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
+            raise UserError(f"too many labels: {some}; are columns swapped? Set --text_column and --label_column")
+        if len(counts) < 2:
+            advice = "set --label_column, or give all names with --class_names"
+            raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
+        return cls.from_labels(sort_labels(counts))
+
+    @classmethod
+    def from_names(
+        cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
+    ) -> LabelMap:
+        """Make the map from class names, the rows by label of the first split, and a map of labels to names.
+
+        A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, if no
+        label of the data equals a name and most rows carry integers, these index the names.
+        """
+        names = tuple(class_names)
+        if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):
+            advice = "give two or more, all different, without white space at their ends"
+            raise UserError(f"invalid class names: found {listed(names)}; {advice}")
+        if unknown := [name for name in (label_map or {}).values() if name not in names]:
+            raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
+        labels = cls(names, _number(names, label_map))
+        if not counts or any(label in labels.ids for label in counts):
+            return labels
+        integers = sum(rows for label, rows in counts.items() if is_integer(label))
+        if integers > sum(counts.values()) / 2 and label_map is None:
+            logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
+            return cls(names, {str(number): number for number in range(len(names))})
+        both = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
+        if label_map is not None:
+            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
+            both += f"; map them with --label_map {pairs:.150}"
+        raise UserError(f"labels and class names have nothing in common: {both}")
+
+    @property
+    def feature(self) -> datasets.ClassLabel:
+        """A class id with its name."""
+        return datasets.ClassLabel(names=list(self.names))
+
+    def read(self, written: str) -> int | Fault:
+        """Return the id of a label, or what is wrong with it."""
+        if fault := label_fault(written):
+            return fault
+        number = self.ids.get(written)
+        return unknown_label(written, self.ids) if number is None else number
+
+
+# ---- sets of labels, and numbers ----
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """Sets of labels: one column of labels between separators, or one column of 0 and 1 for each label.
+
+    An empty field is the empty set. White space beside a separator is ignored. Labels are stored as lists of ids.
+    """
+
+    names: tuple[str, ...]
+    separator: str  # between the labels in one column
+    ids: Mapping[str, int]
+    columns: tuple[int, ...] = ()  # the label of each column; empty for one column of labels
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[str], options: RowOptions, columns: Sequence[str]) -> LabelSets:
+        """Make the map from the distinct labels of the first split as they are written, or from class names.
+
+        Raises:
+            UserError: For rows without any label, and for more than 1,000 different ones.
+        """
+        names, separator = options.class_names, options.label_separator
+        if options.label_columns:
+            return cls(tuple(names or columns), separator, {}, match_columns(columns, names or columns))
+        if names is not None:
+            names = LabelMap.from_names(names, {}, options.label_map).names if len(names) > 1 else names
+            return cls(tuple(names), separator, _number(names, options.label_map))
+        labels = {label for row in rows for label in _split(row, separator) if label}
+        if not labels:
+            raise UserError("no row of train has a label: set --label_column or --label_separator")
+        if len(labels) > 1000:
+            some = listed(sorted(labels, key=len)[:3])
+            raise UserError(f"too many labels: found {len(labels)}, such as {some}; set --label_separator")
+        names = sort_labels(labels)
+        return cls(tuple(names), separator, _number(names))
+
+    @property
+    def feature(self) -> datasets.List:
+        """A list of class ids with their names."""
+        return datasets.List(datasets.ClassLabel(names=list(self.names)))
+
+    def read(self, written: str) -> tuple[int, ...] | Fault:
+        """Return the ids of a row's labels in their order, or the fault."""
+        if self.columns:
+            ids, advice = set(), "Write 1 for each label that a row has, and 0 for the others"
+            for number, cell in zip(self.columns, written.split("\t"), strict=True):
+                if (flag := _FLAGS.get(cell)) is None:
+                    detail = f"{cell!r:.80} in column {self.names[number]!r:.80}"
+                    return Fault(Reason.UNKNOWN_LABEL, detail, advice)
+                ids |= {number} if flag else set()
+            return tuple(sorted(ids))
+        labels = _split(written, self.separator)
+        if labels == [""]:
+            return ()
+        if "" in labels:
+            return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
+        if unknown := [label for label in labels if label not in self.ids]:
+            return label_fault(unknown[0]) or unknown_label(unknown[0], self.ids)
+        return tuple(sorted({self.ids[label] for label in labels}))
+
+
+def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Return the id of each column: by its name, or by its place if columns are numbered."""
+    if set(columns) == set(names):
+        return tuple(map(list(names).index, columns))
+    if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
+        both = f"label_columns are {listed(columns)}, and the names are {listed(names)}"
+        raise UserError(f"{both}: give one column for each name")
+    return tuple(range(len(names)))
+
+
+def _split(written: str, separator: str) -> list[str]:
+    return [label.strip(WHITE_SPACE) for label in written.split(separator)]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One or several numbers per row, each in a column; they are stored as a struct of float64."""
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]  # id of each column
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[str], options: RowOptions, columns: Sequence[str]) -> Numbers:
+        """Take the names of the columns, or `class_names`; a single column without a name of its own is `value`."""
+        names = list(columns)
+        if len(names) == 1:  # a list in one column
+            names *= 1 + next(iter(rows), "").count("\t")
+        if options.class_names is not None:
+            names = list(options.class_names)
+        elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
+            names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
+        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
+
+    @property
+    def feature(self) -> dict[str, datasets.Value]:
+        """A number for each name."""
+        return {name: datasets.Value("float64") for name in self.names}
+
+    def read(self, written: str) -> dict[str, float] | Fault:
+        """Return the numbers of a row by name, or the fault."""
+        numbers, parts = {}, written.split("\t")
+        if len(parts) != len(self.names):
+            return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
+        for column, part in zip(self.columns, parts, strict=True):
+            detail = f"found {part!r:.80}" + (f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else "")
+            try:
+                number = float(part) if "_" not in part else math.nan
+            except ValueError:
+                hint = "If the first line names the columns, give --label_column NAME; a decimal point is a point"
+                return Fault(Reason.NOT_A_NUMBER, detail, hint)
+            if not abs(number) <= _LARGEST:
+                return Fault(Reason.NOT_FINITE, detail)
+            numbers[self.names[column]] = number
+        return numbers
