@@ -15,11 +15,11 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
@@ -80,11 +80,11 @@ class TagSet:
         types = tuple(sorted({match[1] for match in matches}))
         return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), types)
 
-    def fault(self, tag: str) -> Fault | None:
-        """Return what is wrong with a tag of the data."""
-        if tag in self.names or (_ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types):
-            return None
-        return unknown_label(tag, self.names, "tag")
+    def check(self, word: Word) -> Word | BadRow:
+        """Return a word, or its rejection for an unknown tag."""
+        if word.tag in self.names or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in self.types):
+            return word
+        return replace(word.place, fault=unknown_label(word.tag, self.names, "tag"))
 
     def ids(self, tags: Sequence[str]) -> list[int]:
         """Return the ids of the tags of a sentence."""
@@ -211,24 +211,24 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
     """
-    columns: tuple[Any, Any]
-    sources: dict[str, list[Any]]
+    parts: dict[str, list[tuple[str, Iterator[Sentence]]]]  # by split: names of files, and their sentences
+    columns: tuple[int, int] | tuple[str, str]
     if is_conll := _is_conll(source):
         try:
-            columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
+            numbers = columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
         except ValueError:
-            names = f"found {token_column}, {tag_column}"
-            raise UserError(f"columns of CoNLL files are numbers from 0: {names}") from None
-        sources = dict(find_files(source, splits, class_names is not None, (".conll",)))
+            found = f"found {token_column}, {tag_column}"
+            raise UserError(f"columns of CoNLL files are numbers from 0: {found}") from None
+        files = find_files(source, splits, class_names is not None, (".conll",))
+        parts = {split: [(path, _read_file(path, *numbers)) for path in paths] for split, paths in files.items()}
     else:
-        columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
-        options = RowOptions(text_column=columns[0], label_column=columns[1], class_names=class_names)
-        sources = dict(open_tables(source, config, splits, options))
-    read_part: Callable[..., Iterator[Sentence]] = _read_file if is_conll else _read_table
-    sentences = {
-        split: [list(sentence) for part in parts for sentence in read_part(part, *columns)]
-        for split, parts in sources.items()
-    }
+        named = columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
+        options = RowOptions(text_column=named[0], label_column=named[1], class_names=class_names)
+        opened = open_tables(source, config, splits, options)
+        parts = {
+            split: [(part.path, _read_table(part, *named)) for part in tables] for split, tables in opened.items()
+        }
+    sentences = {split: list(chain.from_iterable(rows for _, rows in read)) for split, read in parts.items()}
     if class_names is None:
         words = chain.from_iterable(next(iter(sentences.values())))
         tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word)))
@@ -240,12 +240,12 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
         report.class_names = list(tags.names)
         for split, rows in sentences.items():
-            files = [part if is_conll else part.path for part in sources[split]]
-            report.splits[split] = SplitReport(files)
+            names = [name for name, _ in parts[split]]
+            report.splits[split] = SplitReport(names)
             kept = _keep(split, rows, tags, ledger, whole=not is_conll)
             if not kept:
                 ledger.check()
-                raise DataError.for_file(", ".join(files), Reason.EMPTY_FILE, "found no usable token")
+                raise DataError.for_file(", ".join(names), Reason.EMPTY_FILE, "found no usable token")
             read[split] = _build(kept, tags)
             report.label_counts[split] = [len(kept)]
     if len(tags.names) < 2:
@@ -256,7 +256,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
 def _is_conll(source: object) -> bool:
     """Return whether a source is CoNLL files, or an empty folder."""
     if isinstance(source, Mapping):
-        return all(isinstance(part, str | os.PathLike | list) and _is_conll(part) for part in source.values())
+        return all(map(_is_conll, source.values()))
     if isinstance(source, list):
         return bool(source) and all(map(_is_conll, source))
     if not isinstance(source, str | os.PathLike):
@@ -271,14 +271,9 @@ def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, w
     """Return the good words of each sentence, and count all words; with `whole`, one bad word rejects its sentence."""
     kept, counts = [], ledger.report.splits[split]
     for sentence in sentences:
-        good, bad = [], []
-        for word in sentence:
-            if isinstance(word, BadRow):
-                bad.append(word)
-            elif fault := tags.fault(word.tag):
-                bad.append(replace(word.place, fault=fault))
-            else:
-                good.append(word)
+        known = [word if isinstance(word, BadRow) else tags.check(word) for word in sentence]
+        good = [word for word in known if isinstance(word, Word)]
+        bad = [word for word in known if isinstance(word, BadRow)]
         if whole and bad:
             good, bad = [], bad[:1] * len(sentence)
         for row in bad:

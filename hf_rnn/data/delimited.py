@@ -278,20 +278,20 @@ def _choose_quoting(plain: DelimitedText, quoted: DelimitedText) -> DelimitedTex
     with open_text(plain.path, plain.encoding) as stream:
         if not any(map(_has_opening_quote, iter(partial(stream.read, _BLOCK_CHARACTERS), ""))):
             return plain  # both readings are the same
-    bad, bad_of_quoted = _count_bad(plain), _count_bad(quoted)
+
+    def count_bad(text: DelimitedText) -> float:
+        """Return the number of rejected rows, infinity for text that cannot be read."""
+        try:
+            return sum(len(batch.bad) for batch in text.read())
+        except DataError:
+            return math.inf
+
+    bad, bad_of_quoted = count_bad(plain), count_bad(quoted)
     if plain.header and bad_of_quoted <= bad:
         note = 'a " at the start of a field encloses it, a guess: --quoting none makes it a letter'
         return replace(quoted, note=note if bad_of_quoted == bad else "")
     note = 'a " at the start of a field is a letter, a guess: --quoting csv makes it a quote'
     return replace(plain, note=note if plain.header or bad_of_quoted <= bad else "")
-
-
-def _count_bad(text: DelimitedText) -> float:
-    """Return the number of rejected rows, infinity for text that cannot be read."""
-    try:
-        return sum(len(batch.bad) for batch in text.read())
-    except DataError:
-        return math.inf
 
 
 def _find_separator(lines: Sequence[str], preferred: str) -> str | None:

@@ -24,7 +24,7 @@ from .lines import PACKED, TABLE_SUFFIXES, is_table, open_unpacked
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, name_file
 from .rows import RowOptions
 from .splits import deliver, read_splits
-from .tables import Table, is_fasttext, number_rows, open_folder, open_lines
+from .tables import Table, is_fasttext, number_rows, open_label
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def open_tables(
     if isinstance(source, str | os.PathLike) and (parts := _find_label_files(Path(os.path.expanduser(source)))):
         names = choose_splits(splits, parts, str(source), has_names)
         logger.info("%s: the labels are %s", source, ", ".join(part.name for part in parts[names[0]]))
-        return {name: [_open_label(part, options.encoding) for part in parts[name]] for name in names}
+        return {name: [open_label(part, options.encoding) for part in parts[name]] for name in names}
     if _is_files(source):
         files = find_files(source, splits, has_names)
         return {split: list(map(options.open_file, paths)) for split, paths in files.items()}
@@ -146,11 +146,6 @@ def open_tables(
             logger.warning("%s is left out: all labels are %d, which means no label", rows.path, UNLABELLED)
             del tables[split]
     return {split: [tables[split]] for split in choose_splits(splits, tables, name, has_names or is_coded)}
-
-
-def _open_label(path: Path, encoding: str | None) -> Table:
-    """Open the folder or the file of a label."""
-    return open_folder(path, encoding) if path.is_dir() else open_lines(path, encoding, path.name.partition(".txt")[0])
 
 
 def _find_label_files(folder: Path) -> dict[str, list[Path]]:

@@ -64,8 +64,16 @@ def read_splits(
                 taken.append((part, rows))
     if scheme is None:
         counts = Counter({label: count for label, count in counts.items() if not label_fault(label)})
+    labels: RowLabels
     try:
-        labels = _make_labels(counts, options, sources[first][0].labels)
+        if not counts:
+            labels = LabelMap((), {})  # no row is usable, which is an error later
+        elif scheme is not None:
+            labels = scheme(iter(counts), options, sources[first][0].labels)
+        elif options.class_names is not None:
+            labels = LabelMap.from_names(options.class_names, counts, options.label_map)
+        else:
+            labels = LabelMap.from_counts(counts)
     except UserError:  # report a rejected row instead, if there is one: it explains more
         _read(first, sources[first], LabelMap.from_labels(counts), ledger, on_disk, taken)
         ledger.check()
@@ -79,17 +87,6 @@ def read_splits(
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
     return splits
-
-
-def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
-    """Return the label map of all splits, from the number of rows of each label in the first split."""
-    if not counts:
-        return LabelMap((), {})  # no row is usable, which is an error later
-    if options.scheme is not None:
-        return options.scheme(iter(counts), options, columns)
-    if options.class_names is not None:
-        return LabelMap.from_names(options.class_names, counts, options.label_map)
-    return LabelMap.from_counts(counts)
 
 
 def _read(
@@ -181,16 +178,8 @@ def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
     """Return chosen rows in one piece: a selection by indices would make each later look at them slow."""
     if not rows.cache_files:
         return datasets.Dataset(rows.data.table.take(pa.array(chosen)), rows.info)
-    mask, start = np.zeros(len(rows), dtype=bool), 0
-    mask[chosen] = True
-
-    def pieces() -> Iterator[pa.Table]:
-        nonlocal start
-        for table in rows.with_format("arrow").iter(_BATCH):
-            yield table.filter(pa.array(mask[start : start + len(table)]))
-            start += len(table)
-
-    return datasets.Dataset.from_file(_write(pieces(), rows.features.arrow_schema), rows.info)
+    tables = rows.select(chosen).with_format("arrow").iter(_BATCH)
+    return datasets.Dataset.from_file(_write(tables, rows.features.arrow_schema), rows.info)
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -174,23 +174,17 @@ def _read_head(path: str) -> bytes:
     return head
 
 
-def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
-    """Open a text file as a table of the column `text`, with a row for each line, and of a constant `label` if any."""
-
-    def add_label(batch: Batch) -> Batch:
-        labels = pa.array([label] * len(batch.rows), pa.string())
-        return replace(batch, rows=batch.rows.append_column("label", labels))
-
-    return _open_lines(path, encoding, None if label is None else add_label)
-
-
-def _open_lines(path: str | Path, encoding: str | None, change: Callable[[Batch], Batch] | None) -> Table:
-    """Open a text file as a table of lines; `change` makes `text` and `label` of their one column."""
+def open_lines(path: str | Path, encoding: str | None = None) -> Table:
+    """Open a text file as a table of the column `text`, with a row for each line."""
     encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
     text = DelimitedText(str(path), encoding, None)
-    columns = ["text"] if change is None else ["text", "label"]
-    read: Read = text.read if change is None else lambda columns, texts: map(change, text.read())
-    return Table(text.path, "lines", columns, None, encoding, False, read=read)
+    return Table(text.path, "lines", ["text"], None, encoding, False, read=text.read)
+
+
+def _add_label(table: Table, change: Callable[[Batch], Batch]) -> Table:
+    """Return a table of `text` and `label`, which `change` makes of the texts of each batch."""
+    columns, read = ["text", "label"], table.read
+    return replace(table, columns=columns, read=lambda columns, texts: map(change, read(columns, texts)))
 
 
 def is_fasttext(path: str | Path) -> bool:
@@ -204,7 +198,7 @@ def is_fasttext(path: str | Path) -> bool:
 def open_fasttext(path: str | Path, encoding: str | None = None, separator: str | None = None) -> Table:
     """Open a file with `__label__a __label__b text` in each line as a table of text and label.
 
-    The `separator` joins the labels of a text; without one, a text with several labels is rejected.
+    The `separator` joins the labels of a text. Without one, a text with several labels is rejected.
     """
     pattern = rf"^\s*(?P<label>(?:{_FASTTEXT_LABEL}\S+\s*)*)(?P<text>.*)$"
 
@@ -223,12 +217,23 @@ def open_fasttext(path: str | Path, encoding: str | None = None, separator: str 
         single = pc.invert(several)
         return Batch(batch.places[single.to_numpy(zero_copy_only=False)], rows.filter(single), bad)
 
-    return _open_lines(path, encoding, split_labels)
+    return _add_label(open_lines(path, encoding), split_labels)
 
 
-def open_folder(path: str | Path, encoding: str | None = None) -> Table:
-    """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
-    folder, encoding = Path(path), encoding or "utf-8-sig"
+def open_label(path: Path, encoding: str | None = None) -> Table:
+    """Open a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
+    label = path.name if path.is_dir() else path.name.partition(".txt")[0]
+
+    def add_label(batch: Batch) -> Batch:
+        labels = pa.array([label] * len(batch.rows), pa.string())
+        return replace(batch, rows=batch.rows.append_column("label", labels))
+
+    return _add_label(_open_folder(path, encoding) if path.is_dir() else open_lines(path, encoding), add_label)
+
+
+def _open_folder(folder: Path, encoding: str | None) -> Table:
+    """Open a folder of text files as a table of the column `text`, with a row for each file."""
+    encoding = encoding or "utf-8-sig"
 
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
         files = enumerate(sorted(folder.glob("*.txt")))
@@ -240,10 +245,9 @@ def open_folder(path: str | Path, encoding: str | None = None) -> Table:
                     good[place] = content.decode(encoding).removesuffix("\n").removesuffix("\r")
                 else:
                     bad.append(BadRow(str(file), place, fault, excerpt_of(content), "file"))
-            columns = [pa.array(column, pa.string()) for column in (good.values(), [folder.name] * len(good))]
-            yield Batch.build(list(good), columns, ["text", "label"], bad)
+            yield Batch.build(list(good), [pa.array(good.values(), pa.string())], ["text"], bad)
 
-    return Table(str(path), "folder", ["text", "label"], unit="row", read=read)
+    return Table(str(folder), "folder", ["text"], unit="row", read=read)
 
 
 # ---- columns ----
@@ -324,16 +328,16 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
     records = _load_records(path, encoding, suffix)
     unit = "line" if records is None else "row"
 
-    def read_parts() -> Iterator[list[tuple[int, dict[str, Any] | BadRow]]]:
-        """Yield lists of place and record, or its rejection."""
+    def parse() -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+        """Yield place and record, or its rejection."""
         with open_text(path, encoding) as stream:
-            rows = enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records))
-            filled = ((place, line) for place, line in rows if line.strip())
-            while part := list(islice(filled, BATCH_ROWS)):
-                yield [(place, _parse_record(path, place, line, unit)) for place, line in part]
+            for place, line in enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records)):
+                if line.strip():
+                    yield place, _parse_record(path, place, line, unit)
 
     def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-        for part in read_parts():
+        parsed = parse()
+        while part := list(islice(parsed, BATCH_ROWS)):
             good, bad = {}, []
             for place, record in part:
                 if isinstance(record, BadRow):
@@ -347,26 +351,22 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
             arrays = [as_array(column, types.get(name)) for name, column in zip(columns, cells, strict=True)]
             yield Batch.build(list(good), arrays, columns, bad)
 
-    names, types = _find_types(record for part in read_parts() for _, record in part)
-    return Table(path, "json", names, None, encoding, unit=unit, read=read)
+    types = _find_types(record for _, record in parse() if isinstance(record, dict))
+    return Table(path, "json", list(types), None, encoding, unit=unit, read=read)
 
 
-def _find_types(records: Iterator[dict[str, Any] | BadRow]) -> tuple[list[str], dict[str, pa.DataType]]:
-    """Return the names of the columns, and the type of each one and of each nested value, by its name with dots."""
-    names: dict[str, None] = {}
+def _find_types(records: Iterator[dict[str, Any]]) -> dict[str, pa.DataType]:
+    """Return the type of each column."""
     types: dict[str, pa.DataType] = {}
     exact = set()  # columns of integers that float64 does not have
     while part := list(islice(records, BATCH_ROWS)):
-        columns = list(_transpose(record for record in part if isinstance(record, dict)).items())
-        names |= dict.fromkeys(name for name, _ in columns)
-        for name, column in columns:  # it grows
-            nested = _transpose(value for value in column if isinstance(value, dict))
-            columns += [(f"{name}.{key}", values) for key, values in nested.items()]
+        for name in dict.fromkeys(name for record in part for name in record):
+            column = [record[name] for record in part if name in record]
             kind = as_array(column).type
             if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
                 exact.add(name)
             types[name] = _unify(types.get(name, kind), kind)
-    return list(names), types | {name: pa.string() for name in exact if types[name] != pa.int64()}
+    return types | {name: pa.string() for name in exact if types[name] != pa.int64()}
 
 
 def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
@@ -392,15 +392,6 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
         lengths = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
         raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {lengths:.300}")
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
-
-
-def _transpose(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of records by name, those that there are."""
-    columns: dict[str, list[Any]] = {}
-    for record in records:
-        for name, value in record.items():
-            columns.setdefault(name, []).append(value)
-    return columns
 
 
 def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:

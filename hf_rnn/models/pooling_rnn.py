@@ -61,11 +61,9 @@ class LastPooler(RnnPooler):
     """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
 
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Return the second; see [`RnnPooler`]."""
         return second
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Pool; see [`RnnPooler`]."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         rows = torch.arange(mask.shape[0], device=mask.device)
         last = states[rows, (steps * mask).amax(dim=1)]
@@ -80,11 +78,9 @@ class MeanPooler(RnnPooler):
     """The mean of a text's states."""
 
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Return the weighted mean; see [`RnnPooler`]."""
         return first + (second - first) * share
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Pool; see [`RnnPooler`]."""
         real = mask[:, :, None].to(states.dtype)
         wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
         mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
@@ -95,11 +91,9 @@ class MaxPooler(RnnPooler):
     """The largest value of each unit."""
 
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Return the larger values; see [`RnnPooler`]."""
         return torch.maximum(first, second)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Pool; see [`RnnPooler`]."""
         barred = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
         highest = (states + barred[:, :, None]).amax(dim=1)
         return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0), None
@@ -114,11 +108,9 @@ class MeanMaxPooler(RnnPooler):
         self.parts = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Pool; see [`RnnPooler`]."""
         return torch.cat([part(states, mask)[0] for part in self.parts], dim=-1), None
 
     def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Merge both halves; see [`RnnPooler`]."""
         halves = zip(self.parts, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
         return torch.cat([part.merge(old, new, share) for part, old, new in halves], dim=1)
 
@@ -135,7 +127,6 @@ class AttentionPooler(RnnPooler):
         self.context = nn.Linear(config.output_size, 1, bias=False)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pool; see [`RnnPooler`]."""
         scores = self.context(torch.tanh(self.projection(states))).squeeze(-1)  # (B, T)
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
         return (weights[:, :, None] * states).sum(dim=1), weights

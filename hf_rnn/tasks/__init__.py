@@ -49,15 +49,11 @@ def task_of(config: Config) -> Task:
     name = getattr(config, "task", None) if ours else None
     if name is not None and name not in TASKS:
         raise UserError(f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS")
-    for candidate in ([] if name is None else [name], TASKS):
-        for task in map(get_task, candidate):
-            if task.architecture in heads and task.problem_type in (None, _problem_type(config)):
-                return task
+    problem = config.problem_type or "single_label_classification"
+    for task in map(get_task, TASKS if name is None else (name, *TASKS)):
+        if task.architecture in heads and task.problem_type in (None, problem):
+            return task
     raise UserError(f"no task for this model: found architectures {heads} in its configuration")
-
-
-def _problem_type(config: Config) -> str:
-    return config.problem_type or "single_label_classification"
 
 
 def check_verb(config: Config, verb: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -87,9 +88,9 @@ class Task(ABC):
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
-    @abstractmethod
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
+        """Return the loss of guessing, in nats, here one of the labels. A run with 100 times this loss has diverged."""
+        return math.log(config.num_labels)
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.

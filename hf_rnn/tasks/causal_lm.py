@@ -42,7 +42,6 @@ class CausalLM(Task):
         return load_text(arguments.data_dir, splits=options.get("splits"), report=report)
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
-        """Return the lines."""
         return rows["text"]
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
@@ -59,11 +58,9 @@ class CausalLM(Task):
         return {}
 
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return ln(vocabulary)."""
         return math.log(config.vocab_size)
 
     def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
-        """Refuse settings of classifiers."""
         if model.bidirectional:
             raise UserError(f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does")
         for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):

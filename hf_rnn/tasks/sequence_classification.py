@@ -78,10 +78,6 @@ class SequenceClassification(Task):
         fields = {"id2label": dict(enumerate(_names(texts)))}
         return fields if self.one_label else {**fields, "problem_type": self.problem_type}
 
-    def chance_loss(self, config: RnnConfig) -> float:
-        """Return ln(classes)."""
-        return math.log(config.num_labels)
-
     # ---- evaluation ----
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
@@ -157,11 +153,9 @@ class MultiLabel(SequenceClassification):
         return _encode_numbers(texts, tokenizer, max_length, as_rows)
 
     def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
-        """Return the names of a row's labels."""
         return [features["label"].feature.names[number] for number in row["label"]]
 
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return ln(2)."""
         return math.log(2)
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
@@ -188,7 +182,6 @@ class MultiLabel(SequenceClassification):
         ]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
-        """Return the types of labels and scores."""
         import pyarrow as pa
 
         return {"labels": pa.list_(pa.string()), "scores": _numbers_type(config)}
@@ -203,7 +196,6 @@ class MultiLabel(SequenceClassification):
         return label_set_metrics(predictions, references, list(config.id2label.values()), logits)
 
     def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
-        """Return the rows of train by label."""
         ids = texts["train"].with_format("arrow")[:]["label"].combine_chunks().flatten()
         return np.bincount(ids.to_numpy(), minlength=len(_names(texts))).tolist()
 
@@ -255,12 +247,10 @@ class Regression(SequenceClassification):
     def answers(
         self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
-        """Return the numbers by name."""
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
-        """Return the type of the numbers."""
         return {"values": _numbers_type(config)}
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
@@ -270,7 +260,6 @@ class Regression(SequenceClassification):
         return number_metrics(predictions, references, list(config.id2label.values()))
 
     def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
-        """Return the rows of train for each number."""
         return [len(texts["train"])] * len(_names(texts))
 
     def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
-    from ..models.configuration_rnn import RnnConfig
     from ..models.token_classification_rnn import RnnForTokenClassification
     from ..settings.arguments import ModelArguments, TableArguments
     from ..settings.training_arguments import RnnTrainingArguments
@@ -92,15 +90,9 @@ class TokenClassification(Task):
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
-        """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
 
-    def chance_loss(self, config: RnnConfig) -> float:
-        """Return ln(tags)."""
-        return math.log(config.num_labels)
-
     def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
-        """Refuse weights of classes."""
         if training.class_weight_power:
             raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
 
@@ -151,7 +143,6 @@ class TokenClassification(Task):
         return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
-        """Return the types of an entity."""
         import pyarrow as pa
 
         text, place = pa.string(), pa.int64()
