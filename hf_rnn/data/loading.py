@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -26,6 +26,9 @@ from .rows import RowOptions
 from .splits import deliver, read_splits
 from .tables import Table, is_fasttext, number_rows, open_label
 
+if TYPE_CHECKING:
+    from ..settings.arguments import TableArguments
+
 logger = logging.getLogger(__name__)
 
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
@@ -38,7 +41,7 @@ _HELD_OUT = 0.1  # share of the characters of continuous text
 _LONGEST = 10_000  # characters of a row of continuous text
 
 
-def load_texts(arguments: Any, *, data: object = None, **options: Any) -> datasets.DatasetDict:
+def load_texts(arguments: TableArguments, *, data: object = None, **options: Any) -> datasets.DatasetDict:
     """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`].
 
     Columns that are not set are first those of the model to start from, then guessed by their names.
@@ -255,7 +258,7 @@ def _read_rows(rows: datasets.Dataset, columns: Sequence[str], texts: Sequence[s
     yield from number_rows(batch for table in tables for batch in table.combine_chunks().to_batches())
 
 
-def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Dataset:
+def to_dataset(rows: Iterable[Any], columns: Sequence[str], where: str) -> datasets.Dataset:
     """Return rows in memory as a data set.
 
     Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of tuples with an item for

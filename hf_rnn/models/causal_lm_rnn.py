@@ -7,7 +7,7 @@ Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -120,7 +120,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: RnnCache | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnCausalLMOutput:
         """Score the next token at each place.
 
@@ -140,7 +140,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
                 in pieces; and options of the loss, such as `num_items_in_batch`.
         """
         cache = past_key_values if cache is None else cache
-        shift_labels = kwargs.pop("shift_labels", None)  # by name, the Trainer would require it
+        # by name, the Trainer would require it
+        shift_labels = cast(torch.Tensor | None, kwargs.pop("shift_labels", None))
         inputs = input_ids if inputs_embeds is None else inputs_embeds
         if cache is not None and attention_mask is not None and inputs is not None:
             attention_mask = attention_mask[:, -inputs.shape[1] :]
@@ -184,7 +185,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         return False
 
     def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+        self, outputs: RnnCausalLMOutput, model_kwargs: dict[str, Any], *args: object, **kwargs: object
     ) -> dict[str, Any]:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         return model_kwargs if outputs.cache is None else {**model_kwargs, _CACHE: outputs.cache}

@@ -67,7 +67,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     target_mean: list[float] | None = None
     target_scale: list[float] | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         """Derive one label map from the other."""
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
@@ -88,7 +88,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         super().__setattr__(key, value)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: object) -> Any:
         """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
         fields = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
         if fields or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):

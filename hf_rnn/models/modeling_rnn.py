@@ -123,7 +123,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             init.copy_(module.weight, module.identity())
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, *args: object, **kwargs: object) -> Any:
         """Load as in transformers, and freeze the embedding again, which loading forgets."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -131,7 +131,7 @@ class RnnPreTrainedModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, *args: Any, state_dict: dict | None = None, **kwargs: Any
+        self, save_directory: str | os.PathLike, *args: object, state_dict: dict | None = None, **kwargs: object
     ) -> None:
         """Save as in transformers, with the modelling files, so that the folder also loads without this package.
 
@@ -187,7 +187,7 @@ class RnnModel(RnnPreTrainedModel):
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
         initial_conv_state: torch.Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnModelOutput:
         """Encode a batch of texts.
 
@@ -370,7 +370,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         output_hidden_states: bool | None = None,
         initial_conv_state: torch.Tensor | None = None,
         initial_pooling_state: torch.Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
@@ -449,7 +449,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         passed = separators.long().cumsum(dim=1)
         return mask & (passed == 0), mask & (passed > 0) & ~(separators & (passed == 1))
 
-    def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: object) -> torch.Tensor:
         """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""
         labels = labels if labels.is_floating_point() else labels.long()
         if self.config.target_scale is not None:

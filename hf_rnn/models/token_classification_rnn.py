@@ -4,7 +4,6 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
 import torch
@@ -195,7 +194,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             for parameter in module.parameters():
                 init.zeros_(parameter)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+    def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
         """Resize as in transformers; [`WordReader.read`] gives new tokens their forms."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         if self.words is not None:
@@ -214,7 +213,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
         initial_conv_state: torch.Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnTokenClassifierOutput:
         """Tag the tokens of a batch of texts.
 
@@ -271,7 +270,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         )
 
     def _score(
-        self, emissions: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
+        self, emissions: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, **kwargs: object
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Return the loss, None without labels, and the logits `(B, T, C)`."""
         if self.crf is None or not mask.shape[1]:

@@ -44,7 +44,7 @@ class Task(ABC):
     # ---- data ----
 
     @abstractmethod
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
         Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
@@ -89,7 +89,7 @@ class Task(ABC):
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return the loss of guessing, in nats, here one of the labels. A run with 100 times this loss has diverged."""
+        """Return the loss of guessing, in nats, by default of a label. A run with 100 times this loss has diverged."""
         return math.log(config.num_labels)
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:

@@ -38,7 +38,7 @@ class SequenceClassification(Task):
 
     # ---- data ----
 
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read labelled texts: files, a data set of the `datasets` library, or rows in memory."""
         from ..data.loading import load_texts
 
@@ -132,7 +132,7 @@ class MultiLabel(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
     one_label = False
 
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         from ..data.labels import LabelSets
         from ..data.loading import load_texts
@@ -209,7 +209,7 @@ class Regression(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
     one_label = False
 
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read texts with numbers, each in a column."""
         from ..data.labels import Numbers
         from ..data.loading import load_texts

@@ -44,7 +44,7 @@ class TaggerTokenizer(PreTrainedTokenizerFast):
     Its tokens are those of `tokenizer.json`. Programs without this package load a plain tokenizer in its place.
     """
 
-    def _convert_encoding(self, *args: Any, **options: Any) -> Any:
+    def _convert_encoding(self, *args: object, **options: object) -> Any:
         columns, encodings = super()._convert_encoding(*args, **options)
         if "special_tokens_mask" in columns:
             columns["special_tokens_mask"] = [
@@ -53,7 +53,7 @@ class TaggerTokenizer(PreTrainedTokenizerFast):
             ]
         return columns, encodings
 
-    def _encode_plus(self, *args: Any, **options: Any) -> Any:
+    def _encode_plus(self, *args: object, **options: object) -> Any:
         encoded = super()._encode_plus(*args, **options)
         if getattr(places := encoded.get("offset_mapping"), "ndim", 3) < 3:  # a tensor of texts without tokens
             encoded["offset_mapping"] = places.reshape(*places.shape, 2)
