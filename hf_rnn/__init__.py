@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from .evaluation import classification_metrics as classification_metrics
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
-    from .inference.batch_predictor import BatchPredictor as BatchPredictor
     from .inference.predictor import FastRnn as FastRnn
     from .inference.predictor import OnnxClassifier as OnnxClassifier
     from .inference.predictor import OnnxModel as OnnxModel
+    from .inference.predictor import SentenceEncoder as SentenceEncoder
     from .inference.predictor import Tagger as Tagger
-    from .inference.sentence_encoder import SentenceEncoder as SentenceEncoder
+    from .inference.tables import BatchPredictor as BatchPredictor
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -65,10 +65,10 @@ else:
         "RnnClassifier": "training.sklearn",
         "RnnRegressor": "training.sklearn",
         "FastRnn": "inference.predictor",
-        "SentenceEncoder": "inference.sentence_encoder",
+        "SentenceEncoder": "inference.predictor",
         "pretrain": "training.pretrain",
         "Tagger": "inference.predictor",
-        "BatchPredictor": "inference.batch_predictor",
+        "BatchPredictor": "inference.tables",
         "OnnxClassifier": "inference.predictor",
         "OnnxModel": "inference.predictor",
     }

@@ -1,4 +1,4 @@
-"""`FastRnn`, `Tagger` and `OnnxModel`: raw texts → answers, by one [`Predictor`] for every engine.
+"""`FastRnn`, `Tagger`, `OnnxModel`, `SentenceEncoder`: texts → answers, by one [`Predictor`] for every engine.
 
 `tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. The native
 engine and ONNX Runtime need neither torch nor transformers.
@@ -7,6 +7,7 @@ engine and ONNX Runtime need neither torch nor transformers.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import os
@@ -17,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..hub.model_folder import FinishedFolder, find_folder, load_model
+from ..hub.model_folder import FinishedFolder, find_folder, load_model, load_without_weights, name_damage
 from ..tasks import check_verb, task_of
 from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Engine, InferenceOptions, Precision
-from .engines.native import NativeEngine, read_live, read_stored
-from .native.network import CLASSIFIER, MISSING, Unsupported
+from .engines.native import NativeEngine, read_file, read_live, read_stored, read_weights
+from .native.network import CLASSIFIER, MISSING, Unsupported, to_float
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..tasks import Task
     from ..tasks.base import Config
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
+
+PROJECTION = "2_Dense/model.safetensors"  # a sentence encoder has it
 
 Table = TypeVar("Table")
 
@@ -248,8 +251,9 @@ class Predictor:
 def _find_row_error(row: object, size: int) -> str:
     """Return why a row of `size` texts has no answer, or an empty string."""
     texts = row if isinstance(row, tuple) else (row,)
+    faults = map(find_text_error, texts)
     if len(texts) == size and all(isinstance(text, str) for text in texts):
-        return next(filter(None, map(find_text_error, texts)), "")
+        return next(filter(None, faults), "")
     from ..data.row_errors import BadRow, Reason
 
     for bad in texts:
@@ -258,7 +262,7 @@ def _find_row_error(row: object, size: int) -> str:
     if len(texts) != size:
         reason = Reason.TOO_FEW_FIELDS if len(texts) < size else Reason.TOO_MANY_FIELDS
         return f"{reason}: found {len(texts)} of {size} texts"
-    return next(filter(None, map(find_text_error, texts)), "")
+    return next(filter(None, faults), "")
 
 
 def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
@@ -311,15 +315,10 @@ class FastRnn(Predictor):
         device: str | torch.device | None = "cpu",
         threads: int | None = None,
     ) -> Self:
-        """Load a finished folder, or a repo of the Hub; the settings are those of [`FastRnn`].
+        """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
 
-        Args:
-            name_or_path: The folder, or the repo id.
-            revision: Branch, tag or commit of a repo.
-            precision: That of the products.
-            tokens_per_batch: About how many tokens the plain model reads at once.
-            device: Device of the model; None is the accelerator, if there is one. Off the CPU the plain model runs.
-            threads: Threads for many texts.
+        With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
+        other arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
@@ -421,6 +420,36 @@ class OnnxClassifier(OnnxModel):
     """
 
 
+class SentenceEncoder:
+    """The vectors of `SentenceTransformer` for an encoder of `hf-rnn pretrain`, without torch.
+
+    Example:
+        >>> encoder = SentenceEncoder.from_pretrained("encoder")
+        >>> encoder.encode(["so good", "so bad"]).shape
+        (2, 384)
+    """
+
+    def __init__(self, network: FastRnn) -> None:
+        self._network = network
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, precision: Precision = "float32") -> SentenceEncoder:
+        """Load an encoder: a folder, or a repo of the Hub; `precision` is as in [`FastRnn`].
+
+        Raises:
+            UserError: For a folder without an encoder's projection.
+        """
+        name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+        stored = read_stored(name, folder, InferenceOptions(precision=precision), _read_encoder)
+        model, tokenizer = stored or load_sentence_model(name_or_path)
+        return cls(FastRnn(model, tokenizer, precision))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors `(N, S)` of texts in float32, in their order."""
+        vectors = self._network.text_logits(texts)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
 def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor:
     """Load a model of any task for prediction, from a finished folder or a repo."""
     predictor: Predictor
@@ -433,3 +462,37 @@ def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor
         predictor = OnnxModel.from_pretrained(name, quantized, options.revision, size)
     check_verb(predictor.config, "predict")
     return predictor
+
+
+def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
+
+    Raises:
+        UserError: For a folder without an encoder's projection.
+    """
+    import torch
+
+    from ..models.auto import head_class
+
+    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+    config, tokenizer = load_without_weights(name, folder)
+    with name_damage(name, "model.safetensors"):
+        weights = _read_encoder(name, folder, config)
+        model = head_class(CLASSIFIER)(config).eval()
+        model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
+    return model, tokenizer
+
+
+def _read_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
+    """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
+    projection = folder.root / PROJECTION
+    if not projection.is_file():
+        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
+    with name_damage(name, PROJECTION):
+        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
+        pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
+        if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
+            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
+    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
+    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}

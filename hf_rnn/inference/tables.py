@@ -1,4 +1,4 @@
-"""Tables in, tables out: the rows of a file or a frame, with the answers in further columns."""
+"""Tables in, tables out: the rows of a file, a frame or a batch, with the answers in further columns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,11 +24,14 @@ import pyarrow.csv as csv
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, reason_of
+from .engines import InferenceOptions
+from .predictor import Predictor, load_predictor
 
 if TYPE_CHECKING:
     from ..data.delimited import Batch
     from ..data.tables import Table
-    from .predictor import Predictor
+
+_IMPORTING_PROCESS = os.getpid()
 
 Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 
@@ -82,14 +87,13 @@ def answer_file(
         UserError: For columns with the names of answers.
     """
     table, names = _open_texts(path, settings, record or {})
-    columns, note = find_text_columns(model, names, path, settings, record)
-    settings = choose_prefix(model, names, path, settings)
+    columns, settings, note = _choose_columns(model, names, path, settings, record or {})
     if names != table.columns or table.kind == "lines":  # the file has no names
         note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
     pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
     if not pieces:  # a header without rows
         rows = pa.table({name: pa.array([], pa.string()) for name in names})
-        pieces = [add_columns(rows, answer_texts(model, [[] for _ in columns], settings).flatten())]
+        pieces = [add_columns(rows, _answer_texts(model, [[] for _ in columns], settings).flatten())]
     whole = pa.concat_tables(pieces, promote_options="permissive")
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     rejected = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
@@ -125,27 +129,26 @@ def _answer_batch(
     if batch.bad:
         order = np.argsort(places, kind="stable")
         rows, places = rows.take(pa.array(order, mask=order >= len(rows))), places[order]
-    answers = answer_texts(model, texts, settings, [f"{table.unit} {place}: " for place in places])
+    answers = _answer_texts(model, texts, settings, [f"{table.unit} {place}: " for place in places])
     return add_columns(rows, answers.flatten())
 
 
 # ---- answers ----
 
 
-def find_text_columns(
-    model: Predictor,
-    names: Sequence[str],
-    path: str,
-    settings: TableSettings,
-    record: Mapping[str, Any] | None = None,
-) -> tuple[list[str], str]:
-    """Return the columns of the texts, two for a model of pairs, and a note on how the first was chosen."""
-    trained = {key: name for key, name in (record or {}).items() if str(name).partition(".")[0] in names}
+def _choose_columns(
+    model: Predictor, names: Sequence[str], path: str, settings: TableSettings, record: Mapping[str, Any]
+) -> tuple[list[str], TableSettings, str]:
+    """Return the columns of the texts, settings with the prefix of answers, and a note on how the column was chosen.
+
+    The columns are two for a model of pairs. The prefix keeps the names of answers apart from those of the columns.
+    """
+    trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
     name = settings.text_column or trained.get("text_column")
     columns = [find_column(names, name, TEXT_NAMES, path, "text_column")]
     how = "as given" if settings.text_column else "as in training"
     if not name:
-        other = (record or {}).get("text_column")
+        other = record.get("text_column")
         known = f"; the model was trained on {other!r}" if other and not other.isdecimal() else ""
         how = f"a guess by its name{known}; --text_column names another"
     if model.config.sep_token_id is not None:
@@ -153,18 +156,14 @@ def find_text_columns(
         columns.append(find_column(names, second, ["text_pair"], path, "text_pair_column"))
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
-    return columns, f"{path}: texts are in the column {columns[0]!r} ({how})"
-
-
-def choose_prefix(model: Predictor, names: Sequence[str], path: str, settings: TableSettings) -> TableSettings:
-    """Return settings whose prefix keeps the names of answers apart from those of a table's columns."""
     bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
     prefix = settings.prefix
     if prefix is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
     if taken := {prefix + name for name in bare}.intersection(names):
         raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
-    return replace(settings, prefix=prefix)
+    note = f"{path}: texts are in the column {columns[0]!r} ({how})"
+    return columns, replace(settings, prefix=prefix), note
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
@@ -178,7 +177,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     return pa.schema([(f"{settings.prefix or ''}{name}", kind) for name, kind in types.items()])
 
 
-def answer_texts(
+def _answer_texts(
     model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
 ) -> pa.Table:
     """Return the columns of [`answer_schema`] for one column of texts, or two for a model of text pairs.
@@ -206,24 +205,23 @@ def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Fr
     """
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
-    names = list_columns(table)
-    columns, _ = find_text_columns(model, names, "the table", settings)
-    settings = choose_prefix(model, names, "the table", settings)
-    answers = answer_texts(model, [as_list(table, name) for name in columns], settings).flatten()
+    answers = _answer_frame(model, table, "the table", settings, {}).flatten()
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
     return add_columns(table, answers)
 
 
-def list_columns(table: object) -> list[str]:
-    """Return the names of the columns of a frame, or of a dictionary of columns."""
-    names: Any = getattr(table, "column_names", getattr(table, "columns", table))
-    return list(map(str, names))
+def _answer_frame(
+    model: Predictor, table: Any, path: str, settings: TableSettings, record: Mapping[str, Any]
+) -> pa.Table:
+    """Return the columns of answers to the rows of a frame, or of a dictionary of columns."""
+    names = list(map(str, getattr(table, "column_names", getattr(table, "columns", table))))
+    columns, settings, _ = _choose_columns(model, names, path, settings, record)
+    return _answer_texts(model, [_as_list(table[name]) for name in columns], settings)
 
 
-def as_list(table: Any, name: str) -> list[Any]:
+def _as_list(column: Any) -> list[Any]:
     """Return a column of Arrow, NumPy, pandas, polars or a dictionary as a list."""
-    column = table[name]
     for method in ("to_pylist", "tolist", "to_list"):
         if hasattr(column, method):
             return getattr(column, method)()
@@ -242,6 +240,79 @@ def add_columns(table: Frame, columns: pa.Table) -> Frame:
         values = columns.to_pydict()
         frame = frame.assign(**values) if hasattr(frame, "assign") else {**frame, **values}
     return frame
+
+
+# ---- batches of engines of many processes; see `cluster.md` ----
+
+
+@lru_cache(maxsize=4)
+def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[Predictor, dict[str, Any]]:
+    if os.getpid() != _IMPORTING_PROCESS:  # engines run a process per core, and OpenMP can hang after a fork
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
+    return load_predictor(name, options), read_record(name, options.revision)
+
+
+class BatchPredictor:
+    """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
+
+    A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores` of multi-label;
+    `values` of regression; `entities` of a tagger), and `error`, empty for an answered text. A text that cannot be
+    answered has the reason there, and None as its answer. No row is removed or moved.
+
+    It is pickled without the model; a process loads the model at its first batch, once.
+
+    Args:
+        model: A finished folder that all machines see, or the id of a repo.
+        text_column: The column of the texts; None is that of the training data, or one with a usual name.
+        text_pair_column: The column of the second texts, for a model of text pairs.
+        all_scores: Whether the scores of all classes are an answer too, `scores`.
+        prefix: Begins the names of the columns of answers and errors.
+        loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch`, `onnx` or `onnx_int8`.
+
+    Example:
+        >>> predictor = BatchPredictor("out/tweets")
+        >>> predictor({"text": ["best concert of my life!", None]})
+        {'text': ['best concert of my life!', None], 'label': ['positive', None], 'score': [0.9, None],
+         'error': ['', 'no text']}
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        text_column: str | None = None,
+        text_pair_column: str | None = None,
+        all_scores: bool = False,
+        prefix: str = "",
+        **loading: Any,
+    ) -> None:
+        name = os.path.expanduser(model)
+        self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
+        self.settings = TableSettings(text_column, text_pair_column, prefix=prefix, all_scores=all_scores)
+        self.options = InferenceOptions(**loading)
+
+    def load(self) -> tuple[Predictor, dict[str, Any]]:
+        """Return the model of this process, and the record of its training data."""
+        weights = Path(self.model, "model.safetensors")  # a local model can be trained again
+        return _load_once(self.model, self.options, weights.stat().st_mtime if weights.is_file() else 0.0)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Types of the columns that a call adds, as a schema of Arrow."""
+        return answer_schema(self.load()[0], self.settings)
+
+    def __call__(self, batch: Frame) -> Frame:
+        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`.
+
+        Raises:
+            UserError: For a missing column, one that an answer would replace, and a model that cannot be loaded.
+        """
+        if isinstance(batch, Iterator):
+            batches: Any = map(self, batch)
+            return batches
+        model, record = self.load()
+        return add_columns(batch, _answer_frame(model, batch, "the batch", self.settings, record))
 
 
 # ---- writing ----

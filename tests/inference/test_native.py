@@ -34,7 +34,7 @@ from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build
 from hf_rnn.inference.native.heads import LanguageNetwork, TaggerNetwork
 from hf_rnn.inference.native.network import MISSING, Network, Unsupported
-from hf_rnn.inference.sentence_encoder import load_sentence_model
+from hf_rnn.inference.predictor import load_sentence_model
 
 if library.load_library() is None and shutil.which("cc"):
     build()

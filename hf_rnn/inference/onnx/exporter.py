@@ -33,7 +33,7 @@ from ...utils.process import write_whole
 from ..engines.onnx import LABELS_KEY, STREAM_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
 from ..engines.torch import TorchEngine, tokenize
 from ..native.network import CLASSIFIER
-from ..sentence_encoder import PROJECTION, load_sentence_model
+from ..predictor import PROJECTION, load_sentence_model
 from ..tokens import TokenizerFile
 
 if TYPE_CHECKING:
