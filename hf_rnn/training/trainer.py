@@ -51,6 +51,7 @@ from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints
 logger = logging.getLogger(__name__)
 
 _TRIAL_BATCHES = (8, 40)  # timed for max_minutes
+_MOST_TOKENS = 4096  # per forward and backward pass, padding included
 _SORTED_BATCHES = 100  # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
 
@@ -106,6 +107,7 @@ class RnnTrainer(Trainer):
     args: RnnTrainingArguments
     model: PreTrainedModel
     control: TrainerControl
+    current_gradient_accumulation_steps: float
 
     def __init__(
         self,
@@ -173,6 +175,27 @@ class RnnTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, **kwargs)
         outputs = model(**inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add up the gradients of a batch; one of long texts is read in parts, which need less memory.
+
+        The loss of a part is divided by the rows of the whole batch, so the step is the same.
+        """
+        (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
+        parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
+        adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None  # the loss of rows
+        if parts < 2 or not adds_up:
+            return super().training_step(model, inputs, num_items_in_batch)
+        losses = []
+        for part in torch.arange(rows).chunk(parts):
+            self.current_gradient_accumulation_steps = steps * rows / len(part)  # divides a mean loss
+            with self.accelerator.no_sync(model) if part[-1] < rows - 1 else contextlib.nullcontext():
+                rows_of_part = {name: values[part] for name, values in inputs.items()}
+                losses.append(super().training_step(model, rows_of_part, num_items_in_batch))
+        self.current_gradient_accumulation_steps = steps
+        return torch.stack(losses).sum()
 
     def _training_loss(
         self,

@@ -157,6 +157,26 @@ def test_a_step_is_that_of_torch_over_all_rows(
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_batch_of_long_texts_is_read_in_parts_and_takes_the_same_step(make, monkeypatch, problem):
+    """Also where the batches of a step have unequal numbers of rows: 16 and 8."""
+    rows, sizes, weights = make_examples(24), [], []
+    if problem != "single_label_classification":
+        targets = [[float(label > 0), float(label > 1), 1.0] for label in rows["labels"]]
+        rows = datasets.Dataset.from_dict({"input_ids": rows["input_ids"], "labels": targets})
+    for limit in (4096, 40):
+        monkeypatch.setattr("hf_rnn.training.trainer._MOST_TOKENS", limit)
+        model = make_model(**PLAIN, problem_type=problem)
+        model.rnn.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].numel()))
+        settings = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+        trainer = make(model, rows, settings)
+        trainer.train()
+        weights.append([trainer.state.log_history[0]["loss"], *model.parameters()])
+        assert trainer.state.global_step == 1
+    assert len(sizes) > 6 and max(sizes[2:]) <= 40 < max(sizes[:2])
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-6, rtol=1e-5)
+
+
 def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make):
     """17 rows in batches of 5, without class weights and smoothing."""
     examples, model = make_examples(17), make_model().eval()
