@@ -18,13 +18,13 @@ from unittest.mock import patch
 
 import hf_rnn
 from hf_rnn.cli import main
+from hf_rnn.data import TableArguments
 from hf_rnn.settings.arguments import (
     ABOUT,
     DataArguments,
     DistillationArguments,
     ModelArguments,
     PretrainingArguments,
-    TableArguments,
 )
 from hf_rnn.settings.parser import SettingsParser
 from hf_rnn.settings.training_arguments import RnnTrainingArguments

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
 from ..hub.model_folder import FinishedFolder, check_name, find_built_in
+from ..models.settings_rnn import setting
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
 
@@ -23,8 +24,8 @@ class ModelFlags:
     example: ClassVar[str]  # a command line without the name of the verb
     epilog: ClassVar[str | None] = None  # ends the help
 
-    model: str = field(default="", metadata={"help": "finished folder, or id on the Hub", "required": True})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
+    model: str = setting("", "finished folder, or id on the Hub", required=True, reads="path")
+    revision: str | None = setting(None, "branch, tag or commit of an id on the Hub")
 
     @classmethod
     def read(cls, argv: Sequence[str]) -> Self:
@@ -37,7 +38,7 @@ class ModelFlags:
 
     def check_model(self) -> None:
         """Raise a [`UserError`] for a folder that is missing or incomplete, before anything heavy is imported."""
-        path = Path(self.model).expanduser()
+        path = Path(self.model)
         if find_built_in(self.model) is None:
             check_name(str(path), "a trained model")
             if path.is_dir():

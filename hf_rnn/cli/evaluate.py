@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data import TableArguments
 from ..hub.model_folder import FinishedFolder
-from ..settings.arguments import TableArguments
-from ..settings.parser import SettingsParser, expand_home, setting
+from ..settings.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from ..utils.process import write_whole
 from .console import ModelFlags, print_note
@@ -42,6 +42,7 @@ class EvaluateArguments(TableArguments, ModelFlags):
         None,
         "write each row with its answer, score and whether it is wrong, worst first: .csv .tsv .jsonl .parquet .xlsx",
         common=True,
+        reads="path",
     )
     target_accuracy: float = setting(0.95, "accuracy of the answers that need no person", above=0, most=1)
     label_map: list[str] | None = setting(
@@ -94,7 +95,6 @@ def run(argv: Sequence[str]) -> None:
         example="my-model tickets.csv",
     ).parse(argv)
     name = arguments.model
-    expand_home(arguments, "output_file")
     arguments.check_model()
     arguments.check_source()
     import datasets

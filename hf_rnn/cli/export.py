@@ -27,14 +27,16 @@ class ExportArguments(ModelFlags):
     npm: str | None = setting(
         None, "for the page: folder with node_modules, whose two packages are copied (default: a CDN)"
     )
-    input: str | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
+    input: str | None = setting(
+        None, "file with typical texts, one per line: the first 100 are compared too", reads="path"
+    )
 
 
 def run(argv: Sequence[str]) -> None:
     """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
     arguments = ExportArguments.read(argv)
     arguments.check_model()
-    if arguments.input is not None and not os.path.isfile(os.path.expanduser(arguments.input)):
+    if arguments.input is not None and not os.path.isfile(arguments.input):
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
     if arguments.npm is not None and not arguments.web:
         raise UserError("--npm is for the page: add --web, or leave it out")
@@ -44,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
 
     name, texts = arguments.model, []
     if arguments.input is not None:
-        with open(os.path.expanduser(arguments.input), encoding="utf-8", errors="replace") as lines:
+        with open(arguments.input, encoding="utf-8", errors="replace") as lines:
             texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
     model_folder.quiet()
     result = export(

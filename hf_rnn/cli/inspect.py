@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..settings.parser import expand_home, setting
+from ..settings.parser import setting
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 
@@ -25,13 +25,12 @@ class InspectArguments(ModelFlags):
     example = "my-model 'so good' --figure gates.png"
 
     text: str | None = setting(None, "a text", word=True)
-    figure: str | None = setting(None, "PNG file for a picture of gates and states over the text")
+    figure: str | None = setting(None, "PNG file for a picture of gates and states over the text", reads="path")
 
 
 def run(argv: Sequence[str]) -> None:
     """Print the stages of a text, and draw the figure."""
     arguments = InspectArguments.read(argv)
-    expand_home(arguments, "figure")
     name, text = arguments.model, arguments.text
     if text is None:
         raise UserError(f"--text is missing: type hf-rnn inspect {name} 'so good'")

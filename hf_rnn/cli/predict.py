@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..settings.parser import expand_home, setting
+from ..settings.parser import setting
 from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
@@ -61,9 +61,13 @@ class PredictArguments(ModelFlags):
 
     text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
-    input: str | None = setting(None, "a table, or a file with a text per line; - is standard input", common=True)
-    output_file: str | None = setting(None, "file for the answers (default: standard output)", common=True)
-    output_dir: str | None = setting(None, "folder for the answers to many files", common=True)
+    input: str | None = setting(
+        None, "a table, or a file with a text per line; - is standard input", common=True, reads="path"
+    )
+    output_file: str | None = setting(
+        None, "file for the answers (default: standard output)", common=True, reads="path"
+    )
+    output_dir: str | None = setting(None, "folder for the answers to many files", common=True, reads="path")
     stream: bool = setting(
         False, "read standard input as it comes, by a streaming model; a line when the answer changes", common=True
     )
@@ -161,7 +165,6 @@ class PredictArguments(ModelFlags):
 def run(argv: Sequence[str]) -> int:
     """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
     arguments = PredictArguments.read(argv)
-    expand_home(arguments, "input", "output_file", "output_dir")
     arguments.check()
     files = arguments.list_files() if arguments.is_table else {}
     if arguments.backend == "torch":

@@ -18,7 +18,7 @@ class PushArguments(ModelFlags):
 
     example = "my-model me/tweets --private"
 
-    model: str = setting("", "finished folder", required=True)
+    model: str = setting("", "finished folder", required=True, reads="path")
     repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
@@ -29,7 +29,7 @@ class PushArguments(ModelFlags):
 def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
     arguments = PushArguments.read(argv)
-    FinishedFolder(Path(arguments.model).expanduser()).check_finished()
+    FinishedFolder(Path(arguments.model)).check_finished()
     from ..hub import model_folder
     from ..hub.push import push
 

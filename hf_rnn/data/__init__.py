@@ -7,3 +7,71 @@ Modules, in the order of the data: `loading` (where from), `tables`, `delimited`
 check of texts and labels), `labels` (their meaning), `row_errors` (rejections and their count), `splits`, `audit`, and
 `encoding`.
 """
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..models.settings_rnn import setting
+from ..utils.errors import UserError
+
+
+@dataclass
+class TableArguments:
+    """The source of labelled texts and its columns. The help of each field describes it."""
+
+    _argument_group_name = "data"
+    _rare: ClassVar[tuple[str, ...]] = ("label_separator", "dataset_config", "quoting")
+
+    data_dir: str | None = setting(
+        None,
+        "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, dev.tsv and test.tsv "
+        "(train suffices), or with a folder per label",
+        required="dataset_name",
+        reads="path",
+    )
+    text_column: str | None = setting(None, "column of the text, by name or number (default: text, ...)", first=True)
+    label_column: str | None = setting(None, "column of the label (default: label, category, ...)", first=True)
+    text_pair_column: str | None = setting(None, "column of a second text, which makes pairs")
+    label_columns: list[str] | None = setting(None, "columns of 0 and 1 (multi-label) or of numbers (regression)")
+    label_separator: str = setting(",", "separates the labels of a text, for multi-label")
+    dataset_name: str | None = setting(
+        None, "data set of the datasets library, in place of data_dir", common=True, reads="path"
+    )
+    dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
+    separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
+    encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
+    quoting: str | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
+    )
+    max_bad_rows: str = setting(
+        "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", common=True
+    )
+
+    def __post_init__(self) -> None:
+        """Split names of columns at commas."""
+        if self.label_columns:
+            self.label_columns = [name for item in self.label_columns for name in item.split(",") if name]
+            if self.label_column is not None:
+                raise UserError(f"label_column and label_columns are both set: leave out {self.label_column}")
+
+    def check_source(self) -> None:
+        """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
+        folder, name = self.data_dir, self.dataset_name
+        if (folder is None) == (name is None):
+            raise UserError(f"give either data_dir or dataset_name: found {folder} and {name}")
+        if folder is not None and not os.path.exists(folder):
+            raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
+
+    def layout(self) -> dict[str, Any]:
+        """Return the keywords of [`load_tsv`] for columns and rejected rows."""
+        names = ("text_column", "label_column", "text_pair_column")
+        columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
+        columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
+        return columns | {name: getattr(self, name) for name in ("separator", "encoding", "quoting", "max_bad_rows")}
+
+
+def _parse_column(name: str | None) -> int | str | None:
+    return int(name) if name is not None and str(name).isdecimal() else name

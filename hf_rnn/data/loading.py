@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,15 +19,13 @@ from datasets.exceptions import DatasetsError
 
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import UserError, reason_of
+from . import TableArguments
 from .delimited import BATCH_ROWS, Batch
 from .lines import PACKED, TABLE_SUFFIXES, is_table, open_unpacked
 from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, name_file
 from .rows import RowOptions
 from .splits import deliver, read_splits
 from .tables import Table, is_fasttext, number_rows, open_label
-
-if TYPE_CHECKING:
-    from ..settings.arguments import TableArguments
 
 logger = logging.getLogger(__name__)
 

@@ -5,15 +5,14 @@ Nothing heavy is imported here: a help, a misspelt flag and a prediction are ans
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from ..data import TableArguments
 from ..models.settings_rnn import RnnSettings, setting
 from ..tasks import DEFAULT_TASK, TASKS
 from ..utils.errors import UserError
-from .parser import expand_home
 
 ENCODER_SETTINGS = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start") == "shape")
 ARCHITECTURE = tuple(known.name for known in fields(RnnSettings) if known.metadata.get("start"))  # heads included
@@ -49,63 +48,6 @@ class ModelArguments(RnnSettings):
 
 
 @dataclass
-class TableArguments:
-    """The source of labelled texts and its columns. The help of each field describes it."""
-
-    _argument_group_name = "data"
-    _rare: ClassVar[tuple[str, ...]] = ("label_separator", "dataset_config", "quoting")
-
-    data_dir: str | None = setting(
-        None,
-        "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, dev.tsv and test.tsv "
-        "(train suffices), or with a folder per label",
-        required="dataset_name",
-    )
-    text_column: str | None = setting(None, "column of the text, by name or number (default: text, ...)", first=True)
-    label_column: str | None = setting(None, "column of the label (default: label, category, ...)", first=True)
-    text_pair_column: str | None = setting(None, "column of a second text, which makes pairs")
-    label_columns: list[str] | None = setting(None, "columns of 0 and 1 (multi-label) or of numbers (regression)")
-    label_separator: str = setting(",", "separates the labels of a text, for multi-label")
-    dataset_name: str | None = setting(None, "data set of the datasets library, in place of data_dir", common=True)
-    dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
-    separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
-    encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
-    quoting: str | None = setting(
-        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
-    )
-    max_bad_rows: str = setting(
-        "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", common=True
-    )
-
-    def __post_init__(self) -> None:
-        """Expand `~`, and split names of columns at commas."""
-        expand_home(self, "data_dir", "dataset_name")
-        if self.label_columns:
-            self.label_columns = [name for item in self.label_columns for name in item.split(",") if name]
-            if self.label_column is not None:
-                raise UserError(f"label_column and label_columns are both set: leave out {self.label_column}")
-
-    def check_source(self) -> None:
-        """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
-        folder, name = self.data_dir, self.dataset_name
-        if (folder is None) == (name is None):
-            raise UserError(f"give either data_dir or dataset_name: found {folder} and {name}")
-        if folder is not None and not os.path.exists(folder):
-            raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
-
-    def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`] for columns and rejected rows."""
-        names = ("text_column", "label_column", "text_pair_column")
-        columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
-        columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        return columns | {name: getattr(self, name) for name in ("separator", "encoding", "quoting", "max_bad_rows")}
-
-
-def _parse_column(name: str | None) -> int | str | None:
-    return int(name) if name is not None and str(name).isdecimal() else name
-
-
-@dataclass
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
@@ -121,17 +63,16 @@ class DataArguments(TableArguments):
     max_vocab_size: int | None = setting(None, "size of the vocabulary; keeps the frequent words", card=True)
     lowercase: bool = setting(True, "lower-case the texts", card="always")
     max_length: int | None = setting(None, "cut longer texts to this number of tokens", least=1)
-    tokenizer_name_or_path: str | None = setting(None, "use this tokenizer: a folder or Hub id")
+    tokenizer_name_or_path: str | None = setting(None, "use this tokenizer: a folder or Hub id", reads="path")
     model_name_or_path: str | None = setting(
-        None, "model to start from: english, multilingual, a folder or a Hub id", common=True
+        None, "model to start from: english, multilingual, a folder or a Hub id", common=True, reads="path"
     )
-    vectors: str | None = setting(None, "file of word vectors, or a transformers model", common=True)
+    vectors: str | None = setting(None, "file of word vectors, or a transformers model", common=True, reads="path")
     widen_vocabulary: int | None = setting(None, "add this number of the first words of vectors", least=1, card=True)
 
     def __post_init__(self) -> None:
         """Check values that need no texts."""
         super().__post_init__()
-        expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         for name in ("tokenizer_name_or_path", "vectors", "widen_vocabulary"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(f"model_name_or_path {self.model_name_or_path} has its own words: leave out {name}")
@@ -156,7 +97,7 @@ class OwnSettings:
 
     output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)", word=True)
     recipe: str | None = setting(
-        None, "recipe of settings: default, scratch, ...; or a file", first=True, recorded=False
+        None, "recipe of settings: default, scratch, ...; or a file", first=True, recorded=False, reads="path"
     )
     max_minutes: float | None = setting(None, "train for about this long; the epochs follow", first=True, above=0)
     num_train_epochs: float = setting(3.0, "passes over the training texts", common=True, above=0, card=True)
@@ -212,13 +153,16 @@ class DistillationArguments:
     _rare = ("augmentations", "teacher_labels", "teacher_max_length", "teacher_cache")
 
     teacher: str | None = setting(
-        None, "teacher: a sequence classifier of transformers, as a folder or Hub id", required=True
+        None, "teacher: a sequence classifier of transformers, as a folder or Hub id", required=True, reads="path"
     )
     teacher_labels: list[str] | None = setting(
         None, "names of the teacher's classes in the order of its ids, if its own are not those of the data"
     )
     unlabeled: str | None = setting(
-        None, "texts for the teacher to label: a file with one per line, or a table, plain, .gz or .zst", common=True
+        None,
+        "texts for the teacher to label: a file with one per line, or a table, plain, .gz or .zst",
+        common=True,
+        reads="path",
     )
     augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", least=0)
     temperature: float = setting(
@@ -232,12 +176,8 @@ class DistillationArguments:
     )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
     teacher_cache: str | None = setting(
-        None, "folder for the teacher's answers (default: below output_dir)", recorded=False
+        None, "folder for the teacher's answers (default: below output_dir)", recorded=False, reads="path"
     )
-
-    def __post_init__(self) -> None:
-        """Check values that need no teacher."""
-        expand_home(self, "teacher", "unlabeled", "teacher_cache")
 
 
 @dataclass
@@ -253,9 +193,10 @@ class PretrainingArguments:
         None,
         "encoder of transformers to learn from, also that of sentence-transformers; a folder or a Hub id",
         required=True,
+        reads="path",
     )
     input: list[str] | None = setting(
-        None, "files with one text per line, or tables, plain, .gz or .zst", required=True
+        None, "files with one text per line, or tables, plain, .gz or .zst", required=True, reads="path"
     )
     text_column: str | None = setting(None, "column of the texts in tables (default: found by its name)")
     split_characters: int | None = setting(
@@ -275,19 +216,13 @@ class PretrainingArguments:
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
     model_max_length: int = setting(4096, "tokens per text of the student", least=1)
     teacher_cache: str | None = setting(
-        None, "folder for the teacher's states (default: below output_dir)", recorded=False
+        None, "folder for the teacher's states (default: below output_dir)", recorded=False, reads="path"
     )
     weights_dtype: str = setting(
         "float32",
         "dtype of the saved weights; float8 is that of the token table, the others are bfloat16 then",
         choices=["float32", "bfloat16", "float8"],
     )
-
-    def __post_init__(self) -> None:
-        """Expand the home folder in paths."""
-        expand_home(self, "teacher", "teacher_cache")
-        if self.input is not None:
-            self.input = [os.path.expanduser(path) for path in self.input]
 
 
 # Facts about settings of the training; see `setting`.

@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from ..models.settings_rnn import check_range, setting
 from ..utils.errors import UserError, reason_of
 
-__all__ = ["Setting", "SettingsParser", "expand_home", "setting"]
+__all__ = ["Setting", "SettingsParser", "setting"]
 
 _OTHER_NAMES = {  # that people know from other programs
     "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
@@ -26,13 +26,6 @@ _DISTILL_SETTINGS = ("augmentations", "soft_label_weight", "teacher", "unlabeled
 _WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
 _FEW_FLAGS = 18  # up to this number, the short help shows all
 _MISSPELT = 0.8  # likeness to a flag, as difflib measures it; no other setting of transformers is as near
-
-
-def expand_home(arguments: Any, *names: str) -> None:
-    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
-    for name in names:
-        if isinstance(path := getattr(arguments, name), str | os.PathLike):
-            setattr(arguments, name, os.path.expanduser(path))
 
 
 @dataclass(frozen=True)
@@ -88,16 +81,16 @@ class SettingsParser(argparse.ArgumentParser):
             if known.name in self.flags or not known.init:
                 continue
             value, about = _value_type(hints[known.name]), known.metadata
-            options: dict[str, Any] = {"type": value, "metavar": {int: "N", float: "X"}.get(value, "TEXT")}
+            read = {"lower": str.lower, "share": share, "path": os.path.expanduser}.get(about.get("reads", ""), value)
+            options: dict[str, Any] = {"type": read, "metavar": {int: "N", float: "X"}.get(value, "TEXT")}
             if choices := about.get("choices") or (get_args(value) if get_origin(value) is Literal else None):
                 options = {"type": str.lower, "choices": choices, "metavar": "|".join(choices)}
             elif value is list:
-                options |= {"type": str} | ({"action": "append"} if about.get("word") else {"nargs": "+"})
+                options |= {"action": "append"} if about.get("word") else {"nargs": "+"}
+                options |= {"type": str} if read is list else {}
             elif value is bool:
                 options = {"type": _read_bool, "nargs": "?", "const": True, "metavar": "yes|no"}
                 self.add_argument(f"--no_{known.name}", dest=known.name, action="store_false", help=SUPPRESS)
-            elif about.get("reads"):
-                options["type"] = {"lower": str.lower, "share": share}[about["reads"]]
             title = getattr(kind, "_argument_group_name", "flags")
             title = "essentials" if about.keys() & {"first", "required", "word"} else title
             group = self._groups.get(title) or self._groups.setdefault(title, self.add_argument_group(title))

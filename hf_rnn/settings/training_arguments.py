@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from ..hub.model_folder import find_built_in
 from ..models.settings_rnn import check_ranges
 from ..utils.errors import UserError
-from .arguments import OwnSettings, expand_home, is_recorded
+from .arguments import OwnSettings, is_recorded
 from .recipes import DEFAULT_RECIPE, load_recipe
 
 
@@ -30,7 +30,6 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what the Trainer would find late, and derive dependent settings."""
-        expand_home(self, "recipe")
         try:
             check_ranges(self)
         except ValueError as error:

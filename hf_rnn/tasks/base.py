@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data import TableArguments
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
-    from ..settings.arguments import ModelArguments, TableArguments
-    from ..settings.training_arguments import RnnTrainingArguments
+    from ..models.settings_rnn import RnnSettings
 
 Splits: TypeAlias = "datasets.DatasetDict"
 Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
@@ -81,7 +81,7 @@ class Task(ABC):
 
     # ---- model and loss ----
 
-    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
+    def check_settings(self, model: RnnSettings, training: object) -> None:
         """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
 
     @abstractmethod

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data import TableArguments
     from ..data.row_errors import DataReport
     from ..models.configuration_rnn import RnnConfig
-    from ..settings.arguments import ModelArguments, TableArguments
-    from ..settings.training_arguments import RnnTrainingArguments
+    from ..models.settings_rnn import RnnSettings
 
 BLOCK_SIZE = 256  # tokens
 _STREAMS, _STREAM_TOKENS = 16, 4096  # parts of a text that are read side by side, and their least length
@@ -60,7 +60,7 @@ class CausalLM(Task):
     def chance_loss(self, config: RnnConfig) -> float:
         return math.log(config.vocab_size)
 
-    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
+    def check_settings(self, model: RnnSettings, training: object) -> None:
         if model.bidirectional:
             raise UserError(f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does")
         for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data import TableArguments
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.modeling_rnn import RnnForSequenceClassification
-    from ..settings.arguments import TableArguments
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLES = 4  # with numbers

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data import TableArguments
     from ..data.row_errors import DataReport
     from ..hub.card import CardFacts
+    from ..models.settings_rnn import RnnSettings
     from ..models.token_classification_rnn import RnnForTokenClassification
-    from ..settings.arguments import ModelArguments, TableArguments
-    from ..settings.training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class TokenClassification(Task):
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
 
-    def check_settings(self, model: ModelArguments, training: RnnTrainingArguments) -> None:
-        if training.class_weight_power:
+    def check_settings(self, model: RnnSettings, training: object) -> None:
+        if getattr(training, "class_weight_power", 0):
             raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
 
     # ---- evaluation ----

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -23,22 +23,25 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ..data import TableArguments
 from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_mapping
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
-from ..settings.arguments import TableArguments, is_personal
+from ..settings.arguments import is_personal
 from ..settings.keywords import EstimatorKeywords
 from ..settings.merge import parse_settings
 from ..tasks import DEFAULT_TASK, get_task, task_of
-from ..tasks.base import compute_scores
+from ..tasks.base import Config, compute_scores
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from sklearn.utils import Tags
 
     from ..hub.card import CardFacts
 
+EvalSet: TypeAlias = tuple[Sequence[str], npt.ArrayLike] | None  # texts and labels
 _SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 _PARAMETERS = sorted(get_type_hints(EstimatorKeywords))
@@ -49,7 +52,7 @@ class _Targets(NamedTuple):
     """The content of `y`, for the data set of a training."""
 
     task: str
-    encode: Callable[[Any], dict[str, tuple[Any, Any]]]  # columns of some `y`, each with its feature
+    encode: Callable[[npt.ArrayLike], dict[str, tuple[Any, Any]]]  # columns of some `y`, each with its feature
     settings: dict[str, Any]  # for the data
     labels: np.ndarray | None = None  # with their type
 
@@ -59,8 +62,8 @@ class _RnnEstimator(BaseEstimator):
 
     random_state: Any
     verbose: Any
-    _read_targets: Callable[[Any], _Targets]
-    _adopt_labels: Callable[[Any], None]  # takes the labels of a model's configuration, or refuses its task
+    _read_targets: Callable[[npt.ArrayLike], _Targets]
+    _adopt_labels: Callable[[Config], None]  # takes the labels of a model's configuration, or refuses its task
 
     def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
         for name in settings.keys() - set(_PARAMETERS):
@@ -80,7 +83,7 @@ class _RnnEstimator(BaseEstimator):
         tags.input_tags.two_d_array = False  # numbers; a column of texts is accepted
         return tags
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any) -> Self:  # noqa: N803 - scikit-learn's name
+    def _fit(self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, eval_set: EvalSet) -> Self:
         from ..data.row_errors import DataReport
         from ..data.splits import hold_out
         from .train import check_early, train_on
@@ -141,7 +144,7 @@ class _RnnEstimator(BaseEstimator):
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
         self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
 
-    def _scores(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def _scores(self, X: Sequence[str]) -> np.ndarray:
         """Return the scores `(n, C)` in float64, in the order of the ids."""
         check_is_fitted(self)
         logits = self._runner.text_logits(_read_texts(X))
@@ -219,11 +222,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         return tags
 
     def fit(
-        self,
-        X: Sequence[str],  # noqa: N803
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None = None,
-        eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
+        self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None, eval_set: EvalSet = None
     ) -> Self:
         """Train, as `hf-rnn train` would on the same rows.
 
@@ -238,11 +237,11 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         """
         return self._fit(X, y, sample_weight, eval_set)
 
-    def _read_targets(self, y: Any) -> _Targets:
+    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
         shape = getattr(y, "shape", None) or np.shape(y)  # a sparse matrix has a shape, but not for NumPy
         return _read_columns(y, _SETS) if len(shape) == 2 and shape[1] != 1 else _read_classes(y)
 
-    def _adopt_labels(self, config: Any) -> None:
+    def _adopt_labels(self, config: Config) -> None:
         task = task_of(config)
         if not (task.one_label or task.name == _SETS):
             raise UserError(f"the model is for the task {task.name}: RnnClassifier needs labels of texts")
@@ -256,7 +255,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         else:  # scikit-learn needs sorted classes, and columns of predict_proba in their order
             self.classes_, self._columns = np.unique(self.classes_, return_index=True)
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Sequence[str]) -> np.ndarray:
         """Return the most probable label of each text `(n,)`; texts may be empty.
 
         For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose on validation rows.
@@ -266,7 +265,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
             return (scores > self._thresholds).astype(np.int64)
         return self.classes_[scores.argmax(axis=1)]
 
-    def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """Return the probability of each class or label per text `(n, classes)`, in the order of `classes_`."""
         return self._scores(X)[:, self._columns]
 
@@ -287,23 +286,18 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(
-        self,
-        X: Sequence[str],  # noqa: N803
-        y: npt.ArrayLike,
-        eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
-    ) -> Self:
+    def fit(self, X: Sequence[str], y: npt.ArrayLike, eval_set: EvalSet = None) -> Self:
         """Train on n texts and n numbers, or n rows of them; see [`RnnClassifier.fit`]."""
         return self._fit(X, y, None, eval_set)
 
-    def _read_targets(self, y: Any) -> _Targets:
+    def _read_targets(self, y: npt.ArrayLike) -> _Targets:
         return _read_columns(y, _NUMBERS)
 
-    def _adopt_labels(self, config: Any) -> None:
+    def _adopt_labels(self, config: Config) -> None:
         if (task := task_of(config)).name != _NUMBERS:
             raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {_NUMBERS}")
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Sequence[str]) -> np.ndarray:
         """Return the number of each text `(n,)`, or its numbers `(n, numbers)`; texts may be empty."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
@@ -312,15 +306,15 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
 # ---- from `X` and `y` to a data set ----
 
 
-def _read_classes(y: Any) -> _Targets:
+def _read_classes(y: npt.ArrayLike) -> _Targets:
     """Read a class per row, of two or more."""
     from datasets import ClassLabel
 
-    def as_labels(y: Any) -> np.ndarray:
+    def as_labels(y: npt.ArrayLike) -> np.ndarray:
         labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
         return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
-    def encode(y: Any) -> dict[str, tuple[Any, Any]]:
+    def encode(y: npt.ArrayLike) -> dict[str, tuple[Any, Any]]:
         labels = as_labels(y)
         if unknown := set(labels.tolist()) - set(classes.tolist()):
             raise UserError(f"y contains {min(unknown)!r}, which is not a class of the training texts")
@@ -332,15 +326,15 @@ def _read_classes(y: Any) -> _Targets:
     return _Targets(DEFAULT_TASK, encode, {}, classes)
 
 
-def _read_columns(y: Any, task: str) -> _Targets:
+def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
     """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
     from datasets import ClassLabel, List, Value
 
-    def as_matrix(y: Any) -> np.ndarray:
+    def as_matrix(y: npt.ArrayLike) -> np.ndarray:
         matrix = check_array(y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64)
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
-    def encode(y: Any) -> dict[str, tuple[Any, Any]]:
+    def encode(y: npt.ArrayLike) -> dict[str, tuple[Any, Any]]:
         matrix = as_matrix(y)
         if task == _NUMBERS:
             return {name: (column, Value("float64")) for name, column in zip(names, matrix.T, strict=True)}
@@ -357,7 +351,7 @@ def _read_columns(y: Any, task: str) -> _Targets:
     return _Targets(task, encode, {"label_columns": names})
 
 
-def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # noqa: N803
+def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets, where: str = "") -> Dataset:
     """Return a split with texts and labels; `where` precedes `X` in messages."""
     import datasets
 
@@ -375,7 +369,7 @@ def _make_split(X: Any, y: Any, targets: _Targets, where: str = "") -> Any:  # n
     return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features)
 
 
-def _read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803
+def _read_texts(X: Sequence[str], where: str = "X") -> list[str]:
     """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
     texts = np.asarray(out_of_arrow(X), dtype=object)
     if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):

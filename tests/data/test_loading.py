@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import load_tsv, train
-from hf_rnn.data import splits
+from hf_rnn.data import TableArguments, splits
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.splits import hold_out
-from hf_rnn.settings.arguments import TableArguments
 from hf_rnn.utils.errors import UserError
 
 
