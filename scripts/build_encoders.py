@@ -338,7 +338,7 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
 def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]:
     """Write an encoder with all pieces of its teacher; return how well a linear map of the tables fits the others."""
     from hf_rnn.models.modeling_rnn import RnnModel
-    from hf_rnn.training.encoder_folder import write_modules
+    from hf_rnn.training.save import write_modules
 
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("teacher_cache"))

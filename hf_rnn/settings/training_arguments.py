@@ -14,7 +14,7 @@ from ..hub.model_folder import find_built_in
 from ..models.settings_rnn import check_ranges
 from ..utils.errors import UserError
 from .arguments import OwnSettings, is_recorded
-from .recipes import DEFAULT_RECIPE, load_recipe
+from .merge import DEFAULT_RECIPE, load_recipe
 
 
 @dataclass

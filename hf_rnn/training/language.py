@@ -17,8 +17,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ..hub.model_folder import FinishedFolder, find_built_in
-from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings
-from ..settings.recipes import recipe_names, scratch_recipe
+from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings, recipe_names, scratch_recipe
 from ..tasks.base import Task
 
 logger = logging.getLogger(__name__)

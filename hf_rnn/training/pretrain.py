@@ -43,7 +43,7 @@ from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
-from .encoder_folder import write_encoder
+from .save import write_encoder
 from .teacher import Teacher, hash_rows, read_texts
 from .train import make_config, take_steps
 from .trainer import RnnTrainer

@@ -13,9 +13,16 @@ from transformers import TrainingArguments
 
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.settings.arguments import DistillationArguments, ModelArguments
-from hf_rnn.settings.merge import make_parser, parse_argv, parse_distillation, parse_settings
+from hf_rnn.settings.merge import (
+    load_recipe,
+    make_parser,
+    parse_argv,
+    parse_distillation,
+    parse_settings,
+    recipe_names,
+    recipe_settings,
+)
 from hf_rnn.settings.parser import _MISSPELT
-from hf_rnn.settings.recipes import load_recipe, recipe_names, recipe_settings
 from hf_rnn.settings.training_arguments import RnnTrainingArguments, describe_settings
 from hf_rnn.utils.errors import UserError
 

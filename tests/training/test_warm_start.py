@@ -20,7 +20,7 @@ from hf_rnn import FastRnn, train
 from hf_rnn.hub.model_folder import FinishedFolder, find_built_in, load_without_weights
 from hf_rnn.hub.push import push
 from hf_rnn.settings.arguments import ARCHITECTURE
-from hf_rnn.settings.recipes import load_recipe
+from hf_rnn.settings.merge import load_recipe
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
