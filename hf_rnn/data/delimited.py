@@ -1,6 +1,6 @@
 """CSV and TSV, and lines of text: every line is a row, a part of one, or a rejection.
 
-Quoted text is read by Python's `csv` in strict mode. It knows the line of each row and reports a misplaced quote;
+They are read by Python's `csv` in strict mode. It knows the line of each row and reports a misplaced quote;
 `pyarrow.csv` knows neither, and reads an unclosed quote to the end of the file without an error. In text without
 quotes a line ends at LF or CRLF, a field at the separator, and every other character belongs to the field;
 `pyarrow.csv` and pandas end a row at a lone CR.
@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..utils.errors import UserError, reason_of
 from .lines import SAMPLE_BYTES, excerpt_of, find_byte_fault, open_text
@@ -107,10 +106,7 @@ class DelimitedText:
         """Read all columns once."""
         if self.note:
             logger.warning("%s: %s", self.path, self.note)
-        if not self.quoted:
-            yield from self._read_plain()
-            return
-        rows = islice(self.quoted_rows(), int(self.header), None)
+        rows = islice(self.rows(), int(self.header), None)
         while part := list(islice(rows, BATCH_ROWS)):
             yield self._build(part)
 
@@ -146,69 +142,28 @@ class DelimitedText:
             return self._reject(place, text, Fault(Reason.TOO_MANY_FIELDS, detail, advice))
         return self._reject(place, text, Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty"))
 
-    def _read_plain(self) -> Iterator[Batch]:
-        """Cut each line at the separator: by Arrow where all lines are rows, otherwise one by one."""
-        has_names = self.header
-        for number, block in self._blocks():
-            lines = block.split("\n")
-            if "\r" in block:
-                lines = [line.removesuffix("\r") for line in lines]
-            if has_names:
-                blank = next((place for place, line in enumerate(lines) if line), len(lines))
-                has_names, number, lines = blank == len(lines), number + blank + 1, lines[blank + 1 :]
-            if (columns := self._split(lines)) is not None:
-                yield Batch.build(np.arange(number, number + len(lines)), columns, self.names, [])
-                continue
-            rows = [(place, line) for place, line in enumerate(lines, number) if line or not self.header]
-            yield self._build(
-                (place, line.split(self.separator) if self.separator else [line]) for place, line in rows
-            )
-
-    def _split(self, lines: list[str]) -> list[pa.Array] | None:
-        """Return the columns of lines, or None if some line is not a row."""
-        try:
-            texts = pa.array(lines, pa.string())
-        except UnicodeEncodeError:
-            return None
-        if self.separator is None:
-            return [texts]
-        fields = pc.split_pattern(texts, self.separator)
-        is_row = pc.equal(pc.list_value_length(fields), len(self.names))
-        if (self.header and "" in lines) or not pc.all(is_row).as_py():
-            return None
-        return [pc.list_element(fields, place) for place in range(len(self.names))]
-
-    def _blocks(self) -> Iterator[tuple[int, str]]:
-        """Yield the number of the first line and the text of whole lines, without the last line feed."""
-        number, rest = 1, ""
-        with open_text(self.path, self.encoding) as stream:
-            for data in iter(partial(stream.read, _BLOCK_CHARACTERS), ""):
-                block, end, rest = (rest + data).rpartition("\n")
-                if end:
-                    yield number, block
-                    number += block.count("\n") + 1
-        if rest:
-            yield number, rest
-
-    def quoted_rows(self) -> Iterator[tuple[int, list[str] | BadRow]]:
-        """Yield the first line and the fields of each quoted row."""
-        has_cr = False
+    def rows(self) -> Iterator[tuple[int, list[str] | BadRow]]:
+        """Yield the first line and the fields of each row, that of the names included."""
+        has_cr, keeps_blank = False, not (self.header or self.quoted)
 
         def hide_cr(lines: Iterable[str]) -> Iterator[str]:
             """Hide each CR that ends no line; pandas and `csv` write it without quotes."""
             nonlocal has_cr
             for line in lines:
-                if "\r" in (text := line.removesuffix("\n").removesuffix("\r")):
+                if "\r" in line and "\r" in (text := line.removesuffix("\n").removesuffix("\r")):
                     has_cr, line = True, text.replace("\r", _LONE_CR) + line[len(text) :]
                 yield line
 
         with open_text(self.path, self.encoding, self.line_end) as stream:
-            reader = _read_csv(hide_cr(stream), self.separator or ",", strict=True)
+            if self.separator is None and not self.quoted:
+                lines = enumerate((line.removesuffix("\n").removesuffix("\r") for line in stream), 1)
+                yield from ((place, [line]) for place, line in lines if line or keeps_blank)
+                return
+            reader = _read_csv(hide_cr(stream), self.separator or ",", strict=True, quoted=self.quoted)
             while True:
                 place = reader.line_num + 1
                 try:
-                    if row := next(reader):
-                        yield place, [cell.replace(_LONE_CR, "\r") for cell in row] if has_cr else row
+                    row = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
@@ -218,11 +173,15 @@ class DelimitedText:
                     if reader.line_num > place or "end of data" in detail:  # nobody can say where this row ends
                         raise DataError.for_row(bad) from None
                     yield place, bad
+                else:
+                    if row or keeps_blank:
+                        yield place, [cell.replace(_LONE_CR, "\r") for cell in row or [""]] if has_cr else row or [""]
 
 
-def _read_csv(lines: Iterable[str], separator: str, strict: bool) -> Any:
+def _read_csv(lines: Iterable[str], separator: str, strict: bool, quoted: bool = True) -> Any:
     csv.field_size_limit(_LONGEST_CELL)  # other programs may have set another one
-    return csv.reader(lines, delimiter=separator, strict=strict)
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    return csv.reader(lines, delimiter=separator, strict=strict, quoting=quoting)
 
 
 def _is_valid(text: str) -> bool:
@@ -258,9 +217,7 @@ def open_delimited(
     if quoting == "none":
         return plain
     if header or quoting == "csv":
-        quoted = replace(
-            quoted, names=name(next((row for _, row in quoted.quoted_rows() if isinstance(row, list)), []))
-        )
+        quoted = replace(quoted, names=name(next((row for _, row in quoted.rows() if isinstance(row, list)), [])))
     if quoting == "csv" or separator != "\t" or line_end == "\r" or (header and _has_opening_quote(first)):
         return quoted
     return _choose_quoting(plain, quoted)
