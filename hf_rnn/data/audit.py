@@ -79,11 +79,11 @@ class AuditReport:
     Attributes:
         splits: By split: `rows`, `label_counts`, mean `words` per text, `file` if it is known, and
             `unknown_token_share`, None without a tokenizer or an unknown token.
-        overlaps: For every split first the rows that repeat earlier ones of its own, then those that leak from each
-            split before it: `source`, `split`, counts and share of rows, and `repeats`. A repeat has its place, that
-            of its twin, and the labels and texts of both. The twin has another label if there is such a one.
-        conflicts: The number of `texts` of train with several labels and of their `rows`, and those `found`: the start
-            of each, and the places by label.
+        overlaps: For every split the rows that repeat earlier rows of it, then those that repeat a row of each split
+            before it: `source`, `split`, counts and share of rows, and `repeats`. A repeat has its place, the place of
+            its twin, and the labels and texts of both. A twin with another label is preferred.
+        conflicts: The number of `texts` of train with several labels, the number of their `rows`, and `found`: the
+            start of each text, and its places by label.
     """
 
     splits: dict[str, dict[str, Any]]
@@ -147,7 +147,7 @@ def _describe_leak(leak: Mapping[str, Any]) -> str:
 
 
 def render_line(report: AuditReport) -> str:
-    """Return leaks from train and label conflicts in train on one line."""
+    """Return on one line the leaks from train, and the texts of train with several labels."""
     parts = list(map(_describe_leak, report.leaks))
     if texts := report.conflicts["texts"]:
         parts.append(f"{texts:,} texts have several labels in train ({report.conflicts['rows']:,} rows)")

@@ -1,9 +1,10 @@
 """Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
-tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments and the ranges and empty nodes of
-CoNLL-U. A comment is `# ...` with another number of columns than the first token, or before it with a tag that no
-token has. Splits have the columns `tokens` (list of strings) and `ner_tags` (list of ClassLabel).
+tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Comments are skipped, and so are the ranges and empty
+nodes of CoNLL-U. A line `# ...` is a comment if its number of columns is not that of the first token. Before the first
+token it is one also if no token has its tag. Splits have the columns `tokens` (lists of strings) and `ner_tags` (lists
+of ClassLabel).
 
 Tags of entities, such as B-person, are delivered in IOB2: the first token of every entity is B-, each further one is
 I-. Other tags, such as parts of speech, stay unchanged.
@@ -217,8 +218,8 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         try:
             numbers = columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
         except ValueError:
-            found = f"found {token_column}, {tag_column}"
-            raise UserError(f"columns of CoNLL files are numbers from 0: {found}") from None
+            both = f"found {token_column}, {tag_column}"
+            raise UserError(f"columns of CoNLL files are numbers from 0: {both}") from None
         files = find_files(source, splits, class_names is not None, (".conll",))
         parts = {split: [(path, _read_file(path, *numbers)) for path in paths] for split, paths in files.items()}
     else:

@@ -55,7 +55,7 @@ class Batch:
     Attributes:
         places: The place of each good row, ascending: its first line, from 1, or its row.
         rows: The good rows. Cells of delimited text are strings, others have the types of the file.
-        bad: The rejected rows; their `line` fits between `places`.
+        bad: The rejected rows. Their `line` counts like `places`.
     """
 
     places: np.ndarray
@@ -180,8 +180,9 @@ class DelimitedText:
 
 def _read_csv(lines: Iterable[str], separator: str, strict: bool, quoted: bool = True) -> Any:
     csv.field_size_limit(_LONGEST_CELL)  # other programs may have set another one
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    return csv.reader(lines, delimiter=separator, strict=strict, quoting=quoting)
+    return csv.reader(
+        lines, delimiter=separator, strict=strict, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
 
 
 def _is_valid(text: str) -> bool:
@@ -228,9 +229,9 @@ def _has_opening_quote(text: str) -> bool:
 
 
 def _choose_quoting(plain: DelimitedText, quoted: DelimitedText) -> DelimitedText:
-    """Return the reading of a TSV file that rejects fewer rows; if both fit, names of columns mean quotes.
+    """Return the reading of a TSV file that rejects fewer rows. If both reject as many, a header means quotes.
 
-    A reading that is a guess is noted.
+    The note of a reading says that it is a guess.
     """
     with open_text(plain.path, plain.encoding) as stream:
         if not any(map(_has_opening_quote, iter(partial(stream.read, _BLOCK_CHARACTERS), ""))):

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
 _TEXTS = {"text": "texts", "text_pair": "text pairs"}
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
+# without `verbose`, as each over-long text makes a warning
+_QUIET = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 
 AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.DatasetDict)
 
@@ -69,8 +71,14 @@ def encode(
         nonlocal truncated
         for name, noun in nouns.items():
             check_texts(batch[name], noun, positions[0])
-        rows, long = _tokenize(tokenizer, [batch[name] for name in nouns], limit)
-        truncated += long
+        rows = tokenizer(*(batch[name] for name in nouns), truncation=False, **_QUIET)["input_ids"]
+        long = [number for number, ids in enumerate(rows) if len(ids) > limit]
+        if long:
+            parts = ([batch[name][number] for number in long] for name in nouns)
+            cut = tokenizer(*parts, truncation=True, max_length=limit, **_QUIET)["input_ids"]
+            for number, ids in zip(long, cut, strict=True):
+                rows[number] = ids
+        truncated += len(long)
         return {"input_ids": rows, **({} if label is None else {"labels": convert(batch[label])})}
 
     if dataset.format["type"] != "custom":  # a custom one makes the texts
@@ -89,19 +97,6 @@ def encode(
     return rows
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, columns: list[list[str]], limit: int) -> tuple[list[list[int]], int]:
-    """Return the ids of texts, or of pairs in two columns, and the number of those that were truncated to a limit."""
-    # without `verbose`, as each over-long text makes a warning
-    options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    rows = tokenizer(*columns, truncation=False, **options)["input_ids"]
-    if long := [number for number, ids in enumerate(rows) if len(ids) > limit]:
-        parts = [[column[number] for number in long] for column in columns]
-        cut = tokenizer(*parts, truncation=True, max_length=limit, **options)["input_ids"]
-        for number, ids in zip(long, cut, strict=True):
-            rows[number] = ids
-    return rows, len(long)
-
-
 def encode_blocks(
     texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, block_size: int
 ) -> datasets.DatasetDict:
@@ -110,12 +105,11 @@ def encode_blocks(
     The labels are the tokens themselves; `characters` is the tokens of the block times the mean length of the split's
     tokens.
     """
-    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     blocks = datasets.DatasetDict()
     for split, rows in texts.items():
 
         def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            return {"input_ids": tokenizer(batch["text"], **options)["input_ids"]}
+            return {"input_ids": tokenizer(batch["text"], add_special_tokens=False, **_QUIET)["input_ids"]}
 
         lines = rows.map(
             encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)

@@ -94,7 +94,7 @@ def excerpt_of(line: bytes) -> str:
 
 
 def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
-    """Read UTF-8 to its end, one text per line; yield the lines that each read completes.
+    """Read UTF-8 to its end, one text per line, and yield lines as soon as they are complete.
 
     A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over the cap are
     rejected; the latter are never in memory as a whole.

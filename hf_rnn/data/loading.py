@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,14 @@ _ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
 _NAMES = (*_SPLITS, *_ALIASES)
 _NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00004
 _NO_LABEL = ("unsup", "unsupervised", "unlabeled")  # folders beside those of labels, as in IMDb
-_HELD_OUT = 0.1  # share of the characters of continuous text
+_HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the start of a row
 _LONGEST = 10_000  # characters of a row of continuous text
 
 
 def load_texts(arguments: TableArguments, *, data: object = None, **options: Any) -> datasets.DatasetDict:
-    """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`].
+    """Read the labelled texts that settings name, or rows in memory by split, with [`load_tsv`].
 
-    Columns that are not set are first those of the model to start from, then guessed by their names.
+    A column that is not set is the one that the model to start from was trained on, or else a guess by its name.
     """
     if data is None:
         arguments.check_source()
@@ -247,13 +246,13 @@ def as_table(name: str, rows: datasets.Dataset) -> Table:
         item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
         if isinstance(item, datasets.ClassLabel):
             names[column] = item.names
-    return Table(name, "dataset", list(rows.features), unit="row", class_names=names, read=partial(_read_rows, rows))
 
+    def read(columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
+        """Read columns as Arrow data, never row by row."""
+        tables = rows.select_columns(list(columns)).with_format("arrow").iter(batch_size=BATCH_ROWS)
+        return number_rows(batch for table in tables for batch in table.combine_chunks().to_batches())
 
-def _read_rows(rows: datasets.Dataset, columns: Sequence[str], texts: Sequence[str]) -> Iterator[Batch]:
-    """Read columns as Arrow data, never row by row."""
-    tables = rows.select_columns(list(columns)).with_format("arrow").iter(batch_size=BATCH_ROWS)
-    yield from number_rows(batch for table in tables for batch in table.combine_chunks().to_batches())
+    return Table(name, "dataset", list(rows.features), unit="row", class_names=names, read=read)
 
 
 def to_dataset(rows: Iterable[Any], columns: Sequence[str], where: str) -> datasets.Dataset:
@@ -286,7 +285,7 @@ def to_dataset(rows: Iterable[Any], columns: Sequence[str], where: str) -> datas
 def find_files(
     source: object, splits: Iterable[str] | None, has_names: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
 ) -> dict[str, list[str]]:
-    """Return the files of each split to read, train first; a single file is the only requested split, or train."""
+    """Return the files of each split to read, train first. A single file is the requested split, or else train."""
     files = _group_files(source, splits, suffixes)
     return {split: files[split] for split in choose_splits(splits, files, _name_of(source), has_names, suffixes[0])}
 
@@ -381,7 +380,11 @@ def load_text(
         texts[split] = list(chain.from_iterable(map(_read_text, files[split])))
         report.splits[split] = SplitReport(files[split], len(texts[split]), len(texts[split]))
     if derived and "train" in texts:
-        texts["train"], texts["validation"] = _cut_off(texts["train"])
+        ends = np.cumsum([len(row) for row in texts["train"]])
+        first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
+        if first in (0, len(ends)):
+            raise UserError("the text is too short to hold out a tenth of its lines: give dev.txt beside train.txt")
+        texts["train"], texts["validation"] = texts["train"][:first], texts["train"][first:]
         report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
         logger.warning("there is no dev.txt: the last tenth of %s is held out as validation split", files["train"][0])
     report.label_counts = {split: [len(texts[split])] for split in _SPLITS if split in texts}
@@ -413,12 +416,3 @@ def _read_text(path: str) -> list[str]:
             rest = rest[end:]
         rows.append(rest)
     return rows
-
-
-def _cut_off(rows: list[str]) -> tuple[list[str], list[str]]:
-    """Cut off the last tenth of the characters, at the start of a row."""
-    ends = np.cumsum([len(row) for row in rows])
-    first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
-    if first == 0 or first == len(rows):
-        raise UserError("the text is too short to hold out a tenth of its lines: give dev.txt beside train.txt")
-    return rows[:first], rows[first:]

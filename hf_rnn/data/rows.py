@@ -47,16 +47,17 @@ class RowOptions:
 
     Attributes:
         text_column: Column of the text, by name or by number from 0. By default `text` or a similar name such as
-            `tweet`; without names 0.
+            `tweet`. If columns have no names, it is 0.
         label_column: Column of the label. By default `label` or a similar name such as `sentiment`, or the other one
-            of two columns; without names 1.
+            of two columns. If columns have no names, it is 1.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
         text_pair_column: Column of a second text; it becomes the column `text_pair`.
         separator: The separator of delimited text; see [`~hf_rnn.data.tables.read_table`], also for the next two.
         encoding: The encoding of text files.
         quoting: `csv` if a `"` encloses fields of delimited text, `none` if it is a letter.
-        class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
-        label_map: Labels of the data to `class_names`. With one, even an empty one, integers do not index the names.
+        class_names: Names by id. The labels of the data are these or their indices. By default the labels of train,
+            sorted.
+        label_map: Translates labels of the data to `class_names`. If it is set, integers do not index these.
         scheme: Makes labels of another kind than one class: `LabelSets.from_rows` or `Numbers.from_rows`.
         label_separator: Between the labels of a text, for a `scheme`; a tab between numbers.
         recorded: Names of columns that a model was trained on, by `text` and `label`; preferred to other guesses.
@@ -126,7 +127,7 @@ class RowOptions:
         return [*filter(None, [self.recorded.get(use)]), *names]
 
     def describe(self, source: RowSource) -> dict[str, str]:
-        """Return the columns that were chosen as `text`, `text_pair` and `label`, and log those that are a guess."""
+        """Return the columns chosen as `text`, `text_pair` and `label`; log them, and which of them are a guess."""
         columns = dict(zip(("text", "text_pair"), source.texts, strict=False)) | {"label": ", ".join(source.labels)}
         parts = []
         for use, name in columns.items():
@@ -192,11 +193,8 @@ class RowSource:
 
     def _take(self, batch: Batch) -> Taken:
         texts = [self._take_text(batch.rows, name) for name in self.texts]
-        faulty = np.zeros(len(batch.rows), dtype=bool)
-        for column in texts:
-            blank = pc.equal(pc.binary_length(pc.utf8_trim(column, characters=WHITE_SPACE)), 0)
-            wrong = pc.fill_null(pc.or_(blank, pc.match_substring(column, "\0")), True)
-            faulty |= wrong.to_numpy(zero_copy_only=False)
+        rows = zip(*(column.to_pylist() for column in texts), strict=True)
+        faulty = np.array([any(text_fault(text or "") for text in row) for row in rows], dtype=bool)
         columns = [self._write_label(take_column(batch.rows, name), name) for name in self.labels]
         written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
         trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written

@@ -185,10 +185,10 @@ def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Return which rows of train become validation, `(rows,)`: those with a text whose hash is below the share.
 
-    So a row stays where it is when others come or go, and equal texts stay together. Each class has at least half of
-    the share there, rounded up, and at most twice the share, but not all of its rows: new rows may move others only at
-    these limits. A text of more rows stays in train; if that is true of all, single rows are drawn, with a warning.
-    Fewer than 20 rows are all kept. The share is halved until it is at most `MOST_HELD_OUT` rows.
+    So equal texts stay together, and a row stays where it is when others come or go. Each class has at least half of
+    the share held out, rounded up, and at most twice the share, but never all rows. Only at these limits can new rows
+    move others. A text with more rows than the limit stays in train. If all texts have, single rows are drawn,
+    with a warning. Fewer than 20 rows are all kept. The share is halved until it is at most `MOST_HELD_OUT` rows.
 
     Args:
         texts: The text of each row.

@@ -82,9 +82,9 @@ class Table:
         return self.batches()
 
     def batches(self, columns: Sequence[str] | None = None, texts: Sequence[str] = ()) -> Iterator[Batch]:
-        """Read the table once, or these columns of it; dots lead into nested records, which come whole.
+        """Read the table once, all of it or these columns; dots in a name lead into nested records.
 
-        JSON delivers a nested value alone, and rejects a list or record in the columns of `texts`.
+        A nested record is read as a whole, from JSON only the named value. JSON rejects a list or record in `texts`.
 
         Raises:
             DataError: For a file that is damaged as a whole.
@@ -117,8 +117,8 @@ def read_table(
 ) -> Table:
     r"""Open a table, and find its kind, columns, separator and encoding.
 
-    The kind follows from the name (`.csv .tsv .jsonl .json .parquet .arrow .feather .xlsx`, then `.gz` or `.zst`), of
-    other names from the first bytes.
+    The kind follows from the suffix (`.csv .tsv .jsonl .json .parquet .arrow .feather .xlsx`, then `.gz` or `.zst`).
+    With other suffixes it follows from the first bytes.
 
     Args:
         path: A file.
@@ -126,8 +126,8 @@ def read_table(
             tab or bar: the one that cuts most lines into as many fields as the header.
         encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without a mark, UTF-16, or
             cp1252 if most lines of the first megabyte with other characters than ASCII are not UTF-8.
-        header: Whether the first line of delimited text names the columns. None is true for known names such as `text`
-            and `label` only. Otherwise columns are `0`, `1`, ..., and fields end at tabs.
+        header: Whether the first line of delimited text names the columns. With None it does if it has known names
+            such as `text` and `label`. Columns without names are `0`, `1`, ..., and their fields end at tabs.
         fields: The number of fields of a line without a header; by default that of the first line.
         quoting: `csv` if a `"` at the start of a field of delimited text encloses it, `none` if it is a letter. By
             default it encloses fields, except in TSV without a header, and in TSV that then has more rejected rows.
@@ -273,9 +273,9 @@ def find_column(columns: Sequence[str], name: str | None, guesses: Iterable[str]
 
 
 def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:
-    """Yield the texts of a column of a table, or the lines of a file of another kind, in order; "" if one is missing.
+    """Yield the texts of a table's column, or the lines of another file, in their order. A missing text is "".
 
-    Without a `column`, or if the table has no such column, it is that of texts by its name.
+    Without a `column`, or if the table lacks it, the column is found by a usual name, such as `text`.
     """
     if is_table(path):
         table = read_table(path, encoding=encoding)
@@ -365,7 +365,11 @@ def _find_types(records: Iterator[dict[str, Any]]) -> dict[str, pa.DataType]:
             kind = as_array(column).type
             if pa.types.is_integer(kind) and any(abs(value) > _LARGEST_EXACT for value in column if value):
                 exact.add(name)
-            types[name] = _unify(types.get(name, kind), kind)
+            try:
+                schemas = [pa.schema([(name, known)]) for known in (types.get(name, kind), kind)]
+                types[name] = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+            except pa.ArrowException:
+                types[name] = pa.string()
     return types | {name: pa.string() for name in exact if types[name] != pa.int64()}
 
 
@@ -392,14 +396,6 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
         lengths = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
         raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {lengths:.300}")
     return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
-
-
-def _unify(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    try:
-        schemas = [pa.schema([("", kind)]) for kind in (one, other)]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return pa.string()
 
 
 def _parse_record(path: str, place: int, line: str, unit: str) -> dict[str, Any] | BadRow:

@@ -44,7 +44,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, PredictionOutput]) -> dict[str, Any]:
-    """Fit a temperature to the validation rows, and divide the weights of the logits and all predictions by it.
+    """Fit a temperature to the validation rows, and divide all predictions and the weights of the last layer by it.
 
     `predictions` has the output of `Trainer.predict` by split. Return the temperature, and the scores of each split
     before and after.
@@ -81,9 +81,10 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, fl
 
 
 def share_at_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, accuracy: float) -> dict[str, float] | None:
-    """Return the largest share of answers, those of the highest scores, with this accuracy, and their lowest score.
+    """Return the coverage at this accuracy, and the lowest score that it includes.
 
-    A person reads the texts below that score. None if no share is that accurate.
+    The coverage is the largest share of answers, from the highest score down, with this accuracy. The answer is
+    None if no share is that accurate. A person reads the texts below the score.
 
     Args:
         scores: `(N, C)`, from 0 to 1.

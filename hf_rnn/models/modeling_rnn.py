@@ -25,10 +25,7 @@ from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
-PREFIXES, PREFIX_WEIGHT = (
-    2,
-    0.25,
-)  # places along a text that a streaming model learns from, and their share of the loss
+PREFIXES, PREFIX_WEIGHT = 2, 0.25  # places in a text where a streaming model learns too, and their share of the loss
 NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # tokens in a row, and the numbers of their hash
 
 
@@ -286,7 +283,7 @@ class RnnModel(RnnPreTrainedModel):
         return self.embedding_dropout(vectors)
 
     def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> Any:
-        """Split (L * D, B, H) into L times D times (B, H), or return as many None."""
+        """Split (L * D, B, H) into L lists of D states (B, H), or return lists of None."""
         layers, directions = self.config.num_hidden_layers, self.config.num_directions
         if state is None:
             return [[None] * directions] * layers
@@ -299,7 +296,7 @@ class RnnModel(RnnPreTrainedModel):
 
 
 class TokenNgrams(nn.Module):
-    """Scores for one, two and three tokens in a row: the sum over a text, by the root of its number of tokens.
+    """Scores for one, two and three tokens in a row: their sum over a text, divided by the root of its length.
 
     They learn the words of the training texts that the encoder does not know well. A hash of the ids selects a column
     of the table, as in fastText (Joulin, Grave, Bojanowski and Mikolov, "Bag of Tricks for Efficient Text

@@ -25,11 +25,12 @@ def setting(default: object, meaning: str, **more: object) -> Any:
         meaning: The text of the help. The short help ends at the first semicolon.
         more: Facts about the setting. `least`, `above`, `most` and `below` limit a number; `choices` lists the
             values. The short help shows a flag with `common=True`, or with `first=True` among the essential ones.
-            `required=True` asks for it, `required="name"` does so unless that other setting is given; a word without
-            a flag is its value, also with `word=True`. `start` is `shape` or `head` for a setting that the encoder or
-            the whole model to start from decides. `steps=False`: a run with another value takes the same steps.
-            `recorded=False`: the record of a run leaves it out. `card=True` shows it on the card, `card="always"` also
-            when it is off. `reads="lower"` takes a word in any case, `reads="share"` a number such as 0.01 or 1%.
+            `required=True` makes a setting mandatory, `required="name"` unless the setting of that name is set; both,
+            and `word=True`, also read it from a word without a flag. `start="shape"` marks a setting that an encoder
+            to start from fixes, `start="head"` one that a whole model fixes. `steps=False`: a run with another value
+            takes the same steps. `recorded=False`: the record of a run leaves it out. `card=True` shows it on the
+            card, `card="always"` also when it is off. `reads="lower"` reads a word in any case, `reads="share"` a
+            number such as 0.01 or 1%.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
