@@ -148,12 +148,14 @@ class Taken:
     """Texts and labels of some rows, before their check.
 
     Attributes:
+        table: The source of the rows.
         texts: The texts, and the second texts if there are any.
         written: The labels as text, several with tabs between them; null if missing.
         faulty: True for texts that are missing, blank, or have a NUL.
         trimmed: The number of labels that lost white space at their ends.
     """
 
+    table: Table
     batch: Batch
     texts: list[pa.Array]
     written: pa.DictionaryArray
@@ -164,6 +166,30 @@ class Taken:
         """Return the rows without a faulty text by label; missing labels do not count."""
         counts = self.written.filter(pa.array(~self.faulty)).drop_null().value_counts().to_pylist()
         return Counter({count["values"]: count["counts"] for count in counts})
+
+    def check(self, labels: RowLabels) -> tuple[pa.RecordBatch, np.ndarray, list[BadRow]]:
+        """Return the good rows, their places, and the rejected rows in their order.
+
+        This is the check of texts and labels of all tasks. The columns are `text`, `text_pair` if any, and `label`.
+        """
+        texts, written, places = self.texts, self.written, self.batch.places
+        meanings = [labels.read(label) for label in written.dictionary.to_pylist()]
+        meanings.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
+        codes = pc.fill_null(written.indices, len(meanings) - 1).to_numpy(zero_copy_only=False)
+        good_labels = np.array([not isinstance(meaning, Fault) for meaning in meanings])
+        bad = self.faulty | ~good_labels[codes]
+        rejected, table = list(self.batch.bad), self.table
+        for row in np.flatnonzero(bad).tolist():
+            cells = [column[row].as_py() or "" for column in texts]
+            fault = next(filter(None, map(text_fault, cells)), None) or meanings[codes[row]]
+            rejected.append(BadRow(table.path, int(places[row]), fault, cells[0][:EXCERPT_CHARACTERS], table.unit))
+        if bad.any():
+            texts, codes, places = [column.filter(pa.array(~bad)) for column in texts], codes[~bad], places[~bad]
+        values = [meaning for meaning in meanings if not isinstance(meaning, Fault)]
+        kind = datasets.Features(label=labels.feature).arrow_schema.field(0).type
+        ids = pa.array(values, kind).take(pa.array((np.cumsum(good_labels) - 1)[codes]))
+        rows = pa.RecordBatch.from_arrays([*texts, ids], [*("text", "text_pair")[: len(texts)], "label"])
+        return rows, places, sorted(rejected, key=lambda row: row.line)
 
 
 @dataclass(frozen=True)
@@ -199,31 +225,7 @@ class RowSource:
         written = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")
         trimmed = pc.utf8_trim(written, characters=WHITE_SPACE) if self.separator is None else written
         changed = pc.sum(pc.not_equal(written, trimmed)).as_py() or 0
-        return Taken(batch, texts, trimmed.dictionary_encode(), faulty, changed)
-
-    def check(self, taken: Taken, labels: RowLabels) -> tuple[pa.RecordBatch, np.ndarray, list[BadRow]]:
-        """Return the good rows, their places, and the rejected rows in their order.
-
-        This is the check of texts and labels of all tasks. The columns are `text`, `text_pair` if any, and `label`.
-        """
-        batch, texts, written, places = taken.batch, taken.texts, taken.written, taken.batch.places
-        meanings = [labels.read(label) for label in written.dictionary.to_pylist()]
-        meanings.append(Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite"))
-        codes = pc.fill_null(written.indices, len(meanings) - 1).to_numpy(zero_copy_only=False)
-        good_labels = np.array([not isinstance(meaning, Fault) for meaning in meanings])
-        bad = taken.faulty | ~good_labels[codes]
-        rejected = list(batch.bad)
-        for row in np.flatnonzero(bad).tolist():
-            cells = [column[row].as_py() or "" for column in texts]
-            fault = next(filter(None, map(text_fault, cells)), None) or meanings[codes[row]]
-            rejected.append(BadRow(self.path, int(places[row]), fault, cells[0][:EXCERPT_CHARACTERS], self.table.unit))
-        if bad.any():
-            texts, codes, places = [column.filter(pa.array(~bad)) for column in texts], codes[~bad], places[~bad]
-        values = [meaning for meaning in meanings if not isinstance(meaning, Fault)]
-        kind = datasets.Features(label=labels.feature).arrow_schema.field(0).type
-        ids = pa.array(values, kind).take(pa.array((np.cumsum(good_labels) - 1)[codes]))
-        rows = pa.RecordBatch.from_arrays([*texts, ids], [*("text", "text_pair")[: len(texts)], "label"])
-        return rows, places, sorted(rejected, key=lambda row: row.line)
+        return Taken(self.table, batch, texts, trimmed.dictionary_encode(), faulty, changed)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)

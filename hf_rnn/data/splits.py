@@ -56,12 +56,12 @@ def read_splits(
     on_disk = sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > LARGE_BYTES
     first, scheme = next(iter(sources)), options.scheme
     counts: Counter[str] = Counter()
-    taken: list[tuple[RowSource, Taken]] = []
+    taken: list[Taken] = []
     for part in sources[first]:
         for rows in part.take():
             counts += rows.count_labels()
             if not on_disk:
-                taken.append((part, rows))
+                taken.append(rows)
     if scheme is None:
         counts = Counter({label: count for label, count in counts.items() if not label_fault(label)})
     labels: RowLabels
@@ -95,7 +95,7 @@ def _read(
     labels: RowLabels,
     ledger: Ledger,
     on_disk: bool,
-    taken: Iterable[tuple[RowSource, Taken]] = (),
+    taken: Iterable[Taken] = (),
 ) -> SplitRows:
     """Check the rows of a split under the label map; `taken` are its rows before that, if they are read."""
     report, places, strata = ledger.report.splits[split], [], []
@@ -104,8 +104,8 @@ def _read(
     hashers, is_class = [hashlib.sha256() for _ in features], isinstance(labels, LabelMap)
 
     def check() -> Iterator[pa.Table]:
-        for part, rows in taken or ((source, rows) for source in parts for rows in source.take()):
-            good, numbers, rejected = part.check(rows, labels)
+        for rows in taken or (rows for part in parts for rows in part.take()):
+            good, numbers, rejected = rows.check(labels)
             for row in rejected:
                 ledger.reject(split, row)
             report.rows_read += rows.batch.size
