@@ -115,7 +115,7 @@ def _shorten(name: str) -> str:
 
 
 def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[str], path: str | Path) -> None:
-    """Draw gates and states `(T, H)` over the T tokens of a text: the 16 units that change most, by their mean.
+    """Draw gates and states `(T, H)` over the T tokens of a text: the 16 units that change most, sorted by their mean.
 
     `panels` have layer and direction, such as `layer 1, forward`, the name of a quantity, and its values, from 0 to 1
     if the name ends with `gate`. Only directions are side by side. The line is the mean of a gate, or the norm of the

@@ -130,9 +130,9 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> dict[str, Path]:
-    """Return the files of a finished folder that are shared by name in the repo, those of its tokenizer included.
+    """Return the files of a finished folder and its tokenizer that are shared, by their name in the repo.
 
-    The hashes of the training rows are not: a hash confirms a text that somebody guesses.
+    The hashes of the training rows are not shared: a hash confirms a text that somebody guesses.
     """
     names = {*_TOKENIZER, *tokenizer_files, *_modelling_files(folder)}
     paths = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}

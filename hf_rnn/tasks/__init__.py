@@ -38,8 +38,8 @@ def get_task(name: str) -> Task:
 def task_of(config: Config) -> Task:
     """Return the task of a model.
 
-    `config.task` names it. Older models, and models whose head or type of problem was changed later, have the first
-    task with their head and type of problem. A model of another package has one label per text.
+    `config.task` names it. For an older model, or one whose head or type of problem was changed, it is the first task
+    with its head and type of problem. A model of another package has one label per text.
 
     Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs to no task.
     """

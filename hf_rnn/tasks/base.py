@@ -96,7 +96,7 @@ class Task(ABC):
         """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
 
         `predictions` has outputs and labels by split, as `Trainer.predict` returns them; `validation` may be missing.
-        `predict` makes those of a split again, after a change of the weights.
+        After a change of the weights, `predict` returns new ones of a split.
         """
 
     # ---- inference and evaluation ----
@@ -110,8 +110,8 @@ class Task(ABC):
     ) -> list[dict[str, Any]]:
         """Return the answer to each text, here its best label. Every path of prediction calls it, also without torch.
 
-        `scores` is `(N, C)`. A head that answers for each token has `(N, T, C)`, zero after the tokens of a text, and
-        reads the texts and the tokenizer's output for them, with `offset_mapping`.
+        `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the tokens of a text. Such a
+        head also needs the texts, and the tokenizer's output for them with `offset_mapping`.
         """
         names = config.id2label  # an attribute of a configuration takes microseconds
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)

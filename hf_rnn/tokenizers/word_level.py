@@ -153,7 +153,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     Args:
         tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
         source: A file of vectors.
-        limit: Number of the source's first words; one is added as the normaliser spells it, if it is not split.
+        limit: Number of the source's first words. A word is added as the normaliser spells it, unless that splits it.
 
     Raises:
         UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.

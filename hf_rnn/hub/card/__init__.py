@@ -198,8 +198,8 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
 def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) -> dict[str, bytes]:
     """Return the contents by file name of a card that names the repo in place of the folder.
 
-    Texts of the training data are left out unless `examples`. A card that was edited by hand, or that has no facts, is
-    not among them; with texts that must be left out, it raises a `UserError`.
+    Texts of the training data are left out unless `examples`. A card without facts, or edited by hand, is not changed,
+    so it is left out here. An edited card that shows such texts without `examples` raises a `UserError`.
     """
     facts = read_facts(folder)
     if facts is None:
