@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..hub.model_folder import read_mapping
-from .engines.native import NativeEngine
+from .engines import NativeEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

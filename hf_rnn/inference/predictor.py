@@ -22,8 +22,17 @@ from ..hub.model_folder import FinishedFolder, find_folder, load_model, load_wit
 from ..tasks import check_verb, task_of
 from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import DEFAULTS, Engine, InferenceOptions, Precision
-from .engines.native import NativeEngine, read_file, read_live, read_stored, read_weights
+from .engines import (
+    DEFAULTS,
+    Engine,
+    InferenceOptions,
+    NativeEngine,
+    Precision,
+    read_file,
+    read_live,
+    read_stored,
+    read_weights,
+)
 from .native.network import CLASSIFIER, MISSING, Unsupported, to_float
 from .tokens import FastTokenizer
 

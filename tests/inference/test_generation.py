@@ -10,7 +10,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
-from hf_rnn.inference.engines.native import read_stored
+from hf_rnn.inference.engines import read_stored
 from hf_rnn.inference.generation import TextGenerator, draw_token
 from hf_rnn.inference.native import load_library
 

@@ -26,9 +26,8 @@ from hf_rnn import (
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
 from hf_rnn.inference import native as library
-from hf_rnn.inference.engines import DEFAULTS, InferenceOptions
+from hf_rnn.inference.engines import DEFAULTS, InferenceOptions, NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines import torch as torch_engine
-from hf_rnn.inference.engines.native import NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
 from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build

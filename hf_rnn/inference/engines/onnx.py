@@ -20,8 +20,7 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...utils.errors import UserError, install_hint, reason_of
 from ..tokens import TokenizerFile
-from . import Engine, InferenceOptions, batch_by_length
-from .native import read_config_alone
+from . import Engine, InferenceOptions, batch_by_length, read_config_alone
 
 if TYPE_CHECKING:
     from ...tasks.base import Config

@@ -17,8 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
 from ..native.network import Unsupported
-from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
-from .native import NativeEngine, read_live
+from . import DEFAULTS, Engine, InferenceOptions, NativeEngine, batch_by_length, read_live
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

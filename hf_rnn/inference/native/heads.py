@@ -59,7 +59,10 @@ class TaggerNetwork:
             plain["num_labels"] = states
         self._encoder = Network(SimpleNamespace(**plain), rest | top, precision, TAGGER)
         inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
-        self._continued = [(names.index(f"B-{kind}"), names.index(name)) for name, kind in inside.items()]
+        swap = {"B-": "I-", "I-": "B-"}
+        partners = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
+        self._partners = [names.index(name) if name in names else tag for tag, name in enumerate(partners)]
+        self._inside = [name in inside for name in names]
         self._last: np.ndarray | None = None
         if config.crf:
             first, self._last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
@@ -95,31 +98,27 @@ class TaggerNetwork:
         counts = np.bincount(texts[starts], minlength=len(lengths))
         emissions = self._reader.run_vectors(self._describe(ids, states, starts, marks), counts, threads)
         logits = self._score(emissions, counts)[np.cumsum(starts) - 1]
-        for begin, inside in self._continued:  # the further tokens of a word with B-X have I-X
-            pair = logits[~starts][:, [begin, inside]]
-            logits[~starts, begin], logits[~starts, inside] = pair.min(axis=1), pair.max(axis=1)
+        further = logits[~starts]  # those of a word with B-X have I-X
+        other = further[:, self._partners]
+        logits[~starts] = np.where(self._inside, np.maximum(further, other), np.minimum(further, other))
         return logits
 
     def _describe(self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray) -> np.ndarray:
-        """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms."""
-        order, begins, forms = np.arange(len(ids)), np.flatnonzero(starts), self._forms
-        last = np.maximum.reduceat(np.where(marks, -1, order), begins)
-        last = np.where(last < 0, begins, last)  # a mark without a word
-        first = np.minimum(np.minimum.reduceat(np.where(marks, len(ids), order), begins), last)
-        distance = order - first[np.cumsum(starts) - 1]
+        """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms.
+
+        A word is marks of capitals, if any, and then other tokens.
+        """
+        begins, forms, table = np.flatnonzero(starts), self._forms, self._table
+        ends, lengths = np.append(begins[1:], len(ids)), np.add.reduceat(~marks, begins, dtype=np.int64)
+        first, last = np.where(lengths > 0, [ends - lengths, ends - 1], begins)  # a word may have marks only
+        distance = np.arange(len(ids)) - first[np.cumsum(starts) - 1]
         codes = np.where(marks, 0, self._codes[ids] * (2 * distance + 1))
-        table = self._table
         whole = np.add.reduceat(codes, begins)[:, None] % len(table)
-        parts = (
-            forms[ids[first]][:, :_FIRST_FORMS],
-            forms[ids[last]][:, _FIRST_FORMS:],
-            forms[ids[begins]][:, :1],
-            whole,
-        )
-        size = self._size
-        sides = [states[places, side * size :][:, :size] for side, places in enumerate((last, first))]
-        sides = sides[: states.shape[1] // size]
-        return np.concatenate([*sides, table[np.concatenate(parts, axis=1)].sum(axis=1)], axis=1)
+        starts_of, ends_of = forms[ids[first]][:, :_FIRST_FORMS], forms[ids[last]][:, _FIRST_FORMS:]
+        rows = np.concatenate([starts_of, ends_of, forms[ids[begins]][:, :1], whole], axis=1)
+        places = zip(range(0, states.shape[1], self._size), (last, first), strict=False)
+        sides = [states[tokens, start : start + self._size] for start, tokens in places]
+        return np.concatenate([*sides, table[rows].sum(axis=1)], axis=1)
 
     def _score(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return the logits of emissions: with a random field, the best tagging with each tag, minus the best one."""
