@@ -6,18 +6,16 @@ Legend: B batch, T time.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import random
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,11 +33,12 @@ from ..engines.torch import TorchEngine, tokenize
 from ..native.network import CLASSIFIER
 from ..predictor import PROJECTION, load_sentence_model
 from ..tokens import TokenizerFile
+from ..web.page import ExportSource, write_page, write_transformers_js
 
 if TYPE_CHECKING:
     import onnx
     from onnxruntime import InferenceSession
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from ...models.configuration_rnn import RnnConfig
 
@@ -51,15 +50,6 @@ MIN_AGREEMENT = 0.99  # share of equal answers in int8
 _SAME_SCORE, _LEAST_COSINE = 0.03, 0.99  # answers are equal within these: an undecided model has either
 _LARGEST_HALF = 6e4  # in float16
 TEXTS, MOST_EXAMPLES = 200, 100
-_NMT = (  # the normaliser Nmt as patterns and what replaces them
-    (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
-    (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
-)
-_AS_BERT = {  # classes of transformers.js with the same inputs and outputs
-    "RnnForSequenceClassification": "BertForSequenceClassification",
-    "RnnForTokenClassification": "BertForTokenClassification",
-    ENCODER: "BertModel",
-}
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
 _LONGEST_CHECKED = 300  # characters of a text that a page checks
@@ -149,9 +139,11 @@ def export(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, graph)
-        _write_transformers_js(root / "transformers_js", target, source, quantize)
+        projected = _make_graph(source, quantize, project_tokens=True) if source.is_encoder else None
+        write_transformers_js(root / "transformers_js", source, target, projected)
         if page is not None:
-            _write_page(page, graph, source, compared, npm)
+            short = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # not the user's
+            write_page(page, source, graph, short, npm)
     except OSError as error:
         raise UserError(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
@@ -162,22 +154,6 @@ def export(
     if output_dir is None and (facts := read_facts(folder)) is not None:
         _add_to_card(folder, facts, result)
     return result
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A model to export. A sentence encoder is a classifier, whose logits are its vectors before normalisation."""
-
-    folder: FinishedFolder
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    head: str  # name of the model's class, `RnnModel` for a sentence encoder
-    metadata: dict[str, str]  # for the file
-
-    @property
-    def is_encoder(self) -> bool:
-        """Whether it is a sentence encoder."""
-        return self.head == ENCODER != type(self.model).__name__
 
 
 def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: str | Path | None) -> None:
@@ -196,7 +172,7 @@ def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: s
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
 
 
-def _load(name: str, revision: str | None, quantize: str | None, web: bool) -> _Source:
+def _load(name: str, revision: str | None, quantize: str | None, web: bool) -> ExportSource:
     """Load a model, and refuse one that the graph does not support, or whose answers cannot be compared."""
     from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
 
@@ -226,10 +202,10 @@ def _load(name: str, revision: str | None, quantize: str | None, web: bool) -> _
             model, _ = load_sentence_model(folder.root)
         elif web:
             raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
-    return _Source(folder, model, tokenizer, head, metadata)
+    return ExportSource(folder, model, tokenizer, head, metadata)
 
 
-def _check_tokenizer(source: _Source, texts: Sequence[str]) -> None:
+def _check_tokenizer(source: ExportSource, texts: Sequence[str]) -> None:
     """Refuse a `tokenizer.json` that gives other ids than the tokenizer of transformers."""
     path, expected = source.folder.tokenizer, tokenize(source.tokenizer, texts)
     if path.is_file() and TokenizerFile(source.folder)(texts, truncation=True)["input_ids"] != expected:
@@ -239,7 +215,7 @@ def _check_tokenizer(source: _Source, texts: Sequence[str]) -> None:
         )
 
 
-def _make_graph(source: _Source, quantize: str | None, project_tokens: bool = False) -> bytes:
+def _make_graph(source: ExportSource, quantize: str | None, project_tokens: bool = False) -> bytes:
     """Return the content of the file; see `build_graph`."""
     from .graph import build_graph
 
@@ -248,84 +224,6 @@ def _make_graph(source: _Source, quantize: str | None, project_tokens: bool = Fa
     half_table, streams = (flag and quantize is None for flag in (is_short, STREAM_KEY in source.metadata))
     graph = build_graph(source.model, source.metadata, source.is_encoder, half_table, project_tokens, streams)
     return graph.SerializeToString() if quantize is None else _quantize(graph)
-
-
-def _write_page(page: Path, graph: bytes, source: _Source, texts: Sequence[str], npm: str | Path | None) -> None:
-    import onnx
-
-    from ..web.page import write_page
-
-    # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
-    content = onnx.load_from_string(graph)
-    if optional := [tensor for tensor in content.graph.initializer if tensor.name == "initial_state"]:
-        content.graph.initializer.remove(*optional)
-        graph = content.SerializeToString()
-    checked = [text for text in (*HOSTILE, *texts[-20:]) if len(text) < _LONGEST_CHECKED]  # none of the user's
-    write_page(page, graph, source.head, source.model.config, source.tokenizer, source.folder, checked, npm)
-
-
-def _write_transformers_js(target: Path, graph: Path, source: _Source, quantize: str | None) -> None:
-    """Write the folder of transformers.js, where the model is a BERT by name.
-
-    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
-    sentence encoder has another graph, with projected states, since a pipeline takes the mean of states. Other graphs
-    are hard links to the exported one, or copies where the file system has no links.
-
-    It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
-    """
-    config, folder = source.model.config, source.folder
-    if not folder.tokenizer.is_file() or score_kind(config) == "values":
-        return
-    path = target / "onnx" / graph.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_encoder:
-        write_whole(path, _make_graph(source, quantize, project_tokens=True))
-    else:
-        path.unlink(missing_ok=True)
-        try:
-            os.link(graph, path)
-        except OSError:  # such as another disk
-            shutil.copyfile(graph, path)
-    dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
-    names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
-    settings = {name: value for name, value in config.to_dict().items() if name in names}
-    settings |= {
-        "model_type": "bert",
-        "architectures": [_AS_BERT[source.head]],
-        "transformers.js_config": {"dtype": dtype},
-    }
-    contents = {
-        folder.config.name: settings,
-        folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
-        folder.tokenizer.name: _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes())),
-    }
-    for name, content in contents.items():
-        write_whole(target / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
-
-
-def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
-    """Return `tokenizer.json` without two parts that transformers.js lacks, and with the same ids."""
-    steps = (content["normalizer"] or {}).get("normalizers", [])
-    if (nmt := {"type": "Nmt"}) in steps:
-        place = steps.index(nmt)
-        steps[place : place + 1] = [
-            {"type": "Replace", "pattern": {"Regex": pattern}, "content": content} for pattern, content in _NMT
-        ]
-    # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
-    marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
-    if marks:
-        first, model = content["pre_tokenizer"], content["model"]
-        cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
-        pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
-        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
-        content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
-        for mark in marks:
-            if isinstance(model["vocab"], list):  # Unigram, whose words start with a ▁
-                model["vocab"].append([f"▁{mark['content']}", 0.0])
-            else:
-                model["vocab"][mark["content"]] = mark["id"]
-    return content
 
 
 def _quantize(graph: onnx.ModelProto) -> bytes:
@@ -371,7 +269,7 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
     return texts
 
 
-def _measure_parity(source: _Source, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
+def _measure_parity(source: ExportSource, session: InferenceSession, texts: Sequence[str]) -> tuple[float, float]:
     """Return the largest difference between two numbers, less where they exceed 10, and the share of equal answers.
 
     Each text runs padded on the right, on the left, and with holes; by a streaming model also in two pieces.
@@ -406,7 +304,7 @@ def _check_parity(difference: float, agreement: float, quantize: str | None, tar
 
 
 @torch.inference_mode()
-def _compute(source: _Source, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+def _compute(source: ExportSource, ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Return the outputs of the model by name."""
     batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     outputs = source.model(**batch)

@@ -1,26 +1,36 @@
-"""Write a folder that any web server can serve as it is: `index.html`, the ONNX graph and the tokenizer."""
+"""Write what JavaScript reads: a folder that any web server can serve as it is, and one for transformers.js."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...evaluation.scores import entity_types
+from ...hub.model_folder import FinishedFolder
+from ...models.auto import ENCODER
 from ...tasks.base import score_kind
 from ...utils.errors import UserError
+from ...utils.process import write_whole
 from ..demo import read_examples
 from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ...hub.model_folder import FinishedFolder
-    from ...models.configuration_rnn import RnnConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VIEWS = {"RnnForSequenceClassification": "classifier", "RnnForTokenClassification": "tagger", "RnnModel": "encoder"}
+_NMT = (  # the normaliser Nmt as patterns and what replaces them
+    (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
+    (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
+)
+_AS_BERT = {  # classes of transformers.js with the same inputs and outputs
+    "RnnForSequenceClassification": "BertForSequenceClassification",
+    "RnnForTokenClassification": "BertForTokenClassification",
+    ENCODER: "BertModel",
+}
 _CDN = "https://cdn.jsdelivr.net/npm"
 # package, version, file
 _ENGINE = {
@@ -30,31 +40,36 @@ _ENGINE = {
 }
 
 
-def write_page(
-    target: Path,
-    graph: bytes,
-    head: str,
-    config: RnnConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: FinishedFolder,
-    texts: list[str],
-    npm: str | os.PathLike[str] | None = None,
-) -> None:
-    """Write the page of a model, in place of an earlier one.
+@dataclass(frozen=True)
+class ExportSource:
+    """A model to export. A sentence encoder is a classifier, whose logits are its vectors before normalisation."""
 
-    Args:
-        target: The folder of the page.
-        graph: The content of its file.
-        head: Name of the model's class, `RnnModel` for a sentence encoder.
-        config: Its configuration.
-        tokenizer: Its tokenizer.
-        folder: Its finished folder, for name and examples.
-        texts: The page compares their token ids with those of Python, and shows a warning where they differ.
-        npm: Folder whose `node_modules` has the packages, which are copied; None takes them from a CDN.
+    folder: FinishedFolder
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: str  # name of the model's class, `RnnModel` for a sentence encoder
+    metadata: dict[str, str]  # for the file
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is a sentence encoder."""
+        return self.head == ENCODER != type(self.model).__name__
+
+
+def write_page(
+    target: Path, source: ExportSource, graph: bytes, texts: list[str], npm: str | os.PathLike[str] | None = None
+) -> None:
+    """Write the page of a model into the folder `target`, in place of an earlier one.
+
+    The page compares the token ids of `texts` with those of Python, and shows a warning where they differ. The folder
+    `npm` has packages in `node_modules`, which are copied; None takes them from a CDN.
 
     Raises:
         UserError: For a tokenizer without a `tokenizer.json`, and for missing packages.
     """
+    import onnx
+
+    folder, config, tokenizer = source.folder, source.model.config, source.tokenizer
     if not folder.tokenizer.is_file():
         raise UserError(f"{folder.root} has no web page: its tokenizer has no tokenizer.json")
     engine = {key: f"{_CDN}/{name}@{version}/{file}" for key, (name, version, file) in _ENGINE.items()}
@@ -71,8 +86,8 @@ def write_page(
     examples, labels = read_examples(folder), list(config.id2label.values())
     content = {
         "name": folder.root.resolve().name,
-        "head": VIEWS[head],
-        "examples": ["\n".join(examples)] if VIEWS[head] == "encoder" else examples,
+        "head": VIEWS[source.head],
+        "examples": ["\n".join(examples)] if VIEWS[source.head] == "encoder" else examples,
         "labels": labels,
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
@@ -87,9 +102,80 @@ def write_page(
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    (target / "model.onnx").write_bytes(graph)
+    model = onnx.load_from_string(graph)
+    # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
+    if optional := [tensor for tensor in model.graph.initializer if tensor.name == "initial_state"]:
+        model.graph.initializer.remove(*optional)
+    (target / "model.onnx").write_bytes(model.SerializeToString())
     for path in (folder.tokenizer, *files.values()):
         shutil.copyfile(path, target / path.name)
     page = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{model}}", json.dumps(content).replace("<", "\\u003c"))
     (target / "index.html").write_text(page, encoding="utf-8")
+
+
+# ---- transformers.js ----
+
+
+def write_transformers_js(target: Path, source: ExportSource, file: Path, projected: bytes | None) -> None:
+    """Write the folder of transformers.js, where the model is a BERT by name.
+
+    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
+    sentence encoder has another graph, with `projected` states, since a pipeline takes the mean of states. Other
+    graphs are hard links to the exported `file`, or copies where the file system has no links.
+
+    It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    """
+    config, folder = source.model.config, source.folder
+    if not folder.tokenizer.is_file() or score_kind(config) == "values":
+        return
+    path = target / "onnx" / file.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if projected is not None:
+        write_whole(path, projected)
+    else:
+        path.unlink(missing_ok=True)
+        try:
+            os.link(file, path)
+        except OSError:  # such as another disk
+            shutil.copyfile(file, path)
+    dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
+    names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
+    settings = {name: value for name, value in config.to_dict().items() if name in names}
+    settings |= {
+        "model_type": "bert",
+        "architectures": [_AS_BERT[source.head]],
+        "transformers.js_config": {"dtype": dtype},
+    }
+    contents = {
+        folder.config.name: settings,
+        folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
+        folder.tokenizer.name: _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes())),
+    }
+    for name, content in contents.items():
+        write_whole(target / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+
+
+def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
+    """Return `tokenizer.json` without two parts that transformers.js lacks, and with the same ids."""
+    steps = (content["normalizer"] or {}).get("normalizers", [])
+    if (nmt := {"type": "Nmt"}) in steps:
+        place = steps.index(nmt)
+        steps[place : place + 1] = [
+            {"type": "Replace", "pattern": {"Regex": pattern}, "content": content} for pattern, content in _NMT
+        ]
+    # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
+    marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
+    if marks:
+        first, model = content["pre_tokenizer"], content["model"]
+        cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
+        pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
+        split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
+        content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
+        for mark in marks:
+            if isinstance(model["vocab"], list):  # Unigram, whose words start with a ▁
+                model["vocab"].append([f"▁{mark['content']}", 0.0])
+            else:
+                model["vocab"][mark["content"]] = mark["id"]
+    return content
