@@ -134,7 +134,7 @@ def run(argv: Sequence[str]) -> None:
     if getattr(config, "streaming", False) and not task.per_token:
         from ..inference.stream import measure_prefixes
 
-        result["streaming"] = measure_prefixes(predictor, rows["input_ids"][:], labels, arguments.threshold)
+        result["streaming"] = measure_prefixes(predictor.engine, rows["input_ids"][:], labels, arguments.threshold)
     if task.one_label:
         unseen, scores = ~measured.seen, compute_scores(logits, config)
         result["without_a_person"] = share_at_accuracy(scores[unseen], labels[unseen], arguments.target_accuracy)

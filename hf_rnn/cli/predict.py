@@ -198,9 +198,7 @@ def _predict_lines(arguments: PredictArguments, model: Predictor) -> int:
                     advice = "Without --strict this line gets an error record, others an answer"
                     raise UserError(f"{arguments.input}:{line}: {answer}. {advice}")
                 answer = {"error": {"line": line, "reason": reason, "detail": detail}}
-            # a line at a time: an interrupted output ends with a whole one
-            sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
-            sys.stdout.buffer.flush()
+            _write_line(answer)
     empty = errors.pop(NO_TEXT, 0)
     return _count(f"{line} lines", empty, errors.total(), "see their error records")
 
@@ -229,27 +227,22 @@ def _count(rows: str, empty: int, rejected: int, where: str) -> int:
 
 def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
     """Print an answer when its label changes or after each token, and the one at the end."""
-    if not hasattr(model, "stream"):
-        raise UserError("--stream is for classifiers: leave it out, or train one with --streaming")
-    stream, shown, tokens = model.stream(), None, -1
-
-    def show(answer: dict[str, Any]) -> None:
-        nonlocal shown, tokens
-        label = next(iter(answer.values()))
-        if arguments.every == "token" or label != shown:
-            shown, tokens = label, answer["tokens"]
-            sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
-            sys.stdout.buffer.flush()
-
+    stream, per_token, last = model.stream(), arguments.every == "token", dict[str, Any]()
     for piece in _read_pieces(str(arguments.input)):
-        for answer in stream.feed_tokens(piece) if arguments.every == "token" else [stream.feed(piece)]:
-            show(answer)
-    for answer in stream.feed_tokens("\n") if arguments.every == "token" else ():  # the last word ends here
-        show(answer)
-    if (answer := stream.end())["tokens"] != tokens:
-        shown = None
-        show(answer)
+        for answer in stream.feed_tokens(piece) if per_token else [stream.feed(piece)]:
+            if per_token or not last or next(iter(answer.values())) != next(iter(last.values())):
+                _write_line(last := answer)
+    for answer in stream.feed_tokens("\n") if per_token else ():  # the last word ends here
+        _write_line(last := answer)
+    if (answer := stream.end())["tokens"] != last.get("tokens"):
+        _write_line(answer)
     return 0
+
+
+def _write_line(record: dict[str, Any]) -> None:
+    """Write a line of JSON at once: an interrupted output ends with a whole one."""
+    sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def _read_pieces(name: str) -> Iterator[str]:

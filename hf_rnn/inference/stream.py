@@ -13,15 +13,16 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..tasks import task_of
 from ..tasks.base import compute_scores
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
-    from .predictor import Predictor
+    from .engines import Engine
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
@@ -61,6 +62,8 @@ class TextStream:
         'positive'
         >>> answer = stream.end()
     """
+
+    _saved: ClassVar[tuple[str, ...]] = ("last_word", "tokens", "ended")  # attributes, besides two arrays
 
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
@@ -105,11 +108,9 @@ class TextStream:
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        return _MARK + json.dumps(self._describe()).encode() + b"\n" + numbers.tobytes()
-
-    def _describe(self) -> dict[str, Any]:
-        facts = {"last_word": self._last_word, "tokens": self._tokens, "ended": self._ended}
-        return facts | {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
+        facts = {name: getattr(self, f"_{name}") for name in self._saved}
+        facts |= {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
+        return _MARK + json.dumps(facts).encode() + b"\n" + numbers.tobytes()
 
     def restore(self, saved: bytes) -> None:
         """Continue from a state of `save`.
@@ -126,11 +127,10 @@ class TextStream:
             raise UserError("the state is not one of TextStream.save: found other bytes") from None
         if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
-        self._restore(facts, values)
-
-    def _restore(self, facts: dict[str, Any], values: np.ndarray) -> None:
-        self._last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
-        self._logits, self._state = values[None, : facts["logits"]], values[None, facts["logits"] :]
+        for name in self._saved:
+            setattr(self, f"_{name}", facts[name])
+        self._logits = values[: facts["logits"]].reshape(-1, self._predictor.config.num_labels)
+        self._state = values[None, facts["logits"] :]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
@@ -158,6 +158,8 @@ class TaggedStream(TextStream):
     The places of entities are those in the whole text. Words after the last O may still join an entity. All words
     before them are read once.
     """
+
+    _saved = (*TextStream._saved, "open", "passed", "entities")
 
     def reset(self) -> None:
         """Start a new text."""
@@ -204,14 +206,6 @@ class TaggedStream(TextStream):
             self._entities = [*self._entities, *self._find(self._open, self._logits)]
             self._passed += len(self._open)
             self._open, self._logits = "", self._logits[:0]
-
-    def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"open": self._open, "passed": self._passed, "entities": self._entities}
-
-    def _restore(self, facts: dict[str, Any], values: np.ndarray) -> None:
-        super()._restore(facts, values)
-        self._open, self._passed, self._entities = facts["open"], facts["passed"], facts["entities"]
-        self._logits = self._logits.reshape(-1, self._predictor.config.num_labels)
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -261,30 +255,30 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
 
 
 def measure_prefixes(
-    predictor: Predictor, input_ids: Sequence[Sequence[int]], labels: Sequence[Any], threshold: float = 0.9
+    engine: Engine, input_ids: Sequence[Sequence[int]], labels: Sequence[Any], threshold: float = 0.9
 ) -> dict[str, Any]:
-    """Return the scores of a streaming model after shares of each text.
+    """Return the scores of a streaming model of texts after shares of each text.
 
     For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` at some place
     (`reached`). For these it has the mean share of the text read by then (`share_read`), the share that keep the label
     to the end (`kept`), and the accuracy of the early labels.
     """
-    task, config, by_share = predictor.task, predictor.config, []
+    task, config, by_share = task_of(engine.config), engine.config, []
     for share in SHARES:
         ids = [row[: math.ceil(share * len(row))] for row in input_ids]
-        scores = task.evaluate(predictor.engine.advance(ids, None)[0].astype(float), labels, config)
+        scores = task.evaluate(engine.advance(ids, None)[0].astype(float), labels, config)
         numbers = {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
         by_share.append({"share": share, **numbers})
     if not task.one_label:
         return {"by_share": by_share}
     lengths = np.array([*map(len, input_ids)])
     first, early = np.zeros(len(lengths), int), np.zeros(len(lengths), int)  # place from 1, and label there
-    last = predictor.engine.advance(input_ids, None)[0].argmax(axis=1)
-    states = predictor.engine.advance([()] * len(lengths), None)[1]
+    last = engine.advance(input_ids, None)[0].argmax(axis=1)
+    states = engine.advance([()] * len(lengths), None)[1]
     for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero((lengths > place) & (first == 0))
         tokens = [[input_ids[row][place]] for row in rows.tolist()]
-        logits, states[rows] = predictor.engine.advance(tokens, states[rows])
+        logits, states[rows] = engine.advance(tokens, states[rows])
         probabilities = compute_scores(logits, config)
         sure = probabilities.max(axis=1) >= threshold
         first[rows[sure]], early[rows[sure]] = place + 1, probabilities[sure].argmax(axis=1)

@@ -375,7 +375,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
         split, streamed = next(iter(predictions)), FastRnn(model.eval(), tokens.tokenizer)
-        by_share = measure_prefixes(streamed, examples[split]["input_ids"][:], examples[split]["labels"][:])
+        by_share = measure_prefixes(streamed.engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
         further["streaming"] = {"split": split, **by_share}
     rows = sum(run.report.label_counts["train"])
     metrics = {

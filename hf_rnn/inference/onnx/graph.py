@@ -4,7 +4,7 @@
 minGRU in texts that are longer than its example, and takes 12 seconds to minutes.
 
 The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is
-supported; each function adds the nodes of one.
+supported.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
 R residual stream, P width of a pooled vector, C classes or tags, W words.
@@ -336,38 +336,28 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
     return norm(stream, encoder.norm)
 
 
-# Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.
-
-
-def _add_last(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    """Take the last state that each direction reads."""
-    last = texts.take(states, graph.Sub(texts.steps_read, [1]))
-    if model.config.num_directions == 2:
-        half = model.config.output_size // 2
-        backward = graph.slice(graph.Gather(states, 0, axis=0), half, _END, 1)
-        last = graph.Concat(graph.slice(last, 0, half, 1), backward, axis=1)
-    return graph.Where(texts.some, last, 0.0)
-
-
-def _add_mean(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
-    return graph.Div(total, graph.Unsqueeze(graph.cast(texts.steps_read, TensorProto.FLOAT), [1]))
-
-
-def _add_max(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
-    return graph.Where(texts.some, highest, 0.0)
-
-
-def _add_mean_max(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    return graph.Concat(*(add(graph, texts, states, model) for add in (_add_mean, _add_max)), axis=1)
-
-
-def _add_attention(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    keys = graph.Tanh(graph.linear(states, model.pooler.projection))
-    scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
-    weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
-    return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
+def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
+    """Pool states (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`."""
+    pooling, parts = model.config.pooling, []
+    if pooling == "last":  # the last state that each direction reads
+        last = texts.take(states, graph.Sub(texts.steps_read, [1]))
+        if model.config.num_directions == 2:
+            half = model.config.output_size // 2
+            backward = graph.slice(graph.Gather(states, 0, axis=0), half, _END, 1)
+            last = graph.Concat(graph.slice(last, 0, half, 1), backward, axis=1)
+        return graph.Where(texts.some, last, 0.0)
+    if pooling == "attention":
+        keys = graph.Tanh(graph.linear(states, model.pooler.projection))
+        scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
+        weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
+        return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
+    if "mean" in pooling:
+        total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
+        parts.append(graph.Div(total, graph.Unsqueeze(graph.cast(texts.steps_read, TensorProto.FLOAT), [1])))
+    if "max" in pooling:
+        highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
+        parts.append(graph.Where(texts.some, highest, 0.0))
+    return parts[0] if len(parts) == 1 else graph.Concat(*parts, axis=1)
 
 
 def _carry(graph: Graph, texts: Texts, state: State, pooled: str, model: RnnForSequenceClassification) -> str:
@@ -405,13 +395,7 @@ ONNX_CELLS: dict[str, Callable[..., str]] = {
     "lstm": partial(_add_operator, operator="LSTM", gates=(0, 3, 1, 2)),
     "min_gru": _add_min_gru,
 }
-ONNX_POOLINGS: dict[str, Callable[[Graph, Texts, str, Any], str]] = {
-    "last": _add_last,
-    "mean": _add_mean,
-    "max": _add_max,
-    "mean_max": _add_mean_max,
-    "attention": _add_attention,
-}
+ONNX_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 
 
 # ---- heads ----
@@ -454,7 +438,7 @@ def _classify(graph: Graph, model: Any, streams: bool = False) -> tuple[str, Tex
     config, texts = model.config, Texts(graph, graph.ids, graph.mask)
     texts.state = State(graph, texts.lengths, model) if streams else None
     states = _encode(graph, texts, model.rnn)
-    pooled = ONNX_POOLINGS[config.pooling](graph, texts, states, model)
+    pooled = _pool(graph, texts, states, model)
     if texts.state is not None:
         pooled = _carry(graph, texts, texts.state, pooled, model)
     vectors = _activate(graph, pooled, config.classifier_activation)
