@@ -164,7 +164,7 @@ class FastTokenizer:
             return self.tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
     def _look_up(self, texts: list[str], memory: dict[str, Ids]) -> list[list[int]]:
-        """Look up the words of texts; encode all new words in one call."""
+        """Look up the words of texts, truncate, and add the tokens around each; encode all new words in one call."""
         split = [text.split(" ") for text in texts]
         words = list(dict.fromkeys(word for words in split for word in words if word not in memory))
         new = dict(zip(words, self._encode_words(words), strict=True)) if words else {}
@@ -174,19 +174,15 @@ class FastTokenizer:
         encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
         if len(memory) > _KEPT:
             self._known = {"": ()}
-        return self._finish(encoded)
-
-    def _room(self) -> int:
-        """Return the most tokens of a text itself, without those that the tokenizer puts around it."""
-        return self.tokenizer.model_max_length - len(self._before) - len(self._after)
-
-    def _finish(self, encoded: list[list[int]]) -> list[list[int]]:
-        """Truncate, and add the tokens around each text."""
         limit, before, after = self._room(), self._before, self._after
         if limit < NO_LIMIT:
             kept = slice(limit) if self.tokenizer.truncation_side == "right" else slice(-limit, None)
             encoded = [ids if len(ids) <= limit else ids[kept] for ids in encoded]
         return [[*before, *ids, *after] for ids in encoded] if before or after else encoded
+
+    def _room(self) -> int:
+        """Return the most tokens of a text itself, without those that the tokenizer puts around it."""
+        return self.tokenizer.model_max_length - len(self._before) - len(self._after)
 
     def _encode_words(self, words: list[str]) -> list[Ids]:
         """Return the ids that the backend gives to each word."""

@@ -125,27 +125,37 @@ def read_exported(
     Raises:
         UserError: If a file is missing or damaged, or was made from other weights or labels than the folder has.
     """
-    folder = _find_folder(name, quantized, revision)
+    check_name(name, "a trained model")
+    folder, is_local = FinishedFolder(Path(name)), Path(name).is_dir()
+    if not is_local:
+        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
+
+        file = (folder.onnx_model_int8 if quantized else folder.onnx_model).name
+        folder = FinishedFolder(fetch(name, revision, only=(*_TOKENIZER_FILES, f"onnx/{file}")))
+    elif revision is not None:
+        raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
+    elif missing := [path.name for path in folder.missing_to_load() if path not in folder.weight_files()]:
+        raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
     config = read_config_alone(name, folder)
     if quantized and config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, which int8 would round: take the float32 file, backend onnx")
     if (head := next(iter(config.architectures or HEADS))) not in HEADS or config.sep_token_id is not None:
         known = f"{', '.join(HEADS)} for single texts"
         raise UserError(f"{name} has a {head}, and ONNX files are for {known}: use hf_rnn.FastRnn or the model")
-    session = _open_checked(name, folder, config, quantized)
+    path = folder.onnx_model_int8 if quantized else folder.onnx_model
+    again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
+    if not path.is_file():
+        place, again = ("", again) if is_local else (" on the Hub", "its owner makes it with hf-rnn export")
+        raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
+    session = _open_checked(path, folder, config, again)
     with name_damage(name, TOKENIZER):
         tokenizer = TokenizerFile(folder)
     check_tokenizer(name, tokenizer, config)
     return folder, session, tokenizer, config
 
 
-def _open_checked(name: str, folder: FinishedFolder, config: Config, quantized: bool) -> Any:
-    """Return a session on the file of a folder, if it belongs to the folder's weights and labels."""
-    path = folder.onnx_model_int8 if quantized else folder.onnx_model
-    again = f"make it with `hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}`"
-    if not path.is_file():
-        place, again = ("", again) if Path(name).is_dir() else (" on the Hub", "its owner makes it with hf-rnn export")
-        raise UserError(f"{name}{place} has no {path.relative_to(folder.root).as_posix()}: {again}")
+def _open_checked(path: Path, folder: FinishedFolder, config: Config, again: str) -> Any:
+    """Return a session on a file, if it belongs to the weights and labels of its folder."""
     try:
         session = open_session(str(path))
         metadata = session.get_modelmeta().custom_metadata_map
@@ -159,20 +169,3 @@ def _open_checked(name: str, folder: FinishedFolder, config: Config, quantized: 
     if metadata.get(LABELS_KEY) != write_labels(config):
         raise UserError(f"{path} was made of other labels than {folder.config} holds: {again}")
     return session
-
-
-def _find_folder(name: str, quantized: bool, revision: str | None) -> FinishedFolder:
-    """Return the given folder, or that of the cache after a download without the weights."""
-    check_name(name, "a trained model")
-    folder = FinishedFolder(Path(name))
-    if not folder.root.is_dir():
-        file = folder.onnx_model_int8 if quantized else folder.onnx_model
-        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
-
-        return FinishedFolder(fetch(name, revision, only=(*_TOKENIZER_FILES, f"onnx/{file.name}")))
-    if revision is not None:
-        raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
-    weights = folder.weight_files()
-    if missing := [path.name for path in folder.missing_to_load() if path not in weights]:
-        raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
-    return folder

@@ -6,7 +6,7 @@ V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -63,13 +63,12 @@ class TaggerNetwork:
         partners = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
         self._partners = [names.index(name) if name in names else tag for tag, name in enumerate(partners)]
         self._inside = [name in inside for name in names]
-        self._last: np.ndarray | None = None
+        self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # scores of first, pairs and last
         if config.crf:
-            first, self._last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
-            pairs = [[name in inside and last[1:] != f"-{inside[name]}" for name in names] for last in names]
-            transitions = own.read("crf.transitions", self.outputs, self.outputs)
-            self._step = (transitions + _FORBIDDEN * np.array(pairs)).astype(np.float32)
-            self._start = (first + _FORBIDDEN * np.array([name in inside for name in names])).astype(np.float32)
+            first, last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
+            pairs = [[name in inside and before[1:] != f"-{inside[name]}" for name in names] for before in names]
+            step = own.read("crf.transitions", self.outputs, self.outputs) + np.float32(_FORBIDDEN) * np.array(pairs)
+            self._crf = first + np.float32(_FORBIDDEN) * np.array(self._inside), step, last
         own.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,7 +121,7 @@ class TaggerNetwork:
 
     def _score(self, emissions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return the logits of emissions: with a random field, the best tagging with each tag, minus the best one."""
-        if self._last is None:
+        if self._crf is None:
             return emissions
         logits, ends = np.empty_like(emissions), np.cumsum(lengths)
         order = np.argsort(lengths, kind="stable")
@@ -132,25 +131,28 @@ class TaggerNetwork:
             padded = np.zeros((*valid.shape, self.outputs), np.float32)
             padded[valid] = emissions[places]
             if valid.shape[1]:
-                logits[places] = self._find_best(padded.swapaxes(0, 1), valid.T).swapaxes(0, 1)[valid]
+                logits[places] = find_best_tags(padded.swapaxes(0, 1), valid.T, *self._crf).swapaxes(0, 1)[valid]
         return logits
 
-    def _find_best(self, emissions: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        """Return the scores `(T, B, C)`, as `Crf.best_scores` does."""
 
-        def reach(best: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-            return ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
+def find_best_tags(
+    emissions: np.ndarray, valid: np.ndarray, first: np.ndarray, pairs: np.ndarray, last: np.ndarray
+) -> np.ndarray:
+    """Return the scores `(T, B, C)` of a conditional random field, as `Crf.best_scores` does."""
 
-        before, after = np.empty_like(emissions), np.empty_like(emissions)
-        before[0], after[-1] = self._start + emissions[0], self._last
-        for time in range(1, len(emissions)):
-            reached = reach(before[time - 1], self._step.T) + emissions[time]
-            before[time] = np.where(valid[time][:, None], reached, before[time - 1])
-        for time in range(len(emissions) - 1, 0, -1):
-            reached = reach(emissions[time] + after[time], self._step)
-            after[time - 1] = np.where(valid[time][:, None], reached, after[time])
-        best = before + after
-        return best - best.max(axis=-1, keepdims=True)
+    def scan(state: np.ndarray, pairs: np.ndarray, times: Iterable[int]) -> np.ndarray:
+        """Return the best score of the tags on one side of each token."""
+        states = np.empty_like(emissions)
+        for time in times:
+            states[time] = state
+            best = states[time] + emissions[time]
+            reached = ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
+            state = np.where(valid[time][:, None], reached, states[time])
+        return states
+
+    times = range(len(emissions))
+    best = scan(first, pairs.T, times) + emissions + scan(last, pairs, times[::-1])
+    return best - best.max(axis=-1, keepdims=True)
 
 
 class LanguageNetwork:

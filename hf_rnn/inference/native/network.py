@@ -251,14 +251,9 @@ class Network:
         """Read a residual block."""
         weights, stream, sides = self._weights, self._stream, self._directions
         states, inner = sides * self._units, self._config.intermediate_size or 2 * stream
-        gate, up = (
-            weights.linear(f"{name}.gate_proj", states, stream),
-            weights.linear(f"{name}.up_proj", inner, stream),
-        )
-        out, down = (
-            weights.linear(f"{name}.out_proj", stream, states),
-            weights.linear(f"{name}.down_proj", stream, inner),
-        )
+        gate = weights.linear(f"{name}.gate_proj", states, stream)
+        out = weights.linear(f"{name}.out_proj", stream, states)
+        up, down = weights.linear(f"{name}.up_proj", inner, stream), weights.linear(f"{name}.down_proj", stream, inner)
         block = Block(weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream))
         if (taps := self._config.conv_kernel) > 1:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
@@ -334,10 +329,6 @@ class Network:
 
     # ---- the table ----
 
-    def _compute_rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return the rows of the table for ids."""
-        return self._project(to_float(self._embedding[ids]))
-
     def _project(self, vectors: np.ndarray) -> np.ndarray:
         """Return the rows of token vectors `(N, E)`."""
         if self._stream:
@@ -350,9 +341,8 @@ class Network:
         for kind, layer in zip(kinds, self._rows, strict=True):
             out = np.empty((len(vectors), layer.outputs), np.float32)
             other = parts[0].ctypes.data if parts else None
-            self._library.hf_rnn_linear(
-                kind, ctypes.addressof(layer), vectors.ctypes.data, len(vectors), out.ctypes.data, other
-            )
+            places = ctypes.addressof(layer), vectors.ctypes.data, len(vectors), out.ctypes.data, other
+            self._library.hf_rnn_linear(kind, *places)
             parts.append(out)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -365,12 +355,14 @@ class Network:
             raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
-            return np.concatenate([self._compute_rows(part) for part in _split(used)]), rows.astype(np.int32)
+            return np.concatenate(
+                [self._project(to_float(self._embedding[part])) for part in _split(used)]
+            ), rows.astype(np.int32)
         if not self._known[ids].all():
             with self._filling:
                 new = np.array(sorted({*ids[~self._known[ids]].tolist()}))  # np.unique imports numpy.ma
                 for part in _split(new):
-                    self._table[part] = self._compute_rows(part)
+                    self._table[part] = self._project(to_float(self._embedding[part]))
                 self._known[new] = True
         return self._table, ids.astype(np.int32)
 

@@ -12,7 +12,6 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -283,8 +282,7 @@ def _measure_parity(source: ExportSource, session: InferenceSession, texts: Sequ
             results.append(run_session(session, ids[:, half:], mask[:, half:], initial_state=state))
         for outputs, (name, expected) in itertools.product(results, _compute(source, ids, mask).items()):
             real = mask != 0 if expected.ndim == 3 else slice(None)
-            agree = _agree_on_vectors if name != "logits" else partial(_agree, source.model.config, expected.ndim == 3)
-            equal.append(agree(expected[real], outputs[name][real]))
+            equal.append(_agree(source.model.config, name, expected[real], outputs[name][real]))
             if expected.size:
                 allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(np.abs(expected).max()))
                 differences.append(float(np.abs(expected - outputs[name]).max()) / allowed)
@@ -316,19 +314,17 @@ def _compute(source: ExportSource, ids: np.ndarray, mask: np.ndarray) -> dict[st
     return {"last_hidden_state": states, "sentence_embedding": normalize(outputs.logits, dim=-1).numpy()}
 
 
-def _agree(config: RnnConfig, per_token: bool, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds."""
+def _agree(config: RnnConfig, name: str, expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return whether logits `(N, C)` have the same best class or labels, or other vectors the same direction."""
+    if name != "logits":
+        norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(outputs, axis=1)
+        return (expected * outputs).sum(axis=1) >= _LEAST_COSINE * norms
     scores, others = compute_scores(expected, config), compute_scores(outputs, config)
     close = np.abs(scores - others).max(axis=1) <= _SAME_SCORE
-    if per_token or score_kind(config) != "sigmoid":
+    if score_kind(config) != "sigmoid":
         return close | (scores.argmax(axis=1) == others.argmax(axis=1))
     limits = np.array(getattr(config, "label_thresholds", None) or [0.5])
     return close | ((scores > limits) == (others > limits)).all(axis=1)
-
-
-def _agree_on_vectors(expected: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(outputs, axis=1)
-    return (expected * outputs).sum(axis=1) >= _LEAST_COSINE * norms
 
 
 def _make_batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -552,21 +552,18 @@ def _tag_words(graph: Graph, texts: Texts, model: RnnForTokenClassification) -> 
 def _find_best_tags(graph: Graph, texts: Texts, emissions: str, model: RnnForTokenClassification) -> str:
     """Return the scores of a conditional random field (T, B, C), see `Crf.best_scores`; without one, the emissions.
 
-    Two scans: the best score of the tags before each token, and of those after it.
+    The pipelines of transformers.js take the largest one, so the graph has it.
     """
-    if model.crf is None:
+    if (crf := model.crf) is None:
         return emissions
-    names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-    crf = model.crf
+    names = tuple(model.config.id2label[tag] for tag in range(model.config.num_labels))
     first, pairs = map(crf.transitions.new_tensor, forbidden(names))
-    step = crf.transitions + pairs
-    shape = graph.Concat(graph.Shape(texts.lengths), [len(names)], axis=0)
-    start, end = graph.Expand(crf.first + first, shape), graph.Expand(crf.last, shape)
+    shape = graph.Concat(graph.Shape(texts.lengths), [len(first)], axis=0)
     emissions = graph.Mul(emissions, texts.real)
 
-    def find_steps(transitions: torch.Tensor, *last: Sequence[str]) -> list[Sequence[str]]:
-        """Return the steps from state and score of a token (B, C) to the best state of the next."""
-        return [
+    def scan(start: torch.Tensor, transitions: torch.Tensor, backward: int) -> str:
+        """Return the best score of the tags before each token, or after it."""
+        steps = [
             ("Add", "state", "score", "sum"),
             ("ReduceMax", "sum", "most"),  # without it, sums over long texts lose digits
             ("Sub", "sum", "most", "less"),
@@ -574,14 +571,14 @@ def _find_best_tags(graph: Graph, texts: Texts, emissions: str, model: RnnForTok
             ("Add", "column", graph.constant(transitions), "all"),
             ("ReduceMax", "all", "highest"),
             ("Squeeze", "highest", graph.constant([2]), "best"),
-            *last,
+            ("Where", "valid", "best", "state", "next"),
+            ("Identity", "state", "shown"),
         ]
+        values = graph.Expand(start, shape), emissions, texts.valid
+        return graph.scan(steps, values, ("state", "score", "valid"), backward)
 
-    forward = find_steps(step.t(), ("Identity", "best", "next"), ("Identity", "sum", "shown"))
-    before = graph.scan(forward, (start, emissions), ("state", "score"), backward=0)
-    backward = find_steps(step, ("Where", "valid", "best", "state", "next"), ("Identity", "state", "shown"))
-    after = graph.scan(backward, (end, emissions, texts.valid), ("state", "score", "valid"), backward=1)
-    best = graph.Add(before, after)
+    step = crf.transitions + pairs
+    best = graph.Sum(scan(crf.first + first, step.t(), 0), emissions, scan(crf.last, step, 1))
     return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
 
 
