@@ -38,8 +38,7 @@ def run(argv: Sequence[str]) -> None:
     from ..hub import model_folder
     from ..tasks import get_task
     from ..tokenizers.word_level import NoFrequentWordError
-    from ..training.language import suit_language, suit_vocabulary
-    from ..training.run import make_tokenizer
+    from ..training.run import make_tokenizer, suit_language, suit_vocabulary
 
     datasets.disable_progress_bars()
     model_folder.quiet()

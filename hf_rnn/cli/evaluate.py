@@ -65,25 +65,15 @@ class EvaluateArguments(TableArguments, ModelFlags):
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows to score.
+    """Rows to score."""
 
-    Attributes:
-        rows: They, as the task reads them.
-        name: That of their split or their file.
-        trained_on: The number of rows of the split or the file that the model was trained on; None for unknown.
-        seen: Whether each of `rows` was trained on.
-        table: Their table, if they are from one.
-        places: Their lines or rows in it.
-        columns: Its columns by use: text, label ...
-    """
-
-    rows: datasets.Dataset
-    name: str
-    trained_on: int | None
-    seen: np.ndarray
+    rows: datasets.Dataset  # as the task reads them
+    name: str  # that of their split or their file
+    trained_on: int | None  # rows of the split or the file that the model was trained on; None for unknown
+    seen: np.ndarray  # whether each of `rows` was trained on
     table: Table | None
-    places: np.ndarray
-    columns: Mapping[str, str]
+    places: np.ndarray  # lines or rows in the table
+    columns: Mapping[str, str]  # those of the table by use: text, label ...
 
 
 def run(argv: Sequence[str]) -> None:
@@ -171,7 +161,7 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     source = str(arguments.data_dir or arguments.dataset_name)
     record, is_file = read_record(arguments.model, arguments.revision), Path(source).is_file()
     options, report = find_options(arguments, task, config, record), DataReport()
-    folder = Path(arguments.model).expanduser()
+    folder = Path(arguments.model)
     trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
     halves = split in ("train", "validation") and task.verb != "generate" and (is_file or bool(record.get("held_out")))
     further = {"validation_share": 0} if halves else {"splits": [split or "test"]}

@@ -32,14 +32,6 @@ _FOLDS = 3
 _BATCH = 32
 
 
-def has_few_rows(run: Run) -> bool:
-    """Return whether `few_rows` applies: one label per text, a start, and at most this number of rows per class."""
-    few, counts = run.arguments.training.few_rows, run.report.label_counts["train"]
-    if not few or run.arguments.data.model_name_or_path is None or not run.task.one_label:
-        return False
-    return sum(counts) <= few * len(counts) and min(counts) > 0
-
-
 def fit_last_layer(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
 ) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class _RnnEstimator(BaseEstimator):
         from ..data.splits import hold_out
         from .train import check_early, train_on
 
-        targets, report, weights = self._read_targets(y), DataReport(), None
+        targets, report, weights, held_out = self._read_targets(y), DataReport(), None, None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
             if targets.task != DEFAULT_TASK:
@@ -102,7 +102,7 @@ class _RnnEstimator(BaseEstimator):
             mask = hold_out(rows["text"][:], np.array(strata), share=0.1, seed=0)
             if mask.any():
                 splits["validation"] = rows.select(np.flatnonzero(mask))
-                report.held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
+                held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
             splits["train"] = rows.select(np.flatnonzero(~mask))
             weights = None if weights is None else weights[~mask]
         record = None if targets.labels is None else {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}
@@ -115,7 +115,6 @@ class _RnnEstimator(BaseEstimator):
             with contained():
                 columns = copy.copy(arguments.data)
                 vars(columns).update(targets.settings)
-                held_out = report.held_out
                 texts = get_task(targets.task).read(columns, data=splits, report=report)
                 report.held_out = held_out
                 options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}

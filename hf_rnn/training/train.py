@@ -53,9 +53,8 @@ from .checkpoints import (
     remove_checkpoints,
     take_fingerprint,
 )
-from .few_rows import WITHOUT_EFFECT, fit_last_layer, has_few_rows, join_rows
-from .language import suit_language, suit_vocabulary
-from .run import Extension, Fit, Run, Tokens, WarmStart, make_tokens, name_output_weights
+from .few_rows import WITHOUT_EFFECT, fit_last_layer, join_rows
+from .run import Extension, Fit, Run, Tokens, make_tokens, name_output_weights, prepare_run
 from .save import TrainingResult, describe_data, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
@@ -173,27 +172,6 @@ def train_on(
     return save(run, tokens, fit, metrics)
 
 
-# ---- data ----
-
-
-def prepare_run(
-    texts: Splits,
-    report: DataReport,
-    arguments: Arguments,
-    extension: Extension,
-    overrides: Mapping[str, Any] | None,
-) -> Run:
-    """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
-    task = get_task(arguments.data.task)
-    if arguments.training.calibrate and "validation" not in texts:
-        raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    suited, start_note = suit_language(arguments, overrides, task, task.vocabulary_texts(texts["train"]))
-    suited = suit_vocabulary(suited, overrides or {}, rows=sum(report.label_counts["train"]))
-    name = suited.data.model_name_or_path
-    start = None if name is None else WarmStart(name)
-    return Run(task, suited, texts, report, extension, overrides or {}, start, start_note)
-
-
 # ---- model ----
 
 
@@ -242,7 +220,7 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
 def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None, quiet: bool) -> Fit:
     """Train a model in steps, or fit its last layer alone if the rows are few."""
     trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
-    if checkpoint is None and run.extension.loss is None and has_few_rows(run):
+    if checkpoint is None and run.extension.loss is None and run.has_few_rows:
         logger.info(
             "%d training rows, at most %d per class, are few: only the last layer is fitted, by logistic regression; "
             "--few_rows 0 trains all layers",

@@ -11,7 +11,7 @@ import hf_rnn
 from hf_rnn import train
 from hf_rnn.settings.merge import parse_settings
 from hf_rnn.tasks import get_task
-from hf_rnn.training.language import suit_language
+from hf_rnn.training.run import suit_language
 
 SAMPLES = {
     "German": ["Was für ein schöner Tag heute", "Nie wieder kaufe ich dieses Telefon", "Der Film war langweilig"],
