@@ -13,8 +13,8 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from ..hub.model_folder import find_built_in
 from ..models.settings_rnn import check_ranges
 from ..utils.errors import UserError
-from .arguments import OwnSettings, is_recorded
-from .merge import DEFAULT_RECIPE, load_recipe
+from .arguments import DistillationArguments, OwnSettings, is_recorded
+from .merge import DEFAULT_RECIPE, Arguments, load_recipe
 
 
 @dataclass
@@ -62,7 +62,7 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             self.dataloader_pin_memory = False  # torch would warn at each loader
 
 
-def describe_settings(arguments: Any, further: Any = None) -> dict[str, Any]:
+def describe_settings(arguments: Arguments, further: DistillationArguments | None = None) -> dict[str, Any]:
     """Return the settings of a run as a recipe, without secrets and without paths of the machine.
 
     It has all settings of model and data, those of training that a recipe sets or that differ from their default, and
@@ -88,10 +88,10 @@ def describe_settings(arguments: Any, further: Any = None) -> dict[str, Any]:
     return {name: _shorten_path(value) for name, value in recorded.items()}
 
 
-def _shorten_path(value: Any) -> Any:
-    if find_built_in(value) is not None:
+def _shorten_path(value: object) -> object:
+    if not isinstance(value, str | os.PathLike) or find_built_in(value) is not None:
         return value
-    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or os.path.exists(value)):
-        name = Path(value).name
-        return name if find_built_in(name) is None else f"./{name}"
-    return value
+    if not (os.path.isabs(value) or os.path.exists(value)):
+        return value
+    name = Path(value).name
+    return name if find_built_in(name) is None else f"./{name}"

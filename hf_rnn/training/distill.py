@@ -90,6 +90,7 @@ def distill(
 class Distillation(Extension):
     """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
 
+    settings: DistillationArguments
     loss_columns = (TEACHER_LOGITS,)
 
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:

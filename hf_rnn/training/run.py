@@ -39,7 +39,7 @@ from ..hub.model_folder import (
 from ..inference.stream import find_unstable_text
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
-from ..settings.arguments import DataArguments, ModelArguments
+from ..settings.arguments import DataArguments, DistillationArguments, ModelArguments
 from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings, recipe_names, scratch_recipe
 from ..tasks import Task, get_task
 from ..tasks.base import Splits
@@ -68,7 +68,7 @@ _SEGMENTED = 3  # characters per word where spaces were put between Chinese or J
 class Extension:
     """A way to train differently, such as distillation: a subclass overrides these points of [`train_on`]."""
 
-    settings: Any = None  # dataclass of further settings, for `training_args.json`
+    settings: DistillationArguments | None = None  # for `training_args.json`
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
 
