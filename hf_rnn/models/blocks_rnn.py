@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .cells_rnn import CompactTexts, RnnLayer, runs_eagerly_on_cpu
 from .configuration_rnn import RnnConfig
@@ -30,7 +30,7 @@ LONGEST_MEMORY = 100.0  # tokens: at first, units of a residual block remember f
 class Dropout(nn.Dropout):
     """Dropout that draws 16 random bits per element on a CPU, a fifth of the time of torch's own."""
 
-    def forward(self, inputs: torch.Tensor, stream: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, inputs: Tensor, stream: Tensor | None = None) -> Tensor:
         """Return the inputs, a share p of them zero and the rest scaled; added to `stream` if it is given."""
         if not (self.training and self.p and runs_eagerly_on_cpu(inputs)):
             outputs = super().forward(inputs)
@@ -55,13 +55,13 @@ class ShortConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(self.size, config.stream_size))
         self.ahead = 0 if self.is_causal else self.size // 2  # tokens read after the token itself
 
-    def identity(self) -> torch.Tensor:
+    def identity(self) -> Tensor:
         """Return the weights `(K, R)` that keep the inputs."""
         weight = torch.zeros_like(self.weight)
         weight[self.size - 1 - self.ahead] = 1
         return weight
 
-    def forward(self, inputs: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, inputs: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the sums `(T, B, R)`, and the inputs with the tokens around them `(K - 1 + T, B, R)`.
 
         Inputs `(T, B, R)` are zero at padding; `before` is `(K - 1, B, R)`, or None for zero.
@@ -103,13 +103,13 @@ class ResidualBlock(nn.Module):
 
     def forward(
         self,
-        stream: torch.Tensor,
+        stream: Tensor,
         texts: CompactTexts,
-        h_0: Sequence[torch.Tensor | None],
-        c_0: Sequence[torch.Tensor | None],
-        conv_0: torch.Tensor | None,
+        h_0: Sequence[Tensor | None],
+        c_0: Sequence[Tensor | None],
+        conv_0: Tensor | None,
         output_final_states: bool,
-    ) -> tuple[torch.Tensor | None, ...]:
+    ) -> tuple[Tensor | None, ...]:
         """Return one flat tuple: the stream `(T, B, R)`, the last inputs of the convolution, D times h_n and c_n.
 
         `h_0` and `c_0` have `(B, H)` or None per direction; `conv_0` is `(B, K - 1, R)` or None.
@@ -124,7 +124,7 @@ class ResidualBlock(nn.Module):
         inner = self.activation(self.up_proj(self.mlp_norm(stream)))
         return self.dropout(self.down_proj(inner), stream), conv_n, *final
 
-    def read(self, stream: torch.Tensor, texts: CompactTexts, conv_0: torch.Tensor | None = None) -> Any:
+    def read(self, stream: Tensor, texts: CompactTexts, conv_0: Tensor | None = None) -> Any:
         """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution with the tokens around them."""
         inputs = self.input_norm(stream)
         if self.conv is None:
@@ -146,6 +146,6 @@ class TokenProjection(nn.Module):
         self.dropout = Dropout(config.embedding_dropout)
         self.projection = nn.Linear(config.embedding_size, config.stream_size)
 
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+    def forward(self, vectors: Tensor) -> Tensor:
         """Project."""
         return self.projection(self.dropout(self.norm(vectors)))

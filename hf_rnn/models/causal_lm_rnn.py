@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.generation import utils as generation
 from transformers.utils import ModelOutput, can_return_tuple
@@ -36,13 +36,11 @@ class RnnCache:
     is_compileable = False
     is_linear = (True,)  # `generate` with a given cache reads only tokens that are new
 
-    def __init__(
-        self, hidden: torch.Tensor, cell: torch.Tensor | None, tokens: int, conv: torch.Tensor | None = None
-    ) -> None:
+    def __init__(self, hidden: Tensor, cell: Tensor | None, tokens: int, conv: Tensor | None = None) -> None:
         self.hidden, self.cell, self.tokens, self.conv = hidden, cell, tokens, conv
 
     @property
-    def states(self) -> dict[str, torch.Tensor]:
+    def states(self) -> dict[str, Tensor]:
         """The tensors by name, without those that the model does not have."""
         states = {"hidden": self.hidden, "cell": self.cell, "conv": self.conv}
         return {name: state for name, state in states.items() if state is not None}
@@ -51,7 +49,7 @@ class RnnCache:
         """Return the number of tokens read."""
         return self.tokens
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep these texts of the batch, as beam search does."""
         for name, state in self.states.items():
             setattr(self, name, state.index_select(1, beam_idx))
@@ -73,10 +71,10 @@ class RnnCausalLMOutput(ModelOutput):
         hidden_states (`tuple`): As in [`RnnModelOutput`].
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
     cache: RnnCache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
@@ -111,14 +109,14 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         cache: RnnCache | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
+        logits_to_keep: int | Tensor = 0,
         past_key_values: RnnCache | None = None,
         **kwargs: object,
     ) -> RnnCausalLMOutput:
@@ -141,7 +139,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         """
         cache = past_key_values if cache is None else cache
         # by name, the Trainer would require it
-        shift_labels = cast(torch.Tensor | None, kwargs.pop("shift_labels", None))
+        shift_labels = cast(Tensor | None, kwargs.pop("shift_labels", None))
         inputs = input_ids if inputs_embeds is None else inputs_embeds
         if cache is not None and attention_mask is not None and inputs is not None:
             attention_mask = attention_mask[:, -inputs.shape[1] :]

@@ -16,22 +16,22 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .configuration_rnn import RnnConfig
 from .settings_rnn import RnnSettings, look_up
 
-State = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None  # h, or (h, c), each (1, B, H); None is zero
+State = Tensor | tuple[Tensor, Tensor] | None  # h, or (h, c), each (1, B, H); None is zero
 _SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
 
 
-def runs_eagerly_on_cpu(tensor: torch.Tensor) -> bool:
+def runs_eagerly_on_cpu(tensor: Tensor) -> bool:
     """Return whether Python code may look at values: on a CPU, and not while a graph is recorded."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
-def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def gather_rows(vectors: Tensor, rows: Tensor) -> Tensor:
     """Return rows (T, B) of vectors (N, I), `(T, B, I)`."""
     return vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, vectors.shape[1])
 
@@ -43,7 +43,7 @@ class CompactTexts:
     `is_full` is True if there is no padding; False can also mean that this is not known.
     """
 
-    def __init__(self, mask: torch.Tensor) -> None:
+    def __init__(self, mask: Tensor) -> None:
         batch, time = mask.shape
         self.mask = mask
         may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
@@ -61,20 +61,20 @@ class CompactTexts:
             places = steps[:, 0]  # distinct keys: ONNX has no stable sort
             self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
 
-    def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
+    def compact(self, batch_first: Tensor) -> Tensor:
         """Reorder (B, T) or (B, T, I) to (T, B) or (T, B, I), real tokens first."""
         if self._order is not None:
             order = self._order if batch_first.dim() == 2 else self._order[:, :, None].expand_as(batch_first)
             batch_first = batch_first.gather(1, order)
         return batch_first.transpose(0, 1)
 
-    def flip(self, inputs: torch.Tensor) -> torch.Tensor:
+    def flip(self, inputs: Tensor) -> Tensor:
         """Reverse each text of (T, B, I) within its length; its own inverse."""
         if self.is_full:
             return inputs.flip(0)
         return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
 
-    def restore(self, states: torch.Tensor) -> torch.Tensor:
+    def restore(self, states: Tensor) -> Tensor:
         """Return states (T, B, H) as (B, T, H) in the original places, zero at padding."""
         if self.is_full:
             return states.transpose(0, 1)
@@ -84,7 +84,7 @@ class CompactTexts:
         states = gather_rows(states.flatten(0, 1), places * states.shape[1] + self._column[:, None])
         return states * self.mask[:, :, None].to(states.dtype)
 
-    def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
+    def last(self, states: Tensor, initial: Tensor | None) -> Tensor:
         """Return the state (B, H) of (T, B, H) after the last token, or the initial one for an empty text."""
         if self.is_full:
             return states[-1]
@@ -92,7 +92,7 @@ class CompactTexts:
         empty = (self.lengths == 0)[:, None]
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 
-    def last_inputs(self, wide: torch.Tensor, count: int) -> torch.Tensor:
+    def last_inputs(self, wide: Tensor, count: int) -> Tensor:
         """Return the last `count` places `(count, B, R)` of each text, from `(count + T, B, R)`."""
         if self.is_full:
             return wide[-count:]
@@ -126,7 +126,7 @@ class RecurrentCell(nn.Module):
     gates: tuple[str, ...] = ()
     memory_gate: tuple[int, int] | None = None
 
-    def read_gates(self, inputs: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
+    def read_gates(self, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:
         """Return the gates `(T, B, H)` by name, from inputs `(T, B, I)` and the states `(T, B, H)` of a run."""
         if not self.gates:
             return {}
@@ -161,8 +161,8 @@ class TorchCell(RecurrentCell):
     kernel: Any
 
     def run_kernel(
-        self, inputs: torch.Tensor, state: State, dropout: float, padding: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, inputs: Tensor, state: State, dropout: float, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the states `(T, B, H)` and c_n `(1, B, H)`, or h_n for a cell without it.
 
         Recurrent dropout is on the weights W_hh, once per batch, so that the fused kernel can run (DropConnect as in
@@ -214,7 +214,7 @@ class Lstm(nn.LSTM, TorchCell):
     gates, memory_gate = ("input", "forget", "", "output"), (1, 1)
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
 
-    def forward(self, inputs: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None) -> Any:  # type: ignore[override] # no packed texts
+    def forward(self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None) -> Any:  # type: ignore[override] # no packed texts
         """Run `nn.LSTM`; for a single step run torch's cell, since oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)
@@ -248,12 +248,8 @@ class MinGru(RecurrentCell):
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
 
     def forward(
-        self,
-        inputs: torch.Tensor,
-        state: torch.Tensor | None = None,
-        valid: torch.Tensor | None = None,
-        backward: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, inputs: Tensor, state: Tensor | None = None, valid: Tensor | None = None, backward: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Read from the first place to the last, or `backward`; keep the state where `valid` `(T, B)` is False."""
         if torch.jit.is_tracing():
             raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
@@ -293,9 +289,7 @@ class _MinGruSteps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, sums: torch.Tensor, initial: torch.Tensor, valid: torch.Tensor | None, backward: bool
-    ) -> torch.Tensor:
+    def forward(ctx: Any, sums: Tensor, initial: Tensor, valid: Tensor | None, backward: bool) -> Tensor:
         gate, candidate = sums.chunk(2, dim=-1)
         update = gate.sigmoid() if valid is None else gate.sigmoid().mul_(valid)
         states, state = torch.empty_like(update), initial
@@ -308,7 +302,7 @@ class _MinGruSteps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         sums, update, states, initial = ctx.saved_tensors
         first, later, earlier = 0, slice(1, None), slice(None, -1)
         if ctx.read_backward:
@@ -328,7 +322,7 @@ class _MinGruSteps(torch.autograd.Function):
         return grad_sums, grad_initial, None, None
 
 
-def _scan(sums: torch.Tensor, initial: torch.Tensor, valid: torch.Tensor | None, backward: bool) -> torch.Tensor:
+def _scan(sums: Tensor, initial: Tensor, valid: Tensor | None, backward: bool) -> Tensor:
     """Compute [`_MinGruSteps`] by [`parallel_scan`]."""
     gate, candidate = sums.chunk(2, dim=-1)
     update = gate.sigmoid() if valid is None else gate.sigmoid() * valid
@@ -338,7 +332,7 @@ def _scan(sums: torch.Tensor, initial: torch.Tensor, valid: torch.Tensor | None,
     return states.flip(0) if backward else states
 
 
-def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+def parallel_scan(decay: Tensor, addend: Tensor, initial: Tensor) -> Tensor:
     """Return h_t = decay_t * h_(t-1) + addend_t, `(T, B, H)` like both, from h_0 `(B, H)`, in about log2(T) steps.
 
     Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every place with the one
@@ -354,7 +348,7 @@ def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tens
     return addend
 
 
-def _fails_under_autocast(inputs: torch.Tensor) -> bool:
+def _fails_under_autocast(inputs: Tensor) -> bool:
     """Return whether torch's LSTM would raise on this CPU, whose oneDNN lacks the dtype of autocast."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return False
@@ -373,13 +367,8 @@ class RnnDirection(nn.Module):
         self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
-        self,
-        inputs: torch.Tensor,
-        texts: CompactTexts,
-        h_0: torch.Tensor | None,
-        c_0: torch.Tensor | None,
-        output_final_states: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        self, inputs: Tensor, texts: CompactTexts, h_0: Tensor | None, c_0: Tensor | None, output_final_states: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n `(B, H)`, if asked for.
 
         Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
@@ -396,7 +385,7 @@ class RnnDirection(nn.Module):
             h_n = last[0] if kind.reads_backward else texts.last(states, h_0)
         return texts.flip(states) if flips else states, h_n, last[0] if returns_c else None
 
-    def _join_state(self, h_0: torch.Tensor | None, c_0: torch.Tensor | None, dtype: torch.dtype) -> State:
+    def _join_state(self, h_0: Tensor | None, c_0: Tensor | None, dtype: torch.dtype) -> State:
         """Return the initial state as the cell takes it; a part that is missing is zero."""
         known = c_0 if h_0 is None else h_0
         if known is None:
@@ -405,9 +394,7 @@ class RnnDirection(nn.Module):
         h, c = ((zeros if part is None else part).to(dtype)[None] for part in (h_0, c_0))
         return (h, c) if self.kind.has_cell_state else h
 
-    def _run(
-        self, inputs: torch.Tensor, texts: CompactTexts, state: State, returns_c: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(self, inputs: Tensor, texts: CompactTexts, state: State, returns_c: bool) -> tuple[Tensor, Tensor]:
         """Return the states `(T, B, H)`, and c_n `(1, B, H)` with `returns_c`, or else the last state."""
         kind, dropout = self.kind, self.recurrent_dropout if self.training else 0.0
         sets_gates = kind.padding_gates is not None and not texts.is_full and (returns_c or not kind.has_cell_state)
@@ -442,10 +429,10 @@ class RnnLayer(nn.Module):
 
     def forward(
         self,
-        inputs: torch.Tensor,
+        inputs: Tensor,
         texts: CompactTexts,
-        h_0: Sequence[torch.Tensor | None],
-        c_0: Sequence[torch.Tensor | None],
+        h_0: Sequence[Tensor | None],
+        c_0: Sequence[Tensor | None],
         output_final_states: bool,
     ) -> Any:
         """Run each direction from its `h_0` and `c_0`; return states `(T, B, D * H)`, then D times h_n and c_n.

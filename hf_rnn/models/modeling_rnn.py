@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -45,9 +45,9 @@ class RnnModelOutput(BaseModelOutput):
             residual blocks in one direction.
     """
 
-    final_hidden_state: torch.Tensor | None = None
-    final_cell_state: torch.Tensor | None = None
-    final_conv_state: torch.Tensor | None = None
+    final_hidden_state: Tensor | None = None
+    final_cell_state: Tensor | None = None
+    final_conv_state: Tensor | None = None
 
 
 @dataclass
@@ -65,13 +65,13 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
         prefix_shares (`(B, K)`): These shares.
     """
 
-    pooling_weights: torch.Tensor | None = None
-    final_hidden_state: torch.Tensor | None = None
-    final_cell_state: torch.Tensor | None = None
-    final_conv_state: torch.Tensor | None = None
-    final_pooling_state: torch.Tensor | None = None
-    prefix_logits: torch.Tensor | None = None
-    prefix_shares: torch.Tensor | None = None
+    pooling_weights: Tensor | None = None
+    final_hidden_state: Tensor | None = None
+    final_cell_state: Tensor | None = None
+    final_conv_state: Tensor | None = None
+    final_pooling_state: Tensor | None = None
+    prefix_logits: Tensor | None = None
+    prefix_shares: Tensor | None = None
 
 
 class StackedLayer(GradientCheckpointingLayer, RnnLayer):
@@ -176,14 +176,14 @@ class RnnModel(RnnPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        initial_hidden_state: Tensor | None = None,
+        initial_cell_state: Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
-        initial_conv_state: torch.Tensor | None = None,
+        initial_conv_state: Tensor | None = None,
         **kwargs: object,
     ) -> RnnModelOutput:
         """Encode a batch of texts.
@@ -246,11 +246,8 @@ class RnnModel(RnnPreTrainedModel):
         )
 
     def read_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
         tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
         if tokens is None or (input_ids is not None and inputs_embeds is not None):
@@ -266,9 +263,7 @@ class RnnModel(RnnPreTrainedModel):
             return input_ids != self.config.pad_token_id
         return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 
-    def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, texts: CompactTexts
-    ) -> torch.Tensor:
+    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, texts: CompactTexts) -> Tensor:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
         if inputs_embeds is not None:
             vectors = texts.compact(inputs_embeds)
@@ -282,7 +277,7 @@ class RnnModel(RnnPreTrainedModel):
             vectors = vectors * kept[texts.compact(input_ids)][..., None]
         return self.embedding_dropout(vectors)
 
-    def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> Any:
+    def _split_state(self, name: str, state: Tensor | None, batch: int) -> Any:
         """Split (L * D, B, H) into L lists of D states (B, H), or return lists of None."""
         layers, directions = self.config.num_hidden_layers, self.config.num_directions
         if state is None:
@@ -308,7 +303,7 @@ class TokenNgrams(nn.Module):
         columns = max(1, config.token_ngrams // config.num_labels)
         self.weight = nn.Parameter(torch.zeros(config.num_labels, columns))
 
-    def forward(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return scores `(B, C)` of ids `(B, T)`, of the tokens where the mask is True."""
         texts = CompactTexts(mask)
         ids, valid = texts.compact(input_ids), texts.valid.t()[..., None]
@@ -321,7 +316,7 @@ class TokenNgrams(nn.Module):
         return scores / mask.sum(dim=1, keepdim=True).clamp(min=1).to(scores.dtype).sqrt()
 
 
-def _fill_empty(states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _fill_empty(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return states and mask; a batch without any token gets a place, which poolings need."""
     if mask.shape[1]:
         return states, mask
@@ -357,16 +352,16 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        initial_hidden_state: Tensor | None = None,
+        initial_cell_state: Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
-        initial_conv_state: torch.Tensor | None = None,
-        initial_pooling_state: torch.Tensor | None = None,
+        initial_conv_state: Tensor | None = None,
+        initial_pooling_state: Tensor | None = None,
         **kwargs: object,
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
@@ -427,7 +422,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             prefix_shares=prefix_shares,
         )
 
-    def _read_prefixes(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read_prefixes(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits `(B, K, C)` after random shares `(B, K)` of the tokens of each text."""
         number, order = mask.sum(dim=1, keepdim=True), mask.cumsum(dim=1)
         shares = torch.rand(len(mask), PREFIXES, device=mask.device)
@@ -435,10 +430,10 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         vectors = [self._pool(states, mask & (order <= end[:, None]))[0] for end in ends.unbind(1)]
         return self.classifier(self.dropout(self.activation(torch.stack(vectors, dim=1)))), shares
 
-    def _pool(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.pooler(*_fill_empty(states, mask))
 
-    def _split_pair(self, input_ids: torch.Tensor | None, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _split_pair(self, input_ids: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the masks of the tokens before and after the first separator; without one, all are before."""
         if input_ids is None:
             raise ValueError("a model of text pairs needs input_ids, whose separator divides the texts")
@@ -446,7 +441,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         passed = separators.long().cumsum(dim=1)
         return mask & (passed == 0), mask & (passed > 0) & ~(separators & (passed == 1))
 
-    def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def measure_loss(self, logits: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
         """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""
         labels = labels if labels.is_floating_point() else labels.long()
         if self.config.target_scale is not None:

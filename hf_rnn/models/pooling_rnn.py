@@ -6,7 +6,7 @@ Legend: B batch, T time, S width of a state (directions x hidden), P width of th
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .configuration_rnn import RnnConfig
 from .settings_rnn import RnnSettings, look_up
@@ -23,7 +23,7 @@ class RnnPooler(nn.Module):
         super().__init__()
         self.output_size, self.bidirectional = config.output_size, config.bidirectional
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pool states `(B, T, S)` by a mask `(B, T)`, True at real tokens in any pattern; T is at least 1.
 
         Returns the pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights `(B, T)`, or None
@@ -31,7 +31,7 @@ class RnnPooler(nn.Module):
         """
         raise NotImplementedError
 
-    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         """Return the pooled vectors `(B, P)` of texts of two parts.
 
         `share` `(B, 1)` is that of the second part in the tokens.
@@ -41,9 +41,7 @@ class RnnPooler(nn.Module):
         """
         raise ValueError(f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last")
 
-    def carry(
-        self, states: torch.Tensor, mask: torch.Tensor, before: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def carry(self, states: Tensor, mask: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pooled vectors after these tokens, and what the next call needs as `before`: `(B, 1 + P)`.
 
         It holds the number of tokens read and their pooled vector, and is zero at the start of a text.
@@ -60,10 +58,10 @@ class RnnPooler(nn.Module):
 class LastPooler(RnnPooler):
     """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
 
-    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         return second
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         steps = torch.arange(mask.shape[1], device=mask.device)
         rows = torch.arange(mask.shape[0], device=mask.device)
         last = states[rows, (steps * mask).amax(dim=1)]
@@ -77,10 +75,10 @@ class LastPooler(RnnPooler):
 class MeanPooler(RnnPooler):
     """The mean of a text's states."""
 
-    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         return first + (second - first) * share
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         real = mask[:, :, None].to(states.dtype)
         wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
         mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
@@ -90,10 +88,10 @@ class MeanPooler(RnnPooler):
 class MaxPooler(RnnPooler):
     """The largest value of each unit."""
 
-    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         return torch.maximum(first, second)
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         barred = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
         highest = (states + barred[:, :, None]).amax(dim=1)
         return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0), None
@@ -107,10 +105,10 @@ class MeanMaxPooler(RnnPooler):
         self.output_size = 2 * config.output_size
         self.parts = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         return torch.cat([part(states, mask)[0] for part in self.parts], dim=-1), None
 
-    def merge(self, first: torch.Tensor, second: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         halves = zip(self.parts, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
         return torch.cat([part.merge(old, new, share) for part, old, new in halves], dim=1)
 
@@ -126,7 +124,7 @@ class AttentionPooler(RnnPooler):
         self.projection = nn.Linear(config.output_size, config.output_size)
         self.context = nn.Linear(config.output_size, 1, bias=False)
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.context(torch.tanh(self.projection(states))).squeeze(-1)  # (B, T)
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
         return (weights[:, :, None] * states).sum(dim=1), weights
