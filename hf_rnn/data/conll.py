@@ -165,10 +165,9 @@ def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Se
         for name in (token_column, tag_column):
             columns.append(take_column(batch.rows, name))
             if not hasattr(columns[-1].type, "value_field"):
-                detail = (
-                    f"column {name!r} must hold lists: found {columns[-1].type}; set --text_column, --label_column"
-                )
-                raise DataError.for_file(table.path, Reason.MISSING_COLUMN, detail)
+                detail = f"column {name!r} must hold lists: found {columns[-1].type}"
+                advice = "set --text_column, --label_column"
+                raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
         for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
             tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
             fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
@@ -225,11 +224,9 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     else:
         named = columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
         options = RowOptions(text_column=named[0], label_column=named[1], class_names=class_names)
-        opened = open_tables(source, config, splits, options)
-        parts = {
-            split: [(part.path, _read_table(part, *named)) for part in tables] for split, tables in opened.items()
-        }
-    sentences = {split: list(chain.from_iterable(rows for _, rows in read)) for split, read in parts.items()}
+        tables = open_tables(source, config, splits, options)
+        parts = {split: [(part.path, _read_table(part, *named)) for part in read] for split, read in tables.items()}
+    sentences = {split: [row for _, rows in part for row in rows] for split, part in parts.items()}
     if class_names is None:
         words = chain.from_iterable(next(iter(sentences.values())))
         tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word)))

@@ -180,9 +180,8 @@ class DelimitedText:
 
 def _read_csv(lines: Iterable[str], separator: str, strict: bool, quoted: bool = True) -> Any:
     csv.field_size_limit(_LONGEST_CELL)  # other programs may have set another one
-    return csv.reader(
-        lines, delimiter=separator, strict=strict, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    )
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    return csv.reader(lines, delimiter=separator, strict=strict, quoting=quoting)
 
 
 def _is_valid(text: str) -> bool:

@@ -51,9 +51,7 @@ def encode(
         UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
-        return type(dataset)(
-            {split: encode(part, tokenizer, max_length, as_labels) for split, part in dataset.items()}
-        )
+        return type(dataset)({split: encode(dataset[split], tokenizer, max_length, as_labels) for split in dataset})
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length must be at least 1: found {limit}")
@@ -111,9 +109,8 @@ def encode_blocks(
         def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             return {"input_ids": tokenizer(batch["text"], add_special_tokens=False, **_QUIET)["input_ids"]}
 
-        lines = rows.map(
-            encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)
-        )
+        fingerprint = take_fingerprint(rows, tokenizer)
+        lines = rows.map(encode, batched=True, remove_columns=["text"], new_fingerprint=fingerprint)
         ids = np.fromiter(chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64)
         if len(ids) < 2:
             raise UserError(f"a split must have at least two tokens: found {len(ids)} in {split}; give more text")

@@ -266,10 +266,8 @@ def find_column(columns: Sequence[str], name: str | None, guesses: Iterable[str]
                 return column
     elif _root(name, columns) in columns:
         return name
-    missing = f"no column {name or next(iter(guesses), flag)!r:.80}"
-    raise DataError.for_file(
-        path, Reason.MISSING_COLUMN, f"{missing}: found {listed(columns)}; name one of them with --{flag}"
-    )
+    message = f"no column {name or next(iter(guesses), flag)!r:.80}: found {listed(columns)}"
+    raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{message}; name one of them with --{flag}")
 
 
 def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:

@@ -110,9 +110,8 @@ class ModelTable:
     def find(cls, folder: Path, name: str) -> Self:
         """Load the table and the tokenizer of a model from its folder."""
         if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{name} has no config.json: give the folder of a transformers model, or a file of vectors"
-            )
+            advice = "give the folder of a transformers model, or a file of vectors"
+            raise UserError(f"{name} has no config.json: {advice}")
         read_config(f"the model {name}", folder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -124,12 +123,9 @@ class ModelTable:
 
     def read(self, words: Collection[str]) -> dict[str, np.ndarray]:
         """Return for each word the mean of its pieces, as after another word; words of unknown pieces are left out."""
-        before, special = (
-            len(self.tokenizer("a", add_special_tokens=False)["input_ids"]),
-            self.tokenizer.all_special_ids,
-        )
-        rows = self.tokenizer([f"a {word}" for word in ["", *words]], add_special_tokens=False)["input_ids"][1:]
-        pieces = {word: ids[before:] for word, ids in zip(words, rows, strict=True) if not {*special} & {*ids}}
+        before, *rows = self.tokenizer(["a", *(f"a {word}" for word in words)], add_special_tokens=False)["input_ids"]
+        special, start = set(self.tokenizer.all_special_ids), len(before)
+        pieces = {word: ids[start:] for word, ids in zip(words, rows, strict=True) if special.isdisjoint(ids)}
         return {word: self.table[ids].mean(axis=0) for word, ids in pieces.items() if ids}
 
 

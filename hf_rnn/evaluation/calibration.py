@@ -36,11 +36,12 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     if (values[np.arange(len(true)), true] == values.max(axis=1)).all():
         logger.warning("not calibrated: all %d rows are right, so no temperature fits better than another", len(true))
         return 1.0
+
+    def measure(exponent: float) -> float:
+        return measure_loss(values / math.exp(exponent), true, None)
+
     limits = math.log(_LOWEST), math.log(_HIGHEST)
-    best = minimize_scalar(
-        lambda x: measure_loss(values / math.exp(x), true, None), bounds=limits, options={"xatol": 1e-10}
-    )
-    return math.exp(best.x)
+    return math.exp(minimize_scalar(measure, bounds=limits, options={"xatol": 1e-10}).x)
 
 
 def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, PredictionOutput]) -> dict[str, Any]:

@@ -44,9 +44,7 @@ def plot_learning_curve(
     names = {f"eval_{name}": f"{name.replace('_', ' ')}, validation" for name in _SCORES}
     panels = {"loss": {"loss": train, "eval_loss": "validation"}, "score": names}
     log = log.dropna(axis="columns", how="all")
-    panels = {
-        quantity: {key: label for key, label in curves.items() if key in log} for quantity, curves in panels.items()
-    }
+    panels = {name: {key: curves[key] for key in curves if key in log} for name, curves in panels.items()}
     if not panels["loss"]:
         raise UserError("no learning curve: the training log has no loss")
     kept = [entry["epoch"] for entry in log_history if "eval_loss" in entry and entry.get("step", -1) == kept_step]

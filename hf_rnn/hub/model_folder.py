@@ -188,10 +188,8 @@ class FinishedFolder:
         if not self.weights.is_file():
             return shards
         if all(path.is_file() for path in shards):
-            raise UserError(
-                f"{self.root} has weights twice: found {self.weights.name} and {self.weights_index.name}; remove the "
-                "older ones"
-            )
+            both = f"found {self.weights.name} and {self.weights_index.name}; remove the older ones"
+            raise UserError(f"{self.root} has weights twice: {both}")
         return [self.weights]
 
     def read_data_record(self) -> dict[str, Any]:
@@ -321,9 +319,8 @@ def load_model(
     try:
         return model.eval().to(target), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program
-        raise UserError(
-            f"{name} cannot be moved to {target}: {reason_of(error):.1000}. The device cpu always exists"
-        ) from error
+        reason = f"{reason_of(error):.1000}. The device cpu always exists"
+        raise UserError(f"{name} cannot be moved to {target}: {reason}") from error
 
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
@@ -337,9 +334,8 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
     """Check that a model assigns exactly one of several labels to a text."""
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         kind = config.problem_type or "regression"
-        raise UserError(
-            f"{name} does not assign exactly one label to a text: it is a model of {config.num_labels} outputs, {kind}"
-        )
+        kind = f"it is a model of {config.num_labels} outputs, {kind}"
+        raise UserError(f"{name} does not assign exactly one label to a text: {kind}")
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:

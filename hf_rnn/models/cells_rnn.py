@@ -423,9 +423,8 @@ class RnnLayer(nn.Module):
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
-        self.directions = nn.ModuleList(
-            RnnDirection(config, input_size, backward) for backward in (False, True)[: config.num_directions]
-        )
+        ways = (False, True)[: config.num_directions]
+        self.directions = nn.ModuleList(RnnDirection(config, input_size, backward) for backward in ways)
 
     def forward(
         self,
@@ -439,9 +438,7 @@ class RnnLayer(nn.Module):
 
         One flat tuple, because reentrant checkpointing keeps gradients of tensors that are not nested only.
         """
-        results = [
-            direction(inputs, texts, h, c, output_final_states)
-            for direction, h, c in zip(self.directions, h_0, c_0, strict=True)
-        ]
+        starts = zip(self.directions, h_0, c_0, strict=True)
+        results = [direction(inputs, texts, h, c, output_final_states) for direction, h, c in starts]
         states, h_n, c_n = zip(*results, strict=True)
         return torch.cat(states, dim=-1) if len(states) > 1 else states[0], *h_n, *c_n

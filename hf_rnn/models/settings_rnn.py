@@ -41,9 +41,8 @@ def check_range(name: str, value: float | None, limits: Mapping[str, Any]) -> No
     if value is None or not named:
         return
     if not -inf < value < inf or not all(holds(value, limit) for _, holds, limit in named):
-        raise ValueError(
-            f"{name} must be {' and '.join(f'{word} {limit}' for word, _, limit in named)}; found {value}"
-        )
+        allowed = " and ".join(f"{word} {limit}" for word, _, limit in named)
+        raise ValueError(f"{name} must be {allowed}; found {value}")
 
 
 def check_ranges(settings: Any) -> None:

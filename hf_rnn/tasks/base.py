@@ -102,11 +102,7 @@ class Task(ABC):
     # ---- inference and evaluation ----
 
     def answers(
-        self,
-        scores: np.ndarray,
-        config: Config,
-        texts: Sequence[str] = (),
-        encoded: BatchEncoding | None = None,
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the answer to each text, here its best label. Every path of prediction calls it, also without torch.
 

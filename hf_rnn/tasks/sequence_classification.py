@@ -171,15 +171,10 @@ class MultiLabel(SequenceClassification):
         self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the labels with a score above their threshold, and all scores."""
-        names, held = (
-            np.array(list(config.id2label.values()), object),
-            scores > _thresholds(config).astype(scores.dtype),
-        )
-        rows = zip(held, scores.tolist(), strict=True)
-        return [
-            {"labels": names[row].tolist(), "scores": dict(zip(names, row_scores, strict=True))}
-            for row, row_scores in rows
-        ]
+        names, answers = np.array(list(config.id2label.values()), object), []
+        for held, row in zip(scores > _thresholds(config).astype(scores.dtype), scores.tolist(), strict=True):
+            answers.append({"labels": names[held].tolist(), "scores": dict(zip(names, row, strict=True))})
+        return answers
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         import pyarrow as pa

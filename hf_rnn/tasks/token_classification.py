@@ -78,9 +78,7 @@ class TokenClassification(Task):
         A tag belongs to the first token of a word. In train, the other tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
-        encoded = {
-            split: encode_tagged(rows, tokenizer, max_length, split == "train") for split, rows in texts.items()
-        }
+        encoded = {name: encode_tagged(texts[name], tokenizer, max_length, name == "train") for name in texts}
         return type(texts)(encoded)
 
     def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
@@ -100,9 +98,7 @@ class TokenClassification(Task):
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
-        return tagging_metrics(
-            list(predictions), list(references), [config.id2label[index] for index in range(config.num_labels)]
-        )
+        return tagging_metrics(list(predictions), list(references), _tags(config))
 
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
@@ -117,7 +113,7 @@ class TokenClassification(Task):
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O to where validation has the best F1: it is too high for rare entities."""
-        names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        names = _tags(model.config)
         if "validation" not in predictions or not entity_types(names):
             return
         outside, bias = names.index("O"), cast("RnnForTokenClassification", model).classifier.bias.data
@@ -125,10 +121,9 @@ class TokenClassification(Task):
         for less in _LOWERED:
             bias[outside] = learned - less
             results[less] = predict("validation")
-        f1 = {
-            less: self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
-            for less, output in results.items()
-        }
+        f1 = {}
+        for less, output in results.items():
+            f1[less] = self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
         best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
         if best:
@@ -164,11 +159,12 @@ class TokenClassification(Task):
 # ---- words and tokens ----
 
 
+def _tags(config: Config) -> list[str]:
+    return [config.id2label[number] for number in range(config.num_labels)]
+
+
 def encode_tagged(
-    rows: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None = None,
-    all_pieces: bool = False,
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, all_pieces: bool = False
 ) -> datasets.Dataset:
     """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
@@ -212,14 +208,12 @@ def encode_tagged(
         words = map(encoded.word_ids, range(len(batch["tokens"])))
         return {"input_ids": encoded["input_ids"], "labels": list(map(align, words, batch["ner_tags"]))}
 
-    features = datasets.Features(
-        input_ids=datasets.List(datasets.Value("int32")), labels=datasets.List(datasets.Value("int64"))
-    )
+    kinds = {"input_ids": "int32", "labels": "int64"}
     table = rows.map(
         encode,
         batched=True,
         remove_columns=rows.column_names,
-        features=features,
+        features=datasets.Features({name: datasets.List(datasets.Value(kind)) for name, kind in kinds.items()}),
         new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
     )
     if cut:

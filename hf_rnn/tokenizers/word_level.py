@@ -170,7 +170,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     vocabulary, new = (
         dict(tokenizer.get_vocab()),
         count(count_ids(tokenizer)),
-    )  # added tokens too: saving renumbers them
+    )  # with added tokens, which saving renumbers
     for listed in vectors.first_words(limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
         words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)

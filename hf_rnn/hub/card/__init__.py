@@ -72,9 +72,7 @@ class CardFacts:
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
     vectors: Mapping[str, Any] | None = None  # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    start: Mapping[str, Any] | None = (
-        None  # `name`, `id` (None for a folder), `keeps_classifier`, perhaps `new_labels`
-    )
+    start: Mapping[str, Any] | None = None  # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
     calibration: Mapping[str, Any] | None = None  # its effect by split
     figures: Mapping[str, str] | None = None  # file names by caption
