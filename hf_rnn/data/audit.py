@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -16,13 +17,14 @@ import xxhash
 
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
+from .encoding import count_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ORDER = ("train", "validation", "test")  # then any others
 _EXCERPT = 80  # characters
-_BATCH = 1000  # texts tokenized at a time
+_BATCH = 1000  # rows read at a time
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
 _SHOWN = 3  # rows of each kind, for people
@@ -251,21 +253,16 @@ class _Split:
             "rows": len(self.labels),
             "label_counts": dict(zip(self.class_names, counts, strict=True)),
             "words": sum(len(text.split()) for text in join_texts(self.rows)) / len(self.labels),
-            "unknown_token_share": None if tokenizer is None else self._unknown_token_share(tokenizer),
+            "unknown_token_share": None if tokenizer is None else self.measure_unknown(tokenizer),
             "file": None if self.origin is None else self.origin[0],
         }
 
-    def _unknown_token_share(self, tokenizer: PreTrainedTokenizerBase) -> float | None:
+    def measure_unknown(self, tokenizer: PreTrainedTokenizerBase) -> float | None:
         """Return the share of the tokens of whole texts that are unknown; None if there is no unknown token."""
-        if (unknown := tokenizer.unk_token_id) is None:
+        if tokenizer.unk_token_id is None:
             return None
-        misses = total = 0
-        for start in range(0, min(len(self.rows), _MOST_TOKENIZED), _BATCH):
-            texts = self.rows[start : start + _BATCH]["text"]
-            for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
-                misses += ids.count(unknown)
-                total += len(ids)
-        return misses / total if total else 0.0
+        counts = count_tokens(tokenizer, islice(join_texts(self.rows), _MOST_TOKENIZED))
+        return counts[tokenizer.unk_token_id] / max(1, counts.total())
 
 
 def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:

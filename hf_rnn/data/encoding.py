@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
+_BATCH = 1000  # texts tokenized at a time
 _TEXTS = {"text": "texts", "text_pair": "text pairs"}
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
 # without `verbose`, as each over-long text makes a warning
@@ -123,14 +125,22 @@ def encode_blocks(
     return blocks
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
+    """Count the tokens of texts by id, without those around a text."""
+    counts, remaining = Counter[int](), iter(texts)
+    while batch := list(islice(remaining, _BATCH)):
+        counts.update(chain.from_iterable(tokenizer(batch, add_special_tokens=False, **_QUIET)["input_ids"]))
+    return counts
+
+
 def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
     """Return the tokens per word of letters, and the share of unknown tokens: both are high in a foreign language.
 
     A word is a run of letters, so that punctuation, handles and links do not count.
     """
     words = [_WORD.findall(text) for text in texts]
-    rows = tokenizer([" ".join(row) for row in words], add_special_tokens=False, verbose=False)["input_ids"]
-    pieces, unknown = sum(map(len, rows)), sum(ids.count(tokenizer.unk_token_id) for ids in rows)
+    counts = count_tokens(tokenizer, map(" ".join, words))
+    pieces, unknown = counts.total(), counts[tokenizer.unk_token_id]
     return {"pieces_per_word": pieces / max(1, sum(map(len, words))), "unknown_token_share": unknown / max(1, pieces)}
 
 

@@ -81,7 +81,7 @@ def read_splits(
     ledger.report.class_names = list(labels.names)
     splits = {}
     for split, parts in sources.items():
-        splits[split] = _read(split, parts, labels, ledger, on_disk, taken if split == first else ())
+        splits[split] = _read(split, parts, labels, ledger, on_disk, taken if split == first else [])
         counted = ledger.report.label_counts[split]
         absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
         if absent and scheme is None:
@@ -90,14 +90,9 @@ def read_splits(
 
 
 def _read(
-    split: str,
-    parts: Sequence[RowSource],
-    labels: RowLabels,
-    ledger: Ledger,
-    on_disk: bool,
-    taken: Iterable[Taken] = (),
+    split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Ledger, on_disk: bool, taken: list[Taken]
 ) -> SplitRows:
-    """Check the rows of a split under the label map; `taken` are its rows before that, if they are read."""
+    """Check the rows of a split under the label map; `taken` are its rows before the check, if they were read."""
     report, places, strata = ledger.report.splits[split], [], []
     names = ("text", "text_pair")[: len(parts[0].texts)]
     features = datasets.Features({**{name: datasets.Value("string") for name in names}, "label": labels.feature})

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -27,10 +26,9 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from ..hub.client import fetch
 from ..hub.model_folder import read_config
 from ..utils.errors import UserError, reason_of
+from .encoding import count_tokens
 from .lines import open_unpacked
 from .row_errors import name_file
-
-_BATCH = 1000  # texts tokenized at a time
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,9 @@ def load_vectors(
     matrix[torch.tensor([ids[word] for word in vectors])] = known
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
-    share = None if texts is None else _token_share(tokenizer, {ids[word] for word in covered}, texts)
+    share = None
+    if texts is not None and (counts := count_tokens(tokenizer, texts)):
+        share = sum(counts[ids[word]] for word in covered) / counts.total()
     return Vectors(opened.name, matrix, len(words), len(covered), share)
 
 
@@ -249,13 +249,3 @@ def _look_up(
 def list_forms(word: str) -> list[str]:
     """Return the forms under which to look up a word, best first."""
     return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))) if word else []
-
-
-def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: Iterable[str]) -> float | None:
-    """Return the share of the tokens of texts that are covered; None for texts without a token."""
-    counts: Counter[int] = Counter()
-    remaining = iter(texts)
-    while batch := list(islice(remaining, _BATCH)):
-        counts.update(chain.from_iterable(tokenizer(batch, add_special_tokens=False)["input_ids"]))
-    total = counts.total()
-    return sum(count for index, count in counts.items() if index in covered) / total if total else None

@@ -88,12 +88,9 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.argwhere(counts) if named else ():
             number = f"{counts[row, column]:,}" if large else f"{counts[row, column]}"
-            look: dict[str, Any] = {
-                "color": "white" if rates[row, column] > 0.5 else _INK,
-                "ha": "center",
-                "va": "center",
-            }
-            axes.text(column, row, number, fontsize=min(11 if large else 8.5, 85 * cell / len(number)), **look)
+            height = min(11 if large else 8.5, 85 * cell / len(number))
+            color = "white" if rates[row, column] > 0.5 else _INK
+            axes.text(column, row, number, fontsize=height, color=color, ha="center", va="center")
         every = range(0, size, 1 if named else 5)
         names = [_shorten(class_names[number]) if named else str(number) for number in every]
         rows = [f"{name}  {number}" if named else name for name, number in zip(names, every, strict=True)]

@@ -272,10 +272,7 @@ def _names(texts: Splits) -> list[str]:
 
 
 def _encode_numbers(
-    texts: Splits,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    convert: Callable[[list[Any]], list[Any]],
+    texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None, convert: Callable[..., list[Any]]
 ) -> Splits:
     """Return the splits as `input_ids` and a number for each name, which `convert` makes of the column `label`."""
     import datasets

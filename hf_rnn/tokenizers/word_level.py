@@ -110,10 +110,8 @@ def train_tokenizer(
     for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in choices:
             raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
-
     if exact and normalizer != "none":
         raise UserError(f"a tokenizer that keeps the text needs normalizer none: found {normalizer}")
-
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
     backend.normalizer, backend.pre_tokenizer, decoder = (
         _build_exact(tokenizer, lowercase) if exact else _build_stages(tokenizer, normalizer, lowercase)
@@ -122,7 +120,7 @@ def train_tokenizer(
         backend.decoder = decoder
     if tokenizer == "bpe":
         backend.model = BPE(unk_token=UNK_TOKEN)
-        _learn_pieces(backend, _read(texts), min_frequency, min_texts, max_vocab_size, specials)
+        _learn_pieces(backend, _read(texts), min_frequency, min_texts, max_vocab_size or _PIECES, specials)
     else:
         words = _count(backend, _read(texts), min_frequency, min_texts)
         vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
@@ -167,10 +165,8 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
     if not isinstance(vectors := find_source(source), VectorFile):
         raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found the model {source}")
-    vocabulary, new = (
-        dict(tokenizer.get_vocab()),
-        count(count_ids(tokenizer)),
-    )  # with added tokens, which saving renumbers
+    vocabulary = dict(tokenizer.get_vocab())
+    new = count(count_ids(tokenizer))  # after added tokens too: saving renumbers them
     for listed in vectors.first_words(limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
         words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
@@ -201,11 +197,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: b
         return
     content = json.loads(file.read_text(encoding="utf-8"))
     vocabulary, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
-    content["added_tokens"] = [
-        token
-        for token in content["added_tokens"]
-        if token["content"] not in named or vocabulary.get(token["content"]) != token["id"]
-    ]
+    for token in list(content["added_tokens"]):
+        if token["content"] in named and vocabulary.get(token["content"]) == token["id"]:
+            content["added_tokens"].remove(token)
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
@@ -222,10 +216,8 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer("", "")["input_ids"]:
         raise UserError("the tokenizer puts no separator between the texts of a pair: choose another one")
-    separator = str(tokenizer.sep_token)
-    backend.post_processor = TemplateProcessing(
-        single="$A", pair=f"$A {separator} $B", special_tokens=[(separator, tokenizer.sep_token_id)]
-    )
+    separator, special = str(tokenizer.sep_token), [(str(tokenizer.sep_token), tokenizer.sep_token_id)]
+    backend.post_processor = TemplateProcessing(single="$A", pair=f"$A {separator} $B", special_tokens=special)
 
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -301,15 +293,9 @@ def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_tex
 
 
 def _learn_pieces(
-    backend: Tokenizer,
-    texts: Iterator[str],
-    min_frequency: int,
-    min_texts: int,
-    max_size: int | None,
-    specials: list[str],
+    backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int, size: int, specials: list[str]
 ) -> None:
     """Learn pieces of words with the library's own trainer."""
-    size = max_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
     options |= {"min_frequency": max(min_frequency, min_texts), "limit_alphabet": size - len(specials)}
     if EOS_TOKEN in specials:  # pieces of bytes
