@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import pickle
 import shlex
@@ -222,22 +223,21 @@ def test_ctrl_c_prints_the_command_that_resumes(command, tiny_settings, trained,
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="forks")
 def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
     """SIGKILL at any moment of the saving; the resumed run ends with the same weights."""
-    import subprocess
-
-    settings = {**tiny_settings, "num_train_epochs": 3}
+    settings, fork = {**tiny_settings, "num_train_epochs": 3}, multiprocessing.get_context("fork")
     expected = outcome(train(**settings, output_dir=str(tmp_path / "whole")).folder)[0]
-    flags = [f"--{name}={value}" for name, value in settings.items()]
     for delay in (0.0, 0.002, 0.01, 0.05):
-        folder = tmp_path / str(delay)
-        command = [sys.executable, "-m", "hf_rnn", "train", *flags, f"--output_dir={folder}"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            while not list(folder.glob("checkpoints/*/checkpoint-30")) and process.poll() is None:
-                pass
-            signal.sigtimedwait([signal.SIGUSR1], delay)
-            process.kill()
-        assert outcome(train(**settings, output_dir=str(folder), resume=True).folder)[0] == expected
+        again = {**settings, "output_dir": str(tmp_path / str(delay))}
+        process = fork.Process(target=train, kwargs=again)
+        process.start()
+        while not list((tmp_path / str(delay)).glob("checkpoints/*/checkpoint-30")) and process.is_alive():
+            pass
+        signal.sigtimedwait([signal.SIGUSR1], delay)
+        process.kill()
+        process.join()
+        assert outcome(train(**again, resume=True).folder)[0] == expected
 
 
 # ---- the output folder ----

@@ -97,10 +97,10 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
     caplog.set_level("INFO", "hf_rnn")
     settings = {**tiny_settings, "lr_scheduler_type": "linear", "baselines": False, "early_stopping_patience": 0}
     del settings["num_train_epochs"]
-    result = train(**settings, max_minutes=0.1, output_dir=str(tmp_path / "out"))
+    result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
     training = result.metrics["training"]
-    assert training["epochs"] > 2 and 2 < training["seconds"] < 30  # the plan is 6; other programs run too
-    assert f"{training['epochs']:.3g} epochs in" in result.summarize() and "of 0.1 minutes" in result.summarize()
+    assert training["epochs"] > 2 and 1 < training["seconds"] < 60  # the plan is 3; other programs run too
+    assert f"{training['epochs']:.3g} epochs in" in result.summarize() and "of 0.05 minutes" in result.summarize()
     planned = float(re.search(r"num_train_epochs is ([\d.]+)", caplog.text)[1])
     assert training["epochs"] == pytest.approx(planned, abs=1 / 15)  # whole steps
     recorded = json.loads((result.folder / "training_args.json").read_text())
