@@ -1,5 +1,6 @@
 """The documents: links lead somewhere, examples run, commands and flags exist, the reference is current."""
 
+import collections
 import re
 import shutil
 import tomllib
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from conftest import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tests")]
@@ -50,9 +52,7 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
     """On few texts and for one epoch; the blocks of a page run in their order, as in a notebook."""
     (tmp_path / "data" / "tweets").mkdir(parents=True)
     for split in ("train", "dev", "test"):
-        rows = (ROOT / "data" / "tweets" / f"{split}.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
-        text = "".join(rows[:45])
-        (tmp_path / "data" / "tweets" / f"{split}.tsv").write_text(text, encoding="utf-8", newline="\n")
+        write_rows(tmp_path / "data" / "tweets" / f"{split}.tsv", read_sample(split)[:45])
     shutil.copytree(trained.folder, tmp_path / "out" / "tweets")
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
@@ -131,3 +131,28 @@ def test_the_guide_names_every_extra():
     table = (ROOT / "hf_rnn/training/README.md").read_text(encoding="utf-8").partition("\n## Extras\n")[2]
     cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(project["optional-dependencies"])
+
+
+# ---- the promises of data/README.md about the sample ----
+
+
+def read_sample(split):
+    lines = (ROOT / "data" / "tweets" / f"{split}.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [tuple(line.split("\t")) for line in lines]
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 900), ("dev", 150), ("test", 150)])
+def test_form_and_shares_of_the_sample(split, least):
+    rows, labels = read_sample(split), ("negative", "neutral", "positive")
+    assert len(rows) >= least and all(len(row) == 2 and row[0] == row[0].strip() != "" for row in rows)
+    counts = collections.Counter(label for _, label in rows)
+    page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    cells = re.search(rf"\| `{split}.tsv` \| (.*) \|", page).group(1).replace(" %", "%").split(" | ")
+    assert cells == [str(len(rows)), *(f"{counts[label]} ({counts[label] / len(rows):.1%})" for label in labels)]
+
+
+def test_no_two_tweets_of_the_sample_are_alike():
+    from hf_rnn.data.audit import hash_texts
+
+    texts = [text for split in ("train", "dev", "test") for text, _ in read_sample(split)]
+    assert len(set(hash_texts(texts).tolist())) == len(texts)

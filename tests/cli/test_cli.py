@@ -146,13 +146,6 @@ def test_train_then_evaluate(command, texts_dir, tmp_path):
     assert {name: measured[name] for name in printed["test"]} == pytest.approx(printed["test"], abs=1e-6)
 
 
-def test_a_bad_row_is_named_with_the_flag_that_skips_it(command, tmp_path):
-    write_rows(tmp_path / "train.tsv", [*invent_rows(20, seed=1), ("this row has no label", "")])
-    message = mistake(command("train", tmp_path, tmp_path / "out"))
-    assert "train.tsv:21" in message and "this row has no label" in message and "--max_bad_rows" in message
-    assert not (tmp_path / "out").exists()
-
-
 # ---- evaluate ----
 
 
@@ -310,13 +303,8 @@ def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
     rows = [line.split() for line in out.splitlines()]
     vocabulary = json.loads((trained.folder / "tokenizer.json").read_text())["model"]["vocab"]
     assert rows[1][:2] == ["miro", str(vocabulary["miro"])] and rows[2] == ["<unk>", "0", "zor"]
-    shapes = {
-        "token ids": "(1, 3)",
-        "embedding": "(1, 3, 16)",
-        "layer 1": "(1, 3, 16)",
-        "pooling (mean_max)": "(1, 32)",
-    }
-    for stage, shape in {**shapes, "logits": "(1, 3)"}.items():
+    shapes = {"token ids": "(1, 3)", "embedding": "(1, 3, 16)", "layer 1": "(1, 3, 16)"}
+    for stage, shape in {**shapes, "pooling (mean_max)": "(1, 32)", "logits": "(1, 3)"}.items():
         assert [shape in line for line in out.splitlines() if line.startswith(stage)] == [True], stage
     assert {row[0] for row in rows[-3:]} == set(LABELS)
     assert sum(float(row[1]) for row in rows[-3:]) == pytest.approx(1, abs=0.002)

@@ -45,8 +45,6 @@ TRAIN = "train texts out"
         ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train tickets.csv my-model"),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
         (f"{TRAIN} --dropout 0.3", "Did you mean --embedding_dropout or --word_dropout or --hidden_dropout or"),
-        (f"{TRAIN} --cell_type rnn", "cell_type must be one of rnn_tanh, rnn_relu, gru, lstm, min_gru; found 'rnn'"),
-        (f"{TRAIN} --torch_compil yes", "unknown option --torch_compil. Did you mean --torch_compile?"),
         ("train mine.csv out", "found 'remark', 'stars'; name one of them with --text_column"),
     ],
 )
@@ -86,12 +84,6 @@ def test_a_split_that_is_missing_is_named_with_another(fails, command, trained):
     line = f"evaluate {trained.folder} no_test"
     offered = re.search("take (--split validation)", fails(line))[1]
     assert command(*line.split(), *offered.split())[0] == 0
-
-
-def test_a_diverged_run_fails_and_names_the_rate_of_the_recipe(fails, tmp_path):
-    message = fails(f"train texts {tmp_path / 'out'} {SMALL} --learning_rate 10000")
-    assert "diverged" in message and "learning_rate than 10000" in message
-    assert not (tmp_path / "out" / "config.json").exists()
 
 
 # ---- the summary of a terminal ----

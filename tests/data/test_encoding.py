@@ -53,17 +53,6 @@ def test_truncation_is_that_of_the_tokenizer(tokenizer):
     assert encoded == own(texts["text"][:], truncation=True)["input_ids"] == [[1, 2, 3, 1], [1, 4, 1]]
 
 
-def test_encode_writes_no_cache_and_sets_a_fingerprint(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    texts = load_tsv(write(tmp_path / "train.tsv", GOOD * 10))["train"]
-    first, second, other = (encode(texts, tokenizer, length) for length in (None, None, 1))
-    assert first._fingerprint == second._fingerprint != other._fingerprint
-    left = copy.deepcopy(tokenizer)
-    left.truncation_side = "left"
-    assert encode(texts, left, 1)._fingerprint != other._fingerprint
-    assert not texts.cache_files and not first.cache_files and not (tmp_path / "cache").exists()
-
-
 @pytest.mark.parametrize(
     ("texts", "found"), [(["good"] * 1500 + [None], r"\[1500\].*None"), ([["good", "day"]], r"\[0\].*\['good'")]
 )

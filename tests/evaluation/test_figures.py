@@ -48,12 +48,6 @@ def test_learning_curve_shows_the_log(tmp_path, drawn):
     assert "smoothing" not in caption
 
 
-def test_label_smoothing_explains_the_distance_of_the_curves(tmp_path, drawn):
-    caption = plot_learning_curve(LOG, tmp_path / "curve.png", smoothing=0.1)
-    assert "Label smoothing of 0.1 raises the training loss" in caption
-    assert "train, with dropout and label smoothing" in curves(drawn[0].axes[0])
-
-
 def test_the_curve_of_a_tagger_shows_the_f1_of_entities(tmp_path, drawn):
     plot_learning_curve([{"eval_loss": 1.0, "eval_f1": 0.4, "epoch": 1.0}], tmp_path / "curve.png")
     assert curves(drawn[0].axes[1]) == {"f1, validation": [[1, 0.4]]}

@@ -120,21 +120,6 @@ def test_each_fact_is_shown_and_left_out_if_unknown(fact):
     check_form(without)
 
 
-def test_few_rows_are_described_as_they_were_learned():
-    """The card names the method and the rows of the scores, and leaves out epochs and settings without effect."""
-    record = {**GIVEN["data"], "learned_held_out": True}
-    training = {"epochs": 0.0, "steps": 0, "seconds": 0.3, "method": "logistic regression"}
-    card = render(facts(data=record, training=training))
-    assert "the encoder stayed as it was, and logistic regression fitted the last layer in 0.3 seconds." in card
-    assert (
-        "that were held out from the data (20%, by a hash of the text, seed 7). After its scores were taken, the"
-        in card
-    )
-    assert "epochs" not in card and "learning_rate" not in card
-    assert "saved model learned these rows" not in render(facts())
-    assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), "places are not names"
-
-
 def test_many_classes_have_a_short_card():
     labels = [f"intent {number}" for number in range(77)]
     true = [number for number in range(70) for _ in range(number + 1)]
@@ -168,6 +153,7 @@ def test_use_names_the_model_in_each_way():
     assert "import hf_rnn" not in blocks[1] and "trust_remote_code=True" in blocks[1]
     assert "AutoModelForSequenceClassification.from_pretrained" in blocks[2]
     assert 'AutoTokenizer.from_pretrained("it\'s $HOME", trust_remote_code=False)' in blocks[2], "otherwise it asks"
+    assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), "places are not names"
 
 
 NASTY = ["a|b", "<script>alert(1)</script>", "`$x`", "- {name}: ---", "{{ card_data }}", "**b** _i_ [l](u)"]
@@ -175,16 +161,9 @@ NASTY = ["a|b", "<script>alert(1)</script>", "`$x`", "- {name}: ---", "{{ card_d
 
 def test_names_cannot_break_out_of_their_place():
     measured = classification_metrics([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], NASTY)
-    card = render(
-        facts(
-            name="---\nlicense: other",
-            dataset_name="a: b\n---\n# c",
-            class_counts=dict.fromkeys(NASTY, 3),
-            results={"validation": measured},
-            examples=dict.fromkeys(NASTY, NASTY),
-            command="echo '```'",
-        )
-    )
+    names = {"name": "---\nlicense: other", "dataset_name": "a: b\n---\n# c", "command": "echo '```'"}
+    tables = {"class_counts": dict.fromkeys(NASTY, 3), "examples": dict.fromkeys(NASTY, NASTY)}
+    card = render(facts(**names, **tables, results={"validation": measured}))
     data = ModelCard(card).data
     assert data.license == "apache-2.0"
     assert data.eval_results[0].dataset_name == "a: b\n---\n# c"

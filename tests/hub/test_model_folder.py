@@ -1,22 +1,104 @@
-"""The files of a finished folder, and the advice for missing ones."""
+"""Models with damaged or missing parts: one message that names the part, and advice."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.utils.errors import UserError
 
-TO_LOAD = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-RECORDS = ["README.md", "metrics.json", "training_args.json"]
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loading") / "model"
+    tokenizer = train_tokenizer(["a b c d"], min_frequency=1)
+    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=4, hidden_size=4, id2label={0: "no", 1: "yes"})
+    RnnForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
-def fill(root, names=(*TO_LOAD, *RECORDS)):
-    root.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        settings = {"backend": "tokenizers"} if name == "tokenizer_config.json" else {}
-        (root / name).write_text(json.dumps(settings) if name.endswith(".json") else "")
-    return FinishedFolder(root)
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "model")
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_weights(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+def add_weight(weights):
+    weights["a.further"] = torch.zeros(1)
+
+
+def test_it_loads_ready_to_predict(original):
+    model, tokenizer = load_model(original)
+    assert type(model) is RnnForSequenceClassification and not model.training
+    expected = load_file(original / "model.safetensors")
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+    assert tokenizer.get_vocab().keys() >= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("config.json", lambda path: change_json(path, model_type="bert"), "is a 'bert' model"),
+        ("config.json", lambda path: change_json(path, vocab_size=7), "not belong together.*embedding.weight"),
+        ("model.safetensors", lambda path: change_weights(path, add_weight), "they differ in a.further"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "because of model.safetensors"),
+        (
+            "model.safetensors",
+            lambda path: change_weights(path, lambda weights: weights["classifier.bias"].fill_(torch.nan)),
+            "has NaN or infinite weights",
+        ),
+        ("tokenizer.json", lambda path: path.write_text("{"), "because of tokenizer.json or tokenizer_config.json"),
+        (
+            "tokenizer.json",
+            lambda path: train_tokenizer(["a b c d e f"], min_frequency=1).save_pretrained(path.parent),
+            "tokenizer has ids up to 7, the model a table of 6 rows",
+        ),
+        (
+            "tokenizer_config.json",
+            lambda path: change_json(path, model_input_names=["ids"]),
+            "because of tokenizer.json",
+        ),
+        ("adapter_config.json", lambda path: path.write_text("{}"), "contains an adapter .*merge_and_unload"),
+        ("tokenizer_config.json", lambda path: path.unlink(), "has no tokenizer_config.json"),
+    ],
+)
+def test_each_damaged_part_is_named(folder, name, damage, message):
+    damage(folder / name)
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value) or "architecture" in message
+
+
+def test_a_missing_package_is_named(original):
+    program = "import sys; sys.modules['safetensors'] = None; from hf_rnn.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "predict", "--model", original, "--text", "a"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("Type: pip install safetensors")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "device must be cpu"), ("cuda:99", "cannot be moved to cuda")]
+)
+def test_a_missing_device(original, device, message):
+    with pytest.raises(UserError, match=message):
+        load_model(original, device=device)
 
 
 def refusal(folder):
@@ -25,8 +107,10 @@ def refusal(folder):
     return str(caught.value)
 
 
-def test_a_lost_or_damaged_record_stops_sharing_but_not_prediction(tmp_path):
-    folder = fill(tmp_path)
+def test_a_lost_or_damaged_record_stops_sharing_but_not_prediction(folder):
+    for name in ("README.md", "metrics.json", "training_args.json"):
+        (folder / name).write_text("{}")
+    folder = FinishedFolder(folder)
     folder.check_finished()
     folder.metrics.write_bytes(b"[]")
     folder.check()
@@ -34,12 +118,9 @@ def test_a_lost_or_damaged_record_stops_sharing_but_not_prediction(tmp_path):
     folder.card.unlink()
     folder.check()
     assert "has no README.md. " in refusal(folder)
-    folder.tokenizer_config.unlink()
-    with pytest.raises(UserError, match="has no tokenizer_config.json"):
-        folder.check()
 
 
-def test_an_unfinished_training_names_its_checkpoints(tmp_path):
-    fill(tmp_path / "checkpoints" / "checkpoint-8", TO_LOAD)
+def test_an_unfinished_training_names_its_checkpoints(original, tmp_path):
+    shutil.copytree(original, tmp_path / "checkpoints" / "checkpoint-8")
     message = refusal(FinishedFolder(tmp_path))
     assert "--resume" in message and message.endswith("checkpoints")

@@ -22,16 +22,15 @@ from hf_rnn import (
     RnnForSequenceClassification,
     RnnForTokenClassification,
     SentenceEncoder,
-    Tagger,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
 from hf_rnn.inference import native as library
 from hf_rnn.inference.engines import DEFAULTS, InferenceOptions, NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines import torch as torch_engine
-from hf_rnn.inference.engines.torch import TorchEngine, compute_logits
+from hf_rnn.inference.engines.torch import compute_logits
 from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build
-from hf_rnn.inference.native.heads import LanguageNetwork, TaggerNetwork
+from hf_rnn.inference.native.heads import LanguageNetwork
 from hf_rnn.inference.native.network import MISSING, Network, Unsupported
 from hf_rnn.inference.predictor import load_sentence_model
 
@@ -406,22 +405,6 @@ def test_taggers(block, cell, settings):
         model.words.read([kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)])
     found, expected = read_live(model).run(HOSTILE), plain_logits(model, HOSTILE)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_a_tagger_of_a_folder(trained, tmp_path):
-    _, tokenizer = load_model(trained.folder)
-    more = {"id2label": TAGS, "label2id": {name: tag for tag, name in TAGS.items()}, "task": "token-classification"}
-    model = make("tagger", vocab_size=len(tokenizer), crf=True, word_forms=64, num_labels=5, **more)
-    model.words.read(sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get))
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    texts = ["so good , so bad", "", "a day in Berlin " * 50]
-    stored, plain = Tagger.from_pretrained(tmp_path), Tagger(*load_model(tmp_path))
-    assert isinstance(stored.engine.network, TaggerNetwork)
-    plain.engine = TorchEngine(plain.model, tokenizer)
-    for found, answer in zip(pickle.loads(pickle.dumps(stored)).predict(texts), plain.predict(texts), strict=True):
-        entities = [{**part, "score": pytest.approx(part["score"], abs=1e-5)} for part in answer["entities"]]
-        assert found["entities"] == entities
 
 
 def test_a_sentence_encoder():

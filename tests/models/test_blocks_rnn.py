@@ -5,11 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
-from hf_rnn import (
-    RnnConfig,
-    RnnForTokenClassification,
-    RnnModel,
-)
+from hf_rnn import RnnConfig, RnnForTokenClassification, RnnModel
 from hf_rnn.models.blocks_rnn import Dropout
 from hf_rnn.models.cells_rnn import CELLS
 
@@ -116,16 +112,6 @@ def test_dropout_drops_its_share_and_scales_the_rest(share, dtype):
     torch.testing.assert_close(layer(inputs, stream), stream + found)
     assert share == 0 or not torch.equal(layer(inputs), found)
     assert torch.equal(layer.eval()(inputs), inputs)
-
-
-def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):
-    model = make_model()
-    state = {name: weight for name, weight in model.state_dict().items() if "layers.1.conv" not in name}
-    model.save_pretrained(tmp_path, state_dict=state)
-    loaded = RnnModel.from_pretrained(tmp_path)
-    assert torch.equal(loaded.layers[1].conv.weight, loaded.layers[1].conv.identity())
-    assert torch.equal(loaded.layers[0].conv.weight, model.layers[0].conv.weight)
-    assert torch.equal(loaded.layers[1].out_proj.weight, model.layers[1].out_proj.weight)
 
 
 @pytest.mark.parametrize("word_forms", [0, 64])

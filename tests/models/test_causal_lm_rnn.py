@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_rnn import RnnConfig, RnnForCausalLM
 from hf_rnn.models.cells_rnn import CELLS
@@ -125,13 +125,3 @@ def test_the_plain_trainer_finds_the_labels(tmp_path):
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_eval_batch_size=2)
     rows = [{"input_ids": ids, "labels": ids} for ids in IDS.expand(2, -1)]
     assert Trainer(make().float(), arguments, eval_dataset=rows).evaluate()["eval_loss"] > 0
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_saving(tmp_path, tied):
-    model = make(tie_word_embeddings=tied).float()
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert type(loaded) is RnnForCausalLM
-    assert (loaded.lm_head.weight is loaded.rnn.embedding.weight) == tied
-    torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)

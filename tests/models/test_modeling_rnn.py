@@ -30,18 +30,8 @@ def make(
     cell="lstm", layers=1, bidirectional=True, pooling="mean_max", model=RnnForSequenceClassification, **settings
 ):
     torch.manual_seed(sum(map(ord, f"{cell}{layers}{bidirectional}{pooling}")))
-    config = RnnConfig(
-        vocab_size=13,
-        embedding_size=6,
-        hidden_size=5,
-        num_hidden_layers=layers,
-        bidirectional=bidirectional,
-        cell_type=cell,
-        pooling=pooling,
-        num_labels=3,
-        **settings,
-    )
-    return model(config).eval()
+    sizes = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": layers, "num_labels": 3}
+    return model(RnnConfig(**sizes, bidirectional=bidirectional, cell_type=cell, pooling=pooling, **settings)).eval()
 
 
 def pad_right(texts, extra=0, filler=PAD):
@@ -161,8 +151,7 @@ def test_against_packed_sequences(cell, layers, bidirectional, with_initial_stat
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_final_states_of_a_text_without_tokens_are_the_initial_ones(cell):
-    model = make(cell, layers=2, model=RnnModel)
-    ids, mask = pad_right([[3, 4], []])
+    model, (ids, mask) = make(cell, layers=2, model=RnnModel), pad_right([[3, 4], []])
     h_0, c_0 = initial_states(model.config, 2)
     output = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0, output_final_states=True)
     torch.testing.assert_close(output.final_hidden_state[:, 1], h_0[:, 1])
@@ -260,11 +249,8 @@ def test_hooks_and_adapters_on_cells(cell, way):
     found.loss.backward()
     assert len(calls) == 4
     if way == "pruned":
-        pruned = directions[0].cell
-        assert (
-            pruned.weight_ih_l0_orig.grad.any()
-            and not pruned.weight_ih_l0_orig.grad[pruned.weight_ih_l0_mask == 0].any()
-        )
+        gradient, mask = directions[0].cell.weight_ih_l0_orig.grad, directions[0].cell.weight_ih_l0_mask
+        assert gradient.any() and not gradient[mask == 0].any()
     else:
         torch.testing.assert_close(found.logits, expected, **TOLERANCE)
     if cell == "lstm":
@@ -307,14 +293,9 @@ def test_compile_gives_the_same_numbers(cell):
 def test_export_with_dynamic_batch(cell, settings):
     model = make(cell, **settings)
     ids, mask = pad_right(TEXTS)
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(
-        model,
-        (),
-        {"input_ids": ids, "attention_mask": mask},
-        dynamic_shapes={"input_ids": {0: batch}, "attention_mask": {0: batch}},
-        strict=False,
-    )
+    inputs, batch = {"input_ids": ids, "attention_mask": mask}, {0: torch.export.Dim("batch")}
+    shapes = dict.fromkeys(inputs, batch)
+    program = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False)
     generator = torch.Generator().manual_seed(0)
     other_ids = torch.randint(2, 13, (9, ids.shape[1]), generator=generator)
     other_mask = torch.randint(0, 2, other_ids.shape, generator=generator)

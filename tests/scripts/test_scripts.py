@@ -69,16 +69,6 @@ def cells(path):
     return found
 
 
-@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.name)
-def test_the_course_has_valid_cells_and_no_heading_twice(path):
-    found = cells(path)
-    assert all(ast.parse(source).body for kind, source in found if kind == "code")
-    headings = re.findall(
-        r"^#+ (.+)$", "\n".join(source for kind, source in found if kind == "markdown"), re.MULTILINE
-    )
-    assert len(headings) == len(set(headings)) > 3
-
-
 def test_each_exercise_has_a_solution():
     exercises = re.findall(r"^# (\d\.\d) ", "".join(path.read_text("utf-8") for path in COURSE), re.MULTILINE)
     solutions = re.findall(r"^# %% (\d\.\d) ", SOLUTIONS.read_text(encoding="utf-8"), re.MULTILINE)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_rnn.tokenizers.normalizers import NORMALIZERS, build_normalizer
 from hf_rnn.tokenizers.word_level import PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
@@ -97,21 +97,6 @@ def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     assert small.get_vocab().keys() == {UNK_TOKEN, PAD_TOKEN, *(f"w{index:05x}" for index in range(5))}
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_shape_of_an_encoding(normalizer):
-    tokenizer = train_tokenizer(CORPUS, min_frequency=1, normalizer=normalizer, model_max_length=3)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    assert (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.padding_side) == (0, 1, "right")
-    batch = tokenizer(["the ferry", "", "late"], padding=True)
-    assert set(batch) == {"input_ids", "attention_mask"}
-    assert batch["attention_mask"] == [[1, 1], [0, 0], [1, 0]]
-    assert batch["input_ids"][1] == [1, 1]
-    assert tokenizer("")["input_ids"] == []
-    long = tokenizer("the ferry was late")["input_ids"]
-    assert len(long) == 4, "not cut unless asked"
-    assert tokenizer("the ferry was late", truncation=True)["input_ids"] == long[:3]
-
-
 @given(text=st.lists(st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\u3000"])).map("".join))
 @example("<<pad>>")
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -137,31 +122,18 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("texts", "arguments", "message"),
     [
-        ({"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased"),
-        ({"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
+        (CORPUS, {"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased"),
+        (CORPUS, {"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
+        (["each word once"], {}, "no word occurs 3 times: give more texts, or lower min_frequency, or for"),
+        (["a a a", None], {}, "texts[1] is not a str: found None"),
+        ("one text", {}, "put it into a list"),
     ],
 )
-def test_arguments_out_of_range(arguments, message):
+def test_mistakes(texts, arguments, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        train_tokenizer(CORPUS, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (
-            ["each word once"],
-            "no word occurs 3 times: give more texts, or lower min_frequency, or for",
-        ),
-        (["a a a", None], "texts[1] is not a str: found None"),
-        ("one text", "put it into a list"),
-    ],
-)
-def test_texts_that_are_not_texts(texts, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        train_tokenizer(texts)
+        train_tokenizer(texts, **arguments)
 
 
 @pytest.mark.parametrize(

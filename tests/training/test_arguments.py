@@ -11,8 +11,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.settings.arguments import DistillationArguments, ModelArguments
+from hf_rnn.settings.arguments import DistillationArguments
 from hf_rnn.settings.merge import (
     load_recipe,
     make_parser,
@@ -43,10 +42,6 @@ def mine(tmp_path):
 
 
 # ---- declaration and help ----
-
-
-def test_model_arguments_are_settings_of_the_config():
-    assert dataclasses.asdict(ModelArguments()).items() <= vars(RnnConfig()).items()
 
 
 @pytest.fixture

@@ -159,11 +159,6 @@ def test_bad_arguments_change_nothing(fitted, more, message):
     assert (fitted.predict_proba(ASKED) == before).all()
 
 
-def test_a_misspelt_setting_is_refused():
-    with pytest.raises(UserError, match=r"no setting .hiden_size.. Did you mean hidden_size\?"):
-        RnnClassifier(hiden_size=3)
-
-
 # ---- labels and texts ----
 
 

@@ -228,7 +228,7 @@ def test_a_mistake_overwrites_nothing(copy, trained, tiny_settings, tmp_path):
     ids=["weights", "loss", "embedding"],
 )
 def test_a_diverged_run_is_not_finished(short, settings):
-    with pytest.raises(UserError, match="smaller learning_rate|learning_rate"):
+    with pytest.raises(UserError, match="learning_rate"):
         train(**{**short, "num_train_epochs": 3, **settings})
     assert not (Path(short["output_dir"]) / "config.json").exists()
 
