@@ -1,8 +1,9 @@
-"""Files, folders, single files of records and memory become splits with a held-out validation and fingerprints."""
+"""Files, folders, memory and data sets become splits with labels, a held-out validation and fingerprints."""
 
 import gzip
 import json
 import logging
+import re
 
 import datasets
 import numpy as np
@@ -15,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn import load_tsv, train
-from hf_rnn.data import TableArguments, splits
-from hf_rnn.data.loading import load_texts
+from hf_rnn import train
+from hf_rnn.data import TableArguments, loading, splits
+from hf_rnn.data.loading import load_texts, load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.splits import hold_out
 from hf_rnn.utils.errors import UserError
@@ -260,3 +261,149 @@ def test_commands_take_a_data_set_of_the_library(texts_dir, trained, tmp_path, c
         assert found.get("summary") == expected.get("summary") and found.get("accuracy") == expected.get("accuracy")
     code, out, err = command("train", *columns[:5], "feeling", "--output_dir", tmp_path / "out")
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "'feeling'" in err and "mood" in err
+
+
+# ---- data sets of the library, under the same contract as files ----
+
+
+SPACED = [(" spaces stay ", 2), ("tabs\tand\nlines too", 0), ("NA", 1)]
+
+
+def make_splits(label_feature, **splits):
+    features = datasets.Features(text=datasets.Value("string"), id=datasets.Value("int32"), label=label_feature)
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_list(
+                [{"text": text, "id": number, "label": label} for number, (text, label) in enumerate(rows)], features
+            )
+            for split, rows in splits.items()
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("feature", "convert", "names"),
+    [
+        (datasets.ClassLabel(names=["z", "y", "x"]), int, ["z", "y", "x"]),
+        (datasets.Value("int8"), int, ["0", "1", "2"]),
+        (datasets.Value("string"), "cab".__getitem__, ["a", "b", "c"]),
+    ],
+    ids=["ClassLabel", "integers", "strings"],
+)
+def test_types_of_labels(tmp_path, feature, convert, names, caplog):
+    rows = [(text, convert(label)) for text, label in SPACED]
+    data = make_splits(feature, train=rows, dev=rows[:2], unsupervised=rows)
+    data.save_to_disk(tmp_path / "saved")
+    for source in (data, tmp_path / "saved"):
+        read = load_tsv(source)
+        assert set(read) == {"train", "validation"} and "unsupervised" in caplog.text
+        assert read["train"].features["label"].names == names
+        expected = [names[label] if isinstance(feature, datasets.ClassLabel) else str(label) for _, label in rows]
+        assert [row["text"] for row in read["train"]] == [text for text, _ in rows]
+        assert [names[row["label"]] for row in read["train"]] == expected
+
+
+def test_bad_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "BATCH_ROWS", 3)
+    bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
+    data = make_splits(datasets.ClassLabel(names=["n", "p"]), train=bad, dev=bad[:1])
+    report, listed = DataReport(), tmp_path / "rejected.jsonl"
+    read = load_tsv(data, max_bad_rows=6, rejected_path=listed, report=report)
+    assert read["train"].to_list() == [{"text": "a", "label": 0}, {"text": "d", "label": 1}]
+    records = [json.loads(line) for line in listed.open()]
+    reasons = [Reason.EMPTY_TEXT] * 2 + [Reason.BLANK_TEXT, Reason.NUL, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL]
+    assert [(record["line"], record["reason"]) for record in records] == list(enumerate(reasons, 1))
+    assert {record["file"] for record in records} == {"dataset[train]"}
+    with pytest.raises(DataError, match=re.escape("dataset[train] row 1: empty text")):
+        load_tsv(data)
+
+
+def test_a_split_without_labels_is_left_out(caplog):
+    """Benchmarks publish their test split so; with some labels, it lacks those of single rows."""
+    rows, blank = [("a", 0), ("b", 1), ("c", 1), ("d", 0)], [("e", -1), ("f", -1)]
+    feature = datasets.ClassLabel(names=["n", "p"])
+    data = make_splits(feature, train=rows, validation=rows, test=blank)
+    assert set(load_tsv(data)) == {"train", "validation"} and "dataset[test] is left out" in caplog.text
+    for source, options in (
+        (data, {"splits": ["train", "test"]}),
+        (make_splits(feature, train=rows, validation=rows, test=blank + rows), {}),
+        (make_splits(feature, train=blank, validation=rows), {}),
+    ):
+        with pytest.raises(DataError, match="row 0: unknown label: label '-1'"):
+            load_tsv(source, **options)
+
+
+def test_unusable_columns_and_sources(tmp_path):
+    data = make_splits(datasets.Value("float32"), train=SPACED, dev=SPACED)
+    with pytest.raises(DataError, match="'txt': found 'text', 'id', 'label'"):
+        load_tsv(data, text_column="txt")
+    with pytest.raises(DataError, match="strings"):
+        load_tsv(data, text_column="id")
+    labels = load_tsv(data)["train"].features["label"].names
+    assert labels == ["0", "1", "2"], "frames make 1.0 of 1 beside a missing label"
+    (tmp_path / "README").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_tsv(tmp_path)
+    with pytest.raises(UserError, match="found IterableDataset"):
+        load_tsv(data["train"].to_iterable_dataset())
+    del data["train"]
+    with pytest.raises(DataError) as caught:
+        load_tsv(data, label_column="id")
+    assert caught.value.reason == Reason.NO_TRAIN_SPLIT
+
+
+# ---- labels become class ids; labels that make no classes are refused ----
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (["b", "a", "c"], ["a", "b", "c"]),
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        (["2", "1", "x"], ["1", "2", "x"]),
+    ],
+)
+def test_labels_are_sorted_by_value_or_by_alphabet(tmp_path, found, names):
+    content = "".join(f"some words\t{label}\n" for label in found).encode()
+    train = load_tsv({"train": write(tmp_path / "t.tsv", content)}, splits="train")["train"]
+    assert train.features["label"].names == names
+    assert [names[label] for label in train["label"]] == found
+
+
+def test_given_names_order_the_labels_and_integers_index_them(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    names = ["positive", "neutral", "negative"]
+    by_name, by_number = write(tmp_path / "n.tsv", GOOD), write(tmp_path / "i.tsv", b"good day\t0\nbad day\t2\n")
+    for path in (by_name, by_number):
+        train = load_tsv({"train": path}, splits="train", class_names=names)["train"]
+        assert (train.features["label"].names, train["label"][:]) == (names, [0, 2])
+    assert "0 = positive, 1 = neutral, 2 = negative" in caplog.text
+    numbers = write(tmp_path / "o.tsv", b"a\t2\nb\t1\n")  # here integers are the names themselves
+    assert load_tsv({"train": numbers}, splits="train", class_names=["2", "1"])["train"]["label"][:] == [0, 1]
+
+
+def test_a_label_map_translates_labels(tmp_path):
+    path, names = write(tmp_path / "train.tsv", b"a\t0\nb\t1\nc\tgood\n"), ["bad", "good"]
+    options = {"splits": "train", "class_names": names}
+    assert load_tsv(path, **options, label_map={"0": "good", "1": "bad"})["train"]["label"][:] == [1, 0, 1]
+    with pytest.raises(UserError, match="'fair'"):
+        load_tsv(path, **options, label_map={"0": "fair"})
+    path = write(tmp_path / "train.tsv", b"a\t0\nb\t1\n")
+    with pytest.raises(UserError, match="--label_map 0=NAME 1=NAME"):  # integers do not index the names here
+        load_tsv(path, **options, label_map={})
+
+
+@pytest.mark.parametrize("label", ["3", "-1", "01", "x"])
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
+def test_a_label_that_train_lacks_is_rejected_in_other_splits(tmp_path, label, names):
+    train = write(tmp_path / "train.tsv", b"a\t0\nb\t1\nc\t2\nd\t1\n")
+    dev = write(tmp_path / "dev.tsv", f"a\t0\nb\t{label}\n".encode())
+    with pytest.raises(DataError, match=f"unknown label: label '{label}', known are") as caught:
+        load_tsv({"train": train, "dev": dev}, class_names=names)
+    assert (caught.value.path, caught.value.line) == (dev, 2)
+
+
+def test_swapped_columns_are_reported(tmp_path):
+    content = b"".join(b"x\ttext %d\n" % number for number in range(60))
+    with pytest.raises(UserError, match="swapped"):
+        load_train(write(tmp_path / "train.tsv", content))
