@@ -53,6 +53,7 @@ class FirstPooler(RnnPooler):
         return torch.cat([first, first], dim=-1), None
 
 
+SETTINGS = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
 EXTENSIONS = [("cell_type", CELLS, AveragingCell), ("pooling", POOLERS, FirstPooler)]
 
 
@@ -73,15 +74,7 @@ def data_dir(tmp_path):
 
 @pytest.mark.parametrize(("setting", "kind"), [(setting, kind) for setting, _, kind in EXTENSIONS])
 def test_it_trains_and_predicts(setting, kind, registered, data_dir, tmp_path):
-    settings = {
-        "recipe": "scratch",
-        "embedding_size": 8,
-        "hidden_size": 6,
-        "num_train_epochs": 1,
-        "use_cpu": True,
-        setting: "test_only",
-    }
-    train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **settings)
+    train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **SETTINGS, **{setting: "test_only"})
     assert kind.calls > 0, "the class was used, and no other in its place"
     model, tokenizer = load_model(tmp_path / "model")
     assert getattr(model.config, setting) == "test_only"
@@ -112,8 +105,7 @@ def test_a_second_head_of_an_auto_class_leaves_the_first(trained, data_dir, tmp_
     monkeypatch.setitem(TASKS, "deeper", DeeperTask())
     try:
         auto.register_head(Deeper, "AutoModelForSequenceClassification")
-        settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
-        train(task="deeper", data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **settings)
+        train(task="deeper", data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **SETTINGS)
         folders = {Deeper: tmp_path / "model", RnnForSequenceClassification: trained.folder}
         for kind, folder in folders.items():
             loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
@@ -137,11 +129,10 @@ def build_shout(lowercase):
 
 
 def test_a_normaliser_trains_predicts_and_exports(data_dir, tmp_path, monkeypatch):
-    settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
     with pytest.raises(UserError, match="normalizer='shout' is unknown"):
-        train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **settings)
+        train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **SETTINGS)
     monkeypatch.setitem(NORMALIZERS, "shout", build_shout)
-    train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **settings)
+    train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **SETTINGS)
     monkeypatch.undo()  # the model needs no registry
     model, tokenizer = load_model(tmp_path / "model")
     assert tokenizer.convert_ids_to_tokens(tokenizer("Miro!box")["input_ids"]) == ["miro", "<unk>", "box"]

@@ -1,13 +1,11 @@
 """Continuous text: nothing is lost between a file and the pieces that a model reads."""
 
 import pytest
-import torch
 
-from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
+from hf_rnn import train_tokenizer
 from hf_rnn.data.encoding import encode_blocks
 from hf_rnn.data.loading import load_text
 from hf_rnn.data.row_errors import DataError, DataReport
-from hf_rnn.tasks.causal_lm import sum_losses
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"
@@ -89,14 +87,3 @@ def test_blocks_hold_each_token_once_in_order(size, folder):
     )
     assert {len(block) for block in blocks["input_ids"][:-1]} <= {size}
     assert sum(blocks["characters"]) == pytest.approx(len(TEXT))
-
-
-def test_the_loss_is_that_of_one_pass_over_the_text(folder):
-    texts = load_text(folder)
-    tokenizer = train_tokenizer(texts["train"]["text"], 1, tokenizer="char", exact=True, lowercase=False)
-    config = RnnConfig(vocab_size=len(tokenizer), hidden_size=8, embedding_size=4, bidirectional=False)
-    model = RnnForCausalLM(config).eval()
-    ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
-    total, tokens, characters = sum_losses(model, encode_blocks(texts, tokenizer, 50)["train"])
-    assert tokens == ids.shape[1] - 1 and characters == pytest.approx(len(TEXT) - 1, rel=1e-3)
-    assert total / tokens == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-6)

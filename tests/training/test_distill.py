@@ -22,7 +22,7 @@ from transformers import (
 from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
-from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, Distillation, augment, distillation_loss, write_masks
+from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, augment, distillation_loss, write_masks
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(40, seed=31)]
@@ -95,33 +95,6 @@ def test_loss_by_hand(temperature, weight):
 
 
 # ---- training rows ----
-
-
-def test_rows_that_a_run_learns_from(quick, teacher, unlabeled, asked, tmp_path, monkeypatch):
-    """Texts, copies and unlabelled texts, each read once by the teacher; columns are in the data's order."""
-    kept, add_rows = {}, Distillation.add_rows
-
-    def keep(self, run, tokenizer, examples):
-        kept.update(run=run, tokenizer=tokenizer, rows=add_rows(self, run, tokenizer, examples)[0]["train"])
-        raise InterruptedError
-
-    monkeypatch.setattr(Distillation, "add_rows", keep)
-    with pytest.raises(InterruptedError):
-        distill(**quick, unlabeled=str(unlabeled), output_dir=str(tmp_path / "out"))
-    texts, rows = kept["run"].texts, kept["rows"]
-    labeled = list(texts["train"]["text"])
-    others = {text for name in ("validation", "test") for text in texts[name]["text"]}
-    further = [text for text in unlabeled.read_text().splitlines() if text not in {*labeled, *others}]
-    copies = list(augment(labeled, 1))
-    assert set(asked) == {*labeled, *others, *further, *(copy.replace(MASKED, "[MASK]") for copy in copies)}
-    assert rows["labels"][:] == texts["train"]["label"][:] + [NO_LABEL] * (len(copies) + len(further))
-    ids = kept["tokenizer"].get_vocab()
-    expected = [[ids.get(word, ids["<unk>"]) for word in copy.split()] for copy in copies]
-    assert rows["input_ids"][len(labeled) : len(labeled) + len(expected)] == expected
-    found = np.array(rows["teacher_logits"]).argmax(axis=1)
-    names, masked = texts["train"].features["label"].names, len(labeled) + np.arange(len(copies))
-    found = [names[label] for label in np.delete(found, masked)]
-    assert found == predict(teacher, [*labeled, *further]).tolist()
 
 
 def test_class_weights_of_a_teacher_of_this_package_count_once(trained):
