@@ -16,27 +16,6 @@ from pathlib import Path
 from typing import Any
 
 
-def parse_flags() -> argparse.Namespace:
-    """Declare and read the flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
-    parser.add_argument("--output_dir", type=Path, required=True, help="new or empty folder for the teacher")
-    parser.add_argument("--epochs", type=float, default=3.0, help="default: %(default)s")
-    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
-    parser.add_argument("--max_length", type=int, default=128, help="tokens per text (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=42, help="seed of the new layer and the order (default: %(default)s)"
-    )
-    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16")
-    parser.add_argument("--use_cpu", action="store_true", help="do not use an accelerator")
-    flags = parser.parse_args()
-    flags.refuse = parser.error
-    return flags
-
-
 def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
     """Load a checkpoint with a layer for these classes, and its tokenizer."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -59,25 +38,37 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
 
 def main() -> None:
     """Fine-tune, and print the scores on the validation and test splits."""
-    flags = parse_flags()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new or empty folder for the teacher")
+    parser.add_argument("--epochs", type=float, default=3.0, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
+    parser.add_argument("--max_length", type=int, default=128, help="tokens per text (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="draws layer and order (default: %(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16")
+    parser.add_argument("--use_cpu", action="store_true", help="do not use an accelerator")
+    flags = parser.parse_args()
 
     from transformers import set_seed
 
     from hf_rnn import load_tsv
 
     if flags.output_dir.exists() and any(flags.output_dir.iterdir()):
-        flags.refuse(f"--output_dir {flags.output_dir} is not empty: give a new one")
+        parser.error(f"--output_dir {flags.output_dir} is not empty: give a new one")
     texts = load_tsv(flags.data_dir, max_bad_rows=flags.max_bad_rows)
     set_seed(flags.seed)
     try:
         model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
     except Exception as error:  # transformers raises any type
-        flags.refuse(f"--model {flags.model} cannot be loaded: {error!s:.500}")
+        parser.error(f"--model {flags.model} cannot be loaded: {error!s:.500}")
     positions = getattr(model.config, "max_position_embeddings", flags.max_length)
     tokenizer.model_max_length = min(flags.max_length, tokenizer.model_max_length, positions)
     scores = fine_tune(flags, model, tokenizer, texts)
     if not all(weight.isfinite().all() for weight in model.parameters()):
-        flags.refuse(f"training diverged: use a --learning_rate below {flags.learning_rate:g}")
+        parser.error(f"training diverged: use a --learning_rate below {flags.learning_rate:g}")
     model.save_pretrained(flags.output_dir)
     tokenizer.save_pretrained(flags.output_dir)
     print(json.dumps({"teacher": str(flags.output_dir), **scores}))
@@ -128,11 +119,8 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
             compute_metrics=compute_metrics,
         )
         trainer.train()
-        return {
-            split: trainer.evaluate(examples[split], metric_key_prefix=split)
-            for split in ("validation", "test")
-            if split in examples
-        }
+        splits = [split for split in ("validation", "test") if split in examples]
+        return {split: trainer.evaluate(examples[split], metric_key_prefix=split) for split in splits}
 
 
 if __name__ == "__main__":

@@ -95,13 +95,8 @@ class Tweets:
     def fit(self, seed: int, rate: float, epochs: int, **settings: Any) -> Any:
         """Return a classifier in one direction with random weights, trained by the loop of lesson 3 with AdamW."""
         torch.manual_seed(seed)
-        settings |= {
-            "vocab_size": len(self.tokenizer),
-            "embedding_size": 50,
-            "hidden_size": 50,
-            "bidirectional": False,
-        }
-        settings["id2label"] = dict(enumerate(self.class_names))
+        settings |= {"embedding_size": 50, "hidden_size": 50, "bidirectional": False}
+        settings |= {"vocab_size": len(self.tokenizer), "id2label": dict(enumerate(self.class_names))}
         model = hf_rnn.RnnForSequenceClassification(hf_rnn.RnnConfig(**settings)).to(self.device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         for epoch in range(epochs):
@@ -120,10 +115,8 @@ class Tweets:
         with torch.no_grad():
             for indices in order or self.order(split, 64):
                 batch = self.batch(split, indices)
-                mask = batch["attention_mask"]
-                logits[indices] = model(
-                    batch["input_ids"], torch.ones_like(mask) if read_padding else mask
-                ).logits.cpu()
+                mask = batch["attention_mask"] | read_padding
+                logits[indices] = model(batch["input_ids"], mask).logits.cpu()
         return logits
 
     def score(self, logits: Any, split: str = "validation") -> tuple[float, float]:
@@ -207,22 +200,14 @@ def draw_padding(orders: dict[str, list], lengths: list[int]) -> None:
     show("2_padding")
 
 
-def draw_lines(
-    name: str, lines: dict[str, Any], x: str, y: str, level: tuple[float, str] | None = None, log: bool = False
-) -> None:
-    """Draw a line per series, and a grey level with its meaning."""
+def draw_lines(name: str, lines: dict[str, Any], x: str, y: str, log: bool = False) -> None:
+    """Draw a line per series."""
     _, axis = plt.subplots(figsize=(6.5, 3.2))
     for number, (series, values) in enumerate(lines.items()):
         axis.plot(values, color=COLOURS[number % len(COLOURS)], label=series)
-    if level:
-        axis.axhline(level[0], color=GREY, linewidth=1)
-        axis.annotate(
-            level[1], (1, level[0]), (0, -14), ("axes fraction", "data"), "offset points", ha="right", fontsize=8
-        )
     axis.set(xlabel=x, ylabel=y)
     if log:
-        axis.set_yscale("log")
-        axis.set_ylim(1e-12, 10)
+        axis.set(yscale="log", ylim=(1e-12, 10))
     else:
         axis.set_ylim(0)
     if len(lines) > 1:

@@ -12,8 +12,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 
-def make_parser() -> ArgumentParser:
-    """Declare the flags."""
+def main() -> None:
+    """Train, measure, save, write."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="text file, or folder with train.txt")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
@@ -24,12 +24,6 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--block_size", type=int, default=256, help="tokens of a block (default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="(default: %(default)s)")
     parser.add_argument("--prompt", default="\n", help="to continue at the end")
-    return parser
-
-
-def main() -> None:
-    """Train, measure, save, write."""
-    parser = make_parser()
     args = parser.parse_args()
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
         parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")
@@ -85,10 +79,8 @@ def main() -> None:
 def read_texts(path: Path) -> dict[str, str]:
     """Return the texts to train on and to validate with."""
     if path.is_dir() and (path / "dev.txt").exists():
-        return {
-            split: (path / f"{name}.txt").read_text("utf-8")
-            for split, name in (("train", "train"), ("validation", "dev"))
-        }
+        files = {"train": "train.txt", "validation": "dev.txt"}
+        return {split: (path / name).read_text("utf-8") for split, name in files.items()}
     text = (path / "train.txt" if path.is_dir() else path).read_text("utf-8")
     border = len(text) * 9 // 10
     return {"train": text[:border], "validation": text[border:]}

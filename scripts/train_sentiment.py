@@ -13,8 +13,8 @@ from pathlib import Path
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "tweets"
 
 
-def make_parser() -> ArgumentParser:
-    """Declare the flags."""
+def main() -> None:
+    """Train, measure, save, predict."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder of TSV files (default: the sample)")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
@@ -22,12 +22,6 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--num_train_epochs", type=float, default=10, help="(default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="(default: %(default)s)")
     parser.add_argument("--text", default="best concert of my life, thank you!", help="to classify at the end")
-    return parser
-
-
-def main() -> None:
-    """Train, measure, save, predict."""
-    parser = make_parser()
     args = parser.parse_args()
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
         parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")

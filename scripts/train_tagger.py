@@ -11,8 +11,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 
-def make_parser() -> ArgumentParser:
-    """Declare the flags."""
+def main() -> None:
+    """Train, measure, save, predict."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of CoNLL files")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
@@ -20,12 +20,6 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--num_train_epochs", type=float, default=10, help="(default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="(default: %(default)s)")
     parser.add_argument("--text", default="Anna lives in Rome.", help="to tag at the end")
-    return parser
-
-
-def main() -> None:
-    """Train, measure, save, predict."""
-    parser = make_parser()
     args = parser.parse_args()
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
         parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")
@@ -62,11 +56,10 @@ def main() -> None:
     scores = Tags(names)  # scores of whole entities, if the tags are spans such as B-person
 
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
-        predicted, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
-        rows = [
-            (row[kept], labels[kept]) for row, labels, kept in zip(predicted, result.label_ids, tagged, strict=True)
-        ]
-        found = scores.compute(predictions=[row for row, _ in rows], references=[labels for _, labels in rows])
+        rows = zip(result.predictions.argmax(axis=-1), result.label_ids, strict=True)
+        pairs = ((row[labels != -100], labels[labels != -100]) for row, labels in rows)
+        predictions, references = zip(*pairs, strict=True)
+        found = scores.compute(predictions=predictions, references=references)
         return {name: value for name, value in found.items() if isinstance(value, float)}
 
     trainer = Trainer(
