@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import invent_rows, write_rows
+from conftest import invent_rows
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train, train_tokenizer
 from hf_rnn.evaluation.calibration import share_at_accuracy
@@ -224,20 +224,6 @@ def test_the_share_without_a_person():
     assert share_at_accuracy(scores, [1, 0, 0, 1], 0.95) is None
     tied = share_at_accuracy([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]], [0, 1, 0], 0.95)
     assert tied is None, "no threshold parts rows of one score"
-
-
-def test_evaluate_prints_the_share_without_a_person(command, model, tmp_path):
-    write_rows(tmp_path / "test.tsv", invent_rows(200, 9))
-    found, _ = measure(command, model.folder, tmp_path)
-    unsure = found["without_a_person"]
-    answers = FastRnn.from_pretrained(model.folder).predict([text for text, _ in invent_rows(200, 9)])
-    sure = [
-        (answer["label"] == label)
-        for answer, (_, label) in zip(answers, invent_rows(200, 9), strict=True)
-        if answer["score"] >= unsure["threshold"] - 1e-6
-    ]
-    assert len(sure) / 200 == pytest.approx(unsure["share"]) and np.mean(sure) == pytest.approx(unsure["accuracy"])
-    assert unsure["accuracy"] >= 0.95
 
 
 def test_a_terminal_gets_a_summary_and_the_target_can_be_set(command, model, tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ def test_the_notebook_is_built_from_the_script(path):
     assert len(stored) < 1_500_000
 
 
+@pytest.mark.slow
 def test_the_installed_course_finds_its_tweets(tmp_path):
     """The files that the package installs beside it are enough, without a clone."""
     installed = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"][

@@ -244,7 +244,6 @@ def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
 
 FINISHED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json")
 FINISHED += ("card_facts.json", "training_args.json", "learning_curve.png", "onnx/model.onnx", *MODELLING_FILES)
-MINE = ("notes.txt", "my_rnn.py", "runs/mine", "onnx/mine.txt", "checkpoints/mine.txt")
 NEW = {"config.json", "model.safetensors", "README.md", "sub/vocab.txt"}
 
 
@@ -319,22 +318,6 @@ def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypa
     for name in ("out", "./out/../out", "link"):
         with pytest.raises(UserError, match=f"teacher {name} is the output_dir"):
             checkpoints.check_apart("out", {"model": None, "vectors": "me/films", "teacher": name})
-
-
-def test_new_files_replace_all_old_ones(folder):
-    put(folder, *FINISHED, *MINE, ".unfinished-1/config.json", "checkpoints/checkpoint-1/rng_state.pth")
-
-    def write(unfinished):
-        assert folder.root in unfinished.root.parents, "on the same disk"
-        assert set(FINISHED) <= list_files(folder), "the old model is whole while the new one is written"
-        put(unfinished, *NEW, content="new")
-        return 7
-
-    assert fill(folder, write) == 7
-    assert list_files(folder) == {*NEW, *MINE, "checkpoints/checkpoint-1/rng_state.pth"}
-    assert {(folder.root / name).read_text() for name in NEW} == {"new"}
-    checkpoints.remove_checkpoints(folder)
-    assert list_files(folder) == {*NEW, *MINE}
 
 
 def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):

@@ -158,12 +158,13 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
 
 
 def test_overwriting_replaces_the_old_run_and_nothing_else(copy, short):
-    mine = [copy / "notes.txt", copy / "train_rnn.py", copy / "checkpoints" / "n.txt"]
-    (copy / "checkpoints").mkdir()
-    for path in mine:
+    mine = [copy / name for name in ("notes.txt", "my_rnn.py", "runs/mine", "onnx/mine.txt", "checkpoints/mine.txt")]
+    theirs = [copy / "onnx/model.onnx", copy / ".unfinished-1/config.json"]
+    for path in (*mine, *theirs):
+        path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     train(**{**short, "hidden_size": 5, "output_dir": str(copy)}, overwrite_output_dir=True)
-    assert [path.read_text() for path in mine] == ["mine"] * len(mine)
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine) and not any(path.exists() for path in theirs)
     assert json.loads((copy / "config.json").read_text())["hidden_size"] == 5
     assert not list((copy / "checkpoints").glob("checkpoint-*"))
 

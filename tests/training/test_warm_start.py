@@ -370,6 +370,7 @@ def test_the_audit_counts_the_tokens_of_the_run(encoders, tmp_path, name, comman
     assert facts["audit"] == json.loads(out)["summary"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real texts are not at {DATA}")
 def test_the_start_of_real_texts(encoders):
     """The first and the last 40 rows of each set."""
