@@ -114,14 +114,13 @@ class TrainingResult:
 
     def _repr_html_(self) -> str:
         """Return scores, learning curve and confusion matrix for a notebook."""
+        import pandas
+
         where = f"<code>{escape(str(self.folder))}</code>"
         if self.url is not None:
             where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
         scores, folder = self._scores(), FinishedFolder(self.folder)
-        rows = [["", *next(iter(scores.values()), ())]]
-        rows += [[split, *(f"{value:.3f}" for value in values.values())] for split, values in scores.items()]
-        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        parts = [f"<p>{where}</p>", f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"]
+        parts = [f"<p>{where}</p>", pandas.DataFrame(scores).T.to_html(float_format="{:.3f}".format)]
         for path in (folder.learning_curve, folder.confusion_matrix):
             if path.is_file():
                 content = base64.b64encode(path.read_bytes()).decode()
