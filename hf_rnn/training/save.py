@@ -29,8 +29,8 @@ from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.audit import hash_texts, join_texts, read_training_rows
-from ..evaluation.baselines import linear_scores
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
+from ..evaluation.scores import linear_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
