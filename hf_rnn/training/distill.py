@@ -84,7 +84,7 @@ def distill(
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
     check_apart(arguments.training.output_dir, {"teacher": further.teacher})
-    return run_training(arguments, Distillation(arguments, further), data=rows)
+    return run_training(arguments, Distillation(arguments, further), data=rows, overrides=overrides)
 
 
 class Distillation(Extension):

@@ -153,7 +153,8 @@ def prepare_run(
     task = get_task(arguments.data.task)
     if arguments.training.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    suited, start_note = suit_language(arguments, overrides, task, task.vocabulary_texts(texts["train"]))
+    chosen = None if extension.settings else overrides  # the start of a student suits its teacher
+    suited, start_note = suit_language(arguments, chosen, task, task.vocabulary_texts(texts["train"]))
     suited = suit_vocabulary(suited, overrides or {}, rows=sum(report.label_counts["train"]))
     name = suited.data.model_name_or_path
     start = None if name is None else WarmStart(name)

@@ -275,7 +275,7 @@ def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
     assert result.metrics["training"]["steps"] == 1
 
 
-@pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
+@pytest.mark.parametrize("given", [{}, {"tokenizer": "word", "min_frequency": 3}])
 def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
     settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
     settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2, "learning_rate": 1e-9}
@@ -284,6 +284,7 @@ def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick
     assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (not given)
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
     assert given or vocabularies[0] == vocabularies[1]
+    assert json.loads((student / "training_args.json").read_text())["min_frequency"] == 3  # few rows do not lower it
 
 
 @pytest.mark.slow
