@@ -110,8 +110,6 @@ class RecurrentCell(nn.Module):
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
-        reads_backward (`bool`): Whether `forward` also takes `valid` `(T, B)`, and `backward`: to read from the last
-            place to the first. The state then stays the same where `valid` is False.
         padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
             that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
         gates (`tuple`): Names in the order of the weights, "" for a candidate; only with weights named as torch's.
@@ -121,7 +119,6 @@ class RecurrentCell(nn.Module):
 
     has_cell_state = False
     has_recurrent_dropout = False
-    reads_backward = False
     padding_gates: tuple[float, ...] | None = None
     gates: tuple[str, ...] = ()
     memory_gate: tuple[int, int] | None = None
@@ -236,7 +233,6 @@ class MinGru(RecurrentCell):
     The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2 * H,)`.
     """
 
-    reads_backward = True
     gates, memory_gate = ("update", ""), (0, -1)
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -247,21 +243,20 @@ class MinGru(RecurrentCell):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
 
-    def forward(
-        self, inputs: Tensor, state: Tensor | None = None, valid: Tensor | None = None, backward: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Read from the first place to the last, or `backward`; keep the state where `valid` `(T, B)` is False."""
+    def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Read from the first place to the last."""
         if torch.jit.is_tracing():
             raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
         sums = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
-        valid = None if valid is None else valid[:, :, None].to(sums.dtype)
         initial = sums.new_zeros(sums.shape[1], self.hidden_size) if state is None else state[0].to(sums.dtype)
         # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a node of the graph.
         if runs_eagerly_on_cpu(sums):
-            states = _MinGruSteps.apply(sums, initial, valid, backward)
+            states = _MinGruSteps.apply(sums, initial)
         else:
-            states = _scan(sums, initial, valid, backward)
-        return states, states[:1] if backward else states[-1:]
+            gate, candidate = sums.chunk(2, dim=-1)
+            update = gate.sigmoid()
+            states = parallel_scan(1 - update, update * candidate, initial)
+        return states, states[-1:]
 
 
 CELLS: dict[str, type[RecurrentCell]] = {
@@ -289,47 +284,31 @@ class _MinGruSteps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, sums: Tensor, initial: Tensor, valid: Tensor | None, backward: bool) -> Tensor:
+    def forward(ctx: Any, sums: Tensor, initial: Tensor) -> Tensor:
         gate, candidate = sums.chunk(2, dim=-1)
-        update = gate.sigmoid() if valid is None else gate.sigmoid().mul_(valid)
+        update = gate.sigmoid()
         states, state = torch.empty_like(update), initial
-        steps = [*zip(candidate.unbind(0), update.unbind(0), states.unbind(0), strict=True)]
-        for target, share, place in reversed(steps) if backward else steps:
+        for target, share, place in zip(candidate.unbind(0), update.unbind(0), states.unbind(0), strict=True):
             state = torch.lerp(state, target, share, out=place)
         ctx.save_for_backward(sums, update, states, initial)
-        ctx.read_backward = backward
         return states
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         sums, update, states, initial = ctx.saved_tensors
-        first, later, earlier = 0, slice(1, None), slice(None, -1)
-        if ctx.read_backward:
-            first, later, earlier = -1, earlier, later
         grad_sums, total = torch.empty_like(sums), gradients[0].clone(memory_format=torch.contiguous_format)
         kept, grad_candidate = grad_sums.chunk(2, dim=-1)
         torch.sub(1, update, out=kept)
-        steps = [*zip(kept.unbind(0), total.unbind(0), strict=True)]
-        for (share, after), (_, before) in pairwise(steps if ctx.read_backward else reversed(steps)):
+        for (share, after), (_, before) in pairwise(reversed([*zip(kept.unbind(0), total.unbind(0), strict=True)])):
             before.addcmul_(share, after)
-        grad_initial = kept[first] * total[first]
+        grad_initial = kept[0] * total[0]
         torch.mul(total, update, out=grad_candidate)
         candidate = sums.chunk(2, dim=-1)[1]
-        torch.sub(candidate[later], states[earlier], out=total[later])
-        torch.sub(candidate[first], initial, out=total[first])
+        torch.sub(candidate[1:], states[:-1], out=total[1:])
+        torch.sub(candidate[0], initial, out=total[0])
         kept.mul_(grad_candidate).mul_(total)  # the gradient of the gate
-        return grad_sums, grad_initial, None, None
-
-
-def _scan(sums: Tensor, initial: Tensor, valid: Tensor | None, backward: bool) -> Tensor:
-    """Compute [`_MinGruSteps`] by [`parallel_scan`]."""
-    gate, candidate = sums.chunk(2, dim=-1)
-    update = gate.sigmoid() if valid is None else gate.sigmoid() * valid
-    parts = 1 - update, update * candidate
-    decay, addend = (part.flip(0) for part in parts) if backward else parts
-    states = parallel_scan(decay, addend, initial)
-    return states.flip(0) if backward else states
+        return grad_sums, grad_initial
 
 
 def parallel_scan(decay: Tensor, addend: Tensor, initial: Tensor) -> Tensor:
@@ -373,17 +352,15 @@ class RnnDirection(nn.Module):
 
         Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
         """
-        kind, flips = self.kind, self.is_backward and not self.kind.reads_backward
-        inputs = texts.flip(inputs) if flips else inputs
+        kind = self.kind
+        inputs = texts.flip(inputs) if self.is_backward else inputs
         fails = issubclass(kind, Lstm) and _fails_under_autocast(inputs)
         inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
         returns_c = output_final_states and kind.has_cell_state
         with torch.autocast("cpu", enabled=False) if fails else nullcontext():
             states, last = self._run(inputs, texts, self._join_state(h_0, c_0, inputs.dtype), returns_c)
-        h_n = None
-        if output_final_states:
-            h_n = last[0] if kind.reads_backward else texts.last(states, h_0)
-        return texts.flip(states) if flips else states, h_n, last[0] if returns_c else None
+        h_n = texts.last(states, h_0) if output_final_states else None
+        return texts.flip(states) if self.is_backward else states, h_n, last[0] if returns_c else None
 
     def _join_state(self, h_0: Tensor | None, c_0: Tensor | None, dtype: torch.dtype) -> State:
         """Return the initial state as the cell takes it; a part that is missing is zero."""
@@ -401,8 +378,6 @@ class RnnDirection(nn.Module):
         if dropout or sets_gates:
             self._check_kernel()
             return self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
-        if kind.reads_backward:
-            return self.cell(inputs, state, None if texts.is_full else texts.valid, self.is_backward)
         states, last = self.cell(inputs, state)
         return states, last[1] if returns_c else last
 
