@@ -7,7 +7,6 @@ engine and ONNX Runtime need neither torch nor transformers.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..hub.model_folder import FinishedFolder, find_folder, load_model, load_without_weights, name_damage
+from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, task_of
 from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
@@ -28,17 +27,15 @@ from .engines import (
     InferenceOptions,
     NativeEngine,
     Precision,
-    read_file,
     read_live,
     read_stored,
-    read_weights,
 )
-from .native.network import CLASSIFIER, MISSING, Unsupported, to_float
+from .native.network import CLASSIFIER, MISSING, Unsupported
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from ..tasks import Task
     from ..tasks.base import Config
@@ -47,19 +44,24 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-PROJECTION = "2_Dense/model.safetensors"  # a sentence encoder has it
-
 Table = TypeVar("Table")
 
 
 def load_to_predict(
-    name_or_path: str | Path, options: InferenceOptions
+    name_or_path: str | Path, options: InferenceOptions, is_encoder: bool = False
 ) -> tuple[PreTrainedModel | NativeEngine, Tokenizer]:
-    """Return a model and its tokenizer as [`load_model`] does, or its engine in C, which needs no torch."""
+    """Return a model and its tokenizer as [`load_model`] does, or its engine in C, which needs no torch.
+
+    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
+    """
     if str(options.device) == "cpu":
         folder = FinishedFolder(find_folder(name_or_path, options.revision))
-        if (stored := read_stored(str(name_or_path), folder, options)) is not None:
+        if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
             return stored
+    if is_encoder:
+        from .engines.torch import load_sentence_model
+
+        return load_sentence_model(name_or_path)
     return load_model(name_or_path, options.revision, options.device)
 
 
@@ -448,9 +450,7 @@ class SentenceEncoder:
         Raises:
             UserError: For a folder without an encoder's projection.
         """
-        name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
-        stored = read_stored(name, folder, InferenceOptions(precision=precision), _read_encoder)
-        model, tokenizer = stored or load_sentence_model(name_or_path)
+        model, tokenizer = load_to_predict(name_or_path, InferenceOptions(precision=precision), is_encoder=True)
         return cls(FastRnn(model, tokenizer, precision))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -471,37 +471,3 @@ def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor
         predictor = OnnxModel.from_pretrained(name, quantized, options.revision, size)
     check_verb(predictor.config, "predict")
     return predictor
-
-
-def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
-
-    Raises:
-        UserError: For a folder without an encoder's projection.
-    """
-    import torch
-
-    from ..models.auto import head_class
-
-    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
-    config, tokenizer = load_without_weights(name, folder)
-    with name_damage(name, "model.safetensors"):
-        weights = _read_encoder(name, folder, config)
-        model = head_class(CLASSIFIER)(config).eval()
-        model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
-    return model, tokenizer
-
-
-def _read_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
-    """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
-    projection = folder.root / PROJECTION
-    if not projection.is_file():
-        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
-    with name_damage(name, PROJECTION):
-        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
-        pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
-        if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
-            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
-    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
-    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
-    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}

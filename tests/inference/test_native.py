@@ -27,12 +27,11 @@ from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
 from hf_rnn.inference import native as library
 from hf_rnn.inference.engines import DEFAULTS, InferenceOptions, NativeEngine, read_live, read_stored
 from hf_rnn.inference.engines import torch as torch_engine
-from hf_rnn.inference.engines.torch import compute_logits
+from hf_rnn.inference.engines.torch import compute_logits, load_sentence_model
 from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build
 from hf_rnn.inference.native.heads import LanguageNetwork
 from hf_rnn.inference.native.network import MISSING, Network, Unsupported
-from hf_rnn.inference.predictor import load_sentence_model
 
 if library.load_library() is None and shutil.which("cc"):
     build()

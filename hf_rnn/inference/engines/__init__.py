@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ...tasks.base import Config
 
+PROJECTION = "2_Dense/model.safetensors"  # the last layer of a sentence encoder
 Precision = Literal["float32", "int16", "int8"]
 
 _MODEL_TYPE = "hf_rnn"
@@ -178,21 +179,30 @@ def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
     return {name: weight for path in folder.weight_files() for name, weight in read_file(path).items()}
 
 
-def read_stored(
-    name: str,
-    folder: FinishedFolder,
-    options: InferenceOptions = DEFAULTS,
-    read: Callable[[str, FinishedFolder, Config], dict[str, np.ndarray]] | None = None,
-) -> tuple[NativeEngine, TokenizerFile] | None:
-    """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed.
+def read_sentence_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
+    """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
+    projection = folder.root / PROJECTION
+    if not projection.is_file():
+        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
+    with name_damage(name, PROJECTION):
+        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
+        pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
+        if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
+            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
+    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
+    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
 
-    `read` returns the weights of another layout than that of a finished folder, and sets the head in the settings.
-    """
+
+def read_stored(
+    name: str, folder: FinishedFolder, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> tuple[NativeEngine, TokenizerFile] | None:
+    """Return the engine of a folder and its tokenizer, or None where [`load_model`] is needed."""
     if (folder.root / "adapter_config.json").is_file():
         return None
     try:
         config = read_config_alone(name, folder)
-        weights = read_weights(folder) if read is None else read(name, folder, config)
+        weights = read_sentence_encoder(name, folder, config) if is_encoder else read_weights(folder)
         network = make_network(config, weights, options, next(iter(config.architectures or [CLASSIFIER])))
         tokenizer = read_tokenizer_alone(name, folder, config)
     except Exception:  # damaged files make the libraries raise anything

@@ -8,16 +8,27 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
+from ...models.auto import head_class
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
-from ..native.network import Unsupported
-from . import DEFAULTS, Engine, InferenceOptions, NativeEngine, batch_by_length, read_live
+from ..native.network import CLASSIFIER, Unsupported, to_float
+from . import (
+    DEFAULTS,
+    Engine,
+    InferenceOptions,
+    NativeEngine,
+    batch_by_length,
+    read_live,
+    read_sentence_encoder,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -145,6 +156,21 @@ def fast_logits(
             engine = NativeEngine(model.config, read_live(model))
             return torch.from_numpy(engine.run(input_ids, DEFAULTS).copy())
     return compute_logits(model, tokenizer, input_ids, *sizes)
+
+
+def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
+
+    Raises:
+        UserError: For a folder without an encoder's projection.
+    """
+    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+    config, tokenizer = load_without_weights(name, folder)
+    with name_damage(name, "model.safetensors"):
+        weights = read_sentence_encoder(name, folder, config)
+        model = head_class(CLASSIFIER)(config).eval()
+        model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
+    return model, tokenizer
 
 
 @torch.inference_mode()

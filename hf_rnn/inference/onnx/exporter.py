@@ -27,10 +27,10 @@ from ...models.auto import ENCODER
 from ...tasks.base import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
+from ..engines import PROJECTION
 from ..engines.onnx import LABELS_KEY, STREAM_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
-from ..engines.torch import TorchEngine, tokenize
+from ..engines.torch import TorchEngine, load_sentence_model, tokenize
 from ..native.network import CLASSIFIER
-from ..predictor import PROJECTION, load_sentence_model
 from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
 

@@ -253,7 +253,7 @@ def build_graph(
     return graph.finish(metadata)
 
 
-def _classify(graph: Graph, model: Any, streams: bool = False) -> tuple[str, Texts, str]:
+def _classify(graph: Graph, model: RnnForSequenceClassification, streams: bool = False) -> tuple[str, Texts, str]:
     """Return the logits (B, C), the texts, and their states (T, B, S)."""
     config, texts = model.config, Texts(graph, graph.ids, graph.mask)
     texts.state = State(graph, texts.lengths, model) if streams else None
@@ -283,7 +283,7 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
 
 
-def _add_encoder(graph: Graph, model: Any, project_tokens: bool) -> None:
+def _add_encoder(graph: Graph, model: RnnModel | RnnForSequenceClassification, project_tokens: bool) -> None:
     width = model.config.output_size
     if type(model).__name__ == ENCODER:
         texts = Texts(graph, graph.ids, graph.mask)
@@ -297,7 +297,7 @@ def _add_encoder(graph: Graph, model: Any, project_tokens: bool) -> None:
     graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
 
 
-def _add_tagger(graph: Graph, model: Any) -> None:
+def _add_tagger(graph: Graph, model: RnnForTokenClassification) -> None:
     texts = Texts(graph, graph.ids, graph.mask)
     if model.words is None:
         scores = graph.linear(_encode(graph, texts, model.rnn), model.classifier)
