@@ -262,18 +262,12 @@ class Predictor:
 def _find_row_error(row: object, size: int) -> str:
     """Return why a row of `size` texts has no answer, or an empty string."""
     texts = row if isinstance(row, tuple) else (row,)
-    faults = map(find_text_error, texts)
-    if len(texts) == size and all(isinstance(text, str) for text in texts):
-        return next(filter(None, faults), "")
-    from ..data.row_errors import BadRow, Reason
-
-    for bad in texts:
-        if isinstance(bad, BadRow):
-            return f"{bad.fault.reason}: {bad.fault.detail}: found {bad.excerpt}"
+    bad: Any = next((text for text in texts if hasattr(text, "fault")), None)  # a BadRow
+    if bad is not None:
+        return f"{bad.fault.reason}: {bad.fault.detail}: found {bad.excerpt}"
     if len(texts) != size:
-        reason = Reason.TOO_FEW_FIELDS if len(texts) < size else Reason.TOO_MANY_FIELDS
-        return f"{reason}: found {len(texts)} of {size} texts"
-    return next(filter(None, faults), "")
+        return f"too {'few' if len(texts) < size else 'many'} fields: found {len(texts)} of {size} texts"
+    return next(filter(None, map(find_text_error, texts)), "")
 
 
 def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
