@@ -19,6 +19,7 @@ import numpy as np
 
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...utils.errors import UserError, install_hint, reason_of
+from ..native.network import CLASSIFIER, TAGGER
 from ..tokens import TokenizerFile
 from . import Engine, InferenceOptions, batch_by_length, read_config_alone
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS_KEY = "weights_sha256"
 LABELS_KEY = "id2label"
 STREAM_KEY = "stream"  # binds the state of a stream to its model
-HEADS = ("RnnForSequenceClassification", "RnnForTokenClassification", "RnnModel")  # in `architectures`
+HEADS = (CLASSIFIER, TAGGER, "RnnModel")  # in `architectures`
 _TOKENS = 8192  # per batch, padding included
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 

@@ -28,7 +28,16 @@ from ...tasks.base import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
 from ..engines import PROJECTION
-from ..engines.onnx import LABELS_KEY, STREAM_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ..engines.onnx import (
+    HEADS,
+    LABELS_KEY,
+    STREAM_KEY,
+    WEIGHTS_KEY,
+    hash_weights,
+    open_session,
+    run_session,
+    write_labels,
+)
 from ..engines.torch import TorchEngine, load_sentence_model, tokenize
 from ..native.network import CLASSIFIER
 from ..tokens import TokenizerFile
@@ -173,7 +182,7 @@ def _check_request(quantize: str | None, name_or_path: str | Path, output_dir: s
 
 def _load(name: str, revision: str | None, quantize: str | None, web: bool) -> ExportSource:
     """Load a model, and refuse one that the graph does not support, or whose answers cannot be compared."""
-    from .graph import HEADS, ONNX_CELLS, ONNX_POOLINGS
+    from .graph import ONNX_CELLS, ONNX_POOLINGS
 
     folder, refused = FinishedFolder(find_folder(name, revision)), f"{name} cannot be exported to ONNX"
     model, tokenizer = load_model(folder.root, allow_encoder=True)

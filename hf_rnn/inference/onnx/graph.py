@@ -3,8 +3,7 @@
 `torch.onnx.export(dynamo=True)` of torch 2.13 fixes the number of tokens of an LSTM and a GRU, errs by 3e-3 with
 minGRU in texts that are longer than its example, and takes 12 seconds to minutes.
 
-The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS`, `ONNX_POOLINGS` and `HEADS` list what is
-supported.
+The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS` and `ONNX_POOLINGS` list what is supported.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
 R residual stream, P width of a pooled vector, C classes or tags, W words.
@@ -29,7 +28,7 @@ from ...models.cells_rnn import RnnLayer
 from ...models.crf_rnn import forbidden
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
-from ..native.network import CLASSIFIER, TAGGER
+from ..native.network import CLASSIFIER
 from .nodes import END, Graph, State, Texts
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -400,6 +399,3 @@ def _find_best_tags(graph: Graph, texts: Texts, emissions: str, model: RnnForTok
     step = crf.transitions + pairs
     best = graph.Sum(scan(crf.first + first, step.t(), 0), emissions, scan(crf.last, step, 1))
     return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
-
-
-HEADS = (CLASSIFIER, TAGGER, ENCODER)

@@ -17,20 +17,20 @@ from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
 from ..engines.torch import tokenize
+from ..native.network import CLASSIFIER, TAGGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-VIEWS = {"RnnForSequenceClassification": "classifier", "RnnForTokenClassification": "tagger", "RnnModel": "encoder"}
+_HEADS = {  # the view of the page, and a class of transformers.js with the same inputs and outputs
+    CLASSIFIER: ("classifier", "BertForSequenceClassification"),
+    TAGGER: ("tagger", "BertForTokenClassification"),
+    ENCODER: ("encoder", "BertModel"),
+}
 _NMT = (  # the normaliser Nmt as patterns and what replaces them
     (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
     (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
 )
-_AS_BERT = {  # classes of transformers.js with the same inputs and outputs
-    "RnnForSequenceClassification": "BertForSequenceClassification",
-    "RnnForTokenClassification": "BertForTokenClassification",
-    ENCODER: "BertModel",
-}
 _CDN = "https://cdn.jsdelivr.net/npm"
 # package, version, file
 _ENGINE = {
@@ -86,8 +86,8 @@ def write_page(
     examples, labels = read_examples(folder), list(config.id2label.values())
     content = {
         "name": folder.root.resolve().name,
-        "head": VIEWS[source.head],
-        "examples": ["\n".join(examples)] if VIEWS[source.head] == "encoder" else examples,
+        "head": _HEADS[source.head][0],
+        "examples": ["\n".join(examples)] if source.head == ENCODER else examples,
         "labels": labels,
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
@@ -144,7 +144,7 @@ def write_transformers_js(target: Path, source: ExportSource, file: Path, projec
     settings = {name: value for name, value in config.to_dict().items() if name in names}
     settings |= {
         "model_type": "bert",
-        "architectures": [_AS_BERT[source.head]],
+        "architectures": [_HEADS[source.head][1]],
         "transformers.js_config": {"dtype": dtype},
     }
     contents = {
