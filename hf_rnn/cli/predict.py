@@ -111,9 +111,8 @@ class PredictArguments(ModelFlags):
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
         if self.stream and (self.text is not None or self.output_file or self.output_dir):
-            raise UserError(
-                "--stream reads one text from standard input, or from --input FILE, and writes lines of JSON"
-            )
+            source = "from standard input, or from --input FILE"
+            raise UserError(f"--stream reads one text {source}, and writes lines of JSON")
         if self.stream and self.input is None:
             self.input = "-"
         if (self.text is None) == (self.input is None):
@@ -277,9 +276,7 @@ def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[P
                 raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
             print_note(f"hf-rnn predict: {answered.note}")
             counts = {"rows": len(answered.table), "refused": len(answered.rejected), "without_text": answered.empty}
-            code |= _count(
-                f"{len(answered.table)} rows", answered.empty, len(answered.rejected), "see the column error"
-            )
+            code |= _count(f"{counts['rows']} rows", answered.empty, counts["refused"], "see the column error")
             shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
             content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
             if target is not None:

@@ -56,15 +56,12 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     is_tagger, examples = task_of(model.config).per_token, read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {name}\nA recurrent network. Type a text: "
-            + ("the colours show the labels." if is_tagger else "its answer, and the words that count.")
-        )
+        shown = "the colours show the labels." if is_tagger else "its answer, and the words that count."
+        gr.Markdown(f"# {name}\nA recurrent network. Type a text: {shown}")
         with gr.Row():
             with gr.Column():
-                text = gr.Textbox(
-                    label="Text", placeholder="Type or paste a text", lines=3, max_lines=12, autofocus=True
-                )
+                lines: dict[str, Any] = {"lines": 3, "max_lines": 12, "autofocus": True}
+                text = gr.Textbox(label="Text", placeholder="Type or paste a text", **lines)
                 button = gr.Button("Mark it" if is_tagger else "Label it", variant="primary")
                 tried = gr.Examples([[example] for example in examples], text, cache_examples=False)
             one: dict[str, Any] = {"inputs": text, "api_visibility": "private", "show_progress": "minimal"}
@@ -164,10 +161,8 @@ def _guard(host: str) -> dict[str, Any]:
     refusal = PlainTextResponse("this page takes no files", status_code=403)
     uploads = ("/gradio_api/upload", "/gradio_api/process_recording")
     hosts = ["*"] if host in _EVERYWHERE else [host, "localhost", "127.0.0.1"]
-    middleware = [
-        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-        Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES),
-    ]
+    limit = Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES)
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), limit]
     return {"middleware": middleware, "routes": [Route(path, refusal) for path in uploads]}
 
 

@@ -21,15 +21,7 @@ from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, task_of
 from ..tasks.base import compute_scores, score_kind
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import (
-    DEFAULTS,
-    Engine,
-    InferenceOptions,
-    NativeEngine,
-    Precision,
-    read_live,
-    read_stored,
-)
+from .engines import DEFAULTS, Engine, InferenceOptions, NativeEngine, Precision, read_live, read_stored
 from .native.network import CLASSIFIER, MISSING, Unsupported
 from .tokens import FastTokenizer
 

@@ -235,10 +235,8 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
         states = np.concatenate([streams[place]._state for place in unfinished])
         logits[unfinished] = predictor.engine.advance([split[place][1] for place in unfinished], states)[0]
     answers = predictor.answer_logits(logits)
-    return [
-        answer | {"tokens": stream._tokens + len(last)}
-        for stream, answer, (_, last) in zip(streams, answers, split, strict=True)
-    ]
+    tokens = [stream._tokens + len(last) for stream, (_, last) in zip(streams, split, strict=True)]
+    return [answer | {"tokens": count} for answer, count in zip(answers, tokens, strict=True)]
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:

@@ -47,10 +47,9 @@ class TokenizerFile:
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
-        tokens = {
-            name: token for name, token in settings.items() if name.endswith("_token") and isinstance(token, str)
-        }
-        self._special = {name: self.backend_tokenizer.token_to_id(token) for name, token in tokens.items()}
+        tokens = [(name, token) for name, token in settings.items() if name.endswith("_token")]
+        find = self.backend_tokenizer.token_to_id
+        self._special = {name: find(token) for name, token in tokens if isinstance(token, str)}
         self.unk_token_id: int | None = self._special.get("unk_token")
 
     def get_vocab(self) -> dict[str, int]:

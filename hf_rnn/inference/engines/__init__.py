@@ -166,10 +166,9 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
     from safetensors import deserialize
 
-    weights = {
-        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        for name, tensor in deserialize(path.read_bytes())
-    }
+    weights = {}
+    for name, tensor in deserialize(path.read_bytes()):
+        weights[name] = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
     with np.errstate(over="ignore"):  # where a number becomes infinite
         return {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in weights.items()}
 
@@ -234,8 +233,7 @@ def read_live(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -> A
             raise Unsupported(f"forward of {place} was replaced")
         if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
             raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
-    weights = {
-        name: (weight.float() if weight.is_floating_point() else weight).detach().cpu().numpy().copy()
-        for name, weight in model.state_dict().items()
-    }
+    weights = {}
+    for name, weight in model.state_dict().items():
+        weights[name] = (weight.float() if weight.is_floating_point() else weight).detach().cpu().numpy().copy()
     return make_network(model.config, weights, options, type(model).forward.__qualname__.partition(".")[0])

@@ -20,15 +20,7 @@ from ...models.auto import head_class
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
 from ..native.network import CLASSIFIER, Unsupported, to_float
-from . import (
-    DEFAULTS,
-    Engine,
-    InferenceOptions,
-    NativeEngine,
-    batch_by_length,
-    read_live,
-    read_sentence_encoder,
-)
+from . import DEFAULTS, Engine, InferenceOptions, NativeEngine, batch_by_length, read_live, read_sentence_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -99,10 +91,8 @@ def state_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 @cache
 def _warn_of_missing_kernel() -> None:
     if os.environ.get(SWITCH) != "0":
-        _LOGGER.warning(
-            "predicting by torch takes two to four times as long as the kernel, which is not built: install a wheel, "
-            "or a C compiler and `python -m hf_rnn.inference.native`"
-        )
+        slow = "predicting by torch takes two to four times as long as the kernel, which is not built"
+        _LOGGER.warning("%s: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`", slow)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -153,9 +153,8 @@ def export(
             short = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # not the user's
             write_page(page, source, graph, short, npm)
     except OSError as error:
-        raise UserError(
-            f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
-        ) from error
+        advice = "make room there, or set output_dir to another folder"
+        raise UserError(f"{target} cannot be written: {error.strerror}; {advice}") from error
     measured = f"its numbers differ by at most {difference:.1e}, and {agreement:.2%} of the answers are equal"
     logger.info("%s: %s bytes; over %d texts %s", target, f"{len(graph):,}", len(compared), measured)
     result = ExportResult(target, len(graph), difference, agreement, len(compared), page)
@@ -217,10 +216,8 @@ def _check_tokenizer(source: ExportSource, texts: Sequence[str]) -> None:
     """Refuse a `tokenizer.json` that gives other ids than the tokenizer of transformers."""
     path, expected = source.folder.tokenizer, tokenize(source.tokenizer, texts)
     if path.is_file() and TokenizerFile(source.folder)(texts, truncation=True)["input_ids"] != expected:
-        raise UserError(
-            f"{path} gives other ids than transformers with tokenizer_config.json: save both again with "
-            "tokenizer.save_pretrained"
-        )
+        other = f"{path} gives other ids than transformers with tokenizer_config.json"
+        raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
 
 
 def _make_graph(source: ExportSource, quantize: str | None, project_tokens: bool = False) -> bytes:
@@ -304,10 +301,8 @@ def _check_parity(difference: float, agreement: float, quantize: str | None, tar
     if quantize is None and not difference <= MAX_DIFFERENCE:
         raise UserError(f"{refused}, more than {MAX_DIFFERENCE:.2g}. Please report this model")
     if quantize is not None and not (agreement >= MIN_AGREEMENT and difference < float("inf")):
-        raise UserError(
-            f"{refused}, and only {agreement:.2%} of the answers are the model's (at least {MIN_AGREEMENT:.0%} is "
-            "required). This model needs float32: leave out --quantize"
-        )
+        equal = f"only {agreement:.2%} of the answers are the model's (at least {MIN_AGREEMENT:.0%} is required)"
+        raise UserError(f"{refused}, and {equal}. This model needs float32: leave out --quantize")
 
 
 @torch.inference_mode()

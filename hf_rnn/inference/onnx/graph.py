@@ -136,11 +136,8 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
             wide = graph.Concat(graph.Transpose(before, perm=[1, 0, 2]), wide, axis=0)
             last = texts.take(wide, graph.Add(texts.lengths, np.arange(behind)[:, None]))
             texts.state.keep("conv", graph.Transpose(last, perm=[1, 0, 2]))
-        terms = [
-            graph.Mul(graph.slice(wide, place, graph.Add(texts.longest, [place])), weight)
-            for place, weight in enumerate(conv.weight)
-        ]
-        return graph.Sum(*terms)
+        parts = (graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size))
+        return graph.Sum(*(graph.Mul(part, weight) for part, weight in zip(parts, conv.weight, strict=True)))
 
     stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
     for block in cast("list[ResidualBlock]", encoder.layers):

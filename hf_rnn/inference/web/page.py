@@ -142,11 +142,8 @@ def write_transformers_js(target: Path, source: ExportSource, file: Path, projec
     dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
     names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
-    settings |= {
-        "model_type": "bert",
-        "architectures": [_HEADS[source.head][1]],
-        "transformers.js_config": {"dtype": dtype},
-    }
+    settings |= {"model_type": "bert", "architectures": [_HEADS[source.head][1]]}
+    settings["transformers.js_config"] = {"dtype": dtype}
     contents = {
         folder.config.name: settings,
         folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
@@ -161,9 +158,8 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
     steps = (content["normalizer"] or {}).get("normalizers", [])
     if (nmt := {"type": "Nmt"}) in steps:
         place = steps.index(nmt)
-        steps[place : place + 1] = [
-            {"type": "Replace", "pattern": {"Regex": pattern}, "content": content} for pattern, content in _NMT
-        ]
+        rules = [{"type": "Replace", "pattern": {"Regex": old}, "content": new} for old, new in _NMT]
+        steps[place : place + 1] = rules
     # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
     marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
     if marks:
