@@ -23,7 +23,7 @@ import pyarrow.csv as csv
 
 from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
 from ..hub.model_folder import FinishedFolder
-from ..utils.errors import NO_TEXT, UserError, install_hint, reason_of
+from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
 from .predictor import Predictor, load_predictor
 
@@ -217,15 +217,7 @@ def _answer_frame(
     """Return the columns of answers to the rows of a frame, or of a dictionary of columns."""
     names = list(map(str, getattr(table, "column_names", getattr(table, "columns", table))))
     columns, settings, _ = _choose_columns(model, names, path, settings, record)
-    return _answer_texts(model, [_as_list(table[name]) for name in columns], settings)
-
-
-def _as_list(column: Any) -> list[Any]:
-    """Return a column of Arrow, NumPy, pandas, polars or a dictionary as a list."""
-    for method in ("to_pylist", "tolist", "to_list"):
-        if hasattr(column, method):
-            return getattr(column, method)()
-    return list(column)
+    return _answer_texts(model, [list(out_of_arrow(table[name])) for name in columns], settings)
 
 
 def add_columns(table: Frame, columns: pa.Table) -> Frame:

@@ -54,9 +54,8 @@ class Model(ctypes.Structure):
         ("norm", Norm),
         *_fields(Layer, "attention head"),
         *_fields(_POINTER, "context state"),
-        *_fields(
-            _INT, "count residual cell directions hidden row stream inner taps ahead pooling activation pooled carried"
-        ),
+        *_fields(_INT, "count residual cell directions hidden row stream inner taps ahead pooling"),
+        *_fields(_INT, "activation pooled carried"),
         ("epsilon", _FLOAT),
     ]
 

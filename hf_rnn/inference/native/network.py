@@ -355,9 +355,8 @@ class Network:
             raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
-            return np.concatenate(
-                [self._project(to_float(self._embedding[part])) for part in _split(used)]
-            ), rows.astype(np.int32)
+            table = np.concatenate([self._project(to_float(self._embedding[part])) for part in _split(used)])
+            return table, rows.astype(np.int32)
         if not self._known[ids].all():
             with self._filling:
                 new = np.array(sorted({*ids[~self._known[ids]].tolist()}))  # np.unique imports numpy.ma
