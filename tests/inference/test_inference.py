@@ -35,9 +35,8 @@ def draw_ids(count, longest=12, seed=0):
     """Token ids of texts; the last one of several is empty."""
     chance = np.random.default_rng(seed)
     lengths = [longest, *chance.integers(0, longest + 1, count - 1)]
-    return [chance.integers(0, VOCABULARY, length).tolist() for length in lengths[:-1]] + [[]] * (count > 1) or [
-        [3, 4]
-    ]
+    drawn = [chance.integers(0, VOCABULARY, length).tolist() for length in lengths[:-1]]
+    return drawn + [[]] * (count > 1) or [[3, 4]]
 
 
 def plain_logits(model, ids):

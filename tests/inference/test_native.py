@@ -103,10 +103,8 @@ def levels():
 @pytest.mark.parametrize(("block", "cell"), LAYERS, ids=["-".join(names) for names in LAYERS])
 def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes):
     poolings, activations = ("mean_max", "last", "attention", "mean", "max"), ("linear", "relu", "tanh", "gelu")
-    models = [
-        make(block=block, cell=cell, pooling=pooling, classifier_activation=activations[number % 4], **sizes)
-        for number, pooling in enumerate(poolings)
-    ]
+    heads = [{"pooling": name, "classifier_activation": activations[at % 4]} for at, name in enumerate(poolings)]
+    models = [make(block=block, cell=cell, **head, **sizes) for head in heads]
     models.append(make("tagger", block, cell, **sizes))
     models.append(make(block=block, cell=cell, token_ngrams=100, **sizes))
     torch.nn.init.normal_(models[-1].ngrams.weight)
@@ -184,10 +182,8 @@ def test_a_text_in_pieces_has_the_next_tokens_of_one_pass(levels, block, cell, s
     with torch.no_grad():
         expected = model(torch.tensor([ids]), torch.ones(1, len(ids))).logits[0].numpy()
     for level in levels:
-        network, bound = (
-            read_live(model, InferenceOptions(precision=precision)),
-            3e-3 if level and precision == "int16" else 1e-5,
-        )
+        network = read_live(model, InferenceOptions(precision=precision))
+        bound = 3e-3 if level and precision == "int16" else 1e-5
         for lengths in ([1] * len(ids), [len(ids)], [5, 1, 200, 97]):
             place, state = 0, None
             for length in lengths:
@@ -263,11 +259,8 @@ def test_wrong_shapes_and_settings_are_refused(name):
 def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path):
     """Any value of `config.json` and any shape of a weight: the native loader leaves it, or gives torch's answers."""
     folder = FinishedFolder(shutil.copytree(request.getfixturevalue(kind).folder, tmp_path / "model"))
-    chance, settings, weights = (
-        np.random.default_rng(0),
-        json.loads(folder.config.read_text()),
-        load_file(folder.weights),
-    )
+    settings, weights = json.loads(folder.config.read_text()), load_file(folder.weights)
+    chance = np.random.default_rng(0)
     values = [None, True, -1, 0, 1, 3, 2**31, 10**12, 0.5, "", "mean", "lstm", [], {}, [1, 2], "residual"]
     native = 0
     for _ in range(150):

@@ -69,15 +69,10 @@ def draw(batch, time, seed=0):
 
 
 TAGS = {"id2label": {0: "O", 1: "B-a", 2: "I-a", 3: "B-b", 4: "I-b"}, "num_labels": 5, "crf": True}
+POOLINGS = ["last", "mean", "max", "mean_max", "attention", "mean", "max", "last", "attention", "mean_max"]
 PLAIN = [
     {"cell_type": cell, "bidirectional": both, "num_hidden_layers": layers, "pooling": pooling}
-    for cell, both, layers, pooling in zip(
-        [*CELLS, *CELLS],
-        [True, False] * 5,
-        [1, 2] * 5,
-        ["last", "mean", "max", "mean_max", "attention", "mean", "max", "last", "attention", "mean_max"],
-        strict=True,
-    )
+    for cell, both, layers, pooling in zip(CELLS * 2, [True, False] * 5, [1, 2] * 5, POOLINGS, strict=True)
 ]
 BLOCKS = [
     {"cell_type": cell, "bidirectional": both, "conv_kernel": kernel, "pooling": pooling, **BLOCK}
@@ -325,9 +320,8 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
     (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
     OnnxClassifier.from_pretrained(folder)  # another order of the same labels
     label2id = {"bad": 0, "fine": 1, "plain": 2}
-    (folder / "config.json").write_text(
-        json.dumps({**config, "id2label": {**names, "1": "fine"}, "label2id": label2id})
-    )
+    changed = {**config, "id2label": {**names, "1": "fine"}, "label2id": label2id}
+    (folder / "config.json").write_text(json.dumps(changed))
     assert "was made of other labels" in refuse()
     (folder / "config.json").write_text(json.dumps(config))
     model, _ = load_model(folder)

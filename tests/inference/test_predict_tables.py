@@ -9,6 +9,7 @@ import pickle
 import re
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,8 @@ def test_empty_blank_and_null_cells_have_no_answer_in_any_format(suffix, predict
 
 
 def test_the_column_that_training_read_is_preferred(command, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "hf_rnn.hub.model_folder.FinishedFolder.read_data_record", lambda folder: {"text_column": "message"}
-    )
+    reader = "hf_rnn.hub.model_folder.FinishedFolder.read_data_record"
+    monkeypatch.setattr(reader, lambda folder: {"text_column": "message"})
     write(pd.DataFrame({"text": ["selk"], "message": ["miro"]}), tmp_path / "in.jsonl")
     call = ("predict", trained.folder, "--input", tmp_path / "in.jsonl")
     for flags, label, how in (((), "good", "as in training"), (("--text_column", "text"), "bad", "as given")):
@@ -186,11 +186,10 @@ def test_texts_with_all_scores_or_top_k(command, trained, fast):
     assert found["score_3"] == pytest.approx(min(expected["scores"].values()), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [pl.DataFrame, pa.table, lambda columns: pd.DataFrame(columns, index=[7, 5, 3])],
-    ids=["polars", "arrow", "pandas"],
-)
+FRAMES = {"polars": pl.DataFrame, "arrow": pa.table, "pandas": partial(pd.DataFrame, index=[7, 5, 3])}
+
+
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
 def test_frames(make, fast):
     frame = make({"n": [1, 2, 3], "tweet": ["miro", None, "selk"], "label": ["x", "y", "z"]})
     result = fast.predict_table(frame)
@@ -252,9 +251,8 @@ def test_excel_gets_values_that_it_can_hold_and_texts_of_others(engine):
     milliseconds = np.random.default_rng(1).integers(0, 8000 * 365 * 86_400_000, 200)
     times = [datetime(1900, 3, 1) + timedelta(milliseconds=int(number)) for number in milliseconds]
     floats = (np.random.default_rng(2).standard_normal(200) * 10.0 ** np.arange(-100, 100)).tolist()
-    wide = pa.table(
-        {"t": pa.array(times, pa.timestamp("ms")), "f": floats, "i": [10**15 - 1] * 200, "b": [True] * 200}
-    )
+    columns = {"f": floats, "i": [10**15 - 1] * 200, "b": [True] * 200}
+    wide = pa.table({"t": pa.array(times, pa.timestamp("ms")), **columns})
     cells = pd.read_excel(io.BytesIO(format_table(wide, "x.xlsx")), engine=engine)
     assert cells["t"].tolist() == times and cells["f"].tolist() == floats
     assert (cells["i"] == 10**15 - 1).all() and (cells["b"] == True).all()  # noqa: E712
@@ -280,13 +278,8 @@ def test_many_files_are_answered_once(predict, tmp_path, fast):
     (tmp_path / "in").mkdir()
     write(pd.DataFrame({"id": range(7), "text": TEXTS}), tmp_path / "in/a.csv")
     (tmp_path / "in/b.txt").write_text("miro\nselk\n")
-    bad = {
-        "c.parquet": b"PAR1 damaged",
-        "d.xlsx": b"text,n\nmiro,1\n",
-        "e.xlsx": b"PK\x03\x04 damaged",
-        "f.json": b"[1",
-    }
-    bad["g.csv"] = b"text,label,predicted_label\nmiro,1,2\n"
+    bad = {"c.parquet": b"PAR1 damaged", "d.xlsx": b"text,n\nmiro,1\n", "e.xlsx": b"PK\x03\x04 damaged"}
+    bad |= {"f.json": b"[1", "g.csv": b"text,label,predicted_label\nmiro,1,2\n"}
     for name, content in bad.items():
         (tmp_path / "in" / name).write_bytes(content)
     code, out, err = predict("in", "--output_dir", "out")

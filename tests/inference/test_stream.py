@@ -202,17 +202,16 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     (tmp_path / "text.txt").write_text(text, "utf-8")
     predictor = FastRnn.from_pretrained(tmp_path / "out")
     ids = predictor.tokenize([text])[0]
-    code, out, _ = command(
-        "predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt", "--every", "token"
-    )
+    flags = (tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    code, out, _ = command("predict", *flags, "--every", "token")
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [answer["tokens"] for answer in answers] == list(range(1, len(ids) + 1))
     logits = predictor.logits([ids[:count] for count in range(1, len(ids) + 1)])
     assert [answer["score"] for answer in answers] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
-    code, out, _ = command("predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    code, out, _ = command("predict", *flags)
     assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
-    code, _, err = command("predict", tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    code, _, err = command("predict", *flags)
     assert code == 2 and "byte 3" in err
 
 

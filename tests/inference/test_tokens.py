@@ -45,9 +45,8 @@ def bert(lowercase=True, model_max_length=12, split_special_tokens=False, texts=
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trainer = trainers.WordPieceTrainer(vocab_size=30_000, special_tokens=specials, show_progress=False)
     backend.train_from_iterator([*(texts or PIECES * 2), "a Good day"], trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    around = [("[CLS]", 2), ("[SEP]", 3)]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=around)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     options = {"model_max_length": model_max_length, "split_special_tokens": split_special_tokens}
     return PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="[MASK]", **options, **names)
@@ -124,14 +123,10 @@ def test_other_tokenizers_are_called(make):
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        AddedToken("<new>", special=True, lstrip=True),
-        AddedToken("#Tag", special=True, normalized=False),
-    ],
-    ids=repr,
-)
+ADDED = [AddedToken("<new>", special=True, lstrip=True), AddedToken("#Tag", special=True, normalized=False)]
+
+
+@pytest.mark.parametrize("token", ADDED, ids=repr)
 @pytest.mark.parametrize("make", [train, bert])
 def test_added_tokens(make, token):
     tokenizer = make()

@@ -32,9 +32,7 @@ from hf_rnn.inference.onnx.exporter import make_texts  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".node"  # `.ci/run` installs the engine here
-ENGLISH, MULTILINGUAL = (
-    Path(hf_rnn.__file__).parent / "hub" / "pretrained" / name for name in ("english", "multilingual")
-)
+ENGLISH, MULTILINGUAL = (hf_rnn.PRETRAINED / name for name in ("english", "multilingual"))
 TWEETS = [line.split("\t")[0] for line in (ROOT / "data/tweets/train.tsv").read_text(encoding="utf-8").splitlines()]
 FOREIGN = ["Ganz toll😂 :)  so", "今天天气真好！", "आज का दिन", "العالم جميل", "오늘 날씨 👍🏽"]
 FOREIGN += ["ﬁn ½ Ⅷ ｆｕｌｌ", "สวัสดี", "🇩🇪🇫🇷"]
@@ -275,9 +273,8 @@ def test_pipelines_of_transformers_js_give_the_scores_of_python(tmp_path):
         folder = MULTILINGUAL if name == "multilingual" else make_folder(tmp_path / name, name)
         written = export(folder, output_dir=tmp_path / "out" / re.sub(r"\W+", "-", name)).file.parent
         assert (written / "transformers_js").is_dir() == (name != "numbers"), "its pipelines have no numbers"
-    models = [
-        (re.sub(r"\W+", "-", name) + "/transformers_js", task, options.get(task, {})) for name, task in tasks.items()
-    ]
+    places = {name: re.sub(r"\W+", "-", name) + "/transformers_js" for name in tasks}
+    models = [(places[name], task, options.get(task, {})) for name, task in tasks.items()]
     given = [library.as_uri(), f"{tmp_path}/out/", json.dumps([texts, models])]
     (tmp_path / "run.mjs").write_text(NODE)
     done = subprocess.run(["node", tmp_path / "run.mjs", *given], capture_output=True, text=True)
