@@ -20,7 +20,7 @@ from .engines.torch import compute_logits
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
 
-MAX_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
+_MOST_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
 _SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
 
 
@@ -62,16 +62,8 @@ class Explanation:
         return [part for part in (*parts, (self.text[place:], None)) if part[0]]
 
 
-def explain(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int = MAX_TOKENS
-) -> Explanation:
-    """Predict the label of a text and measure the effect of its tokens.
-
-    Args:
-        model: In evaluation mode.
-        tokenizer: Its tokenizer.
-        text: Any text.
-        max_tokens: Most tokens that are left out one by one, from the first.
+def explain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Explanation:
+    """Predict the label of a text by a model in evaluation mode, and measure the effect of its first tokens.
 
     Raises:
         UserError: For a text that is not valid Unicode, and for logits that are not finite.
@@ -81,7 +73,7 @@ def explain(
         encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
         tokens = len(tokenizer(text, verbose=False)["input_ids"])
     ids = encoded["input_ids"]
-    variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), max_tokens))]
+    variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), _MOST_TOKENS))]
     logits = compute_logits(model, tokenizer, [ids, *variants])  # (1 + variants, C)
     check_finite_logits(logits)
     scores = compute_scores(logits.numpy(), model.config)
