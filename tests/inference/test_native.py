@@ -336,10 +336,10 @@ import sys
 sys.modules.update(dict.fromkeys(("torch", "transformers"), None))  # as if they were not installed
 import json, pickle
 from hf_rnn import FastRnn
-from hf_rnn.cli.main import main
 fast = pickle.loads(pickle.dumps(FastRnn.from_pretrained({str(trained.folder)!r})))
 print(json.dumps(fast.predict(["so good", "so bad"])))
-print(sum(name.startswith("hf_rnn") and ".cli" not in name for name in sys.modules))
+print(sum(name.startswith("hf_rnn") for name in sys.modules))
+from hf_rnn.cli.main import main
 for flags in (["--text", "so good", "--text", "so bad"], ["--input", {str(lines)!r}]):
     assert main(["predict", "--model", {str(trained.folder)!r}, *flags]) == 0
 print(*[name for name in ("pandas", "pyarrow", "datasets", "sklearn") if name in sys.modules])
@@ -350,7 +350,7 @@ print(*[name for name in ("pandas", "pyarrow", "datasets", "sklearn") if name in
         assert [answer["label"] for answer in found] == [answer["label"] for answer in answers]
         scores = [answer["score"] for answer in answers]
         assert [answer["score"] for answer in found] == pytest.approx(scores, abs=1e-5)
-    assert heavy == "" and int(files) <= 16, "a start reads few files"
+    assert heavy == "" and int(files) <= 15, "a start reads few files"
 
 
 def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypatch, caplog):

@@ -394,9 +394,7 @@ class Network:
             sums[some] = np.add.reduceat(scores, (np.cumsum(lengths) - lengths)[some])
         return sums / np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
 
-    def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None = None, threads: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return what `run` returns for texts after further tokens, and their states there `(N, K)`, in one direction.
 
         `states` are those before these tokens, None at the start of all texts. A language model needs a token of each
@@ -407,7 +405,7 @@ class Network:
         if self._directions > 1 or (states.shape, states.dtype) != ((len(input_ids), size), np.float32):
             raise ValueError(f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction")
         lengths = np.array([*map(len, input_ids)], np.int64)
-        return self._run(*self._look_up(input_ids, lengths), lengths, threads, states), states
+        return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
         """Return what `run` returns for texts of these numbers of token vectors."""
