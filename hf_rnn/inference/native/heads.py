@@ -6,8 +6,8 @@ V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -140,14 +140,14 @@ def find_best_tags(
 ) -> np.ndarray:
     """Return the scores `(T, B, C)` of a conditional random field, as `Crf.best_scores` does."""
 
-    def scan(state: np.ndarray, pairs: np.ndarray, times: Iterable[int]) -> np.ndarray:
+    def scan(start: np.ndarray, pairs: np.ndarray, times: Sequence[int]) -> np.ndarray:
         """Return the best score of the tags on one side of each token."""
         states = np.empty_like(emissions)
-        for time in times:
-            states[time] = state
-            best = states[time] + emissions[time]
+        states[times[0]] = start
+        for before, time in pairwise(times):
+            best = states[before] + emissions[before]
             reached = ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
-            state = np.where(valid[time][:, None], reached, states[time])
+            states[time] = np.where(valid[before][:, None], reached, states[before])
         return states
 
     times = range(len(emissions))
