@@ -150,7 +150,8 @@ def export(
         projected = _make_graph(source, quantize, project_tokens=True) if source.is_encoder else None
         write_transformers_js(root / "transformers_js", source, target, projected)
         if page is not None:
-            short = [text for text in (*HOSTILE, *compared[-20:]) if len(text) < _LONGEST_CHECKED]  # not the user's
+            known = (*HOSTILE, *compared[len(HOSTILE) + len(examples) :][-20:])  # not the user's
+            short = [text for text in known if len(text) < _LONGEST_CHECKED]
             write_page(page, source, graph, short, npm)
     except OSError as error:
         advice = "make room there, or set output_dir to another folder"
