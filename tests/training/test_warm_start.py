@@ -3,7 +3,9 @@
 import json
 import tomllib
 import zlib
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from conftest import LABELS, invent_rows, write_rows
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from vector_files import write_text
 
@@ -326,9 +329,13 @@ STARTS = {"English": "english", "code": "english", "emoji": "english", "Cherokee
 TASKS = ["sequence-classification", "multi-label", "regression", "token-classification"]
 
 
+READ_ONCE = SimpleNamespace(from_file=cache(Tokenizer.from_file), from_str=Tokenizer.from_str)
+
+
 @pytest.fixture
 def encoders(monkeypatch):
-    """The encoders of the package itself."""
+    """The encoders of the package itself, whose large tokenizers are read once."""
+    monkeypatch.setattr("hf_rnn.training.run.Tokenizer", READ_ONCE)
     monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
 
 
@@ -358,7 +365,7 @@ def test_texts_that_no_encoder_knows(encoders, tmp_path, name):
     assert "No encoder of the package knows the texts" in result.folder.joinpath("README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["German", "Cherokee"])
+@pytest.mark.parametrize("name", [pytest.param("German", marks=pytest.mark.slow), "Cherokee"])
 def test_the_audit_counts_the_tokens_of_the_run(encoders, tmp_path, name, command):
     for split, count in (("train", 12), ("dev", 7)):
         lines = [f"{SAMPLES[name][number % 2]} {name * (number % 5)}\t{'ab'[number % 2]}\n" for number in range(count)]
