@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from ..data.tables import Table
-    from ..tasks.base import Task
+    from ..tasks import Task
 
 
 @dataclass
@@ -95,8 +95,7 @@ def run(argv: Sequence[str]) -> None:
     from ..inference.engines import InferenceOptions
     from ..inference.predictor import Predictor, load_to_predict
     from ..inference.tables import find_suffix
-    from ..tasks import task_of
-    from ..tasks.base import compute_scores
+    from ..tasks import compute_scores, task_of
 
     quiet()
     datasets.disable_progress_bars()
@@ -223,7 +222,7 @@ def write_answers(
     import pyarrow as pa
 
     from ..inference.tables import format_table
-    from ..tasks.base import compute_scores
+    from ..tasks import compute_scores
 
     scores, names = compute_scores(logits, config), np.array(list(config.id2label.values()))
     columns: dict[str, Any] = {}

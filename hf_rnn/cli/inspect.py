@@ -70,7 +70,7 @@ def _describe(
 ) -> Iterator[str]:
     """Yield the tables of the output."""
     from ..inference.attribution import words_read
-    from ..tasks.base import compute_scores, score_kind
+    from ..tasks import compute_scores, score_kind
 
     config, pooler = model.config, getattr(model, "pooler", None)  # a tagger has no pooler
     words = words_read(tokenizer, text, encoded) or tokens

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import check_finite_logits
-from ..tasks.base import compute_scores
+from ..tasks import compute_scores
 from ..utils.errors import check_text
 from .engines.torch import compute_logits
 

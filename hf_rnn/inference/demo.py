@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..hub.card import read_facts
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
-from ..tasks import check_verb, task_of
-from ..tasks.base import score_kind
+from ..tasks import check_verb, score_kind, task_of
 from ..utils.errors import UserError, install_hint
 from .attribution import explain
 from .predictor import Tagger

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
-from ..tasks import check_verb, task_of
-from ..tasks.base import compute_scores, score_kind
+from ..tasks import check_verb, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Engine, InferenceOptions, NativeEngine, Precision, read_live, read_stored
 from .native.network import CLASSIFIER, MISSING, Unsupported
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ..tasks import Task
-    from ..tasks.base import Config
+    from ..tasks import Config, Task
     from .stream import TextStream
     from .tokens import Tokenizer
 

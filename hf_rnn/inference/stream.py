@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..tasks import task_of
-from ..tasks.base import compute_scores
+from ..tasks import compute_scores, task_of
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:

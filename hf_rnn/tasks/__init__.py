@@ -1,16 +1,39 @@
 """Everything that differs between tasks: columns, encoding, metrics, answers and card.
 
-A task is one module here and one head in `hf_rnn.models`. Training and inference ask the task. A saved model names its
-task in `config.json`.
+A task is one class in a module here and one head in `hf_rnn.models`. Training and inference ask the task. A saved
+model names its task in `config.json`. Modules import data sets, metrics and torch in methods: prediction needs none.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
 
 from ..utils.errors import UserError
-from .base import Config, Task
 
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    import datasets
+    import pyarrow as pa
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..data import TableArguments
+    from ..data.row_errors import DataReport
+    from ..hub.card import CardFacts
+    from ..models.configuration_rnn import RnnConfig
+    from ..models.settings_rnn import RnnSettings
+
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
+
+Splits: TypeAlias = "datasets.DatasetDict"
+Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
+Outputs: TypeAlias = "np.ndarray | Sequence[np.ndarray]"  # one array per row for tags
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
 TASKS: dict[str, str | Task] = {
@@ -21,7 +44,113 @@ TASKS: dict[str, str | Task] = {
     "causal-lm": "causal_lm.CausalLM",
 }
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
+
+class Task(ABC):
+    """Everything that differs between tasks. Training, evaluation and inference ask this object."""
+
+    name: ClassVar[str]  # the value of `--task`, and of `task` in `config.json`
+    architecture: ClassVar[str]  # name of the head, an entry of `hf_rnn.models.auto.HEADS`
+    problem_type: ClassVar[str | None] = None  # `config.problem_type`; None if the head serves this task alone
+    scores: ClassVar[Mapping[str, bool]] = {}  # can choose the best epoch, besides `loss`; whether greater is better
+    recipe: ClassVar[str] = "default"  # name of the recipe that a run takes by default
+    settings: ClassVar[Mapping[str, Any]] = {}  # in place of those of the package's recipes
+    one_label: ClassVar[bool] = False  # one of several classes per text: for class weights, `calibrate` and teachers
+    per_token: ClassVar[bool] = False  # whether the head answers for each token of a text
+    verb: ClassVar[str] = "predict"  # the verb of `hf-rnn` that answers with its models
+    tokenizer_options: ClassVar[Mapping[str, Any]] = {}  # arguments of `train_tokenizer`
+
+    # ---- data ----
+
+    @abstractmethod
+    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
+        """Read the splits that the data settings name, and count their rows in `report`.
+
+        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
+
+        Raises:
+            UserError: For rows or settings that cannot be used.
+        """
+
+    @abstractmethod
+    def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
+        """Return the texts of a split for the vocabulary of a new tokenizer."""
+
+    @abstractmethod
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and `labels`."""
+
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
+        """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
+        import datasets
+
+        features = texts["train"].features  # each access is a deep copy
+        rows = {split: [self.audit_row(row, features) for row in split_rows] for split, split_rows in texts.items()}
+        names = sorted({label for pairs in rows.values() for _, label in pairs})
+        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+        splits = {}
+        for split, pairs in rows.items():
+            columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
+            splits[split] = datasets.Dataset.from_dict(columns, features)
+        return datasets.DatasetDict(splits)
+
+    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
+        """Return the text of a row and its label for the audit; `features` are those of the columns."""
+        return row["text"], str(row["label"])
+
+    # ---- model and loss ----
+
+    def check_settings(self, model: RnnSettings, training: object) -> None:
+        """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
+
+    @abstractmethod
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
+
+    def chance_loss(self, config: RnnConfig) -> float:
+        """Return the loss of guessing, in nats, by default of a label. A run with 100 times this loss has diverged."""
+        return math.log(config.num_labels)
+
+    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+        """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
+
+        `predictions` has outputs and labels by split, as `Trainer.predict` returns them; `validation` may be missing.
+        After a change of the weights, `predict` returns new ones of a split.
+        """
+
+    # ---- inference and evaluation ----
+
+    def answers(
+        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the answer to each text, here its best label. Every path of prediction calls it, also without torch.
+
+        `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the tokens of a text. Such a
+        head also needs the texts, and the tokenizer's output for them with `offset_mapping`.
+        """
+        names = config.id2label  # an attribute of a configuration takes microseconds
+        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
+        return [{"label": names[number], "score": score} for number, score in best]
+
+    def answer_types(self, config: Config) -> dict[str, pa.DataType]:
+        """Return the type of each field of an answer, for columns of Arrow."""
+        import pyarrow as pa
+
+        return {"label": pa.string(), "score": pa.float64()}
+
+    @abstractmethod
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+        """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
+
+    # ---- card ----
+
+    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+        """Set the training rows by label, and with `examples` a few of them; by default nothing.
+
+        `texts` are the splits as they were read, and `report` counts their rows.
+        """
+
+
+# ---- the task of a name, a model or a verb ----
 
 
 def get_task(name: str) -> Task:
@@ -61,3 +190,26 @@ def check_verb(config: Config, verb: str) -> None:
     task = task_of(config)
     if task.verb != verb:
         raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}")
+
+
+# ---- logits to scores, in NumPy: a service needs neither torch nor transformers ----
+
+
+def score_kind(config: Config) -> str:
+    """Return what the scores of a model are: `softmax`, `sigmoid` (labels that are independent), or `values`."""
+    if config.problem_type == "regression":
+        return "values"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def compute_scores(logits: np.ndarray, config: Config) -> np.ndarray:
+    """Return the scores `(N, C)` of logits `(N, C)`."""
+    kind = score_kind(config)
+    if kind == "values":
+        return logits
+    if kind == "sigmoid":
+        return 0.5 * np.tanh(0.5 * logits) + 0.5  # without overflow
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import Config, Outputs, Splits, Task
+from . import Config, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets

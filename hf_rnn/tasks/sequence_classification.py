@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import Config, Outputs, Splits, Task, compute_scores
+from . import Config, Outputs, Splits, Task, compute_scores
 
 if TYPE_CHECKING:
     import datasets

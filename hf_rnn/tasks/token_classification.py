@@ -13,7 +13,7 @@ import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..utils.errors import UserError
-from .base import Config, Outputs, Splits, Task, compute_scores
+from . import Config, Outputs, Splits, Task, compute_scores
 
 if TYPE_CHECKING:
     import datasets

@@ -41,8 +41,7 @@ from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import DataArguments, DistillationArguments, ModelArguments
 from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings, recipe_names, scratch_recipe
-from ..tasks import Task, get_task
-from ..tasks.base import Splits
+from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
 from .trainer import SAMPLE_WEIGHT, RnnTrainer

@@ -30,8 +30,7 @@ from ..inference.predictor import FastRnn
 from ..settings.arguments import is_personal
 from ..settings.keywords import EstimatorKeywords
 from ..settings.merge import parse_settings
-from ..tasks import DEFAULT_TASK, get_task, task_of
-from ..tasks.base import Config, compute_scores
+from ..tasks import DEFAULT_TASK, Config, compute_scores, get_task, task_of
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time
 

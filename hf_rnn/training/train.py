@@ -36,8 +36,7 @@ from ..settings.arguments import ModelArguments
 from ..settings.keywords import TrainKeywords
 from ..settings.merge import Arguments, parse_settings
 from ..settings.training_arguments import RnnTrainingArguments
-from ..tasks import Task, get_task
-from ..tasks.base import Splits
+from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ...tasks.base import Config
+    from ...tasks import Config
 
 PROJECTION = "2_Dense/model.safetensors"  # the last layer of a sentence encoder
 Precision = Literal["float32", "int16", "int8"]

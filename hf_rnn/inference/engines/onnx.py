@@ -24,7 +24,7 @@ from ..tokens import TokenizerFile
 from . import Engine, InferenceOptions, batch_by_length, read_config_alone
 
 if TYPE_CHECKING:
-    from ...tasks.base import Config
+    from ...tasks import Config
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"

@@ -16,7 +16,7 @@ import numpy as np
 from .network import TAGGER, Matrix, Network, Unsupported, Weights, to_float
 
 if TYPE_CHECKING:
-    from ...tasks.base import Config
+    from ...tasks import Config
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4

@@ -21,7 +21,7 @@ import numpy as np
 from . import Block, Layer, Model, Norm, load_library
 
 if TYPE_CHECKING:
-    from ...tasks.base import Config
+    from ...tasks import Config
 
 # In the order of the enums of the kernel.
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts

@@ -24,7 +24,7 @@ from ... import __version__
 from ...hub.card import CardFacts, amend_card, read_facts
 from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_folder, load_model
 from ...models.auto import ENCODER
-from ...tasks.base import compute_scores, score_kind
+from ...tasks import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
 from ..engines import PROJECTION

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...evaluation.scores import entity_types
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
-from ...tasks.base import score_kind
+from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
