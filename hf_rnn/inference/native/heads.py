@@ -59,16 +59,13 @@ class TaggerNetwork:
             plain["num_labels"] = states
         self._encoder = Network(SimpleNamespace(**plain), rest | top, precision, TAGGER)
         inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
-        swap = {"B-": "I-", "I-": "B-"}
-        partners = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
-        self._partners = [names.index(name) if name in names else tag for tag, name in enumerate(partners)]
-        self._inside = [name in inside for name in names]
+        self._partners, self._inside = pair_tags(names)
         self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # scores of first, pairs and last
         if config.crf:
             first, last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
             pairs = [[name in inside and before[1:] != f"-{inside[name]}" for name in names] for before in names]
             step = own.read("crf.transitions", self.outputs, self.outputs) + np.float32(_FORBIDDEN) * np.array(pairs)
-            self._crf = first + np.float32(_FORBIDDEN) * np.array(self._inside), step, last
+            self._crf = first + np.float32(_FORBIDDEN) * np.array([name in inside for name in names]), step, last
         own.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -133,6 +130,17 @@ class TaggerNetwork:
             if valid.shape[1]:
                 logits[places] = find_best_tags(padded.swapaxes(0, 1), valid.T, *self._crf).swapaxes(0, 1)[valid]
         return logits
+
+
+def pair_tags(names: Sequence[str]) -> tuple[list[int], list[bool]]:
+    """Return the tag I-X of each B-X and B-X of each I-X, any other tag for itself, and which tags are I-X.
+
+    The further tokens of a word with B-X have I-X.
+    """
+    swap = {"B-": "I-", "I-": "B-"}
+    others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
+    partners = [names.index(name) if name in names else tag for tag, name in enumerate(others)]
+    return partners, [name.startswith("I-") for name in names]
 
 
 def find_best_tags(

@@ -28,6 +28,7 @@ from ...models.cells_rnn import RnnLayer
 from ...models.crf_rnn import forbidden
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
+from ..native.heads import pair_tags
 from ..native.network import CLASSIFIER
 from .nodes import END, Graph, State, Texts
 
@@ -355,12 +356,8 @@ def _tag_words(graph: Graph, texts: Texts, model: RnnForTokenClassification) -> 
     scores = _find_best_tags(graph, words, graph.linear(states, model.classifier), model)
     word = graph.Max(graph.Sub(graph.CumSum(number(begins), 0), 1), 0)
     scores = texts.take(scores, word)
-    # the further tokens of a word with B-X have I-X
-    names, swap = [model.config.id2label[tag] for tag in range(model.config.num_labels)], {"B-": "I-", "I-": "B-"}
-    partners = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
-    partners = [names.index(name) if name in names else tag for tag, name in enumerate(partners)]
+    partners, is_inside = pair_tags([model.config.id2label[tag] for tag in range(model.config.num_labels)])
     other = graph.Gather(scores, partners, axis=2)
-    is_inside = [name.startswith("I-") for name in names]
     further = graph.Where(is_inside, graph.Max(scores, other), graph.Min(scores, other))
     return graph.Where(graph.Unsqueeze(begins, [2]), scores, further)
 
