@@ -179,14 +179,14 @@ class RnnTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Add up the gradients of a batch; one of long texts is read in parts, which need less memory.
+        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory.
 
         The loss of a part is divided by the rows of the whole batch, so the step is the same.
         """
         (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
         adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None  # the loss of rows
-        if parts < 2 or not adds_up:
+        if parts < 2 or not adds_up or self.args.device.type != "cpu":  # small parts would slow an accelerator down
             return super().training_step(model, inputs, num_items_in_batch)
         losses = []
         for part in torch.arange(rows).chunk(parts):
