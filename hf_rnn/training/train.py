@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -27,7 +28,9 @@ from ..data.row_errors import DataReport
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
-from ..inference.engines.torch import fast_logits
+from ..inference.engines import DEFAULTS, NativeEngine, read_live
+from ..inference.engines.torch import compute_logits
+from ..inference.native.network import Unsupported
 from ..inference.predictor import FastRnn
 from ..inference.stream import measure_prefixes
 from ..models.auto import head_class
@@ -268,11 +271,15 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
 def answer(
     task: Task, tokenizer: PreTrainedTokenizerBase, batch_size: int, model: PreTrainedModel, rows: datasets.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outputs of a model for rows, by the fast path of inference, and their labels."""
+    """Return the outputs of a model for rows, by the kernel in C where it computes the model, and their labels."""
     if task.verb == "generate":
         return sum_losses(model, rows), np.empty(0)
-    logits = fast_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy()
-    labels = rows["labels"][:]
+    input_ids, labels, logits = rows["input_ids"][:], rows["labels"][:], None
+    if model.device.type == "cpu":
+        with contextlib.suppress(Unsupported):
+            logits = NativeEngine(model.config, read_live(model)).run(input_ids, DEFAULTS)
+    if logits is None:
+        logits = compute_logits(model, tokenizer, input_ids, batch_size).numpy()
     if not task.per_token:
         return logits, np.asarray(labels)
     padded = np.full(logits.shape[:2], _IGNORED)

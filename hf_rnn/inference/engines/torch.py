@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -19,8 +18,8 @@ from ...hub.model_folder import FinishedFolder, find_folder, load_without_weight
 from ...models.auto import head_class
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
-from ..native.network import CLASSIFIER, Unsupported, to_float
-from . import DEFAULTS, Engine, InferenceOptions, NativeEngine, batch_by_length, read_live, read_sentence_encoder
+from ..native.network import CLASSIFIER, to_float
+from . import Engine, InferenceOptions, batch_by_length, read_sentence_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -135,17 +134,6 @@ def compute_logits(
         else:
             logits[rows] = outputs
     return logits
-
-
-def fast_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]], *sizes: int
-) -> torch.Tensor:
-    """Return what [`compute_logits`] returns, within 1e-5, by the kernel in C where it computes the model."""
-    if model.device.type == "cpu":
-        with contextlib.suppress(Unsupported):
-            engine = NativeEngine(model.config, read_live(model))
-            return torch.from_numpy(engine.run(input_ids, DEFAULTS).copy())
-    return compute_logits(model, tokenizer, input_ids, *sizes)
 
 
 def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
