@@ -1,6 +1,7 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
     python scripts/build_encoders.py english --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py english_large --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir unlabeled --output_dir OUT
 
@@ -37,6 +38,17 @@ from torch.nn.functional import cosine_similarity
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {"embedding_size": 256, "license": "apache-2.0", "language": ["en"]},
+    "english_large": {
+        "embedding_size": 256,
+        "hidden_size": 256,
+        "residual_size": 256,
+        "num_hidden_layers": 6,
+        "learning_rate": 2e-3,
+        "teacher_max_length": 64,
+        "bf16": True,
+        "license": "apache-2.0",
+        "language": ["en"],
+    },
     "english_causal": {
         "embedding_size": 256,
         "hidden_size": 256,
@@ -59,10 +71,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "language": ["multilingual"],
     },
 }
-TEXTS = {"english": 240_000, "english_causal": 160_000, "multilingual": 240_000}
+TEXTS = {"english": 240_000, "english_large": 240_000, "english_causal": 160_000, "multilingual": 240_000}
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
 ENGLISH = {"tweets": 9, "reviews": 6, "dialogues": 5}
-CAUSAL = {"tweets": 7, "reviews": 8, "dialogues": 5}
+MORE_REVIEWS = {"tweets": 7, "reviews": 8, "dialogues": 5}
 MULTILINGUAL = {"languages": None, "tweets": 36_000, "reviews": 4_000, "dialogues": 10_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
 SMILEYS = {
@@ -402,7 +414,7 @@ def main() -> None:
         if arguments.encoder == "multilingual":
             mixed = mix_multilingual(arguments.data_dir)
         else:
-            shares = ENGLISH if arguments.encoder == "english" else CAUSAL
+            shares = ENGLISH if arguments.encoder == "english" else MORE_REVIEWS
             mixed = mix_english(arguments.data_dir, shares, TEXTS[arguments.encoder])
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
@@ -415,7 +427,7 @@ def main() -> None:
     if "emoji" in steps and arguments.encoder == "english_causal":
         print(json.dumps(complete_pieces(words, Path(arguments.teacher), output)))
     elif "emoji" in steps:
-        sources = ["tweets"] if arguments.encoder == "english" else ["tweets", "languages"]
+        sources = ["tweets", "languages"] if arguments.encoder == "multilingual" else ["tweets"]
         lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
         record = json.loads((words / "pretraining.json").read_text("utf-8"))
         centred = "objective" not in record  # the first encoders learned states with their mean

@@ -57,7 +57,7 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
     "max_minutes": ("num_train_epochs", "row_budget", "row_floor"),
     "metric_for_best_model": ("greater_is_better",),
 }
-ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package; the second one reads in one direction
+ENGLISH, LARGE, CAUSAL = "english", "english_large", "english_causal"  # encoders of the package
 _STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
 _ON = ("True", "true", "yes", "on", "1")
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student that has its teacher's table
@@ -246,7 +246,7 @@ def parse(
 
     Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and line.
     """
-    from .training_arguments import RnnTrainingArguments
+    from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
 
     parser = make_parser(prog, *further, kinds=kinds)
     parser.declare(RnnTrainingArguments)
@@ -257,6 +257,9 @@ def parse(
     task, start = get_task(str(_find_last(layers, "task") or DEFAULT_TASK)), _find_last(layers, "model_name_or_path")
     config, decided = (None, ()) if start is None else _read_start(str(start), task)
     merged = _merge(layers, task, decided)
+    if "bf16" in merged and merged["bf16"].value == "auto":
+        use_cpu = "use_cpu" in merged and str(merged["use_cpu"].value) in _ON
+        merged["bf16"] = dataclasses.replace(merged["bf16"], value=multiplies_bfloat16(use_cpu))
     settings = parser.convert(merged)
     if config is not None:
         _check_start(config, decided, merged, settings, task)
@@ -303,7 +306,7 @@ def _imply_streaming(layers: list[Layer]) -> list[Layer]:
     """Return the layers with what `streaming` implies below the last one, as if a recipe of the package had set it."""
     if str(_find_last(layers, "streaming")) not in _ON:
         return layers
-    start = {"model_name_or_path": CAUSAL} if _find_last(layers[:-1], "model_name_or_path") == ENGLISH else {}
+    start = {"model_name_or_path": CAUSAL} if _find_last(layers[:-1], "model_name_or_path") in (ENGLISH, LARGE) else {}
     implied = {name: Setting(value, "streaming", built_in=True) for name, value in (_STREAMING | start).items()}
     return [*layers[:-1], implied, layers[-1]]
 

@@ -62,6 +62,14 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             self.dataloader_pin_memory = False  # torch would warn at each loader
 
 
+def multiplies_bfloat16(use_cpu: bool = False) -> bool:
+    """Return whether the GPU, or without one or with `use_cpu` the CPU, has instructions for bfloat16."""
+    if not use_cpu and torch.accelerator.is_available():
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not report them
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def describe_settings(arguments: Arguments, further: DistillationArguments | None = None) -> dict[str, Any]:
     """Return the settings of a run as a recipe, without secrets and without paths of the machine.
 

@@ -40,7 +40,7 @@ from ..inference.stream import find_unstable_text
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import DataArguments, DistillationArguments, ModelArguments
-from ..settings.merge import CAUSAL, ENGLISH, Arguments, parse_settings, recipe_names, scratch_recipe
+from ..settings.merge import CAUSAL, ENGLISH, LARGE, Arguments, parse_settings, recipe_names, scratch_recipe
 from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
@@ -176,8 +176,8 @@ def suit_language(
 ) -> tuple[Arguments, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    A run that would start from `english` starts from `multilingual` if the texts become fewer tokens with it. If
-    neither encoder knows the texts, the run takes the recipe that starts from nothing: words become sub-words or
+    A run that would start from `english` or `english_large` starts from `multilingual`, with the recipe of the task,
+    if the texts become fewer tokens with it. If no encoder knows the texts, the run takes the recipe that starts from nothing: words become sub-words or
     characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a recipe stays. Without
     `overrides`, keep everything.
     """
@@ -186,22 +186,23 @@ def suit_language(
     fixed = fixed or explicit.get("recipe") not in (None, *recipe_names())
     if start is None:
         return arguments if fixed or explicit.get("tokenizer") else _suit_spaces(arguments, texts), None
-    if start not in (ENGLISH, CAUSAL) or find_built_in(_MULTILINGUAL) is None:
+    if start not in (ENGLISH, LARGE, CAUSAL) or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     result = _compare_encoders(list(islice(texts, _FIRST)))
     if result.is_known and result.is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
     if fixed:
-        if not result.is_english and start == ENGLISH:
+        if not result.is_english and start != CAUSAL:
             logger.warning("%s: --model_name_or_path %s may be better", result.reason, _MULTILINGUAL)
         return arguments, result.reason
     settings = {**explicit, "task": task.name, "output_dir": arguments.training.output_dir}
     if not result.is_known or (start == CAUSAL and not result.is_english):
         return _start_from_nothing(settings, task, result)
-    name = start if result.is_english else _MULTILINGUAL
-    logger.info("the run starts from %s: %s", name, result.reason)
-    suited = arguments if result.is_english else parse_settings({**settings, "model_name_or_path": name})
-    return suited, result.reason
+    logger.info("the run starts from %s: %s", start if result.is_english else _MULTILINGUAL, result.reason)
+    if result.is_english:
+        return arguments, result.reason
+    recipe = {"recipe": task.recipe} if start == LARGE else {}  # the rates of `accurate` are for its encoder
+    return parse_settings({**settings, **recipe, "model_name_or_path": _MULTILINGUAL}), result.reason
 
 
 def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:

@@ -38,7 +38,7 @@ from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import ModelArguments
 from ..settings.keywords import TrainKeywords
 from ..settings.merge import Arguments, parse_settings
-from ..settings.training_arguments import RnnTrainingArguments
+from ..settings.training_arguments import RnnTrainingArguments, multiplies_bfloat16
 from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
@@ -411,10 +411,8 @@ def check_early(arguments: Arguments) -> None:
     if training.dataloader_drop_last:
         raise UserError("dataloader_drop_last leaves rows out of training and scores: leave it out")
     make_config(model)
-    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not report them
-    multiplies = not has or any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    if training.bf16 and training.device.type == "cpu" and not multiplies:
-        logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
+    if training.bf16 and training.device.type == "cpu" and not multiplies_bfloat16(use_cpu=True):
+        logger.warning("bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16")
 
 
 def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
