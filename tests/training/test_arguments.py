@@ -344,6 +344,17 @@ def test_bfloat16_works_on_a_cpu(monkeypatch):
     assert not RnnTrainingArguments(output_dir="out").use_cpu
 
 
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatch, has_instructions):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_instructions})
+    data = {"output_dir": "out", "data_dir": "data"}
+    assert parse_settings(data).training.bf16 is has_instructions
+    assert not parse_settings({**data, "recipe": "scratch"}).training.bf16
+    assert parse_settings({**data, "bf16": True}).training.bf16
+    assert not parse_settings({**data, "bf16": False}).training.bf16
+
+
 def test_the_record_is_a_recipe_that_repeats_the_run(mine):
     more = ["--recipe", "pretrain", "--cell_type", "gru", "--warmup_steps", 0.1, "--class_names", "a", "b"]
     schedule = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.001}']

@@ -356,6 +356,20 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     assert ("--model_name_or_path multilingual" in caplog.text) == (start != "english" and language != "Cherokee")
 
 
+@pytest.mark.parametrize("language", ["English", "German", "Cherokee"])
+def test_the_large_encoder_is_for_english(encoders, language):
+    """Other languages take the settings of the encoder that they start from."""
+    arguments = {"output_dir": "out", "data_dir": "data"}
+    large = {**arguments, "recipe": "accurate"}
+    suited, _ = suit_language(parse_settings(large), large, get_task("sequence-classification"), SAMPLES[language])
+    expected = parse_settings(large)
+    if language != "English":
+        usual = parse_settings(arguments)
+        expected, _ = suit_language(usual, arguments, get_task("sequence-classification"), SAMPLES[language])
+    assert suited.data.model_name_or_path == expected.data.model_name_or_path
+    assert suited.training.learning_rate == expected.training.learning_rate
+
+
 @pytest.mark.parametrize("name", ["Cherokee", "a cipher"])
 def test_texts_that_no_encoder_knows(encoders, tmp_path, name):
     rows = [(text, "ab"[number % 2]) for number, text in enumerate(SAMPLES[name] * 10)]
