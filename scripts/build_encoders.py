@@ -37,7 +37,7 @@ from torch.nn.functional import cosine_similarity
 
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "english": {"embedding_size": 256, "license": "apache-2.0", "language": ["en"]},
+    "english": {"embedding_size": 256, "weights_dtype": "float8", "license": "apache-2.0", "language": ["en"]},
     "english_large": {
         "embedding_size": 256,
         "hidden_size": 256,
@@ -46,6 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-3,
         "teacher_max_length": 64,
         "bf16": True,
+        "weights_dtype": "float8",
         "license": "apache-2.0",
         "language": ["en"],
     },
