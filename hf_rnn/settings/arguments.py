@@ -65,7 +65,7 @@ class DataArguments(TableArguments):
     max_length: int | None = setting(None, "cut longer texts to this number of tokens", least=1)
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer: a folder or Hub id", reads="path")
     model_name_or_path: str | None = setting(
-        None, "model to start from: english, english_large, multilingual, a folder or a Hub id", common=True, reads="path"
+        None, "model to start from: english, english_large, ..., a folder or a Hub id", common=True, reads="path"
     )
     vectors: str | None = setting(None, "file of word vectors, or a transformers model", common=True, reads="path")
     widen_vocabulary: int | None = setting(None, "add this number of the first words of vectors", least=1, card=True)
@@ -97,7 +97,7 @@ class OwnSettings:
 
     output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)", word=True)
     recipe: str | None = setting(
-        None, "recipe of settings: default, accurate, scratch, ...; or a file", first=True, recorded=False, reads="path"
+        None, "recipe of settings: default, accurate, ...; or a file", first=True, recorded=False, reads="path"
     )
     max_minutes: float | None = setting(None, "train for about this long; the epochs follow", first=True, above=0)
     num_train_epochs: float = setting(3.0, "passes over the training texts", common=True, above=0, card=True)

@@ -177,9 +177,9 @@ def suit_language(
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
     A run that would start from `english` or `english_large` starts from `multilingual`, with the recipe of the task,
-    if the texts become fewer tokens with it. If no encoder knows the texts, the run takes the recipe that starts from nothing: words become sub-words or
-    characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a recipe stays. Without
-    `overrides`, keep everything.
+    if the texts become fewer tokens with it. If no encoder knows the texts, the run takes the recipe that starts from
+    nothing: words become sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or
+    the file of a recipe stays. Without `overrides`, keep everything.
     """
     start, explicit = arguments.data.model_name_or_path, overrides or {}
     fixed = overrides is None or explicit.get("model_name_or_path")

