@@ -119,7 +119,7 @@ class TestAnswers:
         for runner in (fast, other):
             np.testing.assert_array_equal(runner.predict_proba(TEXTS), before)
 
-    @pytest.mark.parametrize("collect", [iter, np.array, pd.Series, pa.array], ids=["iter", "numpy", "pandas", "arrow"])
+    @pytest.mark.parametrize("collect", [iter, np.array, pd.Series, pa.array], ids=["iter", "numpy", "pandas", "pa"])
     def test_to_any_collection_of_texts(self, pair, collect):
         fast = FastRnn(*pair)
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
