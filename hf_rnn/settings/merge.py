@@ -259,7 +259,8 @@ def parse(
     merged = _merge(layers, task, decided)
     if "bf16" in merged and merged["bf16"].value == "auto":
         use_cpu = "use_cpu" in merged and str(merged["use_cpu"].value) in _ON
-        merged["bf16"] = dataclasses.replace(merged["bf16"], value=multiplies_bfloat16(use_cpu))
+        has_blocks = config is not None and config.block_type == "residual"
+        merged["bf16"] = dataclasses.replace(merged["bf16"], value=has_blocks and multiplies_bfloat16(use_cpu))
     settings = parser.convert(merged)
     if config is not None:
         _check_start(config, decided, merged, settings, task)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+import hf_rnn
 from hf_rnn.settings.arguments import DistillationArguments
 from hf_rnn.settings.merge import (
     load_recipe,
@@ -349,6 +350,8 @@ def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatc
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_instructions})
     data = {"output_dir": "out", "data_dir": "data"}
+    assert not parse_settings(data).training.bf16  # the start has an LSTM in place of residual blocks
+    monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
     assert parse_settings(data).training.bf16 is has_instructions
     assert not parse_settings({**data, "recipe": "scratch"}).training.bf16
     assert parse_settings({**data, "bf16": True}).training.bf16
