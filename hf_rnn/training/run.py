@@ -176,10 +176,10 @@ def suit_language(
 ) -> tuple[Arguments, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    A run that would start from `english` or `english_large` starts from `multilingual`, with the recipe of the task,
-    if the texts become fewer tokens with it. If no encoder knows the texts, the run takes the recipe that starts from
-    nothing: words become sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or
-    the file of a recipe stays. Without `overrides`, keep everything.
+    A run that would start from `english` or `english_large` starts from `multilingual` if the texts become fewer
+    tokens with it. If no encoder knows the texts, the run takes the recipe that starts from nothing: words become
+    sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a recipe
+    stays. Without `overrides`, keep everything.
     """
     start, explicit = arguments.data.model_name_or_path, overrides or {}
     fixed = overrides is None or explicit.get("model_name_or_path")
@@ -201,8 +201,7 @@ def suit_language(
     logger.info("the run starts from %s: %s", start if result.is_english else _MULTILINGUAL, result.reason)
     if result.is_english:
         return arguments, result.reason
-    recipe = {"recipe": task.recipe} if start == LARGE else {}  # the rates of `accurate` are for its encoder
-    return parse_settings({**settings, **recipe, "model_name_or_path": _MULTILINGUAL}), result.reason
+    return parse_settings({**settings, "model_name_or_path": _MULTILINGUAL}), result.reason
 
 
 def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
