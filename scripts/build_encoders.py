@@ -37,7 +37,15 @@ from torch.nn.functional import cosine_similarity
 
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "english": {"embedding_size": 256, "weights_dtype": "float8", "license": "apache-2.0", "language": ["en"]},
+    "english": {
+        "embedding_size": 256,
+        "teacher_max_length": 64,
+        "bf16": True,
+        "weights_dtype": "float8",
+        "num_train_epochs": 9,
+        "license": "apache-2.0",
+        "language": ["en"],
+    },
     "english_large": {
         "embedding_size": 256,
         "hidden_size": 256,
@@ -74,8 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 TEXTS = {"english": 240_000, "english_large": 240_000, "english_causal": 160_000, "multilingual": 240_000}
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
-ENGLISH = {"tweets": 9, "reviews": 6, "dialogues": 5}
-MORE_REVIEWS = {"tweets": 7, "reviews": 8, "dialogues": 5}
+ENGLISH = {"tweets": 7, "reviews": 8, "dialogues": 5}
 MULTILINGUAL = {"languages": None, "tweets": 36_000, "reviews": 4_000, "dialogues": 10_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
 SMILEYS = {
@@ -123,16 +130,16 @@ def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
         yield current
 
 
-def mix_english(data_dir: Path, shares: dict[str, int], count: int) -> list[str]:
+def mix_english(data_dir: Path, count: int) -> list[str]:
     """Return English texts: of every 20 these numbers of tweets, sentences of reviews and utterances."""
     draw, rows = random.Random(0), {}
-    for name in shares:
+    for name in ENGLISH:
         lines = read_lines(data_dir / f"{name}.txt.gz")
         lines = list(split_reviews(lines, draw)) if name == "reviews" else lines
         distinct = [text for text in dict.fromkeys(lines) if 7 <= len(text) < 320]
         draw.shuffle(distinct)
         rows[name] = iter(distinct)
-    names, texts = [name for name, share in shares.items() for _ in range(share)], []
+    names, texts = [name for name, share in ENGLISH.items() for _ in range(share)], []
     for _ in range(count // len(names)):
         draw.shuffle(names)
         texts += [next(rows[name]) for name in names]
@@ -245,11 +252,8 @@ def ask(teacher: Any, reader: Any, rows: list[list[list[int]]]) -> Iterator[np.n
         yield from (states[place, 1 : 1 + len(text)] for place, text in enumerate(texts))
 
 
-def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Path, centred: bool) -> dict[str, Any]:
-    """Write an encoder with emoji; return the cosines to the teacher's states on texts that were held out.
-
-    `centred` is whether the encoder has learned states minus their mean.
-    """
+def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Path) -> dict[str, Any]:
+    """Write an encoder with emoji; return the cosines to the teacher's states on texts that were held out."""
     from transformers import AutoModel, AutoTokenizer
 
     from hf_rnn.models.modeling_rnn import RnnModel
@@ -287,7 +291,7 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
         sums = np.add.reduceat(states[: borders[whole]], borders[:whole], axis=0)
         targets.append(torch.from_numpy(sums / np.diff(borders[: whole + 1])[:, None]).half())
     rows = [row[: len(states)] for row, states in zip(rows, targets, strict=True)]
-    mean = torch.cat(targets[:2000]).float().mean(dim=0) * centred
+    mean = torch.cat(targets[:2000]).float().mean(dim=0)
 
     model = RnnModel.from_pretrained(folder).eval().requires_grad_(False)
     project = dense["linear.weight"].float(), dense["linear.bias"].float()
@@ -415,8 +419,7 @@ def main() -> None:
         if arguments.encoder == "multilingual":
             mixed = mix_multilingual(arguments.data_dir)
         else:
-            shares = ENGLISH if arguments.encoder == "english" else MORE_REVIEWS
-            mixed = mix_english(arguments.data_dir, shares, TEXTS[arguments.encoder])
+            mixed = mix_english(arguments.data_dir, TEXTS[arguments.encoder])
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
     if "pretrain" in steps:
@@ -430,9 +433,7 @@ def main() -> None:
     elif "emoji" in steps:
         sources = ["tweets", "languages"] if arguments.encoder == "multilingual" else ["tweets"]
         lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
-        record = json.loads((words / "pretraining.json").read_text("utf-8"))
-        centred = "objective" not in record  # the first encoders learned states with their mean
-        print(json.dumps(teach_emoji(words, arguments.teacher, lines, output, centred)))
+        print(json.dumps(teach_emoji(words, arguments.teacher, lines, output)))
     if arguments.install:
         install(output, arguments.encoder)
 
