@@ -80,10 +80,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "language": ["multilingual"],
     },
 }
-TEXTS = {"english": 240_000, "english_large": 240_000, "english_causal": 160_000, "multilingual": 240_000}
+TEXTS = {"english": 240_000, "english_large": 240_000, "english_causal": 160_000}
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
 ENGLISH = {"tweets": 7, "reviews": 8, "dialogues": 5}
-MULTILINGUAL = {"languages": None, "tweets": 36_000, "reviews": 4_000, "dialogues": 10_000}
+MULTILINGUAL = {"languages": None, "tweets": 12_000, "reviews": 200, "dialogues": 3_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
 SMILEYS = {
     r"[:=]-?[)\]]+": "🙂",
@@ -147,7 +147,7 @@ def mix_english(data_dir: Path, count: int) -> list[str]:
 
 
 def mix_multilingual(data_dir: Path) -> list[str]:
-    """Return texts of about 100 languages, one of eight in English; long ones are cut after sentences."""
+    """Return texts of about 100 languages, one of twenty in English; long ones are cut after sentences."""
     random.seed(0)
     texts: dict[str, None] = {}
     for name, count in MULTILINGUAL.items():
@@ -159,7 +159,7 @@ def mix_multilingual(data_dir: Path) -> list[str]:
             texts |= dict.fromkeys(part for part in parts if 3 < len(part) < 300)
     mixed = list(texts)
     random.shuffle(mixed)
-    return mixed[: TEXTS["multilingual"]]
+    return mixed
 
 
 # ---- emoji ----
