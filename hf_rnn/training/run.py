@@ -40,7 +40,7 @@ from ..inference.stream import find_unstable_text
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..settings.arguments import DataArguments, DistillationArguments, ModelArguments
-from ..settings.merge import CAUSAL, ENGLISH, LARGE, Arguments, parse_settings, recipe_names, scratch_recipe
+from ..settings.merge import ENGLISH, OTHER_LANGUAGES, Arguments, parse_settings, recipe_names, scratch_recipe
 from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
@@ -52,7 +52,7 @@ _OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weigh
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 _STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)  # texts to check the tokenizer with; as transformers writes no limit
 _SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
-_MULTILINGUAL = "multilingual"
+_MULTILINGUAL = OTHER_LANGUAGES[ENGLISH]
 _SAMPLE, _BEGINNING = 1_000, 400  # training texts that are looked at, and characters of each
 _FIRST = 100_000  # texts that they are taken from, at equal distances
 _MOST_UNKNOWN = 0.3  # share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
@@ -176,32 +176,33 @@ def suit_language(
 ) -> tuple[Arguments, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    A run that would start from `english` or `english_large` starts from `multilingual` if the texts become fewer
-    tokens with it. If no encoder knows the texts, the run takes the recipe that starts from nothing: words become
-    sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a recipe
-    stays. Without `overrides`, keep everything.
+    A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the texts become fewer
+    tokens with `multilingual`. If no encoder knows the texts, the run takes the recipe that starts from nothing: words
+    become sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a
+    recipe stays. Without `overrides`, keep everything.
     """
     start, explicit = arguments.data.model_name_or_path, overrides or {}
     fixed = overrides is None or explicit.get("model_name_or_path")
     fixed = fixed or explicit.get("recipe") not in (None, *recipe_names())
     if start is None:
         return arguments if fixed or explicit.get("tokenizer") else _suit_spaces(arguments, texts), None
-    if start not in (ENGLISH, LARGE, CAUSAL) or find_built_in(_MULTILINGUAL) is None:
+    if start not in OTHER_LANGUAGES:
         return arguments, None
+    other = OTHER_LANGUAGES[start]
     result = _compare_encoders(list(islice(texts, _FIRST)))
     if result.is_known and result.is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
     if fixed:
-        if not result.is_english and start != CAUSAL:
-            logger.warning("%s: --model_name_or_path %s may be better", result.reason, _MULTILINGUAL)
+        if not result.is_english:
+            logger.warning("%s: --model_name_or_path %s may be better", result.reason, other)
         return arguments, result.reason
     settings = {**explicit, "task": task.name, "output_dir": arguments.training.output_dir}
-    if not result.is_known or (start == CAUSAL and not result.is_english):
+    if not result.is_known:
         return _start_from_nothing(settings, task, result)
-    logger.info("the run starts from %s: %s", start if result.is_english else _MULTILINGUAL, result.reason)
+    logger.info("the run starts from %s: %s", start if result.is_english else other, result.reason)
     if result.is_english:
         return arguments, result.reason
-    return parse_settings({**settings, "model_name_or_path": _MULTILINGUAL}), result.reason
+    return parse_settings({**settings, "model_name_or_path": other}), result.reason
 
 
 def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
@@ -223,8 +224,6 @@ def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
 def _start_from_nothing(settings: Mapping[str, Any], task: Task, result: Comparison) -> tuple[Arguments, str]:
     recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
     reason = f"no encoder of the package knows the texts: {result.detail}"
-    if result.is_known:
-        reason = f"{result.reason}, and {_MULTILINGUAL} reads in both directions"
     logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
     return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
 
