@@ -90,7 +90,7 @@ TEXTS = {  # at most
     "english_large": 240_000,
     "english_causal": 160_000,
     "multilingual": 400_000,
-    "multilingual_causal": 240_000,
+    "multilingual_causal": 200_000,
 }
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
 ENGLISH = {"tweets": 7, "reviews": 8, "dialogues": 5}

@@ -117,7 +117,7 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp
     assert not (folder / "pretraining.json").exists()
 
 
-@pytest.mark.parametrize("name", ["english", "english_large", "multilingual"])
+@pytest.mark.parametrize("name", ["english", "english_large", "multilingual", "multilingual_causal"])
 def test_the_wheel_has_the_encoders(name):
     folder = Path(hf_rnn.hub.model_folder.__file__).parent / "pretrained" / name
     FinishedFolder(folder).check()
