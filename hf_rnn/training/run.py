@@ -186,7 +186,7 @@ def suit_language(
     fixed = fixed or explicit.get("recipe") not in (None, *recipe_names())
     if start is None:
         return arguments if fixed or explicit.get("tokenizer") else _suit_spaces(arguments, texts), None
-    if start not in OTHER_LANGUAGES:
+    if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     other = OTHER_LANGUAGES[start]
     result = _compare_encoders(list(islice(texts, _FIRST)))
