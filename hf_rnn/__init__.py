@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
     from .inference.predictor import FastRnn as FastRnn
-    from .inference.predictor import OnnxClassifier as OnnxClassifier
-    from .inference.predictor import OnnxModel as OnnxModel
     from .inference.predictor import SentenceEncoder as SentenceEncoder
     from .inference.predictor import Tagger as Tagger
     from .inference.tables import BatchPredictor as BatchPredictor
@@ -69,8 +67,6 @@ else:
         "pretrain": "training.pretrain",
         "Tagger": "inference.predictor",
         "BatchPredictor": "inference.tables",
-        "OnnxClassifier": "inference.predictor",
-        "OnnxModel": "inference.predictor",
     }
     __all__ = ["__version__", *_HOME]
 

@@ -38,16 +38,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the tokens")
     arguments = parser.parse_args()
     from hf_rnn import FastRnn
-    from hf_rnn.inference.engines import InferenceOptions
     from hf_rnn.inference.generation import TextGenerator
-    from hf_rnn.inference.predictor import load_to_predict
+    from hf_rnn.inference.predictor import load_engine
 
     reader = FastRnn.from_pretrained(arguments.guard)
     if arguments.label not in reader.config.id2label.values():
         parser.error(f"--label must be one of {', '.join(reader.config.id2label.values())}")
-    model, tokenizer = load_to_predict(arguments.writer, InferenceOptions())
+    engine, tokenizer = load_engine(arguments.writer)
     ids = tokenizer([arguments.prompt])["input_ids"][0]
-    written = TextGenerator(model, tokenizer).stream(ids, arguments.max_new_tokens, seed=arguments.seed)
+    written = TextGenerator(engine.model, tokenizer).stream(ids, arguments.max_new_tokens, seed=arguments.seed)
     stopped = guard(written, reader, arguments.label, arguments.threshold)
     print(f"\n[stopped: {arguments.label}]" if stopped else "")
 

@@ -14,14 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from hf_rnn import OnnxClassifier
+from hf_rnn import FastRnn
 
 MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
 MOST_WAITING = 256  # requests in the queue: more are refused with 503
 MOST_CHARACTERS = 4096  # in a piece of a text that is still being written
 AT_ONCE = 16  # texts between two looks at whether the client is still there
 
-classifier = OnnxClassifier.from_pretrained(os.environ["MODEL"])
+classifier = FastRnn.from_pretrained(os.environ["MODEL"], backend="onnx")
 app = FastAPI(max_body_size=MOST_BYTES)
 waiting, turn = 0, asyncio.Lock()
 
@@ -81,9 +81,7 @@ async def answer(texts: list[str]) -> list[dict[str, Any]]:
 
 @cache
 def load_reader() -> Any:
-    """Return the model that reads texts piece by piece, from its weights."""
-    from hf_rnn import FastRnn  # needs safetensors
-
+    """Return the model that reads texts piece by piece, from its weights, which needs safetensors."""
     return FastRnn.from_pretrained(os.environ["MODEL"])
 
 

@@ -141,9 +141,8 @@ def test_a_normaliser_trains_predicts_and_exports(data_dir, tmp_path, monkeypatc
         expected = torch.cat([model(**tokenizer([text], return_tensors="pt")).logits for text in texts]).softmax(-1)
     np.testing.assert_allclose(FastRnn(model, tokenizer).predict_proba(texts), expected, atol=1e-6)
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    from hf_rnn import OnnxClassifier
     from hf_rnn.inference.onnx import export
 
     export(tmp_path / "model")
-    found = OnnxClassifier.from_pretrained(tmp_path / "model").predict_proba(texts)
+    found = FastRnn.from_pretrained(tmp_path / "model", backend="onnx").predict_proba(texts)
     np.testing.assert_allclose(found, expected, atol=1e-5)

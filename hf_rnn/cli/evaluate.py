@@ -93,14 +93,14 @@ def run(argv: Sequence[str]) -> None:
     from ..evaluation.calibration import share_at_accuracy
     from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
-    from ..inference.predictor import Predictor, load_to_predict
+    from ..inference.predictor import load_engine
     from ..inference.tables import find_suffix
     from ..tasks import compute_scores, task_of
 
     quiet()
     datasets.disable_progress_bars()
-    model, tokenizer = load_to_predict(name, InferenceOptions(arguments.revision, device=arguments.device))
-    task, config = task_of(model.config), model.config
+    engine, tokenizer = load_engine(name, InferenceOptions(arguments.revision, device=arguments.device))
+    task, config = task_of(engine.config), engine.config
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
         if task.per_token or task.verb == "generate":
@@ -116,14 +116,13 @@ def run(argv: Sequence[str]) -> None:
         model = load_model(name, arguments.revision, arguments.device)[0]
         result |= task.evaluate(sum_losses(model, rows), (), config)
     else:
-        predictor = Predictor(model, tokenizer)
-        logits = predictor.logits(rows["input_ids"][:]).astype(np.float64)
+        logits = engine.run(rows["input_ids"][:]).astype(np.float64)
         labels = labels if task.per_token else np.asarray(labels)
         result |= task.evaluate(logits, labels, config)
     if getattr(config, "streaming", False) and not task.per_token:
         from ..inference.stream import measure_prefixes
 
-        result["streaming"] = measure_prefixes(predictor.engine, rows["input_ids"][:], labels, arguments.threshold)
+        result["streaming"] = measure_prefixes(engine, rows["input_ids"][:], labels, arguments.threshold)
     if task.one_label:
         unseen, scores = ~measured.seen, compute_scores(logits, config)
         result["without_a_person"] = share_at_accuracy(scores[unseen], labels[unseen], arguments.target_accuracy)

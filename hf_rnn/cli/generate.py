@@ -37,12 +37,12 @@ def run(argv: Sequence[str]) -> None:
     from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
     from ..inference.generation import TextGenerator
-    from ..inference.predictor import load_to_predict
+    from ..inference.predictor import load_engine
     from ..tasks import check_verb
 
     quiet()
-    model, tokenizer = load_to_predict(arguments.model, InferenceOptions(arguments.revision, device=arguments.device))
-    check_verb(model.config, "generate")
+    engine, tokenizer = load_engine(arguments.model, InferenceOptions(arguments.revision, device=arguments.device))
+    check_verb(engine.config, "generate")
     prompt = (_read_stdin() if arguments.prompt == "-" else arguments.prompt) or "\n"
     ids, unknown = tokenizer([prompt])["input_ids"][0], tokenizer.unk_token_id
     if not ids:
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
     if unknown in ids:
         print_note(f"note: the model does not know {ids.count(unknown):,} tokens of the prompt")
     drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p", "seed")}
-    for text in TextGenerator(model, tokenizer).stream(ids, arguments.max_new_tokens, **drawn):
+    for text in TextGenerator(engine.model, tokenizer).stream(ids, arguments.max_new_tokens, **drawn):
         print(text, end="", flush=True)
     print()
 

@@ -119,8 +119,6 @@ class PredictArguments(ModelFlags):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
         if self.text_pair is not None and len(self.text or ()) != 1:
             raise UserError("--text_pair belongs to one --text: give many pairs as lines `first<TAB>second`")
-        if self.backend != "torch" and (self.precision, self.device) != ("float32", "cpu"):
-            raise UserError(f"--precision and --device are for --backend torch: leave them out with {self.backend}")
         for text in filter(None, (*(self.text or ()), self.text_pair)):
             check_text(text)
             if "." in text and os.path.isfile(text):
@@ -170,11 +168,11 @@ def run(argv: Sequence[str]) -> int:
         arguments.check_model()
     from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
-    from ..inference.predictor import load_predictor
+    from ..inference.predictor import Predictor
 
     quiet()
-    options = InferenceOptions(**{known.name: getattr(arguments, known.name) for known in fields(InferenceOptions)})
-    model = load_predictor(arguments.model, options)
+    options = {option.name: getattr(arguments, option.name) for option in fields(InferenceOptions)}
+    model = Predictor.from_pretrained(arguments.model, **options)
     if arguments.stream:
         return _predict_stream(arguments, model)
     return _predict_tables(arguments, model, files) if files else _predict_lines(arguments, model)

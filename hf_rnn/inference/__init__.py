@@ -1,4 +1,4 @@
-"""Predict with a finished model: `FastRnn` from its weights, `OnnxModel` from its ONNX file, without torch.
+"""Predict with a finished model: `FastRnn` from its weights or its ONNX file, without torch.
 
 `BatchPredictor` answers columns of data, for engines of many processes.
 """

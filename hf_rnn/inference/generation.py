@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..hub.model_folder import read_mapping
-from .engines import NativeEngine
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -29,21 +26,13 @@ class TextGenerator:
     """A language model that writes.
 
     Args:
-        model: The engine in C, or a model of torch in evaluation mode.
+        model: A model of torch in evaluation mode.
         tokenizer: Its tokenizer.
     """
 
-    def __init__(self, model: PreTrainedModel | NativeEngine, tokenizer: Tokenizer) -> None:
-        self._model: Any = model
-        self.tokenizer = tokenizer
-        self._advance: Callable[..., tuple[np.ndarray, Any]] = self._advance_by_torch
-        if isinstance(model, NativeEngine):
-            self._advance, settings = model.network.advance, vars(model.config)
-            if model.folder and (file := model.folder.generation_config).is_file():
-                settings = read_mapping(file, file.read_bytes())
-        else:
-            settings = model.generation_config.to_dict()
-        ends = settings.get("eos_token_id")
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        self._model, self.tokenizer = model, tokenizer
+        ends = model.generation_config.to_dict().get("eos_token_id")
         self._ends = ends if isinstance(ends, list) else [ends]
 
     def stream(
@@ -88,7 +77,7 @@ class TextGenerator:
                 return
             yield ids
 
-    def _advance_by_torch(self, ids: Sequence[int], cache: Any) -> tuple[np.ndarray, Any]:
+    def _advance(self, ids: Sequence[int], cache: Any) -> tuple[np.ndarray, Any]:
         import torch
 
         tokens = torch.tensor([list(ids)], device=self._model.device)

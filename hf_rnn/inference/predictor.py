@@ -1,4 +1,4 @@
-"""`FastRnn`, `Tagger`, `OnnxModel`, `SentenceEncoder`: texts → answers, by one [`Predictor`] for every engine.
+"""[`Predictor`]: texts → answers of any task, by any engine; `FastRnn` and `Tagger` are its names for users.
 
 `tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. The native
 engine and ONNX Runtime need neither torch nor transformers.
@@ -6,29 +6,29 @@ engine and ONNX Runtime need neither torch nor transformers.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
 from ..tasks import check_verb, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import DEFAULTS, Engine, InferenceOptions, NativeEngine, Precision, read_live, read_stored
-from .native.network import CLASSIFIER, MISSING, Unsupported
+from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
+from .engines.native import MISSING, Unsupported
+from .engines.stored import read_stored, share_weights
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ..tasks import Config, Task
+    from ..data.row_errors import BadRow
+    from ..tasks import Task
     from .stream import TextStream
     from .tokens import Tokenizer
 
@@ -37,13 +37,20 @@ _LOGGER = logging.getLogger(__name__)
 Table = TypeVar("Table")
 
 
-def load_to_predict(
-    name_or_path: str | Path, options: InferenceOptions, is_encoder: bool = False
-) -> tuple[PreTrainedModel | NativeEngine, Tokenizer]:
-    """Return a model and its tokenizer as [`load_model`] does, or its engine in C, which needs no torch.
+def load_engine(
+    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> tuple[Engine, Tokenizer]:
+    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
 
     A sentence encoder is a classifier, whose logits are its vectors before normalisation.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
     """
+    if options.backend != "torch":
+        from .engines.onnx import OnnxEngine
+
+        return OnnxEngine.load(str(name_or_path), options, is_encoder)
     if str(options.device) == "cpu":
         folder = FinishedFolder(find_folder(name_or_path, options.revision))
         if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
@@ -51,31 +58,58 @@ def load_to_predict(
     if is_encoder:
         from .engines.torch import load_sentence_model
 
-        return load_sentence_model(name_or_path)
-    return load_model(name_or_path, options.revision, options.device)
+        model, tokenizer = load_sentence_model(name_or_path, options.revision)
+    else:
+        model, tokenizer = load_model(name_or_path, options.revision, options.device)
+    return choose_engine(model, tokenizer, options), tokenizer
 
 
-def _choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions) -> Engine:
-    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model."""
-    if model.training:
-        raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
-    kept = copy.deepcopy(model)  # training the given model must not change answers
-    if model.device.type == "cpu":
+def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
+    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
+
+    Later training of the model does not change what the kernel computes.
+    """
+    model = getattr(model, "_orig_mod", model)  # under torch.compile
+    check_mode(model)
+    if model.device.type == "cpu" and not model.can_generate():
         try:
-            return NativeEngine(model.config, read_live(model, options), model=kept)
+            return share_weights(model, options, copies_table=True)
         except Unsupported as error:
             if str(error) != MISSING:
                 _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
     from .engines.torch import TorchEngine
 
-    return TorchEngine(kept, tokenizer)
+    return TorchEngine(model, tokenizer)
 
 
 class Predictor:
     """From texts to the answers of a model's task, whichever engine computes its logits.
 
-    For a model of text pairs, each text is a pair `(first, second)`. The arguments are those of [`FastRnn`], whose
-    model can be an engine.
+    On a CPU blocks and layers of every cell run in C, without torch. The plain model predicts where that is not
+    possible: on an accelerator, without the compiled kernel, and for a model with hooks, adapters or modules from
+    outside this package, which the log says. After further training of a model make a new predictor: the kernel
+    answers with the weights that it was given, the plain model with those of the moment.
+
+    A model answers as its task says, under each name of this class: a classifier labels texts, a tagger finds
+    entities, however long a text is. For a model of text pairs, each text is a pair `(first, second)`.
+
+    Args:
+        model: In evaluation mode; or an engine.
+        tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
+        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes the products of
+            matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is the fastest on processors with
+            AVX-512 VNNI, and int16 elsewhere: logits within about 0.1, so that labels near a tie change.
+        tokens_per_batch: About how many tokens the plain model or ONNX Runtime reads at once.
+        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`, or all processors.
+
+    Raises:
+        UserError: For an unknown `precision`, and for a language model.
+        ValueError: When the model is in training mode.
+
+    Example:
+        >>> classifier = FastRnn.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
     """
 
     def __init__(
@@ -87,19 +121,37 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
-        model = getattr(model, "_orig_mod", model)  # under torch.compile
-        self.tokenizer: Any = tokenizer
-        self.engine = model if isinstance(model, Engine) else _choose_engine(model, tokenizer, self.options)
-        self.config: Any = self.engine.config
-        self._check_task()
+        self.engine = model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
+        self.tokenizer, self.config = tokenizer, self.engine.config
+        check_verb(self.config, "predict")
         self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
 
-    def _check_task(self) -> None:
-        """Refuse a model for another class, by a [`UserError`]."""
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        revision: str | None = None,
+        precision: Precision = "float32",
+        tokens_per_batch: int | None = None,
+        device: str | torch.device | None = "cpu",
+        threads: int | None = None,
+        backend: Backend = "torch",
+    ) -> Self:
+        """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
+
+        With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
+        `backend` `"onnx"` or `"onnx_int8"` runs the file of `hf-rnn export`, without the weights: float32 gives the
+        model's own numbers within 1e-4, int8 rounds. The other arguments are those of [`FastRnn`].
+
+        Raises:
+            UserError: For an incomplete model, named in the message, and for an unknown or missing device.
+        """
+        options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
+        return cls(*load_engine(name_or_path, options), precision, tokens_per_batch, threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
-        return type(self), (getattr(self.engine, "model", None) or self.engine, self.tokenizer, *options)
+        return type(self), (self.engine.model or self.engine, self.tokenizer, *options)
 
     @cached_property
     def task(self) -> Task:
@@ -109,8 +161,9 @@ class Predictor:
     @property
     def model(self) -> PreTrainedModel:
         """The plain model; one that was read without torch loads here."""
-        engine: Any = self.engine
-        return engine.model or load_model(engine.folder.root)[0]
+        if self.engine.model is None and self.engine.folder is not None:
+            return load_model(self.engine.folder.root)[0]
+        return self.engine.model
 
     def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
@@ -124,7 +177,13 @@ class Predictor:
                 for scores of a tagger that are not finite.
         """
         if self.task.per_token:
-            return self._tag(list_texts(texts))
+            from ..evaluation.scores import check_finite_logits
+
+            texts = list_texts(texts)
+            encoded = self._encode.encode_whole(texts)
+            logits = self.logits(encoded["input_ids"])
+            check_finite_logits(logits.reshape(-1, self.config.num_labels))
+            return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
         answers = self.task.answers(scores, self.config)
         if all_scores and answers and "label" in answers[0]:
@@ -132,16 +191,6 @@ class Predictor:
             for answer, row in zip(answers, scores.tolist(), strict=True):
                 answer["scores"] = dict(zip(names, row, strict=True))
         return answers
-
-    def _tag(self, texts: list[str]) -> list[dict[str, Any]]:
-        from ..evaluation.scores import check_finite_logits
-
-        if not texts:
-            return []
-        encoded = self._encode.encode_whole(texts)
-        logits = self.logits(encoded["input_ids"])
-        check_finite_logits(logits.reshape(-1, logits.shape[-1]))
-        return self.task.answers(logits, self.config, texts, encoded)
 
     def answer_each(
         self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
@@ -159,9 +208,9 @@ class Predictor:
             found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
             raise UserError(f"{found}; leave it out")
         size = 1 if self.config.sep_token_id is None else 2
-        results: list[Any] = [_find_row_error(row, size) for row in rows]
+        results: list[dict[str, Any] | str] = [_find_row_error(row, size) for row in rows]
         valid = [place for place, error in enumerate(results) if not error]
-        texts: Any = [rows[place] for place in valid]
+        texts = cast("list[str]", [rows[place] for place in valid])
         for place, answer in zip(valid, self.predict(texts, all_scores or top_k > 1), strict=True):
             results[place] = answer
             if (score := _find_broken_number(answer)) is not None:
@@ -201,7 +250,12 @@ class Predictor:
 
         They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
         they are the values themselves.
+
+        Raises:
+            UserError: For a tagger, which has scores of tokens.
         """
+        if self.task.per_token:
+            raise UserError("a tagger has scores of tokens, not of texts: call predict")
         return compute_scores(self.text_logits(texts), self.config)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -252,9 +306,8 @@ class Predictor:
 def _find_row_error(row: object, size: int) -> str:
     """Return why a row of `size` texts has no answer, or an empty string."""
     texts = row if isinstance(row, tuple) else (row,)
-    bad: Any = next((text for text in texts if hasattr(text, "fault")), None)  # a BadRow
-    if bad is not None:
-        return f"{bad.fault.reason}: {bad.fault.detail}: found {bad.excerpt}"
+    if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
+        return f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}"
     if len(texts) != size:
         return f"too {'few' if len(texts) < size else 'many'} fields: found {len(texts)} of {size} texts"
     return next(filter(None, map(find_text_error, texts)), "")
@@ -269,150 +322,8 @@ def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
     return None
 
 
-class FastRnn(Predictor):
-    """A text classifier prepared for inference on a CPU.
-
-    Blocks and layers of every cell run in C, without torch. The plain model predicts where that is not possible: on an
-    accelerator, without the compiled kernel, and for a model with hooks, adapters or modules from outside this
-    package, which the log says. Later training of the given model does not change the answers.
-
-    Args:
-        model: In evaluation mode.
-        tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
-        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes the products of
-            matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is the fastest on processors with
-            AVX-512 VNNI, and int16 elsewhere: logits within about 0.1, so that labels near a tie change.
-        tokens_per_batch: About how many tokens the plain model reads at once.
-        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`, or all processors.
-
-    Raises:
-        UserError: For an unknown `precision`, and for a model of another task.
-        ValueError: When the model is in training mode.
-
-    Example:
-        >>> classifier = FastRnn.from_pretrained("out/tweets")
-        >>> classifier.predict(["best concert of my life!"])
-        [{'label': 'positive', 'score': 0.9}]
-    """
-
-    def _check_task(self) -> None:
-        check_verb(self.config, "predict")
-        if self.task.per_token:
-            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        revision: str | None = None,
-        precision: Precision = "float32",
-        tokens_per_batch: int | None = None,
-        device: str | torch.device | None = "cpu",
-        threads: int | None = None,
-    ) -> Self:
-        """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
-
-        With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
-        other arguments are those of [`FastRnn`].
-
-        Raises:
-            UserError: For an incomplete model, named in the message, and for an unknown or missing device.
-        """
-        options = InferenceOptions(revision, precision=precision, device=device)
-        return cls(*load_to_predict(name_or_path, options), precision, tokens_per_batch, threads)
-
-
-class Tagger(Predictor):
-    """From texts to the answers of a head for each token, such as entities with their places.
-
-    A text is read whole, however long it is. The arguments are those of [`FastRnn`].
-    """
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        revision: str | None = None,
-        device: str | torch.device | None = "cpu",
-        precision: Precision = "float32",
-    ) -> Self:
-        """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
-        options = InferenceOptions(revision, precision=precision, device=device)
-        return cls(*load_to_predict(name_or_path, options), precision)
-
-
-class OnnxModel(Predictor):
-    """A model of any head in ONNX Runtime, with the methods of [`FastRnn`]; `encode` is for sentence encoders.
-
-    The float32 file gives the model's own numbers, within 1e-4, in any batch. The int8 file is smaller and rounds; as
-    its inputs are rounded over the whole batch, its numbers depend a little on the other texts of the batch. A
-    model from `from_pretrained` is pickled as its arguments: the other process loads the file again.
-
-    Args:
-        session: An ONNX Runtime session on a file of `hf-rnn export`.
-        tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
-        config: Has labels and kind of task; an `RnnConfig`, or the settings of `config.json` as attributes.
-        tokens_per_batch: About how many tokens run at once.
-    """
-
-    def __init__(self, session: Any, tokenizer: Tokenizer, config: Config, tokens_per_batch: int = 8192) -> None:
-        from .engines.onnx import OnnxEngine
-
-        super().__init__(OnnxEngine(session, config), tokenizer, tokens_per_batch=tokens_per_batch)
-        self.session = session
-        self._source: tuple[Any, ...] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._source is None:
-            raise TypeError("only a model from from_pretrained can be pickled")
-        return type(self).from_pretrained, self._source
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        quantized: bool = False,
-        revision: str | None = None,
-        tokens_per_batch: int = 8192,
-    ) -> Self:
-        """Load the ONNX file of a finished folder or a repo of the Hub; [`OnnxModel`] loads that of any head.
-
-        Args:
-            name_or_path: The folder, or the repo id. The weights may be missing.
-            quantized: Whether to load the int8 file.
-            revision: Branch, tag or commit of a repo.
-            tokens_per_batch: About how many tokens run at once.
-
-        Raises:
-            UserError: If a file is missing or damaged, or was made from other weights or labels than the folder has.
-        """
-        from .engines.onnx import read_exported
-
-        name = os.path.expanduser(str(name_or_path))
-        folder, session, tokenizer, config = read_exported(name, quantized, revision)
-        kind = OnnxClassifier if (config.architectures or [CLASSIFIER])[0] == CLASSIFIER else OnnxModel
-        if not issubclass(kind, cls):
-            raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
-        model: Any = kind(session, tokenizer, config, tokens_per_batch)
-        place = os.path.abspath(name) if folder.root == Path(name) else name
-        model._source = place, quantized, revision, tokens_per_batch
-        return model
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the unit vectors `(N, S)` of texts in float32, in their order, as [`SentenceEncoder`] does."""
-        if self.session.get_outputs()[0].name != "sentence_embedding":
-            raise UserError("the file has no sentence_embedding: export an encoder of hf-rnn pretrain")
-        return self.text_logits(texts)
-
-
-class OnnxClassifier(OnnxModel):
-    """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
-
-    Example:
-        >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
-        >>> classifier.predict(["best concert of my life!"])
-        [{'label': 'positive', 'score': 0.9}]
-    """
+FastRnn = Predictor
+Tagger = Predictor
 
 
 class SentenceEncoder:
@@ -424,34 +335,26 @@ class SentenceEncoder:
         (2, 384)
     """
 
-    def __init__(self, network: FastRnn) -> None:
-        self._network = network
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> None:
+        self.engine, self.options, self._encode = engine, options, FastTokenizer(tokenizer)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, precision: Precision = "float32") -> SentenceEncoder:
-        """Load an encoder: a folder, or a repo of the Hub; `precision` is as in [`FastRnn`].
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        revision: str | None = None,
+        precision: Precision = "float32",
+        backend: Backend = "torch",
+    ) -> Self:
+        """Load an encoder: a folder, or a repo of the Hub; the arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For a folder without an encoder's projection.
         """
-        model, tokenizer = load_to_predict(name_or_path, InferenceOptions(precision=precision), is_encoder=True)
-        return cls(FastRnn(model, tokenizer, precision))
+        options = InferenceOptions(revision, precision, backend=backend)
+        return cls(*load_engine(name_or_path, options, is_encoder=True), options)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the unit vectors `(N, S)` of texts in float32, in their order."""
-        vectors = self._network.text_logits(texts)
+        vectors = self.engine.run(self._encode(texts), self.options)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def load_predictor(name: str, options: InferenceOptions = DEFAULTS) -> Predictor:
-    """Load a model of any task for prediction, from a finished folder or a repo."""
-    predictor: Predictor
-    if options.backend == "torch":
-        model, tokenizer = load_to_predict(name, options)
-        kind = Tagger if task_of(model.config).per_token else FastRnn
-        predictor = kind(model, tokenizer, options.precision, options.tokens_per_batch, options.threads)
-    else:
-        quantized, size = options.backend == "onnx_int8", options.tokens_per_batch or 8192
-        predictor = OnnxModel.from_pretrained(name, quantized, options.revision, size)
-    check_verb(predictor.config, "predict")
-    return predictor

@@ -25,7 +25,7 @@ from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_ta
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
-from .predictor import Predictor, load_predictor
+from .predictor import Predictor
 
 if TYPE_CHECKING:
     from ..data.delimited import Batch
@@ -243,7 +243,7 @@ def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[Pr
         os.environ["OMP_NUM_THREADS"] = "1"
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)
-    return load_predictor(name, options), read_record(name, options.revision)
+    return Predictor.from_pretrained(name, **vars(options)), read_record(name, options.revision)
 
 
 class BatchPredictor:

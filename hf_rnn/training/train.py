@@ -28,10 +28,10 @@ from ..data.row_errors import DataReport
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
-from ..inference.engines import DEFAULTS, NativeEngine, read_live
+from ..inference.engines.native import Unsupported
+from ..inference.engines.stored import share_weights
 from ..inference.engines.torch import compute_logits
-from ..inference.native.network import Unsupported
-from ..inference.predictor import FastRnn
+from ..inference.predictor import choose_engine
 from ..inference.stream import measure_prefixes
 from ..models.auto import head_class
 from ..models.configuration_rnn import RnnConfig
@@ -277,7 +277,7 @@ def answer(
     input_ids, labels, logits = rows["input_ids"][:], rows["labels"][:], None
     if model.device.type == "cpu":
         with contextlib.suppress(Unsupported):
-            logits = NativeEngine(model.config, read_live(model)).run(input_ids, DEFAULTS)
+            logits = share_weights(model).run(input_ids)
     if logits is None:
         logits = compute_logits(model, tokenizer, input_ids, batch_size).numpy()
     if not task.per_token:
@@ -358,8 +358,8 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
-        split, streamed = next(iter(predictions)), FastRnn(model.eval(), tokens.tokenizer)
-        by_share = measure_prefixes(streamed.engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
+        split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
+        by_share = measure_prefixes(engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
         further["streaming"] = {"split": split, **by_share}
     rows = sum(run.report.label_counts["train"])
     metrics = {

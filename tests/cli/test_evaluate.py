@@ -204,7 +204,7 @@ def test_torch_is_not_needed_and_gives_the_same_scores_files_and_notes(command, 
     )
     assert done.returncode == 0, done.stderr
     written = {path: pd.read_csv(path) for path in tmp_path.glob("*-answers.csv")}
-    monkeypatch.setattr("hf_rnn.inference.native.network.load_library", lambda: None)  # now torch computes
+    monkeypatch.setattr("hf_rnn.inference.engines.native.load_library", lambda: None)  # now torch computes
     notes = ""
     for flags, line in zip(runs.values(), done.stdout.splitlines(), strict=True):
         expected, err = measure(command, *flags)

@@ -1,18 +1,15 @@
-"""`TextGenerator` writes what `generate` of transformers writes, with the kernel and with torch."""
+"""`TextGenerator` writes what `generate` of transformers writes."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_python
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hf_rnn import RnnConfig, RnnForCausalLM, train_tokenizer
-from hf_rnn.hub.model_folder import FinishedFolder, load_model
-from hf_rnn.inference.engines import read_stored
+from hf_rnn.hub.model_folder import load_model
 from hf_rnn.inference.generation import TextGenerator, draw_token
-from hf_rnn.inference.native import load_library
 
 TEXTS = ["Anna reads a b\u00f6ok.\n", "Bob sails \U0001f642 there\n\n", "Cleo sings, to Bob"] * 3
 PROMPTS = ["A", "\n", "Bob sails \U0001f642", "Cleo <eos>sings \u2717", TEXTS[0] * 9]
@@ -41,8 +38,6 @@ def folder(request, tmp_path_factory):
 def test_greedy_texts_are_those_of_transformers(folder):
     model, tokenizer = load_model(folder)
     ways = {"torch": TextGenerator(model, tokenizer)}
-    if load_library() is not None:
-        ways["kernel"] = TextGenerator(*read_stored("", FinishedFolder(folder)))
     lengths = set()
     for prompt in PROMPTS:
         ids = tokenizer(prompt)["input_ids"]
@@ -79,14 +74,3 @@ def test_tokens_are_drawn_with_the_probabilities_of_transformers(drawn):
     tokens = [draw_token(logits, np.random.default_rng(seed), **drawn) for seed in range(300)]
     assert all(found[0][tokens] > 0) and len(set(tokens)) > 2
     assert draw_token(logits, None, temperature=1e-9) == logits.argmax()
-
-
-@pytest.mark.skipif(load_library() is None, reason="the kernel is not built")
-def test_the_command_needs_no_torch(folder):
-    program = f"""
-import sys
-sys.modules.update(dict.fromkeys(("torch", "transformers"), None))  # as if they were not installed
-from hf_rnn.cli.main import main
-main(["generate", {str(folder)!r}, "--prompt", "Bob", "--max_new_tokens", "5", "--seed", "3"])
-"""
-    assert run_python(program).startswith("Bob")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, Tagger, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.inference.engines import torch as reference
 from hf_rnn.inference.native import load_library
@@ -99,25 +99,33 @@ def test_settings_of_the_calling_program_change_nothing(cell, native, tokenizer,
 
 
 class TestAnswers:
-    @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
-    def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(self, tokenizer, cell):
+    @pytest.mark.parametrize(("cell", "native"), [("lstm", "0"), ("lstm", "1"), ("min_gru", "1")])
+    def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(self, tokenizer, cell, native, switch):
+        switch(native)
         model = make(cell_type=cell, num_hidden_layers=2).bfloat16()
         fast = FastRnn(model, tokenizer)
         for count in (1, 10, 70):
             assert_close(fast.logits(draw_ids(count)), plain_logits(copy.deepcopy(model).float(), draw_ids(count)))
 
     @pytest.mark.parametrize("native", ["1", "0"])
-    def test_survive_training_and_pickling(self, tokenizer, native, switch):
+    def test_survive_pickling(self, tokenizer, native, switch):
         switch(native)
-        model = make(vocab_size=len(tokenizer), pooling="attention", embedding_dropout=0.5)
-        fast = FastRnn(model, tokenizer, tokens_per_batch=7)
-        before = fast.predict_proba(TEXTS)
-        for parameter in model.train().parameters():
-            parameter.data.add_(1)
+        fast = FastRnn(make(vocab_size=len(tokenizer), pooling="attention"), tokenizer, tokens_per_batch=7)
         other = pickle.loads(pickle.dumps(fast))
         assert other.options.tokens_per_batch == 7
-        for runner in (fast, other):
-            np.testing.assert_array_equal(runner.predict_proba(TEXTS), before)
+        np.testing.assert_array_equal(other.predict_proba(TEXTS), fast.predict_proba(TEXTS))
+
+    def test_by_the_kernel_survive_training_and_the_plain_model_refuses_training_mode(self, tokenizer, switch):
+        model = make(vocab_size=len(tokenizer), pooling="attention", embedding_dropout=0.5)
+        before = FastRnn(model, tokenizer).predict_proba(TEXTS)
+        fast = FastRnn(model, tokenizer)
+        switch("0")
+        plain = FastRnn(model, tokenizer)
+        for parameter in model.train().parameters():
+            parameter.data.add_(1)
+        np.testing.assert_array_equal(fast.predict_proba(TEXTS), before, "no row of the table was filled before")
+        with pytest.raises(ValueError, match=r"call model.eval\(\)"):
+            plain.predict(TEXTS)
 
     @pytest.mark.parametrize("collect", [iter, np.array, pd.Series, pa.array], ids=["iter", "numpy", "pandas", "pa"])
     def test_to_any_collection_of_texts(self, pair, collect):
@@ -177,6 +185,18 @@ def test_a_damaged_tokenizer_is_named(copy, damage):
     for load in (FastRnn.from_pretrained, lambda root: FastRnn(*load_model(root))):
         with pytest.raises(UserError, match=r"model.*tokenizer\.json"):
             load(folder.root).predict(["so good", "unheard"])
+
+
+def test_a_model_answers_as_its_task_says_by_either_name(trained, tagger):
+    texts = ["Anna Bo sees the box in Old Town ."]
+    (answer,) = FastRnn.from_pretrained(tagger.folder).predict(texts)
+    assert {entity["label"] for entity in answer["entities"]} == {"person", "place"}
+    assert Tagger.from_pretrained(trained.folder).predict(["the miro box"])[0]["label"] == "good"
+    with pytest.raises(UserError, match="scores of tokens, not of texts: call predict"):
+        Tagger.from_pretrained(tagger.folder).predict_proba(texts)
+    for wrong in ({"backend": "onnx", "precision": "int16"}, {"backend": "onnx", "device": None}):
+        with pytest.raises(UserError, match="for the backend torch: leave them out"):
+            FastRnn.from_pretrained(trained.folder, **wrong)
 
 
 def test_training_mode_is_refused(tokenizer):

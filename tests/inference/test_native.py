@@ -18,20 +18,19 @@ from safetensors.numpy import load_file, save_file
 from hf_rnn import (
     FastRnn,
     RnnConfig,
-    RnnForCausalLM,
     RnnForSequenceClassification,
     RnnForTokenClassification,
     SentenceEncoder,
 )
 from hf_rnn.hub.model_folder import PRETRAINED, FinishedFolder, load_model
 from hf_rnn.inference import native as library
-from hf_rnn.inference.engines import DEFAULTS, InferenceOptions, NativeEngine, read_live, read_stored
+from hf_rnn.inference.engines import InferenceOptions
+from hf_rnn.inference.engines import native as engine
 from hf_rnn.inference.engines import torch as torch_engine
+from hf_rnn.inference.engines.native import MISSING, NativeEngine, Unsupported
+from hf_rnn.inference.engines.stored import read_stored, share_weights
 from hf_rnn.inference.engines.torch import compute_logits, load_sentence_model
-from hf_rnn.inference.native import network
 from hf_rnn.inference.native.__main__ import build
-from hf_rnn.inference.native.heads import LanguageNetwork
-from hf_rnn.inference.native.network import MISSING, Network, Unsupported
 
 if library.load_library() is None and shutil.which("cc"):
     build()
@@ -46,7 +45,7 @@ SIZES = {
     "widths that are padded": {"embedding_size": 7, "hidden_size": 21, "num_hidden_layers": 3},
 }
 BLOCKS = {"residual_size": 48, "intermediate_size": 70, "conv_kernel": 4}
-HEADS = {"classifier": RnnForSequenceClassification, "tagger": RnnForTokenClassification, "writer": RnnForCausalLM}
+HEADS = {"classifier": RnnForSequenceClassification, "tagger": RnnForTokenClassification}
 
 
 def make(head="classifier", block="residual", cell="min_gru", **given):
@@ -60,13 +59,13 @@ def make(head="classifier", block="residual", cell="min_gru", **given):
 
 
 def pack(model, precision="float32", **changes):
-    """The network of a model, with some settings or weights changed."""
+    """The engine of a model, with some settings or weights changed."""
     weights = {name: weight.numpy().copy() for name, weight in model.state_dict().items()}
     settings = vars(model.config) | {"num_labels": model.config.num_labels}
     for name, change in changes.items():
         (weights if name in weights else settings)[name] = change
     weights = {name: weight for name, weight in weights.items() if weight is not None}
-    return Network(SimpleNamespace(**settings), weights, precision, type(model).__name__)
+    return NativeEngine(SimpleNamespace(**settings), weights, precision, type(model).__name__)
 
 
 def draw_ids(lengths, seed=0):
@@ -113,20 +112,20 @@ def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes)
     for _ in levels:
         for model, numbers in zip(models, expected, strict=True):
             packed = pack(model)
-            np.testing.assert_allclose(packed.run(HOSTILE), numbers, atol=1e-5)
-            alone = np.concatenate([packed.run([text]) for text in HOSTILE])
-            np.testing.assert_array_equal(alone, packed.run(HOSTILE), "the same bits in any batch")
+            np.testing.assert_allclose(packed.compute(HOSTILE, None), numbers, atol=1e-5)
+            alone = np.concatenate([packed.compute([text], None) for text in HOSTILE])
+            np.testing.assert_array_equal(alone, packed.compute(HOSTILE, None), "the same bits in any batch")
 
 
 @pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
 def test_all_lengths_and_numbers_of_threads(block, cell):
     model, ids = make(block=block, cell=cell), draw_ids([*range(0, 301, 3), 5000])
     packed = pack(model)
-    expected = packed.run(ids, threads=1)
+    expected = packed.run(ids, InferenceOptions(threads=1))
     np.testing.assert_allclose(expected[:-1], plain_logits(model, ids[:-1]), atol=1e-5)
     np.testing.assert_allclose(expected[-1:], plain_logits(model, ids[-1:]), atol=1e-5)
     for threads in (2, 3, 4):
-        np.testing.assert_array_equal(packed.run(ids, threads), expected)
+        np.testing.assert_array_equal(packed.run(ids, InferenceOptions(threads=threads)), expected)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("int16", 3e-3), ("int8", 0.1)])
@@ -143,8 +142,8 @@ def test_short_products_are_near_and_used_only_where_the_processor_has_them(leve
 def test_a_table_that_is_too_large_is_made_for_the_texts_at_hand(monkeypatch):
     model = make()
     expected = pack(model).run(HOSTILE)
-    monkeypatch.setattr(network, "_LARGEST_TABLE", 10)
-    monkeypatch.setattr(network, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(engine, "_LARGEST_TABLE", 10)
+    monkeypatch.setattr(engine, "_ROWS_AT_ONCE", 7)
     np.testing.assert_array_equal(pack(model).run(HOSTILE), expected)
 
 
@@ -154,7 +153,7 @@ def test_stored_dtypes(copy, dtype):
     model.to(dtype).save_pretrained(copy)
     expected = compute_logits(load_model(copy)[0], tokenizer, KNOWN)
     stored, _ = read_stored("", FinishedFolder(copy))
-    np.testing.assert_allclose(stored.network.run(KNOWN), expected, atol=1e-5)
+    np.testing.assert_allclose(stored.run(KNOWN), expected, atol=1e-5)
 
 
 def test_a_table_in_float8(copy):
@@ -166,50 +165,17 @@ def test_a_table_in_float8(copy):
     model.config.freeze_embedding = True
     model.save_pretrained(copy)
     stored, _ = read_stored("", FinishedFolder(copy))
-    np.testing.assert_allclose(stored.network.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5)
+    np.testing.assert_allclose(stored.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5)
 
 
-# ---- language models ----
-
-
-@pytest.mark.parametrize("precision", ["float32", "int16"])
-@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True, "hidden_size": 21}], ids=["own", "tied"])
-@pytest.mark.parametrize(("block", "cell"), LAYERS, ids=["-".join(names) for names in LAYERS])
-def test_a_text_in_pieces_has_the_next_tokens_of_one_pass(levels, block, cell, settings, precision):
-    more = {"num_hidden_layers": 2, "bidirectional": False, "embedding_initializer_range": 0.2}
-    model = make("writer", block, cell, **more, **settings)
-    ids = [VOCABULARY - 1, 0, 1, *draw_ids([300])[0]]
-    with torch.no_grad():
-        expected = model(torch.tensor([ids]), torch.ones(1, len(ids))).logits[0].numpy()
-    for level in levels:
-        network = read_live(model, InferenceOptions(precision=precision))
-        bound = 3e-3 if level and precision == "int16" else 1e-5
-        for lengths in ([1] * len(ids), [len(ids)], [5, 1, 200, 97]):
-            place, state = 0, None
-            for length in lengths:
-                found, state = network.advance(ids[place : place + length], state)
-                place += length
-                np.testing.assert_allclose(found, expected[place - 1], atol=bound, rtol=bound)
-
-
-@pytest.mark.parametrize("change", [{"bidirectional": True}, {"pad_token_id": VOCABULARY}, {"lm_head.bias": None}])
-@pytest.mark.parametrize("tied", [False, True])
-def test_language_models_that_are_refused(tied, change):
-    model = make("writer", bidirectional=False, tie_word_embeddings=tied)
-    weights = {name: weight.numpy() for name, weight in model.state_dict().items() if name not in change}
-    settings = SimpleNamespace(**vars(model.config) | {"num_labels": 2} | change)
-    with pytest.raises(Unsupported):
-        LanguageNetwork(settings, weights, "float32", "RnnForCausalLM")
-
-
-def test_states_and_tokens_that_are_refused():
-    writer = read_live(make("writer", bidirectional=False))
-    _, state = writer.advance([3])
-    for ids, wrong in (([], None), ([3], state[:, 1:]), ([3], state.astype(float)), ([3], state[0])):
-        with pytest.raises(ValueError, match=r"states are float32|one token or more"):
-            writer.advance(ids, wrong)
+def test_states_that_are_refused():
+    streaming = pack(make(bidirectional=False, pooling="mean"))
+    _, state = streaming.advance([[3]], None)
+    for wrong in (state[:, 1:], state.astype(float), state[0]):
+        with pytest.raises(ValueError, match=r"states are float32"):
+            streaming.advance([[3]], wrong)
     with pytest.raises(IndexError):
-        writer.advance([VOCABULARY], state)
+        streaming.advance([[VOCABULARY]], state)
     with pytest.raises(ValueError, match="one direction"):
         pack(make()).advance([[3]], None)
 
@@ -283,7 +249,7 @@ def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path
                 assert arrays == weights
                 continue
             ids = [[1, 2, 3], [], [4]]
-            np.testing.assert_allclose(stored[0].run(ids, DEFAULTS), compute_logits(model, tokenizer, ids), atol=1e-5)
+            np.testing.assert_allclose(stored[0].run(ids), compute_logits(model, tokenizer, ids), atol=1e-5)
     assert 20 < native < 140, "premise: both happen"
 
 
@@ -299,25 +265,26 @@ def test_sanitizers_find_nothing(tmp_path):
     for block, cell in LAYERS:
         for number, pooling in enumerate(("mean_max", "attention")):
             model = make(block=block, cell=cell, pooling=pooling, **[*SIZES.values()][number % 2])
-            cases.append(pack(model)._given)
-        cases.append(pack(make("tagger", block, cell))._given)
-        cases.append(pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._given)
+            cases.append(pack(model)._source)
+        cases.append(pack(make("tagger", block, cell))._source)
+        cases.append(pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._source)
     plain = [(SimpleNamespace(**vars(config)), *rest) for config, *rest in cases]
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
 import pickle, pathlib, numpy
 from hf_rnn.inference import native as library
-from hf_rnn.inference.native.network import Network
+from hf_rnn.inference.engines import InferenceOptions
+from hf_rnn.inference.engines.native import NativeEngine
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
 for level in (2, 1, 0):
     library.load_library().hf_rnn_level(level)
     for config, weights, _, head in cases:
         for precision in ("float32", "int16", "int8"):
-            network, states = Network(config, weights, precision, head), None
-            assert numpy.isfinite(network.run(ids, threads=2)).all()
+            engine, states = NativeEngine(config, weights, precision, head), None
+            assert numpy.isfinite(engine.run(ids, InferenceOptions(threads=2))).all()
             for piece in ids[3:] * (not config.bidirectional and config.pooling == "last"):
-                logits, states = network.advance([piece, [1], []], states)
+                logits, states = engine.advance([piece, [1], []], states)
                 assert numpy.isfinite(logits).all()
 print("whole")
 """
@@ -395,8 +362,10 @@ def test_taggers(block, cell, settings):
     if model.words is not None:
         kinds = ["⇧", "##ab", "Foo", "x9", "⇪", "##Zz"]
         model.words.read([kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)])
-    found, expected = read_live(model).run(HOSTILE), plain_logits(model, HOSTILE)
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    found, expected = share_weights(model).run(HOSTILE), plain_logits(model, HOSTILE)
+    real = np.arange(found.shape[1]) < np.array([len(text) for text in HOSTILE])[:, None]
+    np.testing.assert_allclose(found[real], expected, atol=1e-5, rtol=1e-5)
+    assert not found[~real].any()
 
 
 def test_a_sentence_encoder():
@@ -406,7 +375,7 @@ def test_a_sentence_encoder():
         vectors = compute_logits(model, tokenizer, tokenizer(texts, truncation=True)["input_ids"])
     expected = torch.nn.functional.normalize(vectors, dim=1)
     encoder = SentenceEncoder.from_pretrained(ENGLISH)
-    assert isinstance(encoder._network.engine, NativeEngine)
+    assert isinstance(encoder.engine, NativeEngine)
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
     short = SentenceEncoder.from_pretrained(ENGLISH, precision="int16").encode(texts)
     assert 0 < np.abs(short - expected.numpy()).max() < 3e-3

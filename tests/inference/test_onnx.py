@@ -12,8 +12,6 @@ from transformers import AutoTokenizer
 
 from hf_rnn import (
     FastRnn,
-    OnnxClassifier,
-    OnnxModel,
     RnnConfig,
     RnnForCausalLM,
     RnnForSequenceClassification,
@@ -29,7 +27,7 @@ from hf_rnn.utils.errors import UserError
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn.inference.engines.onnx import open_session, run_session  # noqa: E402
+from hf_rnn.inference.engines.onnx import OnnxEngine, open_session, run_session  # noqa: E402
 from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -214,15 +212,15 @@ def test_a_streaming_model_streams_from_its_file(folder, tokenizer, monkeypatch)
     model = make(vocab_size=len(tokenizer), bidirectional=False, streaming=True, pooling="mean", num_hidden_layers=2)
     model.save_pretrained(folder)
     export(folder)
-    classifier, other = OnnxClassifier.from_pretrained(folder), FastRnn.from_pretrained(folder)
-    assert [value.name for value in classifier.session.get_inputs()] == ["input_ids", "attention_mask"]
+    classifier, other = FastRnn.from_pretrained(folder, backend="onnx"), FastRnn.from_pretrained(folder)
+    assert [value.name for value in classifier.engine.session.get_inputs()] == ["input_ids", "attention_mask"]
     stream, expected = classifier.stream(), other.stream()
     for piece in ("the mi", "ro box ", "selk sand", "", " near"):
         assert stream.feed(piece) == pytest.approx(expected.feed(piece), abs=1e-5)
         stream = pickle.loads(pickle.dumps(stream))
     export(folder, "int8")
     with pytest.raises(UserError, match="does not stream: export a classifier again, without --quantize"):
-        OnnxClassifier.from_pretrained(folder, quantized=True).stream()
+        FastRnn.from_pretrained(folder, backend="onnx_int8").stream()
     monkeypatch.setattr("hf_rnn.inference.onnx.graph.State.take", lambda self, name: self._before[name][0])
     with pytest.raises(UserError, match=r"model.onnx was not written"):  # layers with each other's states
         export(folder)
@@ -240,7 +238,7 @@ def test_language_models_and_pairs_are_refused_in_one_line(folder, tokenizer, co
     code, out, err = command("export", folder)
     assert (code, out, err.count("\n")) == (2, "", 1) and message in err
     with pytest.raises(UserError, match="ONNX files are for RnnForSequenceClassification"):
-        OnnxModel.from_pretrained(folder)
+        FastRnn.from_pretrained(folder, backend="onnx")
 
 
 # ---- the verb ----
@@ -287,7 +285,7 @@ def expected(trained):
 
 
 def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected):
-    classifier = OnnxClassifier.from_pretrained(exported.root, tokens_per_batch=40)
+    classifier = FastRnn.from_pretrained(exported.root, backend="onnx", tokens_per_batch=40)
     labels, scores = expected
     assert len(set(labels)) > 1, "premise"
     np.testing.assert_allclose(classifier.predict_proba(TEXTS_TO_PREDICT), scores, atol=1e-4)
@@ -300,25 +298,25 @@ def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected):
 def test_int8_gives_the_same_labels_without_the_weights_and_in_other_processes(exported, expected, tmp_path):
     folder = shutil.copytree(exported.root, tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    first = OnnxClassifier.from_pretrained(folder, quantized=True, tokens_per_batch=7)
+    first = FastRnn.from_pretrained(folder, backend="onnx_int8", tokens_per_batch=7)
     for classifier in (first, pickle.loads(pickle.dumps(first))):
         assert classifier.options.tokens_per_batch == 7
         assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
     with pytest.raises(TypeError, match="from_pretrained"):
-        pickle.dumps(OnnxClassifier(first.session, first.tokenizer, first.config))
+        pickle.dumps(OnnxEngine(first.engine.session, first.config))
 
 
 def test_a_missing_damaged_or_outdated_file_is_refused(folder):
     def refuse(**options):
         with pytest.raises(UserError) as caught:
-            OnnxClassifier.from_pretrained(folder, **options)
+            FastRnn.from_pretrained(folder, backend="onnx", **options)
         return str(caught.value)
 
     assert f"has no onnx/model.onnx: make it with `hf-rnn export --model '{folder}'`" in refuse()
     file = export(folder).file
     config, names = json.loads((folder / "config.json").read_text()), {"2": "plain", "1": "good", "0": "bad"}
     (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
-    OnnxClassifier.from_pretrained(folder)  # another order of the same labels
+    FastRnn.from_pretrained(folder, backend="onnx")  # another order of the same labels
     label2id = {"bad": 0, "fine": 1, "plain": 2}
     changed = {**config, "id2label": {**names, "1": "fine"}, "label2id": label2id}
     (folder / "config.json").write_text(json.dumps(changed))
@@ -340,11 +338,11 @@ def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, t
     assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= set(pushed.files)
     repo, names = hub.repos["me/films"], {"vocab.txt", "spiece.model", "chat_template.jinja"}
     repo.add("main", "more", {**repo.files(), **dict.fromkeys(names, b"x")})
-    answers = OnnxClassifier.from_pretrained("me/films", quantized=True).predict(TEXTS_TO_PREDICT)
+    answers = FastRnn.from_pretrained("me/films", backend="onnx_int8").predict(TEXTS_TO_PREDICT)
     assert [answer["label"] for answer in answers] == expected[0]
     got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert {"model_int8.onnx", *names} <= got and not {"model.onnx", "model.safetensors"} & got
     files = repo.files()
     repo.add("main", "less", {name: blob for name, blob in files.items() if name != "onnx/model.onnx"})
     with pytest.raises(UserError, match=r"me/films on the Hub has no onnx/model.onnx"):
-        OnnxClassifier.from_pretrained("me/films")
+        FastRnn.from_pretrained("me/films", backend="onnx")

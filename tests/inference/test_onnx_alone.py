@@ -1,4 +1,4 @@
-"""`OnnxClassifier` where torch and transformers cannot be imported: answers, time, memory, ids of any tokenizer."""
+"""`backend="onnx"` where torch and transformers cannot be imported: answers, time, memory, ids of any tokenizer."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ from conftest import run_python
 from tiny_bert import make_bert
 from transformers import AutoTokenizer
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, Tagger, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -38,11 +38,11 @@ class Absent:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
-from hf_rnn import OnnxModel
+from hf_rnn import FastRnn
 
 found, seconds = {}, None
 for kind, (folder, texts) in json.loads(sys.argv[1]).items():
-    found[kind] = OnnxModel.from_pretrained(folder).predict(texts)
+    found[kind] = FastRnn.from_pretrained(folder, backend="onnx").predict(texts)
     if seconds is None:
         seconds = time.perf_counter() - begin, time.process_time() - processor
         with open("/proc/self/status") as status:
@@ -76,7 +76,7 @@ def test_it_needs_neither_torch_nor_transformers(folders):
     found, (wall, processor), kilobytes = json.loads(run_python(ALONE, json.dumps(asked)))
     for kind, (folder, texts) in asked.items():
         if kind == "tagger":
-            expected = Tagger.from_pretrained(folder).predict(texts)
+            expected = FastRnn.from_pretrained(folder).predict(texts)
             for answer, entities in zip(found[kind], (answer["entities"] for answer in expected), strict=True):
                 assert answer["entities"] == [pytest.approx(entity, abs=1e-4) for entity in entities]
             continue

@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score
 
 from hf_rnn import (
     FastRnn,
-    OnnxClassifier,
     RnnConfig,
     RnnForSequenceClassification,
     RnnForTokenClassification,
@@ -54,11 +53,11 @@ def make(engine="native", streaming=True, **settings):
         predictor.engine = TorchEngine(predictor.model, TOKENIZER)
     elif engine == "onnx":
         pytest.importorskip("onnx", reason="the extra onnx is not installed")
-        from hf_rnn.inference.engines.onnx import STREAM_KEY, open_session
+        from hf_rnn.inference.engines.onnx import STREAM_KEY, OnnxEngine, open_session
         from hf_rnn.inference.onnx.graph import build_graph
 
         graph = build_graph(predictor.model, {STREAM_KEY: "a hash"}, streams=True)
-        predictor = OnnxClassifier(open_session(graph.SerializeToString()), TOKENIZER, config)
+        predictor = FastRnn(OnnxEngine(open_session(graph.SerializeToString()), config), TOKENIZER)
     elif engine == "native" and load_library() is None:
         pytest.skip("the kernel is not built")
     return predictor

@@ -145,7 +145,7 @@ def test_an_invalid_model_max_length(load, length, tmp_path):
 PROGRAM = """
 from pathlib import Path
 
-from hf_rnn import FastRnn, OnnxModel, RnnClassifier, RnnConfig, RnnModel, SentenceEncoder, distill, pretrain, train
+from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnModel, SentenceEncoder, distill, pretrain, train
 
 result = train("data/tweets", "out", recipe="fast", hidden_size=64, warmup_steps=0.1, data_seed=1)
 train(Path("data"), label_columns=["a", "b"], fail_on_leak="1%", max_bad_rows=3, vectors=None, adam_beta2=0.9)
@@ -158,7 +158,7 @@ RnnClassifier(hiden_size=3)  # MISSPELT
 RnnClassifier.from_pretrained("out", use_cpuu=True)  # MISSPELT
 classifier = RnnClassifier(hidden_size=3, random_state=0).fit(["a", "b"], [0, 1], eval_set=(["c"], [1]))
 labels: list[str] = [answer["label"] for answer in FastRnn.from_pretrained("out").predict(["so good"])]
-OnnxModel.from_pretrained("out").predict(["so good"])
+FastRnn.from_pretrained("out", backend="onnx").predict(["so good"])
 SentenceEncoder.from_pretrained("out").encode(["so good"]).mean()
 
 reveal_type(result.folder)

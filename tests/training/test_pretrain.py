@@ -125,13 +125,14 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
     own = library.SentenceTransformer(str(pretrained.folder), device="cpu", trust_remote_code=True)
     np.testing.assert_allclose(own.encode(TEXTS), expected, atol=2e-6)
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    from hf_rnn import OnnxModel
     from hf_rnn.inference.onnx import export
 
     monkeypatch.setattr("hf_rnn.inference.onnx.exporter.TEXTS", 40)
     folder = shutil.copytree(pretrained.folder, tmp_path / "encoder")
     export(folder)
-    np.testing.assert_allclose(OnnxModel.from_pretrained(folder).encode(TEXTS), expected, atol=2e-6)
+    np.testing.assert_allclose(
+        SentenceEncoder.from_pretrained(folder, backend="onnx").encode(TEXTS), expected, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "unigram"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -18,8 +19,9 @@ from ...hub.model_folder import FinishedFolder, find_folder, load_without_weight
 from ...models.auto import head_class
 from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
-from ..native.network import CLASSIFIER, to_float
-from . import Engine, InferenceOptions, batch_by_length, read_sentence_encoder
+from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode
+from .native import to_float
+from .stored import read_sentence_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,11 +37,16 @@ _MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its us
 class TorchEngine(Engine):
     """A model of torch in evaluation mode, and the tokenizer that pads for it."""
 
+    model: PreTrainedModel
+
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        if model.device.type == "cpu" and model.dtype.itemsize < torch.float32.itemsize:
+            model = copy.deepcopy(model).float()  # as the kernel computes it
         self.config, self.model, self._tokenizer = model.config, model, tokenizer
 
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions) -> np.ndarray:
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; `tokens_per_batch` of the options is about how many tokens are read at once."""
+        check_mode(self.model)
         if len(input_ids) >= _MANY_TEXTS and load_library() is None and self.model.device.type == "cpu":
             _warn_of_missing_kernel()
         with torch.autocast("cpu", enabled=False):
@@ -136,13 +143,13 @@ def compute_logits(
     return logits
 
 
-def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
+def load_sentence_model(name_or_path: str | Path, revision: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
 
     Raises:
         UserError: For a folder without an encoder's projection.
     """
-    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path))
+    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
     config, tokenizer = load_without_weights(name, folder)
     with name_damage(name, "model.safetensors"):
         weights = read_sentence_encoder(name, folder, config)

@@ -1,4 +1,4 @@
-"""Write the ONNX file of a finished folder, if it gives the model's answers; `hf_rnn.OnnxModel` runs it."""
+"""Write the ONNX file of a finished folder, if it gives the model's answers; `backend="onnx"` runs it."""
 
 from .exporter import export
 

@@ -27,7 +27,7 @@ from ...models.auto import ENCODER
 from ...tasks import compute_scores, score_kind
 from ...utils.errors import UserError, install_hint, list_texts
 from ...utils.process import write_whole
-from ..engines import PROJECTION
+from ..engines import CLASSIFIER
 from ..engines.onnx import (
     HEADS,
     LABELS_KEY,
@@ -38,8 +38,8 @@ from ..engines.onnx import (
     run_session,
     write_labels,
 )
+from ..engines.stored import PROJECTION
 from ..engines.torch import TorchEngine, load_sentence_model, tokenize
-from ..native.network import CLASSIFIER
 from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
 

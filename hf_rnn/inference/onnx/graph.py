@@ -28,8 +28,8 @@ from ...models.cells_rnn import RnnLayer
 from ...models.crf_rnn import forbidden
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
-from ..native.heads import pair_tags
-from ..native.network import CLASSIFIER
+from ..engines import CLASSIFIER
+from ..engines.heads import pair_tags
 from .nodes import END, Graph, State, Texts
 
 _LOWEST = float(np.finfo(np.float32).min)

@@ -16,8 +16,8 @@ from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
+from ..engines import CLASSIFIER, TAGGER
 from ..engines.torch import tokenize
-from ..native.network import CLASSIFIER, TAGGER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

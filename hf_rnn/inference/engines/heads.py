@@ -1,7 +1,6 @@
-"""Networks with other heads over [`Network`]: taggers of words or with a conditional random field, language models.
+"""`TaggerEngine`: taggers of words, or with a conditional random field, over a network in C.
 
-The arithmetic of these heads is NumPy's. Legend: T tokens of all texts, W words of all texts, C tags, B texts,
-V vocabulary.
+The arithmetic of these heads is NumPy's. Legend: T tokens of all texts, W words of all texts, C tags, B texts.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .network import TAGGER, Matrix, Network, Unsupported, Weights, to_float
+from . import DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, pad_tokens
+from .native import TABLE, NativeEngine, Unsupported, Weights
 
 if TYPE_CHECKING:
     from ...tasks import Config
@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
 _FORBIDDEN = -1e4
 _TEXTS_AT_ONCE = 256
-_MISSING = np.empty(0)
 
 
-class TaggerNetwork:
-    """A tagger of words with the interface of [`Network`], whose arguments it takes."""
+class TaggerEngine(Engine):
+    """A tagger with a reader of words, a random field, or both; the arguments are those of [`NativeEngine`]."""
 
-    per_token = True
-
-    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
-        self._given = config, weights, precision, head
+    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: Precision = "float32") -> None:
+        self.config, self._source = config, (config, weights, precision)
         self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
         plain = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
         rest, parts = dict(weights), {}
@@ -41,14 +38,14 @@ class TaggerNetwork:
         states = (1 + config.bidirectional) * self._size
         if config.block_type == "residual":
             self._size = states = config.residual_size or self._size
-        self._reader: Network | None = None
+        self._reader: NativeEngine | None = None
         if config.word_forms:
             units, tokens = config.word_hidden_size, config.vocab_size
             sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "cell_type": "lstm"}
             reader = SimpleNamespace(**{**plain, **sizes, "block_type": "plain", "num_hidden_layers": 1})
             layer = {f"rnn.layers.0.{name[12:]}": weight for name, weight in parts["words.layer."].items()}
-            layer["rnn.embedding.weight"] = np.zeros((1, states + units), np.float32)  # it has no tokens
-            self._reader = Network(reader, layer | top, precision, TAGGER)
+            layer[TABLE] = np.zeros((1, states + units), np.float32)  # it has no tokens
+            self._reader = NativeEngine(reader, layer | top, precision, TAGGER)
             self._codes, self._kinds = (own.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
             self._forms = own.read_stored("words.forms", tokens, _FORMS)
             self._table = own.read("words.table.weight", config.word_forms, units)
@@ -57,7 +54,7 @@ class TaggerNetwork:
             square = np.eye(states, dtype=np.float32)
             top = {"classifier.weight": square, "classifier.bias": np.zeros_like(square[0])}
             plain["num_labels"] = states
-        self._encoder = Network(SimpleNamespace(**plain), rest | top, precision, TAGGER)
+        self._encoder = NativeEngine(SimpleNamespace(**plain), rest | top, precision, TAGGER)
         inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
         self._partners, self._inside = pair_tags(names)
         self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # scores of first, pairs and last
@@ -69,22 +66,26 @@ class TaggerNetwork:
         own.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._given
+        return type(self), self._source, {"folder": self.folder}
 
-    pad = Network.pad
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+        """As in [`Engine`]."""
+        return pad_tokens(self._compute(input_ids, options.threads), input_ids)
 
-    def run(self, input_ids: Sequence[Sequence[int]], threads: int | None = None) -> np.ndarray:
-        """Return the logits `(T, C)` of all tokens; see [`Network.run`]."""
+    def _compute(self, input_ids: Sequence[Sequence[int]], threads: int | None) -> np.ndarray:
+        """Return the logits `(T, C)` of all tokens."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         if self._reader is None:
-            return self._score(self._encoder.run(input_ids, threads), lengths)
+            return self._score(self._encoder.compute(input_ids, threads), lengths)
         ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
         kinds = self._kinds
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(kinds):
             raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
         marks = kinds[ids] == _MARK
         states = np.zeros((len(ids), self._encoder.outputs), np.float32)
-        states[~marks] = self._encoder.run([[id for id in text if kinds[id] != _MARK] for text in input_ids], threads)
+        states[~marks] = self._encoder.compute(
+            [[id for id in text if kinds[id] != _MARK] for text in input_ids], threads
+        )
         starts = kinds[ids] > 0
         starts[1:] &= ~marks[:-1]
         starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
@@ -161,39 +162,3 @@ def find_best_tags(
     times = range(len(emissions))
     best = scan(first, pairs.T, times) + emissions + scan(last, pairs, times[::-1])
     return best - best.max(axis=-1, keepdims=True)
-
-
-class LanguageNetwork:
-    """Scores of the next token. The arguments are those of [`Network`]."""
-
-    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: str, head: str) -> None:
-        rest, self._pad = dict(weights), config.pad_token_id
-        valid = self._pad is None or (type(self._pad) is int and 0 <= self._pad < config.vocab_size)
-        if config.bidirectional is not False or not valid:
-            raise Unsupported("a language model has one direction, and padding in its table")
-        outputs, top = config.vocab_size, [rest.pop(f"lm_head.{part}", _MISSING) for part in ("weight", "bias")]
-        self._top: Matrix | None = None
-        if config.tie_word_embeddings:
-            top[0] = rest.get("rnn.embedding.weight", _MISSING)
-            if "projection.weight" in rest:  # NumPy computes the last layer
-                if top[1].shape != (outputs,) or not np.isfinite(to_float(top[1])).all():
-                    raise Unsupported("lm_head.bias has another shape, or NaN")
-                outputs, self._top = config.embedding_size, (to_float(top[0]), to_float(top[1]))
-                top = [rest.pop(f"projection.{part}", _MISSING) for part in ("weight", "bias")]
-        rest["classifier.weight"], rest["classifier.bias"] = top
-        plain = {"num_labels": outputs, "pooling": "last", "classifier_activation": "linear", "sep_token_id": None}
-        self._network = Network(SimpleNamespace(**vars(config) | plain), rest, precision)
-
-    def advance(self, ids: Sequence[int], state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(V)` of the token after further tokens of a text, and the state there.
-
-        `state` is the one before these tokens, None at the start of a text.
-        """
-        if not len(ids):
-            raise ValueError("a language model reads one token or more: found none")
-        (logits,), state = self._network.advance([ids], state)
-        if self._top is not None:
-            logits = self._top[0] @ logits + self._top[1]
-        if self._pad is not None:
-            logits[self._pad] = np.finfo(np.float32).min
-        return logits, state

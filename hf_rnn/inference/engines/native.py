@@ -1,4 +1,4 @@
-"""`Network`: the weights of a model in the order of `kernel.c`, and its logits for token ids.
+"""`NativeEngine`: the weights of a model in the order of `kernel.c`, and its logits for token ids.
 
 Every weight must have the shape that the configuration says, and every id a row of the table, before C sees them.
 
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import Block, Layer, Model, Norm, load_library
+from ..native import Block, Layer, Model, Norm, load_library
+from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, pad_tokens
 
 if TYPE_CHECKING:
     from ...tasks import Config
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 CELLS = {"min_gru": 2, "lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}  # number of parts
 POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
-CLASSIFIER, TAGGER, LANGUAGE = "RnnForSequenceClassification", "RnnForTokenClassification", "RnnForCausalLM"
 _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # per panel
 _TOKENS, _TOKENS_OF_STEPS = 512, 2048  # per call: more leave the cache, but each step of a cell needs many texts
@@ -37,6 +37,7 @@ _ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
 _SHORT_NORM, _MOST_SHORT = 65500, 4096  # int16: the norm of an output's weights, see `kernel.c`; most inputs
 
 MISSING = "the kernel is not built"
+TABLE = "rnn.embedding.weight"
 Matrix = tuple[np.ndarray, np.ndarray]  # weights (outputs, inputs) and biases
 
 
@@ -177,7 +178,7 @@ def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
     return wide.reshape(*shape[:axis], -1, *shape[axis + 1 :])
 
 
-class Network:
+class NativeEngine(Engine):
     """A recurrent network in C. It is pickled as its weights.
 
     Args:
@@ -192,20 +193,24 @@ class Network:
     """
 
     def __init__(
-        self, config: Config, weights: Mapping[str, np.ndarray], precision: str = "float32", head: str = CLASSIFIER
+        self,
+        config: Config,
+        weights: Mapping[str, np.ndarray],
+        precision: Precision = "float32",
+        head: str = CLASSIFIER,
     ) -> None:
-        self._given, self._library = (config, weights, precision, head), load_library()
+        self._source, self._library = (config, weights, precision, head), load_library()
         if self._library is None:
             raise Unsupported(MISSING)
         if (reason := find_unsupported_setting(config, head)) is not None:
             raise Unsupported(reason)
-        self._config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
+        self.config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
         self._directions = 2 if config.bidirectional else 1
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
         level = self._library.hf_rnn_level(-1)
-        kind = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
-        self._weights = Weights(weights, kind)
-        self._embedding = self._weights.read_stored("rnn.embedding.weight", config.vocab_size, config.embedding_size)
+        short = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
+        self._weights = Weights(weights, short)
+        self._embedding = self._weights.read_stored(TABLE, config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
         numbers = getattr(config, "token_ngrams", 0) if head == CLASSIFIER else 0
@@ -219,13 +224,13 @@ class Network:
         self._known, self._filling = np.zeros(rows, bool), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._given
+        return type(self), self._source, {"folder": self.folder}
 
     # ---- weights ----
 
     def _read_encoder(self) -> None:
         """Read the blocks or layers, and what computes a row of the table."""
-        config, model, weights, stream = self._config, self._model, self._weights, self._stream
+        config, model, weights, stream = self.config, self._model, self._weights, self._stream
         states = self._directions * self._units
         model.hidden = -(-self._units // _COLUMNS) * _COLUMNS
         if stream:
@@ -250,12 +255,12 @@ class Network:
     def _read_residual(self, name: str) -> Block:
         """Read a residual block."""
         weights, stream, sides = self._weights, self._stream, self._directions
-        states, inner = sides * self._units, self._config.intermediate_size or 2 * stream
+        states, inner = sides * self._units, self.config.intermediate_size or 2 * stream
         gate = weights.linear(f"{name}.gate_proj", states, stream)
         out = weights.linear(f"{name}.out_proj", stream, states)
         up, down = weights.linear(f"{name}.up_proj", inner, stream), weights.linear(f"{name}.down_proj", stream, inner)
         block = Block(weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream))
-        if (taps := self._config.conv_kernel) > 1:
+        if (taps := self.config.conv_kernel) > 1:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
         read = [*self._read_min_gru(f"{name}.mixer", stream), (pad(gate[0], 0, sides), pad(gate[1], 0, sides))]
         block.keep, block.candidate, block.gate = map(weights.layer, read)
@@ -276,7 +281,7 @@ class Network:
 
     def _read_cell(self, name: str, kind: str, inputs: int) -> Matrix:
         """Read the weights of a cell in one direction from its inputs (`ih`) or its state (`hh`), its units padded."""
-        parts = CELLS[self._config.cell_type]
+        parts = CELLS[self.config.cell_type]
         weight = self._weights.read(f"{name}.weight_{kind}_l0", parts * self._units, inputs)
         bias = self._weights.read(f"{name}.bias_{kind}_l0", parts * self._units)
         return pad(weight, 0, parts), pad(bias, 0, parts)
@@ -284,7 +289,7 @@ class Network:
     def _read_layer(self, name: str, inputs: int, number: int) -> Block:
         """Read a plain layer, numbered from 0; the first one fills the table, and so is exact."""
         block, columns = Block(), self._directions if number else 0
-        if self._config.cell_type == "min_gru":
+        if self.config.cell_type == "min_gru":
             read = self._read_min_gru(name, inputs)
         else:
             cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
@@ -295,7 +300,7 @@ class Network:
                 block.hidden[side] = self._weights.layer((pad(weight, 1, 1), bias))
         read = [(pad(weight, 1, columns) if columns else weight, bias) for weight, bias in read]
         layers = [self._weights.layer(matrix, exact=not number) for matrix in read]
-        if self._config.cell_type == "min_gru":
+        if self.config.cell_type == "min_gru":
             block.keep, block.candidate = layers
         else:
             (block.input,) = layers
@@ -303,7 +308,7 @@ class Network:
 
     def _read_head(self) -> None:
         """Read the pooling and the last layer."""
-        config, model, weights = self._config, self._model, self._weights
+        config, model, weights = self.config, self._model, self._weights
         sides = 1 if self._stream else self._directions  # parts of a state
         states = self._stream or self._directions * self._units
         model.pooling = 0 if self.per_token else POOLINGS.index(config.pooling)
@@ -323,8 +328,8 @@ class Network:
         model.carried = model.count * (model.hidden + more) + (0 if self.per_token else 3 * width + 2)
 
     def read_classifier(self) -> Matrix:
-        """Return the weights and biases of the last layer as they are stored."""
-        weights = self._given[1]
+        """As in [`Engine`]."""
+        weights = self._source[1]
         return to_float(weights["classifier.weight"]), to_float(weights["classifier.bias"])
 
     # ---- the table ----
@@ -367,14 +372,13 @@ class Network:
 
     # ---- answers ----
 
-    def run(self, input_ids: Sequence[Sequence[int]], threads: int | None = None) -> np.ndarray:
-        """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens one after another.
+    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+        """As in [`Engine`]; `threads` of the options does not change the logits."""
+        logits = self.compute(input_ids, options.threads)
+        return pad_tokens(logits, input_ids) if self.per_token else logits
 
-        They do not depend on the number of threads.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+    def compute(self, input_ids: Sequence[Sequence[int]], threads: int | None) -> np.ndarray:
+        """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens `(T, C)`."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
         return logits if self._ngrams is None else logits + self._score_ngrams(self._ngrams, input_ids, lengths)
@@ -395,11 +399,7 @@ class Network:
         return sums / np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
 
     def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `run` returns for texts after further tokens, and their states there `(N, K)`, in one direction.
-
-        `states` are those before these tokens, None at the start of all texts. A language model needs a token of each
-        text, other models may get none.
-        """
+        """As in [`Engine`]; a text may get no token."""
         size = self._model.carried
         states = np.zeros((len(input_ids), size), np.float32) if states is None else states.copy()
         if self._directions > 1 or (states.shape, states.dtype) != ((len(input_ids), size), np.float32):
@@ -408,7 +408,7 @@ class Network:
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
-        """Return what `run` returns for texts of these numbers of token vectors."""
+        """Return what `compute` returns for texts of these numbers of token vectors."""
         rows = self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
         return self._run(rows, np.arange(len(vectors), dtype=np.int32), lengths, threads)
 
@@ -424,7 +424,7 @@ class Network:
 
         The `states` of the texts change to those after them.
         """
-        steps, tokens = self._config.cell_type != "min_gru" and len(lengths) > 1, len(rows)
+        steps, tokens = self.config.cell_type != "min_gru" and len(lengths) > 1, len(rows)
         order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
         ends = np.cumsum(lengths[order])
         if steps:  # the place of each token among the texts as given
@@ -459,13 +459,6 @@ class Network:
         sorted_back = np.empty_like(logits)
         sorted_back[places_given if self.per_token else order] = logits
         return sorted_back
-
-    def pad(self, logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits of all tokens as `(N, T, C)`, zero after the tokens of a text."""
-        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
-        padded = np.zeros((len(lengths), int(lengths.max(initial=0)), self.outputs), np.float32)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = logits
-        return padded
 
 
 def _split(ids: np.ndarray) -> list[np.ndarray]:

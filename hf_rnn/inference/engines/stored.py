@@ -1,0 +1,150 @@
+"""Read a finished folder without torch and transformers, and make its engine in C; also that of a model in memory.
+
+Whatever is unusual or damaged is left to [`load_model`], which loads it with transformers or names the damage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
+from ...utils.errors import UserError
+from ..tokens import TokenizerFile
+from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions
+from .native import TABLE, NativeEngine, Unsupported
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ...tasks import Config
+
+PROJECTION = "2_Dense/model.safetensors"  # the last layer of a sentence encoder
+_MODEL_TYPE = "hf_rnn"
+_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
+_DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
+_OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
+_KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules named after what they compute
+
+
+def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
+    """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
+    settings = read_settings(name, folder.root, _MODEL_TYPE)
+    with name_damage(name, folder.config.name):
+        labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
+        labels = dict(sorted((int(number), label) for number, label in labels.items()))
+        ids = {label: number for number, label in labels.items()}
+        if list(labels) != list(range(len(labels))) or settings.get("label2id") not in (None, ids):
+            raise ValueError("id2label and label2id disagree, or repeat a label")
+        known = {"id2label": labels, "label2id": ids, "num_labels": len(labels)}
+        return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **known})
+
+
+def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Config) -> TokenizerFile | None:
+    """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
+    settings = folder.read_tokenizer_config()
+    if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
+        return None
+    with name_damage(name, TOKENIZER):
+        tokenizer = TokenizerFile(folder)
+        vocabulary = tokenizer.get_vocab()
+        special = [settings[key] for key in settings if key.endswith("_token") and isinstance(settings[key], str)]
+        if not vocabulary.keys() >= set(special):  # transformers adds them
+            return None
+    check_tokenizer(name, tokenizer, config)
+    return tokenizer
+
+
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
+    from safetensors import deserialize
+
+    weights = {}
+    for name, tensor in deserialize(path.read_bytes()):
+        weights[name] = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+    with np.errstate(over="ignore"):  # where a number becomes infinite
+        return {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in weights.items()}
+
+
+def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
+    """Return the weights of a model by name."""
+    return {name: weight for path in folder.weight_files() for name, weight in read_file(path).items()}
+
+
+def read_sentence_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
+    """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
+    projection = folder.root / PROJECTION
+    if not projection.is_file():
+        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
+    with name_damage(name, PROJECTION):
+        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
+        pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
+        if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
+            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
+    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
+    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
+
+
+# ---- the engine in C ----
+
+
+def read_stored(
+    name: str, folder: FinishedFolder, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> tuple[Engine, TokenizerFile] | None:
+    """Return the engine in C of a folder and its tokenizer, or None where [`load_model`] is needed."""
+    if (folder.root / "adapter_config.json").is_file():
+        return None
+    try:
+        config = read_config_alone(name, folder)
+        weights = read_sentence_encoder(name, folder, config) if is_encoder else read_weights(folder)
+        engine = make_native(config, weights, options, next(iter(config.architectures or [CLASSIFIER])))
+        tokenizer = read_tokenizer_alone(name, folder, config)
+    except Exception:  # damaged files make the libraries raise anything
+        return None
+    engine.folder = folder
+    return None if tokenizer is None else (engine, tokenizer)
+
+
+def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, copies_table: bool = False) -> Engine:
+    """Return the engine in C of a model in memory.
+
+    It computes with copies of all weights but the table of token vectors, whose rows it reads when a text needs them:
+    without `copies_table` the model must not change while the engine is used.
+
+    Raises:
+        Unsupported: For a model with hooks, adapters, or modules from outside this package.
+    """
+    import torch
+
+    for name, module in model.named_modules():
+        place, kind = name or "the model", type(module)
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+            raise Unsupported(f"{place} has hooks")
+        if "forward" in vars(module) and not hasattr(module, "_original_forward"):  # accelerate keeps the original
+            raise Unsupported(f"forward of {place} was replaced")
+        if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
+            raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
+    views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
+    state = model.state_dict().items()
+    weights = {name: weight.view(views.get(weight.dtype, weight.dtype)).numpy() for name, weight in state}
+    if copies_table:
+        weights[TABLE] = weights[TABLE].copy()
+    engine = make_native(model.config, weights, options, type(model).forward.__qualname__.partition(".")[0])
+    engine.model = model
+    return engine
+
+
+def make_native(config: Config, weights: Mapping[str, np.ndarray], options: InferenceOptions, head: str) -> Engine:
+    """Return the engine in C of a model; see [`NativeEngine`]."""
+    if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
+        from .heads import TaggerEngine
+
+        return TaggerEngine(config, weights, options.precision)
+    return NativeEngine(config, weights, options.precision, head)
