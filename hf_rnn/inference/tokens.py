@@ -81,7 +81,7 @@ class TokenizerFile:
 
 
 def set_truncation(backend: tokenizers.Tokenizer, limit: int, tokenizer: Tokenizer) -> None:
-    """Let a backend truncate at the side of `tokenizer`; a change while another thread encodes is an error of Rust."""
+    """Let a backend truncate at the side of `tokenizer`."""
     now, wanted = backend.truncation or {}, (limit, tokenizer.truncation_side)
     if limit >= NO_LIMIT:
         if now:

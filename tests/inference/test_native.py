@@ -255,12 +255,13 @@ def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs LD_PRELOAD")
-def test_sanitizers_find_nothing(tmp_path):
-    """AddressSanitizer and UBSan, over every cell and instruction set."""
-    run = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(("found", "library_name"), [("address,undefined", "libasan.so"), ("thread", "libtsan.so")])
+def test_sanitizers_find_nothing(found, library_name, tmp_path):
+    """AddressSanitizer and UBSan, or ThreadSanitizer, over every cell and instruction set, in four threads."""
+    run = subprocess.run(["cc", f"-print-file-name={library_name}"], capture_output=True, text=True, check=True)
     if not os.path.isabs(preload := run.stdout.strip()):
         pytest.skip("the compiler has no sanitizers")
-    build(tmp_path / "_kernel.so", ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+    build(tmp_path / "_kernel.so", ("-g", "-O1", f"-fsanitize={found}", "-fno-sanitize-recover=all"))
     cases = []
     for block, cell in LAYERS:
         for number, pooling in enumerate(("mean_max", "attention")):
@@ -272,8 +273,8 @@ def test_sanitizers_find_nothing(tmp_path):
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
 import pickle, pathlib, numpy
+from concurrent.futures import ThreadPoolExecutor
 from hf_rnn.inference import native as library
-from hf_rnn.inference.engines import InferenceOptions
 from hf_rnn.inference.engines.native import NativeEngine
 library.FOLDER = pathlib.Path({str(tmp_path)!r})
 cases, ids = pickle.loads((library.FOLDER / "cases.pickle").read_bytes())
@@ -281,14 +282,18 @@ for level in (2, 1, 0):
     library.load_library().hf_rnn_level(level)
     for config, weights, _, head in cases:
         for precision in ("float32", "int16", "int8"):
-            engine, states = NativeEngine(config, weights, precision, head), None
-            assert numpy.isfinite(engine.run(ids, InferenceOptions(threads=2))).all()
-            for piece in ids[3:] * (not config.bidirectional and config.pooling == "last"):
-                logits, states = engine.advance([piece, [1], []], states)
-                assert numpy.isfinite(logits).all()
+            engine = NativeEngine(config, weights, precision, head)
+            def work(number):
+                assert numpy.isfinite(engine.run(ids[number:])).all()
+                states = None
+                for piece in ids[3:] * (not config.bidirectional and config.pooling == "last"):
+                    logits, states = engine.advance([piece, [1], []], states)
+                    assert numpy.isfinite(logits).all()
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(work, range(4)))
 print("whole")
 """
-    environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
+    environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}
     assert run_python(program, env=environment) == "whole\n"
 
 

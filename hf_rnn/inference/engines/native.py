@@ -362,9 +362,10 @@ class NativeEngine(Engine):
             used, rows = np.unique(ids, return_inverse=True)
             table = np.concatenate([self._project(to_float(self._embedding[part])) for part in _split(used)])
             return table, rows.astype(np.int32)
-        if not self._known[ids].all():
-            with self._filling:
-                new = np.array(sorted({*ids[~self._known[ids]].tolist()}))  # np.unique imports numpy.ma
+        with self._filling:  # threads share the table
+            missing = ids[~self._known[ids]]
+            if len(missing):
+                new = np.array(sorted({*missing.tolist()}))  # np.unique imports numpy.ma
                 for part in _split(new):
                     self._table[part] = self._project(to_float(self._embedding[part]))
                 self._known[new] = True
