@@ -140,8 +140,7 @@ class TextStream:
         cut = max(0, *map(text.rfind, _SPACES))
         self._last_word = text[cut:]
         room = self._predictor.tokenizer.model_max_length - self._tokens
-        parts = text[:cut], text[cut:]
-        final, last = ([] if not part or part.isspace() else self._predictor.tokenize([part])[0] for part in parts)
+        final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
         final = final[: max(0, room)]
         return final, last[: max(0, room - len(final))]
 

@@ -4,12 +4,14 @@ import json
 import math
 import pickle
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score
+from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import (
     FastRnn,
@@ -20,6 +22,7 @@ from hf_rnn import (
     train,
     train_tokenizer,
 )
+from hf_rnn.hub.model_folder import PRETRAINED
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many, find_unstable_text
@@ -44,11 +47,11 @@ MODELS = [
 ]
 
 
-def make(engine="native", streaming=True, **settings):
+def make(engine="native", streaming=True, tokenizer=TOKENIZER, **settings):
     torch.manual_seed(0)
     sizes = {"embedding_size": 20, "hidden_size": 24, "num_hidden_layers": 2, "num_labels": 3} | settings
-    config = RnnConfig(vocab_size=len(TOKENIZER), bidirectional=False, streaming=streaming, **sizes)
-    predictor = FastRnn(RnnForSequenceClassification(config).eval(), TOKENIZER)
+    config = RnnConfig(vocab_size=len(tokenizer), bidirectional=False, streaming=streaming, **sizes)
+    predictor = FastRnn(RnnForSequenceClassification(config).eval(), tokenizer)
     if engine == "torch":
         predictor.engine = TorchEngine(predictor.model, TOKENIZER)
     elif engine == "onnx":
@@ -88,6 +91,34 @@ def test_each_answer_is_that_of_predict(engine, settings):
             if number == 2:  # continue elsewhere
                 stream = predictor.stream(stream.save())
         assert flatten(stream.end()) == pytest.approx(flatten(whole.predict([text])[0]), abs=1e-5)
+
+
+STREAMED = ("english_causal", "multilingual_causal")  # encoders of the package for streams
+WHITE = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Zs")]
+
+
+@pytest.mark.parametrize("kind", ["none", "cased", "tweet", "bpe", *STREAMED])
+def test_white_space_and_marks_of_format_are_those_of_predict(kind):
+    """All of Unicode's, alone, in words and between them; Python and tokenizers do not agree what white space is."""
+    if kind in STREAMED:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(PRETRAINED / kind, model_max_length=10**6)
+    else:
+        options = {"tokenizer": kind} if kind == "bpe" else {"normalizer": kind}
+        tokenizer = train_tokenizer(TEXTS, min_frequency=1, model_max_length=10**6, **options)
+    predictor = make(tokenizer=tokenizer, **RESIDUAL)
+    assert len(WHITE) > 200, "premise"
+    for sign in WHITE:
+        for pieces in (
+            [sign],
+            [sign, " b"],
+            ["the ", sign, " box"],
+            [f"a{sign}", sign, f"{sign}b{sign} ", sign, "\n"],
+        ):
+            stream, so_far = predictor.stream(), ""
+            for piece in pieces:
+                answer, so_far = stream.feed(piece), so_far + piece
+            assert answer["tokens"] == len(predictor.tokenize([so_far])[0]), (sign, pieces)
+            assert answer["score"] == pytest.approx(predictor.predict([so_far])[0]["score"], abs=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
