@@ -174,9 +174,6 @@ def test_mistakes_are_named():
     for piece in (b"bytes", None, "\ud800"):
         with pytest.raises(UserError, match="pieces"):
             stream.feed(piece)
-    for state in (b"", b"other\nbytes\n", stream.save()[:-4], other.stream().save()):
-        with pytest.raises(UserError, match="state"):
-            predictor.stream(state)
     with pytest.raises(UserError, match="several models"):
         feed_many([stream, other.stream()], ["a", "b"])
     stream.end()
@@ -184,6 +181,25 @@ def test_mistakes_are_named():
         stream.feed("more")
     with pytest.raises(UserError, match="--streaming"):
         make(streaming=False).stream()
+
+
+def test_a_damaged_or_foreign_state_is_refused():
+    predictor, chance = make(**RESIDUAL), random.Random(0)
+    stream = predictor.stream()
+    stream.feed("so good and so g")
+    saved = stream.save()
+    other = make(**RESIDUAL, num_labels=2).stream().save()
+    states = ["text", b"", b"[]", b"null", b"[" * 100_000, saved[:21] + b"{}\n", saved[:21] + b"[" * 100_000, other]
+    for _ in range(3000):
+        state, start = bytearray(saved), chance.randrange(len(saved))
+        end = start + chance.randrange(9)
+        state[start:end] = bytes(chance.randrange(256) for _ in range(chance.randrange(9)))
+        states.append(bytes(state) if chance.random() < 0.9 else saved[:start])
+    assert sum(state == saved for state in states) < 100, "premise"
+    for state in states:
+        if state != saved:
+            with pytest.raises(UserError, match="the state is"):
+                predictor.stream(state)
 
 
 def test_tokenizers_that_depend_on_spaces_are_found():
