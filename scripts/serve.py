@@ -18,7 +18,7 @@ from hf_rnn import FastRnn
 
 MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
 MOST_WAITING = 256  # requests in the queue: more are refused with 503
-MOST_CHARACTERS = 4096  # in a piece of a text that is still being written
+MOST_CHARACTERS = 4096  # in a piece, and in a word, of a text that is still being written
 AT_ONCE = 16  # texts between two looks at whether the client is still there
 
 classifier = FastRnn.from_pretrained(os.environ["MODEL"], backend="onnx")
@@ -90,13 +90,18 @@ async def stream(socket: WebSocket) -> None:
     """Answer each piece of a text that is still being written; an empty piece ends the text."""
     await socket.accept()
     try:
-        text = load_reader().stream()
-        while piece := await socket.receive_text():
-            if len(piece) > MOST_CHARACTERS:
-                raise ValueError(f"a piece has at most {MOST_CHARACTERS} characters")
-            await socket.send_json(text.feed(piece))
-        await socket.send_json(text.end())
-        await socket.close()
+        text = (await asyncio.to_thread(load_reader)).stream()
+        while (message := await socket.receive())["type"] != "websocket.disconnect":
+            piece = message.get("text")
+            if piece is None or len(piece) > MOST_CHARACTERS:
+                raise ValueError(f"a piece is a text of at most {MOST_CHARACTERS} characters")
+            if not piece:
+                await socket.send_json(await asyncio.to_thread(text.end))
+                return await socket.close()
+            answer = await asyncio.to_thread(text.feed, piece)
+            if len(text.last_word) > MOST_CHARACTERS:  # each piece reads it again
+                raise ValueError(f"a word has at most {MOST_CHARACTERS} characters")
+            await socket.send_json(answer)
     except ValueError as error:  # also a model that does not stream
         await socket.close(1008, str(error)[:120])  # a reason has at most 123 bytes
     except WebSocketDisconnect:

@@ -63,7 +63,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    _saved: ClassVar[tuple[str, ...]] = ("last_word", "tokens", "ended")  # attributes, besides two arrays
+    _saved: ClassVar[tuple[str, ...]] = ("last_word", "_tokens", "_ended")  # attributes, besides two arrays
 
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
@@ -71,7 +71,8 @@ class TextStream:
 
     def reset(self) -> None:
         """Start a new text."""
-        self._last_word, self._tokens, self._ended = "", 0, False  # the word with the white space before it
+        self.last_word = ""  # with the white space before it; each piece reads it again
+        self._tokens, self._ended = 0, False
         self._logits, self._state = self._predictor.engine.advance([[]], None)  # (1, C) and (1, K)
 
     def feed(self, piece: str) -> dict[str, Any]:
@@ -108,7 +109,7 @@ class TextStream:
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        facts = {name: getattr(self, f"_{name}") for name in self._saved}
+        facts = {name: getattr(self, name) for name in self._saved}
         facts |= {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
         content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
@@ -128,7 +129,7 @@ class TextStream:
         if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
         for name in self._saved:
-            setattr(self, f"_{name}", facts[name])
+            setattr(self, name, facts[name])
         self._logits = values[: facts["logits"]].reshape(-1, self._predictor.config.num_labels)
         self._state = values[None, facts["logits"] :]
 
@@ -137,9 +138,9 @@ class TextStream:
 
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
         """Take a piece; return the tokens that are final now, and those of the last word, up to the model's limit."""
-        text = self._last_word + piece
+        text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
-        self._last_word = text[cut:]
+        self.last_word = text[cut:]
         room = self._predictor.tokenizer.model_max_length - self._tokens
         final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
         final = final[: max(0, room)]
@@ -158,7 +159,7 @@ class TaggedStream(TextStream):
     before them are read once.
     """
 
-    _saved = (*TextStream._saved, "open", "passed", "entities")
+    _saved = (*TextStream._saved, "_open", "_passed", "_entities")
 
     def reset(self) -> None:
         """Start a new text."""
@@ -169,9 +170,9 @@ class TaggedStream(TextStream):
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, and return the entities of the text so far; see [`TextStream.feed`]."""
         _check([self], [piece])
-        text, predictor = self._open + self._last_word + piece, self._predictor
+        text, predictor = self._open + self.last_word + piece, self._predictor
         final, last = self._split(piece)
-        cut, tags = len(text) - len(self._last_word), self._logits
+        cut, tags = len(text) - len(self.last_word), self._logits
         if final:
             read, self._state = predictor.engine.advance([final], self._state)
             tags = np.concatenate([tags, read])

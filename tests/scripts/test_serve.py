@@ -1,6 +1,8 @@
 """The example of a service: its answers, its limits, and 50 connections at once."""
 
+import asyncio
 import http.client
+import importlib
 import json
 import os
 import re
@@ -11,10 +13,12 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hf_rnn import FastRnn
+from hf_rnn.inference.stream import TextStream
 
 MISSING = [name for name in ("fastapi", "uvicorn", "onnx", "onnxruntime") if find_spec(name) is None]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f"missing: {MISSING}")]
@@ -86,18 +90,74 @@ def test_answers_and_limits(server, folder):
         assert found == status and content
 
 
-def test_the_work_of_clients_that_left_is_dropped(server):
-    """Together they take more than a minute."""
-    body = json.dumps({"inputs": ["miro the box " * 300] * 256}).encode()
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
-        body
+@pytest.fixture
+def service(folder, monkeypatch):
+    """The module of the service, in this process."""
+    monkeypatch.setenv("MODEL", str(folder))
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.delitem(sys.modules, "serve", raising=False)
+    yield importlib.import_module("serve")
+    sys.modules.pop("serve", None)
+
+
+def test_the_work_of_a_client_that_left_is_dropped(service, monkeypatch):
+    left, answer, calls = threading.Event(), service.classifier.predict, []
+
+    async def receive():
+        await asyncio.to_thread(left.wait, 60)
+        return {"type": "http.disconnect"}
+
+    def predict(texts):
+        calls.append(texts)
+        left.set()
+        time.sleep(0.2)  # the loop hears of the client first
+        return answer(texts)
+
+    monkeypatch.setattr(service.classifier, "predict", predict)
+    question = service.Question(inputs=["miro the box"] * 256)
+    response = asyncio.run(service.predict(question, SimpleNamespace(receive=receive)))
+    assert response.status_code == 499 and len(calls) < 3 and service.waiting == 0
+    assert sum(map(len, calls)) < 50, "of 256 texts"
+
+
+class Socket:
+    """What a client sends, and what the service does."""
+
+    def __init__(self, *pieces):
+        self.pieces, self.sent, self.closed = iter(pieces), [], None
+
+    async def accept(self):
+        pass
+
+    async def receive(self):
+        piece = next(self.pieces, None)
+        kind = "bytes" if isinstance(piece, bytes) else "text"
+        return {"type": "websocket.disconnect"} if piece is None else {"type": "websocket.receive", kind: piece}
+
+    async def send_json(self, answer):
+        self.sent.append(answer)
+
+    async def close(self, code=1000, reason=""):
+        self.closed = code, reason
+
+
+def test_a_stream_is_answered_in_a_thread_and_has_limits(service, monkeypatch):
+    threads, feed = [], TextStream.feed
+    monkeypatch.setattr(
+        TextStream, "feed", lambda stream, piece: threads.append(threading.current_thread()) or feed(stream, piece)
     )
-    for _ in range(400):
-        with socket.create_connection(("127.0.0.1", server[0])) as client:
-            client.sendall(head + body)
-    start = time.monotonic()
-    status, _ = ask(http.client.HTTPConnection("127.0.0.1", server[0], timeout=60), {"inputs": TEXTS})
-    assert status == 200 and time.monotonic() - start < 10
+    limit = service.MOST_CHARACTERS
+    for pieces, answers, code in (
+        (["the mi", "ro", ""], 3, 1000),
+        (["the mi"], 1, None),  # the client left
+        (["the", b"miro"], 1, 1008),
+        (["a" * (limit + 1)], 0, 1008),
+        (["a" * limit, " b", "a" * (limit - 2), "a"], 3, 1008),  # a word that is too long
+    ):
+        socket = Socket(*pieces)
+        asyncio.run(service.stream(socket))
+        assert len(socket.sent) == answers and (socket.closed or [None])[0] == code
+    assert threads and threading.main_thread() not in threads, "the event loop stays free"
 
 
 def test_fifty_connections_get_answers_and_take_no_more_memory(server):
@@ -150,6 +210,8 @@ def test_conversations_at_once(server, folder):
         connection.send("")
         last = json.loads(connection.recv())
         assert (last["label"], last["score"]) == (answer["label"], pytest.approx(answer["score"], abs=1e-5))
-    connection = websocket.create_connection(address, timeout=30)
-    connection.send("a" * 5000)
-    assert connection.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
+    for message, kind in (("a" * 5000, websocket.ABNF.OPCODE_TEXT), (b"bytes", websocket.ABNF.OPCODE_BINARY)):
+        connection = websocket.create_connection(address, timeout=30)
+        connection.send(message, kind)
+        code, reason = connection.recv_data()
+        assert code == websocket.ABNF.OPCODE_CLOSE and int.from_bytes(reason[:2], "big") == 1008
