@@ -1,4 +1,4 @@
-"""`backend="onnx"` where torch and transformers cannot be imported: answers, time, memory, ids of any tokenizer."""
+"""`backend="onnx"` where torch and transformers cannot be imported: answers, memory, ids of any tokenizer."""
 
 import json
 import pickle
@@ -28,8 +28,7 @@ KINDS = {
 }
 # In a fresh interpreter, after torch, transformers and whatever else an image may lack were made unimportable.
 ALONE = """
-import json, sys, time
-begin, processor = time.perf_counter(), time.process_time()
+import json, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -40,14 +39,13 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from hf_rnn import FastRnn
 
-found, seconds = {}, None
+found, kilobytes = {}, None
 for kind, (folder, texts) in json.loads(sys.argv[1]).items():
     found[kind] = FastRnn.from_pretrained(folder, backend="onnx").predict(texts)
-    if seconds is None:
-        seconds = time.perf_counter() - begin, time.process_time() - processor
+    if kilobytes is None:
         with open("/proc/self/status") as status:
             kilobytes = int(status.read().split("VmRSS:")[1].split()[0])
-print(json.dumps([found, seconds, kilobytes]))
+print(json.dumps([found, kilobytes]))
 """
 
 
@@ -73,7 +71,7 @@ def folders(tmp_path_factory):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_it_needs_neither_torch_nor_transformers(folders):
     asked = {kind: (str(folder), TEXTS) for kind, folder in folders.items()}
-    found, (wall, processor), kilobytes = json.loads(run_python(ALONE, json.dumps(asked)))
+    found, kilobytes = json.loads(run_python(ALONE, json.dumps(asked)))
     for kind, (folder, texts) in asked.items():
         if kind == "tagger":
             expected = FastRnn.from_pretrained(folder).predict(texts)
@@ -82,8 +80,6 @@ def test_it_needs_neither_torch_nor_transformers(folders):
             continue
         for answer, expected in zip(found[kind], FastRnn.from_pretrained(folder).predict(texts), strict=True):
             assert flatten(answer) == pytest.approx(flatten(expected), abs=1e-4), kind
-    # About 0.25 s and 75 MB here. Others use this machine too, so the time of the processor has to be below the limit.
-    assert processor < 0.7, f"the first answer took {processor:.2f} s of the processor, {wall:.2f} s in all"
     assert kilobytes < 120_000
 
 
