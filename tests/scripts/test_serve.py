@@ -121,7 +121,7 @@ def test_the_work_of_a_client_that_left_is_dropped(service, monkeypatch):
 
 
 class Socket:
-    """What a client sends, and what the service does."""
+    """A client that sends pieces, and keeps the answers."""
 
     def __init__(self, *pieces):
         self.pieces, self.sent, self.closed = iter(pieces), [], None
