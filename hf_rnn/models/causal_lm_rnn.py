@@ -12,7 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
+from transformers import initialization as init
 from transformers.generation import utils as generation
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_rnn import RnnConfig
@@ -21,6 +23,9 @@ from .modeling_rnn import RnnModel, RnnPreTrainedModel
 # The name in `generate` of the cache: it was `past_key_values` before transformers 5.2x.
 _CACHE = "cache" if "cache" in getattr(generation, "ALL_CACHE_NAMES", ()) else "past_key_values"
 _IGNORED = -100
+_PAD_BIAS = -30.0  # a share of 1e-13 for padding, which is never the next token; moderate, so that means stay finite
+# The Trainer smooths labels of the classes that are named there one place further, as a language model needs it.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[RnnConfig.model_type] = "RnnForCausalLM"
 
 
 class RnnCache:
@@ -34,7 +39,7 @@ class RnnCache:
     """
 
     is_compileable = False
-    is_linear = (True,)  # `generate` with a given cache reads only tokens that are new
+    is_linear = (False,)  # so `generate` does not read again what the cache has read
 
     def __init__(self, hidden: Tensor, cell: Tensor | None, tokens: int, conv: Tensor | None = None) -> None:
         self.hidden, self.cell, self.tokens, self.conv = hidden, cell, tokens, conv
@@ -66,7 +71,7 @@ class RnnCausalLMOutput(ModelOutput):
 
     Args:
         loss (scalar): Only with labels.
-        logits (`(B, T, V)`): Scores of the next token before softmax; padding has the least score.
+        logits (`(B, T, V)`): Scores of the next token before softmax.
         cache ([`RnnCache`]): The state after the last token, for a call with the tokens that follow.
         hidden_states (`tuple`): As in [`RnnModelOutput`].
     """
@@ -81,7 +86,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     """[`RnnModel`] in one direction and a linear layer: token ids to logits of the next token.
 
     With `config.tie_word_embeddings` the linear layer is the embedding; states of another width are projected first.
-    `config.classifier_dropout` is dropout on the states.
+    `config.classifier_dropout` is dropout on the states. The `last_hidden_state` of `model.rnn` has passed both: its
+    product with `lm_head` is the logits, which is how other libraries compute them.
     """
 
     _auto_class = "AutoModelForCausalLM"
@@ -97,6 +103,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             config.bos_token_id = ends[0] if isinstance(ends, list) else ends
         super().__init__(config)
         self.rnn = RnnModel(config)
+        self.rnn.finish_states = self._finish_states
         self.dropout = nn.Dropout(config.classifier_dropout)
         size = config.embedding_size if config.tie_word_embeddings else config.output_size
         self.projection = nn.Linear(config.output_size, size) if size != config.output_size else nn.Identity()
@@ -105,6 +112,16 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             self._keys_to_ignore_on_save = list(self._tied_weights_keys)
         self.loss_type = "ForCausalLM"  # transformers' default depends on the class's name
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise as the other models, and let padding start as an unlikely next token."""
+        super()._init_weights(module)
+        pad, ends = self.config.pad_token_id, self.config.eos_token_id
+        if module is self.lm_head and pad is not None and pad not in (ends if isinstance(ends, list) else [ends]):
+            for parameter, value in ((self.lm_head.weight, 0.0), (self.lm_head.bias, _PAD_BIAS)):
+                if not getattr(parameter, "_is_hf_initialized", False):
+                    init.constant_(parameter[pad], value)
 
     @can_return_tuple
     def forward(
@@ -157,9 +174,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             **before,
         )
         places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(self.projection(self.dropout(outputs.last_hidden_state[:, places])))
-        if self.config.pad_token_id is not None:  # in place: padding is never the next token
-            logits[..., self.config.pad_token_id] = torch.finfo(logits.dtype).min
+        logits = self.lm_head(outputs.last_hidden_state[:, places])
         loss = None
         if labels is not None and shift_labels is None:
             both = mask[:, :-1] & mask[:, 1:]
@@ -176,7 +191,27 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state)
         return RnnCausalLMOutput(loss, logits, cache if use_cache else None, outputs.hidden_states)
 
+    def _finish_states(self, states: Tensor) -> Tensor:
+        return self.projection(self.dropout(states))
+
     # ---- generate ----
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        inputs_embeds: Tensor | None = None,  # named, since `generate` asks for this name
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the arguments of `forward` as transformers does; refuse a cache that leaves no token to read."""
+        if next_sequence_length is not None and next_sequence_length < 1:
+            raise ValueError(
+                f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens. Give "
+                "generate the whole text, or new tokens with the attention_mask of the whole text"
+            )
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
+        )
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

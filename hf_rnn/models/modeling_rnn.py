@@ -8,6 +8,7 @@ S states, R residual stream, K kernel of the convolution.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +160,8 @@ class RnnModel(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
+        # a head whose last layer reads something else than the states sets this, so that `last_hidden_state` is that
+        self.finish_states: Callable[[Tensor], Tensor] | None = None
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         self.is_residual = config.block_type == "residual"  # then dropout is in the projection and in the blocks
         self.embedding_dropout = Dropout(0.0 if self.is_residual else config.embedding_dropout)
@@ -237,6 +240,8 @@ class RnnModel(RnnPreTrainedModel):
         shown.append(texts.restore(self.norm(states) if self.is_residual else states))
         if time == 0:
             shown = [states[:, :0] for states in shown]
+        if self.finish_states is not None:
+            shown[-1] = self.finish_states(shown[-1])
         return RnnModelOutput(
             last_hidden_state=shown[-1],
             hidden_states=tuple(shown) if output_hidden_states else None,

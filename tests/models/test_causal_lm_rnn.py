@@ -50,6 +50,21 @@ def test_the_loss_in_pieces_is_that_of_one_pass(cell, tied, training):
     torch.testing.assert_close(*both, **EXACT)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True}, {"block_type": "residual"}], ids=str)
+def test_the_logits_are_the_output_layer_of_the_last_hidden_state(settings, training):
+    """Other libraries, such as TRL, train what they compute so."""
+    model, ids = make(**settings, classifier_dropout=0.4).train(training), pad(PROMPTS, left=False)
+    torch.manual_seed(0)
+    expected = model(ids).logits
+    torch.manual_seed(0)
+    states = model.base_model(ids, (ids != 1).long(), use_cache=False).last_hidden_state
+    layer = model.get_output_embeddings()
+    torch.testing.assert_close(states @ layer.weight.T + layer.bias, expected, **EXACT)
+    shown = model.base_model(ids, output_hidden_states=True)
+    assert torch.equal(shown.hidden_states[-1], shown.last_hidden_state)
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_changes_no_logit_and_no_loss(left):
     model, ids = make(), pad(PROMPTS, left)
@@ -88,15 +103,21 @@ def test_samples_follow_the_model_and_never_are_padding():
     drawn = model.generate(torch.tensor([[3]]).expand(4000, 1), do_sample=True, max_new_tokens=1, top_k=0)[:, 1]
     share = torch.bincount(drawn, minlength=11) / len(drawn)
     expected = model(torch.tensor([[3]])).logits[0, -1].softmax(-1)
-    assert share[1] == expected[1] == 0
+    assert share[1] == 0 and expected[1] < 1e-12
     torch.testing.assert_close(share, expected.float(), atol=0.03, rtol=0)
 
 
 def test_generation_continues_from_a_state():
     model, ids = make(), torch.tensor([PROMPTS[2]])
     whole = model.generate(ids, max_new_tokens=6, do_sample=False)
-    cache = model(ids[:, :3]).cache
-    assert torch.equal(model.generate(ids[:, 3:], cache=cache, max_new_tokens=6, do_sample=False)[:, 2:], whole[:, 5:])
+    options = {"cache": model(ids[:, :3]).cache, "max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(model.generate(ids, **options), whole)
+    shown = model.generate(ids, **options, output_logits=True, return_dict_in_generate=True)
+    torch.testing.assert_close(shown.logits[0], model(ids).logits[:, -1].float())
+    found = model.generate(ids[:, 3:], attention_mask=torch.ones_like(ids), **options)
+    assert torch.equal(found[:, 2:], whole[:, 5:])
+    with pytest.raises(ValueError, match="found 2 tokens. Give generate the whole text"):
+        model.generate(ids[:, 3:], **options)
 
 
 def test_the_usual_decoding_loop_passes_the_whole_mask():
@@ -125,3 +146,12 @@ def test_the_plain_trainer_finds_the_labels(tmp_path):
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_eval_batch_size=2)
     rows = [{"input_ids": ids, "labels": ids} for ids in IDS.expand(2, -1)]
     assert Trainer(make().float(), arguments, eval_dataset=rows).evaluate()["eval_loss"] > 0
+
+
+def test_smoothed_labels_are_those_of_the_next_tokens(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, label_smoothing_factor=0.1)
+    model, rows = make().float(), IDS.expand(2, -1)
+    loss = Trainer(model, arguments).compute_loss(model, {"input_ids": rows, "labels": rows}).item()
+    scores = model(IDS).logits[0, :-1]
+    expected = nn.functional.cross_entropy(scores, IDS[0, 1:], label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), abs=1e-6) and loss < 10

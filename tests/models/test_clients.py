@@ -91,19 +91,59 @@ def test_sentence_transformers(tmp_path):
     assert loss([encoder.tokenize(TEXTS), encoder.tokenize(TEXTS)], torch.arange(12) % 3).isfinite()
 
 
+def make_writer(tmp_path, **settings):
+    """Return a language model and its tokenizer, which `tmp_path` also holds."""
+    tokenizer = hf_rnn.train_tokenizer(TEXTS, 1, tokenizer="char", exact=True)
+    sizes = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "classifier_dropout": 0.1}
+    torch.manual_seed(0)
+    RnnForCausalLM(RnnConfig(bidirectional=False, **{**SIZES, **sizes, **settings})).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return RnnForCausalLM.from_pretrained(tmp_path), tokenizer
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_trl_trains_with_its_defaults_and_an_empty_prompt_is_answered(kind, tmp_path):
+@pytest.mark.parametrize("tied", [False, True])
+def test_trl_fine_tunes_the_function_that_the_model_computes(tied, tmp_path):
     trl = pytest.importorskip("trl")
-    tokenizer = hf_rnn.train_tokenizer(TEXTS, 1, 300 if kind == "bpe" else None, tokenizer=kind, exact=True)
-    sizes = {**SIZES, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    model = RnnForCausalLM(RnnConfig(bidirectional=False, **sizes))
-    arguments = trl.SFTConfig(str(tmp_path), max_steps=2, use_cpu=True)
+    model, tokenizer = make_writer(tmp_path, tie_word_embeddings=tied)
+    arguments = trl.SFTConfig(str(tmp_path / "out"), max_steps=20, learning_rate=0.03, use_cpu=True)
     rows = Dataset.from_dict({"text": TEXTS})
     trainer = trl.SFTTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=arguments)
     assert all(ids[-1] == 2 and 2 not in ids[:-1] for ids in trainer.train_dataset["input_ids"])
+    batch = next(iter(trainer.get_eval_dataloader(trainer.train_dataset)))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    def measure():
+        with torch.no_grad():
+            return trainer.compute_loss(model.eval(), dict(batch)).item(), model(**inputs).loss.item()
+
+    before, expected = measure()
+    assert before == pytest.approx(expected, abs=1e-5)
     trainer.train()
-    assert arguments.gradient_checkpointing
+    assert arguments.gradient_checkpointing and measure()[1] < before - 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_trl_prefers_what_is_chosen(tied, tmp_path):
+    trl = pytest.importorskip("trl")
+    model, tokenizer = make_writer(tmp_path, tie_word_embeddings=tied)
+    columns = {"prompt": ["the box", "a dry"], "chosen": [" stood near.", " door."], "rejected": [" sand.", " days."]}
+    arguments = trl.DPOConfig(str(tmp_path / "out"), max_steps=40, learning_rate=0.01, use_cpu=True)
+    rows = Dataset.from_dict({name: texts * 4 for name, texts in columns.items()})
+
+    def prefer():
+        """Return the log-probability of the chosen texts minus that of the rejected ones."""
+        totals = []
+        for column in ("chosen", "rejected"):
+            texts = (prompt + end for prompt, end in zip(columns["prompt"], columns[column], strict=True))
+            ids = [tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
+            totals.append(sum(model.eval()(text, labels=text).loss.item() * (1 - text.shape[1]) for text in ids))
+        return totals[0] - totals[1]
+
+    before = prefer()
+    trl.DPOTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=arguments).train()
+    assert prefer() > before + 5
 
 
 def test_an_empty_prompt_continues_the_end_of_a_text(tmp_path):
