@@ -92,7 +92,7 @@ class OwnSettings:
         "per_device_eval_batch_size", "max_steps", "weight_decay", "max_grad_norm", "warmup_steps",
         "embedding_learning_rate", "head_learning_rate", "label_smoothing_factor", "early_stopping_patience",
         "row_budget", "row_floor", "train_sampling_strategy", "block_size", "bf16", "report_to", "hub_model_id",
-        "license", "language", "tags",
+        "weights_dtype", "license", "language", "tags",
     )  # fmt: skip
 
     output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)", word=True)
@@ -134,6 +134,12 @@ class OwnSettings:
     )
     push_to_hub: bool = setting(False, "push the finished model to the Hub", common=True)
     hub_model_id: str | None = setting(None, "repo for push_to_hub (default: as output_dir)")
+    weights_dtype: str | None = setting(
+        None,
+        "dtype of the saved weights (default: float32, and for a frozen table the shortest that holds it exactly)",
+        choices=["float32", "float16", "bfloat16"],
+        steps=False,
+    )
     baselines: bool = setting(True, "fit a linear model to the same rows, for the card", steps=False)
     card_examples: bool = setting(False, "show training texts in card and demo", common=True)
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0", steps=False)

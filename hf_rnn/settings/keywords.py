@@ -52,7 +52,7 @@ class RunKeywords(TypedDict, total=False):
     token_ngrams: Whole; torch_compile: Any; torch_compile_backend: Any; torch_compile_mode: Any
     torch_empty_cache_steps: Any; trackio_bucket_id: Any; trackio_space_id: Any; trackio_static_space_id: Any
     train_sampling_strategy: Text; use_cache: Any; use_cpu: Flag; use_liger_kernel: Any; warmup_steps: Number
-    weight_decay: Number; word_dropout: Number; word_forms: Whole
+    weight_decay: Number; weights_dtype: Text; word_dropout: Number; word_forms: Whole
 
 
 class EstimatorKeywords(RunKeywords, total=False):
