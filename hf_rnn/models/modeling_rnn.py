@@ -129,18 +129,32 @@ class RnnPreTrainedModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, *args: object, state_dict: dict | None = None, **kwargs: object
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        *args: object,
+        weights_dtype: str | None = None,
+        **kwargs: object,
     ) -> None:
         """Save as in transformers, with the modelling files, so that the folder also loads without this package.
 
-        A frozen table whose numbers float8 or bfloat16 holds exactly, as those of `multilingual` and `english`, is
-        stored so: a quarter or half of the bytes.
+        `weights_dtype` (`float32`, `float16` or `bfloat16`) is how weights are stored; `float8` is bfloat16 with the
+        token table in float8. None stores them as they are, except a frozen table whose numbers float8 or bfloat16
+        holds exactly, as those of `multilingual` and `english`: a quarter or half of the bytes. `config.json` keeps
+        the dtype of the model, which loading restores.
         """
-        if self.config.freeze_embedding:
+        if weights_dtype is not None or self.config.freeze_embedding:
             state_dict = dict(self.state_dict() if state_dict is None else state_dict)
-            table = f"{self._input_embed_layer}.weight"
             for name, weight in state_dict.items():
-                for dtype in (torch.bfloat16, torch.float8_e4m3fn) if name.endswith(table) else ():
+                is_table = name.endswith(f"{self._input_embed_layer}.weight")
+                if weights_dtype is not None and weight.is_floating_point():
+                    short = torch.float8_e4m3fn if is_table else torch.bfloat16
+                    stored = weight.to(short if weights_dtype == "float8" else getattr(torch, weights_dtype))
+                    if not stored.float().isfinite().all():
+                        raise ValueError(f"{name} has numbers that {weights_dtype} does not hold: store another dtype")
+                    state_dict[name] = stored
+                for dtype in (torch.bfloat16, torch.float8_e4m3fn) if is_table and weights_dtype is None else ():
                     if torch.equal(weight.to(dtype).to(weight.dtype), weight):
                         state_dict[name] = weight.to(dtype)
         auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
@@ -150,7 +164,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
             auto_map[str(self._auto_class)] = f"{module}.{type(self).__name__}"
         self.config.auto_map = auto_map
-        super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
 
 class RnnModel(RnnPreTrainedModel):

@@ -25,7 +25,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import save_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.audit import hash_texts, join_texts, read_training_rows
@@ -197,7 +197,7 @@ def hash_training_rows(run: Run, *, learned_held_out: bool) -> np.ndarray:
 def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
     model = fit.trainer.model
-    model.save_pretrained(folder.root)
+    model.save_pretrained(folder.root, weights_dtype=run.arguments.training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
     training = copy.copy(run.arguments.training)
@@ -213,6 +213,13 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
     return card
+
+
+def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
+    """Round the weights of a model to those that will be stored, so that its scores are those of the folder."""
+    if weights_dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, weights_dtype)).to(parameter.dtype)
 
 
 def describe_run(
@@ -340,17 +347,12 @@ def write_encoder(
     training: RnnTrainingArguments,
 ) -> None:
     """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root, short = folder.root, pretraining.weights_dtype == "float8"
-    dtype = torch.bfloat16 if short else getattr(torch, pretraining.weights_dtype)
-    weights = encoder.to(dtype).state_dict()
-    if short:
-        weights["embedding.weight"] = weights["embedding.weight"].to(torch.float8_e4m3fn)
-    encoder.save_pretrained(root, state_dict=weights)
+    root = folder.root
+    encoder.save_pretrained(root, weights_dtype=pretraining.weights_dtype)
     shutil.copymode(folder.config, folder.weights)
-    config = json.loads(folder.config.read_text("utf-8")) | {"dtype": "float32"}  # rounded weights, exact products
-    write_json(folder.config, config)
     save_tokenizer(tokenizer, root)
-    write_modules(root, projection.to(dtype))
+    is_short = pretraining.weights_dtype != "float32"
+    write_modules(root, projection.to(torch.bfloat16 if is_short else torch.float32))
     command = _command(encoder.config, pretraining, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     write_json(folder.pretraining, content)

@@ -57,7 +57,7 @@ from .checkpoints import (
 )
 from .few_rows import WITHOUT_EFFECT, fit_last_layer, join_rows
 from .run import Extension, Fit, Run, Tokens, make_tokens, name_output_weights, prepare_run
-from .save import TrainingResult, describe_data, warn_if_linear_wins, write_folder
+from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -351,6 +351,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
     """
     task, training, trainer, examples = run.task, run.arguments.training, fit.trainer, tokens.examples
     model, further = trainer.model, {}
+    round_weights(model, training.weights_dtype)
     chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
     predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
     if training.calibrate:

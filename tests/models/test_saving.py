@@ -4,9 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import run_python
+from safetensors import numpy
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -67,6 +69,36 @@ def test_a_frozen_table_is_stored_in_fewer_bytes_where_nothing_is_lost(tmp_path,
     assert loaded.dtype == torch.float32
     assert torch.equal(loaded.get_input_embeddings().weight, table)
     assert torch.equal(loaded(IDS, MASK).logits, model(IDS, MASK).logits)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_dtype_of_stored_weights_is_a_choice(tmp_path, dtype, frozen):
+    model = make(freeze_embedding=frozen)
+    model.get_input_embeddings().weight.data.round_()  # exact in shorter dtypes too
+    model.save_pretrained(tmp_path, weights_dtype=dtype)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {getattr(torch, dtype)}
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.float32, "exact products of rounded weights"
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.to(getattr(torch, dtype)).float()), name
+    if dtype != "bfloat16":  # which NumPy does not have
+        read = numpy.load_file(tmp_path / "model.safetensors")
+        assert all(np.array_equal(read[name], weight.numpy()) for name, weight in stored.items())
+
+
+def test_numbers_that_a_dtype_does_not_hold_are_refused(tmp_path):
+    model = make()
+    model.classifier.bias.data[0] = 1e5
+    with pytest.raises(ValueError, match="classifier.bias has numbers that float16 does not hold"):
+        model.save_pretrained(tmp_path, weights_dtype="float16")
+
+
+def test_the_arguments_of_save_pretrained_have_the_order_of_transformers(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path, True, {name: weight + 1 for name, weight in model.state_dict().items()})
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["classifier.bias"], model.classifier.bias + 1)
 
 
 GOLDEN = Path(__file__).parents[1] / "golden"

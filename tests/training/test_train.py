@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LABELS, invent_rows, same_weights, write_rows
+from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
@@ -47,6 +48,16 @@ def test_the_folder_is_complete(trained, texts_dir):
         if path.suffix in (".json", ".md"):
             text = path.read_text(encoding="utf-8")
             assert str(texts_dir.parent) not in text and str(trained.folder.parent) not in text, path.name
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_scores_are_those_of_the_weights_as_they_are_stored(dtype, short, texts_dir, command):
+    result = train(**short, weights_dtype=dtype)
+    stored = load_file(result.folder / "model.safetensors").values()
+    assert {str(weight.dtype) for weight in stored} == {f"torch.{dtype}"}
+    code, out, err = command("evaluate", "--model", result.folder, "--data_dir", texts_dir, "--split", "test")
+    assert code == 0, err
+    assert json.loads(out)["loss"] == pytest.approx(result.metrics["test"]["loss"], rel=1e-6)
 
 
 def test_metrics_equal_sklearn_on_the_answers_of_the_pipeline(trained):
