@@ -18,6 +18,10 @@ from huggingface_hub.dataclasses import strict
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
 
 
+_LABEL_MAPS = ("id2label", "label2id")
+_PER_LABEL = ("label_thresholds", "target_mean", "target_scale")  # a number per label
+
+
 @strict
 class RnnConfig(RnnSettings, PreTrainedConfig):
     """Configuration of [`RnnModel`] and the models on top of it.
@@ -90,9 +94,11 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: object) -> Any:
         """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
-        fields = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
-        if fields or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
-            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+        fields = {name: kwargs.pop(name) for name in _LABEL_MAPS if kwargs.get(name) is not None}
+        saved = config_dict.get("id2label") or ("LABEL_0", "LABEL_1")  # transformers leaves out its default
+        number = kwargs.get("num_labels") or len(next(iter(fields.values()), saved))
+        replaced = (*_LABEL_MAPS, *_PER_LABEL) if number != len(saved) else _LABEL_MAPS if fields else ()
+        config_dict = {key: value for key, value in config_dict.items() if key not in replaced}
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             fields["problem_type"] = kwargs.pop("problem_type")
         return super().from_dict({**config_dict, **fields}, **kwargs)
@@ -146,7 +152,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         ids, last = sorted(self.id2label), len(self.id2label) - 1
         if ids != list(range(last + 1)):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
-        for name in ("label_thresholds", "target_mean", "target_scale"):
+        for name in _PER_LABEL:
             if (values := getattr(self, name)) is not None and len(values) != len(ids):
                 raise ValueError(f"{name} must have a number for each of {len(ids)} labels; found {len(values)}")
         inverse = {label: index for index, label in self.id2label.items()}

@@ -7,9 +7,11 @@ Legend: B batch, T time, E embedding, H hidden per direction, D directions, L la
 S states, R residual stream, K kernel of the convolution.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +75,19 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
     final_pooling_state: Tensor | None = None
     prefix_logits: Tensor | None = None
     prefix_shares: Tensor | None = None
+
+
+def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
+    """Return `modules.json` of sentence-transformers: states, their mean, and further modules.
+
+    Without this file it takes `hidden_size`, the units per direction, for the width of the states.
+    """
+    kinds = enumerate(["Transformer", "Pooling", *further])
+    paths = [(number, kind, f"{number}_{kind}" if number else "") for number, kind in kinds]
+    return [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, kind, path in paths
+    ]
 
 
 class StackedLayer(GradientCheckpointingLayer, RnnLayer):
@@ -263,6 +278,15 @@ class RnnModel(RnnPreTrainedModel):
             final_cell_state=None if cell[0] is None else torch.stack(cell),
             final_conv_state=None if conv[0] is None else torch.stack(conv),
         )
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: object, **kwargs: Any) -> None:
+        """Save as in transformers, and as a model of sentence-transformers: a text is the mean of its states."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        pooling = {"word_embedding_dimension": self.config.output_size, "pooling_mode_mean_tokens": True}
+        for name, content in (("modules.json", list_sentence_modules()), ("1_Pooling/config.json", pooling)):
+            path = Path(save_directory, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
     def read_mask(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None = None

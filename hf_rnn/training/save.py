@@ -35,7 +35,7 @@ from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.configuration_rnn import RnnConfig
-from ..models.modeling_rnn import RnnModel
+from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..models.settings_rnn import RnnSettings
 from ..settings.arguments import ABOUT, VOCABULARY_SETTINGS, DataArguments, ModelArguments, PretrainingArguments
 from ..settings.merge import Arguments, load_recipe
@@ -57,12 +57,6 @@ _ARCHITECTURE = (
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
-_MODULES = {  # folder: class of sentence-transformers since 6.0
-    "": "base.modules.transformer.Transformer",
-    "1_Pooling": "sentence_transformer.modules.pooling.Pooling",
-    "2_Dense": "base.modules.dense.Dense",
-    "3_Normalize": "base.modules.normalize.Normalize",
-}
 _CARD = Path(__file__).parents[1] / "hub" / "card" / "encoder_card.md"
 
 
@@ -376,35 +370,12 @@ def write_encoder(
 
 
 def write_modules(root: Path, projection: nn.Linear) -> None:
-    """Write pooling and projection in the format of sentence-transformers."""
-    width, size = projection.in_features, projection.out_features
-    dense: dict[str, Any] = {"in_features": width, "out_features": size, "bias": True}
-    dense |= {"activation_function": "torch.nn.modules.linear.Identity"}
-    states = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-    vectors = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    contents = {
-        "modules.json": [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
-            for number, (path, kind) in enumerate(_MODULES.items())
-        ],
-        "config_sentence_transformers.json": {
-            "default_prompt_name": None,
-            "model_type": "SentenceTransformer",
-            "prompts": {"document": "", "query": ""},
-            "similarity_fn_name": "cosine",
-        },
-        "sentence_bert_config.json": {
-            "transformer_task": "feature-extraction",
-            "modality_config": states,
-            "module_output_name": "token_embeddings",
-        },
-        "1_Pooling/config.json": {"embedding_dimension": width, "pooling_mode": "mean", "include_prompt": True},
-        "2_Dense/config.json": {**dense, **vectors},
-        "3_Normalize/config.json": vectors,
-    }
-    for name, content in contents.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        write_json(root / name, content)
+    """Add the projection to the modules of sentence-transformers; vectors then have length 1."""
+    write_json(root / "modules.json", list_sentence_modules("Dense", "Normalize"))
+    sizes = {"in_features": projection.in_features, "out_features": projection.out_features, "bias": True}
+    content = {**sizes, "activation_function": "torch.nn.modules.linear.Identity"}
+    (root / "2_Dense").mkdir()
+    write_json(root / "2_Dense" / "config.json", content)
     weights = {f"linear.{name}": weight.detach().contiguous() for name, weight in projection.named_parameters()}
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
 

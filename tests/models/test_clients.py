@@ -73,20 +73,18 @@ def test_hidden_size_is_the_units_per_direction_on_every_path(settings, tmp_path
 
 
 @pytest.mark.slow
-def test_sentence_transformers(tmp_path):
+@pytest.mark.parametrize(("settings", "width"), [({}, 12), ({"block_type": "residual", "residual_size": 10}, 10)])
+def test_sentence_transformers_knows_the_width_of_the_states(settings, width, tmp_path):
     st = pytest.importorskip("sentence_transformers")
-    from sentence_transformers import models
     from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 
-    make("RnnModel").save_pretrained(tmp_path)
-    hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
-    transformer = models.Transformer(str(tmp_path))
-    width = transformer.model.config.output_size
-    pooling = models.Pooling(width, "mean")
-    encoder = st.SentenceTransformer(modules=[transformer, pooling, models.Dense(width, 5)])
-    assert encoder.encode(TEXTS).shape == (len(TEXTS), encoder.get_embedding_dimension()) == (12, 5)
-    encoder = st.SentenceTransformer(modules=[transformer, pooling])
-    assert encoder.encode(TEXTS).shape[1] == encoder.get_embedding_dimension() == 12
+    model, tokenizer = make("RnnModel", **settings).eval(), hf_rnn.train_tokenizer(TEXTS, 1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = st.SentenceTransformer(str(tmp_path))
+    assert encoder.encode(TEXTS).shape == (len(TEXTS), encoder.get_embedding_dimension()) == (12, width)
+    states = model(**tokenizer(TEXTS[:1], return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(torch.from_numpy(encoder.encode(TEXTS[:1])), states.mean(1), atol=1e-6, rtol=1e-5)
     loss = SoftmaxLoss(encoder, encoder.get_embedding_dimension(), num_labels=3)
     assert loss([encoder.tokenize(TEXTS), encoder.tokenize(TEXTS)], torch.arange(12) % 3).isfinite()
 
@@ -169,6 +167,19 @@ def test_peft_adapts_blocks(head):
     torch.testing.assert_close(adapted(input_ids=IDS).logits, expected)
     adapted(input_ids=IDS).logits.sum().backward()
     assert all(weight.grad is not None for name, weight in adapted.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["RnnForSequenceClassification", "RnnForCausalLM"])
+def test_peft_learns_a_prompt_of_the_width_of_the_token_vectors(head, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = make(head)
+    sizes = {"num_virtual_tokens": 3, "token_dim": model.config.embedding_size, "num_attention_heads": 1}
+    kind = "SEQ_CLS" if head == "RnnForSequenceClassification" else "CAUSAL_LM"
+    prompted = peft.get_peft_model(model, peft.PromptTuningConfig(task_type=kind, **sizes))
+    labels = torch.tensor([0, 1]) if kind == "SEQ_CLS" else IDS
+    prompted(input_ids=IDS, attention_mask=torch.ones_like(IDS), labels=labels).loss.backward()
+    assert prompted.prompt_encoder["default"].embedding.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("length", ["many", 2.5, 0, True, [1]])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 
 from hf_rnn import PRETRAINED, RnnConfig, RnnForSequenceClassification
 
@@ -106,3 +106,14 @@ def test_labels_given_on_loading_replace_those_saved(tmp_path, number):
     with pytest.raises(ValueError, match="num_labels=5"):
         RnnConfig.from_pretrained(tmp_path, num_labels=5, id2label=id2label)
     assert RnnConfig.from_pretrained(tmp_path, num_labels=5).id2label[4] == "LABEL_4"
+
+
+def test_another_number_of_labels_drops_what_belongs_to_the_saved_ones(tmp_path):
+    config = RnnConfig(vocab_size=9, problem_type="multi_label_classification", id2label=THREE)
+    config.label_thresholds = [0.2, 0.3, 0.4]
+    RnnForSequenceClassification(config).save_pretrained(tmp_path)
+    options = {"num_labels": 7, "ignore_mismatched_sizes": True}
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, **options).config
+    assert (loaded.num_labels, loaded.label_thresholds) == (7, None)
+    renamed = RnnConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b", 2: "c"})
+    assert renamed.label_thresholds == [0.2, 0.3, 0.4]
