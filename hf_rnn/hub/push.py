@@ -31,7 +31,7 @@ _BINARY = (".safetensors", ".png", ".onnx", ".model")
 _TOKENS = rb"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
 _LINE_END = b"\n"
 _METADATA = 100_000  # bytes at either end of a binary file, where its texts are
-_SHORT_LINE = 20  # characters; most words of a vocabulary are in shorter lines
+_KEY = 20  # characters of a key of AWS, the shortest secret of a vocabulary; most words have fewer
 _VOCABULARIES = ("tokenizer", "vocab", "added_tokens", "special_tokens")  # beginnings of the names of their files
 _WHOLE = r"(?<![a-z0-9])(?:%s)(?![a-z0-9])"
 _LONG_WORD = re.compile(r'(?=[^"\s]*\d)[^"\s]{20,}')  # with a digit, as secrets have
@@ -187,9 +187,11 @@ def _find_secrets(contents: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
         patterns = [(kind, re.compile(_WHOLE % form.pattern, form.flags | re.IGNORECASE)) for kind, form in forms]
         for name, content in contents.items():
             lines = [] if name.endswith(_BINARY) else content.decode(errors="replace").splitlines()
+            has_words = name.startswith(_VOCABULARIES)
             for number, line in enumerate(lines, 1):
-                for word in _LONG_WORD.findall(line) if name.startswith(_VOCABULARIES) else ():
+                for word in _LONG_WORD.findall(line) if has_words else ():
                     for kind in (kind for kind, pattern in patterns if pattern.search(word)):
                         yield f"{name}:{number}", f"a secret ({kind})"
-                for secret in scan_line(line) if len(line) > _SHORT_LINE else ():
+                is_scanned = len(line) >= _KEY if has_words else any(map(str.isalpha, line))
+                for secret in scan_line(line) if is_scanned else ():
                     yield f"{name}:{number}", f"a secret ({secret.type})"

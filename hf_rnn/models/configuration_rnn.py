@@ -17,7 +17,6 @@ from huggingface_hub.dataclasses import strict
 
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
 
-
 _LABEL_MAPS = ("id2label", "label2id")
 _PER_LABEL = ("label_thresholds", "target_mean", "target_scale")  # a number per label
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
 from hf_rnn.utils.errors import UserError
 
@@ -83,6 +83,13 @@ def test_each_damaged_part_is_named(folder, name, damage, message):
     with pytest.raises(UserError, match=message) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value) or "architecture" in message
+
+
+@pytest.mark.parametrize("load", [load_model, FastRnn.from_pretrained])
+def test_a_stream_in_two_directions_is_refused(folder, load):
+    change_json(folder / "config.json", streaming=True)
+    with pytest.raises(UserError, match="streaming does not go with bidirectional=True"):
+        load(folder)
 
 
 def test_a_missing_package_is_named(original):

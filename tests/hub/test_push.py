@@ -131,6 +131,8 @@ def test_a_token_is_needed_except_for_a_dry_run(hub, folder, monkeypatch):
         ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "has a secret"),
         ("metrics.json", '{"from": "https://jane:hunter22@corp.org/x"}', r"has a secret \(Basic Auth Credentials\)"),
         ("README.md", "use hf_mine", "has your token"),
+        ("README.md", "AKIA" + "Q3EGRI7AZXC5LVPM", r"README.md:1 has a secret \(AWS Access Key\)"),
+        ("README.md", "password = 'hunt3r'", r"README.md:1 has a secret \(Secret Keyword\)"),
         ("cells_rnn.py", "# \n# HOME/cells.py", "cells_rnn.py:2 has a path"),
     ],
 )

@@ -42,6 +42,8 @@ def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
         ids = {label: number for number, label in labels.items()}
         if list(labels) != list(range(len(labels))) or settings.get("label2id") not in (None, ids):
             raise ValueError("id2label and label2id disagree, or repeat a label")
+        if settings.get("streaming") and settings.get("bidirectional", True):
+            raise ValueError("streaming does not go with bidirectional=True")
         known = {"id2label": labels, "label2id": ids, "num_labels": len(labels)}
         return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **known})
 
