@@ -347,7 +347,7 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     found, reason = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
     start = STARTS.get(language, "multilingual")
     assert found.data.model_name_or_path == start and reason in caplog.text
-    assert f"the run starts from {start}: " in caplog.text or (start is None and "recipe" in caplog.text)
+    assert f"the run starts from {start}\n" in caplog.text or (start is None and "recipe" in caplog.text)
     assert (found.data.task, found.data.data_dir, found.training.num_train_epochs) == (task, "data", 3)
     assert found.training.language == (["en"] if start == "english" else None)
     explicit = {**given, "model_name_or_path": "english"}
