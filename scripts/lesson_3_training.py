@@ -203,12 +203,12 @@ shares = labels["train"].bincount(minlength=C) / len(labels["train"])
 entropy = -torch.special.xlogy(shares, shares).sum().item()
 print("training loss                              ", course.points(failed["train loss"]), f"  entropy {entropy:.3f}")
 print("share of the commonest answer              ", course.points(failed["commonest answer"]))
-assert course.most(loss > entropy - 0.1 for loss in failed["train loss"]) or not tweets.is_sample
+assert course.most(loss > entropy for loss in failed["train loss"]) or not tweets.is_sample
 assert course.most(score < LINEAR - 0.2 for score in failed["validation accuracy"]) or not tweets.is_sample
 assert course.most(share > 0.5 for share in failed["commonest answer"]) or not tweets.is_sample
 
 # %% [markdown]
-# No bad luck: no network is much better than one that knows the frequency of the classes and never reads a tweet (the *prior*). The training loss is not lower than the entropy of the labels, so this is not overfitting: the network has not even learned the tweets that it trained on.
+# No bad luck: no network is much better than one that knows the frequency of the classes and never reads a tweet (the *prior*). The training loss is above the entropy of the labels for at least four of the five, so this is not overfitting: the networks have not even learned the tweets that they trained on.
 #
 # ## 3.4 Why: three suspects
 # The tweets arrive in a fixed *order*, the *rate* is high, or the *gradient* does not reach the words: it passes through a product of many factors (2.7), which may explode or vanish. Start with the gradient: how large is it at the first and at the last word of each tweet?
@@ -320,13 +320,16 @@ cured = [fit(seed, epochs=30, patience=3, **course.DROPOUT) for seed in SEEDS]
 course.draw_lines("3_overfitting", free[0], "epoch, from 0", "one seed, without dropout")
 lowest = {name: [min(h["validation loss"]) for h in some] for name, some in (("free", free), ("cured", cured))}
 at_end = {name: [h[name][-1] for h in free] for name in ("train accuracy", "validation loss", "validation accuracy")}
-at_best = [h["validation accuracy"][int(np.argmin(h["validation loss"]))] for h in cured]
+best = [int(np.argmin(h["validation loss"])) for h in cured]  # the epoch whose weights a real run keeps
+at_best = {name: [h[name][epoch] for h, epoch in zip(cured, best, strict=True)] for name in at_end}
 print("without: training accuracy in the end   ", course.points(at_end["train accuracy"]))
+print("with:    training accuracy, best epoch  ", course.points(at_best["train accuracy"]))
 print("without: validation loss, lowest        ", course.points(lowest["free"]))
 print("without: validation loss, in the end    ", course.points(at_end["validation loss"]))
 print("with:    validation loss, lowest        ", course.points(lowest["cured"]))
 print("with:    epochs                         ", [len(history["train loss"]) for history in cured])
-columns = {"without, 10 epochs": at_end["validation accuracy"], "with dropout, stopped early": at_best}
+columns = {"without, 10 epochs": at_end["validation accuracy"]}
+columns["with dropout, stopped early"] = at_best["validation accuracy"]
 for name, values in columns.items():
     print(f"{name:28} accuracy   ", course.points(values))
 course.draw_points("3_cured", columns, "validation accuracy", LEVELS)
@@ -334,9 +337,11 @@ assert course.most(value > 0.9 for value in at_end["train accuracy"]) or not twe
 rises = [a > 1.2 * b for a, b in zip(at_end["validation loss"], lowest["free"], strict=True)]
 assert course.most(rises) or not tweets.is_sample
 assert course.most(a < b for a, b in zip(lowest["cured"], lowest["free"], strict=True)) or not tweets.is_sample
+by_heart = zip(at_best["train accuracy"], at_end["train accuracy"], strict=True)
+assert course.most(a < b for a, b in by_heart) or not tweets.is_sample
 
 # %% [markdown]
-# With dropout the lowest loss is lower for (nearly) every seed, and the networks know less by heart. Read the gain in accuracy with care: with 169 tweets, one tweet is .006.
+# With dropout the lowest validation loss is lower for (nearly) every seed. The training accuracy of the weights that are kept is lower too: the networks know less by heart. Read the gain in accuracy with care: with 169 tweets, one tweet is .006.
 #
 # **Exercises**
 #

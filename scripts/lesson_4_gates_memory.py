@@ -278,22 +278,33 @@ for distance in (30, 100):
 # It does, as no gradient has to travel far: each state is one step from the answer, as with the mean in lesson 3. A weight says where the network looked, not that it understood.
 #
 # ## 4.6 All cells on tweets, fairly compared
-# A ranking is fair if all cells try the same learning rates and the best one is not at the edge of the grid: beyond the edge it might get better still. And it is honest if it shows the luck: each point is a seed.
+# A ranking is fair if the best learning rate of each cell is not at the edge of its grid: beyond the edge it might get better still. So all cells try three rates, and a cell whose best one is at the edge tries the next. And it is honest if it shows the luck: each point is a seed.
 #
 # **Prediction.** Tweets have 18 words on average. Will the memory of the cells matter as much as in 4.4?
 
 # %%
-RATES, scores, trained = (0.01, 0.03, 0.1), {}, {}
-for name, cell in CELLS.items():
-    for rate in RATES:
-        for seed in SEEDS:
-            network = tweets.fit(seed, rate, epochs=4, cell_type=cell, **course.DROPOUT)
-            scores.setdefault((name, rate), []).append(tweets.score(tweets.predict(network))[1])
-            trained[name, rate, seed] = network
-        print(f"{name:9} rate {rate:5}: validation accuracy {course.points(scores[name, rate])}")
-best = {name: max(RATES, key=lambda rate: np.mean(scores[name, rate])) for name in CELLS}
+scores, trained, best = {}, {}, {}
+
+
+def try_rate(name: str, rate: float) -> float:
+    """Train five networks with a rate; return their mean accuracy."""
+    for seed in SEEDS:
+        network = tweets.fit(seed, rate, epochs=4, cell_type=CELLS[name], **course.DROPOUT)
+        scores.setdefault((name, rate), []).append(tweets.score(tweets.predict(network))[1])
+        trained[name, rate, seed] = network
+    print(f"{name:9} rate {rate:5}: validation accuracy {course.points(scores[name, rate])}")
+    return float(np.mean(scores[name, rate]))
+
+
+for name in CELLS:
+    means = {rate: try_rate(name, rate) for rate in (0.01, 0.03, 0.1)}
+    while (best_rate := max(means, key=means.__getitem__)) in (edges := (min(means), max(means))):
+        further = best_rate / 3 if best_rate == edges[0] else 3 * best_rate
+        means[round(further, 4)] = try_rate(name, round(further, 4))
+    best[name] = best_rate
 print("best rates", best)
-columns = {f"{name}, {rate}": values for (name, rate), values in scores.items()}
+ordered = sorted(scores, key=lambda run: (list(CELLS).index(run[0]), run[1]))
+columns = {f"{name}, {rate}": scores[name, rate] for name, rate in ordered}
 course.draw_points("4_cells", columns, "validation accuracy", {"most frequent\nclass": tweets.guess})
 at_best = {name: np.array(scores[name, rate]) for name, rate in best.items()}
 

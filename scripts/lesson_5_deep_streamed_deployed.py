@@ -109,11 +109,12 @@ for name, settings in READERS.items():
 course.draw_points("5_order", learned, "accuracy", {"guessing": 1 / 3})
 count = {name: sum(accuracy > 0.9 for accuracy in accuracies) for name, accuracies in learned.items()}
 print("seeds that learned it:", count)
-assert count["two blocks"] > count["one layer, of minGRUs"]  # a tendency: how many seeds differs from run to run
+layers = count["one layer, of minGRUs"] + count["two layers, of minGRUs"]
+assert count["one block"] + count["two blocks"] > layers + 2  # a tendency: how many seeds differs from run to run
 assert course.most(accuracy > 0.9 for accuracy in learned["one LSTM"])
 
 # %% [markdown]
-# After 300 steps the LSTM has learned the task with (nearly) every seed, the blocks with some or most, and the layers without blocks with few or none. A story suggests itself: "the gates of a minGRU read one word at a time, and its state is a weighted sum of words. A sum cannot pick what belongs to the name at the end. The block's gate can, as it multiplies the memory by what this word asks for."
+# After 300 steps the LSTM has learned the task with (nearly) every seed, the blocks with most, and the layers and the block without its gate with few or none. Two layers are not better than one, so it is not depth alone that helps. A story suggests itself: "the gates of a minGRU read one word at a time, and its state is a weighted sum of words. A sum cannot pick what belongs to the name at the end. The block's gate can, as it multiplies the memory by what this word asks for."
 #
 # The story says *cannot*. So the layer must fail however long it trains, and so must the block without its gate.
 #
@@ -127,7 +128,7 @@ for name in ("one layer, of minGRUs", "one block, no gate"):
 assert course.most(accuracy > 0.8 for accuracy in learned["one layer, of minGRUs, longer"])
 
 # %% [markdown]
-# The layer does, with (nearly) every seed; the block without its gate with some, and late. So the story is wrong, and the reason is in the formula: the last word's gate multiplies the memory too, unit by unit. A tendency remains: depth makes the task learnable *earlier and more often*. The LSTM's gates read its last state, so one layer is quick here; the price is that each step waits for the one before, while a minGRU computes all steps at once.
+# The layer does, with (nearly) every seed; the block without its gate with some, and late. So the story is wrong, and the reason is in the formula: the last word's gate multiplies the memory too, unit by unit. A tendency remains: gated blocks learn the task *earlier and more often* than layers. The LSTM's gates read its last state, so one layer is quick here; the price is that each step waits for the one before, while a minGRU computes all steps at once.
 #
 # ## 5.2 A language model, and its perplexity
 # Each character is predicted from those before it; the targets are the text itself, one place further. In training the network always reads the *true* characters, whatever it would have written: *teacher forcing*. So all places of a text are trained at once. When it writes, it reads its own. The loss per character is easier to read as *perplexity*, $e^{\mathrm{loss}}$: the network is as unsure as if it chose among that many characters.
@@ -177,7 +178,7 @@ assert course.most(value < counted for value in perplexities) or not tweets.is_s
 # More text and more steps make sentences of it: `hf_rnn/tasks/causal-lm.md`. Other layers on top of the states make other tasks: a tag per word, such as the names in a text (`hf_rnn/tasks/token-classification.md`). An encoder that reads one language and a language model that starts from its last state make a translator ([Sutskever et al. 2014](https://arxiv.org/abs/1409.3215)); attention was invented for it.
 #
 # ## 5.3 Pretrained: what labels are worth
-# The encoder `english` has read a quarter of a million texts without labels. Its teacher was a transformer, `all-MiniLM-L6-v2`, that has read many more: the encoder learned to give the same vectors (*distillation*, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531)). Here it stays frozen; logistic regression learns from its vectors. The rival is the linear model of lesson 3. Both get 60, 240 and nine tenths of the training tweets, drawn five times.
+# The encoder `english` learned from texts without labels to give the vectors of a teacher (*distillation*, [Hinton et al. 2015](https://arxiv.org/abs/1503.02531)), a transformer that has read many more. The teacher had learned labels as well, among them whether 22,500 film reviews are good or bad (its card, `hf_rnn/hub/pretrained/english/README.md`, has all). So the encoder knows something of sentiment, but has not seen a label of these tweets. Here it stays frozen; logistic regression learns from its vectors. The rival is the linear model of lesson 3. Both get 60, 240 and nine tenths of the training tweets, drawn five times.
 #
 # **Prediction.** Where is the encoder's lead largest? Does it lead with all tweets?
 
@@ -206,7 +207,7 @@ for better, other, count in pairs if tweets.is_sample else ():
     assert course.most(a > b for a, b in zip(*both, strict=True))
 
 # %% [markdown]
-# With few labels the encoder leads with each seed: what it has read replaces labels. With nearly all tweets the linear model leads, as a thousand tweets show which words and pieces count here. In between, the points overlap. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
+# With few labels the encoder leads with each seed: what it and its teacher have read and learned elsewhere replaces labels of your own. The lead shrinks with each row. With nearly all tweets the linear model leads, as a thousand tweets show which words and pieces count here. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
 #
 # ## 5.4 One look at the test tweets
 # Five GRUs that read in one direction, as in lesson 4. The best of them on the validation tweets is kept; its score there is flattering, as it was chosen by it. So the test tweets get one look.

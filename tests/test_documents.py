@@ -3,6 +3,8 @@
 import collections
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from functools import cache
@@ -45,6 +47,22 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         if not target.exists() or (anchor and anchor not in find_anchors(target)):
             broken.append(link)
     assert not broken
+
+
+def test_the_links_of_a_release_work_on_a_package_index(tmp_path):
+    """Each leads to a file of this repository, pictures to their content; no placeholder is left."""
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run([sys.executable, ROOT / ".ci" / "absolute_links.py", "me/fork"], cwd=tmp_path, check=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", FENCED.sub("", text))
+    assert len(links) > 30 and not [link for _, link in links if not re.match(r"\w+:", link)]
+    for mark, link in links:
+        place = "raw.githubusercontent.com/me/fork/main/" if mark else "github.com/me/fork/blob/main/"
+        before, _, path = link.partition(f"https://{place}")
+        assert path == "" or (not before and (ROOT / path.partition("#")[0]).exists()), link
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert "YOUR-NAME" not in text and all(url.startswith("https://github.com/me/fork") for url in urls.values())
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name_of)

@@ -264,10 +264,11 @@ console.log(JSON.stringify(found));
 
 
 @pytest.mark.slow
-def test_pipelines_of_transformers_js_give_the_scores_of_python(tmp_path):
-    library = NPM / "node_modules/@huggingface/transformers/dist/transformers.node.mjs"
+@pytest.mark.parametrize("package", ["@huggingface/transformers", "transformers-4"])  # versions 3 and 4, see .ci/run
+def test_pipelines_of_transformers_js_give_the_scores_of_python(package, tmp_path):
+    library = NPM / "node_modules" / package / "dist/transformers.node.mjs"
     if shutil.which("node") is None or not library.is_file():
-        pytest.skip("missing: node, and npm install --prefix .node @huggingface/transformers@3.8.1")
+        pytest.skip("missing: node, and the npm install of .ci/run")
     texts = [*TWEETS[:20], *FOREIGN, "Anna Bo sees the box near Old Town.", "miro \x07 sand zzz"]
     tasks = {name: "token-classification" if "tagger" in name else "text-classification" for name in MODELS}
     tasks |= dict.fromkeys(("encoder", "multilingual"), "feature-extraction")
