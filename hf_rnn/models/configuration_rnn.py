@@ -91,7 +91,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         super().__setattr__(key, value)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: object) -> Any:
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
         fields = {name: kwargs.pop(name) for name in _LABEL_MAPS if kwargs.get(name) is not None}
         saved = config_dict.get("id2label") or ("LABEL_0", "LABEL_1")  # transformers leaves out its default

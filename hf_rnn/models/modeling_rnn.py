@@ -279,7 +279,7 @@ class RnnModel(RnnPreTrainedModel):
             final_conv_state=None if conv[0] is None else torch.stack(conv),
         )
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: object, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save as in transformers, and as a model of sentence-transformers: a text is the mean of its states."""
         super().save_pretrained(save_directory, *args, **kwargs)
         pooling = {"word_embedding_dimension": self.config.output_size, "pooling_mode_mean_tokens": True}

@@ -75,7 +75,7 @@ def test_a_frozen_table_is_stored_in_fewer_bytes_where_nothing_is_lost(tmp_path,
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_dtype_of_stored_weights_is_a_choice(tmp_path, dtype, frozen):
     model = make(freeze_embedding=frozen)
-    model.get_input_embeddings().weight.data.round_()  # exact in shorter dtypes too
+    model.get_input_embeddings().weight.data.round_()  # shorter dtypes hold these numbers
     model.save_pretrained(tmp_path, weights_dtype=dtype)
     stored = load_file(tmp_path / "model.safetensors")
     assert {weight.dtype for weight in stored.values()} == {getattr(torch, dtype)}
@@ -83,7 +83,7 @@ def test_the_dtype_of_stored_weights_is_a_choice(tmp_path, dtype, frozen):
     assert loaded.dtype == torch.float32, "exact products of rounded weights"
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight.to(getattr(torch, dtype)).float()), name
-    if dtype != "bfloat16":  # which NumPy does not have
+    if dtype != "bfloat16":  # NumPy does not have it
         read = numpy.load_file(tmp_path / "model.safetensors")
         assert all(np.array_equal(read[name], weight.numpy()) for name, weight in stored.items())
 
