@@ -3,30 +3,26 @@
 python scripts/build_reference.py
 """
 
+import enum
 import importlib
 import inspect
 import pkgutil
 import re
 import textwrap
-from argparse import Action
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
-from unittest.mock import patch
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import hf_rnn
 from hf_rnn.cli import main
-from hf_rnn.data import TableArguments
-from hf_rnn.settings.arguments import (
-    ABOUT,
-    DataArguments,
+from hf_rnn.settings.fields import (
+    VERBS,
+    Declaration,
     DistillationArguments,
-    ModelArguments,
-    PretrainingArguments,
+    list_settings,
+    list_types,
 )
-from hf_rnn.settings.parser import SettingsParser
+from hf_rnn.settings.flags import Flags
 from hf_rnn.settings.training_arguments import RnnTrainingArguments
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
@@ -42,38 +38,26 @@ Look up a flag of `hf-rnn` or a public name of the package. `python scripts/buil
 A flag is also a keyword of the Python function and a line of a recipe. The defaults are those without a recipe.
 `train`, `distill` and `pretrain` also take each field of
 [`TrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer), such as `--eval_steps`."""
-KEYWORDS = PAGE.parent / "settings" / "keywords.py"
+KEYWORDS = PAGE.parent / "settings" / "keywords.pyi"
 KEYWORDS_HEAD = '''\
-# fmt: off
-"""Keywords of `train`, `distill`, `pretrain` and the estimators, for type checkers and scikit-learn.
+"""Keywords of `train`, `distill`, `pretrain` and the estimators, for type checkers and editors.
 
 `python scripts/build_reference.py` writes this file from the dataclasses of the settings.
 """
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, TypedDict
+from typing import Literal, TypedDict
 
-Flag = bool | None
-Whole = int | None
-Number = float | None
-Share = float | str | None
-Text = str | PathLike[str] | None
-Texts = Sequence[str] | None
-Recipe = str | PathLike[str] | Mapping[str, Any] | None
+Text = str | PathLike[str]
 '''
+TYPES = {str: "Text", list: "Sequence[str]", dict: "Mapping[str, object]", bool: "bool", int: "int", float: "float"}
 FUNCTIONS = "\n## Functions and classes\n\nNames are imported from the module in the heading."
 
 
-@cache
-def find_parser(verb: str) -> SettingsParser:
-    """Return the parser of a verb of `hf-rnn`."""
-    with patch.object(SettingsParser, "parse_flags", autospec=True, side_effect=StopIteration) as read:
-        try:
-            importlib.import_module(f"hf_rnn.cli.{verb}").run([])
-        except StopIteration:
-            return read.call_args.args[0]
-    raise RuntimeError(f"hf-rnn {verb} reads no flags")
+def find_flags(verb: str) -> Flags:
+    """Return the flags of a verb of `hf-rnn`."""
+    return importlib.import_module(f"hf_rnn.cli.{verb}").FLAGS
 
 
 def escape_tags(text: str) -> str:
@@ -81,28 +65,32 @@ def escape_tags(text: str) -> str:
     return re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", text)
 
 
-def describe_flag(action: Action) -> str:
+def describe_flag(name: str, declaration: Declaration) -> str:
     """Return a row of a table."""
-    meaning = escape_tags((action.help or "").replace("%%", "%").replace("|", "\\|"))
-    if missing := [choice for choice in action.choices or () if choice not in meaning]:
+    meaning = escape_tags(declaration.field.metadata["help"].replace("%%", "%").replace("|", "\\|"))
+    choices = [
+        choice for kind in list_types(declaration.hint) if get_origin(kind) is Literal for choice in get_args(kind)
+    ]
+    if missing := [str(choice) for choice in choices if str(choice) not in meaning]:
         meaning += f" ({', '.join(missing)})"
-    default = "" if action.default in (None, "") else f"`{action.default}`"
-    return f"| `{action.option_strings[0]}` | {default} | {meaning} |"
+    default = declaration.field.default
+    return f"| `--{name}` | {'' if default in (None, '') else f'`{default}`'} | {meaning} |"
 
 
 def describe_flags() -> Iterator[str]:
     """Yield the lines of the flags by verb; those of an earlier verb are listed once."""
-    listed: set[tuple[str, str | None]] = set()
+    listed: set[tuple[str, str]] = set()
     for verb, meaning in main._VERBS.items():
         yield f"\n### `hf-rnn {verb}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
-        parser = find_parser(verb)
-        actions = [action for name, action in parser.flags.items() if name not in parser.unused]
-        shared = [f"`{action.option_strings[0]}`" for action in actions if (action.dest, action.help) in listed]
-        if shared:
+        flags = find_flags(verb)
+        rows = {name: declaration for name, declaration in flags.settings.items() if name not in flags.unused}
+        keys = {name: (name, declaration.field.metadata["help"]) for name, declaration in rows.items()}
+        if shared := [f"`--{name}`" for name, key in keys.items() if key in listed]:
             yield "Flags of `train`, and:\n" if len(shared) > 40 else f"Listed above: {', '.join(shared)}.\n"
-        if new := [action for action in actions if (action.dest, action.help) not in listed]:
-            yield from ("| flag | default | meaning |", "|---|---|---|", *map(describe_flag, new))
-        listed |= {(action.dest, action.help) for action in actions}
+        if new := [name for name, key in keys.items() if key not in listed]:
+            yield from ("| flag | default | meaning |", "|---|---|---|")
+            yield from (describe_flag(name, rows[name]) for name in new)
+        listed |= set(keys.values())
 
 
 def format_text(docstring: str) -> str:
@@ -147,49 +135,49 @@ def build_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def describe_type(name: str, hint: Any) -> str:
+    """Return the type of a keyword."""
+    names = ["str"] if name in ("fail_on_leak", "max_bad_rows") else []  # a share such as 1%
+    for kind in list_types(hint):
+        origin = get_origin(kind) or kind
+        if origin is Literal:
+            names.append(f"Literal[{', '.join(map(repr, get_args(kind)))}]".replace("'", '"'))
+        elif origin is Annotated or (inspect.isclass(origin) and issubclass(origin, enum.Enum)):
+            names.append("Text")
+        else:
+            names.append(TYPES.get(origin, "object"))
+    return " | ".join(dict.fromkeys([*names, "None"]))
+
+
 def list_keywords(*kinds: type) -> dict[str, str]:
     """Return the names of the fields of dataclasses with their types as keywords."""
-    names: dict[str, str] = {}
-    for kind in kinds:
-        hints = get_type_hints(kind)
-        for known in fields(kind):
-            types = {hints[known.name], *get_args(hints[known.name])}
-            simple = {list[str]: "Texts", bool: "Flag", float: "Number", int: "Whole"}
-            name = next((name for value, name in simple.items() if value in types), "Text")
-            name = "Share" if known.metadata.get("reads") == "share" or known.name == "max_bad_rows" else name
-            theirs = kind is RnnTrainingArguments and known.name not in ABOUT
-            if known.init:
-                names[known.name] = "Any" if theirs else "Recipe" if known.name == "recipe" else name
-    return names
+    types = {name: describe_type(name, declaration.hint) for name, declaration in list_settings(kinds).items()}
+    return {**types, "recipe": "Text | Mapping[str, object] | None"} if "recipe" in types else types
 
 
 def describe_keywords(name: str, base: str, meaning: str, keywords: Mapping[str, str]) -> str:
     """Return a class of keywords."""
-    body = "; ".join(f"{keyword}:·{kind}" for keyword, kind in sorted(keywords.items()))
-    lines = textwrap.wrap(body, 114, break_long_words=False, break_on_hyphens=False)
-    lines = [line.replace("·", " ").rstrip(";") for line in lines]
-    return "\n    ".join([f"\n\nclass {name}({base}, total=False):", f'"""{meaning}"""\n', *lines]) + "\n"
+    lines = [f"    {keyword}: {kind}" for keyword, kind in sorted(keywords.items())]
+    return "\n".join([f"\nclass {name}({base}, total=False):", f'    """{meaning}"""', "", *lines]) + "\n"
 
 
 def build_keywords() -> str:
     """Return the module of the keywords."""
-    training, data = list_keywords(ModelArguments, RnnTrainingArguments), list_keywords(DataArguments)
-    replaced = ("disable_tqdm", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume")  # by methods
-    outputs = {name: training.pop(name) for name in [*training] if name.startswith(replaced)}
-    folder = {"output_dir": outputs.pop("output_dir")}  # for the others it is an argument
-    files = {"task", "class_names", *list_keywords(TableArguments)}
-    estimator = {name: data[name] for name in data if name not in files} | {"random_state": "Any", "verbose": "Flag"}
-    pretraining = list_keywords(PretrainingArguments) | outputs | folder
-    return KEYWORDS_HEAD + "".join(
-        describe_keywords(*parts)
-        for parts in (
-            ("RunKeywords", "TypedDict", "Settings of every training.", training),
-            ("EstimatorKeywords", "RunKeywords", "Parameters of the estimators.", estimator),
-            ("TrainKeywords", "RunKeywords", "Settings of [`train`].", data | outputs),
-            ("DistillKeywords", "TrainKeywords", "Settings of [`distill`].", list_keywords(DistillationArguments)),
-            ("PretrainKeywords", "RunKeywords", "Settings of [`pretrain`].", pretraining),
-        )
+    train = list_keywords(*VERBS["train"], RnnTrainingArguments)
+    del train["output_dir"]  # an argument
+    pretrain = list_keywords(*VERBS["pretrain"], RnnTrainingArguments)
+    more = {"random_state": "object", "verbose": "bool | None"}
+    estimator = {name: {**train, **more}[name] for name in hf_rnn.RnnClassifier().get_params()}
+    shared = {name: kind for name, kind in train.items() if kind == estimator.get(name) == pretrain.get(name)}
+    further = [{name: names[name] for name in names if name not in shared} for names in (estimator, train, pretrain)]
+    classes = (
+        ("RunKeywords", "TypedDict", "Settings of every training.", shared),
+        ("EstimatorKeywords", "RunKeywords", "Parameters of the estimators.", further[0]),
+        ("TrainKeywords", "RunKeywords", "Settings of [`train`].", further[1]),
+        ("DistillKeywords", "TrainKeywords", "Settings of [`distill`].", list_keywords(DistillationArguments)),
+        ("PretrainKeywords", "RunKeywords", "Settings of [`pretrain`].", further[2]),
     )
+    return KEYWORDS_HEAD + "".join(describe_keywords(*parts) for parts in classes)
 
 
 if __name__ == "__main__":

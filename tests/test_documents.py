@@ -83,13 +83,14 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
 
 
 @cache
-def find_flags(verb):
-    from build_reference import find_parser
+def list_flags(verb):
+    from build_reference import find_flags
     from transformers import TrainingArguments
 
-    parser = find_parser(verb)
-    further = {f"--{field.name}" for field in fields(TrainingArguments)} if parser.by_recipe else set()
-    return further | {flag for action in parser._actions for flag in action.option_strings}
+    flags = find_flags(verb)
+    further = [field.name for field in fields(TrainingArguments)] if flags.trains else []
+    names = {f"--{name}" for name in (*flags.settings, *further, "help", "help_all", "json")}
+    return names | {flag.replace("--", "--no_") for flag in names}
 
 
 @cache
@@ -117,9 +118,9 @@ def test_every_command_has_the_verb_and_the_flags(page):
         if program.endswith(".py"):
             script = next(iter(ROOT.rglob(Path(program).name)), None)
             assert script is not None, program
-            known = set().union(*map(find_script_flags, script.parent.rglob("*.py"))) | find_flags("distill")
+            known = set().union(*map(find_script_flags, script.parent.rglob("*.py"))) | list_flags("distill")
         elif program in _VERBS:
-            known = find_flags(program)
+            known = list_flags(program)
         else:
             assert program in ("VERB", "help", "-m", "-c") or program.startswith("-"), program
             continue

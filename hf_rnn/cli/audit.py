@@ -6,31 +6,36 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.arguments import DataArguments
-from ..settings.merge import parse_settings, read_flags
-from ..settings.parser import SettingsParser, setting
+from ..models.settings_rnn import setting
+from ..settings.fields import DataArguments
+from ..settings.flags import Flags
+from ..settings.resolve import resolve
 from ..utils.errors import UserError
 from .console import print_note
 
 
 @dataclass
 class AuditArguments(DataArguments):
-    """Flags of this verb, beside those of the texts and their tokens."""
+    """Flags of this verb beside those of the texts and their tokens."""
 
-    json: bool = setting(False, "print one JSON object with every repeat and conflict", common=True)
-    recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", common=True)
+    json: bool = setting(False, "print one JSON object with every repeat and conflict", shown="common")
+    recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", shown="common")
+
+
+FLAGS = Flags(
+    "audit",
+    (AuditArguments,),
+    "Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
+    "data/tweets",
+    words=("data_dir",),
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed."""
-    parser = SettingsParser(
-        AuditArguments,
-        prog="hf-rnn audit",
-        description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
-        example="data/tweets",
-    )
-    flags = read_flags(parser, argv)
-    as_json = flags.pop("json", False)
+    flags = FLAGS.read(argv)
+    as_json = flags.pop("json", "no") == "yes"
+    settings = resolve(flags, check=FLAGS.check)
     import datasets
 
     from ..data.audit import audit, render_text
@@ -42,13 +47,12 @@ def run(argv: Sequence[str]) -> None:
 
     datasets.disable_progress_bars()
     model_folder.quiet()
-    arguments, report = parse_settings(flags, parser.prog), DataReport()
-    task = get_task(arguments.data.task)
-    texts = task.read(arguments.data, class_names=arguments.data.class_names, report=report)
+    task, report = get_task(settings.data.task), DataReport()
+    texts = task.read(settings.data, class_names=settings.data.class_names, report=report)
     if (rows := task.audit_view(texts)) is None:
         raise UserError(f"texts of the task {task.name} are not audited: leave out --task")
-    arguments, _ = suit_language(arguments, flags, task, task.vocabulary_texts(texts["train"]))
-    data = suit_vocabulary(arguments, flags, sum(report.label_counts["train"])).data
+    settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
+    data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
     try:
         tokenizer = make_tokenizer(data, task.vocabulary_texts(texts["train"]))
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
+from ..data import Location
 from ..hub.model_folder import FinishedFolder, check_name, find_built_in
 from ..models.settings_rnn import setting
 
@@ -19,22 +20,12 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line 
 
 @dataclass
 class ModelFlags:
-    """Flags that name a model. A subclass, in the module of a verb, has its flags; the docstring is shown as help."""
+    """Flags that name a model. A subclass has the other flags of a verb."""
 
-    example: ClassVar[str]  # a command line without the name of the verb
-    epilog: ClassVar[str | None] = None  # ends the help
+    group: ClassVar[str] = "flags"  # in the help
 
-    model: str = setting("", "finished folder, or id on the Hub", required=True, reads="path")
+    model: Location = setting("", "finished folder, or id on the Hub")
     revision: str | None = setting(None, "branch, tag or commit of an id on the Hub")
-
-    @classmethod
-    def read(cls, argv: Sequence[str]) -> Self:
-        """Read the flags of a verb, or print its help and exit."""
-        from ..settings.parser import SettingsParser
-
-        prog = f"hf-rnn {cls.__module__.rpartition('.')[2]}"
-        parser = SettingsParser(cls, prog=prog, description=cls.__doc__, example=cls.example, epilog=cls.epilog)
-        return parser.parse(argv)[0]
 
     def check_model(self) -> None:
         """Raise a [`UserError`] for a folder that is missing or incomplete, before anything heavy is imported."""

@@ -8,24 +8,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.parser import setting
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from .console import INTERRUPTED, ModelFlags
 
 
 @dataclass
 class DemoArguments(ModelFlags):
-    """Try a model on a page in your browser."""
-
-    example = "my-model"
-    _rare = ("host",)
+    """Flags of this verb."""
 
     host: str = setting("127.0.0.1", "address to listen at; 0.0.0.0 is open to other machines")
     port: int | None = setting(None, "port (default: the first free one from 7860)")
 
 
+FLAGS = Flags("demo", (DemoArguments,), "Try a model on a page in your browser.", "my-model", words=("model",))
+
+
 def run(argv: Sequence[str]) -> None:
     """Serve the page and print its URL."""
-    arguments = DemoArguments.read(argv)
+    arguments: DemoArguments = FLAGS.build(argv)
     arguments.check_model()
     from ..hub import model_folder
     from ..inference.demo import build, serve

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..settings.arguments import DistillationArguments
-from ..settings.merge import make_parser, read_flags
-from .train import run_training
+from ..settings.fields import VERBS
+from ..settings.flags import Flags
+from .train import print_result, read_settings
 
-_UNUSED = (  # settings of other tasks than sequence-classification
-    "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "crf", "word_forms",
-    "tie_word_embeddings", "block_size", "few_rows",
+FLAGS = Flags(
+    "distill",
+    VERBS["distill"],
+    "Train a small classifier from labelled texts and the answers of a teacher.",
+    "data/tweets my-bert my-student --unlabeled tweets.txt",
+    words=("data_dir", "teacher", "output_dir"),
+    needed=2,
+    unused=(  # settings of other tasks than sequence-classification
+        "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "crf", "word_forms",
+        "tie_word_embeddings", "block_size", "few_rows",
+    ),
+    trains=True,
 )  # fmt: skip
 
 
 def run(argv: Sequence[str]) -> None:
     """Distil, then print the result as `hf-rnn train` does."""
-    parser = make_parser(
-        "hf-rnn distill",
-        DistillationArguments,
-        description="Train a small classifier from labelled texts and the answers of a teacher.",
-        example="data/tweets my-bert my-student --unlabeled tweets.txt",
-        unused=_UNUSED,
-    )
-    flags = read_flags(parser, argv)
-    from ..training.distill import distill
+    settings = read_settings(FLAGS, argv)
+    from ..training.distill import run_distillation
 
-    run_training("distill", argv, flags, distill)
+    print_result(settings, argv, run_distillation)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import TableArguments
+from ..data import Location, TableArguments
 from ..hub.model_folder import FinishedFolder
-from ..settings.parser import SettingsParser, setting
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from ..utils.errors import UserError
 from ..utils.process import write_whole
 from .console import ModelFlags, print_note
@@ -28,21 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluateArguments(TableArguments, ModelFlags):
-    """Flags of `evaluate` beside those of the texts and their files."""
-
-    _rare = (*TableArguments._rare, "label_map")
+    """Flags of this verb beside those of the texts and their files."""
 
     split: str | None = setting(
         None,
         "train, validation or test; dev is validation; of one table train is the rows that were trained on, "
         "validation the others, test all (default: test, or of a table the rows that were not trained on)",
-        common=True,
+        shown="common",
     )
-    output_file: str | None = setting(
+    output_file: Location | None = setting(
         None,
         "write each row with its answer, score and whether it is wrong, worst first: .csv .tsv .jsonl .parquet .xlsx",
-        common=True,
-        reads="path",
+        shown="common",
     )
     target_accuracy: float = setting(0.95, "accuracy of the answers that need no person", above=0, most=1)
     label_map: list[str] | None = setting(
@@ -63,6 +61,16 @@ class EvaluateArguments(TableArguments, ModelFlags):
         return names
 
 
+FLAGS = Flags(
+    "evaluate",
+    (EvaluateArguments,),
+    "Measure a model on labelled texts.",
+    "my-model tickets.csv",
+    words=("model", "data_dir"),
+    needed=2,
+)
+
+
 @dataclass(frozen=True)
 class Measured:
     """Rows to score."""
@@ -78,12 +86,7 @@ class Measured:
 
 def run(argv: Sequence[str]) -> None:
     """Measure, and print `model`, `split`, `rows_trained_on` and the scores of the task."""
-    (arguments,) = SettingsParser(
-        EvaluateArguments,
-        prog="hf-rnn evaluate",
-        description="Measure a model on labelled texts.",
-        example="my-model tickets.csv",
-    ).parse(argv)
+    arguments: EvaluateArguments = FLAGS.build(argv)
     name = arguments.model
     arguments.check_model()
     arguments.check_source()
@@ -108,7 +111,7 @@ def run(argv: Sequence[str]) -> None:
     measured = choose_rows(arguments, task, config)
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
     labels: Any = rows["labels"][:]
-    result = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
+    result: dict[str, Any] = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
     if task.verb == "generate":
         from ..hub.model_folder import load_model
         from ..tasks.causal_lm import sum_losses

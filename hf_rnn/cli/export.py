@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..settings.parser import setting
+from ..data import Location
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from ..utils.errors import UserError
 from .console import ModelFlags
 
 
 @dataclass
 class ExportArguments(ModelFlags):
-    """Write a model for ONNX Runtime or browsers, and compare its answers with the model's."""
-
-    example = "my-model --web"
-    _rare = ("npm",)
+    """Flags of this verb."""
 
     quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
@@ -27,14 +26,21 @@ class ExportArguments(ModelFlags):
     npm: str | None = setting(
         None, "for the page: folder with node_modules, whose two packages are copied (default: a CDN)"
     )
-    input: str | None = setting(
-        None, "file with typical texts, one per line: the first 100 are compared too", reads="path"
-    )
+    input: Location | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
+
+
+FLAGS = Flags(
+    "export",
+    (ExportArguments,),
+    "Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
+    "my-model --web",
+    words=("model",),
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
-    arguments = ExportArguments.read(argv)
+    arguments: ExportArguments = FLAGS.build(argv)
     arguments.check_model()
     if arguments.input is not None and not os.path.isfile(arguments.input):
         raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")

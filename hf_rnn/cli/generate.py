@@ -6,17 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..settings.parser import setting
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, print_note
 
 
 @dataclass
 class GenerateArguments(ModelFlags):
-    """Continue a text with a language model."""
-
-    example = "my-model --prompt 'Once upon a time'"
-    _rare = ("top_p",)
+    """Flags of this verb."""
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
     max_new_tokens: int = setting(500, "number of tokens to add", least=1)
@@ -29,9 +27,18 @@ class GenerateArguments(ModelFlags):
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
 
+FLAGS = Flags(
+    "generate",
+    (GenerateArguments,),
+    "Continue a text with a language model.",
+    "my-model --prompt 'Once upon a time'",
+    words=("model",),
+)
+
+
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
-    arguments = GenerateArguments.read(argv)
+    arguments: GenerateArguments = FLAGS.build(argv)
     check_text(arguments.prompt or "")
     arguments.check_model()
     from ..hub.model_folder import quiet

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..settings.parser import setting
+from ..data import Location
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from ..utils.errors import UserError, check_text
 from .console import ModelFlags, format_columns
 
@@ -20,17 +22,24 @@ _BAR = 40  # characters for a weight of 1
 
 @dataclass
 class InspectArguments(ModelFlags):
-    """Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores."""
+    """Flags of this verb."""
 
-    example = "my-model 'so good' --figure gates.png"
+    text: str | None = setting(None, "a text")
+    figure: Location | None = setting(None, "PNG file for a picture of gates and states over the text")
 
-    text: str | None = setting(None, "a text", word=True)
-    figure: str | None = setting(None, "PNG file for a picture of gates and states over the text", reads="path")
+
+FLAGS = Flags(
+    "inspect",
+    (InspectArguments,),
+    "Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores.",
+    "my-model 'so good' --figure gates.png",
+    words=("model", "text"),
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Print the stages of a text, and draw the figure."""
-    arguments = InspectArguments.read(argv)
+    arguments: InspectArguments = FLAGS.build(argv)
     name, text = arguments.model, arguments.text
     if text is None:
         raise UserError(f"--text is missing: type hf-rnn inspect {name} 'so good'")

@@ -16,9 +16,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..settings.parser import setting
+from ..data import Location
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from ..utils.errors import NO_TEXT, UserError, check_text
 from .console import ModelFlags, print_note
 
@@ -53,44 +55,34 @@ exit code:
 
 @dataclass
 class PredictArguments(ModelFlags):
-    """Answer texts by lines of JSON, and tables by further columns."""
+    """Flags of this verb."""
 
-    example = "my-model 'so good'"
-    epilog = _EPILOG
-    _rare = ("every", "quoting", "prefix", "threads", "tokens_per_batch")
-
-    text: list[str] | None = setting(None, "a text; may be given several times", word=True)
+    text: list[str] | None = setting(None, "a text; may be given several times")
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
-    input: str | None = setting(
-        None, "a table, or a file with a text per line; - is standard input", common=True, reads="path"
+    input: Location | None = setting(
+        None, "a table, or a file with a text per line; - is standard input", shown="common"
     )
-    output_file: str | None = setting(
-        None, "file for the answers (default: standard output)", common=True, reads="path"
-    )
-    output_dir: str | None = setting(None, "folder for the answers to many files", common=True, reads="path")
+    output_file: Location | None = setting(None, "file for the answers (default: standard output)", shown="common")
+    output_dir: Location | None = setting(None, "folder for the answers to many files", shown="common")
     stream: bool = setting(
-        False, "read standard input as it comes, by a streaming model; a line when the answer changes", common=True
+        False, "read standard input as it comes, by a streaming model; a line when the answer changes", shown="common"
     )
-    every: str = setting("change", "with --stream: a line per change, or per token", choices=["change", "token"])
-    top_k: int = setting(1, "labels per text, the most likely first", least=1, common=True)
-    all_scores: bool = setting(False, "add the score of each class", common=True)
-    text_column: str | None = setting(None, "column of the texts (default: as in training)", common=True)
+    every: Literal["change", "token"] = setting("change", "with --stream: a line per change, or per token")
+    top_k: int = setting(1, "labels per text, the most likely first", least=1, shown="common")
+    all_scores: bool = setting(False, "add the score of each class", shown="common")
+    text_column: str | None = setting(None, "column of the texts (default: as in training)", shown="common")
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
     separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
-    quoting: str | None = setting(
-        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
-    )
+    quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    backend: str = setting("torch", "torch, or a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"])
-    precision: str = setting(
-        "float32",
-        "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1",
-        choices=["float32", "int16", "int8"],
+    backend: Literal["torch", "onnx", "onnx_int8"] = setting("torch", "torch, or a file of hf-rnn export")
+    precision: Literal["float32", "int16", "int8"] = setting(
+        "float32", "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1"
     )
     threads: int | None = setting(None, "threads (default: OMP_NUM_THREADS, or all processors)", least=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
-    strict: bool = setting(False, "stop at the first line or row that is rejected", common=True)
+    strict: bool = setting(False, "stop at the first line or row that is rejected", shown="common")
     tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
 
     def table_settings(self) -> TableSettings:
@@ -159,9 +151,19 @@ class PredictArguments(ModelFlags):
         return targets
 
 
+FLAGS = Flags(
+    "predict",
+    (PredictArguments,),
+    "Answer texts by lines of JSON, and tables by further columns.",
+    "my-model 'so good'",
+    words=("model", "text"),
+    epilog=_EPILOG,
+)
+
+
 def run(argv: Sequence[str]) -> int:
     """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
-    arguments = PredictArguments.read(argv)
+    arguments: PredictArguments = FLAGS.build(argv)
     arguments.check()
     files = arguments.list_files() if arguments.is_table else {}
     if arguments.backend == "torch":

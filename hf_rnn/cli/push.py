@@ -7,28 +7,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data import Location
 from ..hub.model_folder import FinishedFolder
-from ..settings.parser import setting
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
 from .console import ModelFlags, format_columns, print_note
 
 
 @dataclass
 class PushArguments(ModelFlags):
-    """Send a finished folder to the Hub in one commit, after a check for secrets and local paths."""
+    """Flags of this verb."""
 
-    example = "my-model me/tweets --private"
-
-    model: str = setting("", "finished folder", required=True, reads="path")
-    repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
+    model: Location = setting("", "finished folder")
+    repo_id: str = setting("", "repo on the Hub: owner/name")
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
     card_examples: bool = setting(False, "send the texts that the card shows")
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
+FLAGS = Flags(
+    "push",
+    (PushArguments,),
+    "Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
+    "my-model me/tweets --private",
+    words=("model", "repo_id"),
+    needed=2,
+)
+
+
 def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
-    arguments = PushArguments.read(argv)
+    arguments: PushArguments = FLAGS.build(argv)
     FinishedFolder(Path(arguments.model)).check_finished()
     from ..hub import model_folder
     from ..hub.push import push

@@ -8,11 +8,22 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..settings.merge import make_parser, read_flags
+from ..settings.fields import VERBS
+from ..settings.flags import Flags
+from ..settings.resolve import Settings, resolve
 from .console import print_note
+
+FLAGS = Flags(
+    "train",
+    VERBS["train"],
+    "Train a model on labelled texts and save a finished folder, which every other verb reads.",
+    "tickets.csv my-model --label_column category",
+    words=("data_dir", "output_dir"),
+    trains=True,
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -20,18 +31,18 @@ def run(argv: Sequence[str]) -> None:
 
     The object has the folder, its page on the Hub if it was pushed, and the scores by split, also of the linear model.
     """
-    parser = make_parser(
-        "hf-rnn train",
-        description="Train a model on labelled texts and save a finished folder, which every other verb reads.",
-        example="tickets.csv my-model --text_column message --label_column category",
-    )
-    flags = read_flags(parser, argv)
-    from ..training.train import train
+    settings = read_settings(FLAGS, argv)
+    from ..training.train import run_training
 
-    run_training("train", argv, flags, train)
+    print_result(settings, argv, run_training)
 
 
-def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start: Callable[..., Any]) -> None:
+def read_settings(flags: Flags, argv: Sequence[str]) -> Settings:
+    """Return the settings of a verb that trains."""
+    return resolve(flags.read([word for word in argv if word != "--json"]), flags.verb, flags.check)
+
+
+def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Settings], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
     import datasets
 
@@ -41,10 +52,11 @@ def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start
     datasets.disable_progress_bars()  # those of reading and tokenizing
     is_main = os.environ.get("RANK", "0") == "0"
     try:
-        result = start(**flags)
+        result = start(settings)
     except TrainingStopped as stopped:
         if is_main:
-            print_note(f"hf-rnn {verb}: stopped by {stopped.signal.name}; {_describe_resume(verb, argv, flags)}")
+            line = f"stopped by {stopped.signal.name}; {_describe_resume(settings, argv)}"
+            print_note(f"hf-rnn {settings.verb}: {line}")
         _end_process_group()
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
@@ -84,13 +96,13 @@ def _end_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _describe_resume(verb: str, argv: Sequence[str], flags: Mapping[str, Any]) -> str:
-    if flags.get("save_only_model"):
+def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
+    training, folder = settings.training, str(settings.training.output_dir)
+    if training.save_only_model:
         return "with save_only_model there is no checkpoint to resume from"
-    more = ["--overwrite_output_dir=false"] * bool(flags.get("overwrite_output_dir"))
-    folder = flags["output_dir"]
-    named = any(token in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for token in argv)
+    more = ["--overwrite_output_dir=false"] * training.overwrite_output_dir
+    named = any(word in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for word in argv)
     more += ["--resume", *([] if named else ["--output_dir", folder])]
-    command = shlex.join([*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", verb, *argv, *more])
-    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", command)  # a secret is not for a log
+    start = [*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", settings.verb]
+    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join([*start, *argv, *more]))  # a secret
     return f"to resume, type: {hidden}"

@@ -12,42 +12,41 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from ..models.settings_rnn import setting
 from ..utils.errors import UserError
+
+Location = Annotated[str, os.path.expanduser]  # a path, or a name on the Hub
 
 
 @dataclass
 class TableArguments:
     """The source of labelled texts and its columns. The help of each field describes it."""
 
-    _argument_group_name = "data"
-    _rare: ClassVar[tuple[str, ...]] = ("label_separator", "dataset_config", "quoting")
+    group: ClassVar[str] = "data"  # in the help
 
-    data_dir: str | None = setting(
+    data_dir: Location | None = setting(
         None,
         "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, dev.tsv and test.tsv "
         "(train suffices), or with a folder per label",
-        required="dataset_name",
-        reads="path",
     )
-    text_column: str | None = setting(None, "column of the text, by name or number (default: text, ...)", first=True)
-    label_column: str | None = setting(None, "column of the label (default: label, category, ...)", first=True)
+    text_column: str | None = setting(
+        None, "column of the text, by name or number (default: text, ...)", shown="first"
+    )
+    label_column: str | None = setting(None, "column of the label (default: label, category, ...)", shown="first")
     text_pair_column: str | None = setting(None, "column of a second text, which makes pairs")
     label_columns: list[str] | None = setting(None, "columns of 0 and 1 (multi-label) or of numbers (regression)")
     label_separator: str = setting(",", "separates the labels of a text, for multi-label")
-    dataset_name: str | None = setting(
-        None, "data set of the datasets library, in place of data_dir", common=True, reads="path"
+    dataset_name: Location | None = setting(
+        None, "data set of the datasets library, in place of data_dir", shown="common"
     )
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
     encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
-    quoting: str | None = setting(
-        None, 'csv: a " encloses fields of a table; none: it is a letter', choices=["csv", "none"]
-    )
+    quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
     max_bad_rows: str = setting(
-        "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", common=True
+        "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", shown="common"
     )
 
     def __post_init__(self) -> None:

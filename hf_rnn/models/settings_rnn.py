@@ -23,14 +23,9 @@ def setting(default: object, meaning: str, **more: object) -> Any:
     Args:
         default: The value without a recipe and a flag.
         meaning: The text of the help. The short help ends at the first semicolon.
-        more: Facts about the setting. `least`, `above`, `most` and `below` limit a number; `choices` lists the
-            values. The short help shows a flag with `common=True`, or with `first=True` among the essential ones.
-            `required=True` makes a setting mandatory, `required="name"` unless the setting of that name is set; both,
-            and `word=True`, also read it from a word without a flag. `start="shape"` marks a setting that an encoder
-            to start from fixes, `start="head"` one that a whole model fixes. `steps=False`: a run with another value
-            takes the same steps. `recorded=False`: the record of a run leaves it out. `card=True` shows it on the
-            card, `card="always"` also when it is off. `reads="lower"` reads a word in any case, `reads="share"` a
-            number such as 0.01 or 1%.
+        more: Facts about the setting. `least`, `above`, `most` and `below` limit a number. The short help has a
+            setting with `shown="first"`, among the essential ones, or `shown="common"`. An encoder to start from
+            fixes a setting with `start="shape"`, a whole model also one with `start="head"`.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -63,7 +58,7 @@ def _size(default: int | None, meaning: str, start: str = "shape", **more: objec
 
 
 def _dropout(meaning: str) -> Any:
-    return setting(0.0, meaning, least=0, below=1, card=True)
+    return setting(0.0, meaning, least=0, below=1)
 
 
 @dataclass
@@ -74,14 +69,13 @@ class RnnSettings:
     cell_type: str = setting(
         "lstm",
         "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu",
-        common=True,
+        shown="common",
         start="shape",
-        reads="lower",
     )
-    hidden_size: int = _size(128, "units per direction", common=True)
+    hidden_size: int = _size(128, "units per direction", shown="common")
     num_hidden_layers: int = _size(1, "stacked recurrent layers, or residual blocks")
     block_type: Literal["plain", "residual"] = setting(
-        "plain", "plain layers, or residual blocks (short convolution, cell, gate and MLP)", start="shape", card=True
+        "plain", "plain layers, or residual blocks (short convolution, cell, gate and MLP)", start="shape"
     )
     residual_size: int | None = _size(None, "residual: width of the stream of states (default: hidden_size)")
     conv_kernel: int = setting(
@@ -92,9 +86,8 @@ class RnnSettings:
         "mean_max",
         "from states to one vector: mean, max, mean_max, last or attention; last is each direction's last state, "
         "mean_max both vectors side by side, attention a learned weighted mean",
-        common=True,
+        shown="common",
         start="head",
-        reads="lower",
     )
     embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
     word_dropout: float | int = _dropout("share of the word types to drop per batch, at all their occurrences")
@@ -102,14 +95,14 @@ class RnnSettings:
     recurrent_dropout: float | int = _dropout("share of the hidden-to-hidden weights to drop; not for min_gru")
     classifier_dropout: float | int = _dropout("dropout on the pooled vector")
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = setting(
-        "linear", "function between pooling and the last layer; linear is the identity", start="head", card=True
+        "linear", "function between pooling and the last layer; linear is the identity", start="head"
     )
     pair_encoding: Literal["siamese", "joint"] = setting(
         "siamese",
         "how a pair of texts is read: each alone, their vectors u and v as u, v, |u - v| and u * v, or as one text",
         start="head",
     )
-    crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head", card=True)
+    crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head")
     word_forms: int = setting(
         0,
         "token-classification: rows for the forms of words (prefixes, suffixes, capitals), which an LSTM over words "
@@ -117,13 +110,11 @@ class RnnSettings:
         least=0,
         below=1 << 15,
         start="head",
-        card=True,
     )
     streaming: bool = setting(
         False,
         "read in one direction, and learn to answer while a text is still being written; see `FastRnn.stream`",
-        common=True,
-        card=True,
+        shown="common",
     )
     token_ngrams: int = setting(
         0,
@@ -132,8 +123,7 @@ class RnnSettings:
         least=0,
         below=1 << 25,
         start="shape",
-        card=True,
     )
-    freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
+    freeze_embedding: bool = setting(False, "exclude the embedding from training")
     tie_word_embeddings: bool = setting(False, "causal-lm: the embedding is the output layer too", start="head")
     embedding_initializer_range: float | int = setting(1.0, "standard deviation of the initial embedding", least=0)

@@ -1,24 +1,19 @@
-"""Settings of the training, those of the Trainer and of recurrent models, and the record of a run's settings."""
+"""Settings of the training: those of the Trainer and of recurrent models."""
 
-import dataclasses
 import os
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_pt_utils import AcceleratorConfig
 
-from ..hub.model_folder import find_built_in
 from ..models.settings_rnn import check_ranges
 from ..utils.errors import UserError
-from .arguments import DistillationArguments, OwnSettings, is_recorded
-from .merge import DEFAULT_RECIPE, Arguments, load_recipe
+from .fields import TrainingSettings
 
 
 @dataclass
-class RnnTrainingArguments(OwnSettings, TrainingArguments):
+class RnnTrainingArguments(TrainingSettings, TrainingArguments):
     """[`~transformers.TrainingArguments`] with settings of recurrent text classifiers.
 
     Defaults are those of transformers, except for the order of the examples, the restored callbacks and
@@ -27,6 +22,8 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
     `class_weight_power`: the loss of a row is weighted with (n / (C n_c)) ** power, scaled to mean 1 over the n
     training rows, with n_c rows in its class and C classes.
     """
+
+    bf16: bool = False  # `auto` of a recipe is decided by then
 
     def __post_init__(self) -> None:
         """Check what the Trainer would find late, and derive dependent settings."""
@@ -68,38 +65,3 @@ def multiplies_bfloat16(use_cpu: bool = False) -> bool:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not report them
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def describe_settings(arguments: Arguments, further: DistillationArguments | None = None) -> dict[str, Any]:
-    """Return the settings of a run as a recipe, without secrets and without paths of the machine.
-
-    It has all settings of model and data, those of training that a recipe sets or that differ from their default, and
-    those of the dataclass `further` that are not None. A path is reduced to its last part.
-    """
-    recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
-    recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
-    values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
-    if values["accelerator_config"] == AcceleratorConfig().to_dict():
-        values["accelerator_config"] = None
-    for field in fields(arguments.training):
-        name, value = field.name, values.get(field.name)
-        if not is_recorded(name) or value in (None, [], {}):
-            continue
-        if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
-            continue
-        default = getattr(field.default, "value", field.default)
-        if name in usual or not (value == default or (value is False and default is None)):
-            recorded[name] = value
-    for field in fields(further) if further is not None else ():
-        if (value := getattr(further, field.name)) is not None and field.metadata.get("recorded", True):
-            recorded[field.name] = value
-    return {name: _shorten_path(value) for name, value in recorded.items()}
-
-
-def _shorten_path(value: object) -> object:
-    if not isinstance(value, str | os.PathLike) or find_built_in(value) is not None:
-        return value
-    if not (os.path.isabs(value) or os.path.exists(value)):
-        return value
-    name = Path(value).name
-    return name if find_built_in(name) is None else f"./{name}"

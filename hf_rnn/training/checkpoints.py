@@ -29,7 +29,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
-from ..settings.arguments import decides_steps
+from ..settings.fields import decides_steps
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error
 from ..utils.process import write_whole

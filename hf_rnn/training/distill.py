@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import datasets
 import numpy as np
@@ -22,12 +22,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from ..data.audit import normalize_text
 from ..data.encoding import encode
 from ..data.row_errors import listed, text_fault
-from ..hub.model_folder import check_sorts, read_mapping
+from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
-from ..settings.arguments import DistillationArguments
-from ..settings.keywords import DistillKeywords
-from ..settings.merge import Arguments, parse_distillation
+from ..settings.fields import DistillationArguments
+from ..settings.resolve import Settings, load_recipe, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import UserError
@@ -37,6 +36,9 @@ from .run import Extension, Run
 from .teacher import Teacher, read_texts
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
+
+if TYPE_CHECKING:
+    from ..settings.keywords import DistillKeywords
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +75,21 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, overrides = read_call(data, output_dir, (train, validation, test), settings)
-    *shared, further = parse_distillation(overrides, "distill")
-    arguments = Arguments(*shared)
-    if further.teacher is None:
+    rows, given = read_call(data, output_dir, (train, validation, test), settings)
+    return run_distillation(resolve(given, "distill"), rows)
+
+
+def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
+    """Check the settings of a distillation, and train; `data` are rows in memory by split."""
+    if arguments.distillation.teacher is None:
         raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
-    check_apart(arguments.training.output_dir, {"teacher": further.teacher})
-    return run_training(arguments, Distillation(arguments, further), data=rows, overrides=overrides)
+    check_apart(arguments.training.output_dir, {"teacher": arguments.distillation.teacher})
+    return run_training(arguments, Distillation(arguments), data=data)
 
 
 class Distillation(Extension):
@@ -93,8 +98,9 @@ class Distillation(Extension):
     settings: DistillationArguments
     loss_columns = (TEACHER_LOGITS,)
 
-    def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
-        self.settings, training = settings, arguments.training
+    def __init__(self, arguments: Settings) -> None:
+        settings, training = arguments.distillation, arguments.training
+        self.settings = settings
         self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
         self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
         self._cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
@@ -260,7 +266,7 @@ class Classifier(Teacher):
         Its logits have them in, and the loss adds those of the student.
         """
         path = self.folder / "training_args.json"
-        power = (read_mapping(path, path.read_bytes()) if path.is_file() else {}).get("class_weight_power")
+        power = load_recipe(path).get("class_weight_power") if path.is_file() else 0
         return weigh_classes(counts, power).log().numpy() if power else np.zeros(1)
 
     def answer(self, texts: Sequence[str]) -> pa.Table:

@@ -23,7 +23,7 @@ METHOD = "logistic regression"  # in metrics.json and in the card
 WITHOUT_EFFECT = (
     "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate", "max_minutes", "max_steps",
     "optim", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "row_budget",
-    "row_floor", "label_smoothing_factor", "word_dropout", "embedding_dropout", "hidden_dropout", "classifier_dropout",
+    "label_smoothing_factor", "word_dropout", "embedding_dropout", "hidden_dropout", "classifier_dropout",
     "early_stopping_patience", "metric_for_best_model",
 )  # fmt: skip
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of length 1 in the mean

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import datasets
 import numpy as np
@@ -35,9 +35,9 @@ from ..hub.model_folder import FinishedFolder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
-from ..settings.arguments import ModelArguments, PretrainingArguments
-from ..settings.keywords import PretrainKeywords
-from ..settings.merge import parse
+from ..models.settings_rnn import RnnSettings
+from ..settings.fields import PretrainingArguments
+from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
@@ -47,6 +47,9 @@ from .save import write_encoder
 from .teacher import Teacher, hash_rows, read_texts
 from .train import make_config, take_steps
 from .trainer import RnnTrainer
+
+if TYPE_CHECKING:
+    from ..settings.keywords import PretrainKeywords
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,6 @@ class PretrainingResult:
 
 
 @one_at_a_time()
-@library_bars_off()
 def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
     """Teach a recurrent encoder the states of a teacher at every token, minus their mean, and save it.
 
@@ -91,8 +93,13 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
     Example:
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
-    kinds, recipe = (ModelArguments,), "pretrain"
-    model_args, args, options = parse(settings, "pretrain", PretrainingArguments, kinds=kinds, recipe=recipe)
+    return run_pretraining(resolve(settings, "pretrain"))
+
+
+@library_bars_off()
+def run_pretraining(settings: Settings) -> PretrainingResult:
+    """Teach an encoder with these settings; see [`pretrain`]."""
+    args, options = settings.training, settings.pretraining
     if options.teacher is None or not options.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
     if args.push_to_hub:
@@ -109,7 +116,7 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
         held_out = min(options.held_out, len(ids) // 10)
         order = np.random.default_rng(args.seed).permutation(len(ids))
         set_seed(args.seed)
-        model = _make_student(model_args, teacher)
+        model = _make_student(settings.model, teacher)
         data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
         splits = {"train_dataset": answers.select(order[held_out:]), "eval_dataset": answers.select(order[:held_out])}
         collator = StateCollator(answers, model.state_size)
@@ -357,7 +364,7 @@ class StateCollator:
         }
 
 
-def _make_student(model_args: ModelArguments, teacher: Encoder) -> EncoderStudent:
+def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
     """Return a student with the principal components of the teacher's token vectors."""
     table, size = teacher.read_table(), model_args.embedding_size
     if size > table.shape[1]:

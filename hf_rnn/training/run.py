@@ -5,7 +5,6 @@ Here are also the values that the steps of a run pass on, and the points that an
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import sys
@@ -39,8 +38,9 @@ from ..hub.model_folder import (
 from ..inference.stream import find_unstable_text
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
-from ..settings.arguments import DataArguments, DistillationArguments, ModelArguments
-from ..settings.merge import ENGLISH, OTHER_LANGUAGES, Arguments, parse_settings, recipe_names, scratch_recipe
+from ..models.settings_rnn import RnnSettings
+from ..settings.fields import DataArguments
+from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, recipe_names, resolve, retarget, scratch_recipe
 from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
@@ -67,7 +67,6 @@ _SEGMENTED = 3  # characters per word where spaces were put between Chinese or J
 class Extension:
     """A way to train differently, such as distillation: a subclass overrides these points of [`train_on`]."""
 
-    settings: DistillationArguments | None = None  # for `training_args.json`
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
 
@@ -91,11 +90,10 @@ class Run:
     """The inputs of a training run: settings that suit the texts, and the texts as the task read them."""
 
     task: Task
-    arguments: Arguments
+    arguments: Settings
     texts: Splits
     report: DataReport  # counts of rows
     extension: Extension
-    overrides: Mapping[str, Any]  # the settings of the user
     start: WarmStart | None
     start_note: str | None  # for the card: the reason for this start
 
@@ -144,20 +142,18 @@ class Fit:
 def prepare_run(
     texts: Splits,
     report: DataReport,
-    arguments: Arguments,
+    arguments: Settings,
     extension: Extension,
-    overrides: Mapping[str, Any] | None,
 ) -> Run:
     """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
     task = get_task(arguments.data.task)
     if arguments.training.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
-    chosen = None if extension.settings else overrides  # the start of a student suits its teacher
-    suited, start_note = suit_language(arguments, chosen, task, task.vocabulary_texts(texts["train"]))
-    suited = suit_vocabulary(suited, overrides or {}, rows=sum(report.label_counts["train"]))
+    suited, start_note = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
+    suited = suit_vocabulary(suited, rows=sum(report.label_counts["train"]))
     name = suited.data.model_name_or_path
     start = None if name is None else WarmStart(name)
-    return Run(task, suited, texts, report, extension, overrides or {}, start, start_note)
+    return Run(task, suited, texts, report, extension, start, start_note)
 
 
 @dataclass(frozen=True)
@@ -170,21 +166,18 @@ class Comparison:
     sample: Sequence[str]
 
 
-def suit_language(
-    arguments: Arguments, overrides: Mapping[str, Any] | None, task: Task, texts: Iterable[str]
-) -> tuple[Arguments, str | None]:
+def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tuple[Settings, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
     A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the texts become fewer
     tokens with `multilingual`. If no encoder knows the texts, the run takes the recipe that starts from nothing: words
-    become sub-words or characters. `overrides` are the settings of the user: a start, a tokenizer, or the file of a
-    recipe stays. Without `overrides`, keep everything.
+    become sub-words or characters. A start and a tokenizer that the user set stay, and so does the recipe that a user
+    wrote. A student keeps everything, because its start suits its teacher.
     """
-    start, explicit = arguments.data.model_name_or_path, overrides or {}
-    fixed = overrides is None or explicit.get("model_name_or_path")
-    fixed = fixed or explicit.get("recipe") not in (None, *recipe_names())
+    start, given = arguments.data.model_name_or_path, arguments.given
+    fixed = given.get("model_name_or_path") or given["recipe"] not in recipe_names() or arguments.verb == "distill"
     if start is None:
-        return arguments if fixed or explicit.get("tokenizer") else _suit_spaces(arguments, texts), None
+        return arguments if fixed or given.get("tokenizer") else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     other = OTHER_LANGUAGES[start]
@@ -196,15 +189,14 @@ def suit_language(
         if not result.is_english:
             logger.warning("%s: --model_name_or_path %s may be better", kind, other)
         return arguments, f"{kind}: the run starts from {start}"
-    settings = {**explicit, "task": task.name, "output_dir": arguments.training.output_dir}
     if not result.is_known:
-        return _start_from_nothing(settings, task, result)
+        return _start_from_nothing(arguments, task, result)
     reason = f"{kind}: the run starts from {start if result.is_english else other}"
     logger.info(reason)
-    return (arguments if result.is_english else parse_settings({**settings, "model_name_or_path": other})), reason
+    return (arguments if result.is_english else retarget(arguments, other)), reason
 
 
-def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
+def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
     data = arguments.data
     if data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors:
@@ -217,14 +209,14 @@ def _suit_spaces(arguments: Arguments, texts: Iterable[str]) -> Arguments:
         "char; --tokenizer word keeps words",
         *(length, 100 * wide),
     )
-    return arguments._replace(data=dataclasses.replace(data, tokenizer=kind))
+    return arguments.decide(tokenizer=kind)
 
 
-def _start_from_nothing(settings: Mapping[str, Any], task: Task, result: Comparison) -> tuple[Arguments, str]:
+def _start_from_nothing(arguments: Settings, task: Task, result: Comparison) -> tuple[Settings, str]:
     recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
     reason = f"no encoder of the package knows the texts: {result.detail}"
     logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-    return parse_settings({"tokenizer": kind, **settings, "recipe": recipe}), reason
+    return resolve({"tokenizer": kind, **arguments.given, "recipe": recipe}), reason
 
 
 def _compare_encoders(texts: Sequence[str]) -> Comparison:
@@ -238,17 +230,17 @@ def _compare_encoders(texts: Sequence[str]) -> Comparison:
     return Comparison(ratio <= 1, is_known, detail, sample)
 
 
-def suit_vocabulary(arguments: Arguments, overrides: Mapping[str, Any], rows: int) -> Arguments:
+def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
     """Return the arguments with a `min_frequency` for few rows and for characters, unless the user set it."""
     data = arguments.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
-    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or overrides.get("min_frequency") is not None:
+    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or arguments.given.get("min_frequency"):
         return arguments
     logger.info(
         "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]
     )
-    return arguments._replace(data=dataclasses.replace(data, min_frequency=most))
+    return arguments.decide(min_frequency=most)
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
@@ -308,7 +300,8 @@ def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
 
 def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
     """Return the texts of a run as ids, audited; `sample_weights` become a column of the training rows."""
-    task, texts, (model, data, training) = run.task, run.texts, run.arguments
+    task, texts, model = run.task, run.texts, run.arguments.model
+    data, training = run.arguments.data, run.arguments.training
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
     tokenizer = make_tokenizer(data, words)
     vectors = None if data.vectors is None else read_vectors(run, tokenizer)
@@ -388,7 +381,7 @@ def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors:
     vectors = load_vectors(source, tokenizer, texts=texts, seed=run.arguments.training.seed)
     logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
     width = vectors.matrix.shape[1]
-    if size not in (width, ModelArguments().embedding_size):
+    if size not in (width, RnnSettings().embedding_size):
         raise UserError(f"embedding_size is {size}, and {source} has vectors of {width} numbers: leave it out")
     if size != width:
         logger.info("embedding_size is %d, that of the vectors", width)

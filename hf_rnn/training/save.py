@@ -7,14 +7,13 @@ also loads in sentence-transformers.
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import logging
 import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +36,9 @@ from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..models.settings_rnn import RnnSettings
-from ..settings.arguments import ABOUT, VOCABULARY_SETTINGS, DataArguments, ModelArguments, PretrainingArguments
-from ..settings.merge import Arguments, load_recipe
-from ..settings.training_arguments import RnnTrainingArguments, describe_settings
+from ..settings.fields import PretrainingArguments
+from ..settings.resolve import Settings, list_changes, load_recipe, record
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
@@ -194,16 +193,14 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     model.save_pretrained(folder.root, weights_dtype=run.arguments.training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    training = copy.copy(run.arguments.training)
-    if not fit.few_rows:  # the number of epochs was chosen
-        training.__dict__.update(num_train_epochs=fit.trainer.args.num_train_epochs, max_minutes=None)
-    architecture = replace(run.arguments.model, embedding_size=model.config.embedding_size)  # perhaps that of vectors
-    recorded = describe_settings(Arguments(architecture, run.arguments.data, training), run.extension.settings)
+    recorded, training = record(run.arguments), run.arguments.training
+    if not fit.few_rows and recorded.pop("max_minutes", None) is not None:  # a repeated run takes the same steps
+        recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if run.task.verb != "generate":
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
-    card = describe_run(folder, run, tokens, fit, metrics, recorded)
+    card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
     return card
@@ -216,19 +213,13 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
             parameter.data = parameter.data.to(getattr(torch, weights_dtype)).to(parameter.dtype)
 
 
-def describe_run(
-    folder: FinishedFolder,
-    run: Run,
-    tokens: Tokens,
-    fit: Fit,
-    metrics: Mapping[str, Any],
-    recorded: Mapping[str, Any],
-) -> CardFacts:
-    """Return the facts of a run for its card, and draw the figures; `recorded` are its settings."""
+def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]) -> CardFacts:
+    """Return the facts of a run for its card, and draw the figures."""
     training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
     length, audit = tokens.tokenizer.model_max_length, tokens.audit
+    changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}  # perhaps chosen
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
@@ -246,7 +237,7 @@ def describe_run(
         },
         training={name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]},
         data=metrics["data"],
-        settings=_shown_settings(recorded),
+        settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
         license=training.license,
         language=tuple(training.language or ()),
         tags=tuple(training.tags or ()),
@@ -287,7 +278,7 @@ def draw_figures(folder: FinishedFolder, trainer: RnnTrainer, metrics: Mapping[s
         return {}
 
 
-def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+def _data_facts(arguments: Settings, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the name of the data, and the command that repeats the run if the data have a name.
 
     Words in capitals take the place of local paths; `fill_in` has their meaning.
@@ -312,15 +303,6 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
     if "DATA" in fill_in:
         return {"dataset_name": Path(os.path.abspath(source)).name, **facts}
     return {"dataset_name": source, "dataset_id": source, **facts}
-
-
-def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the card shows: those marked `card` that are on, or `card="always"`."""
-    about = {field.name: field.metadata for kind in (DataArguments, ModelArguments) for field in fields(kind)} | ABOUT
-    unused = VOCABULARY_SETTINGS if settings["tokenizer_name_or_path"] or settings["model_name_or_path"] else ()
-    marks = {name: about.get(name, {}).get("card") for name in settings if name not in unused}
-    on = {name for name in settings if settings[name] not in (None, False, 0, "none", "word")}
-    return {name: settings[name] for name, mark in marks.items() if mark == "always" or (mark and name in on)}
 
 
 def write_json(path: Path, content: object) -> None:

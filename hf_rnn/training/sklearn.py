@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,10 @@ from ..data import TableArguments
 from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_mapping
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
-from ..settings.arguments import is_personal
-from ..settings.keywords import EstimatorKeywords
-from ..settings.merge import parse_settings
+from ..models.settings_rnn import RnnSettings
+from ..settings.fields import DataArguments, is_personal, list_settings
+from ..settings.resolve import resolve
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import DEFAULT_TASK, Config, compute_scores, get_task, task_of
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time
@@ -39,12 +40,18 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from ..hub.card import CardFacts
+    from ..settings.keywords import EstimatorKeywords
 
 EvalSet: TypeAlias = tuple[Sequence[str], npt.ArrayLike] | None  # texts and labels
 _SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
-_PARAMETERS = sorted(get_type_hints(EstimatorKeywords))
 _REPLACED = ("class_names", *(field.name for field in dataclasses.fields(TableArguments)))  # settings, by `X` and `y`
+_METHODS = ("disable_tqdm", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume", "task")  # in place
+_PARAMETERS = sorted(
+    name
+    for name in {*list_settings((RnnSettings, DataArguments, RnnTrainingArguments)), "random_state", "verbose"}
+    if name not in _REPLACED and not name.startswith(_METHODS)
+)
 
 
 class _Targets(NamedTuple):
@@ -109,7 +116,7 @@ class _RnnEstimator(BaseEstimator):
         # the settings are read inside, because that resets accelerate's state of the process
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder, one_at_a_time():
             settings = {**self._settings(folder), "task": targets.task}
-            arguments = parse_settings(settings, prog=type(self).__name__)
+            arguments = resolve(settings)
             check_early(arguments)
             with contained():
                 columns = copy.copy(arguments.data)
@@ -117,7 +124,7 @@ class _RnnEstimator(BaseEstimator):
                 texts = get_task(targets.task).read(columns, data=splits, report=report)
                 report.held_out = held_out
                 options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}
-                result = train_on(texts, report, arguments, overrides=settings, sample_weights=weights, **options)
+                result = train_on(texts, report, arguments, sample_weights=weights, **options)
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import datasets
 import numpy as np
@@ -34,10 +34,11 @@ from ..inference.engines.torch import compute_logits
 from ..inference.predictor import choose_engine
 from ..inference.stream import measure_prefixes
 from ..models.auto import head_class
+from ..models.cells_rnn import find_cell
 from ..models.configuration_rnn import RnnConfig
-from ..settings.arguments import ModelArguments
-from ..settings.keywords import TrainKeywords
-from ..settings.merge import Arguments, parse_settings
+from ..models.pooling_rnn import find_pooler
+from ..models.settings_rnn import RnnSettings
+from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments, multiplies_bfloat16
 from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
@@ -60,6 +61,9 @@ from .run import Extension, Fit, Run, Tokens, make_tokens, name_output_weights, 
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
+if TYPE_CHECKING:
+    from ..settings.keywords import TrainKeywords
+
 logger = logging.getLogger(__name__)
 
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
@@ -67,7 +71,8 @@ _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
-_LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
+_LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
 
 
 @one_at_a_time()
@@ -101,8 +106,8 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, overrides = read_call(data, output_dir, (train, validation, test), settings)
-    return run_training(parse_settings(overrides), data=rows, overrides=overrides)
+    rows, given = read_call(data, output_dir, (train, validation, test), settings)
+    return run_training(resolve(given), data=rows)
 
 
 def read_call(
@@ -121,10 +126,7 @@ def read_call(
 
 @library_bars_off()
 def run_training(
-    arguments: Arguments,
-    extension: Extension | None = None,
-    data: Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    arguments: Settings, extension: Extension | None = None, data: Mapping[str, Any] | None = None
 ) -> TrainingResult:
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
@@ -139,7 +141,7 @@ def run_training(
             rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
             report=report,
         )
-        result = train_on(texts, report, arguments, checkpoint, extension=extension, overrides=overrides)
+        result = train_on(texts, report, arguments, checkpoint, extension=extension)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -150,11 +152,10 @@ def run_training(
 def train_on(
     texts: Splits,
     report: DataReport,
-    arguments: Arguments,
+    arguments: Settings,
     checkpoint: Path | None = None,
     *,
     extension: Extension | None = None,
-    overrides: Mapping[str, Any] | None = None,
     sample_weights: np.ndarray | None = None,
     task_specific_params: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -162,11 +163,11 @@ def train_on(
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
     `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
-    from. With `overrides`, the settings of the user, the run may leave the default start, see [`suit_language`].
-    `sample_weights` weigh the training rows in the loss. `task_specific_params` become part of the configuration. A
-    `quiet` run shows neither bars nor a line per epoch.
+    from. The run may leave the default start, see [`suit_language`]. `sample_weights` weigh the training rows in the
+    loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line per
+    epoch.
     """
-    run = prepare_run(texts, report, arguments, extension or Extension(), overrides)
+    run = prepare_run(texts, report, arguments, extension or Extension())
     tokens = make_tokens(run, sample_weights)
     model = make_model(run, tokens, task_specific_params)
     fit = fit_model(run, tokens, model, checkpoint, quiet)
@@ -177,13 +178,16 @@ def train_on(
 # ---- model ----
 
 
-def make_config(model_args: ModelArguments, **fields: object) -> RnnConfig:
+def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
     """Return the configuration of a model, with further `fields` that data and tokenizer decide.
 
     Raises a [`UserError`] for a setting out of range, or settings that contradict each other.
     """
     try:
-        return RnnConfig(**{**dataclasses.asdict(model_args), **fields})
+        config = RnnConfig(**{**dataclasses.asdict(model_args), **fields})
+        find_cell(config)
+        find_pooler(config)
+        return config
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise UserError(reason_of(error.__cause__ or error)) from error
 
@@ -228,7 +232,7 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "--few_rows 0 trains all layers",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.overrides.get(name) is not None]:
+        if unused := [name for name in WITHOUT_EFFECT if run.arguments.given.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
         return Fit(trainer, fit_last_layer(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
@@ -289,9 +293,10 @@ def answer(
 
 
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
-    """Return the epochs of a run: fewer as `row_budget` asks for, more as `row_floor` does, or those of `max_minutes`.
+    """Return the epochs of a run: those of its settings, of `row_budget`, or of `max_minutes`.
 
-    A resumed run keeps the number that `max_minutes` gave.
+    With `row_budget` many rows have fewer epochs, and few rows more. A resumed run keeps the number that `max_minutes`
+    gave.
     """
     training, rows = run.arguments.training, len(trainer.train_dataset)
     epochs = training.num_train_epochs
@@ -299,14 +304,12 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
         if checkpoint is not None:
             return read_manifest(checkpoint)["made_from"]["settings"]["num_train_epochs"]
         return trainer.count_epochs(training.max_minutes)
-    if training.max_steps > 0:
+    if training.max_steps > 0 or training.row_budget is None:
         return epochs
-    if training.row_budget is not None:
-        length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
-        counted = rows * max(1, length / _USUAL_LENGTH)
-        epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
-    if training.row_floor:
-        epochs = max(epochs, min(_MOST_EPOCHS, training.row_floor // rows))
+    length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
+    counted = rows * max(1, length / _USUAL_LENGTH)
+    epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
+    epochs = max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, training.row_budget) // rows))
     if epochs != training.num_train_epochs:
         few = "few" if epochs > training.num_train_epochs else "many"
         logger.info(
@@ -317,7 +320,7 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
 
 
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
-    """Train, from a checkpoint if overrides.
+    """Train, from a checkpoint if one is given.
 
     Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
     for weights that are not finite, and [`TrainingStopped`] after a signal.
@@ -325,6 +328,7 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     args = trainer.args
     if checkpoint is not None:
         check_unchanged(checkpoint, trainer.made_from or {})
+        logger.info("resuming from %s", checkpoint)
     with trainer.stop_request as request:
         outcome = trainer.train(None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
@@ -396,9 +400,9 @@ def save(run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]) -> Trai
 # ---- checks ----
 
 
-def check_early(arguments: Arguments) -> None:
+def check_early(arguments: Settings) -> None:
     """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
-    model, data, training = arguments
+    model, data, training = arguments.model, arguments.data, arguments.training
     task = get_task(data.task)
     if training.calibrate and not task.one_label:
         raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")

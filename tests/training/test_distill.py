@@ -21,6 +21,7 @@ from transformers import (
 
 from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.settings.resolve import load_recipe
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, augment, distillation_loss, write_masks
 from hf_rnn.utils.errors import UserError
@@ -99,7 +100,7 @@ def test_loss_by_hand(temperature, weight):
 
 def test_class_weights_of_a_teacher_of_this_package_count_once(trained):
     """Its logits have its weights in, and the loss adds those of the student."""
-    power = json.loads((trained.folder / "training_args.json").read_text())["class_weight_power"]
+    power = load_recipe(trained.folder / "training_args.json")["class_weight_power"]
     expected = (18 / (3 * np.array([2.0, 4.0, 12.0]))) ** power
     found = np.exp(open_teacher(trained.folder).read_class_weights([2, 4, 12]))
     np.testing.assert_allclose(found / found[0], expected / expected[0], rtol=1e-6)
@@ -284,7 +285,7 @@ def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick
     assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (not given)
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
     assert given or vocabularies[0] == vocabularies[1]
-    assert json.loads((student / "training_args.json").read_text())["min_frequency"] == 3  # few rows do not lower it
+    assert load_recipe(student / "training_args.json")["min_frequency"] == 3  # few rows do not lower it
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ import hf_rnn.hub.model_folder
 from hf_rnn import FastRnn, train
 from hf_rnn.hub.model_folder import FinishedFolder, find_built_in, load_without_weights
 from hf_rnn.hub.push import push
-from hf_rnn.settings.arguments import ARCHITECTURE
-from hf_rnn.settings.merge import load_recipe, parse_settings
+from hf_rnn.settings.fields import ARCHITECTURE
+from hf_rnn.settings.resolve import load_recipe, resolve
 from hf_rnn.tasks import get_task
 from hf_rnn.training.run import suit_language
 from hf_rnn.utils.errors import UserError
@@ -344,15 +344,15 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     caplog.set_level("INFO", "hf_rnn")
     task = TASKS[list(SAMPLES).index(language) % len(TASKS)]
     given = {"output_dir": "out", "task": task, "num_train_epochs": 3, "data_dir": "data"}
-    found, reason = suit_language(parse_settings(given), given, get_task(task), SAMPLES[language])
+    found, reason = suit_language(resolve(given), get_task(task), SAMPLES[language])
     start = STARTS.get(language, "multilingual")
     assert found.data.model_name_or_path == start and reason in caplog.text
     assert f"the run starts from {start}\n" in caplog.text or (start is None and "recipe" in caplog.text)
     assert (found.data.task, found.data.data_dir, found.training.num_train_epochs) == (task, "data", 3)
     assert found.training.language == (["en"] if start == "english" else None)
     explicit = {**given, "model_name_or_path": "english"}
-    arguments = parse_settings(explicit)
-    assert suit_language(arguments, explicit, get_task(task), SAMPLES[language])[0] is arguments
+    arguments = resolve(explicit)
+    assert suit_language(arguments, get_task(task), SAMPLES[language])[0] is arguments
     assert ("--model_name_or_path multilingual" in caplog.text) == (start != "english" and language != "Cherokee")
 
 
@@ -361,11 +361,11 @@ def test_the_large_encoder_is_for_english(encoders, language):
     """Other languages take the settings of the encoder that they start from."""
     arguments = {"output_dir": "out", "data_dir": "data"}
     large = {**arguments, "recipe": "accurate"}
-    suited, _ = suit_language(parse_settings(large), large, get_task("sequence-classification"), SAMPLES[language])
-    expected = parse_settings(large)
+    suited, _ = suit_language(resolve(large), get_task("sequence-classification"), SAMPLES[language])
+    expected = resolve(large)
     if language != "English":
-        usual = parse_settings(arguments)
-        expected, _ = suit_language(usual, arguments, get_task("sequence-classification"), SAMPLES[language])
+        usual = resolve(arguments)
+        expected, _ = suit_language(usual, get_task("sequence-classification"), SAMPLES[language])
     assert suited.data.model_name_or_path == expected.data.model_name_or_path
     assert suited.training.learning_rate == expected.training.learning_rate
 
@@ -377,7 +377,7 @@ def test_a_streaming_model_starts_from_an_encoder_in_one_direction(encoders, tmp
     settings = {"max_steps": 1, "baselines": False, "use_cpu": True, "streaming": True}
     result = train(train=rows, output_dir=str(tmp_path), **settings)
     start = {"English": "english_causal", "Chinese": "multilingual_causal"}.get(language)
-    assert json.loads((result.folder / "training_args.json").read_text())["model_name_or_path"] == start
+    assert (result.card.start or {"name": None})["name"] == start
     model, text = FastRnn.from_pretrained(result.folder), SAMPLES[language][0][:30]
     stream = model.stream()
     answers = [stream.feed(letter)["score"] for letter in text]
@@ -411,12 +411,12 @@ def test_the_audit_counts_the_tokens_of_the_run(encoders, tmp_path, name, comman
 def test_the_start_of_real_texts(encoders):
     """The first and the last 40 rows of each set."""
     given = {"output_dir": "out", "data_dir": "data"}
-    arguments, task = parse_settings(given), get_task("sequence-classification")
+    arguments, task = resolve(given), get_task("sequence-classification")
     starts = {}
     for path in [*DATA.glob("*/train.tsv"), *DATA.glob("*/*/train.tsv")]:
         texts = [line.split("\t")[0] for line in path.read_text("utf-8").splitlines()]
         for name, rows in {"first": texts[:40], "last": texts[-40:]}.items():
-            found, _ = suit_language(arguments, given, task, rows)
+            found, _ = suit_language(arguments, task, rows)
             starts[path.parent, name] = found.data.model_name_or_path
     expected = {key: "multilingual" if key[0].parent.name == "languages" else "english" for key in starts}
     assert len(starts) >= 36 and starts == expected
@@ -445,7 +445,7 @@ def test_texts_without_spaces_become_characters_without_the_encoder():
 
     def choose(texts=SAMPLES["Chinese"], **settings):
         given = {"output_dir": "out", "data_dir": "data", **settings}
-        arguments, _ = suit_language(parse_settings(given), given, get_task("sequence-classification"), texts)
+        arguments, _ = suit_language(resolve(given), get_task("sequence-classification"), texts)
         return arguments.data.tokenizer
 
     assert choose(hidden_size=8) == choose(recipe="fast") == choose(["วันนี้อากาศดีมาก"], recipe="scratch") == "char"

@@ -1,6 +1,5 @@
 """Settings: one merge of recipes, architecture of a model, and flags or keywords; mistakes name their place."""
 
-import dataclasses
 import datetime
 import json
 import re
@@ -12,19 +11,23 @@ import torch
 from transformers import TrainingArguments
 
 import hf_rnn
-from hf_rnn.settings.arguments import DistillationArguments
-from hf_rnn.settings.merge import (
-    load_recipe,
-    make_parser,
-    parse_argv,
-    parse_distillation,
-    parse_settings,
-    recipe_names,
-    recipe_settings,
-)
-from hf_rnn.settings.parser import _MISSPELT
-from hf_rnn.settings.training_arguments import RnnTrainingArguments, describe_settings
+from hf_rnn.cli import distill
+from hf_rnn.cli.train import FLAGS
+from hf_rnn.settings.fields import list_settings, list_their_names
+from hf_rnn.settings.resolve import list_recipe_settings, load_recipe, recipe_names, record, resolve
+from hf_rnn.settings.training_arguments import RnnTrainingArguments
+from hf_rnn.training.train import check_early
 from hf_rnn.utils.errors import UserError
+
+
+def parse(argv):
+    return resolve(FLAGS.read(argv))
+
+
+def values_of(settings):
+    """Return the values of all settings of a run by name."""
+    parts = (settings.model, settings.data, settings.training)
+    return {name: value for part in parts for name, value in vars(part).items()}
 
 
 def flags(*more):
@@ -51,10 +54,10 @@ def shown(capsys):
 
     def read(flag):
         with pytest.raises(SystemExit):
-            parse_argv([flag])
+            parse([flag])
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80
-        options = re.split(r"\s(?=--)", " ".join(out.split()))
+        options = re.split(r"\s(?=--)", " ".join(out.partition("essentials:")[2].split()))
         return {option.split()[0].replace("[no_]", ""): option for option in options if option.startswith("--")}
 
     return read
@@ -70,7 +73,7 @@ def test_the_help_opens_with_what_a_first_run_needs(shown):
 
 
 def test_the_help_shows_no_default_that_a_recipe_overrules(shown):
-    by_recipe = {f"--{name}" for name in recipe_settings()}
+    by_recipe = {f"--{name}" for name in list_recipe_settings()}
     whole = shown("--help_all")
     assert len(by_recipe & whole.keys()) > 10
     assert [name for name in by_recipe & whole.keys() if "(default: " in whole[name]] == []
@@ -78,14 +81,11 @@ def test_the_help_shows_no_default_that_a_recipe_overrules(shown):
 
 
 def test_each_setting_of_the_trainer_is_a_flag_and_unlike_ours(mine):
-    parser = make_parser("hf-rnn train")
-    theirs = [known.name for known in dataclasses.fields(TrainingArguments) if known.name not in parser.flags]
-    assert {name: parser._advise(name, _MISSPELT) for name in theirs} == dict.fromkeys(theirs, ""), "as if misspelt"
-    assert "Did you mean --num_train_epochs?" in parser._advise("epoch", _MISSPELT)
+    assert list_their_names() == list(list_settings((TrainingArguments,))), "read from the source"
     more = ["--torch_compile", "true", "--eval-delay=2", "--logging_steps=7"]
-    training = parse_argv(flags(*more)).training
+    training = parse(flags(*more)).training
     assert (training.torch_compile, training.eval_delay, training.logging_steps) == (True, 2, 7)
-    again = parse_argv(flags("--recipe", mine("torch_compile: true\neval_delay: 1e0\nlogging_steps: 7"))).training
+    again = parse(flags("--recipe", mine("torch_compile: true\neval_delay: 1e0\nlogging_steps: 7"))).training
     assert (again.torch_compile, again.eval_delay, again.logging_steps) == (True, 1, 7)
 
 
@@ -95,7 +95,7 @@ def test_each_setting_of_the_trainer_is_a_flag_and_unlike_ours(mine):
 def test_recipe_then_file_then_flags(mine):
     path = mine("recipe: pretrain\nhidden_size: 20\nlearning_rate: 1e-1\n")
     for argv in (flags("--recipe", path, "--hidden_size", 30), ["--hidden-size=30", *flags(f"--recipe={path}")]):
-        arguments = parse_argv(argv)
+        arguments = parse(argv)
         assert arguments.model.num_hidden_layers == 4, "from the recipe"
         assert arguments.training.learning_rate == 0.1, "from the file; YAML itself reads 1e-1 as text"
         assert arguments.model.hidden_size == 30, "from the flag"
@@ -108,7 +108,8 @@ def test_values_of_every_type(mine):
         "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nmax_bad_rows: 3\n"
         "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\nreport_to: [tensorboard, wandb]\n"
     )
-    model, data, training = parse_argv(["--output_dir", "out", "--recipe", path])
+    settings = parse(["--output_dir", "out", "--recipe", path])
+    model, data, training = settings.model, settings.data, settings.training
     assert (model.bidirectional, model.crf, data.max_bad_rows) == (False, True, "3")
     assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
     assert (training.eval_strategy, training.language) == ("no", ["en", "no"])
@@ -119,17 +120,17 @@ def test_values_of_every_type(mine):
 
 def test_keywords_are_flags(tmp_path):
     given = {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "lowercase": False}
-    by_name = parse_settings({**given, "recipe": "scratch"})
-    by_flag = parse_argv(flags("--hidden_size", 9, "--class_names", "a", "b", "--no_lowercase"))
-    assert [dataclasses.asdict(part) for part in by_name[:2]] == [dataclasses.asdict(part) for part in by_flag[:2]]
+    by_name = resolve({**given, "recipe": "scratch"})
+    by_flag = parse(flags("--hidden_size", 9, "--class_names", "a", "b", "--no_lowercase"))
+    assert (by_name.model, by_name.data) == (by_flag.model, by_flag.data)
     assert by_name.training.to_dict() == by_flag.training.to_dict()
-    mapping = parse_settings({"recipe": {"recipe": "pretrain", "hidden_size": 9}, "output_dir": tmp_path / "out"})
+    mapping = resolve({"recipe": {"recipe": "pretrain", "hidden_size": 9}, "output_dir": tmp_path / "out"})
     assert (mapping.model.hidden_size, mapping.model.num_hidden_layers) == (9, 4)
     assert (mapping.training.recipe, mapping.training.output_dir) == (None, str(tmp_path / "out"))
 
 
 def test_none_resets_a_setting_of_the_recipe():
-    cleared = parse_settings({"output_dir": "out", "recipe": "scratch", "early_stopping_patience": None})
+    cleared = resolve({"output_dir": "out", "recipe": "scratch", "early_stopping_patience": None})
     assert (load_recipe("scratch")["early_stopping_patience"], cleared.training.early_stopping_patience) == (10, None)
     assert "learning_rate" in load_recipe("default") and "learning_rate" not in load_recipe({"learning_rate": None})
 
@@ -145,20 +146,19 @@ def test_none_resets_a_setting_of_the_recipe():
     ],
 )
 def test_a_setting_removes_contradicting_ones_of_the_recipe(mine, content, given, expected):
-    arguments = parse_settings({"recipe": mine(content), "output_dir": "out", **given})
-    found = {name: value for part in arguments for name, value in vars(part).items()}
+    found = values_of(resolve({"recipe": mine(content), "output_dir": "out", **given}))
     assert {name: found[name] for name in expected} == expected
 
 
 def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
     start = {"model_name_or_path": str(trained.folder), "output_dir": "out"}
     for recipe in ("blocks", mine("cell_type: gru\nhidden_size: 77\nvectors: v.txt\n")):
-        model, data, _ = parse_settings({**start, "recipe": recipe})
-        assert (model.cell_type, model.hidden_size, data.vectors) == ("lstm", 8, None)
-    assert parse_settings({**start, "word_dropout": 0.25}).model.word_dropout == 0.25
+        found = values_of(resolve({**start, "recipe": recipe}))
+        assert [found[name] for name in ("cell_type", "hidden_size", "vectors")] == ["lstm", 8, None]
+    assert resolve({**start, "word_dropout": 0.25}).model.word_dropout == 0.25
     for wrong in ({"hidden_size": 9}, {"recipe": {"hidden_size": 9, "model_name_or_path": str(trained.folder)}}):
         with pytest.raises(UserError, match="hidden_size .*found 9"):
-            parse_settings({**start, **wrong} if "hidden_size" in wrong else {"output_dir": "out", **wrong})
+            resolve({**start, **wrong} if "hidden_size" in wrong else {"output_dir": "out", **wrong})
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
 )
 def test_what_the_default_start_overrules_takes_another_recipe(given, recipe, caplog):
     caplog.set_level("INFO")
-    parsed = parse_settings({"output_dir": "out", **given})
+    parsed = resolve({"output_dir": "out", **given})
     assert parsed.training.recipe == recipe
-    settings = {name: value for part in parsed for name, value in vars(part).items()}
+    settings = values_of(parsed)
     for name in given.keys() - {"recipe"}:
         assert str(settings[name]).lower() == str(given[name]).lower()
     logged = [line for line in caplog.messages if line.startswith(f"recipe {recipe}: ")]
@@ -189,16 +189,15 @@ def test_what_the_default_start_overrules_takes_another_recipe(given, recipe, ca
 def test_a_named_recipe_refuses_what_it_overrules():
     for given in ({"cell_type": "gru", "recipe": "default"}, {"recipe": {"min_frequency": 1}}):
         with pytest.raises(UserError, match="english.*recipe scratch"):
-            parse_settings({"output_dir": "out", **given})
+            resolve({"output_dir": "out", **given})
 
 
 def test_recipe_student_is_refused_without_vectors():
     def frozen(*more):
         argv = ["--teacher", "t", "texts", "out", "--recipe", "student", *more]
-        flags = make_parser("hf-rnn distill", DistillationArguments).parse_flags(argv)
-        return parse_distillation(flags, "hf-rnn distill")[0].freeze_embedding
+        return resolve(distill.FLAGS.read(argv), "distill").model.freeze_embedding
 
-    with pytest.raises(UserError, match=r"student.yaml:\d+: freeze_embedding keeps random vectors"):
+    with pytest.raises(UserError, match="freeze_embedding keeps random vectors"):
         frozen()
     assert frozen("--vectors", "t") and frozen("--freeze_embedding") and not frozen("--freeze_embedding", "false")
 
@@ -206,8 +205,8 @@ def test_recipe_student_is_refused_without_vectors():
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("recipe: best\nvectors: ~/glove.txt\n")
-    _, data, training = parse_argv(["--data_dir=texts", "--output_dir=~/out", "--recipe=~/mine.yaml"])
-    assert Path(data.vectors) == tmp_path / "glove.txt" and Path(training.output_dir) == tmp_path / "out"
+    found = values_of(parse(["--data_dir=texts", "--output_dir=~/out", "--recipe=~/mine.yaml"]))
+    assert Path(found["vectors"]) == tmp_path / "glove.txt" and Path(found["output_dir"]) == tmp_path / "out"
 
 
 # ---- recipes ----
@@ -236,8 +235,8 @@ def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
     assert load_recipe(path) == {**load_recipe(recipe), "task": task, "classifier_dropout": 0.7}
     path.write_text("classifier_dropout: 0.7\n")
     flags = ["--task", task, "--data_dir", "texts", "--output_dir", "out"]
-    arguments = parse_argv([*flags, "--recipe", str(path)])
-    expected = parse_argv([*flags, "--classifier_dropout", "0.7"])
+    arguments = parse([*flags, "--recipe", str(path)])
+    expected = parse([*flags, "--classifier_dropout", "0.7"])
     assert arguments.model == expected.model and arguments.data == expected.data
 
 
@@ -254,7 +253,7 @@ def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, n
         with pytest.raises(UserError, match=f"{place}: a recipe cannot set {name}: remove it"):
             load_recipe(recipe)
         with pytest.raises(UserError, match=f"a recipe cannot set {name}"):
-            parse_settings({"recipe": recipe, name: "1"})
+            resolve({"recipe": recipe})
 
 
 def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
@@ -272,10 +271,10 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
     ("content", "message"),
     [
         ("hiden_size: 7", r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?"),
-        ("hidden_size: many", r"mine.yaml:2: hidden_size: invalid int value: 'many'"),
-        ("block_type: rnn", r"mine.yaml:2: block_type: invalid choice: 'rnn' .*plain.*residual"),
+        ("hidden_size: many", r"mine.yaml:2: hidden_size must be a whole number; found 'many'"),
+        ("block_type: rnn", r"mine.yaml:2: block_type must be plain or residual; found 'rnn'"),
         ("recipe: scratch\ncell_type: rnn", r"cell_type must be one of .*lstm.* found 'rnn'"),
-        ("bidirectional: perhaps", r"mine.yaml:2: bidirectional: expected true or false: found 'perhaps'"),
+        ("bidirectional: perhaps", r"mine.yaml:2: bidirectional must be true or false; found 'perhaps'"),
         ("- hidden_size\n- 7", r"mine.yaml:2: a recipe must"),
         ("hidden_size: 7\nhidden_size: 8", r"mine.yaml:3: hidden_size is set twice, first on line 2"),
         ("a: [1\nb: 2", r"mine.yaml:3: invalid YAML"),
@@ -285,7 +284,7 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
 )
 def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, message):
     with pytest.raises(UserError, match=message):
-        parse_argv(flags("--recipe", mine(f"# mine\n{content}\n")))
+        check_early(parse(flags("--recipe", mine(f"# mine\n{content}\n"))))
 
 
 @pytest.mark.parametrize(
@@ -293,10 +292,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
     [
         (["--hiden-size=7"], r"unknown option --hiden_size. Did you mean --hidden_size\?"),
         (["--hidden", "7"], r"unknown option --hidden"),  # no abbreviations
-        (
-            ["--recipe", "student"],
-            r"student.yaml:\d+: there is no setting 'augmentations': it belongs to hf-rnn distill",
-        ),
+        (["--recipe", "student"], "recipe student: there is no setting 'augmentations': it belongs to hf-rnn distill"),
         (["--teacher", "x"], "unknown option --teacher: it belongs to hf-rnn distill"),
         (["stray"], r"'stray' belongs to no option"),
         (["--recipe", "scrach"], r"Did you mean 'scratch'"),
@@ -305,7 +301,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name"),
         (["--fail_on_leak", "1"], "fail_on_leak must be .*below 1; found 1.0"),
-        (["--fail_on_leak", "few%"], "fail_on_leak: invalid share value: 'few%'"),
+        (["--fail_on_leak", "few%"], "fail_on_leak must be a number; found 'few%'"),
         (["--pooling", "sum"], "pooling must be one of last, mean, .*found 'sum'"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
         (["--widen_vocabulary", "9"], r"needs .*word vectors: add --vectors FILE"),
@@ -313,25 +309,25 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
 )
 def test_a_mistake_in_a_flag(argv, message):
     with pytest.raises(UserError, match=message):
-        parse_argv(flags(*argv))
+        check_early(parse(flags(*argv)))
 
 
 def test_a_mistake_in_a_keyword():
-    with pytest.raises(UserError, match=r"train: there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
-        parse_settings({"hidden_sise": 3, "output_dir": "out"})
+    with pytest.raises(UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
+        resolve({"hidden_sise": 3, "output_dir": "out"})
     rows = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
-    with pytest.raises(UserError, match=r"train: data_dir: expected one value: found DatasetDict"):
-        parse_settings({"output_dir": "out", "data_dir": rows})
+    with pytest.raises(UserError, match=r"data_dir must be text; found DatasetDict"):
+        resolve({"output_dir": "out", "data_dir": rows})
 
 
 def test_a_run_without_an_output_folder_takes_a_new_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     today = datetime.date.today()
     for expected in (f"tweets-{today}", f"tweets-{today}-2"):
-        assert parse_settings({"data_dir": "data/tweets"}).training.output_dir == expected
+        assert resolve({"data_dir": "data/tweets"}).training.output_dir == expected
         Path(expected).mkdir()
     with pytest.raises(UserError, match="output_dir is missing: .*resume"):
-        parse_settings({"data_dir": "data/tweets", "resume": True})
+        resolve({"data_dir": "data/tweets", "resume": True})
 
 
 def test_bfloat16_works_on_a_cpu(monkeypatch):
@@ -350,24 +346,24 @@ def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatc
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_instructions})
     data = {"output_dir": "out", "data_dir": "data"}
-    assert not parse_settings(data).training.bf16  # the start has an LSTM in place of residual blocks
+    assert not resolve(data).training.bf16  # the start has an LSTM in place of residual blocks
     monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
-    assert parse_settings(data).training.bf16 is has_instructions
-    assert not parse_settings({**data, "recipe": "scratch"}).training.bf16
-    assert parse_settings({**data, "bf16": True}).training.bf16
-    assert not parse_settings({**data, "bf16": False}).training.bf16
+    assert resolve(data).training.bf16 is has_instructions
+    assert not resolve({**data, "recipe": "scratch"}).training.bf16
+    assert resolve({**data, "bf16": True}).training.bf16
+    assert not resolve({**data, "bf16": False}).training.bf16
 
 
 def test_the_record_is_a_recipe_that_repeats_the_run(mine):
     more = ["--recipe", "pretrain", "--cell_type", "gru", "--warmup_steps", 0.1, "--class_names", "a", "b"]
     schedule = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.001}']
-    arguments = parse_argv(flags(*more, *schedule, "--accelerator_config", '{"use_seedable_sampler": false}'))
-    again = parse_argv(flags("--recipe", mine(json.dumps(describe_settings(arguments)), "training_args.json")))
-    assert [dataclasses.asdict(part) for part in again[:2]] == [dataclasses.asdict(part) for part in arguments[:2]]
+    arguments = parse(flags(*more, *schedule, "--accelerator_config", '{"use_seedable_sampler": false}'))
+    again = parse(flags("--recipe", mine(json.dumps(record(arguments)), "training_args.json")))
+    assert (again.model, again.data) == (arguments.model, arguments.data)
     before, after = arguments.training.to_dict(), again.training.to_dict()
     assert {name for name in before if before[name] != after[name]} == {"recipe"}
-    path = mine(json.dumps(describe_settings(parse_argv(flags()))), "training_args.json")
-    again = parse_argv(flags("--recipe", path, "--seed=7")).training
+    path = mine(json.dumps(record(parse(flags()))), "training_args.json")
+    again = parse(flags("--recipe", path, "--seed=7")).training
     assert (again.seed, again.data_seed) == (7, 7), "another seed draws another order"
 
 
@@ -377,10 +373,10 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
     paths = {"data_dir": home, "output_dir": home / "out", "tokenizer_name_or_path": home, "run_name": home}
     settings = {**paths, "recipe": "scratch", "hub_token": "hf_secret", "hub_model_id": "me/x"}
     settings |= {"push_to_hub": True, "card_examples": True, "report_to": ["wandb"]}
-    record = describe_settings(parse_settings(settings))
-    assert str(tmp_path) not in json.dumps(record) and "secret" not in json.dumps(record)
+    recorded = record(resolve(settings))
+    assert str(tmp_path) not in json.dumps(recorded) and "secret" not in json.dumps(recorded)
     private = {"output_dir", "hub_token", "hub_model_id", "push_to_hub", "card_examples", "report_to"}
-    assert record["data_dir"] == "somebody" and not record.keys() & private
+    assert recorded["data_dir"] == "somebody" and not recorded.keys() & private
 
 
 @pytest.mark.parametrize(
@@ -391,9 +387,9 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
     ],
 )
 def test_given_settings_without_effect_are_logged(unused, used, caplog):
-    parse_argv(flags(*unused.split()))
+    parse(flags(*unused.split()))
     (record,) = caplog.records
     assert f"no effect of {unused[2:].split('=')[0]}" in record.getMessage()
     caplog.clear()
-    parse_argv(flags(*unused.split(), *used.split()))
+    parse(flags(*unused.split(), *used.split()))
     assert not caplog.records

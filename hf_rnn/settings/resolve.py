@@ -1,0 +1,458 @@
+"""From flags or keywords to typed settings, resolved once: defaults < recipe < model to start from < user.
+
+A recipe is a flat mapping from setting to value, such as a YAML file. It has no setting that publishes a run or
+decides where it goes. Its key `recipe` names its base: a recipe of this package, or a path relative to the file. A
+user's file without that key builds on the default recipe of its task; `recipe: null` builds on nothing. A setting that
+is `null` is reset to the default that it has without any recipe.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..data import TableArguments
+from ..hub.model_folder import find_built_in, read_mapping
+from ..models.settings_rnn import RnnSettings
+from ..tasks import DEFAULT_TASK, Task, get_task
+from ..utils.errors import UserError, reason_of
+from .fields import (
+    ARCHITECTURE,
+    ENCODER_SETTINGS,
+    TOKEN_SETTINGS,
+    VERBS,
+    VOCABULARY_SETTINGS,
+    DataArguments,
+    DistillationArguments,
+    PretrainingArguments,
+    advise,
+    convert,
+    is_personal,
+    is_recorded,
+    list_settings,
+    list_their_names,
+)
+
+if TYPE_CHECKING:
+    from ..models.configuration_rnn import RnnConfig
+    from .training_arguments import RnnTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+Kind = TypeVar("Kind")
+_FOLDER = Path(__file__).parent / "recipes"
+_START = ("tokenizer_name_or_path", "vectors", "widen_vocabulary")  # settings that a model to start from replaces
+_REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower layers, by setting
+    "data_dir": ("dataset_name", "dataset_config"),
+    "dataset_name": ("data_dir",),
+    "tokenizer_name_or_path": ("widen_vocabulary",),
+    "vectors": ("embedding_size",),
+    "num_train_epochs": ("row_budget",),
+    "max_minutes": ("num_train_epochs", "row_budget"),
+    "metric_for_best_model": ("greater_is_better",),
+}
+ENGLISH, LARGE, CAUSAL = "english", "english_large", "english_causal"  # encoders of the package
+OTHER_LANGUAGES = {ENGLISH: "multilingual", LARGE: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
+_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # upper limits for a student with its teacher's table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run by subject, and what the user set."""
+
+    model: RnnSettings
+    data: DataArguments
+    training: RnnTrainingArguments
+    distillation: DistillationArguments
+    pretraining: PretrainingArguments
+    verb: str
+    recipe: str | None  # that of this package, below the others
+    own_recipe: Mapping[str, Any]  # settings of a recipe that the user wrote
+    given: Mapping[str, Any]  # settings by flags or keywords, above all others; None resets
+
+    def decide(self, **data: Any) -> Settings:
+        """Return the settings with others of the texts, which the run chose in place of the user."""
+        return replace(self, data=replace(self.data, **data), given={**self.given, **data})
+
+
+def resolve(
+    user: Mapping[str, Any], verb: str = "train", check: Callable[[Mapping[str, Any]], None] | None = None
+) -> Settings:
+    """Return typed settings from flags or keywords on top of a recipe.
+
+    The keyword `recipe` is a name, a path or a mapping; without it the run takes the recipe of [`choose_recipe`]. The
+    keyword None resets a setting to its default without any recipe. `check` gets the values before anything heavy is
+    imported.
+
+    Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and line.
+    """
+    given = {name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"}
+    recipe = user.get("recipe") or choose_recipe(given, verb)
+    if verb == "distill":
+        given = _read_teacher_table(given, user.get("recipe")) | given
+    name, own_recipe = read_recipe(recipe, given.get("task"), verb)
+    values = {**_load_package_recipe(name), **own_recipe, **given}
+    if check is not None:
+        check(values)
+    given |= {"recipe": None if isinstance(recipe, Mapping) else str(recipe), "output_dir": name_output(values)}
+    return _build(verb, name, own_recipe, given)
+
+
+def retarget(settings: Settings, start: str) -> Settings:
+    """Return the settings of a run that starts from another model."""
+    given = {**settings.given, "model_name_or_path": start}
+    return _build(settings.verb, settings.recipe, settings.own_recipe, given)
+
+
+def name_output(values: Mapping[str, Any]) -> str:
+    """Return `output_dir`, by default a new folder here with the name of the data and the date."""
+    if values.get("output_dir"):
+        return str(values["output_dir"])
+    if values.get("resume"):
+        raise UserError("--output_dir is missing: give the folder of the run to resume")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--output_dir is missing: several processes need it")
+    data = values.get("data_dir") or values.get("dataset_name") or (values.get("input") or ["model"])[0]
+    stem = f"{Path(str(data)).resolve().name.split('.')[0]}-{datetime.date.today()}"
+    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not Path(name).exists())
+
+
+# ---- the record ----
+
+
+def record(settings: Settings) -> dict[str, Any]:
+    """Return what a user would type to repeat a run, as a recipe, without secrets and paths of the machine."""
+    below = {**_load_package_recipe(settings.recipe), **settings.own_recipe}
+    return {"recipe": settings.recipe} | {
+        name: _shorten_path(value)
+        for name, value in _merge([settings.own_recipe, settings.given]).items()
+        if is_recorded(name) and (value is not None or name in below)
+    }
+
+
+def _shorten_path(value: Any) -> Any:
+    if not isinstance(value, str) or find_built_in(value) is not None:
+        return value
+    if not (os.path.isabs(value) or os.path.exists(value)):
+        return value
+    name = Path(value).name
+    return name if find_built_in(name) is None else f"./{name}"
+
+
+def list_changes(settings: Settings) -> dict[str, Any]:
+    """Return the settings of a recipe or of the user that differ from the defaults, without those of the texts."""
+    left_out = {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
+    if settings.data.tokenizer_name_or_path or settings.data.model_name_or_path:
+        left_out |= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
+    parts = (settings.model, settings.data, settings.training)
+    values = {field.name: (getattr(part, field.name), field.default) for part in parts for field in fields(part)}
+    return {
+        name: getattr(values[name][0], "value", values[name][0])  # an Enum has a value
+        for name in {**_load_package_recipe(settings.recipe), **settings.own_recipe, **settings.given}
+        if name in values and name not in left_out and is_recorded(name) and values[name][0] != values[name][1]
+    }
+
+
+# ---- recipes ----
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes of this package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def list_recipe_settings() -> set[str]:
+    """Return the settings that recipes of this package set."""
+    texts = [path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml")]  # a help needs no parser
+    return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)}
+
+
+def scratch_recipe(recipe: str) -> str:
+    """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
+    name = f"{recipe}-scratch"
+    return name if name in recipe_names() else "scratch"
+
+
+def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+    """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
+    name, own = read_recipe(recipe, task, "distill")  # it has the settings of `train` too
+    return {name: value for name, value in {**_load_package_recipe(name), **own}.items() if value is not None}
+
+
+@cache
+def _load_package_recipe(name: str | None) -> Mapping[str, Any]:
+    """Return the settings of a recipe of this package merged with its bases."""
+    if name is None:
+        return {}
+    import yaml  # not for a help or a prediction
+
+    settings = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return _merge([_load_package_recipe(settings.pop("recipe", None)), settings])
+
+
+def read_recipe(
+    recipe: str | Path | Mapping[str, Any] | None, task: str | None = None, verb: str = "train"
+) -> tuple[str | None, dict[str, Any]]:
+    """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
+
+    Args:
+        recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
+        task: The task of the run, by default the one that the recipe sets.
+        verb: The verb of the run.
+
+    Raises:
+        UserError: For a missing recipe or an invalid file; the message names file and line.
+    """
+    above: dict[str, Any] = {}
+    folder, origin, seen = Path(), "", set[Path]()
+    while recipe is not None and str(recipe) not in recipe_names():
+        if isinstance(recipe, Mapping):
+            values = {str(name): (value, "recipe: ") for name, value in recipe.items()}
+        else:
+            path = _find_recipe(recipe, folder, origin)
+            if path in seen:
+                raise UserError(f"{origin}the recipe {path} builds on itself")
+            values, folder = _read_file(path), path.parent
+            seen.add(path)
+        recipe, origin = values.pop("recipe", ("", origin))
+        for name, (_, place) in values.items():
+            if is_personal(name):
+                raise UserError(f"{place}a recipe cannot set {name}: remove it, and give it with the command")
+        above = _merge([{name: _convert(name, value, verb, place) for name, (value, place) in values.items()}, above])
+        task = task or above.get("task")
+        recipe = _default_recipe(task, verb) if recipe == "" else recipe
+    return None if recipe is None else str(recipe), above
+
+
+def _default_recipe(task: str | None, verb: str) -> str:
+    return "pretrain" if verb == "pretrain" else get_task(task or DEFAULT_TASK).recipe
+
+
+def _find_recipe(recipe: Any, folder: Path, origin: str) -> Path:
+    """Return the file of a user's recipe; the path is relative to `folder`."""
+    if not isinstance(recipe, str | Path):
+        raise UserError(f"{origin}recipe must be a name or a path; found {recipe!r}")
+    path = folder / os.path.expanduser(recipe)
+    if path.suffix in (".yaml", ".yml", ".json") or len(Path(recipe).parts) > 1:
+        if not path.is_file():
+            raise UserError(f"{origin}the recipe file {path} does not exist")
+        return path
+    near = get_close_matches(str(recipe), recipe_names(), n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a path of a YAML file"
+    raise UserError(f"{origin}recipe {str(recipe)!r} is unknown. {hint}")
+
+
+def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
+    """Return the settings of a file and their places; `yes` and `no` are words, as in YAML 1.2, such as classes."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    settings: dict[str, tuple[Any, str]] = {}
+    try:
+        loader = Loader(path.read_text(encoding="utf-8-sig"))
+        root = loader.get_single_node()
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe must have lines of `setting: value`")
+        for key, value in root.value if root is not None else ():
+            name, place = loader.construct_object(key, deep=True), f"{path}:{key.start_mark.line + 1}: "
+            if str(name) in settings:
+                raise UserError(f"{place}{name} is set twice, first on line {settings[str(name)][1].split(':')[-2]}")
+            settings[str(name)] = loader.construct_object(value, deep=True), place
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or reason_of(error)
+        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: invalid YAML: {problem}") from error
+    return settings
+
+
+def choose_recipe(given: Mapping[str, Any], verb: str = "train") -> str:
+    """Return the default recipe for some settings.
+
+    That of most tasks starts from an encoder. Settings that contradict it (a cell, a width, tokens) take the recipe
+    that starts from nothing, which the log says.
+    """
+    recipe = _default_recipe(given.get("task"), verb)
+    start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
+    if given.get("model_name_or_path") or start is None:
+        return recipe
+    config = json.loads((start / "config.json").read_bytes())
+    shape = {name: config.get(name, getattr(RnnSettings, name)) for name in ENCODER_SETTINGS}
+    other = [name for name in shape if given.get(name) not in (None, shape[name])]
+    other += [name for name in TOKEN_SETTINGS if given.get(name) is not None]
+    if not other:
+        return recipe
+    scratch = scratch_recipe(recipe)
+    if "vectors" in other and scratch == "scratch":
+        scratch = "blocks" if given.get("tokenizer_name_or_path") and not given.keys() & {*shape} else "best"
+    message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
+    logger.info(message, scratch, start.name, " or ".join(other))
+    return scratch
+
+
+# ---- the merge ----
+
+
+def _convert(name: str, value: Any, verb: str, place: str = "") -> Any:
+    """Return a value with the type of its setting; other fields of `TrainingArguments` stay as they are."""
+    declared = list_settings(VERBS[verb])
+    if name not in declared:
+        if name in (theirs := list_their_names()):
+            return value
+        raise UserError(place + f"there is no setting {name!r}{advise(name, [*declared, *theirs])}")
+    try:
+        return convert(name, declared[name], value)
+    except UserError as error:
+        raise UserError(f"{place}{error}") from error
+
+
+def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings of layers, the lowest first.
+
+    A setting also removes contradicting settings of the layers below it. `model_name_or_path` also removes those that
+    the model to start from has `decided`.
+    """
+    replaces, merged = _REPLACES | {"model_name_or_path": (*_START, *decided)}, dict[str, Any]()
+    for layer in layers:
+        rivals = {rival for name in layer if layer[name] is not None for rival in replaces.get(name, ())}
+        merged = {**{name: value for name, value in merged.items() if name not in rivals}, **layer}
+    return merged
+
+
+def _build(verb: str, recipe: str | None, own_recipe: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """Return typed settings from a recipe of the package and those of the user, with the architecture of the start."""
+    from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
+
+    typed = {**own_recipe, **given}
+    task = get_task(typed.get("task") or DEFAULT_TASK)
+    package = {name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()}
+    implied: dict[str, Any] = {**_STREAMING} if typed.get("streaming") else {}
+    if implied and {**package, **own_recipe}.get("model_name_or_path") in (ENGLISH, LARGE):
+        implied["model_name_or_path"] = CAUSAL
+    layers = [package, own_recipe, implied, given]
+    start = next((layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer), None)
+    config, decided = (None, ()) if start is None else _read_start(start, task)
+    merged = {name: value for name, value in _merge(layers, decided).items() if value is not None}
+    declared = list_settings((*VERBS[verb], RnnTrainingArguments))
+    for name in merged:
+        if name not in declared:
+            raise UserError(f"recipe {recipe}: there is no setting {name!r}{advise(name, declared)}")
+        merged[name] = convert(name, declared[name], merged[name])
+    _check_merged(merged, {name for name in typed if typed[name] is not None}, config, decided, task)
+    values: dict[str, Any] = {} if config is None else {name: getattr(config, name) for name in ARCHITECTURE}
+    values |= merged
+    if values.get("bf16") == "auto":
+        has_blocks = config is not None and config.block_type == "residual"
+        values["bf16"] = has_blocks and multiplies_bfloat16(values.get("use_cpu", False))
+
+    def make(kind: type[Kind]) -> Kind:
+        return kind(**{name: values[name] for name in list_settings((kind,)) if name in values})
+
+    try:
+        parts = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
+        further = make(DistillationArguments), make(PretrainingArguments)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
+        raise UserError(reason_of(error)) from error
+    settings = Settings(*parts, *further, verb, recipe, own_recipe, given)
+    _warn_of_unused(settings, typed.keys() & merged.keys())
+    return settings
+
+
+# ---- the model to start from ----
+
+
+def _read_start(start: str, task: Task) -> tuple[RnnConfig, Collection[str]]:
+    """Return the configuration of a model to start from, and the settings that it decides in a run of this task."""
+    from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
+    from ..models.auto import head_name
+
+    config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
+    if head_name(config) != task.architecture:
+        return config, ENCODER_SETTINGS
+    return config, [name for name in ARCHITECTURE if name != "pair_encoding" or config.sep_token_id is not None]
+
+
+def _read_teacher_table(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
+    """Return the settings of a student that starts from the tokens and the table of its teacher.
+
+    That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
+    table knows more words than the training texts teach. Explicit tokens, vectors or another start leave it out.
+    """
+    teacher = given.get("teacher") or ""
+    config, others = Path(teacher, "config.json"), {*TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}
+    named = {name for name in given if given[name] is not None}
+    if not recipe or named & others or not config.is_file() or "model_name_or_path" in load_recipe(recipe):
+        return {}
+    if read_mapping(config, config.read_bytes()).get("model_type") != "hf_rnn":
+        return {}
+    logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
+    dropout = {name: rate for name, rate in _TABLE_DROPOUT.items() if load_recipe(recipe).get(name, 0) > rate}
+    return {"tokenizer_name_or_path": teacher, "vectors": teacher, **dropout}
+
+
+# ---- checks of merged settings ----
+
+
+def _check_merged(
+    merged: Mapping[str, Any], typed: Collection[str], config: RnnConfig | None, decided: Collection[str], task: Task
+) -> None:
+    """Raise a [`UserError`] for settings that the start overrules, and for random vectors that never learn."""
+    if (start := merged.get("model_name_or_path")) is None:
+        if merged.get("freeze_embedding") and "freeze_embedding" not in typed and "vectors" not in merged:
+            raise UserError(
+                "the recipe's freeze_embedding keeps random vectors here: give vectors (a student's are its "
+                "teacher's), or set freeze_embedding to false"
+            )
+        return
+    advice = ""
+    if "model_name_or_path" not in typed:
+        advice = f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
+        if tokens := [name for name in TOKEN_SETTINGS if name in merged]:
+            raise UserError(
+                f"no effect of {tokens[0]}: the run starts from the encoder {start}, which has its own tokens and "
+                f"vectors; leave it out{advice}"
+            )
+    for name in decided:
+        if name in merged and (value := getattr(config, name)) != merged[name]:
+            raise UserError(f"{name} of the model {start} is {value}: found {merged[name]}; leave it out{advice}")
+
+
+def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
+    """Log each reason why settings of the user have no effect."""
+    data, training = settings.data, settings.training
+    keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
+    rules: list[tuple[Any, Collection[str], str]] = [
+        (
+            data.tokenizer_name_or_path or data.model_name_or_path,
+            VOCABULARY_SETTINGS,
+            "the tokenizer of another model never changes",
+        ),
+        (not data.text_pair_column, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
+        (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
+        (
+            training.lr_scheduler_type == "constant",
+            ["warmup_steps"],
+            "lr_scheduler_type is constant: use constant_with_warmup or linear",
+        ),
+        (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
+    ]
+    for applies, names, reason in rules:
+        if unused := sorted(typed & {*names}) if applies else []:
+            logger.warning("no effect of %s: %s", ", ".join(unused), reason)
