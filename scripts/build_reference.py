@@ -15,15 +15,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import hf_rnn
 from hf_rnn.cli import main
-from hf_rnn.settings.fields import (
-    VERBS,
-    Declaration,
-    DistillationArguments,
-    list_settings,
-    list_types,
-)
+from hf_rnn.settings.fields import VERBS, DistillationArguments
 from hf_rnn.settings.flags import Flags
 from hf_rnn.settings.training_arguments import RnnTrainingArguments
+from hf_rnn.settings.values import Declaration, list_settings, list_types
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\

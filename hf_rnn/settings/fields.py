@@ -1,23 +1,12 @@
-"""Settings of every run, each declared once: flag, help, range, recipe key and keyword follow from the field.
-
-Nothing heavy is imported here: a help, a mistake and a prediction are answered at once.
-"""
+"""Settings of every run, each declared once: flag, help, range, recipe key and keyword follow from the field."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Collection, Sequence
-from dataclasses import Field, dataclass, fields
-from difflib import get_close_matches
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
 from ..data import Location, TableArguments
-from ..models.settings_rnn import RnnSettings, check_range, setting
+from ..models.settings_rnn import RnnSettings, setting
 from ..tasks import DEFAULT_TASK, TASKS
 from ..utils.errors import UserError
 
@@ -193,119 +182,3 @@ def is_recorded(name: str) -> bool:
 def decides_steps(name: str) -> bool:
     """Return whether a run with another value of a setting takes other steps."""
     return is_recorded(name) and name not in _AFTER_STEPS
-
-
-# ---- values ----
-
-_OTHER_NAMES = {  # that people know from other programs
-    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
-    "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
-}  # fmt: skip
-_WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
-_ANY_CASE = ("cell_type", "pooling")
-
-
-class Declaration(NamedTuple):
-    """The declaration of a setting."""
-
-    field: Field[Any]
-    hint: Any  # its type
-    group: str  # in the help
-
-
-@cache
-def list_settings(kinds: Sequence[type]) -> dict[str, Declaration]:
-    """Return the fields of dataclasses by name; of fields with one name the first one."""
-    found: dict[str, Declaration] = {}
-    for kind in kinds:
-        hints, group = get_type_hints(kind, include_extras=True), getattr(kind, "group", "model")
-        for field in fields(kind):
-            if field.init:
-                found.setdefault(field.name, Declaration(field, hints[field.name], group))
-    return found
-
-
-@cache
-def list_their_names() -> list[str]:
-    """Return the names of the fields of `TrainingArguments`, from its source: the import takes a second."""
-    spec = find_spec("transformers")
-    source = Path(str(spec and spec.origin)).with_name("training_args.py").read_text(encoding="utf-8")
-    return re.findall(r"^    (\w+): .+ = ", source, re.MULTILINE)
-
-
-def advise(name: str, names: Collection[str], mark: str = "") -> str:
-    """Return the nearest settings of a name as a question, or the verb that has it."""
-    if name in list_settings((DistillationArguments,)):
-        return ": it belongs to hf-rnn distill"
-    near = [other for other in names if other.endswith(f"_{name}")]  # such as dropout
-    if len(near) < 2:
-        known = [*names, *(other for other in _OTHER_NAMES if _OTHER_NAMES[other] in names)]
-        near = [_OTHER_NAMES.get(other, other) for other in get_close_matches(name, known, 1)]
-    return f". Did you mean {' or '.join(f'{mark}{other}' for other in near)}?" if near else ""
-
-
-def list_types(hint: Any) -> list[Any]:
-    """Return the alternatives of a type, without None."""
-    alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [kind for kind in alternatives if kind is not NoneType]
-
-
-def convert(name: str, declaration: Declaration | None, value: Any) -> Any:
-    """Return a value of a flag, a recipe or a keyword as its setting has it; None and undeclared ones as they are.
-
-    Raises a [`UserError`] for a value of another type, or outside its range.
-    """
-    if declaration is None:
-        return value
-    field, hint, _ = declaration
-    value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # NumPy, or an Enum
-    kinds = list_types(hint)
-    if value is not None and type(value) not in kinds:
-        for kind in kinds:
-            try:
-                value = _read_as(kind, value)
-                break
-            except (ValueError, TypeError, KeyError):
-                continue
-        else:
-            wanted = " or ".join(dict.fromkeys(map(_name_type, kinds)))
-            raise UserError(f"{name} must be {wanted}; found {' '.join(repr(value).split()):.80}")
-    try:
-        check_range(name, value, field.metadata)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return value.lower() if name in _ANY_CASE and value else value
-
-
-def _read_as(kind: Any, value: Any) -> Any:
-    """Return a value as a type, or raise a ValueError, TypeError or KeyError."""
-    origin = get_origin(kind) or kind
-    if origin is Annotated:
-        inner, change = get_args(kind)
-        return change(_read_as(inner, value))
-    if origin is list:
-        (inner,) = get_args(kind) or (str,)
-        return [_read_as(inner, item) for item in (value if isinstance(value, list | tuple) else [value])]
-    if origin is dict:
-        return dict(value)
-    if not isinstance(value, str | int | float | os.PathLike):
-        raise TypeError
-    text = str(value)
-    if origin is bool:
-        return _WORDS[text.casefold()]
-    if origin is int:
-        return int(text)
-    if origin is float:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    if origin is Literal:
-        return {str(choice): choice for choice in get_args(kind)}[text.lower()]
-    return text
-
-
-def _name_type(kind: Any) -> str:
-    """Return a type in words, for a message."""
-    origin = get_origin(kind) or kind
-    if origin is Literal:
-        return " or ".join(map(str, get_args(kind)))
-    return _NAMES.get(origin, "text")

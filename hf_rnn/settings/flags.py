@@ -1,4 +1,4 @@
-"""Flags of the command: read and explained. Values stay words here; `convert` in `fields.py` gives them types."""
+"""Flags of the command: read and explained. Values stay words here; `convert` in `values.py` gives them types."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
 from ..utils.errors import UserError
-from .fields import Declaration, advise, convert, list_settings, list_their_names, list_types
-from .resolve import list_recipe_settings
+from .values import Declaration, advise, convert, list_settings, list_their_names, list_types
 
 _FEW_FLAGS = 18  # up to this number, the short help shows all
 _METAVARS = {bool: "yes|no", int: "N", float: "X"}
@@ -132,7 +131,11 @@ class Flags:
         used = {name: field for name, (field, *_) in self.settings.items() if name not in self.unused}
         whole = whole or len(used) <= _FEW_FLAGS
         shown = [name for name in used if whole or name in self.words or "shown" in used[name].metadata]
-        by_recipe = list_recipe_settings() if self.trains else ()
+        by_recipe: Collection[str] = ()
+        if self.trains:
+            from .resolve import list_recipe_settings
+
+            by_recipe = list_recipe_settings()
         texts = {}
         for name in shown:
             text, default = used[name].metadata["help"], used[name].default

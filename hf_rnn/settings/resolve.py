@@ -35,13 +35,10 @@ from .fields import (
     DataArguments,
     DistillationArguments,
     PretrainingArguments,
-    advise,
-    convert,
     is_personal,
     is_recorded,
-    list_settings,
-    list_their_names,
 )
+from .values import advise, convert, list_settings, list_their_names
 
 if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig

@@ -28,9 +28,10 @@ from ..hub.model_folder import FinishedFolder, find_folder, load_model, read_map
 from ..hub.push import list_shared_files
 from ..inference.predictor import FastRnn
 from ..models.settings_rnn import RnnSettings
-from ..settings.fields import DataArguments, is_personal, list_settings
+from ..settings.fields import DataArguments, is_personal
 from ..settings.resolve import resolve
 from ..settings.training_arguments import RnnTrainingArguments
+from ..settings.values import list_settings
 from ..tasks import DEFAULT_TASK, Config, compute_scores, get_task, task_of
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time

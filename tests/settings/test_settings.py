@@ -13,9 +13,9 @@ from transformers import TrainingArguments
 import hf_rnn
 from hf_rnn.cli import distill
 from hf_rnn.cli.train import FLAGS
-from hf_rnn.settings.fields import list_settings, list_their_names
 from hf_rnn.settings.resolve import list_recipe_settings, load_recipe, recipe_names, record, resolve
 from hf_rnn.settings.training_arguments import RnnTrainingArguments
+from hf_rnn.settings.values import list_settings, list_their_names
 from hf_rnn.training.train import check_early
 from hf_rnn.utils.errors import UserError
 
