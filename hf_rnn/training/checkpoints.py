@@ -1,8 +1,8 @@
 """The output folder of a run and its checkpoints: one run at a time, resumed exactly, replaced all or nothing.
 
-A checkpoint is the Trainer's folder `checkpoint-STEP` with `manifest.json`: the hashes of its files, and the
-fingerprint of the run. It is written under another name, and renamed when it is complete. The finished model is
-written beside an earlier one, whose place it then takes by renames.
+A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress of the run. It is
+written under another name, and renamed when it is whole. The finished model is written beside an earlier one, whose
+place it then takes by renames.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 
 import datasets
 import torch
+from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
@@ -32,19 +32,15 @@ from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..settings.fields import decides_steps
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error
-from ..utils.process import write_whole
-
-if sys.platform != "win32":  # Windows has no locks of folders
-    import fcntl
 
 logger = logging.getLogger(__name__)
 Written = TypeVar("Written")
 
-MANIFEST = "manifest.json"
+RECORD = "run.json"
+LOCK = ".lock"
 WRITING = "writing"  # folder of a checkpoint that is not whole yet
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
-TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
-_STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+TEACHER_LOGITS = "teacher_logits.npz"  # left by a run that stopped after asking its teacher; the next one uses it
 _RESTART = "start again with --overwrite_output_dir in place of --resume"
 _NAMES = {"data": "the texts or their labels", "start": "the weights that training starts from"}
 
@@ -138,7 +134,7 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
     """Refuse to resume a run of other data or settings; those of another version are ignored."""
-    before = read_manifest(checkpoint)["made_from"]
+    before = read_record(checkpoint)["made_from"]
     changed = []
     for name, now in made_from.items():
         if not isinstance(now, dict):
@@ -162,20 +158,14 @@ def _shorten(value: object) -> str:
 # ---- checkpoints ----
 
 
-def write_manifest(checkpoint: Path, **content: object) -> None:
-    """Write the hashes of a checkpoint's files, and further content: `made_from` and `progress`."""
-    files = {path.name: _hash_file(path) for path in sorted(checkpoint.iterdir()) if path.name != MANIFEST}
-    write_whole(checkpoint / MANIFEST, json.dumps({"files": files, **content}, indent=1).encode())
+def write_record(checkpoint: Path, made_from: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
+    """Write what a resumed run needs besides the files of the Trainer: the run's fingerprint, its losses and times."""
+    (checkpoint / RECORD).write_text(json.dumps({"made_from": made_from, "progress": progress}), encoding="utf-8")
 
 
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """Return a checkpoint's manifest: `files`, `made_from` and `progress`."""
-    return json.loads((checkpoint / MANIFEST).read_bytes())
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """Return the fingerprint `made_from` of a checkpoint's run, and its `progress`."""
+    return json.loads((checkpoint / RECORD).read_bytes())
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -183,46 +173,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [Path(path) for path in reversed(sort_checkpoints(str(folder)))]
 
 
-def find_damage(checkpoint: Path, processes: int = 1) -> str | None:
-    """Return why a run of some processes cannot resume from a checkpoint; the Trainer would reset missing states."""
-    try:
-        files = read_manifest(checkpoint)["files"]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError):
-        return f"{MANIFEST} is damaged"
-    generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-    if absent := [name for name in (*_STATES, *generators) if name not in files]:
-        return f"it was saved without {absent[0]}"
-    for name, digest in files.items():
-        if not (checkpoint / name).is_file() or _hash_file(checkpoint / name) != digest:
-            return f"{name} is damaged"
-    return None
-
-
-def find_newest(folder: Path, processes: int = 1) -> Path:
-    """Return the newest whole checkpoint; log in one line which ones are damaged, and remove them.
-
-    Raises a [`UserError`] without one.
-    """
-    damaged = {path: damage for path in list_checkpoints(folder) if (damage := find_damage(path, processes))}
-    whole = [path for path in list_checkpoints(folder) if path not in damaged]
-    listed = ", ".join(f"{path.name} ({damage})" for path, damage in damaged.items())
-    if not whole and damaged:
-        raise UserError(f"no checkpoint in {folder} can be resumed: found {listed}. {_RESTART}")
-    if not whole:
-        earlier = _list_earlier(FinishedFolder(folder.parent))
-        advice = ", and --overwrite_output_dir replaces the earlier run" * bool(earlier)
-        raise UserError(f"there is no checkpoint in {folder}: leave out --resume{advice}")
-    if damaged:
-        logger.warning("resuming from %s; skipped %s", whole[0], listed)
-    for path in damaged:  # the Trainer would count them too
-        shutil.rmtree(path)
-    return whole[0]
+def find_newest(folder: FinishedFolder) -> Path:
+    """Return the newest checkpoint; raise a [`UserError`] without one."""
+    if checkpoints := list_checkpoints(folder.checkpoints):
+        return checkpoints[0]
+    advice = ", and --overwrite_output_dir replaces the earlier run" * bool(_list_earlier(folder))
+    raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}")
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
-    """Remove the checkpoints, and their folder unless it has logs or files of the user."""
+    """Remove the checkpoints, the answers of a teacher, and their folder unless it has logs or files of the user."""
+    (folder.root / TEACHER_LOGITS).unlink(missing_ok=True)
     for checkpoint in list_checkpoints(folder.checkpoints):
         shutil.rmtree(checkpoint, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -242,19 +203,17 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
     """
     folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
     made = [path for path in (folder.root, *folder.root.absolute().parents) if not path.exists()]
-    with hold_folder(folder.root) if is_main else contextlib.nullcontext():
-        try:
-            if is_main and not os.access(folder.root, os.W_OK | os.X_OK):
-                raise UserError(f"output_dir {folder.root} is not writable: give another")
+    try:
+        with hold_folder(folder.root) if is_main else contextlib.nullcontext():
             if is_main:  # left by a process that was killed while it saved
                 shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
             if is_main and not args.resume:
                 _check_empty(folder, args.overwrite_output_dir)
-            yield folder, find_newest(folder.checkpoints, args.world_size) if args.resume else None
-        finally:
-            for path in (folder.checkpoints, *made) if is_main else ():
-                with contextlib.suppress(OSError):  # it has files
-                    path.rmdir()
+            yield folder, find_newest(folder) if args.resume else None
+    finally:
+        for path in (folder.checkpoints, *made) if is_main else ():
+            with contextlib.suppress(OSError):  # it has files
+                path.rmdir()
 
 
 def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
@@ -277,7 +236,7 @@ def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:
     """Return the names of files and folders, except those of a run that ended before its first checkpoint."""
-    early = [REJECTED_ROWS, TEACHER_CACHE]
+    early = [REJECTED_ROWS, TEACHER_LOGITS, LOCK]
     early += [] if list_checkpoints(folder.checkpoints) else [folder.checkpoints.name]
     return sorted(path.name for path in folder.root.glob("*") if path.name not in early)
 
@@ -291,20 +250,21 @@ def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> No
 
 @contextlib.contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and lock it until this block or the process ends; a [`UserError`] if another run has the lock."""
+    """Make a folder, and lock it until this block or the process ends.
+
+    Raises a [`UserError`] if another run has the lock, or if the folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        if sys.platform != "win32":
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {folder} is not writable: give another")
+    try:
+        with FileLock(folder / LOCK, blocking=False):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # in forked workers too
-            except BlockingIOError as error:
-                raise UserError(f"{folder} is in use by another run: wait until it ends, or give another") from error
-            except OSError:  # some file systems have no locks
-                pass
-        yield
+                yield
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another run: wait until it ends, or give another") from error
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None) -> Written:

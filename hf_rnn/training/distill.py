@@ -5,8 +5,11 @@ Each training row gets the teacher's logits beside its label; modified copies an
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.nn import functional
+from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from ..data.audit import normalize_text
@@ -31,7 +34,8 @@ from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import UserError
 from ..utils.process import one_at_a_time
-from .checkpoints import TEACHER_CACHE, check_apart
+from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
+from .checkpoints import check_apart
 from .run import Extension, Run
 from .teacher import Teacher, read_texts
 from .train import TrainingResult, check_early, read_call, run_training
@@ -49,7 +53,7 @@ _HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of 
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
 _WEIGHED = ("temperature", "soft_label_weight")  # settings of the loss
-_BLOCK = 500  # texts per file of the teacher's answers
+_BLOCK = 500  # texts between two steps of the bar
 
 
 @one_at_a_time()
@@ -103,7 +107,7 @@ class Distillation(Extension):
         self.settings = settings
         self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
         self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
-        self._cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
+        self._stored = Path(str(training.output_dir), LOGITS_FILE)
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
         self._record: dict[str, Any] | None = None  # file and counts of the unlabelled texts
@@ -147,32 +151,41 @@ class Distillation(Extension):
         self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(unlabeled)}
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
-        parts = [(examples["train"], self._ask(list(texts["train"]["text"])))]
-        sources = [
-            ("copies", write_masks(copies, tokenizer), write_masks(copies, self._teacher.tokenizer)),
-            ("unlabeled", unlabeled, unlabeled),
-        ]
-        for name, read, asked in sources:
-            if read:
-                table = datasets.Dataset.from_dict({"text": read}, split=datasets.NamedSplit(name))
-                parts.append((encode(table, tokenizer, run.arguments.data.max_length), self._ask(asked)))
-        self._logits = {split: self._ask(list(rows["text"])) for split, rows in texts.items() if split != "train"}
-        self._teacher.__dict__.pop("model", None)  # its memory
+        sources = [("copies", write_masks(copies, tokenizer)), ("unlabeled", unlabeled)]
+        encoded = [examples["train"]]
+        for name, further in sources:
+            if further:
+                table = datasets.Dataset.from_dict({"text": further}, split=datasets.NamedSplit(name))
+                encoded.append(encode(table, tokenizer, run.arguments.data.max_length))
+        asked = [list(texts["train"]["text"]), write_masks(copies, self._teacher.tokenizer), unlabeled]
+        measured = {split: list(rows["text"]) for split, rows in texts.items() if split != "train"}
+        logits = self._ask([*asked, *measured.values()], run.is_main)
+        self._logits = dict(zip(measured, logits[len(asked) :], strict=True))
+        answers = [answer for answer in logits[: len(asked)] if len(answer)]
         weights, rows = self._teacher.read_class_weights(run.report.label_counts["train"]), []
-        for encoded, logits in parts:
-            if "labels" not in encoded.features:
-                encoded = encoded.add_column("labels", np.full(len(encoded), NO_LABEL))
-            feature = datasets.List(datasets.Value("float32"), length=logits.shape[1])
-            encoded = encoded.cast_column("labels", datasets.Value("int64"))
-            logits = (logits - weights).astype(np.float32)
-            rows.append(encoded.add_column(TEACHER_LOGITS, list(logits), feature=feature))
+        feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
+        for table, answer in zip(encoded, answers, strict=True):
+            if "labels" not in table.features:
+                table = table.add_column("labels", np.full(len(table), NO_LABEL))
+            table = table.cast_column("labels", datasets.Value("int64"))
+            rows.append(table.add_column(TEACHER_LOGITS, list((answer - weights).astype(np.float32)), feature=feature))
         splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
         return splits, {name: getattr(self.settings, name) for name in _WEIGHED}
 
-    def _ask(self, texts: list[str]) -> np.ndarray:
-        """Return the teacher's logits `(N, C)` in the order of the classes of the data."""
-        answers = self._teacher.ask(texts, self._cache, _BLOCK).with_format("numpy")
-        return np.stack(answers["logits"][:])[:, self._ids]
+    def _ask(self, lists: Sequence[Sequence[str]], is_main: bool) -> list[np.ndarray]:
+        """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
+
+        They are stored in the output folder until the run ends, so that a resumed run does not ask again.
+        """
+        texts = [text for part in lists for text in part]
+        asked = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
+        stored = dict(np.load(self._stored)) if self._stored.is_file() else {}
+        if asked not in stored:
+            stored = {asked: self._teacher.answer(texts)}
+            if is_main:
+                np.savez(self._stored, **stored)
+        self._teacher.__dict__.pop("model", None)  # its memory
+        return np.split(stored[asked][:, self._ids], np.cumsum(list(map(len, lists)))[:-1])
 
     def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
@@ -269,14 +282,18 @@ class Classifier(Teacher):
         power = load_recipe(path).get("class_weight_power") if path.is_file() else 0
         return weigh_classes(counts, power).log().numpy() if power else np.zeros(1)
 
-    def answer(self, texts: Sequence[str]) -> pa.Table:
-        """Return the logits `(C,)` of texts in float32, C in the order of the teacher's ids."""
+    def answer(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the logits `(N, C)` of texts in float32, C in the order of the teacher's ids."""
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
-        input_ids = self.tokenizer(list(texts), **length)["input_ids"]
         pads = self.tokenizer.pad_token_id is not None and getattr(self.config, "pad_token_id", None) is not None
-        with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
-            logits = compute_logits(self.model, self.tokenizer, input_ids, 32 if pads else 1).numpy()
-        return pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])})
+        logits = []
+        with tqdm(desc="teacher", total=len(texts), unit=" texts", disable=not sys.stderr.isatty()) as bar:
+            for start in range(0, len(texts), _BLOCK):
+                input_ids = self.tokenizer(list(texts[start : start + _BLOCK]), **length)["input_ids"]
+                with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
+                    logits.append(compute_logits(self.model, self.tokenizer, input_ids, 32 if pads else 1).numpy())
+                bar.update(len(input_ids))
+        return np.concatenate(logits)
 
 
 # ---- modified copies of the training texts ----
@@ -290,7 +307,7 @@ def augment(texts: Sequence[str], copies: int) -> Iterator[str]:
     After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks. arXiv:1903.12136,
     2019, without its replacement by part of speech.
 
-    All runs draw the same copies. More `copies` start with those of fewer, so cached logits are used again.
+    All runs draw the same copies.
     """
     seen = [{" ".join(text.split())} for text in texts]
     for round_number in range(copies):

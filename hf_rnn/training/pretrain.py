@@ -1,7 +1,9 @@
 """Pretraining: teach a recurrent encoder the states of another encoder at every token, without labels.
 
 The student reads a part of the teacher's vocabulary, and its token table is the principal components of the teacher's.
-The teacher reads the student's tokens, so that both have a state at each of them.
+The teacher reads the student's tokens, so that both have a state at each of them. It is asked for each batch when the
+student learns from it, so texts may be many: new ones teach more than a second pass over the same. Some texts are
+mistyped for the student alone: its states at a word must be those that the teacher has at the word without mistakes.
 
 Legend: B texts of a batch, T tokens of a text, V tokens of the student, S width of the teacher's states.
 """
@@ -11,10 +13,11 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import random
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -31,20 +34,19 @@ from transformers import AutoModel, EvalPrediction, PreTrainedTokenizerBase, Pre
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
-from ..hub.model_folder import FinishedFolder
+from ..data.typos import mistype_half
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import PretrainingArguments
 from ..settings.resolve import Settings, resolve
-from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
-from .checkpoints import TEACHER_CACHE, fill, open_output, remove_checkpoints, take_fingerprint
+from .checkpoints import fill, open_output, remove_checkpoints, take_fingerprint
 from .save import write_encoder
-from .teacher import Teacher, hash_rows, read_texts
+from .teacher import Teacher, read_texts
 from .train import make_config, take_steps
 from .trainer import RnnTrainer
 
@@ -56,9 +58,9 @@ logger = logging.getLogger(__name__)
 _REWRITE = normalizers.Sequence(plain_placeholders())
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？।])")
 _LEAST_TEXTS = 20
-_BATCH = 4096  # texts that are tokenized at once, and those of a file of the teacher's states
+_BATCH = 4096  # texts that are tokenized at once
 _TOKENS_PER_BATCH = 2048  # that the teacher reads at once, padding included
-_SAMPLE = 2000  # texts for the mean of the teacher's states
+_COLUMNS = ("teacher_ids", "teacher_words", "input_ids", "input_words")
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,36 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
         tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length)
         teacher.pieces.extend(pieces)
-        rows = [row for row in encode_texts(texts, tokenizer, teacher.most_tokens) if len(row[0])]
-        ids = [row for row, _ in rows]
-        cache = Path(options.teacher_cache) if options.teacher_cache else folder.root / TEACHER_CACHE
-        answers = teacher.ask(ids, cache, _BATCH, str(pieces)).with_format("numpy")
-        held_out = min(options.held_out, len(ids) // 10)
-        order = np.random.default_rng(args.seed).permutation(len(ids))
+        random.Random(args.seed).shuffle(texts)
+        held_out = min(options.held_out, len(texts) // 10)
+        rows = {
+            "eval_dataset": encode_texts(texts[:held_out], tokenizer, teacher.most_tokens),
+            "train_dataset": encode_texts(
+                texts[held_out:], tokenizer, teacher.most_tokens, args.typos, random.Random(args.seed)
+            ),
+        }
         set_seed(args.seed)
         model = _make_student(settings.model, teacher)
-        data = hash_rows(ids, f"{teacher.hash} {pieces} {held_out}")
-        splits = {"train_dataset": answers.select(order[held_out:]), "eval_dataset": answers.select(order[:held_out])}
-        collator = StateCollator(answers, model.state_size)
-        trainer = _make_trainer(folder, args, model, tokenizer, data, data_collator=collator, **splits)
-        teacher.__dict__.pop("model", None)  # its memory
+        collator = StateCollator(teacher, rows["eval_dataset"])
+        args.output_dir = str(folder.checkpoints)
+        args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects columns
+        fingerprint = take_fingerprint(rows, tokenizer, model, args, teacher=teacher.hash)
+        trainer = RnnTrainer(
+            model,
+            args,
+            made_from=fingerprint,
+            processing_class=tokenizer,
+            data_collator=collator,
+            compute_metrics=measure,
+            **rows,
+        )
         training = take_steps(trainer, checkpoint)
-        measured = trainer.predict(trainer.eval_dataset).metrics
+        measured = trainer.predict(rows["eval_dataset"]).metrics
         record = {
             "teacher": {"name": teacher.name, "state_size": model.state_size, "max_length": teacher.max_length},
-            "texts": {**counts, "learned": len(ids) - held_out, "held_out": held_out},
+            "texts": {**counts, "learned": len(rows["train_dataset"]), "held_out": len(rows["eval_dataset"])},
             "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
-            **measure_pieces(tokenizer, [rows[place][1] for place in order[:held_out]]),
+            **measure_pieces(tokenizer, texts[:held_out]),
             "training": training,
             "parameters": model.rnn.num_parameters(),
         }
@@ -242,14 +254,41 @@ def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | No
 
 
 def encode_texts(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int | None
-) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield the token ids of each text, at most `most`, and the text."""
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    most: int | None,
+    typos: float = 0.0,
+    draw: random.Random | None = None,
+) -> datasets.Dataset:
+    """Return the tokens of texts, each at most `most`, that are not empty; with `typos` half of them are mistyped.
+
+    `input_ids` are the tokens that the student reads, and `input_words` number their words. `teacher_ids` and
+    `teacher_words` are those of the text without mistakes.
+    """
     most = min(length for length in (most, tokenizer.model_max_length) if length is not None)
+    read = copy.deepcopy(tokenizer.backend_tokenizer)
+    read.enable_truncation(most)
+    tables = []
     for start in range(0, len(texts), _BATCH):
-        block = list(texts[start : start + _BATCH])
-        rows = tokenizer(block, truncation=True, max_length=most)["input_ids"]
-        yield from zip((np.array(row, np.int32) for row in rows), block, strict=True)
+        clean = list(texts[start : start + _BATCH])
+        typed = list(mistype_half(clean, typos, draw)) if draw is not None else clean
+        columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
+        for known, student in zip(read.encode_batch(clean), read.encode_batch(typed), strict=True):
+            if known.ids and student.ids:
+                whole = known.ids == student.ids  # then each token is a word of its own
+                rows = [known.ids, range(len(known.ids)) if whole else known.word_ids]
+                rows += rows if whole else [student.ids, student.word_ids]
+                for name, row in zip(_COLUMNS, rows, strict=True):
+                    columns[name].append(row)
+        lengths = list(map(len, columns["input_ids"]))
+        arrays = {name: _to_lists(column) for name, column in columns.items()}
+        tables.append(pa.table({**arrays, "length": pa.array(lengths, pa.int32())}))
+    return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
+
+
+def _to_lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array([token for row in rows for token in row], pa.int32()))
 
 
 # ---- the teacher ----
@@ -280,9 +319,9 @@ class Encoder(Teacher):
         return self.model.get_input_embeddings().weight.detach().cpu().float().numpy()[self.pieces]
 
     @torch.inference_mode()
-    def answer(self, rows: Sequence[np.ndarray]) -> pa.Table:
-        """Return the tokens of texts, and the last hidden states `(T * S,)` at them in float16."""
-        states: list[Any] = [None] * len(rows)
+    def read(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the last hidden states `(T, S)` at the tokens of texts."""
+        states: list[np.ndarray] = [np.empty(0)] * len(rows)
         pieces, (before, after) = np.array(self.pieces), self.around
         for batch in batch_by_length(rows, _TOKENS_PER_BATCH):  # type: ignore[arg-type]  # arrays
             spelled = [torch.tensor([*before, *pieces[rows[row]], *after]) for row in batch]
@@ -290,14 +329,10 @@ class Encoder(Teacher):
             mask = pad_sequence([torch.ones_like(row) for row in spelled], batch_first=True)
             inputs = {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.training.bf16):
-                hidden = self.model(**inputs).last_hidden_state.half().cpu().numpy()[:, len(before) :]
+                hidden = self.model(**inputs).last_hidden_state.float().cpu().numpy()[:, len(before) :]
             for place, row in enumerate(batch):
-                states[row] = hidden[place, : len(rows[row])].ravel()
-        columns = {}
-        for name, arrays in {"input_ids": rows, "states": states}.items():
-            offsets = np.cumsum([0, *map(len, arrays)]).astype(np.int32)
-            columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays)))
-        return pa.table({**columns, "length": pa.array(list(map(len, rows)), pa.int32())})
+                states[row] = hidden[place, : len(rows[row])]
+        return states
 
 
 # ---- the student ----
@@ -339,29 +374,37 @@ class EncoderStudent(RnnPreTrainedModel):
 
 
 class StateCollator:
-    """Pad tokens and states of texts, and subtract the mean of the teacher's states from them.
+    """Ask the teacher for the states of a batch, subtract their mean, and pad.
 
-    States of some teachers share a large mean, which would hide how they differ.
+    States of some teachers share a large mean, which would hide how they differ. It is that over `sample`.
     """
 
-    def __init__(self, answers: datasets.Dataset, state_size: int) -> None:
-        self._size = state_size
-        sample = answers[:: max(1, len(answers) // _SAMPLE)]["states"]
-        self._mean = np.concatenate([row.reshape(-1, state_size) for row in sample]).mean(axis=0)
+    def __init__(self, teacher: Encoder, sample: datasets.Dataset) -> None:
+        self._teacher = teacher
+        self._mean = np.concatenate(teacher.read(sample["teacher_ids"][:])).mean(axis=0)
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, features: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         """Return a batch for [`EncoderStudent`]."""
-
-        def pad(rows: Iterable[np.ndarray]) -> torch.Tensor:
-            return pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
-
-        states = [row["states"].reshape(-1, self._size) - self._mean for row in features]
+        answers = [states - self._mean for states in self._teacher.read([row["teacher_ids"] for row in features])]
+        states = [_spread(answer, row) for answer, row in zip(answers, features, strict=True)]
+        ids = [torch.from_numpy(row["input_ids"].astype(np.int64)) for row in features]
         return {
-            "input_ids": pad(row["input_ids"].astype(np.int64) for row in features),
-            "attention_mask": pad(np.ones(len(row), np.int64) for row in states),
-            "states": pad(states),
-            "labels": torch.from_numpy(np.stack([row.mean(axis=0) for row in states])),
+            "input_ids": pad_sequence(ids, batch_first=True),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "states": pad_sequence([torch.from_numpy(row) for row in states], batch_first=True),
+            "labels": torch.from_numpy(np.stack([answer.mean(axis=0) for answer in answers])),
         }
+
+
+def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return at each token of the student the mean of the teacher's states `(T, S)` at its word; zero at other words.
+
+    Mistakes between Chinese characters change the number of words: then only the words before them agree.
+    """
+    words, starts = np.unique(row["teacher_words"], return_index=True)
+    means = np.add.reduceat(states, starts) / np.diff([*starts, len(states)])[:, None]
+    wanted = np.searchsorted(words, row["input_words"]).clip(max=len(words) - 1)
+    return (means[wanted] * (words[wanted] == row["input_words"])[:, None]).astype(np.float32)
 
 
 def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
@@ -377,23 +420,6 @@ def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
     with torch.no_grad():
         model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()  # 0 is padding
     return model
-
-
-def _make_trainer(
-    folder: FinishedFolder,
-    args: RnnTrainingArguments,
-    model: EncoderStudent,
-    tokenizer: PreTrainedTokenizerBase,
-    data: str,
-    **options: object,
-) -> RnnTrainer:
-    """Return the Trainer of a student; `data` is the hash of the rows, and its checkpoints are below the folder."""
-    args = copy.copy(args)
-    args.output_dir = str(folder.checkpoints)
-    args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects columns
-    fingerprint = take_fingerprint({}, tokenizer, model, args, data=data)
-    inputs: dict[str, Any] = {"processing_class": tokenizer, "compute_metrics": measure, **options}
-    return RnnTrainer(model, args, made_from=fingerprint, **inputs)
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:

@@ -107,10 +107,9 @@ class Run:
         """Whether this process writes the folder."""
         return self.arguments.training.process_index == 0
 
-    @property
-    def has_few_rows(self) -> bool:
-        """Whether `few_rows` applies: one label per text, a start, and at most this number of rows per class."""
-        few, counts = self.arguments.training.few_rows, self.report.label_counts["train"]
+    def has_few_rows(self, times: int = 1) -> bool:
+        """Return whether there are at most `times` x `few_rows` rows per class, one label per text, and a start."""
+        few, counts = times * self.arguments.training.few_rows, self.report.label_counts["train"]
         if not few or self.start is None or not self.task.one_label:
             return False
         return sum(counts) <= few * len(counts) and min(counts) > 0

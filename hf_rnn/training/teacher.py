@@ -1,23 +1,18 @@
-"""Shared by `distill` and `pretrain`: the teacher, texts without labels, and a cache of answers."""
+"""Shared by `distill` and `pretrain`: the teacher, and texts without labels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import datasets
-import numpy as np
-import pyarrow as pa
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.row_errors import BadRow
@@ -98,46 +93,6 @@ class Teacher:
         if unfit := sorted(name for name in unfit if not name.startswith("pooler.")):  # no state depends on it
             raise UserError(f"{self.title} has no weights that fit its config.json for {', '.join(unfit[:3])}")
         return model.to(self.training.device).eval()
-
-    def answer(self, rows: Sequence[Any]) -> pa.Table:
-        """Return the answers to some rows."""
-        raise NotImplementedError
-
-    def ask(self, rows: Sequence[Any], folder: Path, block: int, further: str = "") -> datasets.Dataset:
-        """Return the answers to all rows, in their order, as a data set that is mapped from Arrow files of `folder`.
-
-        A file holds the answers to `block` rows. Its name is a hash of the rows, of the teacher, and of `further`. An
-        existing file is used again, so a stopped run loses at most a block. Several processes share the work. Raises a
-        [`UserError`] if a file cannot be written.
-        """
-        state = self.training.distributed_state
-        blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
-        files = [folder / f"{hash_rows(part, self.hash + further)}.arrow" for part in blocks]
-        missing = [place for place, file in enumerate(files) if not file.is_file()]
-        state.wait_for_everyone()
-        total, often = sum(len(blocks[place]) for place in missing), 0.1 if sys.stderr.isatty() else 30
-        hidden = not missing or not state.is_main_process
-        with tqdm(desc="teacher", total=total, unit=" texts", mininterval=often, disable=hidden) as bar:
-            for place in missing[state.process_index :: state.num_processes]:
-                table, beside = self.answer(blocks[place]), files[place].with_suffix(".unfinished")
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-                        writer.write_table(table)
-                    beside.replace(files[place])
-                except OSError as error:
-                    raise UserError(f"the teacher's answers could not be written to {folder}: {error}") from error
-                bar.update(len(blocks[place]) * state.num_processes)
-        state.wait_for_everyone()
-        return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
-
-
-def hash_rows(rows: Iterable[Any], start: str) -> str:
-    """Return a hash of texts or arrays of token ids, and of what comes first."""
-    digest = hashlib.sha256(start.encode())
-    for row in rows:
-        digest.update(json.dumps(row.tolist() if isinstance(row, np.ndarray) else row).encode())
-    return digest.hexdigest()
 
 
 def read_texts(

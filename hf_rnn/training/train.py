@@ -25,6 +25,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.loading import join_splits
 from ..data.row_errors import DataReport
+from ..data.typos import mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.push import PushResult, check_repo_id, find_token, push
@@ -44,7 +45,7 @@ from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
-from ..utils.process import library_bars_off, one_at_a_time
+from ..utils.process import library_bars_off, one_at_a_time, only_errors
 from .checkpoints import (
     REJECTED_ROWS,
     TrainingStopped,
@@ -52,7 +53,7 @@ from .checkpoints import (
     check_unchanged,
     fill,
     open_output,
-    read_manifest,
+    read_record,
     remove_checkpoints,
     take_fingerprint,
 )
@@ -73,6 +74,7 @@ _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
+_REPEATED = 4  # times few_rows: up to this number of rows per class, a training is repeated with all rows
 
 
 @one_at_a_time()
@@ -172,7 +174,8 @@ def train_on(
     model = make_model(run, tokens, task_specific_params)
     fit = fit_model(run, tokens, model, checkpoint, quiet)
     metrics = score(run, tokens, fit)
-    return save(run, tokens, fit, metrics)
+    learned_held_out = learn_held_out(run, tokens, fit)
+    return save(run, tokens, fit, metrics, learned_held_out)
 
 
 # ---- model ----
@@ -226,7 +229,7 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
 def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None, quiet: bool) -> Fit:
     """Train a model in steps, or fit its last layer alone if the rows are few."""
     trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
-    if checkpoint is None and run.extension.loss is None and run.has_few_rows:
+    if checkpoint is None and run.extension.loss is None and run.has_few_rows():
         logger.info(
             "%d training rows, at most %d per class, are few: only the last layer is fitted, by logistic regression; "
             "--few_rows 0 trains all layers",
@@ -267,6 +270,8 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
     )
+    if args.typos:
+        trainer.redraw = partial(mistype_epoch, run, tokens)
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
@@ -292,6 +297,18 @@ def answer(
     return logits, padded
 
 
+def mistype_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
+    """Return the training rows of an epoch; each epoch mistypes another half of them."""
+    training, clean = run.arguments.training, tokens.examples["train"]
+    rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}")
+    splits = datasets.DatasetDict(train=rows)
+    with only_errors():  # texts that were cut were counted once
+        rows = run.task.encode(splits, tokens.tokenizer, run.arguments.data.max_length)["train"]
+    for name in set(clean.column_names) - set(rows.column_names):
+        rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
+    return rows
+
+
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
     """Return the epochs of a run: those of its settings, of `row_budget`, or of `max_minutes`.
 
@@ -302,7 +319,7 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
     epochs = training.num_train_epochs
     if training.max_minutes is not None:
         if checkpoint is not None:
-            return read_manifest(checkpoint)["made_from"]["settings"]["num_train_epochs"]
+            return read_record(checkpoint)["made_from"]["settings"]["num_train_epochs"]
         return trainer.count_epochs(training.max_minutes)
     if training.max_steps > 0 or training.row_budget is None:
         return epochs
@@ -380,14 +397,37 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
 # ---- save ----
 
 
-def save(run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]) -> TrainingResult:
-    """Write the finished folder, and remove the checkpoints. With few rows, first learn those that were held out."""
-    learns_held_out = bool(fit.few_rows and run.report.held_out and "calibration" not in metrics)
-    if learns_held_out:
-        held_out = tokens.examples["validation"]
-        logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", len(held_out))
-        fit_last_layer(run, fit.trainer.model, tokens.tokenizer, join_rows(tokens.examples["train"], held_out))
-    measured = {**metrics, "data": describe_data(run, learned_held_out=learns_held_out)}
+def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
+    """With few rows, learn those that were held out for the scores too; return whether that was done.
+
+    The last layer is fitted again, or all weights are trained again for the same number of epochs: at 64 rows per
+    class of three sets, the last epoch on all rows is better by .025 than the best one on nine tenths.
+    """
+    training, trainer = run.arguments.training, fit.trainer
+    fixed = training.calibrate or training.max_minutes or run.extension.loss
+    if not run.report.held_out or fixed or not run.has_few_rows(_REPEATED):
+        return False
+    train, held_out = tokens.examples["train"], tokens.examples["validation"]
+    logger.info("the rows are few: after its scores, the model learns from the %d rows held out too", len(held_out))
+    joined = join_rows(train, held_out)
+    if fit.few_rows:
+        fit_last_layer(run, trainer.model, tokens.tokenizer, joined)
+        return True
+    texts = [run.texts["train"], run.texts["validation"].cast(run.texts["train"].features)]
+    whole = dataclasses.replace(run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts)))
+    all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
+    again = make_trainer(whole, all_tokens, make_model(whole, all_tokens), quiet=True)
+    again.on_begin = None  # the checkpoints of the first training stay
+    again.args.num_train_epochs, again.args.save_strategy = trainer.args.num_train_epochs, IntervalStrategy.NO
+    take_steps(again, None)
+    round_weights(again.model, training.weights_dtype)
+    trainer.model.load_state_dict(again.model.state_dict())
+    return True
+
+
+def save(run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], learned_held_out: bool) -> TrainingResult:
+    """Write the finished folder, and remove the checkpoints."""
+    measured = {**metrics, "data": describe_data(run, learned_held_out=learned_held_out)}
     if not run.is_main:
         return TrainingResult(run.folder.root, measured)
     card = fill(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))

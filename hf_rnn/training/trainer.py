@@ -4,7 +4,7 @@ Private methods of [`~transformers.Trainer`] that are overridden here:
 
 | method | why the public API is not enough |
 |---|---|
-| `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own order; take no step after the end of a run |
+| `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own rows and order; take no step after the end |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
 | `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers import trainer as transformers_trainer
@@ -46,7 +46,7 @@ from transformers.trainer_utils import (
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error, reason_of
-from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_manifest, write_manifest
+from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ class RnnTrainer(Trainer):
         self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
         self.began: float | None = None  # when the first step of this call could start
         self.on_begin: Callable[[], Any] | None = None  # called then: all settings were accepted
+        self.redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
         self.answer, self.made_from = answer, made_from
         self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._sampler: EpochSampler | None = None
@@ -238,10 +239,19 @@ class RnnTrainer(Trainer):
                     optimizer.add_param_group({**group, "params": selected, "lr": rate})
         return optimizer
 
-    # ---- order of the rows, and evaluation ----
+    # ---- rows of an epoch, their order, and evaluation ----
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of the training rows, which `redraw` replaces in each epoch."""
+        if self.redraw is None:
+            return super().get_train_dataloader()
+        self._epoch_rows = EpochRows(self.train_dataset)
+        return self._get_dataloader(
+            self._epoch_rows, "Training", self._train_batch_size, self._get_train_sampler, is_training=True
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        sampler = super()._get_train_sampler(self.train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             sampler = self._sampler = EpochSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
@@ -262,6 +272,8 @@ class RnnTrainer(Trainer):
             return
         if self._sampler is not None:  # with several processes, accelerate does not find it after a resume
             self._sampler.epoch = kwargs["epoch"]
+        if self.redraw is not None:
+            self._epoch_rows.rows = self.redraw(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
     def predict(self, test_dataset: datasets.Dataset, *args: object, **kwargs: object) -> PredictionOutput:
@@ -322,7 +334,7 @@ class RnnTrainer(Trainer):
         """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
         if (checkpoint := resume_from_checkpoint) is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
-        self._progress = read_manifest(Path(checkpoint))["progress"] if checkpoint else {}
+        self._progress = read_record(Path(checkpoint))["progress"] if checkpoint else {}
         return super().train(checkpoint, *args, **kwargs)
 
     def begin(self) -> None:
@@ -364,7 +376,7 @@ class RnnTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if args.should_save:
                 (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # an unused pickle with local paths
-                write_manifest(written, made_from=self.made_from, progress={"seconds": seconds, "losses": losses})
+                write_record(written, self.made_from, {"seconds": seconds, "losses": losses})
                 written.rename(folder / written.name)
         except Exception as error:
             if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
@@ -448,6 +460,23 @@ class ProgressBars(ProgressCallback):
 
     def on_log(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Print nothing; the Trainer does."""
+
+
+class EpochRows(Dataset):
+    """The training rows of the current epoch."""
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return self.rows[place]
+
+    def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
+        """Return the rows of a batch, which is faster than one by one."""
+        return self.rows.__getitems__(places)
 
 
 class EpochSampler(LengthGroupedSampler):

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import glob
+import logging
 import os
 import shutil
 import sys
@@ -169,3 +170,15 @@ def contained() -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
         if not bars:
             datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+    """Log only errors of this package inside a `with` block: it repeats what was logged before."""
+    package = logging.getLogger(__package__.partition(".")[0])
+    level = package.level
+    package.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        package.setLevel(level)

@@ -243,7 +243,7 @@ def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
 @pytest.mark.parametrize(
     "name",
     ["card_examples", "hub_model_id", "hub_token", "output_dir", "overwrite_output_dir", "push_to_hub", "resume",
-     "teacher_cache", "trackio_space_id"],
+     "trackio_space_id"],
 )  # fmt: skip
 def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, name):
     """Another person's file would send texts away."""

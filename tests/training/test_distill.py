@@ -176,7 +176,7 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
         bytes_tokenizer().save_pretrained(folder)
     texts, opened = [*TEXTS, "sand " * 50, "?", "miro"], open_teacher(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    for text, row in zip(texts, opened.answer(texts)["logits"].to_pylist(), strict=True):
+    for text, row in zip(texts, opened.answer(texts).tolist(), strict=True):
         inputs = opened.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
         inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
@@ -228,42 +228,33 @@ def test_a_run_leaves_a_finished_folder(distilled, teacher, texts_dir, unlabeled
         assert str(teacher.parent) not in path.read_text() and str(unlabeled.parent) not in path.read_text()
 
 
-def test_the_command_repeats_a_run_with_its_cache(command, distilled, asked, tmp_path):
-    """Settings come from training_args.json; the teacher is not run."""
+def test_the_command_repeats_a_run(command, distilled, tmp_path):
+    """Settings come from training_args.json."""
     settings, first = distilled
     flags = ["--recipe", first.folder / "training_args.json", "--use_cpu", "--output_dir", tmp_path / "out"]
-    flags += ["--teacher_cache", first.folder / "teacher_cache"]
     for name in ("teacher", "data_dir", "unlabeled"):
         flags += [f"--{name}", settings[name]]
     code, out, err = command("distill", *flags)
     assert code == 0, err
-    assert asked == []
-    assert same_weights(first.folder, tmp_path / "out") and not (tmp_path / "out" / "teacher_cache").exists()
+    assert same_weights(first.folder, tmp_path / "out") and not list((tmp_path / "out").glob("*.npz"))
     printed = json.loads(out)
     assert printed["teacher"]["name"] == "tiny-bert" and printed["output_dir"] == str(tmp_path / "out")
 
 
-def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypatch, asked):
-    """Stopped while the teacher answers, then while the student learns."""
+def test_a_stopped_run_resumes_bit_for_bit_and_asks_once(distilled, tmp_path, asked):
     settings, whole = distilled
     steps = whole.metrics["training"]["steps"]
-    with monkeypatch.context() as patch:
-        answer = Classifier.answer
-        patch.setattr(Classifier, "answer", lambda self, texts: answer(self, texts) if not asked else 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            distill(**settings, output_dir=str(tmp_path / "out"))
-        patch.setattr(Classifier, "answer", answer)
-        asked.clear()
-        run_until(steps // 2 + 4, lambda: distill(**settings, output_dir=str(tmp_path / "out")))
-        counts = {**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}
-        assert len(asked) == sum(counts.values()) - 240
-        changes = [({"temperature": 2.0}, "temperature"), ({"soft_label_weight": 0.5}, "soft_label_weight")]
-        for change, message in [*changes, ({"augmentations": 2}, "texts"), ({"teacher_max_length": 4}, "texts")]:
-            with pytest.raises(UserError, match=message):
-                distill(**{**settings, **change}, output_dir=str(tmp_path / "out"), resume=True)
-        asked.clear()
-        torch.rand(7)  # the state of the process does not matter
-        resumed = distill(**settings, output_dir=str(tmp_path / "out"), resume=True)
+    run_until(steps // 2 + 4, lambda: distill(**settings, output_dir=str(tmp_path / "out")))
+    assert len(asked) == sum({**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}.values())
+    changes = [({"temperature": 2.0}, "temperature"), ({"soft_label_weight": 0.5}, "soft_label_weight")]
+    for change, message in [*changes, ({"augmentations": 2}, "texts"), ({"teacher_max_length": 4}, "texts")]:
+        stored = (tmp_path / "out" / "teacher_logits.npz").read_bytes()
+        with pytest.raises(UserError, match=message):
+            distill(**{**settings, **change}, output_dir=str(tmp_path / "out"), resume=True)
+        (tmp_path / "out" / "teacher_logits.npz").write_bytes(stored)
+    asked.clear()
+    torch.rand(7)  # the state of the process does not matter
+    resumed = distill(**settings, output_dir=str(tmp_path / "out"), resume=True)
     assert asked == [] and same_weights(resumed.folder, whole.folder)
     for name in ("validation", "test", "teacher"):
         assert resumed.metrics[name] == whole.metrics[name]

@@ -2,11 +2,11 @@
 
 import gzip
 import json
+import random
 import shutil
 import string
 from types import SimpleNamespace
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hf_rnn import SentenceEncoder, pretrain
-from hf_rnn.training.pretrain import Encoder, StateCollator, cut_sentences, prune_tokenizer
+from hf_rnn.training.pretrain import Encoder, StateCollator, cut_sentences, encode_texts, prune_tokenizer
 from hf_rnn.training.teacher import read_texts
 from hf_rnn.utils.errors import UserError
 
@@ -136,35 +136,40 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["bert", "unigram"])
-def test_the_answers_of_a_teacher_are_those_of_transformers(kind, request):
-    """Its states at a text's own tokens; targets have mean zero."""
+def test_the_states_of_a_teacher_are_those_of_transformers(kind, request):
+    """At a text's own tokens, minus their mean; those of a mistyped word are those of the word without mistakes."""
     folder = request.getfixturevalue(kind)
     training = SimpleNamespace(device=torch.device("cpu"), bf16=False)
     teacher, texts = Encoder.open(str(folder), None, training), [text for text, _ in invent_rows(40, seed=3)]
-    pruned, kept = prune_tokenizer(teacher.tokenizer, texts, None, 99)
-    teacher.pieces.extend(kept)
-    table = teacher.answer([np.array(row, np.int32) for row in pruned(texts)["input_ids"]])
+    pruned, pieces = prune_tokenizer(teacher.tokenizer, texts, None, 99)
+    teacher.pieces.extend(pieces)
+    rows = encode_texts(texts, pruned, 62, typos=0.5, draw=random.Random(0))
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     expected = []
-    for text, answer in zip(texts, table.to_pylist(), strict=True):
+    for text, row in zip(texts, rows, strict=True):
         inputs = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             expected.append(model(**inputs).last_hidden_state[0, 1:-1])
-        assert [kept[index] for index in answer["input_ids"]] == inputs["input_ids"][0, 1:-1].tolist()
-        np.testing.assert_allclose(np.reshape(answer["states"], expected[-1].shape), expected[-1], atol=5e-3)
-    answers = datasets.Dataset(table).with_format("numpy")
-    batch, mean = StateCollator(answers, 16)([answers[row] for row in range(40)]), torch.cat(expected).mean(0)
-    assert mean.norm() > 5 and batch["attention_mask"].sum(1).tolist() == answers["length"][:].tolist()
-    for place, states in enumerate(expected):
-        torch.testing.assert_close(batch["states"][place, : len(states)], states - mean, atol=5e-3, rtol=0)
-        torch.testing.assert_close(batch["labels"][place], (states - mean).mean(0), atol=5e-3, rtol=0)
-        assert not batch["states"][place, len(states) :].any()
+        assert [pieces[index] for index in row["teacher_ids"]] == inputs["input_ids"][0, 1:-1].tolist()
+    mean = torch.cat(expected).mean(0)
+    batch = StateCollator(teacher, rows)([rows[row] for row in range(40)])
+    assert mean.norm() > 5 and batch["attention_mask"].sum(1).tolist() == rows["length"][:].tolist()
+    mistyped = 0
+    for place, (row, states) in enumerate(zip(rows, expected, strict=True)):
+        found = batch["states"][place, : len(row["input_ids"])]
+        clean = row["input_ids"].tolist() == row["teacher_ids"].tolist()
+        mistyped += not clean
+        for word, state in zip(row["input_words"], found, strict=True):
+            wanted = (states - mean)[row["teacher_words"] == word].mean(0)
+            torch.testing.assert_close(state, wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(batch["labels"][place], (states - mean).mean(0), atol=1e-4, rtol=0)
+        assert not batch["states"][place, len(found) :].any()
+    assert 5 < mistyped < 35
 
 
-def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path):
     folder = tmp_path / "out"
     run_until(21, lambda: pretrain(**settings, output_dir=str(folder)))
-    monkeypatch.setattr(Encoder, "answer", None)  # its answers are in the cache
     pretrain(**settings, output_dir=str(folder), resume=True)
     for name in ("model.safetensors", "2_Dense/model.safetensors"):
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()

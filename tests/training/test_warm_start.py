@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -253,6 +254,26 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
     assert "0 steps" not in card and "epochs" not in card.split("## Training")[1]
     first, second = (weights_of(run.folder)["classifier.weight"] for run in (result, everything))
     torch.testing.assert_close(first, second, rtol=0, atol=2e-2 * second.abs().max().item())
+
+
+def test_rows_that_were_held_out_are_given_back_where_rows_are_few(encoder, tmp_path):
+    """The model is that of a training on all rows for the same epochs; the scores are those of before."""
+    rows = [(f"{text} {number}", label) for number, (text, label) in enumerate(invent_rows(60, seed=3))]
+    settings = {"model_name_or_path": str(encoder), "baselines": False, "use_cpu": True, "bf16": False, "typos": 0.2}
+    settings |= {"num_train_epochs": 3, "load_best_model_at_end": False}
+    first = train(train=rows, output_dir=str(tmp_path / "few"), few_rows=10, **settings)
+    record = first.metrics["data"]
+    assert record["learned_held_out"] and first.metrics["training"]["rows"] == 60 - record["held_out"]["rows"]
+    columns = {name: list(column) for name, column in zip(("text", "label"), zip(*rows, strict=True), strict=True)}
+    splits = hf_rnn.load_tsv(Dataset.from_dict(columns))
+    names = splits["train"].features["label"].names
+    joined = [(row["text"], names[row["label"]]) for split in ("train", "validation") for row in splits[split]]
+    assert len(joined) == 60
+    whole = train(train=joined, validation=rows, output_dir=str(tmp_path / "all"), few_rows=10, **settings)
+    new, expected = weights_of(first.folder), weights_of(whole.folder)
+    assert all(torch.equal(new[name], weight) for name, weight in expected.items())
+    many = train(train=rows, output_dir=str(tmp_path / "many"), few_rows=4, **settings)
+    assert not many.metrics["data"]["learned_held_out"], "more than four times few_rows per class"
 
 
 # ---- pretrained vectors, against tables known by hand ----

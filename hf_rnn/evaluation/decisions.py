@@ -1,0 +1,260 @@
+"""Decisions: which answers need no person.
+
+An answer stands alone if its score reaches the threshold of its label. Thresholds are chosen on rows that were not
+trained on, for a target such as 0.95: answers from the threshold up are right at that rate with a confidence of 90 %,
+by the lower bound of C. Clopper and E. Pearson: The use of confidence or fiducial limits illustrated in the case of
+the binomial. Biometrika 26, 1934. So twelve right answers give no threshold for 0.95.
+
+A label with too few answers for a bound of its own shares a threshold with all others like it. A label whose answers
+refute the target has its own threshold, or a person checks all its answers. `thresholds.json` has them by target.
+
+Legend: N rows, C labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..utils.errors import UserError
+from .figures import plot_lines
+
+CONFIDENCE = 0.9
+TARGETS = (0.9, 0.95, 0.99)  # chosen by each training
+_FOLDS = 5
+_LEAST_SHOWN = 10  # answers, in the picture
+_CANDIDATES = 10  # labels with most errors, which may be left out of a shared threshold
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The answers of some rows that stand alone.
+
+    Attributes:
+        rows: Number of rows.
+        share: Share of rows whose answer stands alone.
+        accuracy: Accuracy of these answers; None without any.
+    """
+
+    rows: int
+    share: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds for one target.
+
+    Attributes:
+        target: The accuracy that was asked for.
+        by_label: The lowest score of an answer that stands alone, by its label; None if a person checks all of them.
+        chosen_on: The rows that chose the thresholds, with their decisions.
+        repeated: The decisions on rows that did not choose: in each of five parts, with thresholds of the others.
+    """
+
+    target: float
+    by_label: dict[str, float | None]
+    chosen_on: Decisions
+    repeated: Decisions
+
+
+def needs_person(by_label: Mapping[str, float | None], names: Sequence[str], scores: np.ndarray) -> np.ndarray:
+    """Return whether the answer to each row needs a person, `(N)`.
+
+    Args:
+        by_label: Thresholds, as in [`Thresholds`].
+        names: The labels by id (C).
+        scores: `(N, C)`, from 0 to 1.
+    """
+    limits = [by_label.get(name) for name in names]
+    lowest = np.array([math.inf if limit is None else limit for limit in limits])
+    return scores.max(axis=1) < lowest[scores.argmax(axis=1)]
+
+
+def check_target(target: float) -> None:
+    """Raise a [`UserError`] for a target that is not an accuracy."""
+    if not 0 < target < 1:
+        raise UserError(f"target is the accuracy of the answers that need no person, such as 0.95: found {target:g}")
+
+
+def is_above(right: np.ndarray, rows: np.ndarray, target: float) -> np.ndarray:
+    """Return whether the accuracy is at least the target with a confidence of 90 %.
+
+    `right` and `rows` are numbers of right answers and of all.
+    """
+    from scipy.special import betainc
+
+    return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= 1 - CONFIDENCE)
+
+
+def choose_thresholds(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float) -> Thresholds:
+    """Return the thresholds for a target, from scores `(N, C)` and true ids `(N)` of rows that were not trained on."""
+    check_target(target)
+    by_label = _choose(scores, labels, names, target)
+    order, waiting = np.random.default_rng(0).permutation(len(labels)), np.ones(len(labels), dtype=bool)
+    for part in np.array_split(order, _FOLDS):
+        others = np.setdiff1d(order, part)
+        waiting[part] = needs_person(_choose(scores[others], labels[others], names, target), names, scores[part])
+    chosen_on = measure_decisions(needs_person(by_label, names, scores), scores, labels)
+    return Thresholds(target, by_label, chosen_on, measure_decisions(waiting, scores, labels))
+
+
+def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float) -> dict[str, float | None]:
+    """Return the threshold of each label."""
+    answers, right = scores.argmax(axis=1), scores.argmax(axis=1) == labels
+    confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
+    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(target))  # this number of right answers has the bound
+    found: dict[int, float | None] = {}
+    for group in (counts >= enough, (counts > 0) & (counts < enough)):
+        rows = group[answers]
+        found |= _share(answers[rows], confidence[rows], right[rows], target)
+    return {name: found.get(number) for number, name in enumerate(names)}
+
+
+def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> dict[int, float | None]:
+    """Return one threshold for most labels of some rows, and those of the labels that it leaves out, on their own.
+
+    A label is left out if its answers refute the target, by the upper bound of their accuracy. Labels that are left
+    out for less would be chosen by luck.
+    """
+    shared = set(answers.tolist())
+    found: dict[int, float | None] = {}
+    while shared:
+        rows = np.isin(answers, list(shared))
+        limit = find_threshold(confidence[rows], right[rows], target)
+        errors = np.bincount(answers[rows & ~right], minlength=max(shared) + 1)
+        refuted: dict[int, int] = {}  # label: answers that stand alone without it
+        for number in sorted(shared, key=lambda number: -errors[number])[:_CANDIDATES]:
+            mine, others = answers == number, rows & (answers != number)
+            without = find_threshold(confidence[others], right[others], target)
+            limits = [least for least in (limit, without) if least is not None]
+            if limits and _refutes(right[mine & (confidence >= min(limits))], target):
+                refuted[number] = int((confidence[others] >= without).sum()) if without is not None else 0
+        if not refuted:
+            return found | dict.fromkeys(shared, limit)
+        worst = max(refuted, key=lambda number: refuted[number])
+        shared.discard(worst)
+        found[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
+    return found
+
+
+def _refutes(right: np.ndarray, target: float) -> bool:
+    """Return whether the accuracy of some answers is below the target with a confidence of 90 %."""
+    return bool(is_above(np.array((~right).sum()), np.array(len(right)), 1 - target))
+
+
+def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
+    """Return the lowest score that reaches the target, by the bound of the answers from it up; None without one."""
+    order = np.argsort(-confidence, kind="stable")
+    above = is_above(right[order].cumsum(), np.arange(1, len(order) + 1), target)
+    ends = np.append(np.diff(confidence[order]) != 0, True)[: len(order)]  # equal scores are on one side
+    reached = np.flatnonzero(above & ends)
+    return float(confidence[order][reached[-1]]) if len(reached) else None
+
+
+def measure_decisions(waiting: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Decisions:
+    """Return the decisions on rows; a person checks those that are `waiting` (N)."""
+    alone, right = ~waiting, scores.argmax(axis=1) == labels
+    accuracy = float(right[alone].mean()) if alone.any() else None
+    return Decisions(len(labels), float(alone.mean()) if len(alone) else 0.0, accuracy)
+
+
+def measure_labels(
+    by_label: Mapping[str, float | None], scores: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return by label its `threshold`, its `answers`, the `share` of these that stand alone, and their `accuracy`."""
+    waiting, answers, found = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
+    for number, name in enumerate(names):
+        rows = answers == number
+        alone = measure_decisions(waiting[rows], scores[rows], labels[rows])
+        facts = {"answers": alone.rows, "share": alone.share, "accuracy": alone.accuracy}
+        found[name] = {"threshold": by_label.get(name), **facts}
+    return found
+
+
+def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
+    """Return in one sentence which label has most answers for a person; None if all answers stand alone."""
+    waiting = {name: round(facts["answers"] * (1 - facts["share"])) for name, facts in by_label.items()}
+    name = max(waiting, key=lambda name: waiting[name], default=None)
+    if name is None or not waiting[name]:
+        return None
+    facts = by_label[name]
+    why = f"no threshold reaches {target:g}" if facts["threshold"] is None else f"below {facts['threshold']:.3f}"
+    return f"{name!r} costs most: a person checks {waiting[name]} of its {facts['answers']} answers ({why})"
+
+
+# ---- share against accuracy ----
+
+
+def draw_coverage(
+    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], path: Path, **others: tuple[np.ndarray, np.ndarray]
+) -> str:
+    """Draw accuracy against the share of answers that stand alone; return the caption.
+
+    One line is for thresholds by label, on rows that did not choose them, one for a single threshold. `others` are
+    the confidence and the right answers of other models by name, each `(N,)`.
+    """
+    by_label = [
+        (100 * repeated.share, repeated.accuracy)
+        for target in (*np.arange(0.5, 0.96, 0.05), 0.97, 0.98, 0.99)
+        if (repeated := choose_thresholds(scores, labels, names, float(target)).repeated).accuracy is not None
+    ]
+    lines = {"thresholds by label": sorted(by_label)}
+    answers = {"single_threshold": (scores.max(axis=1), scores.argmax(axis=1) == labels), **others}
+    for name, (confidence, right) in answers.items():
+        order = np.argsort(-confidence, kind="stable")
+        counts = np.arange(1, len(order) + 1)
+        accuracy = right[order].cumsum() / counts
+        start = min(_LEAST_SHOWN, len(order)) - 1  # the accuracy of fewer answers jumps
+        lines[name.replace("_", " ")] = list(zip(100 * counts[start:] / len(order), accuracy[start:], strict=True))
+    plot_lines(lines, "answers that need no person, %", "their accuracy", path)
+    return "Accuracy of the answers that need no person"
+
+
+# ---- the file ----
+
+
+def write_thresholds(path: Path, weights: Path, thresholds: Sequence[Thresholds]) -> None:
+    """Write thresholds by target beside the weights that they belong to; other targets in the file stay."""
+    known = read_thresholds(path, weights) if path.is_file() else {}
+    known |= {f"{chosen.target:g}": chosen for chosen in thresholds}
+    content = {
+        "model": hash_file(weights),
+        "confidence": CONFIDENCE,
+        "targets": {target: asdict(known[target]) for target in sorted(known)},
+    }
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_thresholds(path: Path, weights: Path) -> dict[str, Thresholds]:
+    """Return thresholds by target, such as `"0.95"`; none if there is no file.
+
+    Raises:
+        UserError: For a damaged file, and for thresholds of another model.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        model, targets = content["model"], {}
+        for target, facts in content["targets"].items():
+            chosen_on, repeated = (Decisions(**facts[name]) for name in ("chosen_on", "repeated"))
+            targets[target] = Thresholds(float(facts["target"]), dict(facts["by_label"]), chosen_on, repeated)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r:.80}): choose new thresholds by hf-rnn evaluate") from error
+    if weights.is_file() and model != hash_file(weights):
+        raise UserError(f"{path} has thresholds of another model: remove it, and choose new ones by hf-rnn evaluate")
+    return targets
+
+
+def hash_file(path: Path) -> str:
+    """Return the beginning of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
