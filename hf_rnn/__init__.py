@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .data.conll import load_conll as load_conll
     from .data.encoding import encode as encode
-    from .data.loading import load_tsv as load_tsv
+    from .data.load import load_tsv as load_tsv
     from .data.vectors import load_vectors as load_vectors
     from .evaluation import classification_metrics as classification_metrics
     from .hub.model_folder import PRETRAINED as PRETRAINED
@@ -48,7 +48,7 @@ else:
         "RnnForCausalLM": "models.causal_lm_rnn",
         "RnnForTokenClassification": "models.token_classification_rnn",
         "train_tokenizer": "tokenizers.word_level",
-        "load_tsv": "data.loading",
+        "load_tsv": "data.load",
         "load_conll": "data.conll",
         "encode_tagged": "tasks.token_classification",
         "encode": "data.encoding",

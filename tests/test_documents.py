@@ -171,7 +171,7 @@ def test_form_and_shares_of_the_sample(split, least):
 
 
 def test_no_two_tweets_of_the_sample_are_alike():
-    from hf_rnn.data.audit import hash_texts
+    from hf_rnn.data.splits import hash_texts
 
     texts = [text for split in ("train", "dev", "test") for text, _ in read_sample(split)]
     assert len(set(hash_texts(texts).tolist())) == len(texts)

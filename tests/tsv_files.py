@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.load import load_tsv
 
 GOOD = b"good day\tpositive\nbad day\tnegative\n"
 NAMES = ["negative", "positive"]

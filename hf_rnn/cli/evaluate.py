@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedConfig
 
-    from ..data.tables import Table
+    from ..data.read import Table
     from ..tasks import Task
 
 
@@ -154,8 +154,8 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     """
     import numpy as np
 
-    from ..data.audit import hash_texts, join_texts, read_training_rows
-    from ..data.row_errors import DataReport
+    from ..data.errors import DataReport
+    from ..data.splits import hash_texts, join_texts, read_training_rows
     from ..inference.tables import read_record
 
     split = {"dev": "validation"}.get(str(arguments.split), arguments.split)
@@ -243,7 +243,7 @@ def write_answers(
         columns |= {"answer": answers, "wrong": wrong}
         badness = np.abs(scores - labels).sum(axis=1) + len(names) * np.asarray(wrong)
     table = measured.table
-    if table is None or table.kind == "dataset":  # with numbers as labels
+    if table is None:  # a data set, or several files
         rows = measured.rows.with_format("arrow")[:].drop_columns("label").append_column("label", pa.array(list(true)))
     else:
         rows, columns = read_rows(table, measured), {table.unit: measured.places, **columns}
@@ -258,12 +258,11 @@ def write_answers(
 def read_rows(table: Table, measured: Measured) -> pa.Table:
     """Return all columns of rows in their table; without names, those of texts and labels are named by their use."""
     import numpy as np
-    import pyarrow as pa
 
-    batches = list(table.batches())
-    pieces = [pa.Table.from_batches([batch.rows]).select(table.columns) for batch in batches]
-    rows = pa.concat_tables(pieces, promote_options="permissive")
-    if table.is_unnamed:
+    from ..data.read import read_whole
+
+    rows, places, _ = read_whole(table)
+    if not table.has_names:
         uses = {column: use for use, column in measured.columns.items()}
         rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
-    return rows.take(np.searchsorted(np.concatenate([batch.places for batch in batches]), measured.places))
+    return rows.take(np.searchsorted(places, measured.places))

@@ -133,6 +133,7 @@ class PredictArguments(ModelFlags):
         pattern = str(self.input)
         if self.output_dir is None:
             return {None if self.output_file is None else Path(self.output_file): Path(pattern)}
+        from ..data.lines import PACKED
         from ..inference.tables import OUTPUT_SUFFIXES
 
         names = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
@@ -143,7 +144,7 @@ class PredictArguments(ModelFlags):
             raise UserError(f"the texts are in {folder}: choose another --output_dir")
         targets: dict[Path | None, Path] = {}
         for path in files:
-            bare = path.name.removesuffix(".gz").removesuffix(".zst")
+            bare = path.stem if path.suffix in PACKED else path.name
             target = folder / (path.name if bare.endswith(OUTPUT_SUFFIXES) else f"{bare}.csv")
             if target in targets:
                 raise UserError(f"{path} and {targets[target]} would both be {target}: rename one")
@@ -207,10 +208,10 @@ def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[o
     if arguments.text is not None:
         yield [(text, arguments.text_pair) for text in arguments.text] if paired else arguments.text
         return
-    from ..data.lines import read_texts
+    from ..data.lines import open_unpacked, read_texts
 
     name = str(arguments.input)
-    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open_unpacked(name) as stream:
         for lines in read_texts(stream, "standard input" if name == "-" else name):
             yield [tuple(line.split("\t")) if paired and isinstance(line, str) else line for line in lines]
 

@@ -5,71 +5,25 @@ Two texts are duplicates if their normalised forms are equal. Every finding name
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
-import xxhash
 
-from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
 from .encoding import count_tokens
+from .splits import SPLITS, hash_texts, join_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ORDER = ("train", "validation", "test")  # then any others
 _EXCERPT = 80  # characters
-_BATCH = 1000  # rows read at a time
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
 _SHOWN = 3  # rows of each kind, for people
-
-
-def normalize_text(text: str) -> str:
-    """Return the form of a text whose equality makes duplicates.
-
-    Case, width and composition of characters are ignored (compatibility caseless matching, The Unicode Standard,
-    section 3.13, D146), and so is white space, except that it separates words. Punctuation, links, handles and digits
-    count.
-    """
-    if text.isascii():
-        folded = text.lower()  # a faster way to the same result
-    else:
-        folded = unicodedata.normalize("NFD", text).casefold()
-        folded = unicodedata.normalize("NFKD", folded).casefold()
-        folded = unicodedata.normalize("NFKD", folded)
-    return " ".join(folded.split())
-
-
-def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
-    """Return a lasting hash of the normalised form of each text, uint64 `(N,)`.
-
-    Those of ten million texts differ with p = 1 - 3e-6.
-    """
-    seed %= 1 << 64
-    forms = (normalize_text(text).encode("utf-8", "surrogatepass") for text in texts)
-    return np.fromiter((xxhash.xxh3_64_intdigest(form, seed) for form in forms), dtype=np.uint64)
-
-
-def join_texts(rows: datasets.Dataset) -> Iterator[str]:
-    """Yield the text of each row, both texts of a pair or the tokens of a sentence as one."""
-    names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
-    for batch in rows.select_columns(names).iter(_BATCH):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            yield " \0 ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
-
-
-def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
-    """Return the hashes of the rows that trained a model and its starts, uint64, sorted; None for a folder without."""
-    if not folder.training_rows.is_file():
-        return None
-    with name_damage(str(folder.root), folder.training_rows.name):
-        return np.load(folder.training_rows, allow_pickle=False)
 
 
 @dataclass(frozen=True)
@@ -94,29 +48,20 @@ class AuditReport:
 
     @property
     def leaks(self) -> list[dict[str, Any]]:
-        """The overlaps of the other splits with train."""
-        return [overlap for overlap in self.overlaps if overlap["source"] == "train" != overlap["split"]]
-
-    @property
-    def leak_share(self) -> float:
-        """Largest share of the rows of a split that repeat a row of train, from 0 to 1."""
-        return max((leak["share"] for leak in self.leaks), default=0.0)
+        """The overlaps of the other splits with train, that with the largest share first."""
+        leaks = [overlap for overlap in self.overlaps if overlap["source"] == "train" != overlap["split"]]
+        return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
-        """Refuse splits with a larger share of rows than `limit` that repeat rows of train; None allows all.
-
-        The [`UserError`] names the first row of such a split.
-        """
-        if limit is None or self.leak_share <= limit:
-            return
-        worst = max(self.leaks, key=lambda leak: leak["share"])
-        first = worst["repeats"][0]
-        place, twin = self.name_place(first["place"]), self.name_place(first["twin"])
-        leak = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
-        raise UserError(f"{leak}; remove them from train; hf-rnn audit with the same flags lists all")
+        """Refuse splits with a larger share of rows than `limit` that repeat rows of train; None allows all."""
+        if limit is not None and self.summary()["leak_share"] > limit:
+            worst = self.leaks[0]
+            place, twin = (self.name_place(worst["repeats"][0][name]) for name in ("place", "twin"))
+            leak = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
+            raise UserError(f"{leak}; remove them from train; hf-rnn audit with the same flags lists all")
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts without the rows."""
+        """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
         leaks: dict[str, dict[str, Any]] = {split: {} for split in self.splits}
         for overlap in self.overlaps:
             counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
@@ -126,7 +71,7 @@ class AuditReport:
             "rows": {name: facts["rows"] for name, facts in self.splits.items()},
             "duplicates": duplicates,
             "leaks": {split: counts for split, counts in leaks.items() if counts},
-            "leak_share": self.leak_share,
+            "leak_share": max((leak["share"] for leak in self.leaks), default=0.0),
             "conflicts": {name: self.conflicts[name] for name in ("texts", "rows")},
             "unknown_token_share": {name: facts["unknown_token_share"] for name, facts in self.splits.items()},
         }
@@ -162,7 +107,6 @@ def render_text(report: AuditReport) -> str:
 
 
 def _render(report: AuditReport) -> Iterator[str]:
-    place_of = report.name_place
     for name, facts in report.splits.items():
         labels = ", ".join(f"{count:,} {_quote(label)}" for label, count in facts["label_counts"].items())
         unknown = facts["unknown_token_share"]
@@ -171,17 +115,17 @@ def _render(report: AuditReport) -> Iterator[str]:
     for overlap in report.overlaps:
         yield f"\n{_describe_leak(overlap)}"
         for repeat in overlap["repeats"][:_SHOWN]:
-            yield f"  {place_of(repeat['place'])} ({_quote(repeat['label'])}): {repeat['text']!r}"
-            yield f"    {place_of(repeat['twin'])} ({_quote(repeat['twin_label'])}): {repeat['twin_text']!r}"
+            yield f"  {report.name_place(repeat['place'])} ({_quote(repeat['label'])}): {repeat['text']!r}"
+            yield f"    {report.name_place(repeat['twin'])} ({_quote(repeat['twin_label'])}): {repeat['twin_text']!r}"
     counts = report.conflicts
     yield f"\none text, several labels in train: {counts['texts']:,} texts in {counts['rows']:,} rows"
     for conflict in counts["found"][:_SHOWN]:
         yield f"  {conflict['text']!r}"
         for label, places in conflict["places"].items():
             more = " ..." if len(places) > _SHOWN else ""
-            yield f"    {_quote(label)} in {', '.join(map(place_of, places[:_SHOWN]))}{more}"
+            yield f"    {_quote(label)} in {', '.join(map(report.name_place, places[:_SHOWN]))}{more}"
     if report.leaks:
-        yield f"\nrows that leak from train: at most {report.leak_share:.2%} of a split"
+        yield f"\nrows that leak from train: at most {report.leaks[0]['share']:.2%} of a split"
 
 
 def _quote(label: str) -> str:
@@ -193,7 +137,7 @@ def audit(
     dataset: datasets.DatasetDict,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    origins: Mapping[str, tuple[str, Sequence[int]]] | None = None,
+    origins: Mapping[str, tuple[str, np.ndarray]] | None = None,
 ) -> AuditReport:
     """Find rows of a data set that spoil training or its scores. No row is changed.
 
@@ -205,8 +149,8 @@ def audit(
     Raises:
         UserError: If a split is empty.
     """
-    names = sorted(dataset, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
-    splits = [_Split(name, dataset[name], (origins or {}).get(name)) for name in names]
+    names = sorted(dataset, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
+    splits = [_Split(name, dataset[name], *(origins or {}).get(name, (None, None))) for name in names]
     return AuditReport(
         {split.name: split.describe(tokenizer) for split in splits},
         [_find_overlap(splits[there], split) for here, split in enumerate(splits) for there in (here, *range(here))],
@@ -221,24 +165,24 @@ class _Split:
     there, and its lowest and highest label.
     """
 
-    def __init__(self, name: str, rows: datasets.Dataset, origin: tuple[str, Sequence[int]] | None) -> None:
+    def __init__(self, name: str, rows: datasets.Dataset, file: str | None, lines: np.ndarray | None) -> None:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
-        self.name, self.origin, self.rows = name, origin, rows.with_format(None).select_columns(["text", "label"])
+        self.name, self.file, self.lines = name, file, lines
+        self.rows = rows.with_format(None).select_columns(["text", "label"])
+        self.class_names = list(rows.features["label"].names)
         self.hashes = hash_texts(join_texts(self.rows))
         self.labels = np.array(rows.with_format("numpy")["label"][:])
         self.order = np.argsort(self.hashes, kind="stable")
         self.texts, self.starts, self.sizes = np.unique(self.hashes[self.order], return_index=True, return_counts=True)
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
-        self.class_names = list(rows.features["label"].names)
 
     def rows_of(self, text: int) -> np.ndarray:
         return self.order[self.starts[text] :][: self.sizes[text]]
 
     def place(self, row: int) -> dict[str, Any]:
-        line = None if self.origin is None else int(self.origin[1][row])
-        return {"split": self.name, "row": row, "line": line}
+        return {"split": self.name, "row": row, "line": None if self.lines is None else int(self.lines[row])}
 
     def excerpt(self, row: int) -> str:
         text = self.rows[row]["text"]
@@ -248,21 +192,17 @@ class _Split:
         return self.class_names[self.labels[row]]
 
     def describe(self, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
-        counts = np.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        counts, unknown = np.bincount(self.labels, minlength=len(self.class_names)).tolist(), None
+        if tokenizer is not None and tokenizer.unk_token_id is not None:
+            tokens = count_tokens(tokenizer, islice(join_texts(self.rows), _MOST_TOKENIZED))
+            unknown = tokens[tokenizer.unk_token_id] / max(1, tokens.total())
         return {
             "rows": len(self.labels),
             "label_counts": dict(zip(self.class_names, counts, strict=True)),
             "words": sum(len(text.split()) for text in join_texts(self.rows)) / len(self.labels),
-            "unknown_token_share": None if tokenizer is None else self.measure_unknown(tokenizer),
-            "file": None if self.origin is None else self.origin[0],
+            "unknown_token_share": unknown,
+            "file": self.file,
         }
-
-    def measure_unknown(self, tokenizer: PreTrainedTokenizerBase) -> float | None:
-        """Return the share of the tokens of whole texts that are unknown; None if there is no unknown token."""
-        if tokenizer.unk_token_id is None:
-            return None
-        counts = count_tokens(tokenizer, islice(join_texts(self.rows), _MOST_TOKENIZED))
-        return counts[tokenizer.unk_token_id] / max(1, counts.total())
 
 
 def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:

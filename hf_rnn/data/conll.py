@@ -15,36 +15,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
+from .errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, listed, text_fault
 from .labels import sort_labels, unknown_label
-from .loading import find_files, open_tables
-from .row_errors import (
-    EXCERPT_CHARACTERS,
-    BadRow,
-    DataError,
-    DataReport,
-    Fault,
-    Ledger,
-    Reason,
-    SplitReport,
-    label_fault,
-    listed,
-    text_fault,
-)
-from .rows import RowOptions
+from .lines import is_table
+from .load import RowOptions, open_tables
+from .read import Row, Table, open_lines
+from .sources import choose_splits, find_parts
 from .splits import SplitRows, deliver
-from .tables import Table, is_table, open_lines, take_column
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node of CoNLL-U
@@ -65,85 +51,45 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return written
 
 
-@dataclass(frozen=True)
-class TagSet:
-    """The names of the tags by id; `types` are the types of entities, and empty for other tags."""
-
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-
-    @classmethod
-    def find(cls, counts: Mapping[str, int]) -> TagSet:
-        """Return the tags of the training rows, in IOB2 if at least half of them are tags of entities."""
-        matches = list(filter(None, map(_ENTITY_TAG.fullmatch, counts)))
-        if 2 * len(matches) < len(counts.keys() - {"O"}) or not matches:
-            return cls(tuple(sort_labels(counts)), ())
-        types = tuple(sorted({match[1] for match in matches}))
-        return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), types)
-
-    def check(self, word: Word) -> Word | BadRow:
-        """Return a word, or its rejection for an unknown tag."""
-        if word.tag in self.names or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in self.types):
-            return word
-        return replace(word.place, fault=unknown_label(word.tag, self.names, "tag"))
-
-    def ids(self, tags: Sequence[str]) -> list[int]:
-        """Return the ids of the tags of a sentence."""
-        return [self.names.index(tag) for tag in (to_iob2(tags) if self.types else tags)]
-
-
-Sentence: TypeAlias = "list[Word | BadRow]"
-
-
-class Word(NamedTuple):
-    """A token with its tag; `place` becomes its rejection if the tag turns out to be unknown."""
-
-    place: BadRow
-    token: str
-    tag: str
-
-
-def _make_word(place: BadRow, token: str, tag: str) -> Word | BadRow:
-    """Return a word, or its rejection; some data have tokens of white space, such as U+00A0."""
+def _make_word(place: int, start: str, token: str, tag: str) -> Row:
+    """Return a row of the start of its line, a token and its tag; some data have tokens of white space."""
     fault = text_fault(token)
-    fault = label_fault(tag) if fault is None or fault.reason is Reason.BLANK_TEXT else fault
-    return Word(place, token, tag) if fault is None else replace(place, fault=fault)
+    if fault is None or fault.reason is Reason.BLANK_TEXT:
+        fault = None if tag.strip() else Fault(Reason.EMPTY_LABEL, f"the tag is {tag!r:.80}")
+    return Row(place, [start, token, tag], fault)
 
 
-def _read_file(path: str, token_column: int, tag_column: int) -> Iterator[Sentence]:
-    """Yield the sentences of a file; negative columns count from the last."""
-    rows: list[BadRow | tuple[int, str, list[str]]] = []
-    for batch in open_lines(path):
-        lines = ((line, _split(line)) for line in batch.rows.column(0).to_pylist())
-        rows += batch.in_order((place, *line) for place, line in zip(batch.places.tolist(), lines, strict=True))
-    tokens = [row[2] for row in rows if isinstance(row, tuple) and row[2] and not row[1].startswith("# ")]
+def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
+    """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
+    token_column, tag_column = map(int, columns)
+    rows = [(row, _split(row.cells[0])) for row in table.rows(["text"])]
+    tokens = [cells for row, cells in rows if cells and not row.fault and not row.cells[0].startswith("# ")]
     if not tokens:
-        raise DataError.for_file(path, Reason.EMPTY_FILE, "found no token")
-    fields = len(tokens[0])
-    if fields < 2 or not all(-fields <= column < fields for column in (token_column, tag_column)):
-        detail = f"found {fields}, and token and tag are {token_column} and {tag_column}, from 0"
-        raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column")
-    tags = {parts[tag_column] for parts in tokens if len(parts) == fields}
-    words: Sentence = []
+        raise DataError.for_file(table.path, Reason.EMPTY_FILE, "found no token")
+    size = len(tokens[0])
+    if size < 2 or not all(-size <= column < size for column in (token_column, tag_column)):
+        detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
+        raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column")
+    tags = {cells[tag_column] for cells in tokens if len(cells) == size}
+    words: list[Row] = []
     is_start = True  # a comment before the first token may have as many columns
-    for row in rows:
-        if isinstance(row, BadRow):
+    for row, cells in rows:
+        line = row.cells[0]
+        if row.fault is not None:
             words.append(row)
-            continue
-        number, line, parts = row
-        if not parts:
+        elif not cells:
             yield words
             words = []
+        elif line.startswith("# ") and (len(cells) != size or (is_start and cells[tag_column] not in tags)):
             continue
-        is_whole = len(parts) == fields
-        is_comment = line.startswith("# ") and not (is_whole and (not is_start or parts[tag_column] in tags))
-        if is_comment or (fields == 10 and _NOT_A_WORD.match(line)):
-            continue
-        is_start = False
-        reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
-        fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
-        place = BadRow(path, number, fault, line[:EXCERPT_CHARACTERS])
-        words.append(_make_word(place, parts[token_column], parts[tag_column]) if is_whole else place)
+        elif size != 10 or not _NOT_A_WORD.match(line):
+            is_start = False
+            if len(cells) == size:
+                words.append(_make_word(row.place, line, cells[token_column], cells[tag_column]))
+            else:
+                reason = Reason.TOO_FEW_FIELDS if len(cells) < size else Reason.TOO_MANY_FIELDS
+                detail = f"found {len(cells)} columns where the first token has {size}"
+                words.append(row._replace(fault=Fault(reason, detail)))
     yield words
 
 
@@ -155,33 +101,31 @@ def _split(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
 
 
-def _read_table(table: Table, token_column: str, tag_column: str) -> Iterator[Sentence]:
+def _read_table(table: Table, *columns: str) -> Iterator[list[Row]]:
     """Yield the rows of a table with lists of tokens and of tags."""
-    names = table.class_names.get(tag_column)
-    for batch in table.batches([token_column, tag_column]):
-        for bad_row in batch.bad:
-            yield [bad_row]
-        columns = []
-        for name in (token_column, tag_column):
-            columns.append(take_column(batch.rows, name))
-            if not hasattr(columns[-1].type, "value_field"):
-                detail = f"column {name!r} must hold lists: found {columns[-1].type}"
+    names = table.class_names.get(columns[1])
+    for row in table.rows(columns):
+        if row.fault is not None:
+            yield [row]
+            continue
+        for name, cell in zip(columns, row.cells, strict=True):
+            if not isinstance(cell, list | tuple | None):
+                detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
                 advice = "set --text_column, --label_column"
                 raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-        for number, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
-            tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
+        tokens, tags = (["" if item is None else item for item in cell or ()] for cell in row.cells)
+        start = " ".join(map(str, tokens))
+        if len(tokens) != len(tags):
             fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-            place = BadRow(table.path, number, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS], table.unit)
-            if len(tokens) != len(tags):
-                yield [place] * len(tokens)
-                continue
-            words: Sentence = []
-            for token, tag in zip(tokens, tags, strict=True):
-                if names is not None and tag not in range(len(names)):
-                    words.append(replace(place, fault=unknown_label(str(tag), names, "tag")))
-                else:
-                    words.append(_make_word(place, token, str(tag) if names is None else names[int(tag)]))
-            yield words
+            yield [Row(row.place, [start], fault)] * len(tokens)
+            continue
+        words = []
+        for token, tag in zip(tokens, tags, strict=True):
+            if names is None or tag in range(len(names)):
+                words.append(_make_word(row.place, start, token, str(tag) if names is None else names[int(tag)]))
+            else:
+                words.append(Row(row.place, [start], unknown_label(str(tag), names, "tag")))
+        yield words
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
@@ -211,43 +155,36 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
     """
-    parts: dict[str, list[tuple[str, Iterator[Sentence]]]]  # by split: names of files, and their sentences
-    columns: tuple[int, int] | tuple[str, str]
-    if is_conll := _is_conll(source):
-        try:
-            numbers = columns = int(token_column or 0), int(-1 if tag_column is None else tag_column)
-        except ValueError:
-            both = f"found {token_column}, {tag_column}"
-            raise UserError(f"columns of CoNLL files are numbers from 0: {both}") from None
-        files = find_files(source, splits, class_names is not None, (".conll",))
-        parts = {split: [(path, _read_file(path, *numbers)) for path in paths] for split, paths in files.items()}
+    is_conll, columns = _is_conll(source), (str(token_column or "tokens"), str(tag_column or "ner_tags"))
+    if is_conll:
+        columns = str(token_column or 0), str(-1 if tag_column is None else tag_column)
+        if not all(column.removeprefix("-").isdecimal() for column in columns):
+            raise UserError(f"columns of CoNLL files are numbers from 0: found {token_column}, {tag_column}")
+        where, files = find_parts(source, splits, (".conll",))
+        tables = {
+            split: list(map(open_lines, files[split])) for split in choose_splits(splits, files, where, ".conll")
+        }
     else:
-        named = columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
-        options = RowOptions(text_column=named[0], label_column=named[1], class_names=class_names)
-        tables = open_tables(source, config, splits, options)
-        parts = {split: [(part.path, _read_table(part, *named)) for part in read] for split, read in tables.items()}
-    sentences = {split: [row for _, rows in part for row in rows] for split, part in parts.items()}
-    if class_names is None:
-        words = chain.from_iterable(next(iter(sentences.values())))
-        tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word)))
-    else:
-        tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
+        tables = open_tables(source, config, splits, RowOptions(text_column=columns[0], label_column=columns[1]))
+    read_words = _read_file if is_conll else _read_table
+    sentences = {
+        split: [(part, words) for part in parts for words in read_words(part, *columns)]
+        for split, parts in tables.items()
+    }
+    if class_names is None and "train" not in tables:
+        raise UserError(f"{' and '.join(tables)} without train needs class names: add --class_names")
+    words = chain.from_iterable(sentence for _, sentence in next(iter(sentences.values())))
+    names = tuple(class_names or _find_tags({row.cells[2] for row in words if row.fault is None}))
     report = report or DataReport()
-    read: dict[str, SplitRows] = {}
-    with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        report.columns = dict(zip(("text", "label"), map(str, columns), strict=True))
-        report.class_names = list(tags.names)
-        for split, rows in sentences.items():
-            names = [name for name, _ in parts[split]]
-            report.splits[split] = SplitReport(names)
-            kept = _keep(split, rows, tags, ledger, whole=not is_conll)
-            if not kept:
-                ledger.check()
-                raise DataError.for_file(", ".join(names), Reason.EMPTY_FILE, "found no usable token")
-            read[split] = _build(kept, tags)
-            report.label_counts[split] = [len(kept)]
-    if len(tags.names) < 2:
-        raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
+    ledger = Ledger(max_bad_rows, rejected_path, report)
+    report.columns, report.class_names = dict(zip(("text", "label"), map(str, columns), strict=True)), list(names)
+    read = {}
+    for split, parts in tables.items():
+        report.splits[split] = SplitReport([part.path for part in parts])
+        read[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
+    ledger.close()
+    if len(names) < 2:
+        raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
     return deliver(read, validation_share if splits is None else 0, seed, report)
 
 
@@ -265,28 +202,48 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _keep(split: str, sentences: list[Sentence], tags: TagSet, ledger: Ledger, whole: bool) -> list[list[Word]]:
-    """Return the good words of each sentence, and count all words; with `whole`, one bad word rejects its sentence."""
-    kept, counts = [], ledger.report.splits[split]
-    for sentence in sentences:
-        known = [word if isinstance(word, BadRow) else tags.check(word) for word in sentence]
-        good = [word for word in known if isinstance(word, Word)]
-        bad = [word for word in known if isinstance(word, BadRow)]
+def _find_tags(tags: set[str]) -> list[str]:
+    """Return the names of tags by id, in IOB2 if at least half of them are tags of entities."""
+    matches = list(filter(None, map(_ENTITY_TAG.fullmatch, tags)))
+    if 2 * len(matches) < len(tags - {"O"}) or not matches:
+        return sort_labels(tags)
+    return ["O", *(f"{mark}-{name}" for name in sorted({match[1] for match in matches}) for mark in "BI")]
+
+
+def _build(
+    split: str, sentences: Sequence[tuple[Table, list[Row]]], names: tuple[str, ...], ledger: Ledger, whole: bool
+) -> SplitRows:
+    """Count all words, and keep those with a known tag; with `whole`, one bad word rejects its sentence."""
+    types, counts = entity_types(names), ledger.report.splits[split]
+    tokens, ids = [], []
+    for table, words in sentences:
+        good, bad = [], []
+        for word in words:
+            fault = word.fault
+            if fault is None and word.cells[2] not in names:
+                is_entity = _ENTITY_TAG.fullmatch(word.cells[2]) and word.cells[2][2:] in types
+                fault = None if is_entity else unknown_label(word.cells[2], names, "tag")
+            if fault is None:
+                good.append(word)
+            else:
+                bad.append(table.reject(word, fault))
         if whole and bad:
-            good, bad = [], bad[:1] * len(sentence)
+            good, bad = [], bad[:1] * len(words)
         for row in bad:
             ledger.reject(split, row)
-        counts.rows_read += len(sentence)
+        counts.rows_read += len(words)
         counts.rows_kept += len(good)
-        kept += [good] if good else []
-    return kept
-
-
-def _build(sentences: Sequence[Sequence[Word]], tags: TagSet) -> SplitRows:
-    feature = datasets.List(datasets.ClassLabel(names=list(tags.names)))
+        if good:
+            tags = [word.cells[2] for word in good]
+            tokens.append([word.cells[1] for word in good])
+            ids.append([names.index(tag) for tag in (to_iob2(tags) if types else tags)])
+    if not tokens:
+        ledger.check()
+        raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
+    ledger.report.label_counts[split] = [len(tokens)]
+    columns = {"tokens": tokens, "ner_tags": ids}
+    feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    tokens = [[word.token for word in sentence] for sentence in sentences]
-    columns = {"tokens": tokens, "ner_tags": [tags.ids([word.tag for word in sentence]) for sentence in sentences]}
-    digest = hashlib.sha256(repr((tags.names, columns)).encode()).hexdigest()
-    strata = np.zeros(len(sentences), dtype=np.int64)
-    return SplitRows((), datasets.Dataset.from_dict(columns, features), strata, strata, digest)
+    digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
+    strata = np.zeros(len(tokens), dtype=np.int64)
+    return SplitRows(datasets.Dataset.from_dict(columns, features), strata, strata, digest)

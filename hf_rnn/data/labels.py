@@ -12,16 +12,13 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import datasets
 import numpy as np
 
 from ..utils.errors import UserError
-from .row_errors import MOST_LISTED, WHITE_SPACE, Fault, Reason, label_fault, listed, shorten
-
-if TYPE_CHECKING:
-    from .rows import RowOptions
+from .errors import MOST_LISTED, Fault, Reason, label_fault, listed, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +116,8 @@ class LabelMap:
 
     def read(self, written: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
-        if fault := label_fault(written):
-            return fault
         number = self.ids.get(written)
-        return unknown_label(written, self.ids) if number is None else number
+        return label_fault(written) or (unknown_label(written, self.ids) if number is None else number)
 
 
 # ---- sets of labels, and numbers ----
@@ -141,19 +136,25 @@ class LabelSets:
     columns: tuple[int, ...] = ()  # the label of each column; empty for one column of labels
 
     @classmethod
-    def from_rows(cls, rows: Iterable[str], options: RowOptions, columns: Sequence[str]) -> LabelSets:
+    def from_rows(
+        cls,
+        rows: Iterable[str],
+        columns: Sequence[str],
+        names: Sequence[str] | None,
+        label_map: Mapping[str, str] | None,
+        separator: str | None,
+    ) -> LabelSets:
         """Make the map from the distinct labels of the first split as they are written, or from class names.
 
-        Raises:
-            UserError: For rows without any label, and for more than 1,000 different ones.
+        Without a `separator`, each column is a label. Raises a [`UserError`] for rows without any label, and for more
+        than 1,000 different ones.
         """
-        names, separator = options.class_names, options.label_separator
-        if options.label_columns:
-            return cls(tuple(names or columns), separator, {}, match_columns(columns, names or columns))
+        if separator is None:
+            return cls(tuple(names or columns), "", {}, match_columns(columns, names or columns))
         if names is not None:
-            names = LabelMap.from_names(names, {}, options.label_map).names if len(names) > 1 else names
-            return cls(tuple(names), separator, _number(names, options.label_map))
-        labels = {label for row in rows for label in _split(row, separator) if label}
+            names = LabelMap.from_names(names, {}, label_map).names if len(names) > 1 else names
+            return cls(tuple(names), separator, _number(names, label_map))
+        labels = {label.strip() for row in rows for label in row.split(separator)} - {""}
         if not labels:
             raise UserError("no row of train has a label: set --label_column or --label_separator")
         if len(labels) > 1000:
@@ -170,20 +171,20 @@ class LabelSets:
     def read(self, written: str) -> tuple[int, ...] | Fault:
         """Return the ids of a row's labels in their order, or the fault."""
         if self.columns:
-            ids, advice = set(), "Write 1 for each label that a row has, and 0 for the others"
-            for number, cell in zip(self.columns, written.split("\t"), strict=True):
-                if (flag := _FLAGS.get(cell)) is None:
-                    detail = f"{cell!r:.80} in column {self.names[number]!r:.80}"
-                    return Fault(Reason.UNKNOWN_LABEL, detail, advice)
-                ids |= {number} if flag else set()
-            return tuple(sorted(ids))
-        labels = _split(written, self.separator)
+            cells = written.split("\t")
+            if unknown := [number for number, cell in zip(self.columns, cells, strict=True) if cell not in _FLAGS]:
+                detail = f"{cells[self.columns.index(unknown[0])]!r:.80} in column {self.names[unknown[0]]!r:.80}"
+                return Fault(
+                    Reason.UNKNOWN_LABEL, detail, "Write 1 for each label that a row has, and 0 for the others"
+                )
+            return tuple(sorted(number for number, cell in zip(self.columns, cells, strict=True) if _FLAGS[cell]))
+        labels = [label.strip() for label in written.split(self.separator)]
         if labels == [""]:
             return ()
         if "" in labels:
             return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
-        if unknown := [label for label in labels if label not in self.ids]:
-            return label_fault(unknown[0]) or unknown_label(unknown[0], self.ids)
+        if absent := [label for label in labels if label not in self.ids]:
+            return label_fault(absent[0]) or unknown_label(absent[0], self.ids)
         return tuple(sorted({self.ids[label] for label in labels}))
 
 
@@ -197,10 +198,6 @@ def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ..
     return tuple(range(len(names)))
 
 
-def _split(written: str, separator: str) -> list[str]:
-    return [label.strip(WHITE_SPACE) for label in written.split(separator)]
-
-
 @dataclass(frozen=True)
 class Numbers:
     """One or several numbers per row, each in a column; they are stored as a struct of float64."""
@@ -209,16 +206,18 @@ class Numbers:
     columns: tuple[int, ...]  # id of each column
 
     @classmethod
-    def from_rows(cls, rows: Iterable[str], options: RowOptions, columns: Sequence[str]) -> Numbers:
-        """Take the names of the columns, or `class_names`; a single column without a name of its own is `value`."""
-        names = list(columns)
-        if len(names) == 1:  # a list in one column
-            names *= 1 + next(iter(rows), "").count("\t")
-        if options.class_names is not None:
-            names = list(options.class_names)
-        elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
-            names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
-        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
+    def from_rows(
+        cls, rows: Iterable[str], columns: Sequence[str], names: Sequence[str] | None, *_: object
+    ) -> Numbers:
+        """Take the names of the columns, or class names; a single column without a name of its own is `value`."""
+        found = list(columns)
+        if len(found) == 1:  # a list in one column
+            found *= 1 + next(iter(rows), "").count("\t")
+        if names is not None:
+            found = list(names)
+        elif all(name.isdecimal() for name in found) or set(found) == {"label"}:
+            found = ["value"] if len(found) == 1 else [f"value_{number}" for number in range(len(found))]
+        return cls(tuple(found), tuple(range(len(found))) if len(columns) == 1 else match_columns(columns, found))
 
     @property
     def feature(self) -> dict[str, datasets.Value]:

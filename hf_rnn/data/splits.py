@@ -1,18 +1,18 @@
-"""All splits under one label map and one count of rows, and a held-out validation split for data without one.
+"""Rows of splits: a hash of each text, rows that are held out as validation, and the data sets that are delivered.
 
-Small splits are Arrow tables in memory. If the files have more than `LARGE_BYTES` in all, they are read twice, first
-for their labels. Their good rows become Arrow files on disk, which the data set maps into memory, and which are
+If the files of a load are large, rows are in Arrow files on disk, which a data set maps into memory, and which are
 removed when the process ends.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -20,123 +20,100 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
 from ..utils.process import make_folder
-from .audit import hash_texts, join_texts
-from .labels import LabelMap, RowLabels
-from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault, listed
-from .rows import RowOptions, RowSource, Taken
+from .errors import DataReport
+from .read import BATCH_ROWS, Table
 
 logger = logging.getLogger(__name__)
 
-LARGE_BYTES = 1 << 28
-_BATCH = 10_000
+SPLITS = ("train", "validation", "test")
 FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
 MOST_HELD_OUT = 50_000  # expected rows; the standard error of an accuracy is then at most 0.2 %
 
 
+# ---- hashes of texts ----
+
+
+def normalize_text(text: str) -> str:
+    """Return the form of a text whose equality makes duplicates.
+
+    Case, width and composition of characters are ignored (compatibility caseless matching, The Unicode Standard,
+    section 3.13, D146), and so is white space, except that it separates words. Punctuation, links, handles and digits
+    count.
+    """
+    if text.isascii():
+        folded = text.lower()  # a faster way to the same result
+    else:
+        folded = unicodedata.normalize("NFD", text).casefold()
+        folded = unicodedata.normalize("NFKD", folded).casefold()
+        folded = unicodedata.normalize("NFKD", folded)
+    return " ".join(folded.split())
+
+
+def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
+    """Return a lasting hash of the normalised form of each text, uint64 `(N,)`.
+
+    Those of ten million texts differ with p = 1 - 3e-6.
+    """
+    seed %= 1 << 64
+    forms = (normalize_text(text).encode("utf-8", "surrogatepass") for text in texts)
+    return np.fromiter((xxhash.xxh3_64_intdigest(form, seed) for form in forms), dtype=np.uint64)
+
+
+def join_texts(rows: datasets.Dataset) -> Iterator[str]:
+    """Yield the text of each row, both texts of a pair or the tokens of a sentence as one."""
+    names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
+    for batch in rows.select_columns(names).iter(1000):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            yield " \0 ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
+
+
+def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
+    """Return the hashes of the rows that trained a model and its starts, uint64, sorted; None for a folder without."""
+    if not folder.training_rows.is_file():
+        return None
+    with name_damage(str(folder.root), folder.training_rows.name):
+        return np.load(folder.training_rows, allow_pickle=False)
+
+
+# ---- data sets ----
+
+
 @dataclass
 class SplitRows:
-    """The good rows of one split: a data set, the place and stratum of each row, and a hash of texts and labels."""
+    """The good rows of a split, the place and stratum of each, a hash of texts and labels, and the table of all."""
 
-    sources: Sequence[RowSource]
     rows: datasets.Dataset
     places: np.ndarray
     strata: np.ndarray
     digest: str
+    table: Table | None = None  # a file, if all rows are in one
 
 
-def read_splits(
-    sources: Mapping[str, Sequence[RowSource]], options: RowOptions, ledger: Ledger
-) -> dict[str, SplitRows]:
-    """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
-    for split, parts in sources.items():
-        ledger.report.splits[split] = SplitReport([part.path for part in parts])
-    paths = [part.path for parts in sources.values() for part in parts]
-    on_disk = sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) > LARGE_BYTES
-    first, scheme = next(iter(sources)), options.scheme
-    counts: Counter[str] = Counter()
-    taken: list[Taken] = []
-    for part in sources[first]:
-        for rows in part.take():
-            counts += rows.count_labels()
-            if not on_disk:
-                taken.append(rows)
-    if scheme is None:
-        counts = Counter({label: count for label, count in counts.items() if not label_fault(label)})
-    labels: RowLabels
-    try:
-        if not counts:
-            labels = LabelMap((), {})  # no row is usable, which is an error later
-        elif scheme is not None:
-            labels = scheme(iter(counts), options, sources[first][0].labels)
-        elif options.class_names is not None:
-            labels = LabelMap.from_names(options.class_names, counts, options.label_map)
-        else:
-            labels = LabelMap.from_counts(counts)
-    except UserError:  # report a rejected row instead, if there is one: it explains more
-        _read(first, sources[first], LabelMap.from_labels(counts), ledger, on_disk, taken)
-        ledger.check()
-        raise
-    ledger.report.class_names = list(labels.names)
-    splits = {}
-    for split, parts in sources.items():
-        splits[split] = _read(split, parts, labels, ledger, on_disk, taken if split == first else [])
-        counted = ledger.report.label_counts[split]
-        absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
-        if absent and scheme is None:
-            logger.warning("%s has no row with label %s", split, listed(absent))
-    return splits
-
-
-def _read(
-    split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Ledger, on_disk: bool, taken: list[Taken]
-) -> SplitRows:
-    """Check the rows of a split under the label map; `taken` are its rows before the check, if they were read."""
-    report, places, strata = ledger.report.splits[split], [], []
-    names = ("text", "text_pair")[: len(parts[0].texts)]
-    features = datasets.Features({**{name: datasets.Value("string") for name in names}, "label": labels.feature})
-    hashers, is_class = [hashlib.sha256() for _ in features], isinstance(labels, LabelMap)
-
-    def check() -> Iterator[pa.Table]:
-        for rows in taken or (rows for part in parts for rows in part.take()):
-            good, numbers, rejected = rows.check(labels)
-            for row in rejected:
-                ledger.reject(split, row)
-            report.rows_read += rows.batch.size
-            report.rows_kept += len(numbers)
-            report.trimmed += rows.trimmed
-            places.append(numbers)
-            strata.append(good["label"].to_numpy() if is_class else np.zeros(len(good), dtype=np.int64))
-            for hasher, column in zip(hashers, good.columns, strict=True):
-                hasher.update("".join(f"{value}\0" for value in column.to_pylist()).encode())
-            yield pa.Table.from_batches([good]).cast(features.arrow_schema)
-
+def make_dataset(batches: Iterable[pa.RecordBatch], features: datasets.Features, on_disk: bool) -> datasets.Dataset:
+    """Return a data set of batches, in memory or mapped from a file."""
     info = datasets.DatasetInfo(features=features)
     if on_disk:
-        rows = datasets.Dataset.from_file(_write(check(), features.arrow_schema), info, datasets.NamedSplit(split))
-    else:
-        table = pa.concat_tables([features.arrow_schema.empty_table(), *check()])
-        rows = datasets.Dataset(table, info, datasets.NamedSplit(split))
-    if not report.rows_kept:
-        ledger.check()
-        raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    groups = np.concatenate(strata)
-    ledger.report.label_counts[split] = np.bincount(groups, minlength=len(labels.names) if is_class else 1).tolist()
-    digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
-    return SplitRows(parts, rows, np.concatenate(places), groups, digest)
+        return datasets.Dataset.from_file(write_batches(batches, features.arrow_schema), info)
+    return datasets.Dataset(pa.Table.from_batches(list(batches), features.arrow_schema), info)
 
 
-def _write(tables: Iterable[pa.Table], schema: pa.Schema) -> str:
-    """Write tables to one Arrow file below the library's cache, and return its path."""
+def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
+    """Write batches to one Arrow file below the library's cache, and return its path."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
-    folder = make_folder(cache, "hf-rnn-")
-    path = os.path.join(folder, "rows.arrow")
+    path = os.path.join(make_folder(cache, "hf-rnn-"), "rows.arrow")
     with pa.ipc.new_stream(path, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
+        for batch in batches:
+            writer.write(batch)
     return path
+
+
+def map_file(path: str) -> list[pa.RecordBatch]:
+    """Return the batches of a file, mapped into memory."""
+    return list(pa.ipc.open_stream(pa.memory_map(path)))
 
 
 def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
@@ -150,31 +127,27 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
             report.held_out = {"share": share, "seed": seed, "rows": rows}
             message = "there is no validation split: %d of %d rows of train are held out, by their hash (seed %d)"
             logger.warning(message, rows, len(held_out), seed)
-            parts.pop("train")
             halves = {"train": ~held_out, "validation": held_out}
+            del parts["train"]
             parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts
     data = datasets.DatasetDict()
     for split, (part, chosen) in parts.items():
         rows = part.rows
         if len(chosen) < len(rows):
             report.label_counts[split] = np.bincount(part.strata[chosen], minlength=strata).tolist()
-            rows = _take(rows, chosen)
-        if len(part.sources) == 1:
-            report.tables[split] = part.sources[0].table, part.places[chosen]
+            # in one piece: a selection by indices would make each later look at the rows slow
+            pieces = (chosen[start : start + BATCH_ROWS] for start in range(0, len(chosen), BATCH_ROWS))
+            tables = (rows.data.table.take(pa.array(piece)) for piece in pieces)
+            batches = chain.from_iterable(table.to_batches() for table in tables)
+            rows = make_dataset(batches, rows.features, bool(rows.cache_files))
+        if part.table is not None:
+            report.tables[split] = part.table, part.places[chosen]
         rows._split = datasets.NamedSplit(split)
         # the same in every process
-        made_from = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
-        rows._fingerprint = xxhash.xxh3_64_hexdigest(repr(made_from).encode())
+        source = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
+        rows._fingerprint = xxhash.xxh3_64_hexdigest(repr(source).encode())
         data[split] = rows
     return data
-
-
-def _take(rows: datasets.Dataset, chosen: np.ndarray) -> datasets.Dataset:
-    """Return chosen rows in one piece: a selection by indices would make each later look at them slow."""
-    if not rows.cache_files:
-        return datasets.Dataset(rows.data.table.take(pa.array(chosen)), rows.info)
-    tables = rows.select(chosen).with_format("arrow").iter(_BATCH)
-    return datasets.Dataset.from_file(_write(tables, rows.features.arrow_schema), rows.info)
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -182,7 +155,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
 
     So equal texts stay together, and a row stays where it is when others come or go. Each class has at least half of
     the share held out, rounded up, and at most twice the share, but never all rows. Only at these limits can new rows
-    move others. A text with more rows than the limit stays in train. If all texts have, single rows are drawn,
+    move others. A text with more rows than the limit stays in train. If every text repeats, single rows are drawn,
     with a warning. Fewer than 20 rows are all kept. The share is halved until it is at most `MOST_HELD_OUT` rows.
 
     Args:

@@ -27,8 +27,8 @@ from ..hub.client import fetch
 from ..hub.model_folder import read_config
 from ..utils.errors import UserError, reason_of
 from .encoding import count_tokens
+from .errors import name_file
 from .lines import open_unpacked
-from .row_errors import name_file
 
 
 @dataclass(frozen=True)

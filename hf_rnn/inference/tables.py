@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
-import contextlib
+import gzip
 import io
 import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 
-from ..data.tables import TEXT_NAMES, find_column, is_table, open_lines, read_table, suffix_of, take_column
+from ..data.lines import is_table, suffix_of
+from ..data.read import BATCH_ROWS, TEXT_NAMES, Table, find_column, open_lines, read_table, read_whole, take_column
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
 from .predictor import Predictor
-
-if TYPE_CHECKING:
-    from ..data.delimited import Batch
-    from ..data.tables import Table
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -37,8 +34,7 @@ Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a 
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-_EXCEL_ROWS, _EXCEL_COLUMNS, _EXCEL_CHARACTERS, _EXCEL_DIGITS = 1 << 20, 1 << 14, 32_767, 15
-_EXCEL_TIMES = datetime(1900, 3, 1), datetime(10_000 - 1, 12, 31)  # programs differ on the days before
+_EXCEL_CHARACTERS, _EXCEL_INTEGER = 32_767, 10**15  # the longest text and about the largest exact number of a cell
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,9 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
     return FinishedFolder(folder).read_data_record()
 
 
+# ---- answers ----
+
+
 def answer_file(
     model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
 ) -> AnsweredFile:
@@ -86,54 +85,45 @@ def answer_file(
         DataError: For a file that is empty or cannot be read, and for a missing column of texts.
         UserError: For columns with the names of answers.
     """
-    table, names = _open_texts(path, settings, record or {})
-    columns, settings, note = _choose_columns(model, names, path, settings, record or {})
-    if names != table.columns or table.kind == "lines":  # the file has no names
-        note = f"{path}: texts are {'its lines' if table.kind == 'lines' else 'the first fields of its lines'}"
-    pieces = [_answer_batch(model, table, batch, names, columns, settings) for batch in table.batches(None, columns)]
-    if not pieces:  # a header without rows
-        rows = pa.table({name: pa.array([], pa.string()) for name in names})
-        pieces = [add_columns(rows, _answer_texts(model, [[] for _ in columns], settings).flatten())]
-    whole = pa.concat_tables(pieces, promote_options="permissive")
+    record = record or {}
+    table, names = _open_texts(path, settings, record)
+    columns, settings, note = _choose_columns(model, names, path, settings, record)
+    if not table.has_names:
+        note = f"{path}: texts are {'the first fields of ' * is_table(path)}its lines"
+    stored = dict(zip(names, table.columns, strict=True))
+    sources = [stored.get(name, name) for name in columns]
+    rows, places, rejected = read_whole(table, sources)
+    texts = [take_column(rows, name).to_pylist() for name in sources]
+    for column in texts:
+        for number, bad_row in rejected.items():
+            column[number] = bad_row
+    pieces = []
+    for start in range(0, max(1, len(rows)), BATCH_ROWS):
+        some = slice(start, start + BATCH_ROWS)
+        where = [f"{table.unit} {place}: " for place in places[some]]
+        pieces.append(_answer_texts(model, [column[some] for column in texts], settings, where))
+    whole = add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
-    rejected = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
-    if not rejected:
+    faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
+    if not faults:
         whole = whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    return AnsweredFile(whole, note, rejected, len(reasons) - len(rejected), table.separator, needs_mark)
+    return AnsweredFile(whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark)
 
 
-def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """Open a table, or a text file as a table of lines; return the names of its columns too."""
+def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Table, list[str]]:
+    """Open a table, or a text file as a table of lines; return the names of its columns in the answers too."""
     if not is_table(path):
         return open_lines(path, settings.encoding), ["text"]
     reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
     table, column = read_table(path, separator=settings.separator, **reading), settings.text_column
-    known = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
+    usual = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
     is_number = column is not None and column.isdecimal() and column not in table.columns
-    is_headless = column is None and known.isdisjoint(name.strip().casefold() for name in table.columns)
+    is_headless = column is None and usual.isdisjoint(name.strip().casefold() for name in table.columns)
     if suffix_of(path) != ".tsv" or not (is_number or is_headless):
         return table, table.columns
     table = read_table(path, header=False, **reading)  # as `train` reads it
     return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-
-
-def _answer_batch(
-    model: Predictor, table: Table, batch: Batch, names: Sequence[str], columns: Sequence[str], settings: TableSettings
-) -> pa.Table:
-    """Return the rows of a batch in the order of the file, rejected ones as nulls, with the columns of answers."""
-    stored = dict(zip(names, table.columns, strict=True))
-    texts = [batch.in_order(take_column(batch.rows, stored.get(name, name)).to_pylist()) for name in columns]
-    rows = pa.Table.from_batches([batch.rows]).select(table.columns).rename_columns(names)
-    places = np.array([*batch.places, *(row.line for row in batch.bad)], dtype=np.int64)
-    if batch.bad:
-        order = np.argsort(places, kind="stable")
-        rows, places = rows.take(pa.array(order, mask=order >= len(rows))), places[order]
-    answers = _answer_texts(model, texts, settings, [f"{table.unit} {place}: " for place in places])
-    return add_columns(rows, answers.flatten())
-
-
-# ---- answers ----
 
 
 def _choose_columns(
@@ -149,8 +139,8 @@ def _choose_columns(
     how = "as given" if settings.text_column else "as in training"
     if not name:
         other = record.get("text_column")
-        known = f"; the model was trained on {other!r}" if other and not other.isdecimal() else ""
-        how = f"a guess by its name{known}; --text_column names another"
+        differs = f"; the model was trained on {other!r}" if other and not other.isdecimal() else ""
+        how = f"a guess by its name{differs}; --text_column names another"
     if model.config.sep_token_id is not None:
         second = settings.text_pair_column or trained.get("text_pair_column")
         columns.append(find_column(names, second, ["text_pair"], path, "text_pair_column"))
@@ -312,8 +302,7 @@ class BatchPredictor:
 
 def find_suffix(path: str) -> str:
     """Return the suffix of an output without that of its compression; refuse an unknown one."""
-    suffix = PurePath(path.removesuffix(".gz").removesuffix(".zst")).suffix
-    if suffix not in OUTPUT_SUFFIXES:
+    if (suffix := suffix_of(path)) not in OUTPUT_SUFFIXES:
         raise UserError(f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}")
     return suffix
 
@@ -333,17 +322,42 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
         elif suffix == ".jsonl":
             stream.writelines(f"{_to_json(row)}\n".encode() for row in table.to_pylist())
         elif suffix == ".xlsx":
-            _write_excel(_flatten(table), path, stream)
+            _write_excel(_flatten(table), stream)
         else:
             separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
             stream.write(codecs.BOM_UTF8 if needs_mark else b"")
             csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
-    except UserError:
-        raise
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
-    packed = {".gz": "gzip", ".zst": "zstd"}.get(PurePath(path).suffix)
-    return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}.get(PurePath(path).suffix)
+    return stream.getvalue() if pack is None else bytes(pack(stream.getvalue()))
+
+
+def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
+    """Write the first sheet of a workbook; texts stay texts, also `=1+1`."""
+    try:
+        import pandas as pd
+        import xlsxwriter  # noqa: F401 - the engine of pandas
+    except ImportError:
+        raise ImportError(f"install XlsxWriter: {install_hint('excel')}, or write .csv") from None
+    for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
+        if not _fits_excel(column):
+            table = table.set_column(place, name, column.cast(pa.string()))
+    options = {"strings_to_formulas": False, "strings_to_urls": False}
+    with warnings.catch_warnings(), pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
+        warnings.simplefilter("error")  # of texts that pandas would cut
+        table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
+
+
+def _fits_excel(column: pa.ChunkedArray) -> bool:
+    """Return whether Excel has the values of a column: integers of 15 digits, times from 1900 on."""
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return True
+    low, high = pc.min_max(column).as_py().values()
+    if pa.types.is_integer(kind):
+        return low is None or (low > -_EXCEL_INTEGER and high < _EXCEL_INTEGER)
+    return low is None or (low.year > 1900 and getattr(kind, "tz", None) is None)
 
 
 def _to_json(value: object) -> str:
@@ -366,11 +380,11 @@ def _flatten(table: pa.Table) -> pa.Table:
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))
-        elif column.type in (pa.string_view(), pa.binary_view()):
-            table = table.set_column(place, name, column.cast(pa.large_string()))
         elif pa.types.is_nested(column.type):
             texts = [None if value is None else _join_labels(value) for value in column.to_pylist()]
             table = table.set_column(place, name, pa.array(texts, pa.string()))
+        elif "binary" in str(column.type) or "view" in str(column.type):
+            table = table.set_column(place, name, column.cast(pa.large_string()))
     return table
 
 
@@ -378,63 +392,3 @@ def _join_labels(value: object) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     return _to_json(value)
-
-
-class _ExactNumber(float):
-    """A number that XlsxWriter writes with all digits, and not 16."""
-
-    def __format__(self, _: str) -> str:
-        return float.__repr__(self)
-
-
-def _write_excel(table: pa.Table, path: str, stream: io.BytesIO) -> None:
-    """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
-
-    A column of numbers or times that Excel cannot store is written as texts. A cell that is too long is refused.
-    """
-    try:
-        import xlsxwriter
-    except ImportError:
-        raise UserError(f"{path} needs XlsxWriter: {install_hint('excel')}, or write .csv") from None
-    if len(table) >= _EXCEL_ROWS or len(table.columns) > _EXCEL_COLUMNS:
-        raise UserError(f"{path}: Excel has {_EXCEL_ROWS:,} rows and {_EXCEL_COLUMNS:,} columns at most: write .csv")
-    book = xlsxwriter.Workbook(stream, {"in_memory": True})
-    sheet, bold = book.add_worksheet(), book.add_format({"bold": True})
-    days, seconds = (book.add_format({"num_format": shown}) for shown in ("yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"))
-    for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
-        for row, value in enumerate([name, *_excel_values(column)]):
-            if isinstance(value, str):
-                if (length := len(value.encode("utf-16-le")) // 2) > _EXCEL_CHARACTERS:
-                    cell = f"row {row + 1} of the column {name!r:.80} has {length:,} characters"
-                    raise UserError(f"{path}: {cell}, and a cell of Excel at most {_EXCEL_CHARACTERS:,}: write .csv")
-                if value.startswith("<r>"):  # else XlsxWriter may take it for its own markup
-                    sheet.write_rich_string(row, place, "<", "r", value[2:])
-                else:
-                    sheet.write_string(row, place, value, None if row else bold)
-            elif isinstance(value, bool):
-                sheet.write_boolean(row, place, value)
-            elif isinstance(value, date):
-                sheet.write_datetime(row, place, value, seconds if isinstance(value, datetime) else days)
-            elif value is not None:
-                sheet.write_number(row, place, _ExactNumber(value))
-    book.close()
-
-
-def _excel_values(column: pa.ChunkedArray) -> list[Any]:
-    """Return the values of a column for Excel, as texts if it would change one of them."""
-    kind = column.type
-    with contextlib.suppress(pa.ArrowException, OverflowError):  # milliseconds or Python cannot hold some times
-        if pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None):
-            times = column.cast(pa.timestamp("ms")).to_pylist()
-            if all(_EXCEL_TIMES[0] <= value < _EXCEL_TIMES[1] for value in times if value is not None):
-                return column.to_pylist() if pa.types.is_date(kind) else times
-        elif pa.types.is_floating(kind):
-            values = [None if value is None or math.isnan(value) else value for value in column.to_pylist()]
-            return [str(value) if value in (math.inf, -math.inf) else value for value in values]
-        elif pa.types.is_boolean(kind):
-            return column.to_pylist()
-        elif pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-            values = column.to_pylist()
-            if all(len(Decimal(value or 0).as_tuple().digits) <= _EXCEL_DIGITS for value in values):
-                return values
-    return column.cast(pa.string()).to_pylist()

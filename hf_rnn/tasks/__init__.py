@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.row_errors import DataReport
+    from ..data.errors import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.row_errors import DataReport
+    from ..data.errors import DataReport
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings
 
@@ -35,7 +35,7 @@ class CausalLM(Task):
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
-        from ..data.loading import load_text
+        from ..data.load import load_text
 
         if options.get("data") is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")

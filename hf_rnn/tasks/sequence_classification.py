@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.row_errors import DataReport
+    from ..data.errors import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.modeling_rnn import RnnForSequenceClassification
@@ -40,7 +40,7 @@ class SequenceClassification(Task):
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read labelled texts: files, a data set of the `datasets` library, or rows in memory."""
-        from ..data.loading import load_texts
+        from ..data.load import load_texts
 
         if arguments.label_columns:
             raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
@@ -135,7 +135,7 @@ class MultiLabel(SequenceClassification):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         from ..data.labels import LabelSets
-        from ..data.loading import load_texts
+        from ..data.load import load_texts
 
         options |= {"scheme": LabelSets.from_rows, "label_separator": arguments.label_separator}
         return load_texts(arguments, report=report, **options)
@@ -207,7 +207,7 @@ class Regression(SequenceClassification):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read texts with numbers, each in a column."""
         from ..data.labels import Numbers
-        from ..data.loading import load_texts
+        from ..data.load import load_texts
 
         return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
 

@@ -22,9 +22,9 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from ..data.audit import normalize_text
 from ..data.encoding import encode
-from ..data.row_errors import listed, text_fault
+from ..data.errors import listed, text_fault
+from ..data.splits import normalize_text
 from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.row_errors import DataReport, shorten
+from ..data.errors import DataReport, shorten
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
     FinishedFolder,

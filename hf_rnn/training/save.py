@@ -27,7 +27,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..data.audit import hash_texts, join_texts, read_training_rows
+from ..data.splits import hash_texts, join_texts, read_training_rows
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..evaluation.scores import linear_scores
 from ..hub.card import CardFacts, write_card

@@ -91,7 +91,7 @@ class _RnnEstimator(BaseEstimator):
         return tags
 
     def _fit(self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, eval_set: EvalSet) -> Self:
-        from ..data.row_errors import DataReport
+        from ..data.errors import DataReport
         from ..data.splits import hold_out
         from .train import check_early, train_on
 
@@ -361,7 +361,7 @@ def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets, where: st
     """Return a split with texts and labels; `where` precedes `X` in messages."""
     import datasets
 
-    from ..data.row_errors import text_fault
+    from ..data.errors import text_fault
 
     texts = _read_texts(X, f"{where}X")
     check_consistent_length(texts, y)

@@ -23,8 +23,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from ..data.loading import join_splits
-from ..data.row_errors import DataReport
+from ..data.errors import DataReport
+from ..data.sources import join_splits
 from ..data.typos import mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice

@@ -10,7 +10,8 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data.audit import audit, normalize_text, render_text
+from hf_rnn.data.audit import audit, render_text
+from hf_rnn.data.splits import normalize_text
 from hf_rnn.utils.errors import UserError
 
 LABELS = ["bad", "good", "plain"]

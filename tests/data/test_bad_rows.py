@@ -5,7 +5,7 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data.row_errors import DataError, DataReport, Reason, parse_limit
+from hf_rnn.data.errors import DataError, DataReport, Ledger, Reason
 from hf_rnn.utils.errors import UserError
 
 BAD_LINES = {  # name: (line, reason, part of the message, options)
@@ -105,8 +105,7 @@ def test_white_space_at_the_ends_of_labels_is_removed_and_counted(tmp_path, capl
     assert report.splits["train"].trimmed == 2 and "white space at the ends of 2 labels was removed" in caplog.text
 
 
-def test_a_limit_is_a_count_or_a_share():
-    assert [parse_limit(limit) for limit in (5, 0.001, "0.1%")] == [(5, None), (None, 0.001), (None, 0.001)]
-    for limit in ("many", -1, "100%"):
-        with pytest.raises(UserError, match="max_bad_rows"):
-            parse_limit(limit)
+@pytest.mark.parametrize("limit", ["many", -1, "100%"])
+def test_a_limit_is_a_count_or_a_share(limit):
+    with pytest.raises(UserError, match="max_bad_rows"):
+        Ledger(limit, None, DataReport())

@@ -4,8 +4,8 @@ import pytest
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data.encoding import encode_blocks
-from hf_rnn.data.loading import load_text
-from hf_rnn.data.row_errors import DataError, DataReport
+from hf_rnn.data.errors import DataError, DataReport
+from hf_rnn.data.load import load_text
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"
@@ -41,8 +41,8 @@ def test_the_last_tenth_of_one_file_is_held_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"one\nt\xffwo\n", r"train\.txt: not UTF-8: byte b'\\xff' in line 2"),
-        (b"one\nt\0wo\n", "NUL character: in line 2"),
+        (b"one\nt\xffwo\n", r"train\.txt:2: not UTF-8: byte 0xff at byte 2"),
+        (b"one\nt\0wo\n", r"train\.txt:2: NUL character"),
     ],
 )
 def test_text_that_is_not_text(folder, content, error):

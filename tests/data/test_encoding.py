@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from tsv_files import GOOD, write
 
 from hf_rnn.data.encoding import encode
-from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.load import load_tsv
 from hf_rnn.utils.errors import UserError
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import train
-from hf_rnn.data import TableArguments, loading, splits
-from hf_rnn.data.loading import load_texts, load_tsv
-from hf_rnn.data.row_errors import DataError, DataReport, Reason
+from hf_rnn.data import TableArguments, load, sources, splits
+from hf_rnn.data.errors import DataError, DataReport, Reason
+from hf_rnn.data.load import load_texts, load_tsv
 from hf_rnn.data.splits import hold_out
 from hf_rnn.utils.errors import UserError
 
@@ -101,7 +101,7 @@ def test_large_files_are_kept_on_disk(tmp_path, monkeypatch):
     path = write(tmp_path / "train.tsv", content + b"bad\n")
     small, large = DataReport(), DataReport()
     in_memory = load_tsv(path, max_bad_rows=1, report=small)
-    monkeypatch.setattr(splits, "LARGE_BYTES", 1_000)
+    monkeypatch.setattr(load, "LARGE_BYTES", 1_000)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     on_disk = load_tsv(path, max_bad_rows=1, report=large)
     assert small == large and (large.rows_read, large.rows_rejected) == (3_001, 1)
@@ -178,14 +178,6 @@ def test_the_columns_of_a_model_are_preferred_by_audit_and_train(copy, tmp_path,
     assert "text from column 'text'" in command("audit", "--data_dir", tmp_path / "a.csv", "--recipe", "scratch")[2]
     start = {"model_name_or_path": copy, "max_steps": 1, "baselines": False, "use_cpu": True}
     assert train(tmp_path / "a.csv", tmp_path / "out", **start).metrics["data"]["text_column"] == "message"
-
-
-def test_a_folder_of_fasttext_files(tmp_path):
-    for name, rows in (("train.txt", 9), ("dev.txt", 3)):
-        (tmp_path / name).write_text("__label__pos good day\n__label__neg bad day\n" * rows)
-    read = load_tsv(tmp_path)
-    assert {split: len(rows) for split, rows in read.items()} == {"train": 18, "validation": 6}
-    assert read["train"].features["label"].names == ["neg", "pos"] and read["train"][0]["text"] == "good day"
 
 
 def columns_of(read):
@@ -304,7 +296,7 @@ def test_types_of_labels(tmp_path, feature, convert, names, caplog):
 
 
 def test_bad_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "BATCH_ROWS", 3)
+    monkeypatch.setattr(sources, "BATCH_ROWS", 3)
     bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
     data = make_splits(datasets.ClassLabel(names=["n", "p"]), train=bad, dev=bad[:1])
     report, listed = DataReport(), tmp_path / "rejected.jsonl"

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 import hf_rnn.training.save
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier, RnnRegressor
-from hf_rnn.data.audit import read_training_rows
+from hf_rnn.data.splits import read_training_rows
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError

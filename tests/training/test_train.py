@@ -18,8 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
 from hf_rnn.cli.train import FLAGS
-from hf_rnn.data.audit import hash_texts
-from hf_rnn.data.splits import hold_out
+from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.settings.resolve import resolve
 from hf_rnn.training.train import check_loss, train

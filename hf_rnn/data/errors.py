@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import logging
 from collections import Counter
@@ -10,21 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError, reason_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .read import Table
 
 logger = logging.getLogger(__name__)
 
 EXCERPT_CHARACTERS = 80
 MOST_LISTED = 10  # labels or columns in a message
 _LOGGED_ROWS = 20  # rejected rows that are logged one by one when no file lists them
-
-# The characters for which str.isspace is true in Unicode 16, independent of the version of Python.
-WHITE_SPACE = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
 
 
 def listed(labels: Iterable[str]) -> str:
@@ -75,23 +75,18 @@ def text_fault(text: str) -> Fault | None:
     """Return what is wrong with a text."""
     if not text:
         return Fault(Reason.EMPTY_TEXT, "the text has no character")
-    if not text.strip(WHITE_SPACE):
+    if text.isspace():
         return Fault(Reason.BLANK_TEXT, f"the text is {text[:EXCERPT_CHARACTERS]!r}")
-    if "\0" in text:
-        return Fault(Reason.NUL, f"NUL is character {text.index(chr(0)) + 1} of the text")
-    return None
+    return Fault(Reason.NUL, f"NUL is character {text.index(chr(0)) + 1} of the text") if "\0" in text else None
 
 
 def label_fault(label: str) -> Fault | None:
-    """Return what is wrong with a label, independent of the known labels."""
-    bare = label.strip(WHITE_SPACE)
-    if not bare:
+    """Return what is wrong with a label, independent of the classes."""
+    if not label or label.isspace():
         return Fault(Reason.EMPTY_LABEL, f"the label is {label!r:.80}")
-    if bare != label:
+    if label.strip() != label:
         return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80} has white space at its ends")
-    if "\0" in label:
-        return Fault(Reason.NUL, f"NUL is character {label.index(chr(0)) + 1} of label {label!r:.80}")
-    return None
+    return Fault(Reason.NUL, f"NUL is in label {label!r:.80}") if "\0" in label else None
 
 
 @dataclass(frozen=True)
@@ -151,6 +146,9 @@ def name_file(path: str | Path, suffix: str = "") -> Iterator[None]:
         raise DataError.for_file(path, Reason.UNREADABLE, f"{problem}: {reason_of(error):.300}") from error
 
 
+# ---- the count of all rows ----
+
+
 @dataclass
 class SplitReport:
     """Counts of one split before any hold-out: `rows_read == rows_kept + sum(rejected.values())`."""
@@ -164,26 +162,19 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """The record of one load; pass an empty one to a loader, which fills it in.
-
-    Attributes:
-        columns: The names of the columns that were read as `text`, `text_pair` and `label`.
-        held_out: The rows of train that became the validation split, with `share` and `seed`; None if there was one.
-        label_counts: Rows by label id of each returned split, after any hold-out.
-        tables: The [`~hf_rnn.data.tables.Table`] of each returned split from a single one, and the place of each row.
-        rejected_path: The file that lists the rejected rows; None without rejected rows or without a path.
-    """
+    """The record of one load; pass an empty one to a loader, which fills it in."""
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-    held_out: dict[str, Any] | None = None
-    label_counts: dict[str, list[int]] = field(default_factory=dict)
-    tables: dict[str, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
-    rejected_path: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)  # names of those read as `text`, `text_pair` and `label`
+    held_out: dict[str, Any] | None = None  # `rows` of train that became validation, with `share` and `seed`
+    label_counts: dict[str, list[int]] = field(default_factory=dict)  # by split and label id, after any hold-out
+    # of each returned split from a single file: the file, and the place of each row
+    tables: dict[str, tuple[Table, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
+    rejected_path: str | None = None  # the file that lists the rejected rows, if there are any
 
     @property
-    def lines(self) -> dict[str, tuple[str, Any]]:
+    def lines(self) -> dict[str, tuple[str, np.ndarray]]:
         """The file of each returned split that comes from one text file, and the line of each row, from 1."""
         return {split: (table.path, places) for split, (table, places) in self.tables.items() if table.unit == "line"}
 
@@ -195,74 +186,66 @@ class DataReport:
     @property
     def rows_rejected(self) -> int:
         """Rows rejected in all splits."""
-        return sum(sum(split.rejected.values()) for split in self.splits.values())
-
-
-def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | None]:
-    """Read a limit on rejected rows: return (count, None) for 5 or "5", (None, share) for 0.001 or "0.1%"."""
-    number = str(max_bad_rows).strip()
-    if number.isdecimal():
-        return int(number), None
-    try:
-        share = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if 0 <= share < 1:
-        return None, share
-    raise UserError(f"max_bad_rows is {max_bad_rows!r}: give a count such as 5, or a share of the rows such as 0.1%")
+        return sum(split.rejected.total() for split in self.splits.values())
 
 
 class Ledger:
-    """Count all rejected rows of one load; at its end stop if they are too many, or list them in `rejected_path`."""
+    """Count all rejected rows of one load; at its end stop if they are too many, or list them in `rejected_path`.
+
+    `max_bad_rows` is a count, as 5 or "5", or a share of all rows, as 0.001 or "0.1%".
+    """
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
-        self.limit, self.share = parse_limit(max_bad_rows)
-        self.max_bad_rows, self.report = max_bad_rows, report
+        self.max_bad_rows = limit = str(max_bad_rows).strip()
+        self.limit = int(limit) if limit.isdecimal() else None
+        try:
+            self.share = float(limit.removesuffix("%")) / (100 if limit.endswith("%") else 1)
+        except ValueError:
+            self.share = -1.0
+        if self.limit is None and not 0 <= self.share < 1:
+            raise UserError(f"max_bad_rows is {limit}: give a count such as 5, or a share of the rows such as 0.1%")
+        self.path = None if rejected_path is None else Path(rejected_path)
+        self.rows: list[tuple[int, int, int, BadRow]] = []  # after the numbers of its split, its file and its line
+        self.report = report
         vars(report).update(vars(DataReport()))  # forget an earlier load
-        self._path = Path(rejected_path) if rejected_path is not None else None
-        self._rows: list[BadRow] = []
 
     def reject(self, split: str, row: BadRow) -> None:
-        """Count a rejected row of a split."""
-        self.report.splits[split].rejected[row.fault.reason.value] += 1
-        if self.limit is None or len(self._rows) <= self.limit:
-            self._rows.append(row)
+        """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
+        report = self.report.splits[split]
+        report.rejected[row.fault.reason.value] += 1
+        part = report.files.index(row.path) if row.path in report.files else 0
+        bisect.insort(self.rows, (list(self.report.splits).index(split), part, row.line, row), key=lambda row: row[:3])
+        if self.limit is not None:
+            del self.rows[self.limit + 1 :]
 
     def check(self) -> None:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
         read, bad = self.report.rows_read, self.report.rows_rejected
-        if bad > (self.share * read if self.limit is None else self.limit):  # type: ignore[operator] # one is set
+        if bad > (self.share * read if self.limit is None else self.limit):
             first = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
             allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
             advice = f"{first} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
-            raise DataError.for_row(self._rows[0], advice)
+            raise DataError.for_row(self.rows[0][-1], advice)
 
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """After a load without error check the limit and the counts, and list the rejected rows."""
-        if kind is not None:
-            return
+    def close(self) -> None:
+        """Check the counts and the limit, and list the rejected rows, in a file or in the log."""
         for name, split in self.report.splits.items():
-            if split.rows_read != split.rows_kept + sum(split.rejected.values()):
+            if split.rows_read != split.rows_kept + split.rejected.total():
                 raise RuntimeError(f"rows went missing in {name}: {split}")  # a bug of this package
             if split.trimmed:
                 logger.warning("%s: white space at the ends of %d labels was removed", name, split.trimmed)
         self.check()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        if not self._rows:
-            return
-        where = ""
-        if self._path is None:
-            for row in self._rows[:_LOGGED_ROWS]:
+        rows, where = [row for *_, row in self.rows], ""
+        if self.path is None:
+            for row in rows[:_LOGGED_ROWS]:
                 logger.warning("rejected %s", row.describe())
-        else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = "".join(row.as_json() + "\n" for row in self._rows)
+        elif rows:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(row.as_json() + "\n" for row in rows)
             # names of files may hold bytes that are not UTF-8
-            self._path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
-            self.report.rejected_path = str(self._path)
-            where = f"; they are listed in {self._path}"
-        logger.warning("%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where)
+            self.path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
+            self.report.rejected_path, where = str(self.path), f"; they are listed in {self.path}"
+        else:
+            self.path.unlink(missing_ok=True)
+        if rows:
+            logger.warning("%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where)

@@ -1,0 +1,494 @@
+"""Labelled texts become splits with labels, with a count of every row; and continuous text.
+
+The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `Columns.take` takes its texts and writes
+its label as text, `_build` gives the label its meaning (`labels.py`), or the row is rejected (`errors.py`). If there
+is no validation split, `hold_out` chooses the rows of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from ..hub.model_folder import FinishedFolder, find_folder
+from ..utils.errors import UserError
+from . import TableArguments
+from .errors import (
+    BadRow,
+    DataError,
+    DataReport,
+    Fault,
+    Ledger,
+    Reason,
+    SplitReport,
+    label_fault,
+    listed,
+    name_file,
+    text_fault,
+)
+from .labels import LabelMap, RowLabels
+from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
+from .read import (
+    BATCH_ROWS,
+    LABEL_NAMES,
+    TEXT_NAMES,
+    Row,
+    Table,
+    cell_fault,
+    find_column,
+    open_label,
+    read_table,
+    write_value,
+)
+from .sources import Column, as_list, choose_splits, find_parts, open_rows
+from .splits import SPLITS, SplitRows, deliver, make_dataset, map_file, write_batches
+
+logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 1 << 28  # files that are larger together are kept on disk
+UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
+_HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the start of a row
+_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # of a line of continuous text
+_USES = ("text", "text_pair", "label")
+
+
+def load_texts(arguments: TableArguments, *, data: object = None, **options: Any) -> datasets.DatasetDict:
+    """Read the labelled texts that settings name, or rows in memory by split, with [`load_tsv`].
+
+    A column that is not set is the one that the model to start from was trained on, or else a guess by its name.
+    """
+    if data is None:
+        arguments.check_source()
+    elif arguments.data_dir is not None or arguments.dataset_name is not None:
+        raise UserError("the texts have two sources: found train and data_dir or dataset_name; give one of them")
+    source = data if data is not None else arguments.data_dir or arguments.dataset_name
+    if (start := getattr(arguments, "model_name_or_path", None)) is not None:
+        record = FinishedFolder(find_folder(start)).read_data_record()
+        options["recorded"] = {use: record.get(f"{use}_column") for use in ("text", "label")}
+    return load_tsv(source, arguments.dataset_config, **arguments.layout(), **options)
+
+
+def load_tsv(
+    source: object,
+    config: str | None = None,
+    *,
+    splits: Iterable[str] | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    max_bad_rows: int | float | str = 0,
+    rejected_path: str | Path | None = None,
+    report: DataReport | None = None,
+    **options: Any,
+) -> datasets.DatasetDict:
+    """Read labelled texts: TSV without names of columns, tables of any format, data sets, or rows in memory.
+
+    A line of plain TSV is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is skipped; quotes, a lone
+    CR, U+2028 and white space at the ends of a text are part of the text. Two columns are expected unless others are
+    declared; then every line must have as many fields as the first. Tables are those of
+    [`~hf_rnn.data.read.read_table`].
+
+    Args:
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also `.gz`, `.bz2`
+            and `.zst`, or parts such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt`
+            file of lines for each label, or with such folders `train` and `test`; files by split; or one file of
+            training rows. Or a data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`,
+            or a `Dataset`, which is train; or rows by split, each as [`open_rows`] takes it. Their rows count from 0.
+        config: The configuration of a data set that has several.
+        splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
+            a validation or test split of a data set with only the label -1, no label, is left out and logged.
+        validation_share: Without a validation split, about this share of train becomes it, by a hash of the text and
+            the seed, so that other rows do not move a row; see [`~hf_rnn.data.load.hold_out`]. 0 for none.
+        seed: Changes which rows are held out.
+        max_bad_rows: Skip up to this many rejected rows: a count, or a share of all rows such as `"0.1%"`.
+        rejected_path: File that lists these (JSON lines). Without it the first few are logged.
+        report: An empty report to fill in.
+        options: Columns and labels: the fields of [`~hf_rnn.data.load.RowOptions`].
+
+    Returns:
+        Splits `train`, `validation` and `test`, if present, with the columns `text` (string) and `label` (ClassLabel).
+
+    Raises:
+        DataError: For an unusable file, and for rejected rows beyond `max_bad_rows`.
+        UserError: For arguments that contradict each other or the data.
+    """
+    report = DataReport() if report is None else report
+    ledger, settings = Ledger(max_bad_rows, rejected_path, report), RowOptions(**options)
+    sources: dict[str, list[Columns]] = {}
+    for split, tables in open_tables(source, config, splits, settings).items():
+        parts = list(map(settings.locate, tables))
+        if splits is None and split != "train" and parts[0].is_unlabelled():
+            logger.warning("%s is left out: all labels are %d, which means no label", tables[0].path, UNLABELLED)
+        else:
+            sources[split] = parts
+    first = next(iter(sources.values()))[0]
+    if settings.class_names is None:
+        settings = replace(settings, class_names=first.class_names)
+    if settings.class_names is None and "train" not in sources:
+        raise UserError(f"{' and '.join(sources)} without train needs class names: add --class_names")
+    report.columns = settings.describe(first)
+    read = _read_splits(sources, settings, ledger)
+    ledger.close()
+    return deliver(read, validation_share if splits is None else 0, seed, report)
+
+
+# ---- columns ----
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """Columns of texts and labels, by name or by number from 0, and the meaning of the labels."""
+
+    text_column: Column | None = None  # None: `text` or a similar name such as `tweet`; the first without names
+    label_column: Column | None = None  # None: `label` or a similar name, or the other one of two columns
+    label_columns: Sequence[Column] = ()  # several in place of `label_column`, for a `scheme` that reads them
+    text_pair_column: Column | None = None  # of a second text; it becomes the column `text_pair`
+    separator: str | None = None  # of delimited text; see [`~hf_rnn.data.read.read_table`], also for the next two
+    encoding: str | None = None
+    quoting: str | None = None
+    class_names: Sequence[str] | None = None  # by id; labels are these or their indices. None: those of train, sorted
+    label_map: Mapping[str, str] | None = None  # labels of the data to class names; then integers do not index these
+    scheme: Callable[..., RowLabels] | None = (
+        None  # other labels than a class: [`LabelSets`] or [`Numbers`] `.from_rows`
+    )
+    label_separator: str = "\t"  # between the labels of a text, for a `scheme`; a tab between numbers
+    recorded: Mapping[str, str | None] = field(default_factory=dict)  # columns that a model was trained on, by use
+
+    def open_part(self, part: Any, name: str, in_folder: bool) -> Table:
+        """Open a file, or rows in memory; a file or folder that is not a table, in a folder, is that of a label.
+
+        A TSV file without names of columns is plain text: a `"` is a letter.
+        """
+        labels = [column for column in (*self.label_columns, self.label_column) if column is not None]
+        texts = [column for column in (self.text_column, self.text_pair_column) if column is not None]
+        declared = texts + labels
+        if not isinstance(part, str):
+            texts = texts if self.text_column is not None else ["text", *texts]
+            return open_rows(part, name, texts + (labels or ["label"]))
+        if in_folder and not is_table(part):
+            return open_label(part, self.encoding)
+        has_names = self.separator is not None or (is_table(part) and suffix_of(part) != ".tsv")
+        return read_table(
+            part,
+            separator=self.separator,
+            encoding=self.encoding,
+            header=True if has_names or any(isinstance(column, str) for column in declared) else None,
+            fields=None if declared else 2,
+            quoting=self.quoting,
+        )
+
+    def locate(self, table: Table) -> Columns:
+        """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
+        names, path = table.columns, table.path
+        labels = [find_column(names, column, (), path, "label_columns") for column in self.label_columns]
+        chosen: dict[str, str] = {}
+        for use in _USES:
+            if (column := getattr(self, f"{use}_column")) is not None:
+                chosen[use] = find_column(names, column, (), path, f"{use}_column")
+        for use, usual in (("text", TEXT_NAMES), ("label", LABEL_NAMES)):
+            rest = [name for name in names if name not in (*chosen.values(), *labels)]
+            guesses = [*filter(None, [self.recorded.get(use)]), *usual]
+            if not table.has_names:
+                guesses = sorted(rest, key=names[0].__eq__) if use == "label" else rest
+            elif use == "label" and len(rest) == 1:
+                guesses = rest
+            if use not in chosen and not (use == "label" and labels):
+                chosen[use] = find_column(rest, None, guesses, path, f"{use}_column")
+        texts = [chosen[use] for use in ("text", "text_pair") if use in chosen]
+        return Columns(table, texts, labels or [chosen["label"]], self.label_separator if self.scheme else None)
+
+    def describe(self, columns: Columns) -> dict[str, str]:
+        """Return the columns chosen as `text`, `text_pair` and `label`; log them, and which of them are a guess."""
+        chosen = dict(zip(_USES, columns.texts, strict=False)) | {"label": ", ".join(columns.labels)}
+        parts = []
+        for use, name in chosen.items():
+            is_set = getattr(self, f"{use}_column") is not None or (use == "label" and self.label_columns)
+            is_guess = not (is_set or self.recorded.get(use) == name or use == name.casefold())
+            guess = f" (a guess: --{use}_column NAME sets it)" if is_guess else ""
+            parts.append(f"{use.replace('_', ' ')} from column {name!r:.80}{guess}")
+        if columns.table.has_names:
+            logger.info("%s: %s", columns.table.path, ", ".join(parts))
+        return chosen
+
+
+def open_tables(
+    source: object, config: str | None, splits: Iterable[str] | None, options: RowOptions
+) -> dict[str, list[Table]]:
+    """Open the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
+    where, parts = find_parts(source, splits, config=config)
+    return {
+        split: [options.open_part(part, f"{where}[{split}]", os.path.isdir(where)) for part in parts[split]]
+        for split in choose_splits(splits, parts, where)
+    }
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table with its columns of texts and labels; with a `separator`, labels are lists, sets or numbers."""
+
+    table: Table
+    texts: list[str]
+    labels: list[str]
+    separator: str | None = None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of a column of ClassLabel, in its own order; None for other columns."""
+        return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the batches of [`take`]."""
+        texts = [(use, pa.string()) for use in _USES[: len(self.texts)]]
+        return pa.schema([*texts, ("label", pa.string()), ("place", pa.int64())])
+
+    def is_unlabelled(self) -> bool:
+        """Return whether all rows have the label -1 of ClassLabel, no label."""
+        return self.class_names is not None and all(row.cells[0] == UNLABELLED for row in self.table.rows(self.labels))
+
+    def take(self, split: str, ledger: Ledger) -> Iterator[pa.RecordBatch]:
+        """Read the table once: yield texts, labels as text, and places; reject rows without a usable text.
+
+        Labels in several columns have tabs between them; a missing label is null.
+        """
+        places, cells, types = list[int](), list[Any](), [set[type]() for _ in self.texts]
+        for place, values, fault in self.table.rows([*self.texts, *self.labels]):
+            if fault is not None:
+                ledger.report.splits[split].rows_read += 1
+                ledger.reject(split, self.table.reject(Row(place, values), fault))
+                continue
+            places.append(place)
+            cells += values
+            if len(places) == BATCH_ROWS:
+                yield self._check(places, cells, types, split, ledger)
+                places, cells = [], []
+        yield self._check(places, cells, types, split, ledger)
+        for name, found in zip(self.texts, types, strict=True):
+            if str not in found and (found - {type(None)} or (found and "." in name)):
+                raise self._misfit(name, "strings", " and ".join(sorted(kind.__name__ for kind in found)))
+
+    def _check(
+        self, places: list[int], cells: list[Any], types: list[set[type]], split: str, ledger: Ledger
+    ) -> pa.RecordBatch:
+        """Return rows as [`take`] does, by their places and one list of all cells; note the types of texts."""
+        size, faults, columns = len(self.texts) + len(self.labels), dict[int, Fault](), list[Any]()
+        for start, found in enumerate(types):
+            values = cells[start::size]
+            found.update(map(type, values))
+            texts, wrong = _read_texts(values)
+            columns.append(texts)
+            faults = wrong | faults  # the first text comes first
+        labels = [self._write_labels(name, cells[len(self.texts) + n :: size]) for n, name in enumerate(self.labels)]
+        if len(labels) > 1:
+            labels = [[None if None in row else "\t".join(row) for row in zip(*labels, strict=True)]]
+        arrays = list(map(pa.array, [*columns, *labels, places], self.schema.types))
+        ledger.report.splits[split].rows_read += len(places)
+        for number, fault in faults.items():
+            ledger.reject(split, self.table.reject(Row(places[number], [columns[0][number]]), fault))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return batch.filter(pa.array([n not in faults for n in range(len(places))])) if faults else batch
+
+    def _write_labels(self, name: str, cells: Sequence[Any]) -> list[str | None]:
+        """Return the cells of a column of labels as texts, None for a missing one."""
+        names = self.table.class_names.get(name)
+
+        def write(cell: Any) -> str | None:
+            if isinstance(cell, list | tuple) and self.separator is not None:
+                items = list(map(write, cell))
+                if cut := [item for item in items if self.separator in str(item)]:
+                    raise UserError(
+                        f"the label {cut[0]!r:.80} contains {self.separator!r}: set another label_separator"
+                    )
+                return None if None in items else self.separator.join(map(str, items))
+            if isinstance(cell, list | tuple | dict | bytes):
+                raise self._misfit(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
+            if names is None or cell is None:
+                return write_value(cell)
+            # a number without a name becomes a text that matches no class
+            return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
+
+        return [cell if type(cell) is str else write(cell) for cell in cells]
+
+    def _misfit(self, name: str, expected: str, found: str) -> DataError:
+        detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
+        return DataError.for_file(self.table.path, Reason.MISSING_COLUMN, detail)
+
+
+# ---- rows ----
+
+
+def _read_texts(cells: list[Any]) -> tuple[list[str], dict[int, Fault]]:
+    """Return cells as texts, and what is wrong with some of them."""
+    texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
+    numbers = [number for number, text in enumerate(texts) if not text or text.isspace() or "\0" in text]
+    faults = {number: fault for number in numbers if (fault := text_fault(texts[number]))}
+    if texts != cells:
+        faults |= {number: fault for number, cell in enumerate(cells) if (fault := cell_fault(cell))}
+    return texts, faults
+
+
+def _read_splits(
+    sources: Mapping[str, Sequence[Columns]], options: RowOptions, ledger: Ledger
+) -> dict[str, SplitRows]:
+    """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
+    report = ledger.report
+    report.splits = {split: SplitReport([part.table.path for part in parts]) for split, parts in sources.items()}
+    paths = [path for counts in report.splits.values() for path in counts.files if os.path.isfile(path)]
+    on_disk = sum(map(os.path.getsize, paths)) > LARGE_BYTES
+    labels: RowLabels | None = None
+    splits = {}
+    for split, parts in sources.items():
+        taken = []
+        for part in parts:
+            batches = part.take(split, ledger)
+            taken.append((part, map_file(write_batches(batches, part.schema)) if on_disk else list(batches)))
+        if labels is None:
+            counts = _count_labels(chain.from_iterable(batches for _, batches in taken), options)
+            try:
+                labels = _make_labels(counts, options, parts[0].labels)
+            except UserError:  # report a rejected row instead, if there is one: it explains more
+                _build(split, taken, LabelMap.from_labels(counts), ledger, on_disk)
+                ledger.check()
+                raise
+            report.class_names = list(labels.names)
+        splits[split] = _build(split, taken, labels, ledger, on_disk)
+    return splits
+
+
+def _count_labels(batches: Iterable[pa.RecordBatch], options: RowOptions) -> Counter[str]:
+    """Return the rows by label as it is written, without missing labels."""
+    counts = Counter[str]()
+    for batch in batches:
+        for count in batch.column("label").drop_null().value_counts().to_pylist():
+            label = count["values"] if options.scheme else count["values"].strip()
+            if options.scheme or not label_fault(label):
+                counts[label] += count["counts"]
+    return counts
+
+
+def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
+    """Return the meaning of labels, by the counts of those of the first split."""
+    if not counts:
+        return LabelMap((), {})  # no row is usable, which is an error later
+    if options.scheme is not None:
+        separator = None if options.label_columns else options.label_separator
+        return options.scheme(iter(counts), columns, options.class_names, options.label_map, separator)
+    if options.class_names is not None:
+        return LabelMap.from_names(options.class_names, counts, options.label_map)
+    return LabelMap.from_counts(counts)
+
+
+def _build(
+    split: str,
+    taken: Sequence[tuple[Columns, list[pa.RecordBatch]]],
+    labels: RowLabels,
+    ledger: Ledger,
+    on_disk: bool,
+) -> SplitRows:
+    """Give labels their meaning; reject the rows of those without one."""
+    report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
+    texts = taken[0][0].schema.names[:-2]
+    features = datasets.Features({**{name: datasets.Value("string") for name in texts}, "label": labels.feature})
+    hashers, places, strata = [hashlib.sha256() for _ in features], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+
+    def check(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
+        written = batch.column("label").dictionary_encode()
+        names = written.dictionary.to_pylist()
+        bare = [name.strip() for name in names] if is_class else names
+        meanings = [*map(labels.read, bare), Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")]
+        codes = written.indices.fill_null(len(names)).to_numpy()
+        report.trimmed += int(np.isin(codes, [n for n, name in enumerate(names) if name != bare[n]]).sum())
+        is_good = np.array([not isinstance(meaning, Fault) for meaning in meanings])
+        if not is_good[codes].all():
+            for number in np.flatnonzero(~is_good[codes]).tolist():
+                row = Row(batch.column("place")[number].as_py(), [batch.column(0)[number].as_py()])
+                ledger.reject(split, table.reject(row, meanings[codes[number]]))
+            batch, codes = batch.filter(pa.array(is_good[codes])), codes[is_good[codes]]
+        values = pa.array([m for m in meanings if not isinstance(m, Fault)], features.arrow_schema.field("label").type)
+        ids = values.take(pa.array(np.cumsum(is_good)[codes] - 1))
+        places.append(batch.column("place").to_numpy())
+        strata.append(ids.to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64))
+        columns = [*batch.columns[:-2], ids]
+        for hasher, column in zip(hashers, columns, strict=True):
+            hasher.update("\0".join([*map(str, column.to_pylist()), ""]).encode())
+        return pa.RecordBatch.from_arrays(columns, schema=features.arrow_schema)
+
+    rows = make_dataset((check(part.table, batch) for part, batches in taken for batch in batches), features, on_disk)
+    report.rows_kept, groups = len(rows), np.concatenate(strata)
+    if not report.rows_kept:
+        ledger.check()
+        raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
+    counts = np.bincount(groups, minlength=len(labels.names) if is_class else 1).tolist()
+    ledger.report.label_counts[split] = counts
+    if is_class and (absent := [name for name, count in zip(labels.names, counts, strict=False) if not count]):
+        logger.warning("%s has no row with label %s", split, listed(absent))
+    digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
+    table = taken[0][0].table
+    is_file = len(taken) == 1 and os.path.exists(table.path)
+    return SplitRows(rows, np.concatenate(places), groups, digest, table if is_file else None)
+
+
+# ---- continuous text ----
+
+
+def load_text(
+    source: str | os.PathLike[str], *, splits: Sequence[str] | None = None, report: DataReport | None = None
+) -> datasets.DatasetDict:
+    """Read the continuous texts of a language model.
+
+    A row of the column `text` is a line with its line feed, so that the rows, joined, are the text; CRLF becomes LF,
+    and a byte order mark is skipped. A line over 10,000 characters is several rows.
+
+    Args:
+        source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text file, or a folder
+            with only one. Without `dev.txt` the last tenth is the validation split.
+        splits: Return only these. A single file is also the split `test`, whole.
+        report: An empty report to fill in.
+
+    Raises:
+        DataError: For a file without text, or with bytes that are not UTF-8 text.
+        UserError: For a folder without such files, and for a missing split.
+    """
+    report, splits = DataReport() if report is None else report, None if splits is None else as_list(splits)
+    where, files = find_parts(source, splits if splits == ["test"] else None, (".txt",))
+    derived = ["validation"] if "train" in files and "validation" not in files else []
+    names = choose_splits(splits, [*files, *derived], where, ".txt")
+    texts = {}
+    for split in files if splits is None else {name if name in files else "train": None for name in names}:
+        texts[split] = list(chain.from_iterable(map(_read_lines, files[split])))
+        report.splits[split] = SplitReport(files[split], len(texts[split]), len(texts[split]))
+    if derived and "train" in texts:
+        ends = np.cumsum([len(row) for row in texts["train"]])
+        first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
+        if first in (0, len(ends)):
+            raise UserError("the text is too short to hold out a tenth of its lines: give dev.txt beside train.txt")
+        texts["train"], texts["validation"] = texts["train"][:first], texts["train"][first:]
+        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+        logger.warning("there is no dev.txt: the last tenth of %s is held out as validation split", files["train"][0])
+    report.label_counts = {split: [len(texts[split])] for split in SPLITS if split in texts}
+    features = datasets.Features(text=datasets.Value("string"))
+    return datasets.DatasetDict({name: datasets.Dataset.from_dict({"text": texts[name]}, features) for name in names})
+
+
+def _read_lines(path: str) -> list[str]:
+    """Return the lines of a text file, those over 10,000 characters in pieces, cut before a space if there is one."""
+    with name_file(path), open_unpacked(path) as stream:
+        content = stream.read()
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if fault := find_byte_fault(line) or (b"\0" in line and Fault(Reason.NUL, "NUL")):
+            raise DataError.for_row(BadRow(path, number, fault, excerpt_of(line)))
+    text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    if not text.strip():
+        raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
+    return [piece for line in text.splitlines(keepends=True) for piece in _PIECES.findall(line)]
