@@ -165,7 +165,10 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
             split: list(map(open_lines, files[split])) for split in choose_splits(splits, files, where, ".conll")
         }
     else:
-        tables = open_tables(source, config, splits, RowOptions(text_column=columns[0], label_column=columns[1]))
+        options = RowOptions(text_column=columns[0], label_column=columns[1])
+        tables = open_tables(source, config, splits, options)
+        for table in chain.from_iterable(tables.values()):
+            options.locate(table)  # or refuse it
     read_words = _read_file if is_conll else _read_table
     sentences = {
         split: [(part, words) for part in parts for words in read_words(part, *columns)]

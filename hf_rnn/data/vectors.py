@@ -1,8 +1,8 @@
 """Pretrained word vectors for the vocabulary of a tokenizer: from a file, or from the table of a transformers model.
 
-Files are text of GloVe, fastText (.vec) and word2vec, or binary word2vec; plain, `.gz` or `.zst`. A line of text has
-a word and its numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a vector
-on a first line. Words may contain spaces, as a few in GloVe's 840B file do.
+Files are text of GloVe, fastText (.vec) and word2vec, or binary word2vec; plain or packed. A line of text has a word
+and its numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a vector on a
+first line. Words may contain spaces, as a few in GloVe's 840B file do.
 
 A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, and a subword without the mark of
 a word's start (`▁film`, `Ġfilm`).
@@ -10,14 +10,13 @@ a word's start (`▁film`, `Ġfilm`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -30,120 +29,102 @@ from .encoding import count_tokens
 from .errors import name_file
 from .lines import open_unpacked
 
-
-@dataclass(frozen=True)
-class VectorFile:
-    """A file of word vectors."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.path.name
-
-    def first_words(self, limit: int) -> list[str]:
-        """Return the words of the first rows, in most files the most frequent words; skip those not in UTF-8."""
-        words = [word.decode(errors="replace") for word, _ in islice(self.rows(), limit)]
-        return [word for word in words if "\ufffd" not in word]
-
-    def read(self, words: Collection[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those words that the file has, float32 `(E,)`; the first row of a word counts.
-
-        The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the line.
-        """
-        keys, vectors = {word.encode(): word for word in words}, {}
-        for key, numbers in self.rows():
-            if (word := keys.pop(key, None)) is not None:
-                try:
-                    vectors[word] = np.array(numbers, dtype=np.float32)
-                except ValueError as error:
-                    raise UserError(f"{self.path}: the vector of {word!r}: {reason_of(error)}") from None
-        return vectors
-
-    def rows(self) -> Iterator[tuple[bytes, Any]]:
-        """Yield word and numbers of each row."""
-        with name_file(self.path), open_unpacked(str(self.path)) as stream:
-            first = stream.readline().removeprefix(b"\xef\xbb\xbf")
-            announced = [int(field) for field in first.split() if field.isdigit()]
-            if len(announced) != 2 or len(first.split()) != 2:
-                yield from self._read_text(chain([first], stream))
-            elif re.search(rb"[\0-\x08]", stream.peek(1000)[:1000]):  # type: ignore[attr-defined] # all have it
-                yield from self._read_binary(stream, *announced)
-            else:
-                yield from self._read_text(stream, *announced)
-
-    def _read_binary(self, stream: BinaryIO, rows: int, size: int) -> Iterator[tuple[bytes, Any]]:
-        """Read word2vec's rows of a word, a space, and float32 numbers."""
-        for row in range(rows):
-            word = b"".join(iter(lambda: stream.read(1).replace(b" ", b""), b"")).lstrip(b"\n")
-            if len(numbers := stream.read(4 * size)) < 4 * size:
-                raise UserError(f"{self.path} has {row:,} rows and announces {rows:,} on line 1: is it cut short?")
-            yield word, np.frombuffer(numbers, dtype="<f4")
-
-    def _read_text(self, lines: Iterable[bytes], announced: int = 0, size: int = 0) -> Iterator[tuple[bytes, Any]]:
-        rows = 0
-        for number, line in enumerate(filter(bytes.strip, lines), 2 if announced else 1):
-            size = size or len(line.split()) - 1
-            word, *numbers = line.rsplit(None, size)  # words may contain spaces
-            if not numbers or len(numbers) != size or not numbers[0].strip(b"+-").replace(b".", b"", 1)[:1].isdigit():
-                detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
-                advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
-                raise UserError(f"{self.path}, line {number:,}: {detail}; {advice}")
-            rows += 1
-            yield word, numbers
-        if announced not in (0, rows):
-            raise UserError(f"{self.path} has {rows:,} rows and announces {announced:,} on line 1: is it cut short?")
+# ---- files ----
 
 
-@dataclass(frozen=True)
-class ModelTable:
-    """The input embedding of a model, float32 `(V, E)`, and its tokenizer."""
+def read_first_words(path: str | Path, limit: int) -> list[str]:
+    """Return the words of the first rows of a file, in most files the most frequent; skip those not in UTF-8."""
+    words = [word.decode(errors="replace") for word, _ in islice(_read_rows(str(path)), limit)]
+    return [word for word in words if "\ufffd" not in word]
 
-    name: str
-    tokenizer: PreTrainedTokenizerBase
-    table: np.ndarray
 
-    @classmethod
-    def find(cls, folder: Path, name: str) -> Self:
-        """Load the table and the tokenizer of a model from its folder."""
-        if not (folder / "config.json").is_file():
-            advice = "give the folder of a transformers model, or a file of vectors"
-            raise UserError(f"{name} has no config.json: {advice}")
-        read_config(f"the model {name}", folder)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
-            table = model.get_input_embeddings().weight.detach().float().numpy()
-        except Exception as error:  # damaged files make the libraries raise any exception
-            raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
-        return cls(name, tokenizer, table)
+def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]:
+    """Return the vectors of those words that a file has, float32 `(E,)`; the first row of a word counts.
 
-    def read(self, words: Collection[str]) -> dict[str, np.ndarray]:
-        """Return for each word the mean of its pieces, as after another word; words of unknown pieces are left out."""
-        before, *rows = self.tokenizer(["a", *(f"a {word}" for word in words)], add_special_tokens=False)["input_ids"]
-        special, start = set(self.tokenizer.all_special_ids), len(before)
-        pieces = {word: ids[start:] for word, ids in zip(words, rows, strict=True) if special.isdisjoint(ids)}
-        return {word: self.table[ids].mean(axis=0) for word, ids in pieces.items() if ids}
+    The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the line.
+    """
+    keys, vectors = {word.encode(): word for word in words}, {}
+    for key, numbers in _read_rows(str(path)):
+        if (word := keys.pop(key, None)) is not None:
+            try:
+                vectors[word] = np.array(numbers, dtype=np.float32)
+            except ValueError as error:
+                raise UserError(f"{path}: the vector of {word!r}: {reason_of(error)}") from None
+    return vectors
+
+
+def _read_rows(path: str) -> Iterator[tuple[bytes, Any]]:
+    """Yield word and numbers of each row."""
+    with name_file(path), open_unpacked(path) as stream:
+        first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+        header = [int(field) for field in first.split() if field.isdigit()]
+        rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)
+        is_binary = rows and re.search(rb"[\0-\x08]", stream.peek(1000)[:1000])  # type: ignore[attr-defined]
+        found = 0
+        for row in _read_binary(stream, rows, size) if is_binary else _read_text(path, stream, size, first):
+            found += 1
+            yield row
+        if rows not in (0, found):
+            raise UserError(f"{path} has {found:,} rows and announces {rows:,} on line 1: is it cut short?")
+
+
+def _read_binary(stream: BinaryIO, rows: int, size: int) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Read word2vec's rows of a word, a space, and float32 numbers."""
+    for _ in range(rows):
+        word = b"".join(iter(lambda: stream.read(1).replace(b" ", b""), b"")).lstrip(b"\n")
+        if len(numbers := stream.read(4 * size)) < 4 * size:
+            return
+        yield word, np.frombuffer(numbers, dtype="<f4")
+
+
+def _read_text(path: str, stream: BinaryIO, size: int, first: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
+    lines = stream if size else chain([first], stream)
+    for number, line in enumerate(filter(bytes.strip, lines), 2 if size else 1):
+        size = size or len(line.split()) - 1
+        word, *numbers = line.rsplit(None, size)  # words may contain spaces
+        if not numbers or len(numbers) != size or not numbers[0].strip(b"+-").replace(b".", b"", 1)[:1].isdigit():
+            detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
+            advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
+            raise UserError(f"{path}, line {number:,}: {detail}; {advice}")
+        yield word, numbers
+
+
+# ---- models ----
+
+
+def _load_table(folder: Path, name: str) -> tuple[np.ndarray, PreTrainedTokenizerBase]:
+    """Return the input embedding of a transformers model, float32 `(V, E)`, and its tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name} has no config.json: give the folder of a transformers model, or a file of vectors")
+    read_config(f"the model {name}", folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+        return model.get_input_embeddings().weight.detach().float().numpy(), tokenizer
+    except Exception as error:  # damaged files make the libraries raise any exception
+        raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
+
+
+def _read_table(table: np.ndarray, tokenizer: PreTrainedTokenizerBase, words: list[str]) -> dict[str, np.ndarray]:
+    """Return for each word the mean of its pieces, as after another word; words of unknown pieces are left out."""
+    before, *rows = tokenizer(["a", *(f"a {word}" for word in words)], add_special_tokens=False)["input_ids"]
+    special, start = set(tokenizer.all_special_ids), len(before)
+    pieces = {word: ids[start:] for word, ids in zip(words, rows, strict=True) if special.isdisjoint(ids)}
+    return {word: table[ids].mean(axis=0) for word, ids in pieces.items() if ids}
+
+
+# ---- a vocabulary ----
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors of a source for a vocabulary.
+    """Vectors of a source for a vocabulary."""
 
-    Attributes:
-        name: The name of the source.
-        matrix: float32 `(V, E)`, one row per id; the padding row is zero.
-        words: The number of words of the vocabulary, without special tokens.
-        covered: The number of these with a vector.
-        token_share: The share of the texts' tokens with a vector, unknown tokens included; None without texts.
-    """
-
-    name: str
-    matrix: torch.Tensor
-    words: int
-    covered: int
-    token_share: float | None = None
+    name: str  # of the source
+    matrix: torch.Tensor  # float32 `(V, E)`, one row per id; the padding row is zero
+    words: int  # of the vocabulary, without special tokens
+    covered: int  # those with a vector
+    token_share: float | None = None  # of the texts' tokens with a vector, unknown ones included; None without texts
 
     @property
     def coverage(self) -> str:
@@ -154,23 +135,6 @@ class Vectors:
     def describe(self) -> dict[str, Any]:
         """Return name and coverage for JSON."""
         return {"name": self.name, "coverage_types": self.covered / self.words, "coverage_tokens": self.token_share}
-
-    def fingerprint(self) -> str:
-        """Return a hash of the numbers."""
-        return hashlib.sha256(self.matrix.numpy().tobytes()).hexdigest()
-
-
-def find_source(source: str | Path) -> VectorFile | ModelTable:
-    """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub."""
-    name = os.path.expanduser(source)
-    path = Path(name)
-    if path.is_file():
-        return VectorFile(path)
-    if path.is_dir():
-        return ModelTable.find(path, path.resolve().name)
-    if name.count("/") == 1 and not path.parent.is_dir():
-        return ModelTable.find(fetch(name), name)
-    raise UserError(f"there are no vectors at {name}: give a file, the folder of a transformers model, or its Hub id")
 
 
 def load_vectors(
@@ -188,7 +152,7 @@ def load_vectors(
     numbers that were found.
 
     Args:
-        source: A file of vectors, or a model's folder or id.
+        source: A file of vectors, the folder of a transformers model, or such a model's id on the Hub.
         tokenizer: Its vocabulary is looked up. A model's own tokenizer gets its rows unchanged.
         texts: Texts whose tokens are counted for the coverage.
         embedding_size: Required numbers per vector; None accepts any.
@@ -202,11 +166,8 @@ def load_vectors(
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
     """
-    opened, ids, special = find_source(source), tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
-    if isinstance(opened, ModelTable) and opened.tokenizer.get_vocab() == ids:
-        vectors = {word: opened.table[index] for word, index in ids.items()}
-    else:
-        vectors = _look_up(opened, tokenizer, special)
+    path, ids, special = Path(os.path.expanduser(source)), tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
+    name, vectors = _look_up(path, tokenizer, ids, special)
     for word, vector in vectors.items():
         if not np.isfinite(vector).all():
             raise UserError(f"{source}: the vector of {word!r} contains a number that is not finite")
@@ -214,36 +175,46 @@ def load_vectors(
     covered = vectors.keys() & words
     if not covered:
         raise UserError(f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check it")
-    known = torch.from_numpy(np.stack(list(vectors.values())))
-    size = known.shape[1]
+    rows = torch.from_numpy(np.stack(list(vectors.values())))
+    size = rows.shape[1]
     if embedding_size not in (None, size):
         raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
     matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
-    matrix *= known.double().std(correction=0).item()
-    matrix[torch.tensor([ids[word] for word in vectors])] = known
+    matrix *= rows.double().std(correction=0).item()
+    matrix[torch.tensor([ids[word] for word in vectors])] = rows
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None
     if texts is not None and (counts := count_tokens(tokenizer, texts)):
         share = sum(counts[ids[word]] for word in covered) / counts.total()
-    return Vectors(opened.name, matrix, len(words), len(covered), share)
+    return Vectors(name, matrix, len(words), len(covered), share)
 
 
 def _look_up(
-    source: VectorFile | ModelTable, tokenizer: PreTrainedTokenizerBase, special: Collection[str]
-) -> dict[str, np.ndarray]:
-    """Return the vectors of the entries of a vocabulary that have one."""
+    path: Path, tokenizer: PreTrainedTokenizerBase, ids: Mapping[str, int], special: Collection[str]
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the name of a source, and the vectors of the entries of a vocabulary that have one."""
+    is_file, is_id = path.is_file(), str(path).count("/") == 1 and not path.parent.is_dir()
+    if not (is_file or is_id or path.is_dir()):
+        raise UserError(
+            f"there are no vectors at {path}: give a file, the folder of a transformers model, or its Hub id"
+        )
+    table, pieces = (None, None) if is_file else _load_table(fetch(str(path)) if is_id else path, str(path))
+    name = str(path) if is_id else path.resolve().name
+    if pieces is not None and pieces.get_vocab() == ids:
+        return name, {word: table[index] for word, index in ids.items()}
     forms: dict[str, list[str]] = {}
-    for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
+    for entry in ids.keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
-        word = "" if "\ufffd" in word else word  # part of a letter
-        if isinstance(source, VectorFile):  # it may contain special tokens and marked subwords
-            forms[entry] = list_forms(entry) + list_forms(word)
+        words = [] if "\ufffd" in word else list_forms(word)  # part of a letter
+        if is_file:  # it may contain special tokens and marked subwords
+            forms[entry] = list_forms(entry) + words
         elif entry not in special:
-            forms[entry] = list_forms(word)
-    rows = source.read(set(chain.from_iterable(forms.values())))
-    known = {entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()}
-    return {entry: rows[form] for entry, form in known.items() if form is not None}
+            forms[entry] = words
+    wanted = list(dict.fromkeys(chain.from_iterable(forms.values())))
+    rows = read_file(path, wanted) if is_file else _read_table(table, pieces, wanted)
+    chosen = {entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()}
+    return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 
 
 def list_forms(word: str) -> list[str]:

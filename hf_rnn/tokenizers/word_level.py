@@ -6,6 +6,7 @@ lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokeniz
 
 import copy
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -156,18 +157,18 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     Raises:
         UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.
     """
-    from ..data.vectors import VectorFile, find_source
+    from ..data.vectors import read_first_words
 
     if limit < 1:
         raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel | BPE):
         raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
-    if not isinstance(vectors := find_source(source), VectorFile):
-        raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found the model {source}")
+    if not os.path.isfile(path := os.path.expanduser(source)):
+        raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found {source}, not a file")
     vocabulary = dict(tokenizer.get_vocab())
     new = count(count_ids(tokenizer))  # after added tokens too: saving renumbers them
-    for listed in vectors.first_words(limit):
+    for listed in read_first_words(path, limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
         words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
         if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
