@@ -199,10 +199,11 @@ def _open_delimited(
             return _split_quoted(path, encoding, separator, size, line_end)
         return _split(path, encoding, separator, size, skips_blank=header)
 
-    first = next((row for row in split(0) if header or row.fault is None), Row(1, [""]))
-    if first.fault is not None:
+    first = next(split(0), Row(1, [""]))
+    if header and first.fault is not None:
         raise DataError.for_row(BadRow(path, first.place, first.fault, excerpt_of(first.cells[0])))
-    names = name_columns(first.cells) if header else list(map(str, range(fields or len(first.cells))))
+    found = len(first.cells) if first.fault is None else first.cells[0].count(separator) + 1
+    names = name_columns(first.cells) if header else list(map(str, range(fields or found)))
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         return _choose_cells(islice(split(len(names)), int(header), None), names, columns)
