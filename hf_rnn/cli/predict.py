@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
 
 _EPILOG = """\
-A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
+A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz, .bz2, .zst) is written
 back with the columns label and score, or predicted_label where it has a label.
 The texts are in the column that training read, or a usual name. A row without
 a text has no answer; one that was rejected has the reason in a column error.

@@ -3,9 +3,9 @@
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`] turns these into
 `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place and a typed reason.
 
-Modules, in the order of the data: `loading` (where from), `tables`, `delimited` and `lines` (formats), `rows` (the
-check of texts and labels), `labels` (their meaning), `row_errors` (rejections and their count), `splits`, `audit`, and
-`encoding`.
+The way of a row: `sources` finds the files of a split, `read` yields their rows, `load` checks them and makes a data
+set of the good ones, with the meaning of their labels from `labels` and rejections in `errors`; `splits` holds out
+rows for validation.
 """
 
 from __future__ import annotations

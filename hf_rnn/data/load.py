@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 LARGE_BYTES = 1 << 28  # files that are larger together are kept on disk
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 _HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the start of a row
-_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # of a line of continuous text
+_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # pieces of a line of continuous text
 _USES = ("text", "text_pair", "label")
 
 
@@ -153,8 +153,8 @@ class RowOptions:
     text_column: Column | None = None  # None: `text` or a similar name such as `tweet`; the first without names
     label_column: Column | None = None  # None: `label` or a similar name, or the other one of two columns
     label_columns: Sequence[Column] = ()  # several in place of `label_column`, for a `scheme` that reads them
-    text_pair_column: Column | None = None  # of a second text; it becomes the column `text_pair`
-    separator: str | None = None  # of delimited text; see [`~hf_rnn.data.read.read_table`], also for the next two
+    text_pair_column: Column | None = None  # a second text; it becomes the column `text_pair`
+    separator: str | None = None  # between fields; see [`~hf_rnn.data.read.read_table`], also for the next two
     encoding: str | None = None
     quoting: str | None = None
     class_names: Sequence[str] | None = None  # by id; labels are these or their indices. None: those of train, sorted

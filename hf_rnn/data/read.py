@@ -74,11 +74,11 @@ class Table:
     columns: list[str]  # names in order; those without a name are `column_1` and so on
     # yields the rows with the cells of some columns; dots in a name lead into nested records
     read: Callable[[Sequence[str]], Iterable[Row]] = field(repr=False, compare=False)
-    unit: str = "line"  # what a place counts, or `row`
+    unit: str = "line"  # counted by `place`; or `row`
     has_names: bool = True  # whether the columns have names, and not only numbers
-    separator: str | None = None  # of delimited text
-    encoding: str | None = None  # of a text file, `utf-8-sig` if it starts with a mark
-    class_names: Mapping[str, list[str]] = field(default_factory=dict)  # of ClassLabel, by column
+    separator: str | None = None  # between fields of delimited text
+    encoding: str | None = None  # that of a text file, `utf-8-sig` if it starts with a mark
+    class_names: Mapping[str, list[str]] = field(default_factory=dict)  # names of ClassLabel, by column
     read_arrow: Callable[[], pa.Table] | None = field(default=None, repr=False, compare=False)  # with the file's types
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:

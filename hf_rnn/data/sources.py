@@ -1,4 +1,4 @@
-"""Where labelled texts come from: files, folders, data sets of the `datasets` library, rows in memory."""
+"""Sources of labelled texts: files, folders, data sets of the `datasets` library, rows in memory."""
 
 from __future__ import annotations
 

@@ -120,11 +120,11 @@ def _read_table(table: np.ndarray, tokenizer: PreTrainedTokenizerBase, words: li
 class Vectors:
     """Vectors of a source for a vocabulary."""
 
-    name: str  # of the source
+    name: str  # that of the source
     matrix: torch.Tensor  # float32 `(V, E)`, one row per id; the padding row is zero
-    words: int  # of the vocabulary, without special tokens
+    words: int  # words of the vocabulary, without special tokens
     covered: int  # those with a vector
-    token_share: float | None = None  # of the texts' tokens with a vector, unknown ones included; None without texts
+    token_share: float | None = None  # tokens of the texts with a vector, unknown ones included; None without texts
 
     @property
     def coverage(self) -> str:

@@ -345,7 +345,7 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
             table = table.set_column(place, name, column.cast(pa.string()))
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with warnings.catch_warnings(), pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
-        warnings.simplefilter("error")  # of texts that pandas would cut
+        warnings.simplefilter("error")  # pandas would cut long texts
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
