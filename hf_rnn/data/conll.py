@@ -24,7 +24,7 @@ import numpy as np
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, listed, text_fault
+from .errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
 from .load import RowOptions, open_tables
@@ -55,15 +55,15 @@ def _make_word(place: int, start: str, token: str, tag: str) -> Row:
     """Return a row of the start of its line, a token and its tag; some data have tokens of white space."""
     fault = text_fault(token)
     if fault is None or fault.reason is Reason.BLANK_TEXT:
-        fault = None if tag.strip() else Fault(Reason.EMPTY_LABEL, f"the tag is {tag!r:.80}")
+        fault = label_fault(tag)
     return Row(place, [start, token, tag], fault)
 
 
 def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
     """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
     token_column, tag_column = map(int, columns)
-    rows = [(row, _split(row.cells[0])) for row in table.rows(["text"])]
-    tokens = [cells for row, cells in rows if cells and not row.fault and not row.cells[0].startswith("# ")]
+    rows = [(row, [] if row.fault else _split(row.cells[0])) for row in table.rows(["text"])]
+    tokens = [cells for row, cells in rows if cells and not row.cells[0].startswith("# ")]
     if not tokens:
         raise DataError.for_file(table.path, Reason.EMPTY_FILE, "found no token")
     size = len(tokens[0])

@@ -171,7 +171,7 @@ class LabelSets:
     def read(self, written: str) -> tuple[int, ...] | Fault:
         """Return the ids of a row's labels in their order, or the fault."""
         if self.columns:
-            cells = written.split("\t")
+            cells = written.split("\t", len(self.columns) - 1)
             if unknown := [number for number, cell in zip(self.columns, cells, strict=True) if cell not in _FLAGS]:
                 detail = f"{cells[self.columns.index(unknown[0])]!r:.80} in column {self.names[unknown[0]]!r:.80}"
                 return Fault(

@@ -443,7 +443,11 @@ def _build(
 
 
 def load_text(
-    source: str | os.PathLike[str], *, splits: Sequence[str] | None = None, report: DataReport | None = None
+    source: str | os.PathLike[str],
+    *,
+    splits: Sequence[str] | None = None,
+    encoding: str | None = None,
+    report: DataReport | None = None,
 ) -> datasets.DatasetDict:
     """Read the continuous texts of a language model.
 
@@ -454,10 +458,11 @@ def load_text(
         source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text file, or a folder
             with only one. Without `dev.txt` the last tenth is the validation split.
         splits: Return only these. A single file is also the split `test`, whole.
+        encoding: The encoding of the files, by default UTF-8.
         report: An empty report to fill in.
 
     Raises:
-        DataError: For a file without text, or with bytes that are not UTF-8 text.
+        DataError: For a file without text, or with bytes that are not text.
         UserError: For a folder without such files, and for a missing split.
     """
     report, splits = DataReport() if report is None else report, None if splits is None else as_list(splits)
@@ -466,7 +471,7 @@ def load_text(
     names = choose_splits(splits, [*files, *derived], where, ".txt")
     texts = {}
     for split in files if splits is None else {name if name in files else "train": None for name in names}:
-        texts[split] = list(chain.from_iterable(map(_read_lines, files[split])))
+        texts[split] = [piece for path in files[split] for piece in _read_pieces(path, encoding or "utf-8-sig")]
         report.splits[split] = SplitReport(files[split], len(texts[split]), len(texts[split]))
     if derived and "train" in texts:
         ends = np.cumsum([len(row) for row in texts["train"]])
@@ -481,14 +486,14 @@ def load_text(
     return datasets.DatasetDict({name: datasets.Dataset.from_dict({"text": texts[name]}, features) for name in names})
 
 
-def _read_lines(path: str) -> list[str]:
+def _read_pieces(path: str, encoding: str) -> list[str]:
     """Return the lines of a text file, those over 10,000 characters in pieces, cut before a space if there is one."""
     with name_file(path), open_unpacked(path) as stream:
-        content = stream.read()
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if fault := find_byte_fault(line) or (b"\0" in line and Fault(Reason.NUL, "NUL")):
-            raise DataError.for_row(BadRow(path, number, fault, excerpt_of(line)))
-    text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
+    lines = text.splitlines(keepends=True)
+    for line in lines if "\0" in text or find_byte_fault(text) else ():
+        if fault := find_byte_fault(line, encoding) or ("\0" in line and text_fault(line)):
+            raise DataError.for_row(BadRow(path, text.count("\n", 0, text.index(line)) + 1, fault, excerpt_of(line)))
     if not text.strip():
         raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
-    return [piece for line in text.splitlines(keepends=True) for piece in _PIECES.findall(line)]
+    return [piece for line in lines for piece in _PIECES.findall(line)]

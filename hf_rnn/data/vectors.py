@@ -199,10 +199,11 @@ def _look_up(
         raise UserError(
             f"there are no vectors at {path}: give a file, the folder of a transformers model, or its Hub id"
         )
-    table, pieces = (None, None) if is_file else _load_table(fetch(str(path)) if is_id else path, str(path))
     name = str(path) if is_id else path.resolve().name
-    if pieces is not None and pieces.get_vocab() == ids:
-        return name, {word: table[index] for word, index in ids.items()}
+    if not is_file:
+        table, pieces = _load_table(fetch(name) if is_id else path, str(path))
+        if pieces.get_vocab() == ids:
+            return name, {word: table[index] for word, index in ids.items()}
     forms: dict[str, list[str]] = {}
     for entry in ids.keys() - {tokenizer.pad_token}:
         word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()

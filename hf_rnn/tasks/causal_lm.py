@@ -39,7 +39,8 @@ class CausalLM(Task):
 
         if options.get("data") is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
-        return load_text(arguments.data_dir, splits=options.get("splits"), report=report)
+        splits, encoding = options.get("splits"), arguments.encoding
+        return load_text(arguments.data_dir, splits=splits, encoding=encoding, report=report)
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         return rows["text"]
