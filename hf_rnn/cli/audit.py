@@ -59,5 +59,5 @@ def run(argv: Sequence[str]) -> None:
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
     results = audit(rows, tokenizer, origins=report.lines)
-    print(json.dumps(results.to_dict(), ensure_ascii=False) if as_json else render_text(results))
+    print(json.dumps(results.to_dict(), ensure_ascii=False) if as_json else "\n".join(render_text(results)))
     results.check_leaks(data.fail_on_leak)

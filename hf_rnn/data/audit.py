@@ -31,19 +31,14 @@ class AuditReport:
     """The findings of [`~hf_rnn.data.audit.audit`], ready for JSON.
 
     A place is a row: its `split`, its `row` from 0, and its `line` in the split's file, from 1, if that is known.
-
-    Attributes:
-        splits: By split: `rows`, `label_counts`, mean `words` per text, `file` if it is known, and
-            `unknown_token_share`, None without a tokenizer or an unknown token.
-        overlaps: For every split the rows that repeat earlier rows of it, then those that repeat a row of each split
-            before it: `source`, `split`, counts and share of rows, and `repeats`. A repeat has its place, the place of
-            its twin, and the labels and texts of both. A twin with another label is preferred.
-        conflicts: The number of `texts` of train with several labels, the number of their `rows`, and `found`: the
-            start of each text, and its places by label.
     """
 
+    # rows, label_counts, mean words per text, unknown_token_share and file of each split, None if they are not known
     splits: dict[str, dict[str, Any]]
+    # rows of a split that repeat earlier rows of it, then those that repeat a row of each split before it: source,
+    # split, counts, share, and repeats with place, twin, labels and texts; a twin with another label is preferred
     overlaps: list[dict[str, Any]]
+    # the number of texts of train with several labels, and of their rows; found has their places by label
     conflicts: dict[str, Any]
 
     @property
@@ -101,12 +96,8 @@ def render_line(report: AuditReport) -> str:
     return "; ".join(parts) or "no other split to leak into, no text with several labels"
 
 
-def render_text(report: AuditReport) -> str:
-    """Return the report as lines for a terminal: all counts and the first few rows of each kind."""
-    return "\n".join(_render(report))
-
-
-def _render(report: AuditReport) -> Iterator[str]:
+def render_text(report: AuditReport) -> Iterator[str]:
+    """Yield the report as lines for a terminal: all counts and the first few rows of each kind."""
     for name, facts in report.splits.items():
         labels = ", ".join(f"{count:,} {_quote(label)}" for label, count in facts["label_counts"].items())
         unknown = facts["unknown_token_share"]
@@ -159,11 +150,7 @@ def audit(
 
 
 class _Split:
-    """Hashes and labels of the rows of a split.
-
-    `order` has the rows by text, those of one text ascending. By text are its hash, the start and number of its rows
-    there, and its lowest and highest label.
-    """
+    """Hashes and labels of the rows of a split, and by text its hash, rows, lowest and highest label."""
 
     def __init__(self, name: str, rows: datasets.Dataset, file: str | None, lines: np.ndarray | None) -> None:
         if not len(rows):
@@ -173,7 +160,7 @@ class _Split:
         self.class_names = list(rows.features["label"].names)
         self.hashes = hash_texts(join_texts(self.rows))
         self.labels = np.array(rows.with_format("numpy")["label"][:])
-        self.order = np.argsort(self.hashes, kind="stable")
+        self.order = np.argsort(self.hashes, kind="stable")  # rows by text, those of one text ascending
         self.texts, self.starts, self.sizes = np.unique(self.hashes[self.order], return_index=True, return_counts=True)
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)

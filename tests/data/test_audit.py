@@ -137,7 +137,7 @@ def test_summary_and_json():
 def test_the_text_report_prints_no_control_characters():
     rows = [(f"bell \x1b[31m\u202e rings {number}", "good") for number in range(5)] * 2 + [("Bell", "ba\x07d")]
     dataset = as_dataset({"train": rows, "test": rows[:1]}, ["ba\x07d", "good"])
-    text = render_text(audit(dataset, origins={"test": ("some/test.tsv", [12])}))
+    text = "\n".join(render_text(audit(dataset, origins={"test": ("some/test.tsv", [12])})))
     assert "some/test.tsv:12" in text and "5 of 11 rows of train repeat" in text
     assert all(line.isprintable() for line in text.split("\n"))
 
