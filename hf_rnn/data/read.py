@@ -348,8 +348,7 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
     if not columns or not all(isinstance(column, list) for column in columns):
         return None
     if len(set(map(len, columns))) > 1:
-        lengths = ", ".join(f"{len(column)} in {name!r:.80}" for name, column in content.items())
-        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {lengths:.300}")
+        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {list(map(len, columns))}")
     return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -383,20 +382,19 @@ def number_rows(batches: Iterable[pa.RecordBatch | pa.Table], columns: Sequence[
     start = 0
     for whole in batches:
         for batch in (whole.slice(first, BATCH_ROWS) for first in range(0, len(whole), BATCH_ROWS)):
-            cells = zip(*(take_column(batch, name).to_pylist() for name in columns), strict=True)
+            cells = zip(*(take_cells(batch, name) for name in columns), strict=True)
             yield from map(Row, range(start, start + len(batch)), cells)
             start += len(batch)
 
 
-def take_column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-    """Return a column; dots lead into nested records, and a column that is not there is null."""
+def take_cells(rows: pa.RecordBatch | pa.Table, name: str) -> list[Any]:
+    """Return the cells of a column; dots lead into nested records, and the cells of a missing column are None."""
     names = rows.schema.names
-    if name in names:
-        return rows.column(names.index(name))
-    root, _, rest = name.partition(".")
-    if not rest or root not in names or not pa.types.is_struct(rows.schema.field(root).type):
-        return pa.nulls(len(rows))
-    return take_column(type(rows).from_struct_array(rows.column(names.index(root))), rest)
+    root = name if name in names else name.partition(".")[0]
+    if root not in names:
+        return [None] * len(rows)
+    cells = rows.column(names.index(root)).to_pylist()
+    return cells if root == name else [look_up({root: cell}, name) for cell in cells]
 
 
 def _open_binary(path: str, is_parquet: bool) -> Table:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
-from ..data.read import BATCH_ROWS, TEXT_NAMES, Table, find_column, open_lines, read_table, read_whole, take_column
+from ..data.read import BATCH_ROWS, TEXT_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
@@ -93,7 +93,7 @@ def answer_file(
     stored = dict(zip(names, table.columns, strict=True))
     sources = [stored.get(name, name) for name in columns]
     rows, places, rejected = read_whole(table, sources)
-    texts = [take_column(rows, name).to_pylist() for name in sources]
+    texts = [take_cells(rows, name) for name in sources]
     for column in texts:
         for number, bad_row in rejected.items():
             column[number] = bad_row

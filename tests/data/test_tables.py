@@ -332,7 +332,7 @@ def test_columns_of_json_are_a_table(tmp_path, indent):
     (tmp_path / "a.json").write_text(json.dumps(columns, indent=indent))
     assert cells(read_table(tmp_path / "a.json")) == (ROWS, [0, 1, 2, 3], [])
     (tmp_path / "a.json").write_text(json.dumps(columns | {"more": [1]}, indent=indent))
-    with pytest.raises(DataError, match="differ in length: 4 in 'label', 4 in 'text', 1 in 'more'"):
+    with pytest.raises(DataError, match=r"differ in length: \[4, 4, 1\]"):
         read_table(tmp_path / "a.json")
 
 
