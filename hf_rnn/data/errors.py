@@ -211,20 +211,20 @@ class Ledger:
 
     def reject(self, split: str, row: BadRow) -> None:
         """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
-        report = self.report.splits[split]
-        report.rejected[row.fault.reason.value] += 1
-        part = report.files.index(row.path) if row.path in report.files else 0
-        bisect.insort(self.rows, (list(self.report.splits).index(split), part, row.line, row), key=lambda row: row[:3])
+        counts = self.report.splits[split]
+        counts.rejected[row.fault.reason.value] += 1
+        entry = list(self.report.splits).index(split), counts.files.index(row.path), row.line, row
+        bisect.insort(self.rows, entry, key=lambda entry: entry[:3])
         if self.limit is not None:
             del self.rows[self.limit + 1 :]
 
     def check(self) -> None:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
-        read, bad = self.report.rows_read, self.report.rows_rejected
-        if bad > (self.share * read if self.limit is None else self.limit):
+        rows, bad = self.report.rows_read, self.report.rows_rejected
+        if bad > (self.share * rows if self.limit is None else self.limit):
             first = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
             allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
-            advice = f"{first} among {read}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
+            advice = f"{first} among {rows}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
             raise DataError.for_row(self.rows[0][-1], advice)
 
     def close(self) -> None:

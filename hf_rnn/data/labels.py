@@ -24,26 +24,21 @@ logger = logging.getLogger(__name__)
 
 RowLabels: TypeAlias = "LabelMap | LabelSets | Numbers"
 
-# At most 18 digits: an id has no more, and Python refuses to parse thousands.
+# In canonical form, `7` and `-1`, not `07`, `+7`, `-0` or `7.0`; at most 18 digits, as Python refuses thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _LARGEST = float(np.finfo(np.float32).max)
 _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 
 
-def is_integer(label: str) -> bool:
-    """Return whether a label is an integer in canonical form: `7` and `-1` are, `07`, `+7`, `-0` and `7.0` are not."""
-    return _INTEGER.fullmatch(label) is not None
-
-
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels: by value if all are integers, else by code points."""
     labels = list(labels)
-    return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
+    return sorted(labels, key=int) if all(map(_INTEGER.fullmatch, labels)) else sorted(labels)
 
 
-def unknown_label(label: str, known: Collection[str], noun: str = "label") -> Fault:
-    """Return the fault of a label that is not known; the known ones are listed if they are few."""
-    names = listed(known) if len(known) <= MOST_LISTED else f"{len(known)} others"
+def unknown_label(label: str, allowed: Collection[str], noun: str = "label") -> Fault:
+    """Return the fault of a label that is not one of the allowed ones, which are listed if they are few."""
+    names = listed(allowed) if len(allowed) <= MOST_LISTED else f"{len(allowed)} others"
     return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
 
 
@@ -99,7 +94,7 @@ class LabelMap:
         labels = cls(names, _number(names, label_map))
         if not counts or any(label in labels.ids for label in counts):
             return labels
-        integers = sum(rows for label, rows in counts.items() if is_integer(label))
+        integers = sum(rows for label, rows in counts.items() if _INTEGER.fullmatch(label))
         if integers > sum(counts.values()) / 2 and label_map is None:
             logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
             return cls(names, {str(number): number for number in range(len(names))})
@@ -210,14 +205,12 @@ class Numbers:
         cls, rows: Iterable[str], columns: Sequence[str], names: Sequence[str] | None, *_: object
     ) -> Numbers:
         """Take the names of the columns, or class names; a single column without a name of its own is `value`."""
-        found = list(columns)
-        if len(found) == 1:  # a list in one column
-            found *= 1 + next(iter(rows), "").count("\t")
-        if names is not None:
-            found = list(names)
-        elif all(name.isdecimal() for name in found) or set(found) == {"label"}:
-            found = ["value"] if len(found) == 1 else [f"value_{number}" for number in range(len(found))]
-        return cls(tuple(found), tuple(range(len(found))) if len(columns) == 1 else match_columns(columns, found))
+        if names is None:
+            size = 1 + next(iter(rows), "").count("\t") if len(columns) == 1 else len(columns)  # one may hold lists
+            names = list(columns) * (size // len(columns))
+            if all(name.isdecimal() for name in names) or set(names) == {"label"}:
+                names = ["value"] if size == 1 else [f"value_{number}" for number in range(size)]
+        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
 
     @property
     def feature(self) -> dict[str, datasets.Value]:

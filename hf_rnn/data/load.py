@@ -25,33 +25,10 @@ import pyarrow as pa
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import UserError
 from . import TableArguments
-from .errors import (
-    BadRow,
-    DataError,
-    DataReport,
-    Fault,
-    Ledger,
-    Reason,
-    SplitReport,
-    label_fault,
-    listed,
-    name_file,
-    text_fault,
-)
+from .errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, name_file
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import (
-    BATCH_ROWS,
-    LABEL_NAMES,
-    TEXT_NAMES,
-    Row,
-    Table,
-    cell_fault,
-    find_column,
-    open_label,
-    read_table,
-    write_value,
-)
+from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, open_label, read_table, read_texts, write_value
 from .sources import Column, as_list, choose_splits, find_parts, open_rows
 from .splits import SPLITS, SplitRows, deliver, make_dataset, map_file, write_batches
 
@@ -100,16 +77,16 @@ def load_tsv(
     [`~hf_rnn.data.read.read_table`].
 
     Args:
-        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also `.gz`, `.bz2`
-            and `.zst`, or parts such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt`
-            file of lines for each label, or with such folders `train` and `test`; files by split; or one file of
-            training rows. Or a data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`,
-            or a `Dataset`, which is train; or rows by split, each as [`open_rows`] takes it. Their rows count from 0.
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also packed, or parts
+            such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt` file of lines for
+            each label, or with such folders `train` and `test`; files by split; or one file of training rows. Or a
+            data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`, or a `Dataset`, which
+            is train; or rows by split, each as [`open_rows`] takes it. Their rows count from 0.
         config: The configuration of a data set that has several.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
             a validation or test split of a data set with only the label -1, no label, is left out and logged.
-        validation_share: Without a validation split, about this share of train becomes it, by a hash of the text and
-            the seed, so that other rows do not move a row; see [`~hf_rnn.data.load.hold_out`]. 0 for none.
+        validation_share: Without a validation split, about this share of train becomes it; see
+            [`~hf_rnn.data.splits.hold_out`]. 0 for none.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many rejected rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
@@ -159,9 +136,7 @@ class RowOptions:
     quoting: str | None = None
     class_names: Sequence[str] | None = None  # by id; labels are these or their indices. None: those of train, sorted
     label_map: Mapping[str, str] | None = None  # labels of the data to class names; then integers do not index these
-    scheme: Callable[..., RowLabels] | None = (
-        None  # other labels than a class: [`LabelSets`] or [`Numbers`] `.from_rows`
-    )
+    scheme: Callable[..., RowLabels] | None = None  # other labels: `LabelSets.from_rows`, `Numbers.from_rows`
     label_separator: str = "\t"  # between the labels of a text, for a `scheme`; a tab between numbers
     recorded: Mapping[str, str | None] = field(default_factory=dict)  # columns that a model was trained on, by use
 
@@ -196,7 +171,7 @@ class RowOptions:
         for use in _USES:
             if (column := getattr(self, f"{use}_column")) is not None:
                 chosen[use] = find_column(names, column, (), path, f"{use}_column")
-        for use, usual in (("text", TEXT_NAMES), ("label", LABEL_NAMES)):
+        for use, usual in USUAL_NAMES.items():
             rest = [name for name in names if name not in (*chosen.values(), *labels)]
             guesses = [*filter(None, [self.recorded.get(use)]), *usual]
             if not table.has_names:
@@ -286,7 +261,7 @@ class Columns:
         for start, found in enumerate(types):
             values = cells[start::size]
             found.update(map(type, values))
-            texts, wrong = _read_texts(values)
+            texts, wrong = read_texts(values)
             columns.append(texts)
             faults = wrong | faults  # the first text comes first
         labels = [self._write_labels(name, cells[len(self.texts) + n :: size]) for n, name in enumerate(self.labels)]
@@ -307,9 +282,8 @@ class Columns:
             if isinstance(cell, list | tuple) and self.separator is not None:
                 items = list(map(write, cell))
                 if cut := [item for item in items if self.separator in str(item)]:
-                    raise UserError(
-                        f"the label {cut[0]!r:.80} contains {self.separator!r}: set another label_separator"
-                    )
+                    detail = f"the label {cut[0]!r:.80} contains {self.separator!r}"
+                    raise UserError(f"{detail}: set another label_separator")
                 return None if None in items else self.separator.join(map(str, items))
             if isinstance(cell, list | tuple | dict | bytes):
                 raise self._misfit(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
@@ -326,16 +300,6 @@ class Columns:
 
 
 # ---- rows ----
-
-
-def _read_texts(cells: list[Any]) -> tuple[list[str], dict[int, Fault]]:
-    """Return cells as texts, and what is wrong with some of them."""
-    texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
-    numbers = [number for number, text in enumerate(texts) if not text or text.isspace() or "\0" in text]
-    faults = {number: fault for number in numbers if (fault := text_fault(texts[number]))}
-    if texts != cells:
-        faults |= {number: fault for number, cell in enumerate(cells) if (fault := cell_fault(cell))}
-    return texts, faults
 
 
 def _read_splits(
@@ -492,7 +456,7 @@ def _read_pieces(path: str, encoding: str) -> list[str]:
         text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
     lines = text.splitlines(keepends=True)
     for line in lines if "\0" in text or find_byte_fault(text) else ():
-        if fault := find_byte_fault(line, encoding) or ("\0" in line and text_fault(line)):
+        if fault := find_byte_fault(line, encoding) or ("\0" in line and Fault(Reason.NUL, "the line has a NUL")):
             raise DataError.for_row(BadRow(path, text.count("\n", 0, text.index(line)) + 1, fault, excerpt_of(line)))
     if not text.strip():
         raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..utils.errors import UserError, install_hint, reason_of
-from .errors import BadRow, DataError, Fault, Reason, listed, name_file
+from .errors import BadRow, DataError, Fault, Reason, listed, name_file, text_fault
 from .lines import (
     FORMATS,
     SAMPLE_BYTES,
@@ -41,14 +41,16 @@ from .lines import (
 )
 
 # Names of columns of texts and of labels, in any case; the first that a table has is taken.
-TEXT_NAMES = (
-    *("text", "tweet", "sentence", "review", "content", "comment", "message"),
-    *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
-)
-LABEL_NAMES = (
-    *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
-    *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
-)
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "text": (
+        *("text", "tweet", "sentence", "review", "content", "comment", "message"),
+        *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
+    ),
+    "label": (
+        *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
+        *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
+    ),
+}
 BATCH_ROWS = 10_000
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
@@ -297,7 +299,7 @@ def _has_usual_names(text: str) -> bool:
     """Return whether the first line of TSV names a column of texts and one of labels."""
     first = next(filter(str.strip, re.split("[\r\n]+", text)), "")
     names = {name.strip(' "') for name in first.casefold().split("\t")}
-    return not names.isdisjoint(TEXT_NAMES) and not names.isdisjoint(LABEL_NAMES)
+    return not any(map(names.isdisjoint, USUAL_NAMES.values()))
 
 
 def name_columns(names: Iterable[object]) -> list[str]:
@@ -485,12 +487,22 @@ def read_column(path: str | Path, column: str | None = None, *, encoding: str | 
     if is_table(path):
         table = read_table(path, encoding=encoding)
         is_there = column is not None and (column in table.columns or "." in column)
-        name = find_column(table.columns, column if is_there else None, TEXT_NAMES, str(path), "text_column")
+        name = find_column(table.columns, column if is_there else None, USUAL_NAMES["text"], str(path), "text_column")
     else:
         table, name = open_lines(str(path), encoding), "text"
     for row in table.rows([name]):
         fault = row.fault or cell_fault(row.cells[0])
         yield table.reject(row, fault) if fault else write_value(row.cells[0]) or ""
+
+
+def read_texts(cells: list[Any]) -> tuple[list[str], dict[int, Fault]]:
+    """Return cells as texts, and what is wrong with some of them."""
+    texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
+    numbers = [number for number, text in enumerate(texts) if not text or text.isspace() or "\0" in text]
+    faults = {number: fault for number in numbers if (fault := text_fault(texts[number]))}
+    if texts != cells:
+        faults |= {number: fault for number, cell in enumerate(cells) if (fault := cell_fault(cell))}
+    return texts, faults
 
 
 def cell_fault(cell: object) -> Fault | None:

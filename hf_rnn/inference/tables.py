@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
-from ..data.read import BATCH_ROWS, TEXT_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
+from ..data.read import BATCH_ROWS, USUAL_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
@@ -117,7 +117,7 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
         return open_lines(path, settings.encoding), ["text"]
     reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
     table, column = read_table(path, separator=settings.separator, **reading), settings.text_column
-    usual = {*TEXT_NAMES, str(record.get("text_column")).casefold()}
+    usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
     is_number = column is not None and column.isdecimal() and column not in table.columns
     is_headless = column is None and usual.isdisjoint(name.strip().casefold() for name in table.columns)
     if suffix_of(path) != ".tsv" or not (is_number or is_headless):
@@ -135,7 +135,7 @@ def _choose_columns(
     """
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
     name = settings.text_column or trained.get("text_column")
-    columns = [find_column(names, name, TEXT_NAMES, path, "text_column")]
+    columns = [find_column(names, name, USUAL_NAMES["text"], path, "text_column")]
     how = "as given" if settings.text_column else "as in training"
     if not name:
         other = record.get("text_column")
