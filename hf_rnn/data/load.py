@@ -28,8 +28,8 @@ from . import TableArguments
 from .errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, name_file
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, open_label, read_table, read_texts, write_value
-from .sources import Column, as_list, choose_splits, find_parts, open_rows
+from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, read_table, read_texts, write_value
+from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
 from .splits import SPLITS, SplitRows, deliver, make_dataset, map_file, write_batches
 
 logger = logging.getLogger(__name__)

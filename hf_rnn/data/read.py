@@ -16,7 +16,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from html import unescape
 from itertools import chain, islice
@@ -158,24 +158,6 @@ def open_lines(path: str, encoding: str | None = None) -> Table:
     """Open a text file as a table of the column `text`, with a row for each line."""
     encoding = find_encoding(_read_head(path), encoding, guess=False)
     return Table(path, ["text"], lambda _: _split(path, encoding, "\n"), has_names=False, encoding=encoding)
-
-
-def open_label(path: str, encoding: str | None = None) -> Table:
-    """Open a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
-    label = os.path.basename(path)
-    if os.path.isfile(path):
-        lines, label = open_lines(path, encoding), label.partition(".txt")[0]
-    else:
-        lines = Table(path, [], lambda _: _read_files(Path(path), encoding or "utf-8-sig"), "row", has_names=False)
-    rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read([]))  # noqa: E731
-    return replace(lines, columns=["text", "label"], read=rows)
-
-
-def _read_files(folder: Path, encoding: str) -> Iterator[Row]:
-    for place, file in enumerate(sorted(folder.glob("*.txt"))):
-        text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
-        fault = find_byte_fault(text, encoding)
-        yield Row(place, [text], fault and replace(fault, detail=f"{file.name}: {fault.detail}"))
 
 
 # ---- delimited text ----

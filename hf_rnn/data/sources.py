@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
 from .errors import DataError, Reason
-from .lines import PACKED, TABLE_SUFFIXES, suffix_of
-from .read import BATCH_ROWS, Row, Table, look_up, number_rows
+from .lines import PACKED, TABLE_SUFFIXES, find_byte_fault, suffix_of
+from .read import BATCH_ROWS, Row, Table, look_up, number_rows, open_lines
 from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,24 @@ def choose_splits(
         others = [f"; take --split {name}" for name in ("validation", "train") if name in there]
         raise UserError(f"{where} has no split {split}: found {found}{''.join(others[:1])}")
     return tuple(split for split in SPLITS if split in chosen)
+
+
+def open_label(path: str, encoding: str | None = None) -> Table:
+    """Open a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
+    label = os.path.basename(path)
+    if os.path.isfile(path):
+        lines, label = open_lines(path, encoding), label.partition(".txt")[0]
+    else:
+        lines = Table(path, [], lambda _: _read_files(Path(path), encoding or "utf-8-sig"), "row", has_names=False)
+    rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read([]))  # noqa: E731
+    return replace(lines, columns=["text", "label"], read=rows)
+
+
+def _read_files(folder: Path, encoding: str) -> Iterator[Row]:
+    for place, file in enumerate(sorted(folder.glob("*.txt"))):
+        text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
+        fault = find_byte_fault(text, encoding)
+        yield Row(place, [text], fault and replace(fault, detail=f"{file.name}: {fault.detail}"))
 
 
 def open_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
