@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ..data.row_errors import BadRow
+    from ..data.errors import BadRow
     from ..tasks import Task
     from .stream import TextStream
     from .tokens import Tokenizer
