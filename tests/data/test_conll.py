@@ -108,6 +108,8 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
     assert rows(again["train"]) == rows(data["train"])
     pairs = load_conll({"train": [(["a", "b"], ["X", "Y"])] * 2, "test": [(["b"], ["Y"])]}, validation_share=0)
     assert rows(pairs["test"]) == [[("b", "Y")]]
+    with pytest.raises(DataError, match="no column 'ner_tags': found 'tokens', 'tags'"):
+        load_conll({"train": [{"tokens": ["a", "b"], "tags": ["X", "Y"]}]})
     with pytest.raises(DataError, match="2 tokens and 1 tags"):
         load_conll({"train": [{"tokens": ["a", "b"], "ner_tags": ["X"]}]})
     with pytest.raises(DataError, match="row 1: empty text"):

@@ -1,6 +1,8 @@
 """Tables and batches come back whole, row by row, with the answers of `FastRnn`, in every engine that is installed."""
 
+import bz2
 import codecs
+import gzip
 import importlib
 import io
 import json
@@ -152,6 +154,18 @@ def test_a_table_from_excel_leaves_with_a_mark(predict, tmp_path, start, encodin
     content = (tmp_path / "out.csv").read_bytes()
     assert content.startswith(codecs.BOM_UTF8) == (start != b"" or encoding == "cp1252")
     assert content.decode("utf-8-sig").splitlines()[1].startswith('"miro süß"')
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, pa.Codec("zstd").compress])
+def test_packed_lines_and_a_table_without_a_line_in_utf8(pack, predict, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(pack(b"miro\nselk\n"))
+    code, out, _ = predict("texts.txt")
+    assert code == 0 and [json.loads(line)["label"] for line in out.splitlines()] == ["good", "bad"]
+    (tmp_path / "in.tsv").write_bytes(pack("süß\tgood\nmiré\tbad\n".encode("latin-1")))
+    code, out, _ = predict("in.tsv", "--encoding", "latin-1")
+    assert code == 0 and out.splitlines()[1].startswith('"süß"\t"good"\t')
+    code, out, _ = predict("in.tsv")
+    assert code == 1 and out.count("not UTF-8") == 2 and out.startswith('"text"\t"label"\t"predicted_label"')
 
 
 def test_mistakes(predict, command, trained, tmp_path):
