@@ -16,7 +16,7 @@ from conftest import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tests")]
-WRITTEN_BY_CODE = ("hf_rnn/hub/card", "hf_rnn/hub/pretrained", "hf_rnn/REFERENCE.md")
+WRITTEN_BY_CODE = ("hf_rnn/hub/card.md", "hf_rnn/hub/encoder_card.md", "hf_rnn/hub/pretrained", "hf_rnn/REFERENCE.md")
 PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
 PAGES = [page for page in PAGES if not str(page.relative_to(ROOT).as_posix()).startswith(WRITTEN_BY_CODE)]
 FENCED = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

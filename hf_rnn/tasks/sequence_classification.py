@@ -103,7 +103,7 @@ class SequenceClassification(Task):
     def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
         """Set the rows by label, and examples."""
         card.class_counts = dict(zip(_names(texts), self.count_labels(texts, report), strict=True))
-        card.rows = None if self.one_label else len(texts["train"])
+        card.rows = len(texts["train"])
         card.examples = self.pick_examples(texts["train"], card.class_counts) if examples else None
 
     def count_labels(self, texts: Splits, report: DataReport) -> list[int]:

@@ -51,12 +51,12 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
-    "block_type", "residual_size",
+    "block_type",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
-_CARD = Path(__file__).parents[1] / "hub" / "card" / "encoder_card.md"
+_CARD = Path(__file__).parents[1] / "hub" / "encoder_card.md"
 
 
 @dataclass(frozen=True)

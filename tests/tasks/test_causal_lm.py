@@ -67,7 +67,7 @@ def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, com
     model, tokenizer = load_model(model_folder)  # in one pass, without the streams of the evaluation
     ids = tokenizer((text_dir / "dev.txt").read_text(), return_tensors="pt")["input_ids"]
     assert model(ids, labels=ids).loss.item() == pytest.approx(metrics["loss"], abs=1e-5)
-    assert "hf-rnn generate --model" in (model_folder / "README.md").read_text()
+    assert 'pipeline("text-generation"' in (model_folder / "README.md").read_text()
 
 
 def test_training_reads_each_block_alone(settings, tmp_path):

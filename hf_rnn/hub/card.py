@@ -1,4 +1,7 @@
-"""A model card from facts: `README.md`, metadata for the Hub and Markdown for people, and `card_facts.json`."""
+"""A model card from facts: `README.md`, metadata for the Hub and Markdown for people, and `card_facts.json`.
+
+`card.md` is its text for every task. Tables are made here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import logging
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,22 +19,20 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ...utils.errors import UserError, reason_of
-from ...utils.process import write_whole
-from ..model_folder import FinishedFolder
+from ..utils.errors import UserError, reason_of
+from ..utils.process import write_whole
+from .model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
+_COLUMNS = {"text": "text_column", "second text": "text_pair_column", "label": "label_column"}
 
 
 @dataclass(kw_only=True)
 class CardFacts:
-    """The content of a model card. A missing fact leaves out its part of the card.
-
-    A task is added by a template `<task>.md` beside this file and `CardFacts(task=...)`.
-    """
+    """The content of a model card. A missing fact leaves out its part of the card."""
 
     name: str  # name of the model: the title, and in the metadata
     cell_type: str  # as in the configuration; so are the next six
@@ -44,25 +45,24 @@ class CardFacts:
     num_parameters: int
     dataset_name: str
     versions: Mapping[str, str]  # by package
-    block_type: str = "plain"  # as in the configuration; so is the next
-    residual_size: int | None = None
-    task: str = "sequence-classification"  # names the template
+    block_type: str = "plain"  # as in the configuration
+    task: str = "sequence-classification"
     pipeline_tag: str = "text-classification"  # the Hub's name of the task, and that of transformers' pipeline
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by split; floats go into the metadata
     text_pairs: bool = False  # whether an example is two texts
-    rows: int | None = None  # number of training rows, if it is not the sum of `class_counts`
+    rows: int | None = None  # number of training rows
     thresholds: Sequence[float] | None = None  # thresholds of a multi-label model in the order of the ids
     class_counts: Mapping[str, int] = field(default_factory=dict)  # rows of train by class, in the order of the ids
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None  # scores by model and split
     examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    training: Mapping[str, float] | None = None  # `epochs`, `steps`, `seconds`
+    training: Mapping[str, Any] | None = None  # `epochs`, `steps`, `seconds`, or `method` and `seconds`
     settings: Mapping[str, Any] | None = None
     audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     repo_id: str | None = None
     dataset_id: str | None = None
-    language: tuple[str, ...] = ()  # codes of the languages of the texts (ISO 639)
+    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
     license: str | None = None  # the Hub's identifier, such as `apache-2.0`
-    tags: tuple[str, ...] = ()  # beside the package's own
+    tags: Sequence[str] = ()  # beside the package's own
     best_metric: str | None = None  # selected the epoch on the validation split
     size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
@@ -78,28 +78,12 @@ class CardFacts:
     figures: Mapping[str, str] | None = None  # file names by caption
     onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`, `agreement`
 
-    @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> CardFacts:
-        """Restore the facts from their dictionary, through JSON or not; TypeError for an unknown fact."""
-        lists = {name: tuple(facts[name]) for name in ("language", "tags") if name in facts}
-        return cls(**{**facts, **lists})
-
 
 def render(facts: CardFacts) -> str:
     """Return the content of `README.md`: a YAML block for the Hub and Markdown for people."""
-    # a task without a template of its own gets the base template
-    template = _ENVIRONMENT.select_template([f"{facts.task.replace('-', '_')}.md", "model_card.md"])
-    metadata, reference = _metadata(facts).to_yaml(), facts.repo_id or facts.name
-    card = ModelCard(template.render(card_data=metadata, facts=facts, reference=reference))
-    card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
-    return str(card)
-
-
-def _metadata(facts: CardFacts) -> ModelCardData:
     results = [
         EvalResult(
             task_type=facts.pipeline_tag,
-            task_name=facts.pipeline_tag.replace("-", " ").title(),
             dataset_type=facts.dataset_id or "text",  # required by the Hub; local data has no id
             dataset_name=facts.dataset_name,
             dataset_split=split,
@@ -111,7 +95,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         for name, value in metrics.items()
         if isinstance(value, float) and math.isfinite(value)
     ]
-    return ModelCardData(
+    data = ModelCardData(
         pipeline_tag=facts.pipeline_tag,
         library_name="transformers",
         license=facts.license,
@@ -122,6 +106,101 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         model_name=facts.name,
         eval_results=results or None,
     )
+    template = _ENVIRONMENT.get_template("card.md")
+    card = ModelCard(template.render(card_data=data.to_yaml(), facts=facts, reference=facts.repo_id or facts.name))
+    card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
+    return str(card)
+
+
+# ---- tables ----
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table: floats with three digits, None as an empty cell."""
+
+    def show(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+        return "" if value is None else f"{value:,}" if isinstance(value, int) else plain(str(value))
+
+    lines = [[name.replace("_", " ").replace("f1", "F1") for name in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    lines += [list(map(show, row)) for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def label_table(facts: CardFacts) -> str:
+    """Return the labels with their number in train, and their thresholds if there are some."""
+    entries = _ends(facts.class_counts)
+    if facts.thresholds is None:
+        return make_table(["label", "in train"], entries)
+    thresholds = dict(zip(facts.class_counts, facts.thresholds, strict=True))
+    rows = [(name, count, float(thresholds[name])) for name, count in entries if name in thresholds]
+    return make_table(["label", "in train", "threshold"], rows)
+
+
+def example_table(examples: Mapping[str, Sequence[str]]) -> str:
+    """Return training texts by label."""
+    return make_table(["label", "text"], [(name, text) for name, texts in examples.items() for text in texts])
+
+
+def score_tables(facts: CardFacts, split: str) -> str:
+    """Return the scores of the model and of simpler ones, and the scores per label."""
+    metrics = facts.results[split]
+    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    models: dict[str, Mapping[str, Any]] = {"this model": metrics}
+    models |= {name: splits[split] for name, splits in (facts.baselines or {}).items() if split in splits}
+    labels: Mapping[str, Mapping[str, Any]] = next(
+        (part for part in metrics.values() if isinstance(part, Mapping)), {}
+    )
+    if facts.task == "sequence-classification" and labels and facts.class_counts:
+        models |= _score_constant(facts, labels)
+    tables = [make_table(["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()])]
+    if labels:
+        columns = list(next(iter(labels.values())))
+        rows = [(name, *(row[column] for column in columns)) for name, row in _ends(labels)]
+        tables.append(make_table(["label", *columns], rows))
+    return "\n\n".join(tables)
+
+
+def _score_constant(facts: CardFacts, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, float]]:
+    """Return the scores of the most frequent class of train as a constant answer.
+
+    Its share is its precision; its recall is 1, and that of other classes 0.
+    """
+    majority = max(facts.class_counts, key=lambda name: facts.class_counts[name])
+    supports = [row["support"] for row in labels.values()]
+    share = labels[majority]["support"] / max(1, sum(supports))
+    classes = sum(map(bool, supports)) + (share == 0)
+    scores = {"accuracy": share, "macro_f1": 2 * share / (share + 1) / classes, "macro_recall": (share > 0) / classes}
+    return {f"always {majority}": scores}
+
+
+def audit_table(audit: Mapping[str, Any]) -> str:
+    """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
+    rows: list[Sequence[object]] = []
+    for split, count in audit["rows"].items():
+        repeated, leak = audit["duplicates"][split], audit["leaks"].get(split, {}).get("train")
+        kinds = (("exact", "near"), ("exact_other_label", "near_other_label"))
+        leaked = [sum(leak.get(kind, 0) for kind in both) if leak else None for both in kinds]
+        unknown = audit["unknown_token_share"].get(split)
+        shown = None if unknown is None else f"{unknown:.1%}"
+        rows.append((split, count, repeated["exact"] + repeated.get("near", 0), *leaked, shown))
+    repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
+    return make_table(["split", "rows", *repeats, "unknown"], rows)
+
+
+def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return names and values; of more than 20 the ten largest and the ten smallest, by F1 where they have it."""
+    entries = list(rows.items())
+    if len(entries) <= 2 * _SHOWN:
+        return entries
+    scored = isinstance(entries[0][1], Mapping)
+    entries = [entry for entry in entries if not scored or entry[1].get("support", 1)]
+    entries.sort(key=lambda entry: entry[1].get("f1", 0) if scored else entry[1], reverse=True)
+    return [*entries[:_SHOWN], ("…", dict.fromkeys(entries[0][1]) if scored else None), *entries[-_SHOWN:]]
+
+
+# ---- escapes ----
 
 
 def plain(text: str) -> str:
@@ -142,30 +221,31 @@ def fence(content: str, language: str) -> str:
     return f"{marks}{language}\n{content.strip()}\n{marks}\n"
 
 
-def ends(rows: Mapping[str, Any], key: str = "") -> list[tuple[int, str, Any]]:
-    """Return number, name and value of the labels; of more than 20 the ten largest and the ten smallest by `key`."""
-    entries = [(number, name, row) for number, (name, row) in enumerate(rows.items())]
-    if len(entries) <= 2 * _SHOWN:
-        return entries
-    entries = [entry for entry in entries if not key or entry[2]["support"]]
-    entries.sort(key=lambda entry: entry[2][key] if key else entry[2], reverse=True)
-    return entries[:_SHOWN] + entries[max(_SHOWN, len(entries) - _SHOWN) :]
-
-
 def _backticks(text: str, least: int) -> str:
     return "`" * max(least, max(map(len, re.findall("`+", text)), default=0) + 1)
 
 
+def list_columns(data: Mapping[str, Any]) -> str:
+    """Return the columns of the data that have names, from the record of the data."""
+    named = ((kind, data.get(key)) for kind, key in _COLUMNS.items())
+    return ", ".join(
+        f"{kind} {code(name)}" for kind, name in named if isinstance(name, str) and not name.lstrip("-").isdigit()
+    )
+
+
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    undefined=StrictUndefined,
+    loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
 )
 # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
-_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, ends=ends, fmt=format, shell=shlex.quote)
+_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
+_ENVIRONMENT.globals.update(
+    label_table=label_table, example_table=example_table, score_tables=score_tables, audit_table=audit_table,
+    columns=list_columns,
+)  # fmt: skip
+
+
+# ---- files ----
 
 
 def write_card(folder: FinishedFolder, facts: CardFacts) -> None:
@@ -179,8 +259,8 @@ def read_facts(folder: FinishedFolder) -> CardFacts | None:
     if not folder.card_facts.is_file():
         return None
     try:
-        return CardFacts.from_dict(json.loads(folder.card_facts.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, AttributeError) as error:
+        return CardFacts(**json.loads(folder.card_facts.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         logger.info("the card stays unchanged: %s (%s)", folder.card_facts.name, reason_of(error))
         return None
 
@@ -202,8 +282,9 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     facts = read_facts(folder)
     if facts is None:
         return {}
-    sent = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
-    contents = _contents(folder, sent)
+    contents = _contents(
+        folder, dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
+    )
     if _is_edited(folder, facts):
         del contents[folder.card.name]
         shown = folder.card.read_text(encoding="utf-8")
