@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from .. import __version__
@@ -17,29 +17,26 @@ _PULLED = ("*.json", "*.safetensors", "*.py", "*.md", "*.png", "*.txt", "*.model
 
 
 def connect(token: str | None = None) -> HfApi:
-    """Return a client; None takes the stored token, if any. Nothing is sent yet."""
+    """Return a client; None takes `HF_TOKEN` or the stored token, if any. Nothing is sent yet."""
     return HfApi(token=token, library_name="hf_rnn", library_version=__version__)
 
 
-def token_advice() -> str:
-    """Return for a message how to get a token with write access."""
-    return f"get one with write access at {constants.ENDPOINT}/settings/tokens, then type: hf auth login"
+def find_token(token: str | None = None) -> str:
+    """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`; a [`UserError`] without any."""
+    found = (token or get_token() or "").strip()
+    if not found:
+        raise UserError("there is no token to push with: get one with write access, then type: hf auth login")
+    return found
 
 
 def fetch(repo_id: str, revision: str | None = None, token: str | None = None, only: Sequence[str] = _PULLED) -> Path:
     """Download a finished folder and return its folder in the cache, which is named after the commit.
 
-    Without a connection it is the folder of the last download. `revision` None is `main`, `token` None takes
-    `HF_TOKEN` or the stored one, and `only` has names or patterns of files.
+    Without a connection it is the folder of the last download. `revision` None is `main`, and `only` has names or
+    patterns of files.
     """
     with explain_errors(f"there is no folder {repo_id}, and the Hub cannot provide it"):
         return Path(connect(token).snapshot_download(repo_id, revision=revision, allow_patterns=list(only)))
-
-
-def find_user(token: str) -> str:
-    """Return the name of the user that a token belongs to."""
-    with explain_errors("the Hub cannot check the token"):
-        return str(connect(token).whoami()["name"])
 
 
 @contextmanager
@@ -54,7 +51,6 @@ def explain_errors(action: str) -> Iterator[None]:
         # the client reports the missing cache before the answer of the Hub
         while answer and (not isinstance(answer, HfHubHTTPError) or isinstance(answer, LocalEntryNotFoundError)):
             answer = answer.__cause__ or answer.__context__
-        advice = "; HF_HUB_OFFLINE=1 blocks the network: unset it" if constants.HF_HUB_OFFLINE else ""
-        if isinstance(answer, HfHubHTTPError) and answer.response.status_code in (401, 403):
-            advice = f"; {token_advice()}"
+        refused = isinstance(answer, HfHubHTTPError) and answer.response.status_code in (401, 403)
+        advice = "; for another token type: hf auth login" if refused else ""
         raise UserError(f"{action} ({constants.ENDPOINT}): {reason_of(answer or error)}{advice}") from error

@@ -27,8 +27,8 @@ from ..data.errors import DataReport
 from ..data.sources import join_splits
 from ..data.typos import mistype_rows
 from ..evaluation.calibration import calibrate
-from ..hub.client import find_user, token_advice
-from ..hub.push import PushResult, check_repo_id, find_token, push
+from ..hub.client import connect, explain_errors, find_token
+from ..hub.push import PushResult, check_repo_id, push
 from ..inference.engines.native import Unsupported
 from ..inference.engines.stored import share_weights
 from ..inference.engines.torch import compute_logits
@@ -506,9 +506,8 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
         return None
     name = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
     token = find_token(arguments.hub_token)
-    if token is None:
-        raise UserError(f"push_to_hub: there is no token to push with: {token_advice()}")
-    user = find_user(token)  # also with a full name, because it finds a refused token before the training
+    with explain_errors("the Hub cannot check the token"):
+        user = connect(token).whoami()["name"]  # also with a full name: it finds a refused token before the training
     repo_id = name if "/" in name else f"{user}/{name}"
     check_repo_id(repo_id)
     options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}

@@ -1,6 +1,5 @@
 """Push to a Hub with the real client, against a small server on loopback."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -10,12 +9,11 @@ import sys
 import pytest
 from finished_folder import TEXTS, write_finished_folder
 from huggingface_hub import constants
-from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, train
 from hf_rnn.hub.card import read_facts, write_card
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder, load_model
-from hf_rnn.hub.push import check_shareable, push
+from hf_rnn.hub.push import push
 from hf_rnn.training.train import push_run
 from hf_rnn.utils.errors import UserError
 
@@ -130,7 +128,6 @@ def test_a_token_is_needed_except_for_a_dry_run(hub, folder, monkeypatch):
         ("README.md", f"\nuse run_{TOKEN}", r"README.md:2 has a secret:"),
         ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "has a secret"),
         ("metrics.json", '{"from": "https://jane:hunter22@corp.org/x"}', r"has a secret \(Basic Auth Credentials\)"),
-        ("README.md", "use hf_mine", "has your token"),
         ("README.md", "AKIA" + "Q3EGRI7AZXC5LVPM", r"README.md:1 has a secret \(AWS Access Key\)"),
         ("README.md", "password = 'hunt3r'", r"README.md:1 has a secret \(Secret Keyword\)"),
         ("cells_rnn.py", "# \n# HOME/cells.py", "cells_rnn.py:2 has a path"),
@@ -143,25 +140,6 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
     assert hub.calls == []
 
 
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "AKIA" + "Q3EGRI7AZXC5LVPM",
-        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
-        "SG." + "aBcD3fGhIjKlMnOpQrStUv" + "." + "x7" * 21 + "q",
-        "AC" + "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
-        "eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc",
-        "pypi-" + "AgEIcHlwaS5vcmc" + "a1B2" * 20,
-    ],
-)
-def test_secrets_in_a_vocabulary_are_found_in_any_case(tmp_path, secret):
-    words = ["asia-pacific-information-technology", "aircraftaccommodations", "beac" + "0f1e2d3c" * 5, "ghp_x"]
-    for vocabulary, safe in ((words, True), ([*words, secret.lower()], False)):
-        content = json.dumps({"model": {"vocab": {word: place for place, word in enumerate(vocabulary)}}}, indent=2)
-        with contextlib.nullcontext() if safe else pytest.raises(UserError, match=r"tokenizer.json:8 has a secret \("):
-            check_shareable(FinishedFolder(tmp_path), {"tokenizer.json": content.encode()})
-
-
 def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
     finished = FinishedFolder(folder)
     write_card(finished, dataclasses.replace(read_facts(finished), examples={"bad": ["so dull a film", "bad"]}))
@@ -171,14 +149,6 @@ def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
     fails("shows training texts.*--card_examples", folder, "me/films")
     push(folder, "me/films", card_examples=True)
     assert all(b"so dull a film" in stored(hub)[name] for name in CARD)
-
-
-@pytest.mark.parametrize("content", [TOKEN, "HOME/tweets"])
-def test_private_content_of_weights(hub, folder, content):
-    weights = load_file(folder / "model.safetensors")
-    metadata = {"format": "pt", "from": content.replace("HOME", str(pathlib.Path.home()))}
-    save_file(weights, folder / "model.safetensors", metadata)
-    fails("model.safetensors has", folder, "me/films")
 
 
 def test_content_that_only_looks_private(folder, monkeypatch):
