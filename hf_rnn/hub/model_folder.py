@@ -30,23 +30,19 @@ PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKENIZER = "tokenizer.json or tokenizer_config.json"
 MODEL_TYPE = "hf_rnn"
-_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
+FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")  # read from tokenizer.json
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     """Return the content of a JSON file that must contain an object."""
     try:
-        read = json.loads(content, parse_constant=_refuse_constant)
+        found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(read, dict):
-        raise UserError(f"{path} must contain a JSON object, found {str(read)!r:.40}")
-    return read
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"found {name}. Did the training diverge? Train again with a lower learning_rate")
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must contain a JSON object, found {str(found)!r:.40}")
+    return found
 
 
 def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
@@ -72,12 +68,6 @@ def name_damage(name: str, file: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # damaged files make the libraries raise anything, such as a panic of Rust
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "name", None) is None:
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, ModuleNotFoundError):
-            package = str(cause.name).partition(".")[0]
-            raise UserError(f"{name} cannot be loaded: {package} is missing. Type: pip install {package}") from error
         raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
 
 
@@ -116,12 +106,6 @@ def check_tokenizer(name: str, tokenizer: Any, config: PreTrainedConfig | Simple
             f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
             f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
         )
-
-
-def check_max_length(where: str, length: object) -> None:
-    """Raise a [`UserError`] for a `model_max_length` that is not a number of tokens; None means any length."""
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
-        raise UserError(f"{where}: model_max_length must be a whole number of tokens: found {length!r:.40}")
 
 
 class _Entry:
@@ -169,28 +153,18 @@ class FinishedFolder:
         return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
     def read_tokenizer_config(self) -> dict[str, Any]:
-        """Return the settings of the tokenizer; raise a [`UserError`] for an invalid `model_max_length`."""
-        settings = read_mapping(self.tokenizer_config, self.tokenizer_config.read_bytes())
-        check_max_length(str(self.tokenizer_config), settings.get("model_max_length"))
-        return settings
+        """Return the settings of the tokenizer."""
+        return read_mapping(self.tokenizer_config, self.tokenizer_config.read_bytes())
 
     def weight_files(self) -> list[Path]:
-        """Return the file of the weights, or the files that the index names.
-
-        Raises:
-            UserError: If there are both, as `save_pretrained(max_shard_size=...)` leaves them in a folder of a model.
-        """
+        """Return the file of the weights, or the files that the index names; refuse both beside each other."""
         if not self.weights_index.is_file():
             return [self.weights]
-        with name_damage(str(self.root), self.weights_index.name):
-            places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
-            shards = [self.root / Path(name).name for name in sorted(set(places))]
-        if not self.weights.is_file():
-            return shards
-        if all(path.is_file() for path in shards):
-            both = f"found {self.weights.name} and {self.weights_index.name}; remove the older ones"
-            raise UserError(f"{self.root} has weights twice: {both}")
-        return [self.weights]
+        if self.weights.is_file():  # `save_pretrained(max_shard_size=...)` leaves the old one there
+            both = f"{self.weights.name} and {self.weights_index.name}"
+            raise UserError(f"{self.root} has weights twice, {both}: remove the older ones")
+        index = read_mapping(self.weights_index, self.weights_index.read_bytes())
+        return [self.root / Path(name).name for name in sorted(set(index["weight_map"].values()))]
 
     def read_data_record(self) -> dict[str, Any]:
         """Return the record of the training data in `metrics.json`, empty in older folders."""
@@ -203,33 +177,29 @@ class FinishedFolder:
         needed = [self.config, *self.weight_files(), self.tokenizer_config]  # some tokenizers have no tokenizer.json
         return [path for path in needed if not path.is_file()]
 
-    def check(self) -> None:
-        """Check that all files of the model and its tokenizer exist."""
-        self._require(self.missing_to_load())
+    def check(self, *further: Path) -> None:
+        """Check that all files of the model and its tokenizer exist, and further ones."""
+        if not self.root.is_dir():
+            raise UserError(f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made")
+        missing = [path.name for path in (*self.missing_to_load(), *further) if not path.is_file()]
+        if not missing:
+            return
+        whole = (path.parent for path in self.root.glob(f"{UNFINISHED}*/*/config.json"))
+        replaced = next((path for path in whole if not FinishedFolder(path).missing_to_load()), None)
+        advice = "Give the folder of a trained model, or restore the missing files"
+        if replaced is not None:
+            advice = f"A run was killed while it replaced the model: move {replaced}/* to {self.root}"
+        elif any(self.checkpoints.glob("checkpoint-*")):
+            advice = f"Training did not finish: repeat its command with --resume, or take one of {self.checkpoints}"
+        elif (nested := nested_model(self.root)) is not None:
+            advice = f"Did you mean {nested}?"
+        raise UserError(f"{self.root} has no {', '.join(missing)}. {advice}")
 
     def check_finished(self) -> None:
         """Check that training finished here and its records are valid, so that the folder can be shared."""
-        recorded = [self.card, self.metrics, self.training_args]
-        self._require(self.missing_to_load() + [path for path in recorded if not path.is_file()])
+        self.check(self.card, self.metrics, self.training_args)
         for path in (self.metrics, self.training_args):
             read_mapping(path, path.read_bytes())
-
-    def _require(self, missing: list[Path]) -> None:
-        if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made")
-        if missing:
-            names = ", ".join(path.name for path in missing) if self.config.is_file() else self.config.name
-            raise UserError(f"{self.root} has no {names}. {self._advice()}")
-
-    def _advice(self) -> str:
-        for config in sorted(self.root.glob(f"{UNFINISHED}*/*/config.json")):
-            if not FinishedFolder(config.parent).missing_to_load():
-                return f"A run was killed while it replaced the model: move {config.parent}/* to {self.root}"
-        if any(self.checkpoints.glob("checkpoint-*")):
-            return f"Training did not finish: repeat its command with --resume, or use a folder of {self.checkpoints}"
-        if (nested := nested_model(self.root)) is not None:
-            return f"Did you mean {nested}?"
-        return "Give the folder of a trained model, or restore the missing files"
 
 
 def nested_model(folder: Path) -> Path | None:
@@ -292,8 +262,7 @@ def load_model(
 
     from ..models.auto import ENCODER, head_name, model_class
 
-    name, target = str(name_or_path), _find_device(device)
-    folder = FinishedFolder(find_folder(name_or_path, revision))
+    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
     config = read_config(name, folder.root, MODEL_TYPE)
     if (folder.root / "adapter_config.json").is_file():
         raise UserError(
@@ -305,22 +274,22 @@ def load_model(
     if head_name(config) == ENCODER and not allow_encoder:
         raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
     with name_damage(name, "model.safetensors"):
-        folder.weight_files()
-        how: dict[str, Any] = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are refused below
-        model, report = head.from_pretrained(folder.root, config=config, dtype=torch.float32, **how)
-    if wrong := sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"]):
+        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are refused below
+        model, report = head.from_pretrained(folder.root, config=config, dtype=torch.float32, **options)
+    wrong = sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"])
+    if wrong:
         raise UserError(f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}")
     if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
-        rows = [{"input_ids": ids} for ids in tokenizer(["", "a word"], truncation=True)["input_ids"]]
-        tokenizer.pad(rows)["attention_mask"]
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
-        return model.eval().to(target), tokenizer
-    except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program
+        return model.eval().to(device), tokenizer
+    except (RuntimeError, AssertionError, ImportError) as error:  # unknown, missing, full, or reserved
         reason = f"{reason_of(error):.1000}. The device cpu always exists"
-        raise UserError(f"{name} cannot be moved to {target}: {reason}") from error
+        raise UserError(f"{name} cannot be moved to the device {device}: {reason}") from error
 
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
@@ -333,27 +302,15 @@ def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, 
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
     """Check that a model assigns exactly one of several labels to a text."""
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-        kind = config.problem_type or "regression"
-        kind = f"it is a model of {config.num_labels} outputs, {kind}"
-        raise UserError(f"{name} does not assign exactly one label to a text: {kind}")
-
-
-def _find_device(device: str | torch.device | None) -> torch.device:
-    import torch
-
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
+        found = f"it is a model of {config.num_labels} outputs, {config.problem_type or 'regression'}"
+        raise UserError(f"{name} does not assign exactly one label to a text: {found}")
 
 
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
-    kind = folder.read_tokenizer_config().get("tokenizer_class")
-    if kind in _FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
+    if (
+        folder.read_tokenizer_config().get("tokenizer_class") in FAST_TOKENIZERS
+    ):  # without the Auto classes, whose import takes long
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)

@@ -27,7 +27,6 @@ from ..data.errors import DataReport, shorten
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
     FinishedFolder,
-    check_max_length,
     check_name,
     find_built_in,
     find_folder,
@@ -366,7 +365,6 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token: batches need one")
-    check_max_length(f"the tokenizer {name}", tokenizer.model_max_length)
     if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved

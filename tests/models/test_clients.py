@@ -3,7 +3,6 @@
 import ast
 import copy
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,7 @@ from transformers import pipeline
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel
-from hf_rnn.hub.model_folder import load_model
 from hf_rnn.models.auto import HEADS, head_class
-from hf_rnn.utils.errors import UserError
 
 TEXTS = ["the box stood near a door.", "a dry door and sand.", "it was there for days."] * 4
 IDS = torch.tensor([[5, 7, 2, 9, 3], [4, 8, 6, 1, 1]])
@@ -180,17 +177,6 @@ def test_peft_learns_a_prompt_of_the_width_of_the_token_vectors(head, tmp_path):
     labels = torch.tensor([0, 1]) if kind == "SEQ_CLS" else IDS
     prompted(input_ids=IDS, attention_mask=torch.ones_like(IDS), labels=labels).loss.backward()
     assert prompted.prompt_encoder["default"].embedding.weight.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("length", ["many", 2.5, 0, True, [1]])
-@pytest.mark.parametrize("load", [load_model, hf_rnn.FastRnn.from_pretrained, hf_rnn.RnnClassifier.from_pretrained])
-def test_an_invalid_model_max_length(load, length, tmp_path):
-    make("RnnForSequenceClassification").save_pretrained(tmp_path)
-    hf_rnn.train_tokenizer(TEXTS, 1).save_pretrained(tmp_path)
-    file = tmp_path / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
-    with pytest.raises(UserError, match="model_max_length must be a whole number of tokens: found"):
-        load(tmp_path)
 
 
 PROGRAM = """

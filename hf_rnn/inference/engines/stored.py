@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...hub.model_folder import TOKENIZER, FinishedFolder, check_tokenizer, name_damage, read_settings
+from ...hub.model_folder import (
+    FAST_TOKENIZERS,
+    MODEL_TYPE,
+    TOKENIZER,
+    FinishedFolder,
+    check_tokenizer,
+    name_damage,
+    read_settings,
+)
 from ...utils.errors import UserError
 from ..tokens import TokenizerFile
 from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
     from ...tasks import Config
 
 PROJECTION = "2_Dense/model.safetensors"  # the last layer of a sentence encoder
-_MODEL_TYPE = "hf_rnn"
-_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
 _DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
@@ -35,7 +41,7 @@ _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # mod
 
 def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
     """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
-    settings = read_settings(name, folder.root, _MODEL_TYPE)
+    settings = read_settings(name, folder.root, MODEL_TYPE)
     with name_damage(name, folder.config.name):
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
         labels = dict(sorted((int(number), label) for number, label in labels.items()))
@@ -51,7 +57,7 @@ def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
 def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Config) -> TokenizerFile | None:
     """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
     settings = folder.read_tokenizer_config()
-    if settings.get("tokenizer_class") not in _FAST_TOKENIZERS or not folder.tokenizer.is_file():
+    if settings.get("tokenizer_class") not in FAST_TOKENIZERS or not folder.tokenizer.is_file():
         return None
     with name_damage(name, TOKENIZER):
         tokenizer = TokenizerFile(folder)
