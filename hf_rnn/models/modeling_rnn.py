@@ -399,13 +399,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        initial_hidden_state: Tensor | None = None,
-        initial_cell_state: Tensor | None = None,
         output_final_states: bool = False,
-        output_hidden_states: bool | None = None,
-        initial_conv_state: Tensor | None = None,
         initial_pooling_state: Tensor | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
@@ -416,21 +412,21 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         are the initial ones of the next, and the logits are those of the text so far.
 
         Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
-        `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
+        `(B, C)`; for regression floats. The loss gets the others too, such as the Trainer's `num_items_in_batch`.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
+        options = {**kwargs, "output_final_states": output_final_states, "return_dict": True}
         carried, prefix_logits, prefix_shares = None, None, None
         if self.config.siamese:
             first, second = self._split_pair(input_ids, mask)
-            outputs = self.rnn(input_ids, first, None, *options, return_dict=True)
+            outputs = self.rnn(input_ids, first, **options)
             pooled, weights = self._pool(outputs.last_hidden_state, first)
-            outputs = self.rnn(input_ids, second, None, *options, return_dict=True)
+            outputs = self.rnn(input_ids, second, **options)
             other, others = self._pool(outputs.last_hidden_state, second)
             pooled = torch.cat([pooled, other, (pooled - other).abs(), pooled * other], dim=-1)
             weights = None if weights is None or others is None else weights + others
         else:
-            outputs = self.rnn(input_ids, mask, inputs_embeds, *options, initial_conv_state, return_dict=True)
+            outputs = self.rnn(input_ids, mask, inputs_embeds, **options)
             pooled, weights = self._pool(outputs.last_hidden_state, mask)
             if initial_pooling_state is not None or (output_final_states and not self.config.bidirectional):
                 if initial_pooling_state is None:

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -208,25 +209,18 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
-        output_final_states: bool = False,
-        output_hidden_states: bool | None = None,
-        initial_conv_state: torch.Tensor | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> RnnTokenClassifierOutput:
         """Tag the tokens of a batch of texts.
 
         Args:
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*): Tags; -100 at tokens without one, such as
                 padding and all but the first piece of a word. The loss is per token with a tag.
-            **kwargs: `num_items_in_batch` is the number of tags over accumulated batches; others are ignored.
-
-        The other arguments are those of [`RnnModel.forward`].
+            **kwargs: Further arguments of [`RnnModel.forward`]; `num_items_in_batch` is the number of tags over
+                accumulated batches.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         labels = None if labels is None else labels.long().masked_fill(~mask, -100)
-        options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
         read, texts = mask, None
         if self.words is not None:
             if input_ids is None:
@@ -234,7 +228,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             input_ids = input_ids.masked_fill(~mask, 0)
             kinds = self.words(input_ids)
             read = mask & (kinds != MARK)  # the encoder does not read marks of capitals
-        outputs = self.rnn(input_ids, read, inputs_embeds, *options, initial_conv_state, return_dict=True)
+        outputs = self.rnn(input_ids, read, inputs_embeds, **kwargs, return_dict=True)
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..utils.errors import UserError, check_texts, out_of_arrow
+from ..utils.errors import UserError, find_text_fault, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 UNK_TOKEN = "<unk>"  # id 0
@@ -33,7 +33,6 @@ SEP_TOKEN = "<sep>"  # between the texts of a pair
 
 TOKENIZERS = ("word", "char", "bpe")
 
-_BATCH = 1000  # texts checked at once
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
 _PRIVATE = re.compile(r"\S@\S+\.\w|(?:\d[ ./()-]?){7}")  # an e-mail address, or a long number
@@ -127,12 +126,12 @@ def train_tokenizer(
         vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
         backend.model = WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
-        kind, advice = "character", ""
-        if tokenizer == "word":
-            kind = "word"
-            advice = ", or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
         often = f"{min_frequency} times" + f", and in {min_texts} texts" * (min_texts > 1)
-        raise NoFrequentWordError(f"no {kind} occurs {often}: give more texts, or lower min_frequency{advice}")
+        advice = ", or for languages without spaces set tokenizer to char or bpe (--tokenizer char)"
+        raise NoFrequentWordError(
+            f"no {'word' if tokenizer == 'word' else 'character'} occurs {often}: give more texts, or lower "
+            f"min_frequency{advice if tokenizer == 'word' else ''}"
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -155,12 +154,10 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         limit: Number of the source's first words. A word is added as the normaliser spells it, unless that splits it.
 
     Raises:
-        UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.
+        UserError: For a tokenizer of another kind, or an invalid source.
     """
     from ..data.vectors import read_first_words
 
-    if limit < 1:
-        raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel | BPE):
         raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
@@ -316,12 +313,7 @@ def _read(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts, checked."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
-    try:
-        remaining = iter(out_of_arrow(texts))
-    except TypeError:
-        raise UserError(f"texts must be an iterable of str, found {type(texts).__name__}") from None
-    first = 0
-    while batch := list(islice(remaining, _BATCH)):
-        check_texts(batch, first=first)
-        first += len(batch)
-        yield from batch
+    for place, text in enumerate(out_of_arrow(texts)):
+        if fault := find_text_fault(text):
+            raise UserError(f"texts[{place}] {fault}")
+        yield text
