@@ -178,17 +178,12 @@ def copy_first(cell: str, seed: int, biases: Any = None, distance: int = 30, ste
     model = RnnForSequenceClassification(RnnConfig(cell_type=cell, num_labels=4, pooling=pooling, **SIZES))
     if biases is not None:
         set_gates(model.rnn.layers[0].directions[0].cell, *biases, distance)
-    optimizer, accuracies = torch.optim.AdamW(model.parameters(), lr=1e-2), [0.0] * 20
-    while len(accuracies) < 20 + steps and np.mean(accuracies[-20:]) < 0.95:
+
+    def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.randint(4, (batch,))
-        noise = torch.randint(4, 14, (batch, distance))
-        result = model(torch.cat([labels[:, None], noise], dim=1), labels=labels)
-        result.loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        accuracies.append((result.logits.argmax(-1) == labels).float().mean().item())
-    return float(np.mean(accuracies[-20:])), len(accuracies) - 20
+        return torch.cat([labels[:, None], torch.randint(4, 14, (batch, distance))], dim=1), labels
+
+    return course.learn(model, make_batch, steps, rate=1e-2)
 
 
 reached = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the second one takes seconds to import
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -37,8 +37,8 @@ def register_heads() -> None:
 
     for auto_class in {auto for _, auto in HEADS.values()}:
         heads = tuple(head_class(name) for name, (_, auto) in HEADS.items() if auto == auto_class)
-        known = heads if len(heads) > 1 else heads[0]
-        getattr(modeling_auto, auto_class).register(RnnConfig, known, exist_ok=True)
+        registered = heads if len(heads) > 1 else heads[0]
+        getattr(modeling_auto, auto_class).register(RnnConfig, registered, exist_ok=True)
 
 
 def head_name(config: PreTrainedConfig) -> str:
@@ -55,8 +55,8 @@ def head_name(config: PreTrainedConfig) -> str:
 
 def head_class(name: str) -> type[PreTrainedModel]:
     """Return the class of a head of `HEADS`."""
-    home: Any = HEADS[name][0]
-    return getattr(import_module(home), name) if isinstance(home, str) else home
+    head = HEADS[name][0]
+    return getattr(import_module(head), name) if isinstance(head, str) else head
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

@@ -38,8 +38,8 @@ class Dropout(nn.Dropout):
         dropped = min(round(self.p * _BITS), _BITS - 1)
         words = torch.empty(inputs.numel() // 4 + 1, dtype=torch.int64, device="cpu").random_(-(2**63), None)
         numbers = words.view(torch.int16)[: inputs.numel()].view(inputs.shape).float()
-        kept = numbers.add_(_BITS / 2 + 1 - dropped).clamp_(0, 1).mul_(_BITS / (_BITS - dropped)).to(inputs.dtype)
-        return inputs * kept if stream is None else torch.addcmul(stream, inputs, kept)
+        factors = numbers.add_(_BITS / 2 + 1 - dropped).clamp_(0, 1).mul_(_BITS / (_BITS - dropped)).to(inputs.dtype)
+        return inputs * factors if stream is None else torch.addcmul(stream, inputs, factors)
 
 
 class ShortConvolution(nn.Module):

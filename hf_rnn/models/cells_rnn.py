@@ -166,7 +166,7 @@ class TorchCell(RecurrentCell):
         Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 4.1). At `padding` `(T, B)` the
         gates are those of `padding_gates`.
         """
-        weights = [getattr(self, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        weights = [getattr(self, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         weights[1] = nn.functional.dropout(weights[1], dropout)
         size = weights[1].shape[1]
         if padding is not None:
@@ -266,10 +266,10 @@ CELLS: dict[str, type[RecurrentCell]] = {
 
 def find_cell(config: RnnSettings) -> type[RecurrentCell]:
     """Return the class of a configuration's cell; raise a ValueError if it is unknown or lacks recurrent dropout."""
-    kind = look_up("cell_type", config.cell_type, CELLS)
-    if config.recurrent_dropout > 0 and not kind.has_recurrent_dropout:
+    cell_class = look_up("cell_type", config.cell_type, CELLS)
+    if config.recurrent_dropout > 0 and not cell_class.has_recurrent_dropout:
         raise ValueError(f"{config.cell_type} has no recurrent_dropout: found {config.recurrent_dropout}; set it to 0")
-    return kind
+    return cell_class
 
 
 class _MinGruSteps(torch.autograd.Function):
@@ -298,16 +298,17 @@ class _MinGruSteps(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         sums, update, states, initial = ctx.saved_tensors
         grad_sums, total = torch.empty_like(sums), gradients[0].clone(memory_format=torch.contiguous_format)
-        kept, grad_candidate = grad_sums.chunk(2, dim=-1)
-        torch.sub(1, update, out=kept)
-        for (share, after), (_, before) in pairwise(reversed([*zip(kept.unbind(0), total.unbind(0), strict=True)])):
+        grad_gate, grad_candidate = grad_sums.chunk(2, dim=-1)  # at first, the shares of the old states
+        torch.sub(1, update, out=grad_gate)
+        steps = [*zip(grad_gate.unbind(0), total.unbind(0), strict=True)]
+        for (share, after), (_, before) in pairwise(reversed(steps)):
             before.addcmul_(share, after)
-        grad_initial = kept[0] * total[0]
+        grad_initial = grad_gate[0] * total[0]
         torch.mul(total, update, out=grad_candidate)
         candidate = sums.chunk(2, dim=-1)[1]
         torch.sub(candidate[1:], states[:-1], out=total[1:])
         torch.sub(candidate[0], initial, out=total[0])
-        kept.mul_(grad_candidate).mul_(total)  # the gradient of the gate
+        grad_gate.mul_(grad_candidate).mul_(total)
         return grad_sums, grad_initial
 
 
@@ -331,8 +332,8 @@ def _fails_under_autocast(inputs: Tensor) -> bool:
     """Return whether torch's LSTM would raise on this CPU, whose oneDNN lacks the dtype of autocast."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return False
-    kind = "fp16" if torch.get_autocast_dtype("cpu") == torch.float16 else "bf16"
-    return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported")()
+    dtype = "fp16" if torch.get_autocast_dtype("cpu") == torch.float16 else "bf16"
+    return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{dtype}_supported")()
 
 
 class RnnDirection(nn.Module):
@@ -341,9 +342,9 @@ class RnnDirection(nn.Module):
     def __init__(self, config: RnnConfig, input_size: int, backward: bool) -> None:
         super().__init__()
         self.is_backward = backward
-        self.kind = find_cell(config)
+        self.cell_class = find_cell(config)
         self.recurrent_dropout = config.recurrent_dropout
-        self.cell: Any = self.kind(input_size, config.hidden_size)
+        self.cell: Any = self.cell_class(input_size, config.hidden_size)
 
     def forward(
         self, inputs: Tensor, texts: CompactTexts, h_0: Tensor | None, c_0: Tensor | None, output_final_states: bool
@@ -352,11 +353,10 @@ class RnnDirection(nn.Module):
 
         Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
         """
-        kind = self.kind
         inputs = texts.flip(inputs) if self.is_backward else inputs
-        fails = issubclass(kind, Lstm) and _fails_under_autocast(inputs)
+        fails = issubclass(self.cell_class, Lstm) and _fails_under_autocast(inputs)
         inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
-        returns_c = output_final_states and kind.has_cell_state
+        returns_c = output_final_states and self.cell_class.has_cell_state
         with torch.autocast("cpu", enabled=False) if fails else nullcontext():
             states, last = self._run(inputs, texts, self._join_state(h_0, c_0, inputs.dtype), returns_c)
         h_n = texts.last(states, h_0) if output_final_states else None
@@ -364,17 +364,17 @@ class RnnDirection(nn.Module):
 
     def _join_state(self, h_0: Tensor | None, c_0: Tensor | None, dtype: torch.dtype) -> State:
         """Return the initial state as the cell takes it; a part that is missing is zero."""
-        known = c_0 if h_0 is None else h_0
-        if known is None:
+        state = c_0 if h_0 is None else h_0
+        if state is None:
             return None
-        zeros = torch.zeros_like(known)
-        h, c = ((zeros if part is None else part).to(dtype)[None] for part in (h_0, c_0))
-        return (h, c) if self.kind.has_cell_state else h
+        h, c = (torch.zeros_like(state, dtype=dtype) if x is None else x.to(dtype) for x in (h_0, c_0))
+        return (h[None], c[None]) if self.cell_class.has_cell_state else h[None]
 
     def _run(self, inputs: Tensor, texts: CompactTexts, state: State, returns_c: bool) -> tuple[Tensor, Tensor]:
         """Return the states `(T, B, H)`, and c_n `(1, B, H)` with `returns_c`, or else the last state."""
-        kind, dropout = self.kind, self.recurrent_dropout if self.training else 0.0
-        sets_gates = kind.padding_gates is not None and not texts.is_full and (returns_c or not kind.has_cell_state)
+        dropout, cell_class = self.recurrent_dropout if self.training else 0.0, self.cell_class
+        needs_padding_gates = returns_c or not cell_class.has_cell_state
+        sets_gates = cell_class.padding_gates is not None and not texts.is_full and needs_padding_gates
         if dropout or sets_gates:
             self._check_kernel()
             return self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
@@ -385,7 +385,7 @@ class RnnDirection(nn.Module):
         """Refuse the kernel for a cell that must be called, since it has hooks or is an adapter."""
         cell = self.cell
         hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
-        if any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.kind):
+        if any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.cell_class):
             raise ValueError(
                 "recurrent_dropout, the last cell state and cell_type='rnn_relu' need a cell without hooks (such as "
                 "those of torch.nn.utils.prune) or adapters: set recurrent_dropout=0 and output_final_states=False, "

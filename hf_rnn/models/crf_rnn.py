@@ -52,8 +52,8 @@ class Crf(nn.Module):
             return largest + ((sums - largest).exp() @ factors).clamp(min=_LEAST).log()
 
         sums = self._run(both, valid.repeat(1, 2), self.first, add_step)[-1]
-        known, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
-        return torch.where(valid.any(dim=0), all_taggings - known, 0.0)
+        labelled, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
+        return torch.where(valid.any(dim=0), all_taggings - labelled, 0.0)
 
     def best_scores(self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
         """Return the score of the best tagging that has this tag at this token, `(T, B, C)`.
@@ -70,8 +70,8 @@ class Crf(nn.Module):
 
         before = self._run(emissions, valid, self.first + first, lambda best: reach(best, step.T))
         after = [self.last.expand_as(emissions[0])]
-        for scores, read in zip(emissions[1:].flip(0), valid[1:].flip(0), strict=True):
-            after.append(torch.where(read[:, None], reach(scores + after[-1], step), after[-1]))
+        for scores, is_token in zip(emissions[1:].flip(0), valid[1:].flip(0), strict=True):
+            after.append(torch.where(is_token[:, None], reach(scores + after[-1], step), after[-1]))
         best = torch.stack(before) + torch.stack(after[::-1])
         return best - best.amax(dim=-1, keepdim=True)
 
@@ -81,8 +81,8 @@ class Crf(nn.Module):
     ) -> list[torch.Tensor]:
         """Return, after each token, the score of the taggings that end with each tag: T times `(B, C)`."""
         sums = [first + emissions[0]]
-        for scores, read in zip(emissions[1:], valid[1:], strict=True):
-            sums.append(torch.where(read[:, None], step(sums[-1]) + scores, sums[-1]))
+        for scores, is_token in zip(emissions[1:], valid[1:], strict=True):
+            sums.append(torch.where(is_token[:, None], step(sums[-1]) + scores, sums[-1]))
         return sums
 
 

@@ -82,11 +82,10 @@ def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
 
     Without this file it takes `hidden_size`, the units per direction, for the width of the states.
     """
-    kinds = enumerate(["Transformer", "Pooling", *further])
-    paths = [(number, kind, f"{number}_{kind}" if number else "") for number, kind in kinds]
+    modules = enumerate(["Transformer", "Pooling", *further])
     return [
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, kind, path in paths
+        {"idx": n, "name": f"{n}", "path": f"{n}_{name}" if n else "", "type": f"sentence_transformers.models.{name}"}
+        for n, name in modules
     ]
 
 
@@ -316,8 +315,8 @@ class RnnModel(RnnPreTrainedModel):
         input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         vectors = texts.compact(self.embedding(input_ids))
         if self.training and self.config.word_dropout > 0:  # per word type, as in Gal and Ghahramani 2016, section 4
-            kept = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
-            vectors = vectors * kept[texts.compact(input_ids)][..., None]
+            factors = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
+            vectors = vectors * factors[texts.compact(input_ids)][..., None]
         return self.embedding_dropout(vectors)
 
     def _split_state(self, name: str, state: Tensor | None, batch: int) -> Any:
@@ -442,12 +441,12 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                 raise ValueError("a classifier with token_ngrams needs input_ids")
             logits = logits + self.ngrams(input_ids, mask)
         if self.config.target_scale is not None:
-            scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
+            scale, mean = map(logits.new_tensor, (self.config.target_scale, self.config.target_mean))
             logits = logits * scale + mean
         loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
         if loss is not None and labels is not None and prefix_logits is not None:
-            parts = [self.measure_loss(part, labels, **kwargs) for part in prefix_logits.unbind(1)]
-            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(parts).mean()
+            losses = [self.measure_loss(prefix, labels, **kwargs) for prefix in prefix_logits.unbind(1)]
+            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,

@@ -103,14 +103,14 @@ class MeanMaxPooler(RnnPooler):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
         self.output_size = 2 * config.output_size
-        self.parts = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
+        self.poolers = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
-        return torch.cat([part(states, mask)[0] for part in self.parts], dim=-1), None
+        return torch.cat([pooler(states, mask)[0] for pooler in self.poolers], dim=-1), None
 
     def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        halves = zip(self.parts, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
-        return torch.cat([part.merge(old, new, share) for part, old, new in halves], dim=1)
+        halves = zip(self.poolers, first.chunk(2, dim=1), second.chunk(2, dim=1), strict=True)
+        return torch.cat([pooler.merge(old, new, share) for pooler, old, new in halves], dim=1)
 
 
 class AttentionPooler(RnnPooler):

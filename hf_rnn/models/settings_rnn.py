@@ -42,8 +42,8 @@ def check_range(name: str, value: float | None, limits: Mapping[str, Any]) -> No
 
 def check_ranges(settings: Any) -> None:
     """Check each field of a dataclass of settings with [`check_range`]."""
-    for known in fields(settings):
-        check_range(known.name, getattr(settings, known.name), known.metadata)
+    for entry in fields(settings):
+        check_range(entry.name, getattr(settings, entry.name), entry.metadata)
 
 
 def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:

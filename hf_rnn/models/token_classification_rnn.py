@@ -108,17 +108,17 @@ class WordReader(nn.Module):
         codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(marks, 0)
         whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
         starts, ends, capitals = (self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins))
-        parts = [
+        hashed = [
             starts[..., :FIRST_FORMS],
             ends[..., FIRST_FORMS:],
             capitals[..., :1],
             whole % self.table.num_embeddings,
         ]
-        rows = torch.cat(parts, dim=-1).flatten(0, 1)
+        rows = torch.cat(hashed, dim=-1).flatten(0, 1)
         weights = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
         forms = self.table(rows, per_sample_weights=weights).view(batch, words, -1)
-        read = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
-        sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
+        ends_of_words = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
+        sides = [side.gather(1, tokens[..., None].expand(-1, -1, self.size)) for side, tokens in ends_of_words]
         texts = CompactTexts(mask)
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [None] * len(self.layer.directions)
@@ -221,14 +221,14 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         labels = None if labels is None else labels.long().masked_fill(~mask, -100)
-        read, texts = mask, None
+        seen, texts = mask, None
         if self.words is not None:
             if input_ids is None:
                 raise ValueError("a tagger with word_forms needs input_ids, whose tokens have forms")
             input_ids = input_ids.masked_fill(~mask, 0)
             kinds = self.words(input_ids)
-            read = mask & (kinds != MARK)  # the encoder does not read marks of capitals
-        outputs = self.rnn(input_ids, read, inputs_embeds, **kwargs, return_dict=True)
+            seen = mask & (kinds != MARK)  # the encoder does not read marks of capitals
+        outputs = self.rnn(input_ids, seen, inputs_embeds, **kwargs, return_dict=True)
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)
