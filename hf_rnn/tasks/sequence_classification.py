@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
     from ..models.modeling_rnn import RnnForSequenceClassification
 
-_EXAMPLES_PER_LABEL = 2
-_EXAMPLES = 4  # with numbers
-_EXAMPLE_LENGTH = 200  # characters
+# examples for the card: rows to choose from, labels, texts per label, and characters of a text
+_EXAMPLE_ROWS, _EXAMPLE_LABELS, _EXAMPLES_PER_LABEL, _EXAMPLE_LENGTH = 1000, 10, 2, 200
 
 
 class SequenceClassification(Task):
@@ -104,23 +104,22 @@ class SequenceClassification(Task):
         """Set the rows by label, and examples."""
         card.class_counts = dict(zip(_names(texts), self.count_labels(texts, report), strict=True))
         card.rows = len(texts["train"])
-        card.examples = self.pick_examples(texts["train"], card.class_counts) if examples else None
+        card.examples = self.pick_examples(texts["train"]) if examples else None
 
     def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
         """Return the rows of train by label."""
         return report.label_counts["train"]
 
-    def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return the first texts of each label, long ones cut."""
-        texts: dict[str, list[str]] = {name: [] for name in names}
+    def pick_examples(self, rows: datasets.Dataset) -> dict[str, list[str]]:
+        """Return a few texts by label, long ones cut."""
+        texts: dict[str, list[str]] = {}
         features = rows.features  # each access is a deep copy
-        for row in rows:
-            for chosen in (texts[name] for name in self.name_labels(row, features)):
-                if len(chosen) < _EXAMPLES_PER_LABEL:
-                    chosen.append(_shorten(_join_pair(row)))
-            if all(len(chosen) == _EXAMPLES_PER_LABEL for chosen in texts.values()):
-                break
-        return texts
+        for row in rows.take(_EXAMPLE_ROWS):
+            text = _join_pair(row)
+            for name in self.name_labels(row, features):
+                if len(texts.setdefault(name, [])) < _EXAMPLES_PER_LABEL:
+                    texts[name].append(text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…")
+        return dict(islice(texts.items(), _EXAMPLE_LABELS))
 
 
 class MultiLabel(SequenceClassification):
@@ -257,13 +256,6 @@ class Regression(SequenceClassification):
     def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
         return [len(texts["train"])] * len(_names(texts))
 
-    def pick_examples(self, rows: datasets.Dataset, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return the first texts by their numbers."""
-        texts: dict[str, list[str]] = {}
-        for row in rows.take(_EXAMPLES):
-            texts.setdefault(self.name_labels(row, rows.features)[0], []).append(_shorten(_join_pair(row)))
-        return texts
-
 
 def _names(texts: Splits) -> list[str]:
     """Return the names of classes, labels or numbers by id."""
@@ -296,8 +288,3 @@ def _thresholds(config: Config) -> np.ndarray:
 def _join_pair(row: Mapping[str, Any]) -> str:
     """Return the text of a row, or both texts of a pair."""
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
-
-
-def _shorten(text: str) -> str:
-    """Return the beginning of a text, for the card."""
-    return text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…"
