@@ -13,11 +13,10 @@ Letters in shapes: B batch (texts), T time (tokens), E embedding, H hidden, L la
 # %%
 import os
 import sys
-import sysconfig
 
 if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system(f"{sys.executable} -m pip install -q 'hf-rnn[plots] @ git+https://github.com/YOUR-NAME/hf-rnn'")
-sys.path.append(f"{sysconfig.get_path('data')}/share/hf_rnn")
+    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+    sys.path.append("hf-rnn/scripts")
 
 import tempfile
 import time

@@ -22,8 +22,8 @@ import hf_rnn
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
-HERE = Path(__file__).resolve().parent  # scripts in a clone, share/hf_rnn beside an installed package
-SAMPLE = next(folder for folder in (HERE / "tweets", HERE.parent / "data" / "tweets") if folder.is_dir())
+HERE = Path(__file__).resolve().parent
+SAMPLE = HERE.parent / "data" / "tweets"
 DATA = Path(os.environ.get("COURSE_DATA", SAMPLE))  # the lessons say how to set both
 SEED = int(os.environ.get("COURSE_SEED", 0))
 SEEDS = range(5 * SEED, 5 * SEED + 5)

@@ -5,10 +5,8 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,22 +86,6 @@ def test_the_notebook_is_built_from_the_script(path):
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert sum("image/png" in output.get("data", ()) for output in outputs) >= 2
     assert len(stored) < 1_500_000
-
-
-@pytest.mark.slow
-def test_the_installed_course_finds_its_tweets(tmp_path):
-    """The files that the package installs beside it are enough, without a clone."""
-    installed = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"][
-        "data-files"
-    ]
-    for folder, patterns in installed.items():
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for file in (file for pattern in patterns for file in SCRIPTS.parent.glob(pattern)):
-            shutil.copy(file, tmp_path / folder)
-    code = "import lesson_helpers as course; print(sorted(file.name for file in course.DATA.glob('*.tsv')))"
-    code += "; course.draw_diagram('lstm')"
-    out = run_python(code, cwd=tmp_path / "share" / "hf_rnn")
-    assert out == "['dev.tsv', 'test.tsv', 'train.tsv']\n"
 
 
 @pytest.mark.slow(minutes=4)
