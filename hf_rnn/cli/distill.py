@@ -16,7 +16,7 @@ FLAGS = Flags(
     words=("data_dir", "teacher", "output_dir"),
     needed=2,
     unused=(  # settings of other tasks than sequence-classification
-        "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "crf", "word_forms",
+        "task", "text_pair_column", "label_columns", "label_separator", "crf", "word_forms",
         "tie_word_embeddings", "block_size", "few_rows",
     ),
     trains=True,

@@ -16,7 +16,7 @@ FLAGS = Flags(
     words=("teacher", "input", "output_dir"),
     needed=2,
     unused=(  # settings of labelled texts and of heads for them
-        "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms", "label_smoothing_factor",
+        "pooling", "classifier_activation", "crf", "word_forms", "label_smoothing_factor",
         "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples", "baselines",
         "max_minutes", "block_size", "metric_for_best_model", "early_stopping_patience", "push_to_hub",
     ),

@@ -63,7 +63,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None  # ends a text that `generate` makes
-    sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
+    sep_token_id: int | None = None  # id between the two texts of a pair, which are read one by one; None for texts
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
     label_thresholds: list[float] | None = None
     # regression, while training: mean and deviation of the numbers; the layer before learns standardised ones
@@ -106,11 +106,6 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     def num_directions(self) -> int:
         """`int`: 2 when bidirectional, else 1."""
         return 2 if self.bidirectional else 1
-
-    @property
-    def siamese(self) -> bool:
-        """`bool`: Whether the texts of a pair are read one by one."""
-        return self.sep_token_id is not None and self.pair_encoding == "siamese"
 
     @property
     def output_size(self) -> int:

@@ -376,12 +376,12 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels, self.has_pairs = config.num_labels, config.sep_token_id is not None
         self.rnn = RnnModel(config)
         self.pooler: Any = find_pooler(config)(config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear((4 if config.siamese else 1) * self.pooler.output_size, config.num_labels)
+        self.classifier = nn.Linear((4 if self.has_pairs else 1) * self.pooler.output_size, config.num_labels)
         self.ngrams = TokenNgrams(config) if config.token_ngrams else None
         self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
         self.post_init()
@@ -404,8 +404,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
-        With `config.sep_token_id` a row is a pair of texts around that id. If they are read one by one
-        (`config.siamese`), states are those of the second text.
+        With `config.sep_token_id` a row is a pair of texts around that id. Each is read alone; their pooled vectors u
+        and v become u, v, |u - v| and u * v, and states are those of the second text.
 
         A model in one direction reads a text in pieces: the final states of a piece, `final_pooling_state` included,
         are the initial ones of the next, and the logits are those of the text so far.
@@ -416,7 +416,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = {**kwargs, "output_final_states": output_final_states, "return_dict": True}
         carried, prefix_logits, prefix_shares = None, None, None
-        if self.config.siamese:
+        if self.has_pairs:
             first, second = self._split_pair(input_ids, mask)
             outputs = self.rnn(input_ids, first, **options)
             pooled, weights = self._pool(outputs.last_hidden_state, first)

@@ -97,11 +97,6 @@ class RnnSettings:
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = setting(
         "linear", "function between pooling and the last layer; linear is the identity", start="head"
     )
-    pair_encoding: Literal["siamese", "joint"] = setting(
-        "siamese",
-        "how a pair of texts is read: each alone, their vectors u and v as u, v, |u - v| and u * v, or as one text",
-        start="head",
-    )
     crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head")
     word_forms: int = setting(
         0,

@@ -113,7 +113,6 @@ class RunKeywords(TypedDict, total=False):
     optim: Text | None
     optim_args: Text | None
     optim_target_modules: Text | Sequence[str] | None
-    pair_encoding: Literal["siamese", "joint"] | None
     parallelism_config: object | None
     per_device_eval_batch_size: int | None
     per_device_train_batch_size: int | None

@@ -383,7 +383,7 @@ def _read_start(start: str, task: Task) -> tuple[RnnConfig, Collection[str]]:
     config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
     if head_name(config) != task.architecture:
         return config, ENCODER_SETTINGS
-    return config, [name for name in ARCHITECTURE if name != "pair_encoding" or config.sep_token_id is not None]
+    return config, ARCHITECTURE
 
 
 def _read_teacher_table(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
@@ -441,7 +441,6 @@ def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
             VOCABULARY_SETTINGS,
             "the tokenizer of another model never changes",
         ),
-        (not data.text_pair_column, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
         (
             training.lr_scheduler_type == "constant",

@@ -427,7 +427,11 @@ class WarmStart:
         """Return the number of each label of a new model in the start, for labels whose weights it can keep."""
         old, new = self.model.config, model.config
         one_label = old.problem_type in (None, "single_label_classification")
-        if not one_label or type(self.model) is not type(model) or old.siamese != new.siamese:
+        if (
+            not one_label
+            or type(self.model) is not type(model)
+            or (old.sep_token_id is None) != (new.sep_token_id is None)
+        ):
             return {}
         return {number: old.label2id[name] for number, name in new.id2label.items() if name in old.label2id}
 

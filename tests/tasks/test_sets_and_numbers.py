@@ -143,13 +143,13 @@ def invent_pairs(count, seed):
     return rows
 
 
-@pytest.fixture(scope="module", params=["siamese", pytest.param("joint", marks=pytest.mark.slow)])
-def paired(request, tiny_settings, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def paired(tiny_settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
     for split, count in (("train", 300), ("dev", 80)):
         lines = ["\t".join(row) + "\n" for row in invent_pairs(count, seed=count)]
         (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
-    more = {"text_pair_column": "1", "label_column": "2", "pair_encoding": request.param, "word_dropout": 0.0}
+    more = {"text_pair_column": "1", "label_column": "2", "word_dropout": 0.0}
     more |= {"num_train_epochs": 6, "learning_rate": 0.05, "per_device_train_batch_size": 32}
     return train(**{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}), folder
 

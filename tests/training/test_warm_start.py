@@ -200,15 +200,14 @@ def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
 
 
 def test_pairs_start_from_an_encoder_of_single_texts(encoder, tmp_path):
-    """The separator gets a row of the table; a run from the result keeps the encoding."""
+    """The separator gets a row of the table; a run from the result keeps the weights."""
     rows = [("miro", "selk", "a"), ("selk", "miro", "b")] * 20
     usual = {"train": rows, "text_pair_column": "text_pair", **STILL}
-    first = train(**usual, pair_encoding="joint", output_dir=str(tmp_path / "first"))
+    first = train(**usual, output_dir=str(tmp_path / "first"))
     table, old = weights_of(first.folder)["rnn.embedding.weight"], weights_of(encoder)["embedding.weight"]
     assert len(table) == len(old) + 1 and torch.equal(table[:-1], old.float())
     assert len(FastRnn.from_pretrained(first.folder).predict([("miro", "selk")])) == 1
     again = train(**usual, model_name_or_path=str(first.folder), output_dir=str(tmp_path / "again"))
-    assert config_of(again.folder)["pair_encoding"] == "joint"
     new = weights_of(again.folder)
     assert all(torch.equal(new[name], weight) for name, weight in weights_of(first.folder).items())
 

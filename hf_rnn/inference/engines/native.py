@@ -92,10 +92,9 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
     if head == TAGGER:
         known += [(name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")]
     else:
-        paired = getattr(config, "sep_token_id", None) is not None
         known.append(("pooling", config.pooling, POOLINGS[1:]))
         known.append(("classifier_activation", config.classifier_activation, ACTIVATIONS))
-        known.append(("pair_encoding", config.pair_encoding if paired else "joint", ("joint",)))
+        known.append(("sep_token_id", getattr(config, "sep_token_id", None), (None,)))
     return next((f"{name} is {found!r}" for name, found, values in known if found not in values), None)
 
 
