@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ class RecurrentCell(nn.Module):
         if self.memory_gate is None:
             return
         place, sign = self.memory_gate
-        biases: Any = self.bias_ih_l0
+        biases = cast(Tensor, self.bias_ih_l0)
         if not getattr(biases, "_is_hf_initialized", False):
             bias = biases.chunk(len(self.gates))[place]
             # A gate sigmoid(b) keeps a state for about 1 / (1 - sigmoid(b)) = 1 + exp(b) tokens.
@@ -215,8 +215,7 @@ class Lstm(nn.LSTM, TorchCell):
         """Run `nn.LSTM`; for a single step run torch's cell, since oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)
-        weights: Any = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
-        h, c = torch.lstm_cell(inputs[0], (state[0][0], state[1][0]), *weights)
+        h, c = torch.lstm_cell(inputs[0], (state[0][0], state[1][0]), *self.all_weights[0])
         return h[None], (h[None], c[None])
 
 

@@ -158,7 +158,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     """
     from ..data.vectors import read_first_words
 
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel | BPE):
         raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
     if not os.path.isfile(path := os.path.expanduser(source)):
@@ -171,11 +171,12 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
             vocabulary[word] = next(new)
     widened = copy.deepcopy(tokenizer)
-    model: Any = WordLevel(vocabulary, unk_token=backend.model.unk_token)
+    unknown = backend.model.unk_token
     if isinstance(backend.model, BPE):
         merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
-        model = BPE(vocabulary, merges, unk_token=backend.model.unk_token, ignore_merges=True)
-    widened.backend_tokenizer.model = model
+        widened.backend_tokenizer.model = BPE(vocabulary, merges, unk_token=unknown, ignore_merges=True)
+    else:
+        widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unknown)
     return widened
 
 
@@ -211,7 +212,7 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
     if tokenizer.sep_token_id in tokenizer("a", "b")["input_ids"]:
         return
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer("", "")["input_ids"]:
         raise UserError("the tokenizer puts no separator between the texts of a pair: choose another one")
     separator, special = str(tokenizer.sep_token), [(str(tokenizer.sep_token), tokenizer.sep_token_id)]
@@ -220,7 +221,7 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer that lowercases put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
         backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
         if backend.decoder is not None:
