@@ -168,7 +168,7 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
 
 
 def _find_unknown(start: str) -> str | None:
-    """Return the start, or a start of it, whose training rows are unknown; encoders have no labelled ones."""
+    """Return the first ancestor whose training rows are not on record, or None; encoders have no such rows."""
     folder = FinishedFolder(find_folder(start))
     if folder.training_rows.is_file():
         return folder.read_data_record().get("unknown_rows_of")
