@@ -106,13 +106,13 @@ def run(argv: Sequence[str]) -> None:
     task, config = task_of(engine.config), engine.config
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
-        if task.per_token or task.verb == "generate":
+        if task.per_token or task.generates:
             raise UserError(f"output_file is for labels and numbers of whole texts: the task is {task.name}")
     measured = choose_rows(arguments, task, config)
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
     labels: Any = rows["labels"][:]
     result: dict[str, Any] = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
-    if task.verb == "generate":
+    if task.generates:
         from ..hub.model_folder import load_model
         from ..tasks.causal_lm import sum_losses
 
@@ -164,7 +164,7 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     options, report = find_options(arguments, task, config, record), DataReport()
     folder = Path(arguments.model)
     trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
-    halves = split in ("train", "validation") and task.verb != "generate" and (is_file or bool(record.get("held_out")))
+    halves = split in ("train", "validation") and not task.generates and (is_file or bool(record.get("held_out")))
     further = {"validation_share": 0} if halves else {"splits": [split or "test"]}
     splits = task.read(arguments, report=report, **options, **further)
     stored = "train" if halves and split not in splits else split or "test"

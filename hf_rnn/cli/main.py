@@ -22,8 +22,6 @@ _VERBS = {
     "train": "train a classifier, tagger or language model from your texts",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
-    "generate": "continue a text with a language model",
-    "inspect": "show each stage of a model for one text",
     "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",
     "export": "write a trained model for ONNX Runtime",

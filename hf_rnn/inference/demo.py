@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..hub.card import read_facts
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
-from ..tasks import check_verb, score_kind, task_of
+from ..tasks import check_answers, score_kind, task_of
 from ..utils.errors import UserError, install_hint
 from .attribution import explain
 from .predictor import Tagger
@@ -49,7 +49,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     gr = _import_gradio()
     folder = find_folder(model_name_or_path, revision)
     model, tokenizer = load_model(folder)
-    check_verb(model.config, "predict")
+    check_answers(model.config)
     if model.config.sep_token_id is not None:
         raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
     is_tagger, examples = task_of(model.config).per_token, read_examples(FinishedFolder(folder))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import numpy as np
 
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
-from ..tasks import check_verb, compute_scores, score_kind, task_of
+from ..tasks import check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
 from .engines.native import MISSING, Unsupported
@@ -123,7 +123,7 @@ class Predictor:
         self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
         self.engine = model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
         self.tokenizer, self.config = tokenizer, self.engine.config
-        check_verb(self.config, "predict")
+        check_answers(self.config)
         self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
 
     @classmethod

@@ -309,7 +309,7 @@ def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
         suit_stream(run, tokenizer)
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
-    encoded = task.encode(texts, tokenizer, training.block_size if task.verb == "generate" else data.max_length)
+    encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
     if sample_weights is not None:
         weights = (sample_weights / sample_weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)

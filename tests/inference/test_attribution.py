@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import model_folder
 from hf_rnn.inference.attribution import explain, words_read
-from hf_rnn.inference.engines.torch import read_gates
 from hf_rnn.tokenizers.word_level import mark_capitals
 from hf_rnn.utils.errors import UserError
 
@@ -112,40 +111,3 @@ def test_any_text_is_shown_whole(text, name):
     assert "".join(part for part, _ in parts) == text
     strengths = [abs(effect) for _, effect in parts if effect is not None]
     assert len(strengths) == explanation.tokens and max(strengths, default=0) <= 1
-
-
-# ---- gates ----
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_gates_are_those_that_make_the_states(cell):
-    """Rebuild the states from the gates; the backward direction reads from the end."""
-    torch.manual_seed(1)
-    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=3, cell_type=cell, num_hidden_layers=2)
-    model = RnnForSequenceClassification(config).eval()
-    hidden = model(torch.tensor([[2, 3, 4, 5, 6]]), output_hidden_states=True).hidden_states
-    found = {(title, name): torch.from_numpy(values) for title, name, values in read_gates(model, hidden)}
-    names = {"lstm": ["input", "forget", "output"], "gru": ["reset", "update"]}[cell]
-    assert [name for title, name in found if title == "layer 2, backward"] == [*(f"{n} gate" for n in names), "state"]
-    for title in ("layer 2, forward", "layer 2, backward"):
-        last = title.endswith("backward")
-        inner = model.rnn.layers[1].directions[int(last)].cell
-        states = found[title, "state"].flip(0) if last else found[title, "state"]
-        gates = {
-            name: found[title, f"{name} gate"].flip(0) if last else found[title, f"{name} gate"] for name in names
-        }
-        inputs = hidden[1][0].flip(0) if last else hidden[1][0]
-        before, carry = torch.zeros(3), torch.zeros(3)
-        for time, x in enumerate(inputs):
-            if cell == "lstm":
-                candidate = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:9]
-                candidate = (candidate + (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:9]).tanh()
-                carry = gates["forget"][time] * carry + gates["input"][time] * candidate
-                before = gates["output"][time] * carry.tanh()
-            else:
-                from_input = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:]
-                new = (
-                    from_input + gates["reset"][time] * (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:]
-                ).tanh()
-                before = (1 - gates["update"][time]) * new + gates["update"][time] * before
-            torch.testing.assert_close(before, states[time], atol=1e-5, rtol=1e-5)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ...models.auto import head_class
-from ...models.cells_rnn import CELLS, CompactTexts
+from ...models.cells_rnn import CELLS
 from ..native import SWITCH, load_library
 from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode
 from .native import to_float
@@ -156,36 +156,3 @@ def load_sentence_model(name_or_path: str | Path, revision: str | None = None) -
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
     return model, tokenizer
-
-
-@torch.inference_mode()
-def read_gates(model: PreTrainedModel, hidden_states: Sequence[torch.Tensor]) -> list[tuple[str, str, np.ndarray]]:
-    """Return the gates and states of one text: layer and direction, name, and values `(T, H)`.
-
-    `hidden_states` are those of the model's output for a batch of this text alone, in evaluation mode.
-    """
-    panels = []
-    for number, layer in enumerate(model.base_model.layers, 1):
-        inputs, states = _read_layer(model.base_model, number, hidden_states)
-        directions = getattr(layer, "mixer", layer).directions
-        for direction, side in zip(directions, states.chunk(len(directions), dim=-1), strict=True):
-            backward = direction is not directions[0]
-            read, seen = (sequence.flip(0) if backward else sequence for sequence in (inputs, side))
-            gates = {f"{name} gate": gate for name, gate in direction.cell.read_gates(read, seen).items()}
-            title = f"layer {number}, {'backward' if backward else 'forward'}"
-            for name, values in {**gates, "state": seen}.items():
-                values = values.flip(0) if backward else values
-                panels.append((title, name, values[:, 0].float().cpu().numpy()))
-    return panels
-
-
-def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the inputs `(T, 1, I)` and the states `(T, 1, D * H)` of the cells of a layer, from 1."""
-    before = hidden_states[number - 1].transpose(0, 1)
-    if encoder.config.block_type == "plain":
-        return before, hidden_states[number].transpose(0, 1)
-    texts = CompactTexts(torch.ones(1, len(before), dtype=torch.bool, device=before.device))
-    block = encoder.layers[number - 1]
-    inputs, _ = block.read(before, texts)
-    nothing = [None] * encoder.config.num_directions
-    return inputs, block.mixer(inputs, texts, nothing, nothing, False)[0]
