@@ -26,12 +26,14 @@ class Guard:
 
     def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         """Read the tokens that are new, and return whether to stop."""
+        import torch
+
         text = self.tokenizer.decode(input_ids[0], skip_special_tokens=True)
         if not text.endswith("\ufffd"):  # a part of a character
             print(text[len(self.text) :], end="", flush=True)
             answer = self.stream.feed(text[len(self.text) :])
             self.text, self.has_stopped = text, answer["label"] == self.label and answer["score"] >= self.threshold
-        return input_ids.new_tensor([self.has_stopped], dtype=bool)
+        return torch.tensor([self.has_stopped])
 
 
 def main() -> None:
