@@ -22,13 +22,8 @@ class AuditArguments(DataArguments):
     recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", shown="common")
 
 
-FLAGS = Flags(
-    "audit",
-    (AuditArguments,),
-    "Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
-    "data/tweets",
-    words=("data_dir",),
-)
+_MEANING = "Look for leaks between splits, duplicates, conflicting labels and unknown tokens."
+FLAGS = Flags("audit", AuditArguments, _MEANING, "data/tweets", ("data_dir",))
 
 
 def run(argv: Sequence[str]) -> None:

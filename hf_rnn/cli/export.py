@@ -29,13 +29,8 @@ class ExportArguments(ModelFlags):
     input: Location | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
 
 
-FLAGS = Flags(
-    "export",
-    (ExportArguments,),
-    "Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
-    "my-model --web",
-    words=("model",),
-)
+_MEANING = "Write a model for ONNX Runtime or browsers, and compare its answers with the model's."
+FLAGS = Flags("export", ExportArguments, _MEANING, "my-model --web", ("model",))
 
 
 def run(argv: Sequence[str]) -> None:

@@ -26,14 +26,8 @@ class PushArguments(ModelFlags):
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
-FLAGS = Flags(
-    "push",
-    (PushArguments,),
-    "Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
-    "my-model me/tweets --private",
-    words=("model", "repo_id"),
-    needed=2,
-)
+_MEANING = "Send a finished folder to the Hub in one commit, after a check for secrets and local paths."
+FLAGS = Flags("push", PushArguments, _MEANING, "my-model me/tweets --private", ("model", "repo_id"), 2)
 
 
 def run(argv: Sequence[str]) -> None:

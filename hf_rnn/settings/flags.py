@@ -27,7 +27,7 @@ class Flags:
     """
 
     verb: str
-    kinds: tuple[type, ...]
+    kinds: type | tuple[type, ...]
     description: str
     example: str
     words: tuple[str, ...]
@@ -39,7 +39,7 @@ class Flags:
     @property
     def settings(self) -> dict[str, Declaration]:
         """The fields by name, with their types."""
-        return list_settings(self.kinds)
+        return list_settings(self.kinds if isinstance(self.kinds, tuple) else (self.kinds,))
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`."""
@@ -69,7 +69,7 @@ class Flags:
         """Return the dataclass of a verb that has one, with the values of its flags."""
         values = self.read(argv)
         self.check(values)
-        (kind,) = self.kinds
+        kind: Any = self.kinds
         return kind(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
 
     def check(self, values: Mapping[str, Any]) -> None:

@@ -258,7 +258,7 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", *flags)
-    assert code == 2 and "byte 3" in err
+    assert code == 2 and "not UTF-8" in err and r"found b'\xe9'" in err
 
 
 def test_training_a_streaming_tagger(tagger_settings, tmp_path):
