@@ -235,7 +235,7 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "--few_rows 0 trains all layers",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.arguments.given.get(name) is not None]:
+        if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
         return Fit(trainer, fit_last_layer(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
