@@ -140,6 +140,8 @@ def record(settings: Settings) -> dict[str, Any]:
 
 
 def _shorten_path(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shorten_path(item) for item in value]
     if not isinstance(value, str) or find_built_in(value) is not None:
         return value
     if not (os.path.isabs(value) or os.path.exists(value)):

@@ -103,7 +103,7 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
 
 
 def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog, monkeypatch):
-    """Of 3 seconds, a pass over train and one over validation take 0.4 each."""
+    """A pass over train and one over validation take 0.4 seconds each, so 3 seconds are 3.75 epochs."""
     caplog.set_level("INFO", "hf_rnn")
     monkeypatch.setattr(
         "hf_rnn.training.trainer._extrapolate", lambda time, rows, *_: 0.4 * (time(rows.select(range(16))) > 0)
