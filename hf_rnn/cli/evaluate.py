@@ -45,14 +45,8 @@ class EvaluateArguments(TableArguments, ModelFlags):
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
 
-FLAGS = Flags(
-    "evaluate",
-    EvaluateArguments,
-    "Measure a model on labelled texts.",
-    "my-model tickets.csv",
-    ("model", "data_dir"),
-    2,
-)
+_MEANING = "Measure a model on labelled texts."
+FLAGS = Flags("evaluate", EvaluateArguments, _MEANING, "my-model tickets.csv", ("model", "data_dir"), 2)
 
 
 @dataclass(frozen=True)

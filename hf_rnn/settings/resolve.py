@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -152,17 +152,15 @@ def _shorten_path(value: Any) -> Any:
 
 def list_changes(settings: Settings) -> dict[str, Any]:
     """Return the settings of a recipe or of the user that differ from the defaults, without those of the texts."""
-    left_out = {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
+    names = {*_load_package_recipe(settings.recipe), *settings.user_recipe, *settings.user}
+    names -= {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
     if settings.data.tokenizer_name_or_path or settings.data.model_name_or_path:
-        left_out |= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
-    sections = (settings.model, settings.data, settings.training)
-    values = {
-        field.name: (getattr(section, field.name), field.default) for section in sections for field in fields(section)
-    }
+        names -= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
     return {
-        name: getattr(values[name][0], "value", values[name][0])  # an Enum has a value
-        for name in {**_load_package_recipe(settings.recipe), **settings.user_recipe, **settings.user}
-        if name in values and name not in left_out and is_recorded(name) and values[name][0] != values[name][1]
+        name: getattr(value, "value", value)  # an Enum has a value
+        for section in (settings.model, settings.data, settings.training)
+        for name, (field, *_) in list_settings((type(section),)).items()
+        if name in names and is_recorded(name) and (value := getattr(section, name)) != field.default
     }
 
 
@@ -439,19 +437,13 @@ def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
     """Log each reason why settings of the user have no effect."""
     data, training = settings.data, settings.training
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
+    has_tokens = data.tokenizer_name_or_path or data.model_name_or_path
+    is_constant = training.lr_scheduler_type == "constant"
     rules: list[tuple[Any, Collection[str], str]] = [
-        (
-            data.tokenizer_name_or_path or data.model_name_or_path,
-            VOCABULARY_SETTINGS,
-            "the tokenizer of another model never changes",
-        ),
+        (has_tokens, VOCABULARY_SETTINGS, "the tokenizer of another model never changes"),
         (not data.text_pair_column, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
-        (
-            training.lr_scheduler_type == "constant",
-            ["warmup_steps"],
-            "lr_scheduler_type is constant: use constant_with_warmup or linear",
-        ),
+        (is_constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
     ]
     for applies, names, reason in rules:
