@@ -347,7 +347,7 @@ def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatc
 
 
 def test_the_record_is_what_a_user_would_type(mine, trained):
-    """Of flags and of a user's file, on top of a recipe of the package; with a start that the run chose."""
+    """By flags or in a file, on top of a recipe of the package; with the start that the run chose."""
     assert record(parse(flags("--seed=7"))) == {"recipe": "scratch", "data_dir": "texts", "seed": 7}
     settings = parse(flags("--recipe", mine("recipe: fast\nhidden_size: 9\nseed: 3\n"), "--seed=7"))
     assert record(settings) == {"recipe": "fast", "hidden_size": 9, "data_dir": "texts", "seed": 7}
