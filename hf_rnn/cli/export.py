@@ -20,7 +20,6 @@ from .console import ModelFlags
 class ExportArguments(ModelFlags):
     """Flags of this verb."""
 
-    quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
     web: bool = setting(False, "also write web/: a page that runs the model in a browser; any web server can serve it")
     npm: str | None = setting(
@@ -34,7 +33,7 @@ FLAGS = Flags("export", ExportArguments, _MEANING, "my-model --web", ("model",))
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
+    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `texts`, perhaps `web`."""
     arguments: ExportArguments = FLAGS.build(argv)
     arguments.check_model()
     if arguments.input is not None and not os.path.isfile(arguments.input):
@@ -50,8 +49,6 @@ def run(argv: Sequence[str]) -> None:
         with open(arguments.input, encoding="utf-8", errors="replace") as lines:
             texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
     model_folder.quiet()
-    result = export(
-        name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web, arguments.npm
-    )
+    result = export(name, arguments.output_dir, arguments.revision, texts, arguments.web, arguments.npm)
     fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
     print(json.dumps(fields, ensure_ascii=False, default=str))

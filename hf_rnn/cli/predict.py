@@ -72,7 +72,7 @@ class PredictArguments(ModelFlags):
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
     quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    backend: Literal["torch", "onnx", "onnx_int8"] = setting("torch", "torch, or a file of hf-rnn export")
+    backend: Literal["torch", "onnx"] = setting("torch", "torch, or the file of hf-rnn export")
     precision: Literal["float32", "int16", "int8"] = setting(
         "float32", "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1"
     )

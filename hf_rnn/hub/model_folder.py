@@ -158,7 +158,6 @@ class FinishedFolder:
     streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
-    onnx_model_int8 = _Entry("onnx/model_int8.onnx")
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
     training_rows = _Entry("training_rows.npy")  # hashes of the rows that trained the model; never shared

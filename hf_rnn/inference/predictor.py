@@ -50,7 +50,8 @@ def load_engine(
     if options.backend != "torch":
         from .engines.onnx import OnnxEngine
 
-        return OnnxEngine.load(str(name_or_path), options, is_encoder)
+        engine = OnnxEngine(str(name_or_path), options, is_encoder)
+        return engine, engine.tokenizer
     if str(options.device) == "cpu":
         folder = FinishedFolder(find_folder(name_or_path, options.revision))
         if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
@@ -140,8 +141,8 @@ class Predictor:
         """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
 
         With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
-        `backend` `"onnx"` or `"onnx_int8"` runs the file of `hf-rnn export`, without the weights: float32 gives the
-        model's own numbers within 1e-4, int8 rounds. The other arguments are those of [`FastRnn`].
+        `backend` `"onnx"` runs the file of `hf-rnn export`, which gives the model's numbers within 1e-4, without the
+        weights. The other arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
@@ -284,13 +285,15 @@ class Predictor:
             state: From `TextStream.save`, to continue its text.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, and for the state of another model.
+            UserError: For a model that was not trained with `streaming`, and for a damaged or foreign state.
         """
+        if self.task.per_token:
+            raise UserError("a tagger does not stream: tag the last sentence again when it grows")
         if not getattr(self.config, "streaming", False):
             raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
-        from .stream import TaggedStream, TextStream
+        from .stream import TextStream
 
-        stream = TaggedStream(self) if self.task.per_token else TextStream(self)
+        stream = TextStream(self)
         if state is not None:
             stream.restore(state)
         return stream

@@ -12,9 +12,8 @@ import copy
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,8 +62,6 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    _saved: ClassVar[tuple[str, ...]] = ("last_word", "_tokens", "_ended")  # attributes, besides two arrays
-
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
         self.reset()
@@ -109,7 +106,7 @@ class TextStream:
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        facts = {name: getattr(self, name) for name in self._saved}
+        facts = {"last_word": self.last_word, "tokens": self._tokens, "ended": self._ended}
         facts |= {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
         content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
@@ -128,8 +125,7 @@ class TextStream:
         facts, values = json.loads(header), np.frombuffer(numbers, "<f4").astype(np.float32)
         if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
-        for name in self._saved:
-            setattr(self, name, facts[name])
+        self.last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
         self._logits = values[: facts["logits"]].reshape(-1, self._predictor.config.num_labels)
         self._state = values[None, facts["logits"] :]
 
@@ -152,62 +148,6 @@ class TextStream:
         self._tokens += len(final)
 
 
-class TaggedStream(TextStream):
-    """The stream of a tagger in one direction: `{"entities": [...], "tokens": n}`, as `Tagger.predict` has them.
-
-    The places of entities are those in the whole text. Words after the last O may still join an entity. All words
-    before them are read once.
-    """
-
-    _saved = (*TextStream._saved, "_open", "_passed", "_entities")
-
-    def reset(self) -> None:
-        """Start a new text."""
-        super().reset()
-        self._open, self._passed = "", 0  # final words that may join an entity, and characters before them
-        self._entities: list[dict[str, Any]] = []  # those that are complete
-
-    def feed(self, piece: str) -> dict[str, Any]:
-        """Read the next piece of the text, and return the entities of the text so far; see [`TextStream.feed`]."""
-        _check([self], [piece])
-        text, predictor = self._open + self.last_word + piece, self._predictor
-        final, last = self._split(piece)
-        cut, tags = len(text) - len(self.last_word), self._logits
-        if final:
-            read, self._state = predictor.engine.advance([final], self._state)
-            tags = np.concatenate([tags, read])
-            self._tokens += len(final)
-        self._open, self._logits = text[:cut], tags
-        if last:
-            tags = np.concatenate([tags, predictor.engine.advance([last], self._state)[0]])
-        entities = [*map(dict, self._entities), *self._find(text, tags)]
-        self._close()
-        return {"entities": entities, "tokens": self._tokens + len(last)}
-
-    def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
-        """Read the next piece, and yield the answer of [`feed`] after each word in it."""
-        for word in re.split(r"(?=[ \t\n\r])", piece):
-            yield self.feed(word)
-
-    def _find(self, text: str, tags: np.ndarray) -> list[dict[str, Any]]:
-        """Return the entities of an open text by the logits `(T, C)` of its tokens; places are in the whole text."""
-        predictor = self._predictor
-        encoded = predictor._encode.encode_whole([text])
-        (answer,) = predictor.task.answers(tags[None], predictor.config, [text], encoded)
-        moved = dict.fromkeys(("start", "end"), self._passed)
-        return [entity | {name: entity[name] + more for name, more in moved.items()} for entity in answer["entities"]]
-
-    def _close(self) -> None:
-        """Complete the entities of the open words, if the last one cannot join a later word."""
-        names, cut = self._predictor.config.id2label, max(0, *map(self._open.rfind, _SPACES))
-        count = len(self._predictor._encode.encode_whole([self._open[cut:]])["input_ids"][0]) if self._open else 0
-        last = {names[tag] for tag in self._logits[len(self._logits) - count :].argmax(axis=1).tolist()}
-        if self._open and (last == {"O"} or not any(name.startswith("I-") for name in names.values())):
-            self._entities = [*self._entities, *self._find(self._open, self._logits)]
-            self._passed += len(self._open)
-            self._open, self._logits = "", self._logits[:0]
-
-
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
     """Read the next piece of several texts in one call, and return the answers of [`TextStream.feed`] in their order.
 
@@ -218,8 +158,6 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     if not streams:
         return []
     predictor = streams[0]._predictor
-    if isinstance(streams[0], TaggedStream):
-        return [stream.feed(piece) for stream, piece in zip(streams, pieces, strict=True)]
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
     moved = [place for place, (final, _) in enumerate(split) if final]
     if moved:

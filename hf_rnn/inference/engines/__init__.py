@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"  # in `architectures`
 Precision = Literal["float32", "int16", "int8"]
-Backend = Literal["torch", "onnx", "onnx_int8"]
+Backend = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)

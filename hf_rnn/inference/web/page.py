@@ -9,24 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.scores import entity_types
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
 from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
-from ..engines import CLASSIFIER, TAGGER
 from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_HEADS = {  # the view of the page, and a class of transformers.js with the same inputs and outputs
-    CLASSIFIER: ("classifier", "BertForSequenceClassification"),
-    TAGGER: ("tagger", "BertForTokenClassification"),
-    ENCODER: ("encoder", "BertModel"),
-}
 _NMT = (  # the normaliser Nmt as patterns and what replaces them
     (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
     (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
@@ -57,9 +50,9 @@ class ExportSource:
 
 
 def write_page(
-    target: Path, source: ExportSource, graph: bytes, texts: list[str], npm: str | os.PathLike[str] | None = None
+    target: Path, source: ExportSource, graph: Path, texts: list[str], npm: str | os.PathLike[str] | None = None
 ) -> None:
-    """Write the page of a model into the folder `target`, in place of an earlier one.
+    """Write the page of a model and its `graph` into the folder `target`, in place of an earlier one.
 
     The page compares the token ids of `texts` with those of Python, and shows a warning where they differ. The folder
     `npm` has packages in `node_modules`, which are copied; None takes them from a CDN.
@@ -67,8 +60,6 @@ def write_page(
     Raises:
         UserError: For a tokenizer without a `tokenizer.json`, and for missing packages.
     """
-    import onnx
-
     folder, config, tokenizer = source.folder, source.model.config, source.tokenizer
     if not folder.tokenizer.is_file():
         raise UserError(f"{folder.root} has no web page: its tokenizer has no tokenizer.json")
@@ -83,15 +74,14 @@ def write_page(
         raise UserError(f"--npm: {missing[0]} is missing. Type: npm install --prefix {npm} {packages}")
     whole, bare = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (True, False))
     start = next(place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare)
-    examples, labels = read_examples(folder), list(config.id2label.values())
+    examples = read_examples(folder)
     content = {
         "name": folder.root.resolve().name,
-        "head": _HEADS[source.head][0],
-        "examples": ["\n".join(examples)] if source.head == ENCODER else examples,
-        "labels": labels,
+        "head": "encoder" if source.is_encoder else "classifier",
+        "examples": ["\n".join(examples)] if source.is_encoder else examples,
+        "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
-        "entities": bool(entity_types(labels)),
         "maxLength": tokenizer.model_max_length,
         "truncationSide": tokenizer.truncation_side,
         "around": [whole[:start], whole[start + len(bare) :]],
@@ -102,12 +92,7 @@ def write_page(
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    model = onnx.load_from_string(graph)
-    # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
-    if optional := [tensor for tensor in model.graph.initializer if tensor.name == "initial_state"]:
-        model.graph.initializer.remove(*optional)
-    (target / "model.onnx").write_bytes(model.SerializeToString())
-    for path in (folder.tokenizer, *files.values()):
+    for path in (graph, folder.tokenizer, *files.values()):
         shutil.copyfile(path, target / path.name)
     page = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{model}}", json.dumps(content).replace("<", "\\u003c"))
@@ -139,11 +124,10 @@ def write_transformers_js(target: Path, source: ExportSource, file: Path, projec
             os.link(file, path)
         except OSError:  # such as another disk
             shutil.copyfile(file, path)
-    dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
     names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
-    settings |= {"model_type": "bert", "architectures": [_HEADS[source.head][1]]}
-    settings["transformers.js_config"] = {"dtype": dtype}
+    head = "BertModel" if source.head == ENCODER else "BertForSequenceClassification"
+    settings |= {"model_type": "bert", "architectures": [head], "transformers.js_config": {"dtype": "fp32"}}
     contents = {
         folder.config.name: settings,
         folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
