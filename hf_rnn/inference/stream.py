@@ -22,6 +22,7 @@ from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from .engines import Engine
+    from .predictor import Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
@@ -37,8 +38,11 @@ _HOSTILE = (
 def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
     """Return the first text whose tokens are not those of its words one after another; None if all are stable.
 
-    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
+    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here; white
+    space alone has no token.
     """
+    if any(encode([*_SPACES])):
+        return _SPACES
     for text in (*_HOSTILE, *texts):
         cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
         words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
@@ -62,7 +66,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(self, predictor: Any) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self.reset()
 
@@ -80,18 +84,14 @@ class TextStream:
         Raises:
             UserError: For a piece that is not text, and after `end`.
         """
-        _check([self], [piece])
-        final, last = self._split(piece)
-        if final:
-            self._read(final)
-        logits = self._predictor.engine.advance([last], self._state)[0] if last else self._logits
-        return self._predictor.answer_logits(logits)[0] | {"tokens": self._tokens + len(last)}
+        return feed_many([self], [piece])[0]
 
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
         """Read the next piece, and yield an answer after each token that no later letter can change."""
         _check([self], [piece])
         for token in self._split(piece)[0]:
-            self._read([token])
+            self._logits, self._state = self._predictor.engine.advance([[token]], self._state)
+            self._tokens += 1
             yield self._predictor.answer_logits(self._logits)[0] | {"tokens": self._tokens}
 
     def end(self) -> dict[str, Any]:
@@ -105,9 +105,8 @@ class TextStream:
 
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
+        facts = {"last_word": self.last_word, "tokens": self._tokens, "ended": self._ended, "model": self._identify()}
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        facts = {"last_word": self.last_word, "tokens": self._tokens, "ended": self._ended}
-        facts |= {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
         content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
 
@@ -123,11 +122,17 @@ class TextStream:
             raise UserError("the state is not the bytes of TextStream.save, or damaged: start a new stream")
         header, numbers = content.split(b"\n", 1)
         facts, values = json.loads(header), np.frombuffer(numbers, "<f4").astype(np.float32)
-        if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
+        if facts["model"] != self._identify():
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
         self.last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
-        self._logits = values[: facts["logits"]].reshape(-1, self._predictor.config.num_labels)
-        self._state = values[None, facts["logits"] :]
+        self._logits, self._state = np.split(values[None], [self._logits.size], axis=1)
+
+    def _identify(self) -> str:
+        """Return a hash of vocabulary, labels, width of a state, and the logits of a text without tokens."""
+        predictor = self._predictor
+        config, logits = predictor.config, predictor.engine.advance([[]], None)[0] + 0.0  # -0 is 0
+        facts = config.vocab_size, list(config.id2label.values()), self._state.size
+        return hashlib.sha256(json.dumps(facts).encode() + logits.astype("<f4").tobytes()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
@@ -138,14 +143,10 @@ class TextStream:
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word = text[cut:]
         room = self._predictor.tokenizer.model_max_length - self._tokens
-        final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
+        parts, tokenize = (text[:cut], text[cut:]), self._predictor.tokenize
+        final, last = (tokenize([part])[0] if part.strip(_SPACES) else [] for part in parts)
         final = final[: max(0, room)]
         return final, last[: max(0, room - len(final))]
-
-    def _read(self, final: list[int]) -> None:
-        """Read tokens that no later letter can change."""
-        self._logits, self._state = self._predictor.engine.advance([final], self._state)
-        self._tokens += len(final)
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -159,22 +160,20 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
         return []
     predictor = streams[0]._predictor
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    moved = [place for place, (final, _) in enumerate(split) if final]
+    moved = [(stream, final) for stream, (final, _) in zip(streams, split, strict=True) if final]
     if moved:
-        states = np.concatenate([streams[place]._state for place in moved])
-        logits, states = predictor.engine.advance([split[place][0] for place in moved], states)
-        for row, place in enumerate(moved):
-            stream, ids = streams[place], split[place][0]
-            stream._logits, stream._state = logits[row : row + 1], states[row : row + 1].copy()
-            stream._tokens += len(ids)
+        states = np.concatenate([stream._state for stream, _ in moved])
+        logits, states = predictor.engine.advance([final for _, final in moved], states)
+        for row, (stream, final) in enumerate(moved):
+            stream._logits, stream._state = logits[row : row + 1].copy(), states[row : row + 1].copy()
+            stream._tokens += len(final)
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [place for place, (_, last) in enumerate(split) if last]
+    unfinished = [row for row, (_, last) in enumerate(split) if last]
     if unfinished:
-        states = np.concatenate([streams[place]._state for place in unfinished])
-        logits[unfinished] = predictor.engine.advance([split[place][1] for place in unfinished], states)[0]
-    answers = predictor.answer_logits(logits)
-    tokens = [stream._tokens + len(last) for stream, (_, last) in zip(streams, split, strict=True)]
-    return [answer | {"tokens": count} for answer, count in zip(answers, tokens, strict=True)]
+        states = np.concatenate([streams[row]._state for row in unfinished])
+        logits[unfinished] = predictor.engine.advance([split[row][1] for row in unfinished], states)[0]
+    answers = zip(predictor.answer_logits(logits), streams, split, strict=True)
+    return [answer | {"tokens": stream._tokens + len(last)} for answer, stream, (_, last) in answers]
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:

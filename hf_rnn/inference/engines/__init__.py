@@ -5,12 +5,9 @@ An engine knows neither texts nor labels: `Predictor` prepares texts and forms a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -72,18 +69,6 @@ class Engine(ABC):
         `states` are those before these tokens, None at the start.
         """
         raise NotImplementedError
-
-    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights and biases of the last layer in float32."""
-        raise NotImplementedError
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash of labels and last layer, which binds the state of a stream to its model."""
-        digest = hashlib.sha256(json.dumps([self.config.vocab_size, list(self.config.id2label.values())]).encode())
-        for values in self.read_classifier():
-            digest.update(np.ascontiguousarray(values, "<f4").tobytes())
-        return digest.hexdigest()[:16]
 
 
 def check_mode(model: PreTrainedModel) -> None:

@@ -75,11 +75,6 @@ class TorchEngine(Engine):
             logits = logits[mask]
         return logits.numpy(), torch.cat(after, dim=1).numpy()
 
-    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """As in [`Engine`]."""
-        layer = self.model.classifier
-        return layer.weight.detach().float().cpu().numpy(), layer.bias.detach().float().cpu().numpy()
-
 
 def state_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     """Return the shape of each part of a streaming model's state."""
