@@ -38,8 +38,8 @@ _HOSTILE = (
 def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
     """Return the first text whose tokens are not those of its words one after another; None if all are stable.
 
-    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here; white
-    space alone has no token.
+    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
+    White space alone has no token.
     """
     if any(encode([*_SPACES])):
         return _SPACES
