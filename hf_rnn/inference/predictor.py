@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -159,24 +159,22 @@ class Predictor:
         """The task that `config.json` names."""
         return task_of(self.config)
 
-    @property
-    def model(self) -> PreTrainedModel:
-        """The plain model; one that was read without torch loads here."""
-        if self.engine.model is None and self.engine.folder is not None:
-            return load_model(self.engine.folder.root)[0]
-        return self.engine.model
-
-    def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
         For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
         for regression `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the text.
-        `all_scores` adds `scores` where they are not an answer already.
+        `all_scores` adds `scores` where they are not an answer already, `top_k` the next labels, as `label_2`,
+        `score_2` and so on.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods, whose message names the position;
-                for scores of a tagger that are not finite.
+                for scores of a tagger that are not finite; for a `top_k` of a model without so many classes.
         """
+        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
+        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
+            found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
+            raise UserError(f"{found}; leave it out")
         if self.task.per_token:
             from ..evaluation.scores import check_finite_logits
 
@@ -186,41 +184,30 @@ class Predictor:
             check_finite_logits(logits.reshape(-1, self.config.num_labels))
             return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
-        answers = self.task.answers(scores, self.config)
-        if all_scores and answers and "label" in answers[0]:
-            names = list(self.config.id2label.values())
-            for answer, row in zip(answers, scores.tolist(), strict=True):
-                answer["scores"] = dict(zip(names, row, strict=True))
+        answers, names = self.task.answers(scores, self.config), list(self.config.id2label.values())
+        if chooses_one and (all_scores or top_k > 1):
+            for answer, row in zip(answers, scores, strict=True):
+                if all_scores:
+                    answer["scores"] = dict(zip(names, row.tolist(), strict=True))
+                for rank, number in enumerate(np.argsort(-row, kind="stable")[1:top_k], 2):
+                    answer |= {f"label_{rank}": names[number], f"score_{rank}": float(row[number])}
         return answers
 
     def answer_each(
         self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
     ) -> list[dict[str, Any] | str]:
-        """Return the answer to each row, or the reason why it is missing.
+        """Return the answer to each row as [`predict`] does, or the reason why it is missing.
 
-        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer. With
-        `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
-
-        Raises:
-            UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
+        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer.
         """
-        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
-        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
-            found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
-            raise UserError(f"{found}; leave it out")
         size = 1 if self.config.sep_token_id is None else 2
         results: list[dict[str, Any] | str] = [_find_row_error(row, size) for row in rows]
         valid = [place for place, error in enumerate(results) if not error]
         texts = cast("list[str]", [rows[place] for place in valid])
-        for place, answer in zip(valid, self.predict(texts, all_scores or top_k > 1), strict=True):
-            results[place] = answer
-            if (score := _find_broken_number(answer)) is not None:
-                results[place] = f"score not finite: the model gives {score}; did its training diverge?"
-            elif top_k > 1:
-                scores = answer["scores"] if all_scores else answer.pop("scores")
-                best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
-                for number, label in enumerate(best[1:], 2):
-                    answer |= {f"label_{number}": label, f"score_{number}": scores[label]}
+        for place, answer in zip(valid, self.predict(texts, all_scores, top_k), strict=True):
+            numbers = answer.get("values") or answer.get("scores") or {}
+            finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
+            results[place] = answer if finite else "score not finite: did the training of the model diverge?"
         return results
 
     def predict_table(self, table: Table, **settings: Any) -> Table:
@@ -239,8 +226,7 @@ class Predictor:
         """
         from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
 
-        answered: Table = predict_table(self, table, TableSettings(**settings))
-        return answered
+        return predict_table(self, table, TableSettings(**settings))
 
     def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """Return the answers to texts by their logits `(N, C)`."""
@@ -298,13 +284,6 @@ class Predictor:
             stream.restore(state)
         return stream
 
-    @staticmethod
-    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
-        from .stream import feed_many
-
-        return feed_many(streams, pieces)
-
 
 def _find_row_error(row: object, size: int) -> str:
     """Return why a row of `size` texts has no answer, or an empty string."""
@@ -314,15 +293,6 @@ def _find_row_error(row: object, size: int) -> str:
     if len(texts) != size:
         return f"too {'few' if len(texts) < size else 'many'} fields: found {len(texts)} of {size} texts"
     return next(filter(None, map(find_text_error, texts)), "")
-
-
-def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
-    for value in answer.values():
-        if isinstance(value, dict):
-            value = _find_broken_number(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-    return None
 
 
 FastRnn = Predictor

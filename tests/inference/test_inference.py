@@ -187,7 +187,6 @@ def test_a_finished_folder(trained):
     fast = FastRnn.from_pretrained(trained.folder)
     assert type(fast) is FastRnn and torch.equal(torch.get_rng_state(), state)
     model, tokenizer = load_model(trained.folder)
-    assert isinstance(fast.model, type(model)), "the plain model, for those who ask for it"
     logits = reference.compute_logits(model, tokenizer, reference.tokenize(tokenizer, TEXTS))
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="no/such/folder"):

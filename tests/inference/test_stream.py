@@ -52,7 +52,7 @@ def make(engine="native", streaming=True, tokenizer=TOKENIZER, **settings):
     config = RnnConfig(vocab_size=len(tokenizer), bidirectional=False, streaming=streaming, **sizes)
     predictor = FastRnn(RnnForSequenceClassification(config).eval(), tokenizer)
     if engine == "torch":
-        predictor.engine = TorchEngine(predictor.model, TOKENIZER)
+        predictor.engine = TorchEngine(predictor.engine.model, TOKENIZER)
     elif engine == "native" and load_library() is None:
         pytest.skip("the kernel is not built")
     return predictor
@@ -183,7 +183,7 @@ def test_tokenizers_that_depend_on_spaces_are_found():
 
 def test_torch_carries_states_by_its_own_arguments():
     predictor = make("torch", **RESIDUAL)
-    model, (ids,) = predictor.model, predictor.tokenize(["I'm here . so good end"])
+    model, (ids,) = predictor.engine.model, predictor.tokenize(["I'm here . so good end"])
     states = {}
     for start, end in ((0, 2), (2, 3), (3, len(ids))):
         output = model(torch.tensor([ids[start:end]]), output_final_states=True, **states)
