@@ -30,7 +30,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKENIZER = "tokenizer.json or tokenizer_config.json"
 MODEL_TYPE = "hf_rnn"
-_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
+FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
@@ -352,7 +352,7 @@ def _find_device(device: str | torch.device | None) -> torch.device:
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
     kind = folder.read_tokenizer_config().get("tokenizer_class")
-    if kind in _FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
+    if kind in FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ...hub.model_folder import FinishedFolder
     from ...tasks import Config
 
 CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"  # in `architectures`
@@ -52,7 +51,6 @@ class Engine(ABC):
     """Compute the logits of a model from token ids."""
 
     config: Config
-    folder: FinishedFolder | None = None  # the folder that was read
     model: PreTrainedModel | None = None  # the model of torch, where it is in memory
 
     @abstractmethod

@@ -211,7 +211,7 @@ class NativeEngine(Engine):
         self._filled, self._filling = np.zeros(rows, bool), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._source, {"folder": self.folder}
+        return type(self), self._source
 
     # ---- weights ----
 

@@ -20,7 +20,7 @@ from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tok
 from ...utils.errors import UserError, install_hint
 from ..tokens import TokenizerFile
 from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length
-from .stored import read_config_alone
+from .stored import load_config
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -57,7 +57,7 @@ class OnnxEngine(Engine):
             file, again = folder.onnx_model.name, "its owner makes it with hf-rnn export"
             folder = FinishedFolder(fetch(name, options.revision, only=(*_TOKENIZER_FILES, f"onnx/{file}")))
         self._arguments = name, options, is_encoder
-        self.folder, self.config = folder, read_config_alone(name, folder)
+        self.config = load_config(name, folder)
         if not folder.onnx_model.is_file():
             raise UserError(f"{name} has no onnx/{folder.onnx_model.name}: {again}")
         self.session = open_session(str(folder.onnx_model), options.threads)

@@ -21,7 +21,7 @@ from ...models.cells_rnn import CELLS
 from ..native import SWITCH, load_library
 from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode
 from .native import to_float
-from .stored import read_sentence_encoder
+from .stored import load_sentence_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -147,7 +147,7 @@ def load_sentence_model(name_or_path: str | Path, revision: str | None = None) -
     name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
     config, tokenizer = load_without_weights(name, folder)
     with name_damage(name, "model.safetensors"):
-        weights = read_sentence_encoder(name, folder, config)
+        weights = load_sentence_encoder(name, folder, config)
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
     return model, tokenizer
