@@ -28,10 +28,10 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured a
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 2\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
-_HOSTILE = (
+HOSTILE = (
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
-    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! [PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
 )
 
 
@@ -43,7 +43,7 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
     """
     if any(encode([*_SPACES])):
         return _SPACES
-    for text in (*_HOSTILE, *texts):
+    for text in (*HOSTILE, *texts):
         cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
         words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
         whole, *pieces = encode([text, *words])

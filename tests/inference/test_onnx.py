@@ -276,7 +276,7 @@ def test_the_file_answers_without_the_weights_and_in_other_processes(exported, e
         first.logits([[1, -1]])
 
 
-def test_a_missing_damaged_or_outdated_file_is_refused(folder):
+def test_a_missing_or_outdated_file_is_refused(folder):
     def refuse(**options):
         with pytest.raises(UserError) as caught:
             FastRnn.from_pretrained(folder, backend="onnx", **options)
@@ -284,14 +284,6 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
 
     assert f"has no onnx/model.onnx: make it with `hf-rnn export --model '{folder}'`" in refuse()
     export(folder)
-    config, names = json.loads((folder / "config.json").read_text()), {"2": "plain", "1": "good", "0": "bad"}
-    (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
-    FastRnn.from_pretrained(folder, backend="onnx")  # another order of the same labels
-    label2id = {"bad": 0, "fine": 1, "plain": 2}
-    changed = {**config, "id2label": {**names, "1": "fine"}, "label2id": label2id}
-    (folder / "config.json").write_text(json.dumps(changed))
-    assert "was made of other labels" in refuse()
-    (folder / "config.json").write_text(json.dumps(config))
     model, _ = load_model(folder)
     model.classifier.bias.data += 1
     model.save_pretrained(folder)

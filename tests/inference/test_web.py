@@ -121,7 +121,7 @@ def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
     folder = make_folder(tmp_path / "model", name)
     page = write_page(folder)
     tokenizer = load_model(folder, allow_encoder=True)[1]
-    texts = [*make_texts(tokenizer, TWEETS[:100]), *FOREIGN, "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
+    texts = [*make_texts(tokenizer), *TWEETS[:100], *FOREIGN, "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
     with serve(page) as url:
         browser.get(url)
         browser.set_script_timeout(300)
@@ -180,8 +180,8 @@ def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(copy, browser):
 
 
 def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(copy, tmp_path):
-    page = export(copy, output_dir=tmp_path / "out", web=True, texts=["my secret"]).web
-    assert page == tmp_path / "out/web" and "secret" not in (page / "index.html").read_text(encoding="utf-8")
+    page = export(copy, output_dir=tmp_path / "out", web=True).web
+    assert page == tmp_path / "out/web"
     assert {path.name for path in page.iterdir()} == {"index.html", "model.onnx", "tokenizer.json"}
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):

@@ -6,7 +6,6 @@ The packages are `onnxruntime`, `tokenizers` and `numpy`: nothing here imports t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import sys
@@ -19,17 +18,13 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...utils.errors import UserError, install_hint
 from ..tokens import TokenizerFile
-from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length
+from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
 from .stored import load_config
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-    from ...tasks import Config
-
-# In the metadata of the file, which show whether it still belongs to its folder.
-WEIGHTS_KEY, LABELS_KEY = "weights_sha256", "id2label"
-HEADS = (CLASSIFIER, "RnnModel")  # in `architectures`
+WEIGHTS_KEY = "weights_sha256"  # in the metadata of the file, shows whether it still belongs to its folder
 _TOKENS = 8192  # per batch, padding included
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
@@ -40,7 +35,7 @@ class OnnxEngine(Engine):
     The weights of the folder may be missing. An engine is pickled as its arguments: the other process loads the file.
 
     Raises:
-        UserError: If the file is missing, or was made from other weights or labels than the folder has.
+        UserError: If the file is missing, or was made from other weights than the folder has.
     """
 
     def __init__(self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False) -> None:
@@ -61,12 +56,9 @@ class OnnxEngine(Engine):
         if not folder.onnx_model.is_file():
             raise UserError(f"{name} has no onnx/{folder.onnx_model.name}: {again}")
         self.session = open_session(str(folder.onnx_model), options.threads)
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        present = all(weights.is_file() for weights in folder.weight_files())
-        if present and metadata.get(WEIGHTS_KEY) != hash_weights(folder):
+        weights = self.session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+        if all(path.is_file() for path in folder.weight_files()) and weights != hash_weights(folder):
             raise UserError(f"{folder.onnx_model} was made of other weights than {folder.root} holds: {again}")
-        if metadata.get(LABELS_KEY) != write_labels(self.config):
-            raise UserError(f"{folder.onnx_model} was made of other labels than {folder.config} holds: {again}")
         if is_encoder and self.session.get_outputs()[0].name != "sentence_embedding":
             raise UserError("the file has no sentence_embedding: export an encoder of hf-rnn pretrain")
         with name_damage(name, TOKENIZER):
@@ -120,8 +112,3 @@ def hash_weights(folder: FinishedFolder) -> str:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
-
-
-def write_labels(config: Config) -> str:
-    """Return the labels in the form of the file's metadata."""
-    return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)

@@ -6,10 +6,11 @@ Legend: B batch, T time.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +23,13 @@ from ... import __version__
 from ...hub.card import amend_card, read_facts
 from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_folder, load_model
 from ...models.auto import ENCODER
-from ...utils.errors import UserError, install_hint, list_texts
+from ...utils.errors import UserError, install_hint
 from ...utils.process import write_whole
-from ..engines.onnx import HEADS, LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ..engines import CLASSIFIER
+from ..engines.onnx import WEIGHTS_KEY, hash_weights, open_session, run_session
 from ..engines.stored import PROJECTION
 from ..engines.torch import load_sentence_model, tokenize
+from ..stream import HOSTILE
 from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
 
@@ -39,36 +42,10 @@ logger = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4  # between two numbers of the output
 _RELATIVE_DIFFERENCE = 1e-5  # the same for numbers above 10, whose last digits float32 rounds
 _LARGEST_HALF = 6e4  # in float16
-TEXTS, MOST_EXAMPLES = 200, 100
+TEXTS = 200
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
-_LONGEST_CHECKED = 300  # characters of a text that a page checks
-# Texts that have broken text programs before. The first is a batch of its own, without any token.
-HOSTILE = (
-    "",
-    " \t ",
-    "a",
-    "the " * 600,
-    "a" * 3000,
-    "qxzjv vqxzj",
-    "<unk>",
-    "<pad> <pad>",
-    "[PAD] [UNK] [CLS] </s>",
-    "\U0001f600 \U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
-    "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
-    "\u05e9\u05dc\u05d5\u05dd hello \u05e2\u05d5\u05dc\u05dd",
-    "\u4eca\u5929\u7684\u5929\u6c14\u5f88\u597d",
-    "\u039f\u0394\u039f\u03a3 \u03a3\u039f\u03a6\u039f\u03a3",
-    "n\u0303o\u0301 e\u0301 \u00e9 \ufb01ne",
-    "\u202eback\u202c \u200b\u200b \ufeffmark",
-    "one\ttwo\nthree\r\nfour",
-    "\x00\x01\x7f",
-    "!!! ??? ... ;;; ---",
-    "\"quoted\" 'twice' \\n <b>bold</b> &amp;",
-    "https://example.org/a?b=c @someone #tag 12,345.67 50%",
-    "WHY ARE YOU SHOUTING",
-    "not good not bad not good not bad",
-)
+_CHECKED, _LONGEST_CHECKED = 60, 300  # texts that a page checks, if they have fewer characters
 
 
 @dataclass(frozen=True)
@@ -86,28 +63,26 @@ def export(
     name_or_path: str | Path,
     output_dir: str | Path | None = None,
     revision: str | None = None,
-    texts: Iterable[str] = (),
     web: bool = False,
     npm: str | Path | None = None,
 ) -> ExportResult:
     """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
 
-    Before the file is written, it runs on 200 texts: hostile ones, up to a hundred real ones, and random words of the
-    vocabulary. Each number must be within 1e-4 of the model's (within 1e-5 of the largest one if that is above 10). An
-    embedding table whose values have 8 significant bits, as that of the package's encoders, is stored in float16. The
-    folder `transformers_js/` beside `onnx/` (or in `output_dir`) has the same for the pipelines of transformers.js.
+    Before the file is written, it runs on 200 texts: hostile ones, and random words of the vocabulary. Each number
+    must be within 1e-4 of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose
+    values have 8 significant bits, as that of the package's encoders, is stored in float16. The folder
+    `transformers_js/` beside `onnx/` (or in `output_dir`) has the same for the pipelines of transformers.js.
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
-        texts: Real texts, such as the model will meet; the first hundred are used.
         web: Whether to write a page for browsers too, into `web/`.
         npm: For the page: folder whose `node_modules` has its two packages; None takes them from a CDN.
 
     Raises:
-        UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
-            does not give the model's answers.
+        UserError: If the model cannot be loaded or exported, packages are missing, or the file does not give the
+            model's answers.
     """
     name = os.path.expanduser(name_or_path)
     try:
@@ -118,36 +93,38 @@ def export(
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
-    examples = list_texts(list(itertools.islice(texts, MOST_EXAMPLES)))
     source = load_source(name, revision, web)
-    folder, compared = source.folder, make_texts(source.tokenizer, examples)
-    ids = tokenize(source.tokenizer, compared)
-    if folder.tokenizer.is_file() and TokenizerFile(folder)(compared, truncation=True)["input_ids"] != ids:
+    folder, texts = source.folder, make_texts(source.tokenizer)
+    ids = tokenize(source.tokenizer, texts)
+    if folder.tokenizer.is_file() and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids:
         other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
         raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
-    target = folder.onnx_model
-    if output_dir is not None:
-        target = Path(os.path.expanduser(output_dir)) / target.name
-    root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
     table = source.model.get_input_embeddings().weight.detach()
     is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
-    graph = build_graph(source.model, source.metadata, source.is_encoder, is_short).SerializeToString()
-    difference = measure_difference(source, open_session(graph), ids)
+    metadata = {
+        "model_type": source.model.config.model_type,
+        "id2label": json.dumps(source.model.config.id2label, ensure_ascii=False),
+        "problem_type": source.model.config.problem_type or "single_label_classification",
+        "version": __version__,
+        WEIGHTS_KEY: hash_weights(folder),
+    }
+    graph = build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
+    difference, target = measure_difference(source, open_session(graph), ids), folder.onnx_model
+    if output_dir is not None:
+        target = Path(os.path.expanduser(output_dir)) / target.name
     if not difference <= MAX_DIFFERENCE:  # NaN too
         found = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}, more than {MAX_DIFFERENCE:.2g}"
         raise UserError(f"{target} was not written: {found}. Please report this model")
-    page, projected = root / "web" if web else None, None
-    if source.is_encoder:
-        projected = build_graph(source.model, source.metadata, True, is_short, project_tokens=True).SerializeToString()
+    root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
+    page = root / "web" if web else None
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
-    write_transformers_js(root / "transformers_js", source, target, projected)
+    write_transformers_js(root / "transformers_js", source, target)
     if page is not None:
-        checked = (*HOSTILE, *compared[len(HOSTILE) + len(examples) :][-20:])  # not the user's
-        write_page(page, source, target, [text for text in checked if len(text) < _LONGEST_CHECKED], npm)
-    measured = f"over {len(compared)} texts its numbers differ by at most {difference:.1e}"
+        write_page(page, source, target, [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED], npm)
+    measured = f"over {len(texts)} texts its numbers differ by at most {difference:.1e}"
     logger.info("%s: %s bytes; %s", target, f"{len(graph):,}", measured)
-    result = ExportResult(target, len(graph), difference, len(compared), page)
+    result = ExportResult(target, len(graph), difference, len(texts), page)
     if output_dir is None and (facts := read_facts(folder)) is not None:
         file = target.relative_to(folder.root).as_posix()
         fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
@@ -162,39 +139,32 @@ def load_source(name: str, revision: str | None, web: bool) -> ExportSource:
 
     folder, refused = FinishedFolder(find_folder(name, revision)), f"{name} cannot be exported to ONNX"
     model, tokenizer = load_model(folder.root, allow_encoder=True)
-    config, head = model.config, type(model).__name__
-    if head not in HEADS:
-        raise UserError(f"{refused}: found the head {head}, the export knows {', '.join(HEADS)}; use hf_rnn.FastRnn")
+    config, head, heads = model.config, type(model).__name__, (CLASSIFIER, ENCODER)
+    if head not in heads:
+        raise UserError(f"{refused}: found the head {head}, the export knows {', '.join(heads)}; use hf_rnn.FastRnn")
     if config.sep_token_id is not None:
         raise UserError(f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn")
     for setting, supported in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         if (value := getattr(config, setting)) not in supported:
             raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}")
-    metadata = {
-        "model_type": config.model_type,
-        LABELS_KEY: write_labels(config),
-        "problem_type": config.problem_type or "single_label_classification",
-        "version": __version__,
-        WEIGHTS_KEY: hash_weights(folder),
-    }
-    if head == ENCODER:
-        if (folder.root / PROJECTION).is_file():
-            model, _ = load_sentence_model(folder.root)
-        elif web:
-            raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
-    return ExportSource(folder, model, tokenizer, head, metadata)
+    gives_vectors = head == ENCODER and (folder.root / PROJECTION).is_file()
+    if head == ENCODER and web and not gives_vectors:
+        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
+    return ExportSource(
+        folder, load_sentence_model(folder.root)[0] if gives_vectors else model, tokenizer, gives_vectors
+    )
 
 
 # ---- the comparison ----
 
 
-def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
-    """Return `TEXTS` texts: hostile ones, the first hundred examples, and random words of the vocabulary.
+def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return `TEXTS` texts: hostile ones, and random words of the vocabulary; the first is a batch of its own, empty.
 
     The first entries of the vocabulary are drawn more often, as they are more frequent in texts.
     """
     chance, size = random.Random(0), len(tokenizer)
-    texts = [*HOSTILE, *itertools.islice(examples, MOST_EXAMPLES)]
+    texts = ["", " \t ", *HOSTILE, "the " * 600, "a" * 3000]
     while len(texts) < TEXTS:
         ids = [int(size * chance.random() ** 3) for _ in range(chance.randint(1, _LONGEST))]
         texts.append(str(tokenizer.decode(ids)))
@@ -207,17 +177,15 @@ def measure_difference(source: ExportSource, session: InferenceSession, input_id
 
     Each text runs padded on the right, on the left, and with holes.
     """
-    differences = [0.0]
+    differences, model = [0.0], source.model
     for ids, mask in _make_batches(input_ids, len(source.tokenizer)):
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        found, outputs = run_session(session, ids, mask), source.model(**batch)
-        if source.head != ENCODER:
-            expected = {"logits": outputs.logits}
-        elif source.is_encoder:
-            states = source.model.rnn(**batch).last_hidden_state
+        found, outputs = run_session(session, ids, mask), model(**batch)
+        if source.gives_vectors:
+            states = model.classifier(model.rnn(**batch).last_hidden_state) * batch["attention_mask"][:, :, None]
             expected = {"last_hidden_state": states, "sentence_embedding": normalize(outputs.logits, dim=-1)}
         else:
-            expected = {"last_hidden_state": outputs.last_hidden_state}
+            expected = {name: outputs[name] for name in found}
         for name, numbers in expected.items():
             if numbers.numel():
                 allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(numbers.abs().max()))

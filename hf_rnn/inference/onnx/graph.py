@@ -233,33 +233,30 @@ ONNX_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 def build_graph(
     model: PreTrainedModel,
     metadata: Mapping[str, str],
-    is_encoder: bool = False,
+    gives_vectors: bool = False,
     half_table: bool = False,
-    project_tokens: bool = False,
 ) -> onnx.ModelProto:
     """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
 
     Args:
         model: A classifier or an encoder of this package.
         metadata: Names and values.
-        is_encoder: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
+        gives_vectors: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
+            Its `last_hidden_state` are projected too, so that their mean, normalised, is the vector.
         half_table: Whether the embedding table is stored in float16.
-        project_tokens: Whether `last_hidden_state` of a sentence encoder are projected: then their mean, normalised,
-            is its vector.
     """
     graph = Graph(half_table)
     texts, width = Texts(graph), model.config.output_size
     encoder = model if type(model).__name__ == ENCODER else model.rnn
     states = _encode(graph, texts, encoder)
     if model is not encoder:
-        logits = _classify(graph, texts, states, model)
-        if not is_encoder:
-            graph.answer("logits", logits, model.config.num_labels)
+        logits, width = _classify(graph, texts, states, model), model.config.num_labels
+        if not gives_vectors:
+            graph.answer("logits", logits, width)
             return graph.finish(metadata)
         vectors = graph.Div(logits, graph.Max(graph.ReduceL2(logits, axes=[1]), 1e-12))
-        graph.answer("sentence_embedding", vectors, model.config.num_labels)
-    if project_tokens:
-        states, width = graph.linear(states, model.classifier), model.config.num_labels
+        graph.answer("sentence_embedding", vectors, width)
+        states = graph.linear(states, model.classifier)
     graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
     return graph.finish(metadata)
 

@@ -40,13 +40,7 @@ class ExportSource:
     folder: FinishedFolder
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    head: str  # name of the model's class, `RnnModel` for a sentence encoder
-    metadata: dict[str, str]  # for the file
-
-    @property
-    def is_encoder(self) -> bool:
-        """Whether it is a sentence encoder."""
-        return self.head == ENCODER != type(self.model).__name__
+    gives_vectors: bool  # whether it is a sentence encoder
 
 
 def write_page(
@@ -77,8 +71,8 @@ def write_page(
     examples = read_examples(folder)
     content = {
         "name": folder.root.resolve().name,
-        "head": "encoder" if source.is_encoder else "classifier",
-        "examples": ["\n".join(examples)] if source.is_encoder else examples,
+        "head": "encoder" if source.gives_vectors else "classifier",
+        "examples": ["\n".join(examples)] if source.gives_vectors else examples,
         "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
@@ -102,31 +96,21 @@ def write_page(
 # ---- transformers.js ----
 
 
-def write_transformers_js(target: Path, source: ExportSource, file: Path, projected: bytes | None) -> None:
-    """Write the folder of transformers.js, where the model is a BERT by name.
+def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
+    """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
 
-    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
-    sentence encoder has another graph, with `projected` states, since a pipeline takes the mean of states. Other
-    graphs are hard links to the exported `file`, or copies where the file system has no links.
-
-    It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. It is
+    not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
     """
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
         return
-    path = target / "onnx" / file.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if projected is not None:
-        write_whole(path, projected)
-    else:
-        path.unlink(missing_ok=True)
-        try:
-            os.link(file, path)
-        except OSError:  # such as another disk
-            shutil.copyfile(file, path)
-    names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
+    (target / "onnx").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(graph, target / "onnx" / graph.name)
+    is_encoder = source.gives_vectors or type(source.model).__name__ == ENCODER
+    names = ["pad_token_id", "vocab_size", *(() if is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
-    head = "BertModel" if source.head == ENCODER else "BertForSequenceClassification"
+    head = "BertModel" if is_encoder else "BertForSequenceClassification"
     settings |= {"model_type": "bert", "architectures": [head], "transformers.js_config": {"dtype": "fp32"}}
     contents = {
         folder.config.name: settings,
@@ -147,15 +131,11 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
     # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
     marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
     if marks:
-        first, model = content["pre_tokenizer"], content["model"]
+        first = content["pre_tokenizer"]
         cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
         pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
         content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
-        for mark in marks:
-            if isinstance(model["vocab"], list):  # Unigram, whose words start with a ▁
-                model["vocab"].append([f"▁{mark['content']}", 0.0])
-            else:
-                model["vocab"][mark["content"]] = mark["id"]
+        content["model"]["vocab"] |= {mark["content"]: mark["id"] for mark in marks}
     return content
