@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -28,59 +27,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data.errors import BadRow
-    from ..tasks import Task
     from .stream import TextStream
     from .tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 
 Table = TypeVar("Table")
-
-
-def load_engine(
-    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
-) -> tuple[Engine, Tokenizer]:
-    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
-
-    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
-
-    Raises:
-        UserError: For an incomplete or damaged model, and for an unknown or missing device.
-    """
-    if options.backend != "torch":
-        from .engines.onnx import OnnxEngine
-
-        engine = OnnxEngine(str(name_or_path), options, is_encoder)
-        return engine, engine.tokenizer
-    if str(options.device) == "cpu":
-        folder = FinishedFolder(find_folder(name_or_path, options.revision))
-        if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
-            return stored
-    if is_encoder:
-        from .engines.torch import load_sentence_model
-
-        model, tokenizer = load_sentence_model(name_or_path, options.revision)
-    else:
-        model, tokenizer = load_model(name_or_path, options.revision, options.device)
-    return choose_engine(model, tokenizer, options), tokenizer
-
-
-def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
-    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
-
-    Later training of the model does not change what the kernel computes.
-    """
-    model = getattr(model, "_orig_mod", model)  # under torch.compile
-    check_mode(model)
-    if model.device.type == "cpu" and not model.can_generate():
-        try:
-            return share_weights(model, options, copies_table=True)
-        except Unsupported as error:
-            if str(error) != MISSING:
-                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
-    from .engines.torch import TorchEngine
-
-    return TorchEngine(model, tokenizer)
 
 
 class Predictor:
@@ -125,7 +77,8 @@ class Predictor:
         self.engine = model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
         self.tokenizer, self.config = tokenizer, self.engine.config
         check_answers(self.config)
-        self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
+        self.task, self._is_paired = task_of(self.config), getattr(self.config, "sep_token_id", None) is not None
+        self._encode = FastTokenizer(tokenizer, self._is_paired)
 
     @classmethod
     def from_pretrained(
@@ -154,11 +107,6 @@ class Predictor:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
         return type(self), (self.engine.model or self.engine, self.tokenizer, *options)
 
-    @cached_property
-    def task(self) -> Task:
-        """The task that `config.json` names."""
-        return task_of(self.config)
-
     def predict(self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
@@ -184,8 +132,9 @@ class Predictor:
             check_finite_logits(logits.reshape(-1, self.config.num_labels))
             return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
-        answers, names = self.task.answers(scores, self.config), list(self.config.id2label.values())
+        answers = self.task.answers(scores, self.config)
         if chooses_one and (all_scores or top_k > 1):
+            names = list(self.config.id2label.values())
             for answer, row in zip(answers, scores, strict=True):
                 if all_scores:
                     answer["scores"] = dict(zip(names, row.tolist(), strict=True))
@@ -200,11 +149,20 @@ class Predictor:
 
         A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer.
         """
-        size = 1 if self.config.sep_token_id is None else 2
-        results: list[dict[str, Any] | str] = [_find_row_error(row, size) for row in rows]
+        size = 2 if self._is_paired else 1
+        results: list[dict[str, Any] | str] = []
+        for row in rows:
+            texts = row if isinstance(row, tuple) else (row,)
+            if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
+                results.append(f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}")
+            elif len(texts) != size:
+                few = "few" if len(texts) < size else "many"
+                results.append(f"too {few} fields: found {len(texts)} of {size} texts")
+            else:
+                results.append(next(filter(None, map(find_text_error, texts)), ""))
         valid = [place for place, error in enumerate(results) if not error]
-        texts = cast("list[str]", [rows[place] for place in valid])
-        for place, answer in zip(valid, self.predict(texts, all_scores, top_k), strict=True):
+        asked = cast("list[str]", [rows[place] for place in valid])
+        for place, answer in zip(valid, self.predict(asked, all_scores, top_k), strict=True):
             numbers = answer.get("values") or answer.get("scores") or {}
             finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
             results[place] = answer if finite else "score not finite: did the training of the model diverge?"
@@ -254,14 +212,7 @@ class Predictor:
         return self.logits(self._encode(texts))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits `(N, C)` in float32, in the order of `input_ids`; see [`Engine`] for those of a tagger.
-
-        Args:
-            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+        """Return the logits `(N, C)` of token ids by text, each id read, also a padding id; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)
 
     def stream(self, state: bytes | None = None) -> TextStream:
@@ -283,16 +234,6 @@ class Predictor:
         if state is not None:
             stream.restore(state)
         return stream
-
-
-def _find_row_error(row: object, size: int) -> str:
-    """Return why a row of `size` texts has no answer, or an empty string."""
-    texts = row if isinstance(row, tuple) else (row,)
-    if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
-        return f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}"
-    if len(texts) != size:
-        return f"too {'few' if len(texts) < size else 'many'} fields: found {len(texts)} of {size} texts"
-    return next(filter(None, map(find_text_error, texts)), "")
 
 
 FastRnn = Predictor
@@ -331,3 +272,52 @@ class SentenceEncoder:
         """Return the unit vectors `(N, S)` of texts in float32, in their order."""
         vectors = self.engine.run(self._encode(texts), self.options)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+# ---- the engine of a model ----
+
+
+def load_engine(
+    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> tuple[Engine, Tokenizer]:
+    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
+
+    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
+    """
+    if options.backend == "onnx":
+        from .engines.onnx import OnnxEngine
+
+        engine = OnnxEngine(str(name_or_path), options, is_encoder)
+        return engine, engine.tokenizer
+    if str(options.device) == "cpu":
+        folder = FinishedFolder(find_folder(name_or_path, options.revision))
+        if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
+            return stored
+    if is_encoder:
+        from .engines.torch import load_sentence_model
+
+        model, tokenizer = load_sentence_model(name_or_path, options.revision)
+    else:
+        model, tokenizer = load_model(name_or_path, options.revision, options.device)
+    return choose_engine(model, tokenizer, options), tokenizer
+
+
+def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
+    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
+
+    Later training of the model does not change what the kernel computes.
+    """
+    model = getattr(model, "_orig_mod", model)  # under torch.compile
+    check_mode(model)
+    if model.device.type == "cpu" and not model.can_generate():
+        try:
+            return share_weights(model, options, copies_table=True)
+        except Unsupported as error:
+            if str(error) != MISSING:
+                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
+    from .engines.torch import TorchEngine
+
+    return TorchEngine(model, tokenizer)
