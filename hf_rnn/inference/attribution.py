@@ -57,5 +57,5 @@ def explain(model: Predictor, text: str) -> Explanation:
         if start < end:
             parts += [(text[last:start], None), (text[start:end], effect)]
             last = end
-    parts = [part for part in (*parts, (text[last:], None)) if part[0]]
+    parts = [(piece, effect) for piece, effect in (*parts, (text[last:], None)) if piece]
     return Explanation(dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids))

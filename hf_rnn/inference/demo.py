@@ -97,7 +97,7 @@ def label_text(model: Predictor, text: str, inform: Callable[[str], object]) -> 
         color = f"rgba({_AGAINST if effect < 0 else _FOR}, {_STRONGEST * abs(effect) / scale:.3f})"
         return f'<mark style="color: inherit; background: {color}" title="{effect:+.2f}">{html.escape(text)}</mark>'
 
-    marks = "".join(mark(part, effect) if effect else html.escape(part) for part, effect in explanation.parts)
+    marks = "".join(mark(word, effect) if effect else html.escape(word) for word, effect in explanation.parts)
     legend = f"{mark('for the first label', scale)} {mark('against it', -scale)}"
     shown = f'<p dir="auto" style="white-space: pre-wrap">{marks}</p><p><small>{legend}</small></p>'
     if score_kind(model.config) == "values":

@@ -158,8 +158,8 @@ class FastTokenizer:
         if len(memory) > _MOST_WORDS:
             self._words = {"": ()}
         if room < NO_LIMIT:
-            part = slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
-            encoded = [ids if len(ids) <= room else ids[part] for ids in encoded]
+            first = slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
+            encoded = [ids if len(ids) <= room else ids[first] for ids in encoded]
         if self._before or self._after:
             return [[*self._before, *ids, *self._after] for ids in encoded]
         return encoded

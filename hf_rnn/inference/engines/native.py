@@ -111,8 +111,8 @@ class Weights:
         self._unread.discard(name)
         values = self._weights.get(name)
         if values is None or values.shape != shape:
-            found = "none" if values is None else str(values.shape)
-            raise Unsupported(f"the settings say that {name} has the shape {shape}: found {found}")
+            stored = "none" if values is None else str(values.shape)
+            raise Unsupported(f"the settings say that {name} has the shape {shape}: found {stored}")
         bits = _NOT_FINITE.get(values.dtype)
         if not (np.isfinite(values) if bits is None else (values & bits) != bits).all():
             raise Unsupported(f"{name} has NaN or infinite weights")
@@ -186,15 +186,16 @@ class NativeEngine(Engine):
         precision: Precision = "float32",
         head: str = CLASSIFIER,
     ) -> None:
-        self._source, self._library = (config, weights, precision, head), load_library()
-        if self._library is None:
+        self._source, library = (config, weights, precision, head), load_library()
+        if library is None:
             raise Unsupported(MISSING)
+        self._library = library
         if (reason := find_unsupported_setting(config, head)) is not None:
             raise Unsupported(reason)
         self.config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
         self._directions = 2 if config.bidirectional else 1
         self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
-        level = self._library.hf_rnn_level(-1)
+        level = library.hf_rnn_level(-1)
         short = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
         self._weights = Weights(weights, short)
         self._embedding = self._weights.read_stored(TABLE, config.vocab_size, config.embedding_size)
@@ -343,8 +344,8 @@ class NativeEngine(Engine):
             if len(missing):
                 new = np.array(sorted({*missing.tolist()}))  # np.unique imports numpy.ma
                 for start in range(0, len(new), _ROWS_AT_ONCE):
-                    part = new[start : start + _ROWS_AT_ONCE]
-                    self._table[part] = self._project(to_float(self._embedding[part]))
+                    rows = new[start : start + _ROWS_AT_ONCE]
+                    self._table[rows] = self._project(to_float(self._embedding[rows]))
                 self._filled[new] = True
         return self._table, ids.astype(np.int32)
 

@@ -112,13 +112,13 @@ def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, 
     import torch
 
     for name, module in model.named_modules():
-        place, kind = name or "the model", type(module)
+        place, code = name or "the model", type(module)
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
             raise Unsupported(f"{place} has hooks")
         if "forward" in vars(module) and not hasattr(module, "_original_forward"):  # accelerate keeps the original
             raise Unsupported(f"forward of {place} was replaced")
-        if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
-            raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
+        if not f"{code.forward.__module__}.".startswith(_KNOWN_CODE):
+            raise Unsupported(f"{place} is {code.__module__}.{code.__qualname__}")
     views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
     state = model.state_dict().items()
     weights = {name: weight.view(views.get(weight.dtype, weight.dtype)).numpy() for name, weight in state}

@@ -58,10 +58,11 @@ class TorchEngine(Engine):
         """As in [`Engine`]."""
         count, before = len(input_ids), {}
         if states is not None:
-            parts = torch.from_numpy(states).split([math.prod(shape) for shape in self._state_shapes.values()], dim=1)
-            for (name, shape), part in zip(self._state_shapes.items(), parts, strict=True):
-                part = part.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
-                before[name.replace("final", "initial")] = part.to(self.model.device).contiguous()
+            sizes = [math.prod(shape) for shape in self._state_shapes.values()]
+            rows = torch.from_numpy(states).to(self.model.device).split(sizes, dim=1)
+            for (name, shape), values in zip(self._state_shapes.items(), rows, strict=True):
+                values = values.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
+                before[name.replace("final", "initial")] = values.contiguous()
         ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
         places = ids.to(self.model.device), mask.to(self.model.device)
@@ -71,11 +72,11 @@ class TorchEngine(Engine):
 
     @cached_property
     def _state_shapes(self) -> dict[str, list[int]]:
-        """The shapes of the parts of a text's state, by their names in the outputs of the model."""
+        """The shapes of what makes the state of a text, by their names in the outputs of the model."""
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
         outputs = self.model(nothing, nothing, output_final_states=True)
-        parts = {name: part for name, part in outputs.items() if name.startswith("final_")}
-        return {name: list(part.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:]) for name, part in parts.items()}
+        states = {name: state for name, state in outputs.items() if name.startswith("final_")}
+        return {name: list(state.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:]) for name, state in states.items()}
 
 
 @cache

@@ -113,8 +113,8 @@ def export(
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
     if not difference <= MAX_DIFFERENCE:  # NaN too
-        found = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}, more than {MAX_DIFFERENCE:.2g}"
-        raise UserError(f"{target} was not written: {found}. Please report this model")
+        reason = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}, more than {MAX_DIFFERENCE:.2g}"
+        raise UserError(f"{target} was not written: {reason}. Please report this model")
     root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
     page = root / "web" if web else None
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,16 +180,16 @@ def measure_difference(source: ExportSource, session: InferenceSession, input_id
     differences, model = [0.0], source.model
     for ids, mask in _make_batches(input_ids, len(source.tokenizer)):
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        found, outputs = run_session(session, ids, mask), model(**batch)
+        results, outputs = run_session(session, ids, mask), model(**batch)
         if source.gives_vectors:
             states = model.classifier(model.rnn(**batch).last_hidden_state) * batch["attention_mask"][:, :, None]
             expected = {"last_hidden_state": states, "sentence_embedding": normalize(outputs.logits, dim=-1)}
         else:
-            expected = {name: outputs[name] for name in found}
+            expected = {name: outputs[name] for name in results}
         for name, numbers in expected.items():
             if numbers.numel():
                 allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(numbers.abs().max()))
-                differences.append(float(np.abs(numbers.numpy() - found[name]).max()) / allowed)
+                differences.append(float(np.abs(numbers.numpy() - results[name]).max()) / allowed)
     return float(np.max(differences))
 
 

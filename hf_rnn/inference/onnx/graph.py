@@ -183,12 +183,12 @@ def _add_operator(
             return torch.cat([parts[name][gate] for name in names for gate in gates])[None]
 
         weights = stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")
-        read = texts.reverse(inputs) if number else inputs
-        read = getattr(graph, operator)(read, *weights, hidden_size=cell.hidden_size, **attributes)
-        read = graph.Squeeze(read, [1])  # of (T, 1, B, H)
+        vectors = texts.reverse(inputs) if number else inputs
+        hidden = getattr(graph, operator)(vectors, *weights, hidden_size=cell.hidden_size, **attributes)
+        hidden = graph.Squeeze(hidden, [1])  # of (T, 1, B, H)
         if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
-            read = graph.Where(texts.valid, read, 0.0)
-        states.append(texts.reverse(read) if number else read)
+            hidden = graph.Where(texts.valid, hidden, 0.0)
+        states.append(texts.reverse(hidden) if number else hidden)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
@@ -197,8 +197,8 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: Sequence[MinGru
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
-    names, kind = ("h", "decay", "addend"), TensorProto.FLOAT
-    values = [helper.make_tensor_value_info(name, kind, None) for name in (*names, "next", "state")]
+    names = ("h", "decay", "addend", "next", "state")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     nodes = [
         helper.make_node("Mul", ["h", "decay"], ["product"]),
         helper.make_node("Add", ["product", "addend"], ["next"]),
@@ -210,9 +210,9 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: Sequence[MinGru
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        read = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
+        sequences = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
         ways = {"scan_input_directions": [backward] * 2, "scan_output_directions": [backward]}
-        states.append(graph.Scan(*read, outputs=2, body=body, num_scan_inputs=2, **ways)[1])
+        states.append(graph.Scan(*sequences, outputs=2, body=body, num_scan_inputs=2, **ways)[1])
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
@@ -291,8 +291,8 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
         inputs = norm(stream, block.input_norm)
         if (conv := block.conv) is not None:
             wide = graph.Pad(graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])
-            parts = [graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size)]
-            inputs = graph.Sum(*(graph.Mul(part, weight) for part, weight in zip(parts, conv.weight, strict=True)))
+            taps = [graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size)]
+            inputs = graph.Sum(*(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True)))
         states = _add_layer(graph, texts, inputs, block.mixer, encoder.config.cell_type)
         gate = graph.activate(linear(inputs, block.gate_proj), activation)
         stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
