@@ -8,22 +8,32 @@ The guard reads each piece as it is written. It keeps a state, so that a piece c
 """
 
 import argparse
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from hf_rnn import FastRnn
 
 
-def guard(pieces: Iterable[str], reader: "FastRnn", label: str, threshold: float) -> bool:
-    """Print pieces until the text so far has the label with at least this score; return whether it had."""
-    stream = reader.stream()
-    for piece in pieces:
-        print(piece, end="", flush=True)
-        answer = stream.feed(piece)
-        if answer["label"] == label and answer["score"] >= threshold:
-            return True
-    return False
+class Guard:
+    """A stopping criterion: print a text as it is written, until the text so far has a label with some score."""
+
+    def __init__(self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float) -> None:
+        self.stream, self.tokenizer = reader.stream(), tokenizer
+        self.label, self.threshold = label, threshold
+        self.text, self.has_stopped = "", False
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        """Read the tokens that are new, and return whether to stop."""
+        import torch
+
+        text = self.tokenizer.decode(input_ids[0], skip_special_tokens=True)
+        if not text.endswith("\ufffd"):  # a part of a character
+            print(text[len(self.text) :], end="", flush=True)
+            answer = self.stream.feed(text[len(self.text) :])
+            self.text, self.has_stopped = text, answer["label"] == self.label and answer["score"] >= self.threshold
+        return torch.tensor([self.has_stopped])
 
 
 def main() -> None:
@@ -37,18 +47,20 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=200, help="most tokens to write")
     parser.add_argument("--seed", type=int, default=0, help="draws the tokens")
     arguments = parser.parse_args()
+    from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList, set_seed
+
     from hf_rnn import FastRnn
-    from hf_rnn.inference.generation import TextGenerator
-    from hf_rnn.inference.predictor import load_engine
 
     reader = FastRnn.from_pretrained(arguments.guard)
     if arguments.label not in reader.config.id2label.values():
         parser.error(f"--label must be one of {', '.join(reader.config.id2label.values())}")
-    engine, tokenizer = load_engine(arguments.writer)
-    ids = tokenizer([arguments.prompt])["input_ids"][0]
-    written = TextGenerator(engine.model, tokenizer).stream(ids, arguments.max_new_tokens, seed=arguments.seed)
-    stopped = guard(written, reader, arguments.label, arguments.threshold)
-    print(f"\n[stopped: {arguments.label}]" if stopped else "")
+    model, tokenizer = (kind.from_pretrained(arguments.writer) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    guard = Guard(reader, tokenizer, arguments.label, arguments.threshold)
+    set_seed(arguments.seed)
+    prompt = tokenizer(arguments.prompt, return_tensors="pt")
+    options = {"max_new_tokens": arguments.max_new_tokens, "stopping_criteria": StoppingCriteriaList([guard])}
+    model.generate(**prompt, do_sample=True, top_k=0, suppress_tokens=[tokenizer.unk_token_id], **options)
+    print(f"\n[stopped: {arguments.label}]" if guard.has_stopped else "")
 
 
 if __name__ == "__main__":

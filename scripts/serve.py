@@ -6,7 +6,6 @@ Usage: MODEL=out/tweets uvicorn --app-dir scripts serve:app
 
 import asyncio
 import os
-from functools import cache
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
@@ -21,7 +20,7 @@ MOST_WAITING = 256  # requests in the queue: more are refused with 503
 MOST_CHARACTERS = 4096  # per piece of a stream, and per word
 AT_ONCE = 16  # texts between two looks at whether the client is still there
 
-classifier = FastRnn.from_pretrained(os.environ["MODEL"], backend="onnx")
+model = FastRnn.from_pretrained(os.environ["MODEL"])
 app = FastAPI(max_body_size=MOST_BYTES)
 waiting, turn = 0, asyncio.Lock()
 
@@ -75,14 +74,8 @@ async def answer(texts: list[str]) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
     async with turn:
         for first in range(0, len(texts), AT_ONCE):
-            answers += await asyncio.to_thread(classifier.predict, texts[first : first + AT_ONCE])
+            answers += await asyncio.to_thread(model.predict, texts[first : first + AT_ONCE])
     return answers
-
-
-@cache
-def load_reader() -> Any:
-    """Return the model that reads texts piece by piece, from its weights, which needs safetensors."""
-    return FastRnn.from_pretrained(os.environ["MODEL"])
 
 
 @app.websocket("/stream")
@@ -90,7 +83,7 @@ async def stream(socket: WebSocket) -> None:
     """Answer each piece of a text that is still being written; an empty piece ends the text."""
     await socket.accept()
     try:
-        text = (await asyncio.to_thread(load_reader)).stream()
+        text = model.stream()
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             piece = message.get("text")
             if piece is None or len(piece) > MOST_CHARACTERS:

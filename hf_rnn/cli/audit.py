@@ -10,6 +10,7 @@ from ..models.settings_rnn import setting
 from ..settings.fields import DataArguments
 from ..settings.flags import Flags
 from ..settings.resolve import resolve
+from ..settings.values import convert
 from ..utils.errors import UserError
 from .console import print_note
 
@@ -22,19 +23,14 @@ class AuditArguments(DataArguments):
     recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", shown="common")
 
 
-FLAGS = Flags(
-    "audit",
-    (AuditArguments,),
-    "Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
-    "data/tweets",
-    words=("data_dir",),
-)
+_MEANING = "Look for leaks between splits, duplicates, conflicting labels and unknown tokens."
+FLAGS = Flags("audit", AuditArguments, _MEANING, "data/tweets", ("data_dir",))
 
 
 def run(argv: Sequence[str]) -> None:
     """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed."""
     flags = FLAGS.read(argv)
-    as_json = flags.pop("json", "no") == "yes"
+    as_json = convert("json", FLAGS.settings["json"], flags.pop("json", False))
     settings = resolve(flags, check=FLAGS.check)
     import datasets
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -36,24 +35,6 @@ class ModelFlags:
                 FinishedFolder(path).check()
 
 
-def escape_controls(text: str) -> str:
-    """Return a text with control characters escaped, which a terminal would execute."""
-    return _CONTROLS.sub(lambda control: ascii(control.group())[1:-1], text)
-
-
-def format_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Return rows as aligned columns; those numbered in `right` are aligned at the right."""
-    lines = [list(map(escape_controls, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
 def print_note(line: str) -> None:
-    """Print a line on stderr, beside the results."""
-    print(escape_controls(line), file=sys.stderr, flush=True)
+    """Print a line on stderr, beside the results, with control characters escaped, which a terminal would execute."""
+    print(_CONTROLS.sub(lambda control: ascii(control.group())[1:-1], line), file=sys.stderr, flush=True)

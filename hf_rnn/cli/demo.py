@@ -21,7 +21,7 @@ class DemoArguments(ModelFlags):
     port: int | None = setting(None, "port (default: the first free one from 7860)")
 
 
-FLAGS = Flags("demo", (DemoArguments,), "Try a model on a page in your browser.", "my-model", words=("model",))
+FLAGS = Flags("demo", DemoArguments, "Try a model on a page in your browser.", "my-model", ("model",))
 
 
 def run(argv: Sequence[str]) -> None:

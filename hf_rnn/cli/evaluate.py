@@ -33,42 +33,20 @@ class EvaluateArguments(TableArguments, ModelFlags):
 
     split: str | None = setting(
         None,
-        "train, validation or test; dev is validation; of one table train is the rows that were trained on, "
-        "validation the others, test all (default: test, or of a table the rows that were not trained on)",
+        "train, dev or test; of one table train are the rows that were trained on (default: test, or others)",
         shown="common",
     )
     output_file: Location | None = setting(
-        None,
-        "write each row with its answer, score and whether it is wrong, worst first: .csv .tsv .jsonl .parquet .xlsx",
-        shown="common",
+        None, "file for each row with answer and score, worst first: .csv .tsv .jsonl .parquet .xlsx", shown="common"
     )
     target_accuracy: float = setting(0.95, "accuracy of the answers that need no person", above=0, most=1)
-    label_map: list[str] | None = setting(
-        None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
-    )
+    label_map: list[str] | None = setting(None, "labels of the data with other names in the model: 0=neutral 1=bad")
     threshold: float = setting(0.9, "streaming models: the score at which an early answer counts", above=0, most=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
-    def read_label_map(self) -> dict[str, str]:
-        """Return `label_map` as the model's names by label of the data, or raise a [`UserError`]."""
-        pairs = [pair.rpartition("=")[::2] for pair in self.label_map or ()]
-        names = dict(pairs)
-        if len(names) < len(pairs) or not all(names):
-            raise UserError(
-                f"label_map is {' '.join(self.label_map or ())}: give each label of the data once, as "
-                "--label_map 0=negative 1=neutral"
-            )
-        return names
 
-
-FLAGS = Flags(
-    "evaluate",
-    (EvaluateArguments,),
-    "Measure a model on labelled texts.",
-    "my-model tickets.csv",
-    words=("model", "data_dir"),
-    needed=2,
-)
+_MEANING = "Measure a model on labelled texts."
+FLAGS = Flags("evaluate", EvaluateArguments, _MEANING, "my-model tickets.csv", ("model", "data_dir"), 2)
 
 
 @dataclass(frozen=True)
@@ -106,13 +84,13 @@ def run(argv: Sequence[str]) -> None:
     task, config = task_of(engine.config), engine.config
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
-        if task.per_token or task.verb == "generate":
+        if task.per_token or task.generates:
             raise UserError(f"output_file is for labels and numbers of whole texts: the task is {task.name}")
     measured = choose_rows(arguments, task, config)
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
     labels: Any = rows["labels"][:]
     result: dict[str, Any] = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
-    if task.verb == "generate":
+    if task.generates:
         from ..hub.model_folder import load_model
         from ..tasks.causal_lm import sum_losses
 
@@ -164,7 +142,7 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     options, report = find_options(arguments, task, config, record), DataReport()
     folder = Path(arguments.model)
     trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
-    halves = split in ("train", "validation") and task.verb != "generate" and (is_file or bool(record.get("held_out")))
+    halves = split in ("train", "validation") and not task.generates and (is_file or bool(record.get("held_out")))
     further = {"validation_share": 0} if halves else {"splits": [split or "test"]}
     splits = task.read(arguments, report=report, **options, **further)
     stored = "train" if halves and split not in splits else split or "test"
@@ -192,7 +170,11 @@ def find_options(
 ) -> dict[str, Any]:
     """Return the labels of a model and the columns that it was trained on, as options of a reader."""
     class_names = [config.id2label[index] for index in range(config.num_labels)]
-    label_map = arguments.read_label_map()
+    pairs = [pair.rpartition("=")[::2] for pair in arguments.label_map or ()]
+    label_map = dict(pairs)
+    if len(label_map) < len(pairs) or not all(label_map):
+        found = " ".join(arguments.label_map or ())
+        raise UserError(f"label_map is {found}: give each label of the data once, as --label_map 0=negative 1=neutral")
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
     options = {"class_names": class_names, "label_map": label_map}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from ..data import Location
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import UserError
@@ -20,43 +17,27 @@ from .console import ModelFlags
 class ExportArguments(ModelFlags):
     """Flags of this verb."""
 
-    quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
     web: bool = setting(False, "also write web/: a page that runs the model in a browser; any web server can serve it")
     npm: str | None = setting(
         None, "for the page: folder with node_modules, whose two packages are copied (default: a CDN)"
     )
-    input: Location | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
 
 
-FLAGS = Flags(
-    "export",
-    (ExportArguments,),
-    "Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
-    "my-model --web",
-    words=("model",),
-)
+_MEANING = "Write a model for ONNX Runtime or browsers, and compare its answers with the model's."
+FLAGS = Flags("export", ExportArguments, _MEANING, "my-model --web", ("model",))
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
+    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `texts`, perhaps `web`."""
     arguments: ExportArguments = FLAGS.build(argv)
     arguments.check_model()
-    if arguments.input is not None and not os.path.isfile(arguments.input):
-        raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
     if arguments.npm is not None and not arguments.web:
         raise UserError("--npm is for the page: add --web, or leave it out")
     from ..hub import model_folder
     from ..inference.onnx import export
-    from ..inference.onnx.exporter import MOST_EXAMPLES
 
-    name, texts = arguments.model, []
-    if arguments.input is not None:
-        with open(arguments.input, encoding="utf-8", errors="replace") as lines:
-            texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
     model_folder.quiet()
-    result = export(
-        name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web, arguments.npm
-    )
+    result = export(arguments.model, arguments.output_dir, arguments.revision, arguments.web, arguments.npm)
     fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
     print(json.dumps(fields, ensure_ascii=False, default=str))

@@ -22,8 +22,6 @@ _VERBS = {
     "train": "train a classifier, tagger or language model from your texts",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
-    "generate": "continue a text with a language model",
-    "inspect": "show each stage of a model for one text",
     "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",
     "export": "write a trained model for ONNX Runtime",
@@ -32,7 +30,16 @@ _VERBS = {
     "demo": "try a trained model on a page in your browser",
 }
 
-_USAGE = "usage: hf-rnn [--help] [--version] VERB [flags]"
+_HELP = """\
+usage: hf-rnn [--help] [--version] VERB [flags]
+
+Recurrent networks for texts, as models of transformers.
+
+verbs:
+{}
+
+hf-rnn VERB --help shows an example and the common flags, --help_all all of them.
+Start with: hf-rnn train tickets.csv, a table of texts and labels"""
 
 _BROKEN_PIPE = 141  # as a shell reports this signal
 
@@ -74,7 +81,8 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "--help_all"):
-        print(_format_help(), file=sys.stdout if arguments else sys.stderr)
+        verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
+        print(_HELP.format(verbs), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"hf-rnn {__version__}")
@@ -93,15 +101,6 @@ def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # in any locale
     return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
-
-
-def _format_help() -> str:
-    verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
-    return (
-        f"{_USAGE}\n\nRecurrent networks for texts, as models of transformers.\n\nverbs:\n{verbs}\n\n"
-        "hf-rnn VERB --help shows an example and the common flags, --help_all more of them.\n"
-        "Start with: hf-rnn train tickets.csv, a table of texts and labels"
-    )
 
 
 def _discard_output() -> None:

@@ -32,11 +32,10 @@ _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encod
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz, .bz2, .zst) is written
-back with the columns label and score, or predicted_label where it has a label.
-The texts are in the column that training read, or a usual name. A row without
-a text has no answer; one that was rejected has the reason in a column error.
-With --output_dir each file of --input, a folder or a quoted pattern such as
-'texts/*.csv', is written there; one that is there is not answered again.
+back with the columns label and score. A row without a text has no answer; one
+that was rejected has the reason in a column error. With --output_dir each file
+of --input, a folder or a quoted pattern such as 'texts/*.csv', is written
+there; one that is there is not answered again.
 
 Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2
@@ -45,11 +44,8 @@ Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"entities": [{"text", "label", "start", "end", "score"}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
 
-exit code:
-  0  every text has an answer
-  1  some lines, rows or files were rejected, and all others are answered
-  2  a mistake in flags, model or input, or the first rejected line (--strict)
-  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
+exit code: 0, or 1 if some lines, rows or files were rejected and all others are
+answered; 2 after a mistake, and for the first rejected line with --strict
 """
 
 
@@ -76,7 +72,7 @@ class PredictArguments(ModelFlags):
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
     quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    backend: Literal["torch", "onnx", "onnx_int8"] = setting("torch", "torch, or a file of hf-rnn export")
+    backend: Literal["torch", "onnx"] = setting("torch", "torch, or the file of hf-rnn export")
     precision: Literal["float32", "int16", "int8"] = setting(
         "float32", "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1"
     )
@@ -152,14 +148,8 @@ class PredictArguments(ModelFlags):
         return targets
 
 
-FLAGS = Flags(
-    "predict",
-    (PredictArguments,),
-    "Answer texts by lines of JSON, and tables by further columns.",
-    "my-model 'so good'",
-    words=("model", "text"),
-    epilog=_EPILOG,
-)
+_MEANING = "Answer texts by lines of JSON, and tables by further columns."
+FLAGS = Flags("predict", PredictArguments, _MEANING, "my-model 'so good'", ("model", "text"), epilog=_EPILOG)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -247,17 +237,12 @@ def _write_line(record: dict[str, Any]) -> None:
 
 def _read_pieces(name: str) -> Iterator[str]:
     """Yield the text of a file, or of standard input for `-`, as it comes."""
-    decoder, place = codecs.getincrementaldecoder("utf-8-sig")(), 0
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
-        while piece := os.read(source.fileno(), 1 << 16):
-            try:
-                yield decoder.decode(piece)
-            except UnicodeDecodeError as error:
-                where = f"byte {place + error.start}: found {error.object[error.start : error.end]!r}"
-                raise UserError(f"the text is not UTF-8 at {where}") from None
-            place += len(piece)
-    if decoder.getstate()[0]:
-        raise UserError("the text is not UTF-8: its last character is incomplete")
+        try:
+            yield from codecs.iterdecode(iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig")
+        except UnicodeDecodeError as error:
+            found = error.object[error.start : error.end]
+            raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
 
 
 def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]) -> int:

@@ -11,7 +11,7 @@ from ..data import Location
 from ..hub.model_folder import FinishedFolder
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
-from .console import ModelFlags, format_columns, print_note
+from .console import ModelFlags, print_note
 
 
 @dataclass
@@ -26,14 +26,8 @@ class PushArguments(ModelFlags):
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
-FLAGS = Flags(
-    "push",
-    (PushArguments,),
-    "Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
-    "my-model me/tweets --private",
-    words=("model", "repo_id"),
-    needed=2,
-)
+_MEANING = "Send a finished folder to the Hub in one commit, after a check for secrets and local paths."
+FLAGS = Flags("push", PushArguments, _MEANING, "my-model me/tweets --private", ("model", "repo_id"), 2)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -47,9 +41,8 @@ def run(argv: Sequence[str]) -> None:
     settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}  # or the owner's default
     folder, repo_id = settings.pop("model"), settings.pop("repo_id")
     plan = push(folder, repo_id, **{**settings, "dry_run": True})
-    rows = [(name, f"{size:,} bytes") for name, size in plan.files.items()]
-    rows.append((f"{len(rows)} files", f"{sum(plan.files.values()):,} bytes"))
-    print(format_columns(rows, right=[1]), flush=True)
+    sizes = {**plan.files, f"{len(plan.files)} files": sum(plan.files.values())}
+    print("\n".join(f"{name:32}{size:12,} bytes" for name, size in sizes.items()), flush=True)
     if arguments.dry_run:
         print_note("dry run: nothing was sent")
     print((plan if arguments.dry_run else push(folder, repo_id, **settings)).url)

@@ -1,4 +1,4 @@
-"""Figures as PNG files: learning curve, confusion matrix, gates and states of a text.
+"""Figures as PNG files: learning curve, answers of a stream, confusion matrix.
 
 They do not depend on displays, pyplot or the user's matplotlib settings. A `UserError` reports a missing matplotlib.
 Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
@@ -25,8 +25,6 @@ _SCORES = ("accuracy", "f1", "macro_f1", "macro_recall", "micro_f1", "average_pr
 _WIDTH = 8.2  # inches, 1,200 pixels
 _FEW_CLASSES, _MOST_CLASSES = 6, 100  # large cells up to the first, names and numbers up to the second
 _LONGEST_NAME = 32  # characters of a class name
-_MOST_UNITS = 16  # rows of a picture of gates: those that change most
-_MOST_TOKENS = 30  # with a name on the axis
 _MOST_MARKS = 50  # points of a line that are marked
 _FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")  # for other scripts
 
@@ -117,43 +115,6 @@ def _shorten(name: str) -> str:
     """Return a class name on one line, cut in the middle because names often differ at either end."""
     name, half = " ".join(name.split()), _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
-
-
-def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[str], path: str | Path) -> None:
-    """Draw gates and states `(T, H)` over the T tokens of a text: the 16 units that change most, sorted by their mean.
-
-    `panels` have layer and direction, such as `layer 1, forward`, the name of a quantity, and its values, from 0 to 1
-    if the name ends with `gate`. Only directions are side by side. The line is the mean of a gate, or the norm of the
-    states as a share of the largest one, over all units.
-    """
-    if not tokens:
-        raise UserError("no figure: the text has no tokens of the model; give another text")
-    columns = list(dict.fromkeys(title.partition(", ")[2] for title, _, _ in panels))
-    rows = list(dict.fromkeys((title.partition(", ")[0], name) for title, name, _ in panels))
-    ends = {layer: row for row, (layer, _) in enumerate(rows)}.values()  # last row of a layer
-    places = range(0, len(tokens), -(-len(tokens) // _MOST_TOKENS))
-    with _figure((_WIDTH, 1.7 * len(rows) + 0.7 * len(ends)), path, tokens) as figure:
-        grid = figure.subplots(len(rows), len(columns), squeeze=False)
-        for title, name, values in panels:
-            layer, _, direction = title.partition(", ")
-            row, is_gate = rows.index((layer, name)), name.endswith("gate")
-            axes = grid[row, columns.index(direction)]
-            units = np.sort(values.std(axis=0).argsort(kind="stable")[-_MOST_UNITS:])
-            units = units[values[:, units].mean(axis=0).argsort(kind="stable")]
-            largest = 1.0 if is_gate else max(np.quantile(np.abs(values[:, units]), 0.99), 1e-9)
-            look: dict[str, Any] = {"cmap": "Blues", "vmin": 0} if is_gate else {"cmap": "RdBu_r", "vmin": -largest}
-            look |= {"vmax": largest, "extent": (-0.5, len(tokens) - 0.5, 0, len(units)), "aspect": "auto"}
-            bar = figure.colorbar(axes.imshow(values[:, units].T, origin="lower", **look), ax=axes, pad=0.01)
-            bar.ax.tick_params(labelsize=7)
-            line = values.mean(axis=1) if is_gate else np.linalg.norm(values, axis=1)
-            line = line if is_gate else line / max(1.05 * line.max(), 1e-9)
-            axes.plot(line * len(units), "o-", color=_ORANGE if is_gate else _INK, markersize=3)
-            axes.set_ylabel(f"{name}\nunit (line: {'mean' if is_gate else 'norm'})", fontsize=8)
-            axes.set_yticks(np.arange(len(units)) + 0.5, map(str, units), fontsize=5)
-            named = [tokens[place] for place in places] if row in ends else [""] * len(places)
-            axes.set_xticks(places, named, rotation=55, ha="right", rotation_mode="anchor", parse_math=False)
-            axes.tick_params(axis="x", length=0, labelsize=9 if len(tokens) <= 12 else 7)
-            axes.set_title(title if row == 0 or row - 1 in ends else "", fontsize=10)
 
 
 @contextmanager

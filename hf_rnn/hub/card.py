@@ -76,7 +76,7 @@ class CardFacts:
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
     calibration: Mapping[str, Any] | None = None  # its effect by split
     figures: Mapping[str, str] | None = None  # file names by caption
-    onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`, `agreement`
+    onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`
 
 
 def render(facts: CardFacts) -> str:

@@ -142,7 +142,6 @@ class FinishedFolder:
     streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
-    onnx_model_int8 = _Entry("onnx/model_int8.onnx")
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
     training_rows = _Entry("training_rows.npy")  # hashes of the rows that trained the model; never shared
@@ -308,9 +307,8 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
 
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
-    if (
-        folder.read_tokenizer_config().get("tokenizer_class") in FAST_TOKENIZERS
-    ):  # without the Auto classes, whose import takes long
+    kind = folder.read_tokenizer_config().get("tokenizer_class")
+    if kind in FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 
 from ..hub.model_folder import FinishedFolder, find_folder, load_model
-from ..tasks import check_verb, compute_scores, score_kind, task_of
+from ..tasks import check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
 from .engines.native import MISSING, Unsupported
@@ -28,58 +27,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data.errors import BadRow
-    from ..tasks import Task
     from .stream import TextStream
     from .tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 
 Table = TypeVar("Table")
-
-
-def load_engine(
-    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
-) -> tuple[Engine, Tokenizer]:
-    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
-
-    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
-
-    Raises:
-        UserError: For an incomplete or damaged model, and for an unknown or missing device.
-    """
-    if options.backend != "torch":
-        from .engines.onnx import OnnxEngine
-
-        return OnnxEngine.load(str(name_or_path), options, is_encoder)
-    if str(options.device) == "cpu":
-        folder = FinishedFolder(find_folder(name_or_path, options.revision))
-        if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
-            return stored
-    if is_encoder:
-        from .engines.torch import load_sentence_model
-
-        model, tokenizer = load_sentence_model(name_or_path, options.revision)
-    else:
-        model, tokenizer = load_model(name_or_path, options.revision, options.device)
-    return choose_engine(model, tokenizer, options), tokenizer
-
-
-def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
-    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
-
-    Later training of the model does not change what the kernel computes.
-    """
-    model = getattr(model, "_orig_mod", model)  # under torch.compile
-    check_mode(model)
-    if model.device.type == "cpu" and not model.can_generate():
-        try:
-            return share_weights(model, options, copies_table=True)
-        except Unsupported as error:
-            if str(error) != MISSING:
-                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
-    from .engines.torch import TorchEngine
-
-    return TorchEngine(model, tokenizer)
 
 
 class Predictor:
@@ -123,8 +76,9 @@ class Predictor:
         self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
         self.engine = model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
         self.tokenizer, self.config = tokenizer, self.engine.config
-        check_verb(self.config, "predict")
-        self._encode = FastTokenizer(tokenizer, getattr(self.config, "sep_token_id", None) is not None)
+        check_answers(self.config)
+        self.task, self._is_paired = task_of(self.config), getattr(self.config, "sep_token_id", None) is not None
+        self._encode = FastTokenizer(tokenizer, self._is_paired)
 
     @classmethod
     def from_pretrained(
@@ -140,8 +94,8 @@ class Predictor:
         """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
 
         With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
-        `backend` `"onnx"` or `"onnx_int8"` runs the file of `hf-rnn export`, without the weights: float32 gives the
-        model's own numbers within 1e-4, int8 rounds. The other arguments are those of [`FastRnn`].
+        `backend` `"onnx"` runs the file of `hf-rnn export`, which gives the model's numbers within 1e-4, without the
+        weights. The other arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
@@ -153,29 +107,22 @@ class Predictor:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
         return type(self), (self.engine.model or self.engine, self.tokenizer, *options)
 
-    @cached_property
-    def task(self) -> Task:
-        """The task that `config.json` names."""
-        return task_of(self.config)
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The plain model; one that was read without torch loads here."""
-        if self.engine.model is None and self.engine.folder is not None:
-            return load_model(self.engine.folder.root)[0]
-        return self.engine.model
-
-    def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
         For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
         for regression `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the text.
-        `all_scores` adds `scores` where they are not an answer already.
+        `all_scores` adds `scores` where they are not an answer already, `top_k` the next labels, as `label_2`,
+        `score_2` and so on.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods, whose message names the position;
-                for scores of a tagger that are not finite.
+                for scores of a tagger that are not finite; for a `top_k` above the number of classes.
         """
+        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
+        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
+            found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
+            raise UserError(f"{found}; leave it out")
         if self.task.per_token:
             from ..evaluation.scores import check_finite_logits
 
@@ -186,40 +133,39 @@ class Predictor:
             return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
         answers = self.task.answers(scores, self.config)
-        if all_scores and answers and "label" in answers[0]:
+        if chooses_one and (all_scores or top_k > 1):
             names = list(self.config.id2label.values())
-            for answer, row in zip(answers, scores.tolist(), strict=True):
-                answer["scores"] = dict(zip(names, row, strict=True))
+            for answer, row in zip(answers, scores, strict=True):
+                if all_scores:
+                    answer["scores"] = dict(zip(names, row.tolist(), strict=True))
+                for rank, number in enumerate(np.argsort(-row, kind="stable")[1:top_k], 2):
+                    answer |= {f"label_{rank}": names[number], f"score_{rank}": float(row[number])}
         return answers
 
     def answer_each(
         self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
     ) -> list[dict[str, Any] | str]:
-        """Return the answer to each row, or the reason why it is missing.
+        """Return the answer to each row as [`predict`] does, or the reason why it is missing.
 
-        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer. With
-        `top_k` an answer has the next labels too, as `label_2`, `score_2` and so on.
-
-        Raises:
-            UserError: For a `top_k` above the number of labels, or of a model that does not choose one label.
+        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer.
         """
-        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
-        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
-            found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
-            raise UserError(f"{found}; leave it out")
-        size = 1 if self.config.sep_token_id is None else 2
-        results: list[dict[str, Any] | str] = [_find_row_error(row, size) for row in rows]
+        size = 2 if self._is_paired else 1
+        results: list[dict[str, Any] | str] = []
+        for row in rows:
+            texts = row if isinstance(row, tuple) else (row,)
+            if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
+                results.append(f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}")
+            elif len(texts) != size:
+                few = "few" if len(texts) < size else "many"
+                results.append(f"too {few} fields: found {len(texts)} of {size} texts")
+            else:
+                results.append(next(filter(None, map(find_text_error, texts)), ""))
         valid = [place for place, error in enumerate(results) if not error]
-        texts = cast("list[str]", [rows[place] for place in valid])
-        for place, answer in zip(valid, self.predict(texts, all_scores or top_k > 1), strict=True):
-            results[place] = answer
-            if (score := _find_broken_number(answer)) is not None:
-                results[place] = f"score not finite: the model gives {score}; did its training diverge?"
-            elif top_k > 1:
-                scores = answer["scores"] if all_scores else answer.pop("scores")
-                best = sorted(scores, key=scores.__getitem__, reverse=True)[:top_k]
-                for number, label in enumerate(best[1:], 2):
-                    answer |= {f"label_{number}": label, f"score_{number}": scores[label]}
+        asked = cast("list[str]", [rows[place] for place in valid])
+        for place, answer in zip(valid, self.predict(asked, all_scores, top_k), strict=True):
+            numbers = answer.get("values") or answer.get("scores") or {}
+            finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
+            results[place] = answer if finite else "score not finite: did the training of the model diverge?"
         return results
 
     def predict_table(self, table: Table, **settings: Any) -> Table:
@@ -238,8 +184,7 @@ class Predictor:
         """
         from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
 
-        answered: Table = predict_table(self, table, TableSettings(**settings))
-        return answered
+        return predict_table(self, table, TableSettings(**settings))
 
     def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """Return the answers to texts by their logits `(N, C)`."""
@@ -267,14 +212,7 @@ class Predictor:
         return self.logits(self._encode(texts))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits `(N, C)` in float32, in the order of `input_ids`; see [`Engine`] for those of a tagger.
-
-        Args:
-            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+        """Return the logits `(N, C)` of token ids by text, each id read, also a padding id; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)
 
     def stream(self, state: bytes | None = None) -> TextStream:
@@ -284,42 +222,18 @@ class Predictor:
             state: From `TextStream.save`, to continue its text.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, and for the state of another model.
+            UserError: For a model that was not trained with `streaming`, and for a damaged or foreign state.
         """
+        if self.task.per_token:
+            raise UserError("a tagger does not stream: tag the last sentence again when it grows")
         if not getattr(self.config, "streaming", False):
             raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
-        from .stream import TaggedStream, TextStream
+        from .stream import TextStream
 
-        stream = TaggedStream(self) if self.task.per_token else TextStream(self)
+        stream = TextStream(self)
         if state is not None:
             stream.restore(state)
         return stream
-
-    @staticmethod
-    def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the next piece of several texts in one call; see [`stream.feed_many`]."""
-        from .stream import feed_many
-
-        return feed_many(streams, pieces)
-
-
-def _find_row_error(row: object, size: int) -> str:
-    """Return why a row of `size` texts has no answer, or an empty string."""
-    texts = row if isinstance(row, tuple) else (row,)
-    if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
-        return f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}"
-    if len(texts) != size:
-        return f"too {'few' if len(texts) < size else 'many'} fields: found {len(texts)} of {size} texts"
-    return next(filter(None, map(find_text_error, texts)), "")
-
-
-def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
-    for value in answer.values():
-        if isinstance(value, dict):
-            value = _find_broken_number(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-    return None
 
 
 FastRnn = Predictor
@@ -358,3 +272,52 @@ class SentenceEncoder:
         """Return the unit vectors `(N, S)` of texts in float32, in their order."""
         vectors = self.engine.run(self._encode(texts), self.options)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+# ---- the engine of a model ----
+
+
+def load_engine(
+    name_or_path: str | Path, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+) -> tuple[Engine, Tokenizer]:
+    """Load a model, from a finished folder or a repo of the Hub, and its tokenizer.
+
+    A sentence encoder is a classifier, whose logits are its vectors before normalisation.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
+    """
+    if options.backend == "onnx":
+        from .engines.onnx import OnnxEngine
+
+        engine = OnnxEngine(str(name_or_path), options, is_encoder)
+        return engine, engine.tokenizer
+    if str(options.device) == "cpu":
+        folder = FinishedFolder(find_folder(name_or_path, options.revision))
+        if (stored := read_stored(str(name_or_path), folder, options, is_encoder)) is not None:
+            return stored
+    if is_encoder:
+        from .engines.torch import load_sentence_model
+
+        model, tokenizer = load_sentence_model(name_or_path, options.revision)
+    else:
+        model, tokenizer = load_model(name_or_path, options.revision, options.device)
+    return choose_engine(model, tokenizer, options), tokenizer
+
+
+def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
+    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
+
+    Later training of the model does not change what the kernel computes.
+    """
+    model = getattr(model, "_orig_mod", model)  # under torch.compile
+    check_mode(model)
+    if model.device.type == "cpu" and not model.can_generate():
+        try:
+            return share_weights(model, options, copies_table=True)
+        except Unsupported as error:
+            if str(error) != MISSING:
+                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
+    from .engines.torch import TorchEngine
+
+    return TorchEngine(model, tokenizer)

@@ -12,9 +12,8 @@ import copy
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,15 +22,16 @@ from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
     from .engines import Engine
+    from .predictor import Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 2\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
-_HOSTILE = (
+HOSTILE = (
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
-    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!!",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! [PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
 )
 
 
@@ -39,8 +39,11 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
     """Return the first text whose tokens are not those of its words one after another; None if all are stable.
 
     `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
+    White space alone has no token.
     """
-    for text in (*_HOSTILE, *texts):
+    if any(encode([*_SPACES])):
+        return _SPACES
+    for text in (*HOSTILE, *texts):
         cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
         words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
         whole, *pieces = encode([text, *words])
@@ -63,9 +66,7 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    _saved: ClassVar[tuple[str, ...]] = ("last_word", "_tokens", "_ended")  # attributes, besides two arrays
-
-    def __init__(self, predictor: Any) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self.reset()
 
@@ -83,18 +84,14 @@ class TextStream:
         Raises:
             UserError: For a piece that is not text, and after `end`.
         """
-        _check([self], [piece])
-        final, last = self._split(piece)
-        if final:
-            self._read(final)
-        logits = self._predictor.engine.advance([last], self._state)[0] if last else self._logits
-        return self._predictor.answer_logits(logits)[0] | {"tokens": self._tokens + len(last)}
+        return feed_many([self], [piece])[0]
 
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
         """Read the next piece, and yield an answer after each token that no later letter can change."""
         _check([self], [piece])
         for token in self._split(piece)[0]:
-            self._read([token])
+            self._logits, self._state = self._predictor.engine.advance([[token]], self._state)
+            self._tokens += 1
             yield self._predictor.answer_logits(self._logits)[0] | {"tokens": self._tokens}
 
     def end(self) -> dict[str, Any]:
@@ -108,9 +105,8 @@ class TextStream:
 
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
+        facts = {"last_word": self.last_word, "tokens": self._tokens, "ended": self._ended, "model": self._identify()}
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        facts = {name: getattr(self, name) for name in self._saved}
-        facts |= {"model": self._predictor.engine.fingerprint, "logits": self._logits.size}
         content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
 
@@ -126,12 +122,17 @@ class TextStream:
             raise UserError("the state is not the bytes of TextStream.save, or damaged: start a new stream")
         header, numbers = content.split(b"\n", 1)
         facts, values = json.loads(header), np.frombuffer(numbers, "<f4").astype(np.float32)
-        if facts["model"] != self._predictor.engine.fingerprint or len(values) != facts["logits"] + self._state.size:
+        if facts["model"] != self._identify():
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
-        for name in self._saved:
-            setattr(self, name, facts[name])
-        self._logits = values[: facts["logits"]].reshape(-1, self._predictor.config.num_labels)
-        self._state = values[None, facts["logits"] :]
+        self.last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
+        self._logits, self._state = np.split(values[None], [self._logits.size], axis=1)
+
+    def _identify(self) -> str:
+        """Return a hash of vocabulary, labels, width of a state, and the logits of a text without tokens."""
+        predictor = self._predictor
+        config, logits = predictor.config, predictor.engine.advance([[]], None)[0] + 0.0  # -0 is 0
+        facts = config.vocab_size, list(config.id2label.values()), self._state.size
+        return hashlib.sha256(json.dumps(facts).encode() + logits.astype("<f4").tobytes()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
@@ -142,70 +143,10 @@ class TextStream:
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word = text[cut:]
         room = self._predictor.tokenizer.model_max_length - self._tokens
-        final, last = (self._predictor.tokenize([part])[0] if part else [] for part in (text[:cut], text[cut:]))
+        parts, tokenize = (text[:cut], text[cut:]), self._predictor.tokenize
+        final, last = (tokenize([part])[0] if part.strip(_SPACES) else [] for part in parts)
         final = final[: max(0, room)]
         return final, last[: max(0, room - len(final))]
-
-    def _read(self, final: list[int]) -> None:
-        """Read tokens that no later letter can change."""
-        self._logits, self._state = self._predictor.engine.advance([final], self._state)
-        self._tokens += len(final)
-
-
-class TaggedStream(TextStream):
-    """The stream of a tagger in one direction: `{"entities": [...], "tokens": n}`, as `Tagger.predict` has them.
-
-    The places of entities are those in the whole text. Words after the last O may still join an entity. All words
-    before them are read once.
-    """
-
-    _saved = (*TextStream._saved, "_open", "_passed", "_entities")
-
-    def reset(self) -> None:
-        """Start a new text."""
-        super().reset()
-        self._open, self._passed = "", 0  # final words that may join an entity, and characters before them
-        self._entities: list[dict[str, Any]] = []  # those that are complete
-
-    def feed(self, piece: str) -> dict[str, Any]:
-        """Read the next piece of the text, and return the entities of the text so far; see [`TextStream.feed`]."""
-        _check([self], [piece])
-        text, predictor = self._open + self.last_word + piece, self._predictor
-        final, last = self._split(piece)
-        cut, tags = len(text) - len(self.last_word), self._logits
-        if final:
-            read, self._state = predictor.engine.advance([final], self._state)
-            tags = np.concatenate([tags, read])
-            self._tokens += len(final)
-        self._open, self._logits = text[:cut], tags
-        if last:
-            tags = np.concatenate([tags, predictor.engine.advance([last], self._state)[0]])
-        entities = [*map(dict, self._entities), *self._find(text, tags)]
-        self._close()
-        return {"entities": entities, "tokens": self._tokens + len(last)}
-
-    def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
-        """Read the next piece, and yield the answer of [`feed`] after each word in it."""
-        for word in re.split(r"(?=[ \t\n\r])", piece):
-            yield self.feed(word)
-
-    def _find(self, text: str, tags: np.ndarray) -> list[dict[str, Any]]:
-        """Return the entities of an open text by the logits `(T, C)` of its tokens; places are in the whole text."""
-        predictor = self._predictor
-        encoded = predictor._encode.encode_whole([text])
-        (answer,) = predictor.task.answers(tags[None], predictor.config, [text], encoded)
-        moved = dict.fromkeys(("start", "end"), self._passed)
-        return [entity | {name: entity[name] + more for name, more in moved.items()} for entity in answer["entities"]]
-
-    def _close(self) -> None:
-        """Complete the entities of the open words, if the last one cannot join a later word."""
-        names, cut = self._predictor.config.id2label, max(0, *map(self._open.rfind, _SPACES))
-        count = len(self._predictor._encode.encode_whole([self._open[cut:]])["input_ids"][0]) if self._open else 0
-        last = {names[tag] for tag in self._logits[len(self._logits) - count :].argmax(axis=1).tolist()}
-        if self._open and (last == {"O"} or not any(name.startswith("I-") for name in names.values())):
-            self._entities = [*self._entities, *self._find(self._open, self._logits)]
-            self._passed += len(self._open)
-            self._open, self._logits = "", self._logits[:0]
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -218,25 +159,21 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     if not streams:
         return []
     predictor = streams[0]._predictor
-    if isinstance(streams[0], TaggedStream):
-        return [stream.feed(piece) for stream, piece in zip(streams, pieces, strict=True)]
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    moved = [place for place, (final, _) in enumerate(split) if final]
+    moved = [(stream, final) for stream, (final, _) in zip(streams, split, strict=True) if final]
     if moved:
-        states = np.concatenate([streams[place]._state for place in moved])
-        logits, states = predictor.engine.advance([split[place][0] for place in moved], states)
-        for row, place in enumerate(moved):
-            stream, ids = streams[place], split[place][0]
-            stream._logits, stream._state = logits[row : row + 1], states[row : row + 1].copy()
-            stream._tokens += len(ids)
+        states = np.concatenate([stream._state for stream, _ in moved])
+        logits, states = predictor.engine.advance([final for _, final in moved], states)
+        for row, (stream, final) in enumerate(moved):
+            stream._logits, stream._state = logits[row : row + 1].copy(), states[row : row + 1].copy()
+            stream._tokens += len(final)
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [place for place, (_, last) in enumerate(split) if last]
+    unfinished = [row for row, (_, last) in enumerate(split) if last]
     if unfinished:
-        states = np.concatenate([streams[place]._state for place in unfinished])
-        logits[unfinished] = predictor.engine.advance([split[place][1] for place in unfinished], states)[0]
-    answers = predictor.answer_logits(logits)
-    tokens = [stream._tokens + len(last) for stream, (_, last) in zip(streams, split, strict=True)]
-    return [answer | {"tokens": count} for answer, count in zip(answers, tokens, strict=True)]
+        states = np.concatenate([streams[row]._state for row in unfinished])
+        logits[unfinished] = predictor.engine.advance([split[row][1] for row in unfinished], states)[0]
+    answers = zip(predictor.answer_logits(logits), streams, split, strict=True)
+    return [answer | {"tokens": stream._tokens + len(last)} for answer, stream, (_, last) in answers]
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:

@@ -251,7 +251,7 @@ class BatchPredictor:
         text_pair_column: The column of the second texts, for a model of text pairs.
         all_scores: Whether the scores of all classes are an answer too, `scores`.
         prefix: Begins the names of the columns of answers and errors.
-        loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch`, `onnx` or `onnx_int8`.
+        loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch` or `onnx`.
 
     Example:
         >>> predictor = BatchPredictor("out/tweets")

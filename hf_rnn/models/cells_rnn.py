@@ -123,18 +123,6 @@ class RecurrentCell(nn.Module):
     gates: tuple[str, ...] = ()
     memory_gate: tuple[int, int] | None = None
 
-    def read_gates(self, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:
-        """Return the gates `(T, B, H)` by name, from inputs `(T, B, I)` and the states `(T, B, H)` of a run."""
-        if not self.gates:
-            return {}
-        cell: Any = self
-        sums = nn.functional.linear(inputs, cell.weight_ih_l0, cell.bias_ih_l0)
-        if hasattr(cell, "weight_hh_l0"):
-            before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
-            sums = sums + nn.functional.linear(before, cell.weight_hh_l0, cell.bias_hh_l0)
-        parts = sums.chunk(len(self.gates), dim=-1)
-        return {name: part.sigmoid() for name, part in zip(self.gates, parts, strict=True) if name}
-
     def spread_memory(self, longest: float) -> None:
         """Start with units that remember about 1 to `longest` tokens, evenly on a logarithmic scale.
 

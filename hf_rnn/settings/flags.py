@@ -27,7 +27,7 @@ class Flags:
     """
 
     verb: str
-    kinds: tuple[type, ...]
+    classes: type | tuple[type, ...]
     description: str
     example: str
     words: tuple[str, ...]
@@ -39,7 +39,7 @@ class Flags:
     @property
     def settings(self) -> dict[str, Declaration]:
         """The fields by name, with their types."""
-        return list_settings(self.kinds)
+        return list_settings(self.classes if isinstance(self.classes, tuple) else (self.classes,))
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`."""
@@ -69,8 +69,8 @@ class Flags:
         """Return the dataclass of a verb that has one, with the values of its flags."""
         values = self.read(argv)
         self.check(values)
-        (kind,) = self.kinds
-        return kind(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
+        value_type: Any = self.classes
+        return value_type(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise a [`UserError`] for settings that are missing, and for missing folders, before a library is loaded."""
@@ -86,9 +86,9 @@ class Flags:
 
     def _list_missing(self, values: Mapping[str, Any]) -> list[str]:
         """Return the needed settings without a value; `dataset_name` takes the place of `data_dir`."""
-        given = {name for name in values if values[name] is not None}
-        given |= {"data_dir"} if "dataset_name" in given else set()
-        return [name for name in self.words[: self.needed] if name not in given]
+        named = {name for name in values if values[name] is not None}
+        named |= {"data_dir"} if "dataset_name" in named else set()
+        return [name for name in self.words[: self.needed] if name not in named]
 
     def _place(self, word: str, values: dict[str, Any]) -> None:
         """Take a word without a flag as the value of a setting."""
@@ -112,13 +112,15 @@ class Flags:
         )
         groups: dict[str, Any] = {"essentials": parser.add_argument_group("essentials")}
         for name, (field, hint, title) in self.settings.items():
-            kind, options = list_types(hint)[0], dict[str, Any]()
+            value_type, options = list_types(hint)[0], dict[str, Any]()
             options["metavar"] = (
-                "|".join(get_args(kind)) if get_origin(kind) is Literal else _METAVARS.get(kind, "TEXT")
+                "|".join(get_args(value_type))
+                if get_origin(value_type) is Literal
+                else _METAVARS.get(value_type, "TEXT")
             )
             if self._is_list(name):
                 options |= {"action": "append"} if name in self.words[self.needed :] else {"nargs": "+"}
-            elif kind is bool:
+            elif value_type is bool:
                 options |= {"nargs": "?", "const": "yes"}
                 parser.add_argument(f"--no_{name}", dest=name, action="store_const", const="no", help=SUPPRESS)
             title = "essentials" if name in self.words or field.metadata.get("shown") == "first" else title

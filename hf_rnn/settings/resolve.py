@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Kind = TypeVar("Kind")
+Section = TypeVar("Section")
 _FOLDER = Path(__file__).parent / "recipes"
 _START = ("tokenizer_name_or_path", "vectors", "widen_vocabulary")  # settings that a model to start from replaces
 _REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower layers, by setting
@@ -75,12 +75,12 @@ class Settings:
     pretraining: PretrainingArguments
     verb: str
     recipe: str | None  # that of this package, below the others
-    own_recipe: Mapping[str, Any]  # settings of a recipe that the user wrote
-    given: Mapping[str, Any]  # settings by flags or keywords, above all others; None resets
+    user_recipe: Mapping[str, Any]  # settings of a recipe that the user wrote
+    user: Mapping[str, Any]  # settings by flags or keywords, above all others; None resets
 
     def decide(self, **data: Any) -> Settings:
         """Return the settings with others of the texts, which the run chose in place of the user."""
-        return replace(self, data=replace(self.data, **data), given={**self.given, **data})
+        return replace(self, data=replace(self.data, **data), user={**self.user, **data})
 
 
 def resolve(
@@ -94,22 +94,22 @@ def resolve(
 
     Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and line.
     """
-    given = {name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"}
-    recipe = user.get("recipe") or choose_recipe(given, verb)
+    converted = {name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"}
+    recipe = user.get("recipe") or choose_recipe(converted, verb)
     if verb == "distill":
-        given = _read_teacher_table(given, user.get("recipe")) | given
-    name, own_recipe = read_recipe(recipe, given.get("task"), verb)
-    values = {**_load_package_recipe(name), **own_recipe, **given}
+        converted = _read_teacher_table(converted, user.get("recipe")) | converted
+    name, user_recipe = read_recipe(recipe, converted.get("task"), verb)
+    values = {**_load_package_recipe(name), **user_recipe, **converted}
     if check is not None:
         check(values)
-    given |= {"recipe": None if isinstance(recipe, Mapping) else str(recipe), "output_dir": name_output(values)}
-    return _build(verb, name, own_recipe, given)
+    converted |= {"recipe": None if isinstance(recipe, Mapping) else str(recipe), "output_dir": name_output(values)}
+    return _build(verb, name, user_recipe, converted)
 
 
 def retarget(settings: Settings, start: str) -> Settings:
     """Return the settings of a run that starts from another model."""
-    given = {**settings.given, "model_name_or_path": start}
-    return _build(settings.verb, settings.recipe, settings.own_recipe, given)
+    user = {**settings.user, "model_name_or_path": start}
+    return _build(settings.verb, settings.recipe, settings.user_recipe, user)
 
 
 def name_output(values: Mapping[str, Any]) -> str:
@@ -131,15 +131,17 @@ def name_output(values: Mapping[str, Any]) -> str:
 
 def record(settings: Settings) -> dict[str, Any]:
     """Return what a user would type to repeat a run, as a recipe, without secrets and paths of the machine."""
-    below = {**_load_package_recipe(settings.recipe), **settings.own_recipe}
+    below = {**_load_package_recipe(settings.recipe), **settings.user_recipe}
     return {"recipe": settings.recipe} | {
         name: _shorten_path(value)
-        for name, value in _merge([settings.own_recipe, settings.given]).items()
+        for name, value in _merge([settings.user_recipe, settings.user]).items()
         if is_recorded(name) and (value is not None or name in below)
     }
 
 
 def _shorten_path(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shorten_path(item) for item in value]
     if not isinstance(value, str) or find_built_in(value) is not None:
         return value
     if not (os.path.isabs(value) or os.path.exists(value)):
@@ -150,15 +152,15 @@ def _shorten_path(value: Any) -> Any:
 
 def list_changes(settings: Settings) -> dict[str, Any]:
     """Return the settings of a recipe or of the user that differ from the defaults, without those of the texts."""
-    left_out = {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
+    names = {*_load_package_recipe(settings.recipe), *settings.user_recipe, *settings.user}
+    names -= {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
     if settings.data.tokenizer_name_or_path or settings.data.model_name_or_path:
-        left_out |= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
-    parts = (settings.model, settings.data, settings.training)
-    values = {field.name: (getattr(part, field.name), field.default) for part in parts for field in fields(part)}
+        names -= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
     return {
-        name: getattr(values[name][0], "value", values[name][0])  # an Enum has a value
-        for name in {**_load_package_recipe(settings.recipe), **settings.own_recipe, **settings.given}
-        if name in values and name not in left_out and is_recorded(name) and values[name][0] != values[name][1]
+        name: getattr(value, "value", value)  # an Enum has a value
+        for section in (settings.model, settings.data, settings.training)
+        for name, (field, *_) in list_settings((type(section),)).items()
+        if name in names and is_recorded(name) and (value := getattr(section, name)) != field.default
     }
 
 
@@ -184,8 +186,8 @@ def scratch_recipe(recipe: str) -> str:
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
-    name, own = read_recipe(recipe, task, "distill")  # it has the settings of `train` too
-    return {name: value for name, value in {**_load_package_recipe(name), **own}.items() if value is not None}
+    name, user_recipe = read_recipe(recipe, task, "distill")  # it has the settings of `train` too
+    return {name: value for name, value in {**_load_package_recipe(name), **user_recipe}.items() if value is not None}
 
 
 @cache
@@ -257,8 +259,8 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
-            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+            first: [(tag, pattern) for tag, pattern in resolvers if first not in "yYnN" or not tag.endswith(":bool")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
     settings: dict[str, tuple[Any, str]] = {}
@@ -278,25 +280,25 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
     return settings
 
 
-def choose_recipe(given: Mapping[str, Any], verb: str = "train") -> str:
+def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
     That of most tasks starts from an encoder. Settings that contradict it (a cell, a width, tokens) take the recipe
     that starts from nothing, which the log says.
     """
-    recipe = _default_recipe(given.get("task"), verb)
+    recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
-    if given.get("model_name_or_path") or start is None:
+    if user.get("model_name_or_path") or start is None:
         return recipe
     config = json.loads((start / "config.json").read_bytes())
     shape = {name: config.get(name, getattr(RnnSettings, name)) for name in ENCODER_SETTINGS}
-    other = [name for name in shape if given.get(name) not in (None, shape[name])]
-    other += [name for name in TOKEN_SETTINGS if given.get(name) is not None]
+    other = [name for name in shape if user.get(name) not in (None, shape[name])]
+    other += [name for name in TOKEN_SETTINGS if user.get(name) is not None]
     if not other:
         return recipe
     scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
-        scratch = "blocks" if given.get("tokenizer_name_or_path") and not given.keys() & {*shape} else "best"
+        scratch = "blocks" if user.get("tokenizer_name_or_path") and not user.keys() & {*shape} else "best"
     message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
     logger.info(message, scratch, start.name, " or ".join(other))
     return scratch
@@ -331,17 +333,17 @@ def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -
     return merged
 
 
-def _build(verb: str, recipe: str | None, own_recipe: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: Mapping[str, Any]) -> Settings:
     """Return typed settings from a recipe of the package and those of the user, with the architecture of the start."""
     from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
 
-    typed = {**own_recipe, **given}
+    typed = {**user_recipe, **user}
     task = get_task(typed.get("task") or DEFAULT_TASK)
     package = {name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()}
     implied: dict[str, Any] = {**_STREAMING} if typed.get("streaming") else {}
-    if implied and {**package, **own_recipe}.get("model_name_or_path") in (ENGLISH, LARGE):
+    if implied and {**package, **user_recipe}.get("model_name_or_path") in (ENGLISH, LARGE):
         implied["model_name_or_path"] = CAUSAL
-    layers = [package, own_recipe, implied, given]
+    layers = [package, user_recipe, implied, user]
     start = next((layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer), None)
     config, decided = (None, ()) if start is None else _read_start(start, task)
     merged = {name: value for name, value in _merge(layers, decided).items() if value is not None}
@@ -357,17 +359,17 @@ def _build(verb: str, recipe: str | None, own_recipe: Mapping[str, Any], given: 
         has_blocks = config is not None and config.block_type == "residual"
         values["bf16"] = has_blocks and multiplies_bfloat16(values.get("use_cpu", False))
 
-    def make(kind: type[Kind]) -> Kind:
-        return kind(**{name: values[name] for name in list_settings((kind,)) if name in values})
+    def make(section: type[Section]) -> Section:
+        return section(**{name: values[name] for name in list_settings((section,)) if name in values})
 
     try:
-        parts = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
+        sections = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
         further = make(DistillationArguments), make(PretrainingArguments)
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         raise UserError(reason_of(error)) from error
-    settings = Settings(*parts, *further, verb, recipe, own_recipe, given)
+    settings = Settings(*sections, *further, verb, recipe, user_recipe, user)
     _warn_of_unused(settings, typed.keys() & merged.keys())
     return settings
 
@@ -386,15 +388,15 @@ def _read_start(start: str, task: Task) -> tuple[RnnConfig, Collection[str]]:
     return config, ARCHITECTURE
 
 
-def _read_teacher_table(given: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
+def _read_teacher_table(user: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
     That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
     table knows more words than the training texts teach. Explicit tokens, vectors or another start leave it out.
     """
-    teacher = given.get("teacher") or ""
+    teacher = user.get("teacher") or ""
     config, others = Path(teacher, "config.json"), {*TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}
-    named = {name for name in given if given[name] is not None}
+    named = {name for name in user if user[name] is not None}
     if not recipe or named & others or not config.is_file() or "model_name_or_path" in load_recipe(recipe):
         return {}
     if read_mapping(config, config.read_bytes()).get("model_type") != "hf_rnn":
@@ -435,18 +437,12 @@ def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
     """Log each reason why settings of the user have no effect."""
     data, training = settings.data, settings.training
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
+    has_tokens = data.tokenizer_name_or_path or data.model_name_or_path
+    is_constant = training.lr_scheduler_type == "constant"
     rules: list[tuple[Any, Collection[str], str]] = [
-        (
-            data.tokenizer_name_or_path or data.model_name_or_path,
-            VOCABULARY_SETTINGS,
-            "the tokenizer of another model never changes",
-        ),
+        (has_tokens, VOCABULARY_SETTINGS, "the tokenizer of another model never changes"),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
-        (
-            training.lr_scheduler_type == "constant",
-            ["warmup_steps"],
-            "lr_scheduler_type is constant: use constant_with_warmup or linear",
-        ),
+        (is_constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
     ]
     for applies, names, reason in rules:

@@ -38,15 +38,15 @@ class Declaration(NamedTuple):
 
 
 @cache
-def list_settings(kinds: Sequence[type]) -> dict[str, Declaration]:
+def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
     """Return the fields of dataclasses by name; of fields with one name the first one."""
-    found: dict[str, Declaration] = {}
-    for kind in kinds:
-        hints, group = get_type_hints(kind, include_extras=True), getattr(kind, "group", "model")
-        for field in fields(kind):
+    settings: dict[str, Declaration] = {}
+    for declaring in classes:
+        hints, group = get_type_hints(declaring, include_extras=True), getattr(declaring, "group", "model")
+        for field in fields(declaring):
             if field.init:
-                found.setdefault(field.name, Declaration(field, hints[field.name], group))
-    return found
+                settings.setdefault(field.name, Declaration(field, hints[field.name], group))
+    return settings
 
 
 @cache
@@ -63,15 +63,15 @@ def advise(name: str, names: Collection[str], mark: str = "") -> str:
         return ": it belongs to hf-rnn distill"
     near = [other for other in names if other.endswith(f"_{name}")]  # such as dropout
     if len(near) < 2:
-        known = [*names, *(other for other in _OTHER_NAMES if _OTHER_NAMES[other] in names)]
-        near = [_OTHER_NAMES.get(other, other) for other in get_close_matches(name, known, 1)]
+        candidates = [*names, *(other for other in _OTHER_NAMES if _OTHER_NAMES[other] in names)]
+        near = [_OTHER_NAMES.get(other, other) for other in get_close_matches(name, candidates, 1)]
     return f". Did you mean {' or '.join(f'{mark}{other}' for other in near)}?" if near else ""
 
 
 def list_types(hint: Any) -> list[Any]:
     """Return the alternatives of a type, without None."""
     alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [kind for kind in alternatives if kind is not NoneType]
+    return [value_type for value_type in alternatives if value_type is not NoneType]
 
 
 def convert(name: str, declaration: Declaration, value: Any) -> Any:
@@ -81,16 +81,16 @@ def convert(name: str, declaration: Declaration, value: Any) -> Any:
     """
     field, hint, _ = declaration
     value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # NumPy, or an Enum
-    kinds = list_types(hint)
-    if value is not None and type(value) not in kinds:
-        for kind in kinds:
+    types = list_types(hint)
+    if value is not None and type(value) not in types:
+        for value_type in types:
             try:
-                value = _read_as(kind, value)
+                value = _read_as(value_type, value)
                 break
             except (ValueError, TypeError, KeyError):
                 continue
         else:
-            wanted = " or ".join(dict.fromkeys(map(_name_type, kinds)))
+            wanted = " or ".join(dict.fromkeys(map(_name_type, types)))
             raise UserError(f"{name} must be {wanted}; found {' '.join(repr(value).split()):.80}")
     try:
         check_range(name, value, field.metadata)
@@ -99,14 +99,14 @@ def convert(name: str, declaration: Declaration, value: Any) -> Any:
     return value.lower() if name in _ANY_CASE and value else value
 
 
-def _read_as(kind: Any, value: Any) -> Any:
+def _read_as(value_type: Any, value: Any) -> Any:
     """Return a value as a type, or raise a ValueError, TypeError or KeyError."""
-    origin = get_origin(kind) or kind
+    origin = get_origin(value_type) or value_type
     if origin is Annotated:
-        inner, change = get_args(kind)
+        inner, change = get_args(value_type)
         return change(_read_as(inner, value))
     if origin is list:
-        (inner,) = get_args(kind) or (str,)
+        (inner,) = get_args(value_type) or (str,)
         return [_read_as(inner, item) for item in (value if isinstance(value, list | tuple) else [value])]
     if origin is dict:
         return dict(value)
@@ -120,13 +120,13 @@ def _read_as(kind: Any, value: Any) -> Any:
     if origin is float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if origin is Literal:
-        return {str(choice): choice for choice in get_args(kind)}[text.lower()]
+        return {str(choice): choice for choice in get_args(value_type)}[text.lower()]
     return text
 
 
-def _name_type(kind: Any) -> str:
+def _name_type(value_type: Any) -> str:
     """Return a type in words, for a message."""
-    origin = get_origin(kind) or kind
+    origin = get_origin(value_type) or value_type
     if origin is Literal:
-        return " or ".join(map(str, get_args(kind)))
+        return " or ".join(map(str, get_args(value_type)))
     return _NAMES.get(origin, "text")

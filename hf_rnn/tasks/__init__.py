@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_answers", "get_task", "task_of"]
 
 Splits: TypeAlias = "datasets.DatasetDict"
 Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
@@ -56,7 +56,7 @@ class Task(ABC):
     settings: ClassVar[Mapping[str, Any]] = {}  # in place of those of the package's recipes
     one_label: ClassVar[bool] = False  # one of several classes per text: for class weights, `calibrate` and teachers
     per_token: ClassVar[bool] = False  # whether the head answers for each token of a text
-    verb: ClassVar[str] = "predict"  # the verb of `hf-rnn` that answers with its models
+    generates: ClassVar[bool] = False  # whether its models continue a text, in place of an answer
     tokenizer_options: ClassVar[Mapping[str, Any]] = {}  # arguments of `train_tokenizer`
 
     # ---- data ----
@@ -150,7 +150,7 @@ class Task(ABC):
         """
 
 
-# ---- the task of a name, a model or a verb ----
+# ---- the task of a name or a model ----
 
 
 def get_task(name: str) -> Task:
@@ -185,11 +185,10 @@ def task_of(config: Config) -> Task:
     raise UserError(f"no task for this model: found architectures {heads} in its configuration")
 
 
-def check_verb(config: Config, verb: str) -> None:
-    """Refuse a model that another verb of `hf-rnn` runs, by a [`UserError`] with that verb."""
-    task = task_of(config)
-    if task.verb != verb:
-        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}")
+def check_answers(config: Config) -> None:
+    """Refuse a model that continues texts, by a [`UserError`] with what does."""
+    if (task := task_of(config)).generates:
+        raise UserError(f'a model for {task.name} continues texts: use pipeline("text-generation", FOLDER)')
 
 
 # ---- logits to scores, in NumPy: a service needs neither torch nor transformers ----

@@ -31,7 +31,7 @@ class CausalLM(Task):
     architecture = "RnnForCausalLM"
     recipe = "lm"
     tokenizer_options = {"exact": True, "model_max_length": 10**30}
-    verb = "generate"
+    generates = True
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""

@@ -93,6 +93,10 @@ class TokenClassification(Task):
     def check_settings(self, model: RnnSettings, training: object) -> None:
         if getattr(training, "class_weight_power", 0):
             raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
+        if model.streaming:
+            raise UserError(
+                "a tagger does not stream: leave out streaming, and tag the last sentence again as it grows"
+            )
 
     # ---- evaluation ----
 

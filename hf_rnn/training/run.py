@@ -172,10 +172,10 @@ def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tupl
     become sub-words or characters. A start and a tokenizer that the user set stay, and so does the recipe that a user
     wrote. A student keeps everything, because its start suits its teacher.
     """
-    start, given = arguments.data.model_name_or_path, arguments.given
-    fixed = given.get("model_name_or_path") or given["recipe"] not in recipe_names() or arguments.verb == "distill"
+    start, user = arguments.data.model_name_or_path, arguments.user
+    fixed = user.get("model_name_or_path") or user["recipe"] not in recipe_names() or arguments.verb == "distill"
     if start is None:
-        return arguments if fixed or given.get("tokenizer") else _suit_spaces(arguments, texts), None
+        return arguments if fixed or user.get("tokenizer") else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     other = OTHER_LANGUAGES[start]
@@ -214,7 +214,7 @@ def _start_from_nothing(arguments: Settings, task: Task, result: Comparison) -> 
     recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
     reason = f"no encoder of the package knows the texts: {result.detail}"
     logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-    return resolve({"tokenizer": kind, **arguments.given, "recipe": recipe}), reason
+    return resolve({"tokenizer": kind, **arguments.user, "recipe": recipe}), reason
 
 
 def _compare_encoders(texts: Sequence[str]) -> Comparison:
@@ -233,7 +233,7 @@ def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
     data = arguments.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
-    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or arguments.given.get("min_frequency"):
+    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or arguments.user.get("min_frequency"):
         return arguments
     logger.info(
         "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]
@@ -308,7 +308,7 @@ def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
         suit_stream(run, tokenizer)
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
-    encoded = task.encode(texts, tokenizer, training.block_size if task.verb == "generate" else data.max_length)
+    encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
     if sample_weights is not None:
         weights = (sample_weights / sample_weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)

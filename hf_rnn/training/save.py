@@ -100,9 +100,9 @@ class TrainingResult:
             used = self.metrics["training"]
             parts.append(f"{used['epochs']:.3g} epochs in {used['seconds'] / 60:.1f} of {minutes:g} minutes")
         parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
-        verb = "predict" if self.card is None else get_task(self.card.task).verb
-        more = {"predict": ' --text "..."'}.get(verb, "")
-        command = f"hf-rnn {verb} {shlex.quote(str(self.folder))}{more}"
+        command = f'hf-rnn predict {shlex.quote(str(self.folder))} --text "..."'
+        if self.card is not None and get_task(self.card.task).generates:
+            command = f'pipeline("text-generation", "{self.folder}")'
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
     def _repr_html_(self) -> str:
@@ -198,7 +198,7 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
-    if run.task.verb != "generate":
+    if not run.task.generates:
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
     card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, run.report, training.card_examples)

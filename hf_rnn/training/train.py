@@ -235,7 +235,7 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "--few_rows 0 trains all layers",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.arguments.given.get(name) is not None]:
+        if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
         return Fit(trainer, fit_last_layer(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
@@ -256,7 +256,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
     scores = TaskScores(run.task.evaluate, model.config)
-    has_token_labels = run.task.per_token or run.task.verb == "generate"
+    has_token_labels = run.task.per_token or run.task.generates
     trainer = RnnTrainer(
         model=model,
         args=args,
@@ -281,7 +281,7 @@ def answer(
     task: Task, tokenizer: PreTrainedTokenizerBase, batch_size: int, model: PreTrainedModel, rows: datasets.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs of a model for rows, by the kernel in C where it computes the model, and their labels."""
-    if task.verb == "generate":
+    if task.generates:
         return sum_losses(model, rows), np.empty(0)
     input_ids, labels, logits = rows["input_ids"][:], rows["labels"][:], None
     if model.device.type == "cpu":

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_states
+from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve
 
 SCORES = {"eval_accuracy": 0.45, "eval_macro_f1": 0.3, "eval_macro_recall": 0.35}
 LOG = [
@@ -81,17 +81,3 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
     assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))
     if boxes := [text.get_window_extent() for text in axes.texts[:2]]:
         assert boxes[0].x1 < boxes[1].x0, "numbers do not touch"
-
-
-def test_states_of_blocks_are_readable_at_1200_pixels(tmp_path, drawn):
-    """Layers are below each other, the two directions side by side; few units that change most are shown."""
-    values = np.zeros((3, 100))
-    values[1, 40:70] = np.arange(1, 31)
-    titles = [f"layer {layer}, {side}" for layer in range(1, 5) for side in ("forward", "backward")]
-    panels = [(title, name, values) for title in titles for name in ("update gate", "state")]
-    plot_states(panels, ["so", "good", "!"], tmp_path / "states.png")
-    assert imread(tmp_path / "states.png").shape[1] <= 1200
-    axes = [panel for panel in drawn[0].axes if panel.get_ylabel()]
-    assert len(axes) == len(panels) and [panel.get_title() for panel in axes if panel.get_title()] == titles
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == list(map(str, range(54, 70)))
-    assert [label.get_text() for label in axes[-1].get_xticklabels()] == ["so", "good", "!"]

@@ -81,7 +81,7 @@ OPTIONAL = {
     ),
     "teacher": (TEACHER, "answers of me/large\\* to texts (6,000 train, 12,345 unlabeled) at\ntemperature 2"),
     "onnx": (
-        {"onnx/model.onnx": {"bytes": 1234, "texts": 200, "max_difference": 1e-6, "agreement": 1.0}},
+        {"onnx/model.onnx": {"bytes": 1234, "texts": 200, "max_difference": 1e-6}},
         "`onnx/model.onnx` for ONNX Runtime: 1,234 bytes. On 200 texts",
     ),
 }

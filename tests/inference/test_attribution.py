@@ -5,31 +5,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import model_folder
-from hf_rnn.inference.attribution import explain, words_read
-from hf_rnn.inference.engines.torch import read_gates
-from hf_rnn.tokenizers.word_level import mark_capitals
+from hf_rnn.inference.attribution import explain
 from hf_rnn.utils.errors import UserError
 
 LABELS = ("bad", "good", "plain")
 WORDS = "the box of dry sand miro selk <user> <url> <number> soo don't ! # & \U0001f60a \u2764"
 
 
-def make(normalizer="none", model_max_length=512):
-    tokenizer = train_tokenizer([WORDS], 1, normalizer=normalizer, model_max_length=model_max_length)
+def make(normalizer):
+    tokenizer = train_tokenizer([WORDS], 1, normalizer=normalizer, model_max_length=512)
     torch.manual_seed(0)
     sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "hidden_size": 6}
     config = RnnConfig(**sizes, id2label=dict(enumerate(LABELS)))
-    return RnnForSequenceClassification(config).eval(), tokenizer
+    return FastRnn(RnnForSequenceClassification(config).eval(), tokenizer)
 
 
-PAIRS = {name: make(normalizer=name) for name in ("none", "tweet")}
-
-
-@pytest.fixture(scope="module")
-def learned(trained):
-    return model_folder.load_model(trained.folder)
+MODELS = {name: make(name) for name in ("none", "tweet", "cased")}
 
 
 def probability(model, tokenizer, text, label):
@@ -37,61 +30,45 @@ def probability(model, tokenizer, text, label):
     return logits.softmax(-1)[model.config.label2id[label]].item()
 
 
-def test_a_mark_of_a_capital_shifts_no_word():
-    tokenizer = train_tokenizer(["anna lives in rome"], 1)
-    mark_capitals(tokenizer)
-    encoded = tokenizer("Anna lives")
-    words = words_read(tokenizer, "Anna lives", encoded) or encoded.tokens()
-    assert words[-1] == "lives" and words[-2] == "anna"
-
-
-# Effects
+# ---- effects ----
 
 
 @torch.no_grad()
-def test_an_effect_is_the_loss_without_the_word(learned):
-    """Compared with the text without the word, run alone."""
-    text = "the miro box of dry sand"
-    explanation = explain(*learned, text)
+def test_an_effect_is_the_loss_without_the_word(trained):
+    """Compared with the text without the word, run alone by the plain model."""
+    text, learned = "the miro box of dry sand", model_folder.load_model(trained.folder)
+    explanation = explain(FastRnn.from_pretrained(trained.folder), text)
     assert explanation.label == "good"
     whole = probability(*learned, text, "good")
     assert explanation.scores["good"] == pytest.approx(whole, abs=1e-6)
-    words = text.split()
-    for place, piece in enumerate(explanation.pieces):
-        assert text[piece.start : piece.end] == words[place]
+    words, found = text.split(), [part for part in explanation.parts if part[1] is not None]
+    assert [word for word, _ in found] == words
+    for place, (_, effect) in enumerate(found):
         without = " ".join(words[:place] + words[place + 1 :])
-        assert piece.effect == pytest.approx(whole - probability(*learned, without, "good"), abs=1e-5)
-    assert max(explanation.pieces, key=lambda piece: piece.effect).start == text.index("miro")
-    parts = dict(explain(*learned, "miro miro miro miro selk box").highlight())
+        assert effect == pytest.approx(whole - probability(*learned, without, "good"), abs=1e-5)
+    assert max(found, key=lambda part: part[1])[0] == "miro"
+    parts = dict(explain(FastRnn.from_pretrained(trained.folder), "miro miro miro miro selk box").parts)
     assert parts["selk"] * parts["miro"] < 0, "evidence for different labels"
 
 
 def test_a_text_without_words():
-    explanation = explain(*PAIRS["none"], "  \n")
-    assert explanation.pieces == () and sum(explanation.scores.values()) == pytest.approx(1)
-    assert explanation.highlight() == [("  \n", None)]
+    explanation = explain(MODELS["none"], "  \n")
+    assert explanation.parts == [("  \n", None)] and sum(explanation.scores.values()) == pytest.approx(1)
     with pytest.raises(UserError, match="not UTF-8 at character 2"):
-        explain(*PAIRS["none"], "a \ud800")
-
-
-# The characters of each token
+        explain(MODELS["none"], "a \ud800")
 
 
 @pytest.mark.parametrize(
-    ("text", "pieces"),
+    ("text", "tokens"),
     [
         ("(@me), sand", ["(", "@me", ")", ",", "sand"]),
         ("soooooo dry!!!!", ["soooooo", "dry", "!!!!"]),
         ("box&amp;sand", ["box", "&amp;", "sand"]),
     ],
 )
-def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
-    model, tokenizer = PAIRS["tweet"]
-    found = explain(model, tokenizer, text).pieces
-    assert [text[piece.start : piece.end] for piece in found] == pieces
+def test_tokens_cover_the_characters_they_were_made_from(text, tokens):
+    assert [part for part, effect in explain(MODELS["tweet"], text).parts if effect is not None] == tokens
 
-
-# The parts of the text that a page shows
 
 HOSTILE = ["<script>alert(1)</script>", "{{value}}", '" onmouseover="x', "\u202e", "\r", "\0"]
 TEXTS = st.lists(
@@ -100,52 +77,9 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@given(text=TEXTS, name=st.sampled_from([*PAIRS]))
+@given(text=TEXTS, name=st.sampled_from([*MODELS]))
 def test_any_text_is_shown_whole(text, name):
-    explanation = explain(*PAIRS[name], text)
-    place = 0
-    for piece in explanation.pieces:
-        assert place <= piece.start < piece.end <= len(text), "in order, without overlap"
-        place = piece.end
-    assert len(explanation.pieces) == explanation.tokens
-    parts = explanation.highlight()
-    assert "".join(part for part, _ in parts) == text
-    strengths = [abs(effect) for _, effect in parts if effect is not None]
-    assert len(strengths) == explanation.tokens and max(strengths, default=0) <= 1
-
-
-# ---- gates ----
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_gates_are_those_that_make_the_states(cell):
-    """Rebuild the states from the gates; the backward direction reads from the end."""
-    torch.manual_seed(1)
-    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=3, cell_type=cell, num_hidden_layers=2)
-    model = RnnForSequenceClassification(config).eval()
-    hidden = model(torch.tensor([[2, 3, 4, 5, 6]]), output_hidden_states=True).hidden_states
-    found = {(title, name): torch.from_numpy(values) for title, name, values in read_gates(model, hidden)}
-    names = {"lstm": ["input", "forget", "output"], "gru": ["reset", "update"]}[cell]
-    assert [name for title, name in found if title == "layer 2, backward"] == [*(f"{n} gate" for n in names), "state"]
-    for title in ("layer 2, forward", "layer 2, backward"):
-        last = title.endswith("backward")
-        inner = model.rnn.layers[1].directions[int(last)].cell
-        states = found[title, "state"].flip(0) if last else found[title, "state"]
-        gates = {
-            name: found[title, f"{name} gate"].flip(0) if last else found[title, f"{name} gate"] for name in names
-        }
-        inputs = hidden[1][0].flip(0) if last else hidden[1][0]
-        before, carry = torch.zeros(3), torch.zeros(3)
-        for time, x in enumerate(inputs):
-            if cell == "lstm":
-                candidate = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:9]
-                candidate = (candidate + (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:9]).tanh()
-                carry = gates["forget"][time] * carry + gates["input"][time] * candidate
-                before = gates["output"][time] * carry.tanh()
-            else:
-                from_input = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:]
-                new = (
-                    from_input + gates["reset"][time] * (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:]
-                ).tanh()
-                before = (1 - gates["update"][time]) * new + gates["update"][time] * before
-            torch.testing.assert_close(before, states[time], atol=1e-5, rtol=1e-5)
+    explanation = explain(MODELS[name], text)
+    assert "".join(part for part, _ in explanation.parts) == text
+    explained = sum(effect is not None for _, effect in explanation.parts)
+    assert explained == explanation.tokens or (name == "cased" and explained < explanation.tokens), "marks of capitals"

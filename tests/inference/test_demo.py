@@ -12,28 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from hf_rnn.hub.model_folder import load_model
+from hf_rnn import FastRnn
 from hf_rnn.inference import demo
 from hf_rnn.utils.errors import UserError
 
 
 def test_a_text_gets_scores_and_effects(trained):
-    model = load_model(trained.folder)
-    scores, parts, note = demo.label_text(*model, "the miro box")
+    model, notes = FastRnn.from_pretrained(trained.folder), []
+    scores, shown = demo.label_text(model, "the miro & <i>", notes.append)
     assert list(scores) == ["bad", "good", "plain"] and max(scores, key=scores.get) == "good"
-    assert ("miro", 1.0) in parts and note == ""
-    assert demo.label_text(*model, "box " * 600)[2] == "The model reads the first 512 of the 600 tokens."
-    shown = demo.color_parts([("<i>", 1.0), (" & ", None), ("no", -0.5)])
-    marks = re.findall(r'background: rgba\((.*?), ([.0-9]+)\)" title=".*?">(.*?)</mark>', shown)
+    marks = re.findall(r'background: rgba\((.*?), ([.0-9]+)\)" title="([+-]).*?">(.*?)</mark>', shown)
     colors = re.findall(r"--(?:for|against): ([0-9, ]+)", (Path(demo.__file__).parent / "web/index.html").read_text())
-    assert (
-        marks[:2] == [(colors[0], "0.600", "&lt;i&gt;"), (colors[1], "0.300", "no")] and "</mark> &amp; <mark" in shown
+    assert (colors[0], "0.600", "+", "miro") in marks and all(
+        color == colors[sign == "-"] for color, _, sign, _ in marks
     )
+    assert "&amp;" in shown and "<i>" not in shown and not notes
+    demo.label_text(model, "box " * 600, notes.append)
+    assert notes == ["The model reads the first 512 of the 600 tokens."]
     with pytest.raises(UserError, match="not UTF-8"):
-        demo.label_text(*model, "a \ud800 <b>")
+        demo.label_text(model, "a \ud800 <b>", notes.append)
 
 
-# As processes
+# ---- as processes ----
 
 # Records each look-up of another machine by the page's own process.
 WATCH = """

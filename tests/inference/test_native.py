@@ -300,7 +300,7 @@ print("whole")
 # ---- FastRnn, Tagger, SentenceEncoder and the command ----
 
 
-def test_neither_torch_nor_transformers_is_imported(trained, tmp_path):
+def test_neither_torch_nor_transformers_is_imported(trained, tagger, tmp_path):
     lines = tmp_path / "lines.txt"
     lines.write_text("so good\nso bad\n")
     program = f"""
@@ -315,14 +315,17 @@ from hf_rnn.cli.main import main
 for flags in (["--text", "so good", "--text", "so bad"], ["--input", {str(lines)!r}]):
     assert main(["predict", "--model", {str(trained.folder)!r}, *flags]) == 0
 print(*[name for name in ("pandas", "pyarrow", "datasets", "sklearn") if name in sys.modules])
+from hf_rnn import Tagger
+print(Tagger.from_pretrained({str(tagger.folder)!r}).predict(["Anna Bo sees Rome ."])[0]["entities"][0]["text"])
 """
-    first, files, *others, heavy = run_python(program).splitlines()
+    first, files, *others, heavy, name = run_python(program).splitlines()
     answers = FastRnn(*load_model(trained.folder)).predict(["so good", "so bad"])
     for found in (json.loads(first), list(map(json.loads, others[:2])), list(map(json.loads, others[2:]))):
         assert [answer["label"] for answer in found] == [answer["label"] for answer in answers]
         scores = [answer["score"] for answer in answers]
         assert [answer["score"] for answer in found] == pytest.approx(scores, abs=1e-5)
     assert heavy == "" and int(files) <= 15, "a start reads few files"
+    assert name == "Anna Bo"
 
 
 def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypatch, caplog):

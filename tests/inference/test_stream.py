@@ -17,7 +17,6 @@ from hf_rnn import (
     FastRnn,
     RnnConfig,
     RnnForSequenceClassification,
-    RnnForTokenClassification,
     Tagger,
     train,
     train_tokenizer,
@@ -28,7 +27,7 @@ from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
-ENGINES = ["native", "torch", "onnx"]
+ENGINES = ["native", "torch"]
 TEXTS = [
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> cafe\u0301 n\u0303o",
     "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½",
@@ -53,14 +52,7 @@ def make(engine="native", streaming=True, tokenizer=TOKENIZER, **settings):
     config = RnnConfig(vocab_size=len(tokenizer), bidirectional=False, streaming=streaming, **sizes)
     predictor = FastRnn(RnnForSequenceClassification(config).eval(), tokenizer)
     if engine == "torch":
-        predictor.engine = TorchEngine(predictor.model, TOKENIZER)
-    elif engine == "onnx":
-        pytest.importorskip("onnx", reason="the extra onnx is not installed")
-        from hf_rnn.inference.engines.onnx import STREAM_KEY, OnnxEngine, open_session
-        from hf_rnn.inference.onnx.graph import build_graph
-
-        graph = build_graph(predictor.model, {STREAM_KEY: "a hash"}, streams=True)
-        predictor = FastRnn(OnnxEngine(open_session(graph.SerializeToString()), config), TOKENIZER)
+        predictor.engine = TorchEngine(predictor.engine.model, TOKENIZER)
     elif engine == "native" and load_library() is None:
         pytest.skip("the kernel is not built")
     return predictor
@@ -121,32 +113,6 @@ def test_white_space_and_marks_of_format_are_those_of_predict(kind):
             assert answer["score"] == pytest.approx(predictor.predict([so_far])[0]["score"], abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["native", "torch"])
-@pytest.mark.parametrize("labels", [["O", "B-a", "I-a", "B-b", "I-b"], ["noun", "verb", "other"]])
-@pytest.mark.parametrize("settings", [RESIDUAL, {"cell_type": "lstm"}], ids=["blocks", "lstm"])
-def test_taggers_answer_as_they_read(engine, labels, settings):
-    torch.manual_seed(0)
-    sizes = {"embedding_size": 20, "hidden_size": 24, "num_hidden_layers": 2, "bidirectional": False, **settings}
-    names = {"id2label": dict(enumerate(labels)), "architectures": ["RnnForTokenClassification"], "streaming": True}
-    model = RnnForTokenClassification(RnnConfig(vocab_size=len(TOKENIZER), **sizes, **names)).eval()
-    predictor, draw, count = Tagger(model, TOKENIZER), random.Random(0), 0
-    if engine == "torch":
-        predictor.engine = TorchEngine(predictor.model, TOKENIZER)
-    words = [word for text in TEXTS for word in text.split(" ")]
-    for text in (" ".join(draw.choices(words, k=30)) for _ in range(8)):
-        stream, so_far = predictor.stream(), ""
-        for number, piece in enumerate(cut(text, draw)):
-            answer, so_far = stream.feed(piece), so_far + piece
-            (expected,) = predictor.predict([so_far])
-            scores = [[entity.pop("score") for entity in part["entities"]] for part in (answer, expected)]
-            assert answer["entities"] == expected["entities"]
-            assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-            count += len(scores[0])
-            if number == 2:
-                stream = predictor.stream(stream.save())
-    assert count > 50, "premise"
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_many_streams_in_one_call(engine):
     predictor = make(engine, cell_type="lstm")
@@ -183,6 +149,13 @@ def test_mistakes_are_named():
         make(streaming=False).stream()
 
 
+def test_taggers_do_not_stream(tagger, tagger_settings, tmp_path):
+    with pytest.raises(UserError, match="tag the last sentence again"):
+        Tagger.from_pretrained(tagger.folder).stream()
+    with pytest.raises(UserError, match="tag the last sentence again"):
+        train(**tagger_settings, streaming=True, output_dir=str(tmp_path / "out"))
+
+
 def test_a_damaged_or_foreign_state_is_refused():
     predictor, chance = make(**RESIDUAL), random.Random(0)
     stream = predictor.stream()
@@ -210,7 +183,7 @@ def test_tokenizers_that_depend_on_spaces_are_found():
 
 def test_torch_carries_states_by_its_own_arguments():
     predictor = make("torch", **RESIDUAL)
-    model, (ids,) = predictor.model, predictor.tokenize(["I'm here . so good end"])
+    model, (ids,) = predictor.engine.model, predictor.tokenize(["I'm here . so good end"])
     states = {}
     for start, end in ((0, 2), (2, 3), (3, len(ids))):
         output = model(torch.tensor([ids[start:end]]), output_final_states=True, **states)
@@ -258,15 +231,4 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", *flags)
-    assert code == 2 and "byte 3" in err
-
-
-def test_training_a_streaming_tagger(tagger_settings, tmp_path):
-    train(**{**tagger_settings, "streaming": True, "num_train_epochs": 1, "output_dir": str(tmp_path / "out")})
-    predictor = Tagger.from_pretrained(tmp_path / "out")
-    stream, text = predictor.stream(), "Anna Bo sees Miro near Old Town ."
-    for place in range(0, len(text), 3):
-        stream.feed(text[place : place + 3])
-    places = [(entity["start"], entity["end"], entity["label"]) for entity in stream.end()["entities"]]
-    (answer,) = predictor.predict([text])
-    assert places == [(entity["start"], entity["end"], entity["label"]) for entity in answer["entities"]]
+    assert code == 2 and "not UTF-8" in err and r"found b'\xe9'" in err

@@ -82,7 +82,7 @@ def check(tokenizer, texts, looked_up=None):
     """Compare all ways with the usual call, for new and for known words."""
     expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
     fast = FastTokenizer(tokenizer)
-    assert looked_up is None or (fast._known is not None) == looked_up
+    assert looked_up is None or (fast._words is not None) == looked_up
     for _ in range(2):
         assert fast(texts) == expected
 
@@ -149,7 +149,7 @@ def test_texts_are_truncated_as_usual(make, side):
 
 def test_threads_get_the_ids_that_one_would(monkeypatch):
     """Words with a capital sigma reach the backend; all words are forgotten all the time."""
-    monkeypatch.setattr(tokens, "_KEPT", 20)
+    monkeypatch.setattr(tokens, "_MOST_WORDS", 20)
     tokenizer = train()
     fast = FastTokenizer(tokenizer)
     texts = [[f"a Σ{(7 * turn + word) % 60} b" for word in range(30)] for turn in range(60)]
@@ -175,12 +175,12 @@ class Memory(dict):
 @pytest.mark.parametrize("word", ["new", "new" * 30], ids=["kept", "long"])
 def test_a_new_word_costs_the_same_however_many_are_known(word):
     fast = FastTokenizer(tokenizer := train("tweet"))
-    fast._known = Memory(fast._known)
+    fast._words = Memory(fast._words)
     for copied in (dict, lambda memory: {**memory}, lambda memory: memory | {}):
         with pytest.raises(AssertionError, match="copied"):
-            copied(fast._known)  # premise
+            copied(fast._words)  # premise
     assert fast([f"a good day {word}"]) == tokenizer([f"a good day {word}"], truncation=True)["input_ids"]
-    assert (word in fast._known) == (word == "new"), "premise"
+    assert (word in fast._words) == (word == "new"), "premise"
 
 
 @pytest.mark.parametrize("make", [train, foreign])

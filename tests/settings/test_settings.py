@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 import hf_rnn
 from hf_rnn.cli import distill
 from hf_rnn.cli.train import FLAGS
-from hf_rnn.settings.resolve import list_recipe_settings, load_recipe, recipe_names, record, resolve
+from hf_rnn.settings.resolve import list_recipe_settings, load_recipe, record, resolve, retarget
 from hf_rnn.settings.training_arguments import RnnTrainingArguments
 from hf_rnn.settings.values import list_settings, list_their_names
 from hf_rnn.training.train import check_early
@@ -67,9 +67,8 @@ def test_the_help_opens_with_what_a_first_run_needs(shown):
     short, whole = shown("--help"), shown("--help_all")
     needs = ["--data_dir", "--text_column", "--label_column", "--task", "--output_dir", "--recipe", "--max_minutes"]
     assert list(short)[:7] == needs and {"--max_bad_rows", "--calibrate", "--card_examples"} <= short.keys()
-    assert all(text.count("(") == text.count(")") for text in short.values()) and whole.keys() > short.keys() - {
-        "--help_all"
-    }
+    assert all(text.count("(") == text.count(")") for text in short.values())
+    assert whole.keys() == {f"--{name}" for name in FLAGS.settings} > short.keys() - {"--help_all"}
 
 
 def test_the_help_shows_no_default_that_a_recipe_overrules(shown):
@@ -212,13 +211,6 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 # ---- recipes ----
 
 
-def test_fast_is_scratch_with_another_cell():
-    fast = load_recipe("fast")
-    assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
-    assert {**load_recipe("scratch"), **fast} == fast
-    assert {"best", "default", "fast", "finetune", "scratch", "student"} <= set(recipe_names())
-
-
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
 def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -352,6 +344,15 @@ def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatc
     assert not resolve({**data, "recipe": "scratch"}).training.bf16
     assert resolve({**data, "bf16": True}).training.bf16
     assert not resolve({**data, "bf16": False}).training.bf16
+
+
+def test_the_record_is_what_a_user_would_type(mine, trained):
+    """By flags or in a file, on top of a recipe of the package; with the start that the run chose."""
+    assert record(parse(flags("--seed=7"))) == {"recipe": "scratch", "data_dir": "texts", "seed": 7}
+    settings = parse(flags("--recipe", mine("recipe: fast\nhidden_size: 9\nseed: 3\n"), "--seed=7"))
+    assert record(settings) == {"recipe": "fast", "hidden_size": 9, "data_dir": "texts", "seed": 7}
+    started = retarget(parse(["texts", "out"]), str(trained.folder))
+    assert started.model.hidden_size == 8 and record(started)["model_name_or_path"] == trained.folder.name
 
 
 def test_the_record_is_a_recipe_that_repeats_the_run(mine):

@@ -53,8 +53,6 @@ def test_each_way_finds_the_same_spans(tagger, command, tagged_dir, tmp_path):
     found = json.loads(out)
     assert code == 0 and found["f1"] == tagger.metrics["test"]["f1"]
     assert found["loss"] == pytest.approx(tagger.metrics["test"]["loss"], abs=1e-5)
-    code, out, _ = command("inspect", "--model", tagger.folder, "--text", "Anna Bo")
-    assert code == 0 and "B-person" in out and "batch, time, tags" in out
     code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
     assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
     card = (tagger.folder / "README.md").read_text()

@@ -39,7 +39,8 @@ def outcome(folder):
         pytest.param("tagger", "tagger_settings", 14, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, whole, settings, step):
+def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, caplog, whole, settings, step):
+    caplog.set_level("INFO", "hf_rnn")
     trained, settings = request.getfixturevalue(whole), request.getfixturevalue(settings)
     settings, handler = {**settings, "output_dir": str(tmp_path / "out")}, signal.getsignal(signal.SIGTERM)
     stopped = run_until(step, lambda: train(**settings))
@@ -49,6 +50,7 @@ def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, whole, settings, s
     moved = str((tmp_path / "out").rename(tmp_path / "moved"))
     torch.rand(7)  # the state of the generators must not matter
     resumed = train(**{**settings, "output_dir": moved, "save_total_limit": 5}, resume=True)
+    assert f"resuming from {moved}/checkpoints/checkpoint-{step}" in caplog.text
     (weights, found), (expected, metrics) = outcome(resumed.folder), outcome(trained.folder)
     assert weights == expected
     assert found["training"].pop("loss") == pytest.approx(metrics["training"].pop("loss"))

@@ -256,7 +256,7 @@ def test_a_grid_over_a_pipeline():
     search = GridSearchCV(steps, {"rnnclassifier__cell_type": ["gru"]}, cv=cut, scoring="neg_log_loss")
     search.fit(texts, labels, rnnclassifier__sample_weight=weights)
     best = search.best_estimator_[-1]
-    assert best._runner.model.config.cell_type == "gru" and "BOX" in best._runner.tokenizer.get_vocab()
+    assert best._runner.config.cell_type == "gru" and "BOX" in best._runner.tokenizer.get_vocab()
     losses = []
     for known, asked in cut.split(texts, labels):
         one = RnnClassifier(**QUICK, lowercase=False, cell_type="gru")

@@ -52,7 +52,7 @@ def config_of(folder):
 def scores_of(folder):
     """Return the scores of TEXTS by label."""
     fast = FastRnn.from_pretrained(folder)
-    names = [fast.model.config.id2label[number] for number in range(fast.model.config.num_labels)]
+    names = list(fast.config.id2label.values())
     return dict(zip(names, fast.predict_proba(TEXTS).T, strict=True))
 
 

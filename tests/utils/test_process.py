@@ -1,13 +1,12 @@
 """A file is always complete, also when two threads write it or writing fails."""
 
 import os
-import subprocess
 import sys
 import threading
 
 import pytest
 
-from hf_rnn.utils.process import make_folder, remove_abandoned, write_whole
+from hf_rnn.utils.process import write_whole
 
 
 def test_two_writers_of_one_file(tmp_path):
@@ -44,28 +43,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_whole(path, b"new")
     assert [found.name for found in tmp_path.iterdir()] == ["answers"] and path.read_bytes() == b"old"
-
-
-KILLED = """
-import os, pathlib, signal, sys
-from hf_rnn.utils import process
-os.replace = os.fsync = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
-folder = pathlib.Path(sys.argv[1])
-print(process.make_folder(folder, "rows-"))
-process.write_whole(folder / "answers", b"new")
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of files")
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_stays(tmp_path):
-    live = make_folder(tmp_path, "rows-")
-    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE).returncode == -9
-    left = sorted(path.name[:5] for path in tmp_path.iterdir())
-    assert left == [".answ", "rows-", "rows-"], "premise: a file and a folder were left"
-    remove_abandoned.cache_clear()
-    write_whole(tmp_path / "other", b"")
-    made = make_folder(tmp_path, "rows-")
-    assert {path.name for path in tmp_path.iterdir()} == {live.name, made.name, "other"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")

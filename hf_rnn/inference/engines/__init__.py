@@ -5,12 +5,9 @@ An engine knows neither texts nor labels: `Predictor` prepares texts and forms a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -21,12 +18,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from ...hub.model_folder import FinishedFolder
     from ...tasks import Config
 
 CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"  # in `architectures`
 Precision = Literal["float32", "int16", "int8"]
-Backend = Literal["torch", "onnx", "onnx_int8"]
+Backend = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,6 @@ class Engine(ABC):
     """Compute the logits of a model from token ids."""
 
     config: Config
-    folder: FinishedFolder | None = None  # the folder that was read
     model: PreTrainedModel | None = None  # the model of torch, where it is in memory
 
     @abstractmethod
@@ -72,18 +67,6 @@ class Engine(ABC):
         `states` are those before these tokens, None at the start.
         """
         raise NotImplementedError
-
-    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights and biases of the last layer in float32."""
-        raise NotImplementedError
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash of labels and last layer, which binds the state of a stream to its model."""
-        digest = hashlib.sha256(json.dumps([self.config.vocab_size, list(self.config.id2label.values())]).encode())
-        for values in self.read_classifier():
-            digest.update(np.ascontiguousarray(values, "<f4").tobytes())
-        return digest.hexdigest()[:16]
 
 
 def check_mode(model: PreTrainedModel) -> None:

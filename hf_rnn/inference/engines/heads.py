@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...tasks import Config
 
 _MARK, _FIRST_FORMS, _FORMS = 2, 5, 11  # as in models/token_classification_rnn.py
-_FORBIDDEN = -1e4
+_FORBIDDEN = np.float32(-1e4)
 _TEXTS_AT_ONCE = 256
 
 
@@ -27,13 +27,13 @@ class TaggerEngine(Engine):
     """A tagger with a reader of words, a random field, or both; the arguments are those of [`NativeEngine`]."""
 
     def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: Precision = "float32") -> None:
-        self.config, self._source = config, (config, weights, precision)
-        self.outputs, names = int(config.num_labels), [config.id2label[tag] for tag in range(config.num_labels)]
-        plain = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
+        self.config, self._source, self.outputs = config, (config, weights, precision), int(config.num_labels)
+        prefixes = ["words.layer."] * bool(config.word_forms) + ["words.", "crf.", "classifier."]
         rest, parts = dict(weights), {}
-        for prefix in (*(["words.layer."] if config.word_forms else []), "words.", "crf.", "classifier."):
+        for prefix in prefixes:
             parts[prefix] = {name: rest.pop(name) for name in list(rest) if name.startswith(prefix)}
-        top, own = parts["classifier."], Weights(parts["words."] | parts["crf."])
+        settings = {**vars(config), "num_labels": self.outputs, "crf": False, "word_forms": 0}
+        top, head = parts["classifier."], Weights(parts["words."] | parts["crf."])
         self._size = config.hidden_size  # width of a state that one end of a word gives
         states = (1 + config.bidirectional) * self._size
         if config.block_type == "residual":
@@ -41,59 +41,66 @@ class TaggerEngine(Engine):
         self._reader: NativeEngine | None = None
         if config.word_forms:
             units, tokens = config.word_hidden_size, config.vocab_size
-            sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "cell_type": "lstm"}
-            reader = SimpleNamespace(**{**plain, **sizes, "block_type": "plain", "num_hidden_layers": 1})
+            sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "num_hidden_layers": 1}
+            reader = SimpleNamespace(**{**settings, **sizes, "block_type": "plain", "cell_type": "lstm"})
             layer = {f"rnn.layers.0.{name[12:]}": weight for name, weight in parts["words.layer."].items()}
             layer[TABLE] = np.zeros((1, states + units), np.float32)  # it has no tokens
             self._reader = NativeEngine(reader, layer | top, precision, TAGGER)
-            self._codes, self._kinds = (own.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
-            self._forms = own.read_stored("words.forms", tokens, _FORMS)
-            self._table = own.read("words.table.weight", config.word_forms, units)
+            self._codes, self._kinds = (head.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
+            self._forms = head.read_stored("words.forms", tokens, _FORMS)
+            self._table = head.read("words.table.weight", config.word_forms, units)
             if any(numbers.dtype.kind != "i" for numbers in (self._codes, self._kinds, self._forms)):
                 raise Unsupported("the forms of words are not whole numbers")
             square = np.eye(states, dtype=np.float32)
             top = {"classifier.weight": square, "classifier.bias": np.zeros_like(square[0])}
-            plain["num_labels"] = states
-        self._encoder = NativeEngine(SimpleNamespace(**plain), rest | top, precision, TAGGER)
-        inside = {name: name[2:] for name in names if name[:2] == "I-" and f"B-{name[2:]}" in names}
-        self._partners, self._inside = pair_tags(names)
+            settings["num_labels"] = states
+        self._encoder = NativeEngine(SimpleNamespace(**settings), rest | top, precision, TAGGER)
+        names, swap = [config.id2label[tag] for tag in range(self.outputs)], {"B-": "I-", "I-": "B-"}
+        others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]  # B-X of I-X, and I-X of B-X
+        self._partners = [names.index(other) if other in names else tag for tag, other in enumerate(others)]
+        self._inside = [name.startswith("I-") for name in names]
         self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # scores of first, pairs and last
         if config.crf:
-            first, last = (own.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
-            pairs = [[name in inside and before[1:] != f"-{inside[name]}" for name in names] for before in names]
-            step = own.read("crf.transitions", self.outputs, self.outputs) + np.float32(_FORBIDDEN) * np.array(pairs)
-            self._crf = first + np.float32(_FORBIDDEN) * np.array([name in inside for name in names]), step, last
-        own.check_read()
+            bound = [name.startswith("I-") and other in names for name, other in zip(names, others, strict=True)]
+            pairs = [[bound[tag] and before[1:] != name[1:] for tag, name in enumerate(names)] for before in names]
+            first, last = (head.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
+            step = head.read("crf.transitions", self.outputs, self.outputs)
+            self._crf = first + _FORBIDDEN * np.array(bound), step + _FORBIDDEN * np.array(pairs), last
+        head.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._source, {"folder": self.folder}
+        return type(self), self._source
 
     def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]."""
-        return pad_tokens(self._compute(input_ids, options.threads), input_ids)
-
-    def _compute(self, input_ids: Sequence[Sequence[int]], threads: int | None) -> np.ndarray:
-        """Return the logits `(T, C)` of all tokens."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         if self._reader is None:
-            return self._score(self._encoder.compute(input_ids, threads), lengths)
-        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
-        kinds = self._kinds
-        if len(ids) and not 0 <= ids.min() <= ids.max() < len(kinds):
-            raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
-        marks = kinds[ids] == _MARK
-        states = np.zeros((len(ids), self._encoder.outputs), np.float32)
-        states[~marks] = self._encoder.compute(
-            [[id for id in text if kinds[id] != _MARK] for text in input_ids], threads
-        )
-        starts = kinds[ids] > 0
-        starts[1:] &= ~marks[:-1]
-        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+            logits = self._score(self._encoder.compute(input_ids, options.threads), lengths)
+        else:
+            logits = self._tag_words(self._reader, input_ids, lengths, options.threads)
+        return pad_tokens(logits, input_ids)
+
+    def _tag_words(
+        self, reader: NativeEngine, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, threads: int | None
+    ) -> np.ndarray:
+        """Return the logits `(T, C)` of all tokens by those of their words.
+
+        A word is marks of capitals, if any, and then other tokens; the encoder does not read the marks.
+        """
+        ids, kinds = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum())), self._kinds
         if not len(ids):
             return np.zeros((0, self.outputs), np.float32)
+        if not 0 <= ids.min() <= ids.max() < len(kinds):
+            raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
+        marks, starts = kinds[ids] == _MARK, kinds[ids] > 0
+        states = np.zeros((len(ids), self._encoder.outputs), np.float32)
+        unmarked = [[id for id in text if kinds[id] != _MARK] for text in input_ids]
+        states[~marks] = self._encoder.compute(unmarked, threads)
+        starts[1:] &= ~marks[:-1]
+        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         texts = np.repeat(np.arange(len(lengths)), lengths)
         counts = np.bincount(texts[starts], minlength=len(lengths))
-        emissions = self._reader.run_vectors(self._describe(ids, states, starts, marks), counts, threads)
+        emissions = reader.run_vectors(self._describe(ids, states, starts, marks), counts, threads)
         logits = self._score(emissions, counts)[np.cumsum(starts) - 1]
         further = logits[~starts]  # those of a word with B-X have I-X
         other = further[:, self._partners]
@@ -101,10 +108,7 @@ class TaggerEngine(Engine):
         return logits
 
     def _describe(self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray) -> np.ndarray:
-        """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms.
-
-        A word is marks of capitals, if any, and then other tokens.
-        """
+        """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms."""
         begins, forms, table = np.flatnonzero(starts), self._forms, self._table
         ends, lengths = np.append(begins[1:], len(ids)), np.add.reduceat(~marks, begins, dtype=np.int64)
         first, last = np.where(lengths > 0, [ends - lengths, ends - 1], begins)  # a word may have marks only
@@ -133,32 +137,17 @@ class TaggerEngine(Engine):
         return logits
 
 
-def pair_tags(names: Sequence[str]) -> tuple[list[int], list[bool]]:
-    """Return the tag I-X of each B-X and B-X of each I-X, any other tag for itself, and which tags are I-X.
-
-    The further tokens of a word with B-X have I-X.
-    """
-    swap = {"B-": "I-", "I-": "B-"}
-    others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
-    partners = [names.index(name) if name in names else tag for tag, name in enumerate(others)]
-    return partners, [name.startswith("I-") for name in names]
-
-
 def find_best_tags(
     emissions: np.ndarray, valid: np.ndarray, first: np.ndarray, pairs: np.ndarray, last: np.ndarray
 ) -> np.ndarray:
     """Return the scores `(T, B, C)` of a conditional random field, as `Crf.best_scores` does."""
-
-    def scan(start: np.ndarray, pairs: np.ndarray, times: Sequence[int]) -> np.ndarray:
-        """Return the best score of the tags on one side of each token."""
-        states = np.empty_like(emissions)
-        states[times[0]] = start
-        for before, time in pairwise(times):
-            best = states[before] + emissions[before]
-            reached = ((best - best.max(axis=-1, keepdims=True))[:, None] + pairs).max(axis=-1)
+    times, best = range(len(emissions)), emissions.copy()
+    for start, step, order in ((first, pairs.T, times), (last, pairs, times[::-1])):
+        states = np.empty_like(emissions)  # the best score of the tags on one side of each token
+        states[order[0]] = start
+        for before, time in pairwise(order):
+            sums = states[before] + emissions[before]
+            reached = ((sums - sums.max(axis=-1, keepdims=True))[:, None] + step).max(axis=-1)
             states[time] = np.where(valid[before][:, None], reached, states[before])
-        return states
-
-    times = range(len(emissions))
-    best = scan(first, pairs.T, times) + emissions + scan(last, pairs, times[::-1])
+        best += states
     return best - best.max(axis=-1, keepdims=True)

@@ -16,7 +16,6 @@ import numpy as np
 from ...hub.model_folder import (
     FAST_TOKENIZERS,
     MODEL_TYPE,
-    TOKENIZER,
     FinishedFolder,
     check_tokenizer,
     name_damage,
@@ -39,7 +38,7 @@ _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thr
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules named after what they compute
 
 
-def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
+def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
     settings = read_settings(name, folder.root, MODEL_TYPE)
     with name_damage(name, folder.config.name):
@@ -50,74 +49,55 @@ def read_config_alone(name: str, folder: FinishedFolder) -> SimpleNamespace:
             raise ValueError("id2label and label2id disagree, or repeat a label")
         if settings.get("streaming") and settings.get("bidirectional", True):
             raise ValueError("streaming does not go with bidirectional=True")
-        known = {"id2label": labels, "label2id": ids, "num_labels": len(labels)}
-        return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **known})
+        counted = {"id2label": labels, "label2id": ids, "num_labels": len(labels)}
+        return SimpleNamespace(**{**dict.fromkeys(_OPTIONAL), **settings, **counted})
 
 
-def read_tokenizer_alone(name: str, folder: FinishedFolder, config: Config) -> TokenizerFile | None:
-    """Return the tokenizer of a folder, checked as [`load_model`] does; None for a kind that needs transformers."""
-    settings = folder.read_tokenizer_config()
-    if settings.get("tokenizer_class") not in FAST_TOKENIZERS or not folder.tokenizer.is_file():
-        return None
-    with name_damage(name, TOKENIZER):
-        tokenizer = TokenizerFile(folder)
-        vocabulary = tokenizer.get_vocab()
-        special = [settings[key] for key in settings if key.endswith("_token") and isinstance(settings[key], str)]
-        if not vocabulary.keys() >= set(special):  # transformers adds them
-            return None
-    check_tokenizer(name, tokenizer, config)
-    return tokenizer
-
-
-def read_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the weights of a file by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
+def load_weights(*paths: Path) -> dict[str, np.ndarray]:
+    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
     from safetensors import deserialize
 
     weights = {}
-    for name, tensor in deserialize(path.read_bytes()):
-        weights[name] = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-    with np.errstate(over="ignore"):  # where a number becomes infinite
-        return {name: x.astype(np.float32) if x.dtype == np.float64 else x for name, x in weights.items()}
+    for name, tensor in (tensor for path in paths for tensor in deserialize(path.read_bytes())):
+        values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        with np.errstate(over="ignore"):  # where a number becomes infinite
+            weights[name] = values.astype(np.float32) if values.dtype == np.float64 else values
+    return weights
 
 
-def read_weights(folder: FinishedFolder) -> dict[str, np.ndarray]:
-    """Return the weights of a model by name."""
-    return {name: weight for path in folder.weight_files() for name, weight in read_file(path).items()}
-
-
-def read_sentence_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
+def load_sentence_encoder(name: str, folder: FinishedFolder, config: Config) -> dict[str, np.ndarray]:
     """Return the weights of an encoder as those of a classifier, and set its head in `config`."""
     projection = folder.root / PROJECTION
     if not projection.is_file():
         raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
     with name_damage(name, PROJECTION):
-        top = {key.replace("linear.", "classifier."): weight for key, weight in read_file(projection).items()}
+        top = {key.replace("linear.", "classifier."): weight for key, weight in load_weights(projection).items()}
         pooling = json.loads((folder.root / "1_Pooling" / "config.json").read_text("utf-8"))
         if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):  # old, new layout
             raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
     config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
     config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
-    return {**{f"rnn.{key}": weight for key, weight in read_weights(folder).items()}, **top}
-
-
-# ---- the engine in C ----
+    return {**{f"rnn.{key}": weight for key, weight in load_weights(*folder.weight_files()).items()}, **top}
 
 
 def read_stored(
     name: str, folder: FinishedFolder, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
 ) -> tuple[Engine, TokenizerFile] | None:
     """Return the engine in C of a folder and its tokenizer, or None where [`load_model`] is needed."""
-    if (folder.root / "adapter_config.json").is_file():
-        return None
     try:
-        config = read_config_alone(name, folder)
-        weights = read_sentence_encoder(name, folder, config) if is_encoder else read_weights(folder)
-        engine = make_native(config, weights, options, next(iter(config.architectures or [CLASSIFIER])))
-        tokenizer = read_tokenizer_alone(name, folder, config)
+        config, settings = load_config(name, folder), folder.read_tokenizer_config()
+        is_plain = not (folder.root / "adapter_config.json").is_file() and folder.tokenizer.is_file()
+        if not is_plain or settings.get("tokenizer_class") not in FAST_TOKENIZERS:
+            return None
+        tokenizer = TokenizerFile(folder)
+        special = {token for key, token in settings.items() if key.endswith("_token") and isinstance(token, str)}
+        if not tokenizer.get_vocab().keys() >= special:  # transformers adds them
+            return None
+        check_tokenizer(name, tokenizer, config)
+        weights = load_sentence_encoder(name, folder, config) if is_encoder else load_weights(*folder.weight_files())
+        return make_native(config, weights, options, next(iter(config.architectures or [CLASSIFIER]))), tokenizer
     except Exception:  # damaged files make the libraries raise anything
         return None
-    engine.folder = folder
-    return None if tokenizer is None else (engine, tokenizer)
 
 
 def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, copies_table: bool = False) -> Engine:
@@ -132,13 +112,13 @@ def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, 
     import torch
 
     for name, module in model.named_modules():
-        place, kind = name or "the model", type(module)
+        place, code = name or "the model", type(module)
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
             raise Unsupported(f"{place} has hooks")
         if "forward" in vars(module) and not hasattr(module, "_original_forward"):  # accelerate keeps the original
             raise Unsupported(f"forward of {place} was replaced")
-        if not f"{kind.forward.__module__}.".startswith(_KNOWN_CODE):
-            raise Unsupported(f"{place} is {kind.__module__}.{kind.__qualname__}")
+        if not f"{code.forward.__module__}.".startswith(_KNOWN_CODE):
+            raise Unsupported(f"{place} is {code.__module__}.{code.__qualname__}")
     views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
     state = model.state_dict().items()
     weights = {name: weight.view(views.get(weight.dtype, weight.dtype)).numpy() for name, weight in state}

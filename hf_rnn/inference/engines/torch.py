@@ -7,9 +7,9 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,11 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ...models.auto import head_class
-from ...models.cells_rnn import CELLS, CompactTexts
 from ..native import SWITCH, load_library
 from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode
 from .native import to_float
-from .stored import read_sentence_encoder
+from .stored import load_sentence_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _TEXTS, _TOKENS = 256, 8192  # per batch, padding included
+_TEXT_AXES = {"final_pooling_state": 0}  # 1 for the other tensors of a state
 _MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
 
 
@@ -56,42 +56,27 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
-        device, count, shapes = self.model.device, len(input_ids), state_shapes(self.model)
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        rows = torch.zeros(count, sum(sizes)) if states is None else torch.from_numpy(states)
-        before = {}
-        for (name, shape), part in zip(shapes.items(), rows.to(device).split(sizes, dim=1), strict=True):
-            part = part.reshape(count, *shape)
-            before[f"initial_{name}_state"] = part if name == "pooling" else part.transpose(0, 1).contiguous()
+        count, before = len(input_ids), {}
+        if states is not None:
+            sizes = [math.prod(shape) for shape in self._state_shapes.values()]
+            rows = torch.from_numpy(states).to(self.model.device).split(sizes, dim=1)
+            for (name, shape), values in zip(self._state_shapes.items(), rows, strict=True):
+                values = values.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
+                before[name.replace("final", "initial")] = values.contiguous()
         ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
-        outputs = self.model(ids.to(device), mask.to(device), output_final_states=True, **before)
-        after = []
-        for name in shapes:
-            part = outputs[f"final_{name}_state"]
-            after.append((part if name == "pooling" else part.transpose(0, 1)).reshape(count, -1).float().cpu())
-        logits = outputs.logits.float().cpu()
-        if logits.dim() == 3:  # a tagger: the logits of all tokens, one after another
-            logits = logits[mask]
-        return logits.numpy(), torch.cat(after, dim=1).numpy()
+        places = ids.to(self.model.device), mask.to(self.model.device)
+        outputs = self.model(*places, output_final_states=True, **before)
+        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).reshape(count, -1) for name in self._state_shapes]
+        return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).float().cpu().numpy()
 
-    def read_classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """As in [`Engine`]."""
-        layer = self.model.classifier
-        return layer.weight.detach().float().cpu().numpy(), layer.bias.detach().float().cpu().numpy()
-
-
-def state_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each part of a streaming model's state."""
-    config, layers = model.config, model.config.num_hidden_layers
-    shapes: dict[str, tuple[int, ...]] = {"hidden": (layers, config.hidden_size)}
-    if CELLS[config.cell_type].has_cell_state:
-        shapes["cell"] = shapes["hidden"]
-    if config.block_type == "residual" and config.conv_kernel > 1:
-        shapes["conv"] = (layers, config.conv_kernel - 1, config.stream_size)
-    if not hasattr(model, "pooler"):  # a tagger
-        return shapes
-    return {**shapes, "pooling": (1 + model.pooler.output_size,)}
+    @cached_property
+    def _state_shapes(self) -> dict[str, list[int]]:
+        """The shapes of what makes the state of a text, by their names in the outputs of the model."""
+        nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
+        outputs = self.model(nothing, nothing, output_final_states=True)
+        states = {name: state for name, state in outputs.items() if name.startswith("final_")}
+        return {name: list(state.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:]) for name, state in states.items()}
 
 
 @cache
@@ -120,10 +105,10 @@ def compute_logits(
 
     Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
-    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
     from transformers import DataCollatorWithPadding
 
-    collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
+    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
+    collate = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [list(input_ids[row]) for row in rows]
         if len(texts[0]) == len(texts[-1]):  # without padding a collator takes longer than the model
@@ -133,17 +118,19 @@ def compute_logits(
             batch = collate([{"input_ids": text} for text in texts])
         inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in ("input_ids", "attention_mask")}
         outputs = model(**inputs, return_dict=True).logits.float().cpu()
-        if outputs.dim() == 3:
-            if logits.dim() == 2:  # the first batch
-                logits = logits[:, None].repeat(1, max(map(len, input_ids)), 1)
-            for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), outputs, strict=True):
-                logits[row, : int(mask.sum())] = tokens[mask]
-        else:
+        if outputs.dim() == 2:
             logits[rows] = outputs
+            continue
+        if logits.dim() == 2:  # the first batch of a tagger
+            logits = logits[:, None].repeat(1, max(map(len, input_ids)), 1)
+        for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), outputs, strict=True):
+            logits[row, : int(mask.sum())] = tokens[mask]
     return logits
 
 
-def load_sentence_model(name_or_path: str | Path, revision: str | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
+def load_sentence_model(
+    name_or_path: str | Path, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
 
     Raises:
@@ -152,40 +139,7 @@ def load_sentence_model(name_or_path: str | Path, revision: str | None = None) -
     name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
     config, tokenizer = load_without_weights(name, folder)
     with name_damage(name, "model.safetensors"):
-        weights = read_sentence_encoder(name, folder, config)
+        weights = load_sentence_encoder(name, folder, config)
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
     return model, tokenizer
-
-
-@torch.inference_mode()
-def read_gates(model: PreTrainedModel, hidden_states: Sequence[torch.Tensor]) -> list[tuple[str, str, np.ndarray]]:
-    """Return the gates and states of one text: layer and direction, name, and values `(T, H)`.
-
-    `hidden_states` are those of the model's output for a batch of this text alone, in evaluation mode.
-    """
-    panels = []
-    for number, layer in enumerate(model.base_model.layers, 1):
-        inputs, states = _read_layer(model.base_model, number, hidden_states)
-        directions = getattr(layer, "mixer", layer).directions
-        for direction, side in zip(directions, states.chunk(len(directions), dim=-1), strict=True):
-            backward = direction is not directions[0]
-            read, seen = (sequence.flip(0) if backward else sequence for sequence in (inputs, side))
-            gates = {f"{name} gate": gate for name, gate in direction.cell.read_gates(read, seen).items()}
-            title = f"layer {number}, {'backward' if backward else 'forward'}"
-            for name, values in {**gates, "state": seen}.items():
-                values = values.flip(0) if backward else values
-                panels.append((title, name, values[:, 0].float().cpu().numpy()))
-    return panels
-
-
-def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the inputs `(T, 1, I)` and the states `(T, 1, D * H)` of the cells of a layer, from 1."""
-    before = hidden_states[number - 1].transpose(0, 1)
-    if encoder.config.block_type == "plain":
-        return before, hidden_states[number].transpose(0, 1)
-    texts = CompactTexts(torch.ones(1, len(before), dtype=torch.bool, device=before.device))
-    block = encoder.layers[number - 1]
-    inputs, _ = block.read(before, texts)
-    nothing = [None] * encoder.config.num_directions
-    return inputs, block.mixer(inputs, texts, nothing, nothing, False)[0]

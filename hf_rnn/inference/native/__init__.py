@@ -11,7 +11,6 @@ import logging
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
 FOLDER = Path(__file__).parent
@@ -19,8 +18,8 @@ SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
 
 
-def _fields(kind: type, names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names.split()]
+def _fields(field_type: type, names: str) -> list[tuple[str, type]]:
+    return [(name, field_type) for name in names.split()]
 
 
 class Layer(ctypes.Structure):
@@ -61,7 +60,7 @@ class Model(ctypes.Structure):
 
 
 @cache
-def load_library() -> Any:
+def load_library() -> ctypes.CDLL | None:
     """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
     if os.environ.get(SWITCH) == "0":
         return None
@@ -76,7 +75,7 @@ def load_library() -> Any:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
                 continue
             library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
-            pointers: Any = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
-            library.hf_rnn_linear.argtypes, library.hf_rnn_linear.restype = pointers, None
+            library.hf_rnn_linear.argtypes = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
+            library.hf_rnn_linear.restype = None
             return library
     return None

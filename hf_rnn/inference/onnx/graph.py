@@ -6,47 +6,168 @@ minGRU in texts that are longer than its example, and takes 12 seconds to minute
 The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS` and `ONNX_POOLINGS` list what is supported.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
-R residual stream, P width of a pooled vector, C classes or tags, W words.
+R residual stream, P width of a pooled vector, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from transformers import PreTrainedModel
 
 from ...models.auto import ENCODER
-from ...models.blocks_rnn import ResidualBlock, ShortConvolution
-from ...models.cells_rnn import RnnLayer
-from ...models.crf_rnn import forbidden
+from ...models.blocks_rnn import ResidualBlock
+from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
-from ...models.token_classification_rnn import FIRST_FORMS, MARK, RnnForTokenClassification, WordReader
-from ..engines import CLASSIFIER
-from ..engines.heads import pair_tags
-from .nodes import END, Graph, State, Texts
 
+_OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
+_END = 2**62  # beyond any axis
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S).
+class Graph:
+    """Nodes and constants: `graph.Add(value, 1)` adds a node and returns the name of its output.
+
+    Arguments are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
+    The inputs are padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
+    """
+
+    def __init__(self, half_table: bool = False) -> None:
+        self.half_table = half_table
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._outputs: list[onnx.ValueInfoProto] = []
+        names = ("input_ids", "attention_mask")
+        self._inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]) for name in names]
+        self._count, self._time = (self.Shape("input_ids", start=axis, end=axis + 1) for axis in (0, 1))  # as given
+        behind_all = self.Concat([0, 0], self.Sub([1], self.Min(self._count, [1])), [1], axis=0)
+        self.ids, mask = (self.Pad(name, behind_all) for name in names)  # (B, T), int64
+        self.mask = self.Cast(mask, to=TensorProto.BOOL)  # (B, T)
+
+    def __getattr__(self, operator: str) -> Callable[..., Any]:
+        if not operator[0].isupper():
+            raise AttributeError(operator)
+        return partial(self._add, operator)
+
+    def _add(self, operator: str, *inputs: object, outputs: int = 1, **attributes: object) -> str | list[str]:
+        """Add a node; return the name of its output, or a list if there are several."""
+        name = f"{operator}_{len(self._nodes)}"
+        names = [f"{name}_{number}" for number in range(outputs)]
+        inputs = tuple(value if isinstance(value, str) else self.constant(value) for value in inputs)
+        self._nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, value: object) -> str:
+        """Store a constant and return its name."""
+        is_weight = isinstance(value, torch.Tensor | np.ndarray)
+        if isinstance(value, torch.Tensor):
+            value = (value.detach().float() if value.dtype == torch.bfloat16 else value.detach()).cpu().numpy()
+        array = np.ascontiguousarray(value) if is_weight else np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        name = f"weight_{len(self._constants)}" if is_weight else f"constant_{array.dtype}_{array.tolist()}"
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def answer(self, name: str, value: str, width: int, per_token: bool = False) -> None:
+        """Declare an output in float32, (B, width) or (B, T, width), and cut it to the shape of the inputs."""
+        value = self.slice(value, 0, self._count)
+        value = self.slice(value, 0, self._time, 1) if per_token else value
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        shape = ["batch", *(["time"] if per_token else []), width]
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def linear(self, inputs: str, layer: nn.Linear) -> str:
+        """Add a linear layer along the last axis."""
+        return self.Add(self.MatMul(inputs, layer.weight.t()), layer.bias)
+
+    def slice(self, value: str, start: int | str, end: int | str, axis: int = 0) -> str:
+        """Cut an axis; a place is a number or the name of a value `(1,)`."""
+        places = (place if isinstance(place, str) else [place] for place in (start, end))
+        return self.Slice(value, *places, [axis])
+
+    def number(self, values: str) -> str:
+        """Return flags as 0 and 1, or whole numbers, in float32."""
+        return self.Cast(values, to=TensorProto.FLOAT)
+
+    def activate(self, inputs: str, activation: str) -> str:
+        """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
+        if activation == "linear":
+            return inputs
+        if activation == "silu":
+            return self.Mul(inputs, self.Sigmoid(inputs))
+        if activation == "gelu":
+            return self.Mul(self.Mul(inputs, 0.5), self.Add(self.Erf(self.Mul(inputs, 0.5**0.5)), 1.0))
+        return getattr(self, activation.capitalize())(inputs)  # Relu, Tanh
+
+    def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """Return the complete model."""
+        graph = helper.make_graph(self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values()))
+        opset = [helper.make_opsetid("", _OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hf-rnn")
+        helper.set_model_props(model, dict(metadata))
+        return model
+
+
+class Texts:
+    """The real tokens of a batch, moved to the front of each text, time first: from the ids (B, T) and their mask."""
+
+    def __init__(self, graph: Graph) -> None:
+        count = graph.Cast(graph.mask, to=TensorProto.INT64)
+        self._graph, self.lengths = graph, graph.ReduceSum(count, [1], keepdims=0)  # (B,)
+        self.longest = graph.Max(graph.ReduceMax(self.lengths, axes=[0]), [1])  # (1,), T
+        self.steps_read = graph.Max(self.lengths, [1])  # (B,): an empty text has one step, which is masked later
+        self.rows = graph.Range(0, graph.Squeeze(graph.Shape(self.lengths), [0]), 1)  # (B,): 0 to B - 1
+        self.steps = graph.Unsqueeze(graph.Range(0, graph.Squeeze(self.longest, [0]), 1), [1])  # (T, 1): 0 to T - 1
+        self.valid = graph.Unsqueeze(graph.Less(self.steps, self.lengths), [2])  # (T, B, 1), whether there is a token
+        self.real = graph.number(self.valid)
+        self.some = graph.Unsqueeze(graph.Greater(self.lengths, 0), [1])  # (B, 1), whether the text has a token
+        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
+        self._before = graph.CumSum(count, 1, exclusive=1)
+        padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
+        places = graph.Where(graph.mask, self._before, graph.Add(padding, graph.Unsqueeze(self.lengths, [1])))
+        ids = graph.Where(graph.mask, graph.ids, 0)
+        ids = graph.slice(graph.ScatterElements(ids, places, ids, axis=1), 0, self.longest, 1)
+        self.ids = graph.Transpose(ids, perm=[1, 0])  # (T, B), 0 without a token
+
+    def reverse(self, values: str) -> str:
+        """Reverse the steps of each text in (T, B, ...), padding left where it is."""
+        return self._graph.ReverseSequence(values, self.steps_read, time_axis=0, batch_axis=1)
+
+    def take(self, values: str, steps: str) -> str:
+        """Take values (T, B, ...) at steps (..., B) of each text."""
+        graph = self._graph
+        rows = graph.Add(self.rows, graph.Mul(steps, 0))
+        return graph.GatherND(values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1))
+
+    def restore(self, values: str) -> str:
+        """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
+        graph = self._graph
+        places = graph.Transpose(graph.Min(self._before, graph.Sub(self.longest, [1])), perm=[1, 0])
+        values = graph.Transpose(self.take(values, places), perm=[1, 0, 2])
+        return graph.Mul(values, graph.Unsqueeze(graph.number(graph.mask), [2]))
+
+
+# ---- cells: each function adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S) ----
 
 
 def _add_operator(
     graph: Graph,
     texts: Texts,
     inputs: str,
-    cells: list[Any],
+    cells: Sequence[TorchCell],
     *,
     operator: str,
     gates: tuple[int, ...],
-    **attributes: Any,
+    **attributes: object,
 ) -> str:
     """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
 
@@ -55,153 +176,44 @@ def _add_operator(
     """
     states = []
     for number, cell in enumerate(cells):
+        parts = {name: weight.detach().float().cpu().chunk(len(gates)) for name, weight in cell.named_parameters()}
 
-        def stack(*kinds: str, cell: Any = cell) -> np.ndarray:
-            """Return weights `(1, kinds * gates * H, ...)`, the gates in ONNX's order."""
-            parts = [getattr(cell, kind).detach().float().cpu().chunk(len(gates)) for kind in kinds]
-            return torch.cat([part[gate] for part in parts for gate in gates]).numpy()[None]
+        def stack(*names: str, parts: Mapping[str, Sequence[torch.Tensor]] = parts) -> torch.Tensor:
+            """Return weights `(1, names * gates * H, ...)`, the gates in ONNX's order."""
+            return torch.cat([parts[name][gate] for name in names for gate in gates])[None]
 
-        weights = [stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")]
-        read = texts.reverse(inputs) if number else inputs
-        before = [] if texts.state is None else [texts.state.take("hidden")]
-        if texts.state is not None and cell.has_cell_state:  # one more input sets the gates that keep c in padding
-            before.append(texts.state.take("cell"))
-            column = np.repeat([cell.padding_gates[gate] for gate in gates], cell.hidden_size)[None, :, None]
-            weights[0] = np.concatenate([weights[0], column.astype(np.float32)], axis=2)
-            read = graph.Concat(read, graph.Sub(1.0, texts.real), axis=2)
-        initial = ["", *(graph.Unsqueeze(value, [0]) for value in before)] if before else []
-        add = partial(getattr(graph, operator), hidden_size=cell.hidden_size, **attributes)
-        read, *ends = add(read, *weights, *initial, outputs=3) if len(before) == 2 else [add(read, *weights, *initial)]
-        read = graph.Squeeze(read, [1])  # of (T, 1, B, H)
-        if texts.state is not None:
-            texts.keep_last(read, before[0])
-            for value in ends[1:]:
-                texts.state.keep("cell", graph.Squeeze(value, [0]))
+        weights = stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")
+        vectors = texts.reverse(inputs) if number else inputs
+        hidden = getattr(graph, operator)(vectors, *weights, hidden_size=cell.hidden_size, **attributes)
+        hidden = graph.Squeeze(hidden, [1])  # of (T, 1, B, H)
         if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
-            read = graph.Where(texts.valid, read, 0.0)
-        states.append(texts.reverse(read) if number else read)
+            hidden = graph.Where(texts.valid, hidden, 0.0)
+        states.append(texts.reverse(hidden) if number else hidden)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any]) -> str:
+def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: Sequence[MinGru]) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
-    steps = [("Mul", "h", "decay", "kept"), ("Add", "kept", "addend", "next"), ("Identity", "next", "state")]
+    names = ("h", "decay", "addend", "next", "state")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+    nodes = [
+        helper.make_node("Mul", ["h", "decay"], ["product"]),
+        helper.make_node("Add", ["product", "addend"], ["next"]),
+        helper.make_node("Identity", ["next"], ["state"]),
+    ]
+    body = helper.make_graph(nodes, "step", values[:3], values[3:])
     states, shape = [], graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
-    for number, cell in enumerate(cells):
+    for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        before = graph.ConstantOfShape(shape) if texts.state is None else texts.state.take("hidden")
-        read = before, graph.Sub(1.0, update), graph.Mul(update, candidate)
-        states.append(graph.scan(steps, read, ("h", "decay", "addend"), backward=number))
-        texts.keep_last(states[0], before)
+        sequences = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
+        ways = {"scan_input_directions": [backward] * 2, "scan_output_directions": [backward]}
+        states.append(graph.Scan(*sequences, outputs=2, body=body, num_scan_inputs=2, **ways)[1])
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
-
-
-def _add_layer(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer, cell_type: str) -> str:
-    """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
-    return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
-
-
-def _encode(graph: Graph, texts: Texts, encoder: RnnModel) -> str:
-    """Add an encoder: the states (T, B, S) of texts."""
-    table = encoder.embedding.weight.detach().cpu()
-    if graph.half_table:
-        states = graph.cast(graph.Gather(table.half(), texts.ids), TensorProto.FLOAT)
-    else:
-        states = graph.Gather(table, texts.ids)  # (T, B, E)
-    if encoder.config.block_type == "residual":
-        return _add_blocks(graph, texts, states, encoder)
-    for layer in cast("list[RnnLayer]", encoder.layers):
-        states = _add_layer(graph, texts, states, layer, encoder.config.cell_type)
-    return states
-
-
-def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
-    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
-    linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
-
-    def norm(inputs: str, layer: nn.LayerNorm) -> str:
-        return graph.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
-
-    def convolve(inputs: str, conv: ShortConvolution) -> str:
-        behind = conv.size - 1 - conv.ahead
-        wide = graph.Mul(inputs, texts.real)
-        if texts.state is None:
-            wide = graph.Pad(wide, [behind, 0, 0, conv.ahead, 0, 0])
-        else:
-            before = graph.Reshape(texts.state.take("conv"), [0, behind, -1])
-            wide = graph.Concat(graph.Transpose(before, perm=[1, 0, 2]), wide, axis=0)
-            last = texts.take(wide, graph.Add(texts.lengths, np.arange(behind)[:, None]))
-            texts.state.keep("conv", graph.Transpose(last, perm=[1, 0, 2]))
-        parts = (graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size))
-        return graph.Sum(*(graph.Mul(part, weight) for part, weight in zip(parts, conv.weight, strict=True)))
-
-    stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
-    for block in cast("list[ResidualBlock]", encoder.layers):
-        inputs = norm(stream, block.input_norm)
-        if block.conv is not None:
-            inputs = convolve(inputs, block.conv)
-        states = _add_layer(graph, texts, inputs, block.mixer, encoder.config.cell_type)
-        gate = _activate(graph, linear(inputs, block.gate_proj), activation)
-        stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
-        inner = _activate(graph, linear(norm(stream, block.mlp_norm), block.up_proj), activation)
-        stream = graph.Add(stream, linear(inner, block.down_proj))
-    return norm(stream, encoder.norm)
-
-
-def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    """Pool states (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`."""
-    pooling, parts = model.config.pooling, []
-    if pooling == "last":  # the last state that each direction reads
-        last = texts.take(states, graph.Sub(texts.steps_read, [1]))
-        if model.config.num_directions == 2:
-            half = model.config.output_size // 2
-            backward = graph.slice(graph.Gather(states, 0, axis=0), half, END, 1)
-            last = graph.Concat(graph.slice(last, 0, half, 1), backward, axis=1)
-        return graph.Where(texts.some, last, 0.0)
-    if pooling == "attention":
-        keys = graph.Tanh(graph.linear(states, model.pooler.projection))
-        scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
-        weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
-        return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
-    if "mean" in pooling:
-        total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
-        parts.append(graph.Div(total, graph.Unsqueeze(graph.cast(texts.steps_read, TensorProto.FLOAT), [1])))
-    if "max" in pooling:
-        highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
-        parts.append(graph.Where(texts.some, highest, 0.0))
-    return parts[0] if len(parts) == 1 else graph.Concat(*parts, axis=1)
-
-
-def _carry(graph: Graph, texts: Texts, state: State, pooled: str, model: RnnForSequenceClassification) -> str:
-    """Return the pooled vectors of all tokens so far (B, P), which the state keeps; see `RnnPooler.carry`."""
-    before, width, pooling = state.take("pooling"), model.pooler.output_size, model.config.pooling
-    count, old = graph.slice(before, 0, 1, 1), graph.slice(before, 1, END, 1)
-    read = graph.Unsqueeze(graph.cast(texts.lengths, TensorProto.FLOAT), [1])
-    total, merged = graph.Add(count, read), pooled
-    if pooling != "last":
-        share = graph.Div(read, graph.Max(total, 1.0))
-        mean = graph.Add(old, graph.Mul(graph.Sub(pooled, old), share))
-        is_mean = np.arange(width) < {"mean": width, "max": 0, "mean_max": width // 2}[pooling]
-        merged = graph.Where(graph.Greater(count, 0.0), graph.Where(is_mean, mean, graph.Max(old, pooled)), pooled)
-    merged = graph.Where(texts.some, merged, old)
-    state.keep("pooling", graph.Concat(total, merged, axis=1))
-    return merged
-
-
-def _activate(graph: Graph, inputs: str, activation: str) -> str:
-    """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
-    if activation == "linear":
-        return inputs
-    if activation == "silu":
-        return graph.Mul(inputs, graph.Sigmoid(inputs))
-    if activation == "gelu":
-        return graph.Mul(graph.Mul(inputs, 0.5), graph.Add(graph.Erf(graph.Mul(inputs, 0.5**0.5)), 1.0))
-    return getattr(graph, activation.capitalize())(inputs)  # Relu, Tanh
 
 
 # Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.
@@ -215,181 +227,124 @@ ONNX_CELLS: dict[str, Callable[..., str]] = {
 ONNX_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 
 
-# ---- heads ----
+# ---- the model ----
 
 
 def build_graph(
     model: PreTrainedModel,
     metadata: Mapping[str, str],
-    is_encoder: bool = False,
+    gives_vectors: bool = False,
     half_table: bool = False,
-    project_tokens: bool = False,
-    streams: bool = False,
 ) -> onnx.ModelProto:
     """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
 
     Args:
-        model: A model of this package.
+        model: A classifier or an encoder of this package.
         metadata: Names and values.
-        is_encoder: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
+        gives_vectors: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
+            Its `last_hidden_state` are projected too, so that their mean, normalised, is the vector.
         half_table: Whether the embedding table is stored in float16.
-        project_tokens: Whether `last_hidden_state` of a sentence encoder are projected: then their mean, normalised,
-            is its vector.
-        streams: Whether a streaming classifier has its state as an optional input and as an output.
     """
     graph = Graph(half_table)
-    if is_encoder or type(model).__name__ == ENCODER:
-        _add_encoder(graph, model, project_tokens)
-    elif type(model).__name__ == CLASSIFIER:
-        logits, texts, _ = _classify(graph, model, streams)
-        graph.answer("logits", logits, model.config.num_labels)
-        if texts.state is not None:
-            graph.answer("final_state", texts.state.finish(), texts.state.width)
-    else:
-        _add_tagger(graph, model)
+    texts, width = Texts(graph), model.config.output_size
+    encoder = model if type(model).__name__ == ENCODER else model.rnn
+    states = _encode(graph, texts, encoder)
+    if model is not encoder:
+        logits, width = _classify(graph, texts, states, model), model.config.num_labels
+        if not gives_vectors:
+            graph.answer("logits", logits, width)
+            return graph.finish(metadata)
+        vectors = graph.Div(logits, graph.Max(graph.ReduceL2(logits, axes=[1]), 1e-12))
+        graph.answer("sentence_embedding", vectors, width)
+        states = graph.linear(states, model.classifier)
+    graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
     return graph.finish(metadata)
 
 
-def _classify(graph: Graph, model: RnnForSequenceClassification, streams: bool = False) -> tuple[str, Texts, str]:
-    """Return the logits (B, C), the texts, and their states (T, B, S)."""
-    config, texts = model.config, Texts(graph, graph.ids, graph.mask)
-    texts.state = State(graph, texts.lengths, model) if streams else None
-    states = _encode(graph, texts, model.rnn)
-    pooled = _pool(graph, texts, states, model)
-    if texts.state is not None:
-        pooled = _carry(graph, texts, texts.state, pooled, model)
-    vectors = _activate(graph, pooled, config.classifier_activation)
+def _encode(graph: Graph, texts: Texts, encoder: RnnModel) -> str:
+    """Add an encoder: the states (T, B, S) of texts."""
+    table = encoder.embedding.weight.detach().cpu()
+    if graph.half_table:
+        states = graph.number(graph.Gather(table.half(), texts.ids))
+    else:
+        states = graph.Gather(table, texts.ids)  # (T, B, E)
+    if encoder.config.block_type == "residual":
+        return _add_blocks(graph, texts, states, encoder)
+    for layer in cast("list[RnnLayer]", encoder.layers):
+        states = _add_layer(graph, texts, states, layer, encoder.config.cell_type)
+    return states
+
+
+def _add_layer(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer, cell_type: str) -> str:
+    return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
+
+
+def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
+    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
+    linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
+
+    def norm(inputs: str, layer: nn.LayerNorm) -> str:
+        return graph.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
+
+    stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
+    for block in cast("list[ResidualBlock]", encoder.layers):
+        inputs = norm(stream, block.input_norm)
+        if (conv := block.conv) is not None:
+            wide = graph.Pad(graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])
+            taps = [graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size)]
+            inputs = graph.Sum(*(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True)))
+        states = _add_layer(graph, texts, inputs, block.mixer, encoder.config.cell_type)
+        gate = graph.activate(linear(inputs, block.gate_proj), activation)
+        stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
+        inner = graph.activate(linear(norm(stream, block.mlp_norm), block.up_proj), activation)
+        stream = graph.Add(stream, linear(inner, block.down_proj))
+    return norm(stream, encoder.norm)
+
+
+def _classify(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
+    """Return the logits (B, C) of states (T, B, S)."""
+    config = model.config
+    vectors = graph.activate(_pool(graph, texts, states, model), config.classifier_activation)
     logits = graph.Gemm(vectors, model.classifier.weight, model.classifier.bias, transB=1)
     if model.ngrams is not None:
         logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams.weight))
     if config.target_scale is not None:  # a model whose training did not end
         logits = graph.Add(graph.Mul(logits, config.target_scale), config.target_mean)
-    return logits, texts, states
+    return logits
+
+
+def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
+    """Pool states (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`."""
+    pooling, parts = model.config.pooling, []
+    if pooling == "last":  # the last state that each direction reads
+        last = texts.take(states, graph.Sub(texts.steps_read, [1]))
+        if model.config.num_directions == 2:
+            half = model.config.output_size // 2
+            backward = graph.slice(graph.Gather(states, 0, axis=0), half, _END, 1)
+            last = graph.Concat(graph.slice(last, 0, half, 1), backward, axis=1)
+        return graph.Where(texts.some, last, 0.0)
+    if pooling == "attention":
+        keys = graph.Tanh(graph.linear(states, model.pooler.projection))
+        scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
+        weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
+        return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
+    if "mean" in pooling:
+        total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
+        parts.append(graph.Div(total, graph.Unsqueeze(graph.number(texts.steps_read), [1])))
+    if "max" in pooling:
+        highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
+        parts.append(graph.Where(texts.some, highest, 0.0))
+    return parts[0] if len(parts) == 1 else graph.Concat(*parts, axis=1)
 
 
 def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     """Return the scores (B, C) of one to three tokens in a row; see `TokenNgrams`."""
     hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.t())
     for number in range(NGRAMS):
-        ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, END)
+        ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
         hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
         valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
-        found = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
-        sums.append(graph.Mul(found, graph.cast(graph.Unsqueeze(valid, [2]), TensorProto.FLOAT)))
-    lengths = graph.cast(graph.Max(texts.lengths, [1]), TensorProto.FLOAT)
-    return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(graph.Sqrt(lengths), [1]))
-
-
-def _add_encoder(graph: Graph, model: RnnModel | RnnForSequenceClassification, project_tokens: bool) -> None:
-    width = model.config.output_size
-    if type(model).__name__ == ENCODER:
-        texts = Texts(graph, graph.ids, graph.mask)
-        states = _encode(graph, texts, model)
-    else:
-        vectors, texts, states = _classify(graph, model)
-        vectors = graph.Div(vectors, graph.Max(graph.ReduceL2(vectors, axes=[1]), 1e-12))
-        graph.answer("sentence_embedding", vectors, model.config.num_labels)
-    if project_tokens:
-        states, width = graph.linear(states, model.classifier), model.config.num_labels
-    graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
-
-
-def _add_tagger(graph: Graph, model: RnnForTokenClassification) -> None:
-    texts = Texts(graph, graph.ids, graph.mask)
-    if model.words is None:
-        scores = graph.linear(_encode(graph, texts, model.rnn), model.classifier)
-        logits = _find_best_tags(graph, texts, scores, model)
-    else:
-        logits = _tag_words(graph, texts, model)
-    graph.answer("logits", texts.restore(logits), model.config.num_labels, per_token=True)
-
-
-def _tag_words(graph: Graph, texts: Texts, model: RnnForTokenClassification) -> str:
-    """Return the logits of tokens (T, B, C) by those of their words; see `WordReader`.
-
-    A word is marks of capitals, if any, and then other tokens; the encoder does not read the marks.
-    """
-    reader, number = cast(WordReader, model.words), graph.cast
-    is_mark, is_start = map(graph.constant, (reader.kinds == MARK, reader.kinds > 0))
-    ids = graph.Where(graph.mask, graph.ids, 0)
-    read = Texts(graph, graph.ids, graph.And(graph.mask, graph.Not(graph.Gather(is_mark, ids))))
-    states = _encode(graph, read, model.rnn)
-    valid, marks = graph.Squeeze(texts.valid, [2]), graph.Gather(is_mark, texts.ids)  # (T, B)
-    after_mark = number(graph.slice(graph.Pad(number(marks), [1, 0, 0, 0]), 0, texts.longest), TensorProto.BOOL)
-    begins = graph.And(graph.Gather(is_start, texts.ids), graph.Not(after_mark))
-    begins = graph.And(graph.Or(begins, graph.Equal(texts.steps, 0)), valid)
-    places = graph.Add(texts.steps, graph.Mul(number(valid), 0))
-    words = Texts(graph, *(graph.Transpose(value, perm=[1, 0]) for value in (places, begins)))
-    begin, lengths = words.ids, graph.Unsqueeze(texts.lengths, [0])  # (W, B), as all that follows
-    is_last = graph.Equal(graph.Add(words.steps, 1), words.lengths)
-    end = graph.Where(is_last, lengths, graph.Concat(graph.slice(begin, 1, END), lengths, axis=0))
-
-    def count(values: str) -> tuple[str, str]:
-        """Return the sums of (T, B) over the tokens before each word, and in it."""
-        sums = graph.CumSum(graph.Pad(values, [0, 0, 1, 0]), 0, exclusive=1)
-        before, through = (graph.GatherElements(sums, places, axis=0) for places in (begin, end))
-        return before, graph.Sub(through, before)
-
-    plain = number(graph.And(graph.Not(marks), valid))
-    seen, length = count(plain)
-    some = graph.Greater(length, 0)  # else the word has marks only
-    first, last = graph.Where(some, graph.Sub(end, length), begin), graph.Where(some, graph.Sub(end, 1), begin)
-    codes = graph.Mul(graph.Gather(reader.codes.long(), texts.ids), plain)
-    weighted = count(graph.Mul(codes, graph.Add(graph.Mul(places, 2), 1)))[1]  # by the place in the text
-    whole = graph.Sub(weighted, graph.Mul(count(codes)[1], graph.Mul(first, 2)))  # by the place in the word
-    forms = graph.constant(reader.forms.int())
-
-    def list_rows(tokens: str, start: int, end: int) -> str:
-        rows = graph.Gather(forms, graph.GatherElements(texts.ids, tokens, axis=0))
-        return graph.slice(number(rows), start, end, 2)
-
-    parts = [list_rows(first, 0, FIRST_FORMS), list_rows(last, FIRST_FORMS, END), list_rows(begin, 0, 1)]
-    whole = graph.Mod(whole, reader.table.num_embeddings)
-    rows = graph.Concat(*parts, graph.Unsqueeze(whole, [2]), axis=2)
-    vectors = graph.ReduceSum(graph.Gather(reader.table.weight, rows), [2], keepdims=0)  # of (W, B, forms, H)
-    sides, ends = [], (graph.Sub(graph.Add(seen, length), 1), seen)  # last and first token that the encoder read
-    for start, tokens in zip(range(0, model.config.output_size, reader.size), ends, strict=False):
-        state = read.take(states, graph.Min(graph.Max(tokens, 0), graph.Sub(read.longest, [1])))
-        state = graph.slice(state, start, start + reader.size, 2)
-        sides.append(graph.Mul(state, graph.Unsqueeze(number(some, TensorProto.FLOAT), [2])))
-    states = _add_layer(graph, words, graph.Concat(*sides, vectors, axis=2), reader.layer, "lstm")
-    scores = _find_best_tags(graph, words, graph.linear(states, model.classifier), model)
-    word = graph.Max(graph.Sub(graph.CumSum(number(begins), 0), 1), 0)
-    scores = texts.take(scores, word)
-    partners, is_inside = pair_tags([model.config.id2label[tag] for tag in range(model.config.num_labels)])
-    other = graph.Gather(scores, partners, axis=2)
-    further = graph.Where(is_inside, graph.Max(scores, other), graph.Min(scores, other))
-    return graph.Where(graph.Unsqueeze(begins, [2]), scores, further)
-
-
-def _find_best_tags(graph: Graph, texts: Texts, emissions: str, model: RnnForTokenClassification) -> str:
-    """Return the scores of a conditional random field (T, B, C), see `Crf.best_scores`; without one, the emissions.
-
-    The pipelines of transformers.js take the largest one, so the graph has it.
-    """
-    if (crf := model.crf) is None:
-        return emissions
-    names = tuple(model.config.id2label[tag] for tag in range(model.config.num_labels))
-    first, pairs = map(crf.transitions.new_tensor, forbidden(names))
-    shape = graph.Concat(graph.Shape(texts.lengths), [len(first)], axis=0)
-    emissions = graph.Mul(emissions, texts.real)
-
-    def scan(start: torch.Tensor, transitions: torch.Tensor, backward: int) -> str:
-        """Return the best score of the tags before each token, or after it."""
-        steps = [
-            ("Add", "state", "score", "sum"),
-            ("ReduceMax", "sum", "most"),  # without it, sums over long texts lose digits
-            ("Sub", "sum", "most", "less"),
-            ("Unsqueeze", "less", graph.constant([1]), "column"),
-            ("Add", "column", graph.constant(transitions), "all"),
-            ("ReduceMax", "all", "highest"),
-            ("Squeeze", "highest", graph.constant([2]), "best"),
-            ("Where", "valid", "best", "state", "next"),
-            ("Identity", "state", "shown"),
-        ]
-        values = graph.Expand(start, shape), emissions, texts.valid
-        return graph.scan(steps, values, ("state", "score", "valid"), backward)
-
-    step = crf.transitions + pairs
-    best = graph.Sum(scan(crf.first + first, step.t(), 0), emissions, scan(crf.last, step, 1))
-    return graph.Sub(best, graph.ReduceMax(best, axes=[2]))
+        rows = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
+        sums.append(graph.Mul(rows, graph.number(graph.Unsqueeze(valid, [2]))))
+    root = graph.Sqrt(graph.number(texts.steps_read))
+    return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(root, [1]))

@@ -9,24 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.scores import entity_types
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
 from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
-from ..engines import CLASSIFIER, TAGGER
 from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_HEADS = {  # the view of the page, and a class of transformers.js with the same inputs and outputs
-    CLASSIFIER: ("classifier", "BertForSequenceClassification"),
-    TAGGER: ("tagger", "BertForTokenClassification"),
-    ENCODER: ("encoder", "BertModel"),
-}
 _NMT = (  # the normaliser Nmt as patterns and what replaces them
     (r"[\x01-\x08\x0B\x0E-\x1F\x7F\u008F\u009F]", ""),
     (r"[\t\n\f\r\u1680\u200B-\u200F\u2028\u2029\u2581\uFEFF\uFFFD]", " "),
@@ -47,19 +40,13 @@ class ExportSource:
     folder: FinishedFolder
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    head: str  # name of the model's class, `RnnModel` for a sentence encoder
-    metadata: dict[str, str]  # for the file
-
-    @property
-    def is_encoder(self) -> bool:
-        """Whether it is a sentence encoder."""
-        return self.head == ENCODER != type(self.model).__name__
+    gives_vectors: bool  # whether it is a sentence encoder
 
 
 def write_page(
-    target: Path, source: ExportSource, graph: bytes, texts: list[str], npm: str | os.PathLike[str] | None = None
+    target: Path, source: ExportSource, graph: Path, texts: list[str], npm: str | os.PathLike[str] | None = None
 ) -> None:
-    """Write the page of a model into the folder `target`, in place of an earlier one.
+    """Write the page of a model and its `graph` into the folder `target`, in place of an earlier one.
 
     The page compares the token ids of `texts` with those of Python, and shows a warning where they differ. The folder
     `npm` has packages in `node_modules`, which are copied; None takes them from a CDN.
@@ -67,8 +54,6 @@ def write_page(
     Raises:
         UserError: For a tokenizer without a `tokenizer.json`, and for missing packages.
     """
-    import onnx
-
     folder, config, tokenizer = source.folder, source.model.config, source.tokenizer
     if not folder.tokenizer.is_file():
         raise UserError(f"{folder.root} has no web page: its tokenizer has no tokenizer.json")
@@ -83,15 +68,14 @@ def write_page(
         raise UserError(f"--npm: {missing[0]} is missing. Type: npm install --prefix {npm} {packages}")
     whole, bare = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (True, False))
     start = next(place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare)
-    examples, labels = read_examples(folder), list(config.id2label.values())
+    examples = read_examples(folder)
     content = {
         "name": folder.root.resolve().name,
-        "head": _HEADS[source.head][0],
-        "examples": ["\n".join(examples)] if source.head == ENCODER else examples,
-        "labels": labels,
+        "head": "encoder" if source.gives_vectors else "classifier",
+        "examples": ["\n".join(examples)] if source.gives_vectors else examples,
+        "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
-        "entities": bool(entity_types(labels)),
         "maxLength": tokenizer.model_max_length,
         "truncationSide": tokenizer.truncation_side,
         "around": [whole[:start], whole[start + len(bare) :]],
@@ -102,12 +86,7 @@ def write_page(
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    model = onnx.load_from_string(graph)
-    # The browser's ONNX Runtime does not take optional inputs, so there the state is a required one.
-    if optional := [tensor for tensor in model.graph.initializer if tensor.name == "initial_state"]:
-        model.graph.initializer.remove(*optional)
-    (target / "model.onnx").write_bytes(model.SerializeToString())
-    for path in (folder.tokenizer, *files.values()):
+    for path in (graph, folder.tokenizer, *files.values()):
         shutil.copyfile(path, target / path.name)
     page = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{model}}", json.dumps(content).replace("<", "\\u003c"))
@@ -117,33 +96,22 @@ def write_page(
 # ---- transformers.js ----
 
 
-def write_transformers_js(target: Path, source: ExportSource, file: Path, projected: bytes | None) -> None:
-    """Write the folder of transformers.js, where the model is a BERT by name.
+def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
+    """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
 
-    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. A
-    sentence encoder has another graph, with `projected` states, since a pipeline takes the mean of states. Other
-    graphs are hard links to the exported `file`, or copies where the file system has no links.
-
-    It is not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. It is
+    not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
     """
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
         return
-    path = target / "onnx" / file.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if projected is not None:
-        write_whole(path, projected)
-    else:
-        path.unlink(missing_ok=True)
-        try:
-            os.link(file, path)
-        except OSError:  # such as another disk
-            shutil.copyfile(file, path)
-    dtype = "fp32" if (target / "onnx" / folder.onnx_model.name).is_file() else "int8"  # names a file of onnx/
-    names = ["pad_token_id", "vocab_size", *(() if source.is_encoder else ("id2label", "label2id", "problem_type"))]
+    (target / "onnx").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(graph, target / "onnx" / graph.name)
+    is_encoder = source.gives_vectors or type(source.model).__name__ == ENCODER
+    names = ["pad_token_id", "vocab_size", *(() if is_encoder else ("id2label", "label2id", "problem_type"))]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
-    settings |= {"model_type": "bert", "architectures": [_HEADS[source.head][1]]}
-    settings["transformers.js_config"] = {"dtype": dtype}
+    head = "BertModel" if is_encoder else "BertForSequenceClassification"
+    settings |= {"model_type": "bert", "architectures": [head], "transformers.js_config": {"dtype": "fp32"}}
     contents = {
         folder.config.name: settings,
         folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
@@ -163,15 +131,11 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
     # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
     marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
     if marks:
-        first, model = content["pre_tokenizer"], content["model"]
+        first = content["pre_tokenizer"]
         cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
         pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
         content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
-        for mark in marks:
-            if isinstance(model["vocab"], list):  # Unigram, whose words start with a ▁
-                model["vocab"].append([f"▁{mark['content']}", 0.0])
-            else:
-                model["vocab"][mark["content"]] = mark["id"]
+        content["model"]["vocab"] |= {mark["content"]: mark["id"] for mark in marks}
     return content
