@@ -181,14 +181,14 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
     report.columns, report.class_names = dict(zip(("text", "label"), map(str, columns), strict=True)), list(names)
-    read = {}
+    built = {}
     for split, parts in tables.items():
         report.splits[split] = SplitReport([part.path for part in parts])
-        read[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
+        built[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
     ledger.close()
     if len(names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
-    return deliver(read, validation_share if splits is None else 0, seed, report)
+    return deliver(built, validation_share if splits is None else 0, seed, report)
 
 
 def _is_conll(source: object) -> bool:

@@ -115,9 +115,9 @@ def load_tsv(
     if settings.class_names is None and "train" not in sources:
         raise UserError(f"{' and '.join(sources)} without train needs class names: add --class_names")
     report.columns = settings.describe(first)
-    read = _read_splits(sources, settings, ledger)
+    rows = _read_splits(sources, settings, ledger)
     ledger.close()
-    return deliver(read, validation_share if splits is None else 0, seed, report)
+    return deliver(rows, validation_share if splits is None else 0, seed, report)
 
 
 # ---- columns ----
@@ -249,18 +249,18 @@ class Columns:
                 yield self._check(places, cells, types, split, ledger)
                 places, cells = [], []
         yield self._check(places, cells, types, split, ledger)
-        for name, found in zip(self.texts, types, strict=True):
-            if str not in found and (found - {type(None)} or (found and "." in name)):
-                raise self._misfit(name, "strings", " and ".join(sorted(kind.__name__ for kind in found)))
+        for name, classes in zip(self.texts, types, strict=True):
+            if str not in classes and (classes - {type(None)} or (classes and "." in name)):
+                raise self._misfit(name, "strings", " and ".join(sorted(item.__name__ for item in classes)))
 
     def _check(
         self, places: list[int], cells: list[Any], types: list[set[type]], split: str, ledger: Ledger
     ) -> pa.RecordBatch:
         """Return rows as [`take`] does, by their places and one list of all cells; note the types of texts."""
         size, faults, columns = len(self.texts) + len(self.labels), dict[int, Fault](), list[Any]()
-        for start, found in enumerate(types):
+        for start, classes in enumerate(types):
             values = cells[start::size]
-            found.update(map(type, values))
+            classes.update(map(type, values))
             texts, wrong = read_texts(values)
             columns.append(texts)
             faults = wrong | faults  # the first text comes first

@@ -116,12 +116,12 @@ def map_file(path: str) -> list[pa.RecordBatch]:
     return list(pa.ipc.open_stream(pa.memory_map(path)))
 
 
-def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
+def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
-    parts = {split: (part, np.arange(len(part.rows))) for split, part in read.items()}
-    strata = len(report.label_counts["train"]) if "train" in read else 1
-    if share and "validation" not in read:
-        train = read["train"]
+    parts = {split: (part, np.arange(len(part.rows))) for split, part in splits.items()}
+    strata = len(report.label_counts["train"]) if "train" in splits else 1
+    if share and "validation" not in splits:
+        train = splits["train"]
         held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
