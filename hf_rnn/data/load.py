@@ -141,7 +141,7 @@ class RowOptions:
     recorded: Mapping[str, str | None] = field(default_factory=dict)  # columns that a model was trained on, by use
 
     def open_part(self, part: Any, name: str, in_folder: bool) -> Table:
-        """Open a file, or rows in memory; a file or folder that is not a table, in a folder, is that of a label.
+        """Open rows in memory, a table, or the texts of a label: a file or folder in a folder without tables.
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
@@ -229,7 +229,7 @@ class Columns:
         return pa.schema([*texts, ("label", pa.string()), ("place", pa.int64())])
 
     def is_unlabelled(self) -> bool:
-        """Return whether all rows have the label -1 of ClassLabel, no label."""
+        """Return whether every row has the label -1 of ClassLabel, which means no label."""
         return self.class_names is not None and all(row.cells[0] == UNLABELLED for row in self.table.rows(self.labels))
 
     def take(self, split: str, ledger: Ledger) -> Iterator[pa.RecordBatch]:

@@ -71,7 +71,7 @@ def join_texts(rows: datasets.Dataset) -> Iterator[str]:
 
 
 def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
-    """Return the hashes of the rows that trained a model and its starts, uint64, sorted; None for a folder without."""
+    """Return the sorted hashes, uint64, of the rows that trained a model and its starts; None if none are stored."""
     if not folder.training_rows.is_file():
         return None
     with name_damage(str(folder.root), folder.training_rows.name):
