@@ -111,14 +111,17 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
     if not is_table(path):
         return open_lines(path, settings.encoding), ["text"]
     reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
-    table, column = read_table(path, separator=settings.separator, **reading), settings.text_column
-    usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
-    is_number = column is not None and column.isdecimal() and column not in table.columns
-    is_headless = column is None and usual.isdisjoint(name.strip().casefold() for name in table.columns)
-    if suffix_of(path) != ".tsv" or not (is_number or is_headless):
-        return table, table.columns
-    table = read_table(path, header=False, **reading)  # as `train` reads it
-    return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+    column = settings.text_column
+    if suffix_of(path) == ".tsv":  # it has names if the first line that is not blank has a usual one
+        table = read_table(path, header=False, **reading)
+        lines = ("\t".join(map(str, row.cells)) for row in table.rows(table.columns))
+        names = {name.strip(' "').casefold() for name in next(filter(str.strip, lines), "").split("\t")}
+        is_number = column is not None and column.isdecimal() and column not in names
+        usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
+        if is_number or (column is None and usual.isdisjoint(names)):
+            return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+    table = read_table(path, separator=settings.separator, **reading)
+    return table, table.columns
 
 
 def _choose_columns(
