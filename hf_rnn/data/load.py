@@ -30,7 +30,7 @@ from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, read_table, read_texts, write_value
 from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
-from .splits import SPLITS, SplitRows, deliver, make_dataset, map_file, write_batches
+from .splits import SPLITS, SplitRows, deliver, make_dataset, write_batches
 
 logger = logging.getLogger(__name__)
 
@@ -316,7 +316,9 @@ def _read_splits(
         taken = []
         for part in parts:
             batches = part.take(split, ledger)
-            taken.append((part, map_file(write_batches(batches, part.schema)) if on_disk else list(batches)))
+            if on_disk:
+                batches = pa.ipc.open_stream(pa.memory_map(write_batches(batches, part.schema)))
+            taken.append((part, list(batches)))
         if labels is None:
             counts = _count_labels(chain.from_iterable(batches for _, batches in taken), options)
             try:
