@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -52,7 +53,7 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def _make_word(place: int, start: str, token: str, tag: str) -> Row:
-    """Return a row of the start of its line, a token and its tag; some data have tokens of white space."""
+    """Return a row of the start of its line, a token, which may be white space as in some data, and its tag."""
     fault = text_fault(token)
     if fault is None or fault.reason is Reason.BLANK_TEXT:
         fault = label_fault(tag)
@@ -181,27 +182,26 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
     report.columns, report.class_names = dict(zip(("text", "label"), map(str, columns), strict=True)), list(names)
-    read = {}
+    built = {}
     for split, parts in tables.items():
         report.splits[split] = SplitReport([part.path for part in parts])
-        read[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
+        built[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
     ledger.close()
     if len(names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
-    return deliver(read, validation_share if splits is None else 0, seed, report)
+    return deliver(built, validation_share if splits is None else 0, seed, report)
 
 
 def _is_conll(source: object) -> bool:
     """Return whether a source is CoNLL files, or an empty folder."""
-    if isinstance(source, Mapping):
-        return all(map(_is_conll, source.values()))
-    if isinstance(source, list):
-        return bool(source) and all(map(_is_conll, source))
+    if isinstance(source, Mapping | list):
+        parts = list(source.values() if isinstance(source, Mapping) else source)
+        return bool(parts) and all(map(_is_conll, parts))
     if not isinstance(source, str | os.PathLike):
         return False
     path = Path(os.path.expanduser(source))
     if path.is_dir():
-        return bool(list(path.glob("*.conll*"))) or not any(path.iterdir())
+        return any(path.glob("*.conll*")) or not any(path.iterdir())
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
@@ -218,35 +218,35 @@ def _build(
 ) -> SplitRows:
     """Count all words, and keep those with a known tag; with `whole`, one bad word rejects its sentence."""
     types, counts = entity_types(names), ledger.report.splits[split]
-    tokens, ids = [], []
+    columns: dict[str, list[list[Any]]] = {"tokens": [], "ner_tags": []}
+
+    def find_fault(word: Row) -> Fault | None:
+        if word.fault is not None or (tag := word.cells[2]) in names:
+            return word.fault
+        is_entity = _ENTITY_TAG.fullmatch(tag) and tag[2:] in types
+        return None if is_entity else unknown_label(tag, names, "tag")
+
     for table, words in sentences:
-        good, bad = [], []
-        for word in words:
-            fault = word.fault
-            if fault is None and word.cells[2] not in names:
-                is_entity = _ENTITY_TAG.fullmatch(word.cells[2]) and word.cells[2][2:] in types
-                fault = None if is_entity else unknown_label(word.cells[2], names, "tag")
-            if fault is None:
-                good.append(word)
-            else:
-                bad.append(table.reject(word, fault))
-        if whole and bad:
-            good, bad = [], bad[:1] * len(words)
-        for row in bad:
-            ledger.reject(split, row)
+        faults = list(map(find_fault, words))
+        if whole and any(faults):
+            first = next(number for number, fault in enumerate(faults) if fault)
+            words, faults = [words[first]] * len(words), [faults[first]] * len(words)
+        for word, fault in zip(words, faults, strict=True):
+            if fault is not None:
+                ledger.reject(split, table.reject(word, fault))
+        good = [word.cells for word, fault in zip(words, faults, strict=True) if fault is None]
         counts.rows_read += len(words)
         counts.rows_kept += len(good)
         if good:
-            tags = [word.cells[2] for word in good]
-            tokens.append([word.cells[1] for word in good])
-            ids.append([names.index(tag) for tag in (to_iob2(tags) if types else tags)])
-    if not tokens:
+            tags = [cells[2] for cells in good]
+            columns["tokens"].append([cells[1] for cells in good])
+            columns["ner_tags"].append([names.index(tag) for tag in (to_iob2(tags) if types else tags)])
+    if not (size := len(columns["tokens"])):
         ledger.check()
         raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
-    ledger.report.label_counts[split] = [len(tokens)]
-    columns = {"tokens": tokens, "ner_tags": ids}
+    ledger.report.label_counts[split] = [size]
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-    strata = np.zeros(len(tokens), dtype=np.int64)
+    strata = np.zeros(size, dtype=np.int64)
     return SplitRows(datasets.Dataset.from_dict(columns, features), strata, strata, digest)

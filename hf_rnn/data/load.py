@@ -30,7 +30,7 @@ from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, read_table, read_texts, write_value
 from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
-from .splits import SPLITS, SplitRows, deliver, make_dataset, map_file, write_batches
+from .splits import SPLITS, SplitRows, deliver, make_dataset, write_batches
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +115,9 @@ def load_tsv(
     if settings.class_names is None and "train" not in sources:
         raise UserError(f"{' and '.join(sources)} without train needs class names: add --class_names")
     report.columns = settings.describe(first)
-    read = _read_splits(sources, settings, ledger)
+    rows = _read_splits(sources, settings, ledger)
     ledger.close()
-    return deliver(read, validation_share if splits is None else 0, seed, report)
+    return deliver(rows, validation_share if splits is None else 0, seed, report)
 
 
 # ---- columns ----
@@ -141,7 +141,7 @@ class RowOptions:
     recorded: Mapping[str, str | None] = field(default_factory=dict)  # columns that a model was trained on, by use
 
     def open_part(self, part: Any, name: str, in_folder: bool) -> Table:
-        """Open a file, or rows in memory; a file or folder that is not a table, in a folder, is that of a label.
+        """Open rows in memory, a table, or the texts of a label: a file or folder in a folder without tables.
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
@@ -229,7 +229,7 @@ class Columns:
         return pa.schema([*texts, ("label", pa.string()), ("place", pa.int64())])
 
     def is_unlabelled(self) -> bool:
-        """Return whether all rows have the label -1 of ClassLabel, no label."""
+        """Return whether every row has the label -1 of ClassLabel, which means no label."""
         return self.class_names is not None and all(row.cells[0] == UNLABELLED for row in self.table.rows(self.labels))
 
     def take(self, split: str, ledger: Ledger) -> Iterator[pa.RecordBatch]:
@@ -249,18 +249,18 @@ class Columns:
                 yield self._check(places, cells, types, split, ledger)
                 places, cells = [], []
         yield self._check(places, cells, types, split, ledger)
-        for name, found in zip(self.texts, types, strict=True):
-            if str not in found and (found - {type(None)} or (found and "." in name)):
-                raise self._misfit(name, "strings", " and ".join(sorted(kind.__name__ for kind in found)))
+        for name, classes in zip(self.texts, types, strict=True):
+            if str not in classes and (classes - {type(None)} or (classes and "." in name)):
+                raise self._misfit(name, "strings", " and ".join(sorted(item.__name__ for item in classes)))
 
     def _check(
         self, places: list[int], cells: list[Any], types: list[set[type]], split: str, ledger: Ledger
     ) -> pa.RecordBatch:
         """Return rows as [`take`] does, by their places and one list of all cells; note the types of texts."""
         size, faults, columns = len(self.texts) + len(self.labels), dict[int, Fault](), list[Any]()
-        for start, found in enumerate(types):
+        for start, classes in enumerate(types):
             values = cells[start::size]
-            found.update(map(type, values))
+            classes.update(map(type, values))
             texts, wrong = read_texts(values)
             columns.append(texts)
             faults = wrong | faults  # the first text comes first
@@ -316,7 +316,9 @@ def _read_splits(
         taken = []
         for part in parts:
             batches = part.take(split, ledger)
-            taken.append((part, map_file(write_batches(batches, part.schema)) if on_disk else list(batches)))
+            if on_disk:
+                batches = pa.ipc.open_stream(pa.memory_map(write_batches(batches, part.schema)))
+            taken.append((part, list(batches)))
         if labels is None:
             counts = _count_labels(chain.from_iterable(batches for _, batches in taken), options)
             try:

@@ -75,7 +75,7 @@ class Table:
     path: str  # the file, or the name of a data set in messages
     columns: list[str]  # names in order; those without a name are `column_1` and so on
     # yields the rows with the cells of some columns; dots in a name lead into nested records
-    read: Callable[[Sequence[str]], Iterable[Row]] = field(repr=False, compare=False)
+    read_rows: Callable[[Sequence[str]], Iterable[Row]] = field(repr=False, compare=False)
     unit: str = "line"  # counted by `place`; or `row`
     has_names: bool = True  # whether the columns have names, and not only numbers
     separator: str | None = None  # between fields of delimited text
@@ -86,7 +86,7 @@ class Table:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Read the rows once; raise a [`DataError`] for a file that is damaged as a whole."""
         with name_file(self.path):
-            yield from self.read(columns)
+            yield from self.read_rows(columns)
 
     def reject(self, row: Row, fault: Fault) -> BadRow:
         """Return the record of a row with a fault."""
@@ -125,18 +125,18 @@ def read_table(
     """
     name, suffix = str(path), suffix_of(path)[1:]
     head = _read_head(name)
-    kind = next((kind for kind, suffixes in FORMATS.items() if suffix in suffixes), None)
-    kind = kind or next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "delimited")
+    formats = [name for name, suffixes in FORMATS.items() if suffix in suffixes]
+    formats += [name for magic, name in _MAGIC.items() if head.startswith(magic)]
     with name_file(name, suffix):
-        if kind == "delimited":
+        if not formats or formats[0] == "delimited":
             if header is None:
                 header = _has_usual_names(head.decode(find_encoding(head, encoding, guess=False), "replace"))
             encoding = find_encoding(head, encoding, guess=header)
             table = _open_delimited(name, head, separator, encoding, header, fields, quoting)
-        elif kind == "json":
+        elif formats[0] == "json":
             table = _open_json(name, find_encoding(head, encoding), suffix)
         else:
-            table = _open_excel(name) if kind == "excel" else _open_binary(name, kind == "parquet")
+            table = _open_excel(name) if formats[0] == "excel" else _open_binary(name, formats[0] == "parquet")
     repeated = next((column for column, times in Counter(table.columns).items() if times > 1), None)
     if repeated is not None:
         raise DataError.for_file(name, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one")
@@ -186,13 +186,13 @@ def _open_delimited(
     first = next(split(0), Row(1, [""]))
     if header and first.fault is not None:
         raise DataError.for_row(BadRow(path, first.place, first.fault, excerpt_of(first.cells[0])))
-    found = len(first.cells) if first.fault is None else first.cells[0].count(separator) + 1
-    names = name_columns(first.cells) if header else list(map(str, range(fields or found)))
+    size = len(first.cells) if first.fault is None else first.cells[0].count(separator) + 1
+    names = name_columns(first.cells) if header else list(map(str, range(fields or size)))
 
-    def read(columns: Sequence[str]) -> Iterator[Row]:
+    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
         return _choose_cells(islice(split(len(names)), int(header), None), names, columns)
 
-    return Table(path, names, read, has_names=header, separator=separator, encoding=encoding)
+    return Table(path, names, read_rows, has_names=header, separator=separator, encoding=encoding)
 
 
 def _choose_cells(rows: Iterable[Row], names: list[str], columns: Sequence[str]) -> Iterator[Row]:
@@ -251,12 +251,12 @@ def _split_quoted(path: str, encoding: str, separator: str, size: int, line_end:
                 yield Row(place, [separator.join(cells)] if fault else cells, fault)
 
 
-def _find_fault(text: str, found: int, size: int, encoding: str, advice: str) -> Fault | None:
+def _find_fault(text: str, fields: int, size: int, encoding: str, advice: str) -> Fault | None:
     """Return what is wrong with the bytes of a row, or with the number of its fields."""
-    if (fault := find_byte_fault(text, encoding)) or found == (size or found):
+    if (fault := find_byte_fault(text, encoding)) or fields == (size or fields):
         return fault
-    detail = f"found {found} of {size}" + ", and a lone CR, which ends no line" * ("\r" in text)
-    if found > size:
+    detail = f"found {fields} of {size}" + ", and a lone CR, which ends no line" * ("\r" in text)
+    if fields > size:
         return Fault(Reason.TOO_MANY_FIELDS, detail, advice)
     return Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty")
 
@@ -303,12 +303,12 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
                 if line.strip():
                     yield _parse_record(place, line.rstrip("\r\n"), encoding)
 
-    def read(columns: Sequence[str]) -> Iterator[Row]:
+    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
         for row in parse():
             yield row if row.fault else Row(row.place, [look_up(row.cells[0], name) for name in columns])
 
     names = dict.fromkeys(chain.from_iterable(row.cells[0] for row in parse() if row.fault is None))
-    return Table(path, list(names), read, "line" if records is None else "row", encoding=encoding)
+    return Table(path, list(names), read_rows, "line" if records is None else "row", encoding=encoding)
 
 
 def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
@@ -396,7 +396,7 @@ def _open_binary(path: str, is_parquet: bool) -> Table:
         source.seek(0)
         return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
 
-    def read(columns: Sequence[str]) -> Iterator[Row]:
+    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
         file = open_file()
         if is_parquet:
             return number_rows(file.iter_batches(BATCH_ROWS, columns=list(columns)), columns)
@@ -405,7 +405,7 @@ def _open_binary(path: str, is_parquet: bool) -> Table:
 
     file = open_file()
     names = (file.schema_arrow if is_parquet else file.schema).names
-    return Table(path, names, read, "row", read_arrow=file.read if is_parquet else file.read_all)
+    return Table(path, names, read_rows, "row", read_arrow=file.read if is_parquet else file.read_all)
 
 
 def _open_excel(path: str) -> Table:

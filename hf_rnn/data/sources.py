@@ -93,8 +93,8 @@ def _find_files(path: Path, splits: Iterable[str] | None, suffixes: Sequence[str
             files.setdefault(name, []).append(str(file))
             stems.setdefault(name, []).append(stem)
             if len(stems[name]) > 1 and (name in stems[name] or stem in stems[name][:-1]):
-                found = " and ".join(map(os.path.basename, files[name]))
-                raise UserError(f"{path} has {found}: keep the whole file or its parts")
+                both = " and ".join(map(os.path.basename, files[name]))
+                raise UserError(f"{path} has {both}: keep the whole file or its parts")
     if len(files) == 1 and not files.keys() & set(_NAMES):
         return {"train": next(iter(files.values()))}
     if files or suffixes != TABLE_SUFFIXES or not any(path.iterdir()):
@@ -153,8 +153,8 @@ def open_label(path: str, encoding: str | None = None) -> Table:
         lines, label = open_lines(path, encoding), label.partition(".txt")[0]
     else:
         lines = Table(path, [], lambda _: _read_files(Path(path), encoding or "utf-8-sig"), "row", has_names=False)
-    rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read([]))  # noqa: E731
-    return replace(lines, columns=["text", "label"], read=rows)
+    rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read_rows([]))  # noqa: E731
+    return replace(lines, columns=["text", "label"], read_rows=rows)
 
 
 def _read_files(folder: Path, encoding: str) -> Iterator[Row]:
@@ -179,11 +179,11 @@ def open_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
             if isinstance(item, datasets.ClassLabel):
                 class_names[column] = item.names
 
-        def read(names: Sequence[str]) -> Iterator[Row]:
+        def read_rows(names: Sequence[str]) -> Iterator[Row]:
             tables = rows.select_columns(list(names)).with_format("arrow").iter(batch_size=BATCH_ROWS)
             return number_rows(tables, names)
 
-        return Table(name, list(rows.features), read, "row", class_names=class_names)
+        return Table(name, list(rows.features), read_rows, "row", class_names=class_names)
     if hasattr(rows, "__arrow_c_stream__"):
         whole = pa.table(rows)
         return Table(name, whole.column_names, lambda names: number_rows([whole], names), "row")

@@ -71,7 +71,7 @@ def join_texts(rows: datasets.Dataset) -> Iterator[str]:
 
 
 def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
-    """Return the hashes of the rows that trained a model and its starts, uint64, sorted; None for a folder without."""
+    """Return the sorted hashes, uint64, of the rows that trained a model and its starts; None without their file."""
     if not folder.training_rows.is_file():
         return None
     with name_damage(str(folder.root), folder.training_rows.name):
@@ -111,17 +111,12 @@ def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
     return path
 
 
-def map_file(path: str) -> list[pa.RecordBatch]:
-    """Return the batches of a file, mapped into memory."""
-    return list(pa.ipc.open_stream(pa.memory_map(path)))
-
-
-def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
+def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
-    parts = {split: (part, np.arange(len(part.rows))) for split, part in read.items()}
-    strata = len(report.label_counts["train"]) if "train" in read else 1
-    if share and "validation" not in read:
-        train = read["train"]
+    parts = {split: (part, np.arange(len(part.rows))) for split, part in splits.items()}
+    strata = len(report.label_counts["train"]) if "train" in splits else 1
+    if share and "validation" not in splits:
+        train = splits["train"]
         held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
         if rows := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": rows}
@@ -153,19 +148,11 @@ def deliver(read: Mapping[str, SplitRows], share: float, seed: int, report: Data
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Return which rows of train become validation, `(rows,)`: those with a text whose hash is below the share.
 
-    So equal texts stay together, and a row stays where it is when others come or go. Each class has at least half of
-    the share held out, rounded up, and at most twice the share, but never all rows. Only at these limits can new rows
-    move others. A text with more rows than the limit stays in train. If every text repeats, single rows are drawn,
-    with a warning. Fewer than 20 rows are all kept. The share is halved until it is at most `MOST_HELD_OUT` rows.
-
-    Args:
-        texts: The text of each row.
-        classes: The class of each row, from 0.
-        share: Share of the rows.
-        seed: Changes which texts are held out.
-
-    Raises:
-        UserError: For an invalid share.
+    So equal texts stay together, and a row stays where it is when others come or go. Each class, numbered from 0, has
+    at least half of the share held out, rounded up, and at most twice the share, but never all rows. Only at these
+    limits can new rows move others. A text with more rows than the limit stays in train. If every text repeats, single
+    rows are drawn, with a warning. Fewer than 20 rows are all kept. The share is halved until it is at most
+    `MOST_HELD_OUT` rows. The seed changes which texts are held out.
     """
     if not 0 < share <= 0.5:
         raise UserError(f"invalid validation_share: found {share}; give more than 0 and at most 0.5")

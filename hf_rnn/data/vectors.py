@@ -60,12 +60,12 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, Any]]:
         header = [int(field) for field in first.split() if field.isdigit()]
         rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)
         is_binary = rows and re.search(rb"[\0-\x08]", stream.peek(1000)[:1000])  # type: ignore[attr-defined]
-        found = 0
+        count = 0
         for row in _read_binary(stream, rows, size) if is_binary else _read_text(path, stream, size, first):
-            found += 1
+            count += 1
             yield row
-        if rows not in (0, found):
-            raise UserError(f"{path} has {found:,} rows and announces {rows:,} on line 1: is it cut short?")
+        if rows not in (0, count):
+            raise UserError(f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?")
 
 
 def _read_binary(stream: BinaryIO, rows: int, size: int) -> Iterator[tuple[bytes, np.ndarray]]:

@@ -34,7 +34,7 @@ Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a 
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-_EXCEL_CHARACTERS, _EXCEL_INTEGER = 32_767, 10**15  # the longest text and about the largest exact number of a cell
+_EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,7 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 def answer_file(
     model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
 ) -> AnsweredFile:
-    """Answer the rows of a table, or the lines of another file; `record` is that of the training data.
-
-    Raises:
-        DataError: For a file that is empty or cannot be read, and for a missing column of texts.
-        UserError: For columns with the names of answers.
-    """
+    """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
     record = record or {}
     table, names = _open_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
@@ -116,14 +111,17 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
     if not is_table(path):
         return open_lines(path, settings.encoding), ["text"]
     reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
-    table, column = read_table(path, separator=settings.separator, **reading), settings.text_column
-    usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
-    is_number = column is not None and column.isdecimal() and column not in table.columns
-    is_headless = column is None and usual.isdisjoint(name.strip().casefold() for name in table.columns)
-    if suffix_of(path) != ".tsv" or not (is_number or is_headless):
-        return table, table.columns
-    table = read_table(path, header=False, **reading)  # as `train` reads it
-    return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+    column = settings.text_column
+    if suffix_of(path) == ".tsv":  # it has names if the first line that is not blank has a usual one
+        table = read_table(path, header=False, **reading)
+        lines = ("\t".join(map(str, row.cells)) for row in table.rows(table.columns))
+        names = {name.strip(' "').casefold() for name in next(filter(str.strip, lines), "").split("\t")}
+        is_number = column is not None and column.isdecimal() and column not in names
+        usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
+        if is_number or (column is None and usual.isdisjoint(names)):
+            return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+    table = read_table(path, separator=settings.separator, **reading)
+    return table, table.columns
 
 
 def _choose_columns(
@@ -172,7 +170,7 @@ def _answer_texts(
 ) -> pa.Table:
     """Return the columns of [`answer_schema`] for one column of texts, or two for a model of text pairs.
 
-    An error starts with the place of its row, if `places` are known.
+    An error starts with the place of its row, if there are `places`.
     """
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k)
@@ -186,13 +184,7 @@ def _answer_texts(
 
 
 def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Frame:
-    """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
-
-    `error` is added if a row has no answer. Labels are texts.
-
-    Raises:
-        UserError: For another kind of table, or a missing column of texts.
-    """
+    """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers."""
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
     answers = _answer_frame(model, table, "the table", settings, {}).flatten()
@@ -240,10 +232,8 @@ class BatchPredictor:
     """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
 
     A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores` of multi-label;
-    `values` of regression; `entities` of a tagger), and `error`, empty for an answered text. A text that cannot be
-    answered has the reason there, and None as its answer. No row is removed or moved.
-
-    It is pickled without the model; a process loads the model at its first batch, once.
+    `values` of regression; `entities` of a tagger), and `error`: empty, or why a text has no answer. No row is removed
+    or moved. It is pickled without the model; a process loads the model at its first batch, once.
 
     Args:
         model: A finished folder that all machines see, or the id of a repo.
@@ -285,11 +275,7 @@ class BatchPredictor:
         return answer_schema(self.load()[0], self.settings)
 
     def __call__(self, batch: Frame) -> Frame:
-        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`.
-
-        Raises:
-            UserError: For a missing column, one that an answer would replace, and a model that cannot be loaded.
-        """
+        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`."""
         if isinstance(batch, Iterator):
             batches: Any = map(self, batch)
             return batches
@@ -308,11 +294,7 @@ def find_suffix(path: str) -> str:
 
 
 def format_table(table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False) -> bytes:
-    """Return a table as the content of a file with this name.
-
-    Raises:
-        UserError: For an unknown suffix, and for values that the format cannot hold.
-    """
+    """Return a table as the content of a file with this name; refuse values that the format cannot hold."""
     suffix, stream = find_suffix(path), io.BytesIO()
     try:
         if suffix == ".parquet":
@@ -329,8 +311,9 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
             csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
-    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}.get(PurePath(path).suffix)
-    return stream.getvalue() if pack is None else bytes(pack(stream.getvalue()))
+    packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}
+    pack = packers.get(PurePath(path.lower()).suffix.removesuffix("d"), bytes)  # .zstd is .zst
+    return bytes(pack(stream.getvalue()))
 
 
 def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
@@ -345,19 +328,19 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
             table = table.set_column(place, name, column.cast(pa.string()))
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with warnings.catch_warnings(), pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
-        warnings.simplefilter("error")  # pandas would cut long texts
+        warnings.simplefilter("error", UserWarning)  # pandas would cut long texts
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
 def _fits_excel(column: pa.ChunkedArray) -> bool:
     """Return whether Excel has the values of a column: integers of 15 digits, times from 1900 on."""
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+    is_integer = pa.types.is_integer(column.type)
+    if not (is_integer or pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
         return True
     low, high = pc.min_max(column).as_py().values()
-    if pa.types.is_integer(kind):
+    if low is None or is_integer:
         return low is None or (low > -_EXCEL_INTEGER and high < _EXCEL_INTEGER)
-    return low is None or (low.year > 1900 and getattr(kind, "tz", None) is None)
+    return low.year > 1900 and getattr(column.type, "tz", None) is None
 
 
 def _to_json(value: object) -> str:
