@@ -52,6 +52,7 @@ CAUSAL: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {
         "embedding_size": 256,
+        "num_train_epochs": 2,
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
@@ -88,14 +89,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
 ENGLISH = {
     "tweets": 234_000,
-    "reviews": 260_000,
+    "reviews": 380_000,
     "dialogues": 120_000,
     "questions": 74_000,
-    "facts": 180_000,
+    "facts": 120_000,
     "news": 47_000,
     "encyclopedia": 15_000,
     "titles": 52_000,
-    "captions": 60_000,
+    "captions": 40_000,
     "utterances": 44_000,
     "comments": 87_000,
 }

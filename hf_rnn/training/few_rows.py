@@ -1,24 +1,30 @@
-"""Fit the last layer alone, by logistic regression on the frozen encoder: better than training from few rows."""
+"""Learn from few rows: draw the texts of a class together, then fit the last layer by logistic regression.
+
+With a few rows per class this is better than training all weights with a last layer that starts at random.
+"""
 
 from __future__ import annotations
 
 import logging
+import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.model_folder import find_folder
-from .run import Run
+from .run import Run, mistype_epoch
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)
 
-METHOD = "logistic regression"  # in metrics.json and in the card
+METHOD = "contrast and logistic regression"  # in metrics.json and in the card
 # Settings that need steps; those of the user are named in a warning.
 WITHOUT_EFFECT = (
     "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate", "max_minutes", "max_steps",
@@ -30,12 +36,72 @@ _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of
 _USUAL_STRENGTH = 3.0
 _FOLDS = 3
 _BATCH = 32
+# Of the contrast: steps, texts of a step, size of a step, temperature; how often texts are mistyped.
+_STEPS, _TEXTS, _RATE, _TEMPERATURE, _VIEWS = 30, 64, 3e-4, 0.1, 6
+
+
+def fit_few_rows(
+    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
+) -> dict[str, Any]:
+    """Fit a classifier to the encoded training rows of a run; return the numbers of a training."""
+    start = time.monotonic()
+    projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
+    labels = np.asarray(rows["labels"][:])
+    views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
+    contrast_classes(model, tokenizer, [rows["input_ids"][:], *views], labels, projection, run.arguments.training.seed)
+    weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
+    loss = fit_last_layer(run, model, _read_features(model, tokenizer, rows), projection, labels, weights)
+    return {"method": METHOD, "epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
+
+
+def contrast_classes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    views: Sequence[Sequence[Sequence[int]]],
+    labels: np.ndarray,
+    projection: torch.Tensor,
+    seed: int,
+) -> None:
+    """Change the encoder of a classifier so that texts of one class have similar features, and others have not.
+
+    After P. Khosla et al.: Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2. Each step reads some
+    texts, clean and mistyped: the more classes, the fewer texts of each.
+
+    `views` are the token ids of all N texts, first clean, then mistyped in several ways, and `labels` class ids `(N)`.
+    `projection` is the map `(S, P)` from features to the space where they are compared.
+    """
+    draw = random.Random(seed)
+    by_class = [np.flatnonzero(labels == number).tolist() for number in np.unique(labels)]
+    weights = [weight for weight in model.base_model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
+    model.train()
+    for step in range(_STEPS):
+        classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
+        texts = [row for rows in classes for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))]
+        batch = [views[0][row] for row in texts] + [draw.choice(views[1:])[row] for row in texts]
+        known = torch.from_numpy(labels[texts]).repeat(2)
+        vectors = normalize(_read_pooled(model, tokenizer, batch) @ projection.T, dim=-1)
+        itself = torch.eye(len(batch), dtype=torch.bool, device=vectors.device)
+        scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
+        same = (known[:, None] == known).to(vectors.device) & ~itself
+        loss = -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
 
 
 def fit_last_layer(
-    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
-) -> dict[str, Any]:
-    """Fit the last layer of a classifier on frozen features of rows; return the numbers of a training.
+    run: Run,
+    model: PreTrainedModel,
+    features: np.ndarray,
+    projection: torch.Tensor,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+) -> float:
+    """Fit the last layer of a classifier on features `(N, P)` of rows with class ids `(N)`; return the loss.
 
     The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
     are weighted as in training. With pooling mean_max the regression reads the mean: maxima are noisier. An encoder
@@ -44,12 +110,9 @@ def fit_last_layer(
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
-    start, labels = time.monotonic(), np.asarray(rows["labels"][:])
-    features = _read_features(model, tokenizer, rows)
-    projection = _read_projection(str(run.arguments.data.model_name_or_path), features.shape[1])
-    features = features @ projection.T
+    map_in = projection.cpu().numpy()
+    features = features @ map_in.T
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
-    weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
     class_weight = dict(enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
@@ -58,7 +121,7 @@ def fit_last_layer(
         search = GridSearchCV(fitted, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
         fitted = search.fit(features / scale, labels, sample_weight=weights).best_estimator_
     fitted.fit(features / scale, labels, sample_weight=weights)
-    weight, bias = fitted.coef_ @ projection / scale, fitted.intercept_
+    weight, bias = fitted.coef_ @ map_in / scale, fitted.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     layer: Any = model.classifier
@@ -67,8 +130,7 @@ def fit_last_layer(
         layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         layer.bias.copy_(torch.from_numpy(bias))
     right = fitted.predict_proba(features / scale)[np.arange(len(labels)), labels]
-    loss, seconds = float(-np.log(right + 1e-12).mean()), round(time.monotonic() - start, 1)
-    return {"method": METHOD, "epochs": 0.0, "steps": 0, "seconds": seconds, "loss": loss}
+    return float(-np.log(right + 1e-12).mean())
 
 
 def join_rows(rows: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Dataset:
@@ -78,26 +140,37 @@ def join_rows(rows: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Da
     return datasets.concatenate_datasets([rows, held_out.cast(rows.features)])
 
 
-@torch.inference_mode()
-def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
-    """Return the inputs of the last layer for rows, of mean_max those of the mean, `(N, P)`."""
-    texts, read = rows["input_ids"][:], []
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    hook = model.classifier.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].float().cpu()))
+def _read_pooled(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
+    read: list[torch.Tensor] = []
+    hook = model.classifier.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].float()))
     try:
-        for start in range(0, len(order), _BATCH):
-            batch = [{"input_ids": texts[row]} for row in order[start : start + _BATCH]]
-            model.eval()(**tokenizer.pad(batch, return_tensors="pt").to(model.device))
+        batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
+        model(**batch.to(model.device))
     finally:
         hook.remove()
-    pooled = torch.cat(read).numpy()[np.argsort(order)]
-    return pooled[:, : pooled.shape[1] // 2] if model.config.pooling == "mean_max" else pooled
+    return read[0][:, : read[0].shape[1] // 2] if model.config.pooling == "mean_max" else read[0]
 
 
-def _read_projection(start: str, size: int) -> np.ndarray:
-    """Return the map `(S, size)` of an encoder's mean states to its teacher's space; the identity without one."""
+@torch.inference_mode()
+def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
+    """Return the features `(N, P)` of all rows."""
+    texts = rows["input_ids"][:]
+    model.eval()
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    batches = [[texts[row] for row in order[start : start + _BATCH]] for start in range(0, len(order), _BATCH)]
+    pooled = torch.cat([_read_pooled(model, tokenizer, batch).cpu() for batch in batches])
+    return pooled.numpy()[np.argsort(order)]
+
+
+def _read_projection(start: str, model: PreTrainedModel) -> torch.Tensor:
+    """Return the map `(S, P)` of an encoder's mean states to its teacher's space; the identity without one."""
+    size = model.classifier.in_features // (2 if model.config.pooling == "mean_max" else 1)
     path = find_folder(start) / "2_Dense" / "model.safetensors"
-    if not path.is_file():
-        return np.eye(size, dtype=np.float32)
-    weight = load_file(path)["linear.weight"].float().numpy()
-    return weight if weight.shape[1] == size else np.eye(size, dtype=np.float32)
+    if path.is_file():
+        weight = load_file(path)["linear.weight"].float()
+        if weight.shape[1] == size:
+            return weight.to(model.device)
+    return torch.eye(size, device=model.device)

@@ -16,6 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -24,6 +25,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
 from ..data.errors import DataReport, shorten
+from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
     FinishedFolder,
@@ -43,6 +45,7 @@ from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, recipe_names,
 from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
+from ..utils.process import only_errors
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -402,6 +405,13 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
         advice = "more training texts know more tokens" if data.tokenizer != "word" else _SMALL_TOKENS
         logger.warning("%.0f %% of the tokens of validation are not in the vocabulary: %s", 100 * unknown, advice)
     return summary
+
+
+def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> datasets.Dataset:
+    """Return the training rows of an epoch as ids and labels; each epoch mistypes another half of them."""
+    rows = mistype_rows(run.texts["train"], run.arguments.training.typos, f"{run.arguments.training.seed} {epoch}")
+    with only_errors():  # texts that were cut were counted once
+        return run.task.encode(datasets.DatasetDict(train=rows), tokenizer, run.arguments.data.max_length)["train"]
 
 
 # ---- the start ----

@@ -25,7 +25,6 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.errors import DataReport
 from ..data.sources import join_splits
-from ..data.typos import mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import PushResult, check_repo_id, push
@@ -45,7 +44,7 @@ from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
-from ..utils.process import library_bars_off, one_at_a_time, only_errors
+from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import (
     REJECTED_ROWS,
     TrainingStopped,
@@ -57,8 +56,8 @@ from .checkpoints import (
     remove_checkpoints,
     take_fingerprint,
 )
-from .few_rows import WITHOUT_EFFECT, fit_last_layer, join_rows
-from .run import Extension, Fit, Run, Tokens, make_tokens, name_output_weights, prepare_run
+from .few_rows import WITHOUT_EFFECT, fit_few_rows, join_rows
+from .run import Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, name_output_weights, prepare_run
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
@@ -237,7 +236,7 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
         )
         if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
             logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
-        return Fit(trainer, fit_last_layer(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
+        return Fit(trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
     trainer.made_from = take_fingerprint(examples, tokens.tokenizer, model, trainer.args, **tokens.decisive)
     return Fit(trainer, take_steps(trainer, checkpoint))
@@ -271,7 +270,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         quiet=quiet,
     )
     if args.typos:
-        trainer.redraw = partial(mistype_epoch, run, tokens)
+        trainer.redraw = partial(draw_epoch, run, tokens)
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
@@ -297,13 +296,9 @@ def answer(
     return logits, padded
 
 
-def mistype_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch; each epoch mistypes another half of them."""
-    training, clean = run.arguments.training, tokens.examples["train"]
-    rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}")
-    splits = datasets.DatasetDict(train=rows)
-    with only_errors():  # texts that were cut were counted once
-        rows = run.task.encode(splits, tokens.tokenizer, run.arguments.data.max_length)["train"]
+def draw_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
+    """Return the training rows of an epoch, some mistyped, with all their columns."""
+    clean, rows = tokens.examples["train"], mistype_epoch(run, tokens.tokenizer, epoch)
     for name in set(clean.column_names) - set(rows.column_names):
         rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
     return rows
@@ -410,16 +405,16 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
     train, held_out = tokens.examples["train"], tokens.examples["validation"]
     logger.info("the rows are few: after its scores, the model learns from the %d rows held out too", len(held_out))
     joined = join_rows(train, held_out)
-    if fit.few_rows:
-        fit_last_layer(run, trainer.model, tokens.tokenizer, joined)
-        return True
     texts = [run.texts["train"], run.texts["validation"].cast(run.texts["train"].features)]
     whole = dataclasses.replace(run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts)))
     all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
     again = make_trainer(whole, all_tokens, make_model(whole, all_tokens), quiet=True)
-    again.on_begin = None  # the checkpoints of the first training stay
-    again.args.num_train_epochs, again.args.save_strategy = trainer.args.num_train_epochs, IntervalStrategy.NO
-    take_steps(again, None)
+    if fit.few_rows:
+        fit_few_rows(whole, again.model, tokens.tokenizer, joined)
+    else:
+        again.on_begin = None  # the checkpoints of the first training stay
+        again.args.num_train_epochs, again.args.save_strategy = trainer.args.num_train_epochs, IntervalStrategy.NO
+        take_steps(again, None)
     round_weights(again.model, training.weights_dtype)
     trainer.model.load_state_dict(again.model.state_dict())
     return True
