@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of train.tsv and dev.tsv")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for train.tsv and later.tsv")
-    parser.add_argument("--seed", type=int, default=0, help="of mistakes and wrong labels; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of mistakes and wrong labels; default: 0")
     arguments = parser.parse_args()
     from hf_rnn.data.typos import mistype
 

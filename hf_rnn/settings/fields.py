@@ -85,7 +85,7 @@ class TrainingSettings:
     metric_for_best_model: str | None = setting(None, "score that chooses the best epoch", shown="common")
     early_stopping_patience: int | None = setting(None, "end after evaluations without gain; 0 never", least=0)
     typos: float = setting(0.0, "share of words to mistype in half of the texts of an epoch", least=0, most=0.5)
-    few_rows: int = setting(0, "fit only the last layer to at most this number of rows per class; 0 never", least=0)
+    few_rows: int = setting(0, "at most this number of rows per class have a training of their own; 0 never", least=0)
     row_budget: int | None = setting(None, "rows to read in all: many have fewer epochs, few have more", above=0)
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = setting(
         "group_by_length", "order of the examples: similar lengths together, random or sequential"

@@ -25,7 +25,7 @@ from .trainer import SAMPLE_WEIGHT, weigh_classes
 logger = logging.getLogger(__name__)
 
 METHOD = "contrast and logistic regression"  # in metrics.json and in the card
-# Settings that need steps; those of the user are named in a warning.
+# Settings of a training of all weights; a warning names those of the user.
 WITHOUT_EFFECT = (
     "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate", "max_minutes", "max_steps",
     "optim", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "row_budget",
@@ -36,7 +36,7 @@ _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of
 _USUAL_STRENGTH = 3.0
 _FOLDS = 3
 _BATCH = 32
-# Of the contrast: steps, texts of a step, size of a step, temperature; how often texts are mistyped.
+# The contrast: number of steps, texts per step, learning rate, temperature, mistyped copies.
 _STEPS, _TEXTS, _RATE, _TEMPERATURE, _VIEWS = 30, 64, 3e-4, 0.1, 6
 
 
@@ -51,7 +51,13 @@ def fit_few_rows(
     contrast_classes(model, tokenizer, [rows["input_ids"][:], *views], labels, projection, run.arguments.training.seed)
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     loss = fit_last_layer(run, model, _read_features(model, tokenizer, rows), projection, labels, weights)
-    return {"method": METHOD, "epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
+    return {
+        "method": METHOD,
+        "epochs": 0.0,
+        "steps": _STEPS,
+        "seconds": round(time.monotonic() - start, 1),
+        "loss": loss,
+    }
 
 
 def contrast_classes(
@@ -151,7 +157,8 @@ def _read_pooled(
         model(**batch.to(model.device))
     finally:
         hook.remove()
-    return read[0][:, : read[0].shape[1] // 2] if model.config.pooling == "mean_max" else read[0]
+    pooled = read[-1]  # a streaming model reads places in the texts before their ends
+    return pooled[:, : pooled.shape[1] // 2] if model.config.pooling == "mean_max" else pooled
 
 
 @torch.inference_mode()

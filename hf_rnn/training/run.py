@@ -134,7 +134,7 @@ class Fit:
 
     trainer: RnnTrainer
     numbers: dict[str, Any]
-    few_rows: bool = False  # whether the last layer was fitted alone, without steps
+    few_rows: bool = False  # whether few_rows.py fitted the model
 
 
 # ---- settings that suit the texts ----

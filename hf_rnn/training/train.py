@@ -226,16 +226,16 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
 
 
 def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None, quiet: bool) -> Fit:
-    """Train a model in steps, or fit its last layer alone if the rows are few."""
+    """Train a model in steps, or fit it to few rows."""
     trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
     if checkpoint is None and run.extension.loss is None and run.has_few_rows():
         logger.info(
-            "%d training rows, at most %d per class, are few: only the last layer is fitted, by logistic regression; "
-            "--few_rows 0 trains all layers",
+            "%d training rows, at most %d per class, are few: contrast of classes, then logistic regression "
+            "for the last layer; --few_rows 0 trains as usual",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
         if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
-            logger.warning("no effect of %s: few_rows trains without steps", ", ".join(unused))
+            logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
         return Fit(trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
     trainer.made_from = take_fingerprint(examples, tokens.tokenizer, model, trainer.args, **tokens.decisive)

@@ -213,16 +213,18 @@ def test_pairs_start_from_an_encoder_of_single_texts(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("labels", [2, 3])
-def test_few_rows_fit_the_last_layer_and_leave_the_encoder(tmp_path, labels):
+def test_few_rows_change_the_encoder_a_little_and_fit_the_last_layer(tmp_path, labels):
     rows = [row for row in invent_rows(120, seed=3) if row[1] in LABELS[:labels]]
     settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
     result = train(train=rows, validation=rows, output_dir=str(tmp_path / "out"), **settings)
     majority = 1 / labels
-    assert result.metrics["training"]["steps"] == 0
+    assert result.metrics["training"]["steps"] == 30
     assert result.metrics["validation"]["accuracy"] > majority + 0.15
     before, after = load_file(find_built_in("english") / "model.safetensors"), weights_of(result.folder)
     for name, weight in before.items():
-        assert torch.equal(after[f"rnn.{name}"].float(), weight.float()), name
+        change = after[f"rnn.{name}"].float() - weight.float()
+        assert change.norm() <= 0.2 * weight.float().norm(), name
+    assert not all(torch.equal(after[f"rnn.{name}"].float(), weight.float()) for name, weight in before.items())
     many = train(
         train=rows, validation=rows, output_dir=str(tmp_path / "all"), **{**settings, "few_rows": 39}, max_steps=1
     )
@@ -242,15 +244,19 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
         everything = train(train=rows, validation=rows, output_dir=str(tmp_path / "all"), **settings)
     training, data = result.metrics["training"], result.metrics["data"]
     held_out = data["held_out"]["rows"]
-    assert (training["method"], training["steps"], training["rows"]) == ("logistic regression", 0, 60 - held_out)
+    assert (training["method"], training["steps"], training["rows"]) == (
+        "contrast and logistic regression",
+        30,
+        60 - held_out,
+    )
     assert data["learned_held_out"] and held_out == result.metrics["validation"]["rows"] > 0
     assert not everything.metrics["data"]["learned_held_out"]
-    assert "no effect of num_train_epochs: few_rows trains without steps" in caplog.text
+    assert "no effect of num_train_epochs: few_rows has its own steps" in caplog.text
     assert f"learns from the {held_out} rows held out too" in caplog.text and "row_budget" not in caplog.text
     card = (result.folder / "README.md").read_text(encoding="utf-8")
-    assert "the encoder stayed as it was, and logistic regression fitted the last layer in" in card
+    assert "30 steps of supervised contrast changed the encoder a little, and logistic regression" in card
     assert "After its scores were taken, the saved model learned these rows" in " ".join(card.split())
-    assert "0 steps" not in card and "epochs" not in card.split("## Training")[1]
+    assert "epochs" not in card.split("## Training")[1]
     first, second = (weights_of(run.folder)["classifier.weight"] for run in (result, everything))
     torch.testing.assert_close(first, second, rtol=0, atol=2e-2 * second.abs().max().item())
 

@@ -93,7 +93,7 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
     if head == TAGGER:
         supported += [(name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")]
     else:
-        separator = getattr(config, "sep_token_id", None)  # of a model of pairs
+        separator = getattr(config, "sep_token_id", None)  # a model of pairs has one
         supported += [("pooling", config.pooling, POOLINGS[1:]), ("sep_token_id", separator, (None,))]
         supported += [("classifier_activation", config.classifier_activation, ACTIVATIONS)]
     return next((f"{name} is {value!r}" for name, value, values in supported if value not in values), None)
