@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
-_MARK = b"hf_rnn text stream 2\n"
+_MARK = b"hf_rnn text stream 3\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
 HOSTILE = (
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
@@ -50,6 +51,40 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
         if whole != [token for piece in pieces for token in piece]:
             return text
     return None
+
+
+@dataclass
+class Stop:
+    """Stop a text once the score of a label is at least `threshold` after `in_a_row` tokens one after another.
+
+    Each text has its own object, which remembers its last tokens, and stops once.
+    """
+
+    label: str
+    threshold: float = 0.9
+    in_a_row: int = 1
+    reached: int = 0  # tokens in a row so far
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold is a score from 0 to 1: found {self.threshold:g}")
+        if self.in_a_row < 1:
+            raise UserError(f"in_a_row is a number of tokens, at least 1: found {self.in_a_row}")
+
+    def find(self, scores: Iterable[float]) -> int | None:
+        """Return at which of the next tokens the text stops, from 0; None if at none, or if it has stopped before.
+
+        `scores` are those of the label after each of these tokens.
+        """
+        if self.stopped:
+            return None
+        for place, score in enumerate(scores):
+            self.reached = self.reached + 1 if score >= self.threshold else 0
+            if self.reached == self.in_a_row:
+                self.stopped = True
+                return place
+        return None
 
 
 class TextStream:

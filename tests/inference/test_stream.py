@@ -24,7 +24,7 @@ from hf_rnn import (
 from hf_rnn.hub.model_folder import PRETRAINED
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
-from hf_rnn.inference.stream import feed_many, find_unstable_text
+from hf_rnn.inference.stream import Stop, feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
 ENGINES = ["native", "torch"]
@@ -232,3 +232,17 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", *flags)
     assert code == 2 and "not UTF-8" in err and r"found b'\xe9'" in err
+
+
+@pytest.mark.parametrize("in_a_row", [1, 2, 3])
+def test_a_text_stops_once_where_enough_scores_in_a_row_are_high(in_a_row):
+    chance = random.Random(0)
+    for _ in range(200):
+        scores = [chance.choice([0.1, 0.89, 0.9, 0.99]) for _ in range(chance.randint(0, 12))]
+        signs = "".join("+" if score >= 0.9 else "-" for score in scores)
+        first = signs.find("+" * in_a_row)
+        expected = None if first < 0 else first + in_a_row - 1
+        assert Stop("bad", 0.9, in_a_row).find(scores) == expected
+        stop = Stop("bad", 0.9, in_a_row)  # the same, token by token
+        places = [place for place, score in enumerate(scores) if stop.find([score]) is not None]
+        assert places == ([] if expected is None else [expected])
