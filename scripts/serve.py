@@ -26,9 +26,10 @@ waiting, turn = 0, asyncio.Lock()
 
 
 class Question(BaseModel):
-    """One text, or several."""
+    """One text, or several; with a target each answer says whether it is `for_a_person`."""
 
     inputs: str | Annotated[list[str], Field(max_length=MOST_TEXTS)]
+    target: float | None = None
 
 
 @app.exception_handler(RequestValidationError)
@@ -53,14 +54,14 @@ async def predict(question: Question, request: Request) -> Any:
         raise HTTPException(503, "too many requests are waiting: try again", {"Retry-After": "1"})
     waiting += 1
     texts = [question.inputs] if isinstance(question.inputs, str) else question.inputs
-    work = asyncio.ensure_future(answer(texts))
+    work = asyncio.ensure_future(answer(texts, question.target))
     leaving = asyncio.ensure_future(request.receive())  # after the body comes only the end of the connection
     try:
         await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             return Response(status_code=499)  # nobody reads it
         answers = work.result()
-    except ValueError as error:  # a text that is not Unicode
+    except ValueError as error:  # a text that is not Unicode, a target without thresholds
         raise HTTPException(422, str(error)) from error
     finally:
         work.cancel()
@@ -69,21 +70,30 @@ async def predict(question: Question, request: Request) -> Any:
     return answers[0] if isinstance(question.inputs, str) else answers
 
 
-async def answer(texts: list[str]) -> list[dict[str, Any]]:
+async def answer(texts: list[str], target: float | None = None) -> list[dict[str, Any]]:
     """Return the answers to texts; requests take turns in the order of arrival."""
     answers: list[dict[str, Any]] = []
     async with turn:
         for first in range(0, len(texts), AT_ONCE):
-            answers += await asyncio.to_thread(model.predict, texts[first : first + AT_ONCE])
+            answers += await asyncio.to_thread(model.predict, texts[first : first + AT_ONCE], target=target)
     return answers
 
 
 @app.websocket("/stream")
-async def stream(socket: WebSocket) -> None:
-    """Answer each piece of a text that is still being written; an empty piece ends the text."""
+async def stream(
+    socket: WebSocket,
+    target: float | None = None,
+    stop: str | None = None,
+    threshold: float = 0.9,
+    in_a_row: int = 1,
+) -> None:
+    """Answer each piece of a text that is still being written; an empty piece ends the text.
+
+    One answer says where the text must stop: `/stream?stop=hateful&threshold=0.9&in_a_row=2`.
+    """
     await socket.accept()
     try:
-        text = model.stream()
+        text = model.stream(target=target, stop=stop, threshold=threshold, in_a_row=in_a_row)
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             piece = message.get("text")
             if piece is None or len(piece) > MOST_CHARACTERS:

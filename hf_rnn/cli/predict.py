@@ -38,11 +38,13 @@ of --input, a folder or a quoted pattern such as 'texts/*.csv', is written
 there; one that is there is not answered again.
 
 Other files have a text per line, or `first<TAB>second` for a model of pairs:
-  {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2
+  {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2, with
+  --target 0.95 also "for_a_person": true or false
   {"labels": [...], "scores": {...}} of multi-label
   {"values": {...}} of regression
   {"entities": [{"text", "label", "start", "end", "score"}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
+  {..., "stop": {"label", "score", "tokens", "characters"}} with --stop, once
 
 exit code: 0, or 1 if some lines, rows or files were rejected and all others are
 answered; 2 after a mistake, and for the first rejected line with --strict
@@ -64,6 +66,13 @@ class PredictArguments(ModelFlags):
         False, "read standard input as it comes, by a streaming model; a line when the answer changes", shown="common"
     )
     every: Literal["change", "token"] = setting("change", "with --stream: a line per change, or per token")
+    stop: str | None = setting(None, "with --stream: a label; the first answer that must stop the text has `stop`")
+    threshold: float = setting(0.9, "with --stop: the least score of the label", least=0, most=1)
+    in_a_row: int = setting(1, "with --stop: after how many tokens in a row", least=1)
+    target: float | None = setting(
+        None, "mark the answers that a person must check, for this accuracy of the others", above=0, below=1,
+        shown="common",
+    )  # fmt: skip
     top_k: int = setting(1, "labels per text, the most likely first", least=1, shown="common")
     all_scores: bool = setting(False, "add the score of each class", shown="common")
     text_column: str | None = setting(None, "column of the texts (default: as in training)", shown="common")
@@ -101,6 +110,8 @@ class PredictArguments(ModelFlags):
         if self.stream and (self.text is not None or self.output_file or self.output_dir):
             source = "from standard input, or from --input FILE"
             raise UserError(f"--stream reads one text {source}, and writes lines of JSON")
+        if self.stop is not None and not self.stream:
+            raise UserError("--stop is for a text that is still being written: add --stream")
         if self.stream and self.input is None:
             self.input = "-"
         if (self.text is None) == (self.input is None):
@@ -179,7 +190,7 @@ def _predict_lines(arguments: PredictArguments, model: Predictor) -> int:
                         "text pairs: leave it out")  # fmt: skip
     line, errors = 0, Counter[str]()
     for rows in _read_rows(arguments, paired):
-        for answer in model.answer_each(rows, arguments.all_scores, arguments.top_k):
+        for answer in model.answer_each(rows, arguments.all_scores, arguments.top_k, arguments.target):
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")
@@ -217,14 +228,17 @@ def _count(rows: str, empty: int, rejected: int, where: str) -> int:
 
 def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
     """Print an answer when its label changes or after each token, and the one at the end."""
-    stream, per_token, last = model.stream(), arguments.every == "token", dict[str, Any]()
+    stop, threshold, in_a_row = arguments.stop, arguments.threshold, arguments.in_a_row
+    stream = model.stream(target=arguments.target, stop=stop, threshold=threshold, in_a_row=in_a_row)
+    per_token, last = arguments.every == "token", dict[str, Any]()
     for piece in _read_pieces(str(arguments.input)):
         for answer in stream.feed_tokens(piece) if per_token else [stream.feed(piece)]:
-            if per_token or not last or next(iter(answer.values())) != next(iter(last.values())):
+            is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
+            if per_token or is_new or "stop" in answer:
                 _write_line(last := answer)
     for answer in stream.feed_tokens("\n") if per_token else ():  # the last word ends here
         _write_line(last := answer)
-    if (answer := stream.end())["tokens"] != last.get("tokens"):
+    if (answer := stream.end())["tokens"] != last.get("tokens") or "stop" in answer:
         _write_line(answer)
     return 0
 

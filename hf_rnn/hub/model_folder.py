@@ -136,6 +136,7 @@ class FinishedFolder:
     card = _Entry("README.md")
     card_facts = _Entry("card_facts.json")
     metrics = _Entry("metrics.json")  # every metric by split
+    thresholds = _Entry("thresholds.json")  # by target and label: which answers need no person
     training_args = _Entry("training_args.json")  # the settings that repeat the run
     pretraining = _Entry("pretraining.json")  # figures of an encoder's texts
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib

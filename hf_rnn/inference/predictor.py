@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -79,6 +81,9 @@ class Predictor:
         check_answers(self.config)
         self.task, self._is_paired = task_of(self.config), getattr(self.config, "sep_token_id", None) is not None
         self._encode = FastTokenizer(tokenizer, self._is_paired)
+        self._chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
+        self._source: tuple[str, str | None] | None = None  # the folder or repo, and its revision
+        self._thresholds: dict[float, dict[str, float | None]] = {}  # by target
 
     @classmethod
     def from_pretrained(
@@ -101,26 +106,34 @@ class Predictor:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
         """
         options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
-        return cls(*load_engine(name_or_path, options), precision, tokens_per_batch, threads)
+        predictor = cls(*load_engine(name_or_path, options), precision, tokens_per_batch, threads)
+        name = os.path.expanduser(name_or_path)
+        predictor._source = os.path.abspath(name) if os.path.isdir(name) else name, revision
+        return predictor
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
-        return type(self), (self.engine.model or self.engine, self.tokenizer, *options)
+        return type(self), (self.engine.model or self.engine, self.tokenizer, *options), {"_source": self._source}
 
-    def predict(self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1) -> list[dict[str, Any]]:
+    def predict(
+        self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1, target: float | None = None
+    ) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
         For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
         for regression `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the text.
         `all_scores` adds `scores` where they are not an answer already, `top_k` the next labels, as `label_2`,
-        `score_2` and so on.
+        `score_2` and so on. With a `target` such as 0.95 each answer has `for_a_person`: False if it needs no person,
+        as answers like it are right at this rate, by the thresholds that `hf-rnn evaluate --target` chose.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods, whose message names the position;
-                for scores of a tagger that are not finite; for a `top_k` above the number of classes.
+                for scores of a tagger that are not finite; for a `top_k` above the number of classes; for a target
+                without thresholds.
         """
-        chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
-        if top_k > 1 and not (chooses_one and top_k <= self.config.num_labels):
+        if target is not None:
+            self.read_thresholds(target)
+        if top_k > 1 and not (self._chooses_one and top_k <= self.config.num_labels):
             found = f"top_k is {top_k}: the model does not choose one of at least {top_k} labels"
             raise UserError(f"{found}; leave it out")
         if self.task.per_token:
@@ -132,8 +145,8 @@ class Predictor:
             check_finite_logits(logits.reshape(-1, self.config.num_labels))
             return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
-        answers = self.task.answers(scores, self.config)
-        if chooses_one and (all_scores or top_k > 1):
+        answers = self._answer_scores(scores, target)
+        if self._chooses_one and (all_scores or top_k > 1):
             names = list(self.config.id2label.values())
             for answer, row in zip(answers, scores, strict=True):
                 if all_scores:
@@ -143,7 +156,7 @@ class Predictor:
         return answers
 
     def answer_each(
-        self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1
+        self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1, target: float | None = None
     ) -> list[dict[str, Any] | str]:
         """Return the answer to each row as [`predict`] does, or the reason why it is missing.
 
@@ -162,7 +175,7 @@ class Predictor:
                 results.append(next(filter(None, map(find_text_error, texts)), ""))
         valid = [place for place, error in enumerate(results) if not error]
         asked = cast("list[str]", [rows[place] for place in valid])
-        for place, answer in zip(valid, self.predict(asked, all_scores, top_k), strict=True):
+        for place, answer in zip(valid, self.predict(asked, all_scores, top_k, target), strict=True):
             numbers = answer.get("values") or answer.get("scores") or {}
             finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
             results[place] = answer if finite else "score not finite: did the training of the model diverge?"
@@ -186,9 +199,43 @@ class Predictor:
 
         return predict_table(self, table, TableSettings(**settings))
 
-    def answer_logits(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def answer_logits(self, logits: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
         """Return the answers to texts by their logits `(N, C)`."""
-        return self.task.answers(compute_scores(logits, self.config), self.config)
+        return self._answer_scores(compute_scores(logits, self.config), target)
+
+    def _answer_scores(self, scores: np.ndarray, target: float | None) -> list[dict[str, Any]]:
+        answers = self.task.answers(scores, self.config)
+        if target is not None:
+            from ..evaluation.decisions import needs_person
+
+            waiting = needs_person(self.read_thresholds(target), list(self.config.id2label.values()), scores)
+            for answer, waits in zip(answers, waiting.tolist(), strict=True):
+                answer["for_a_person"] = waits
+        return answers
+
+    def read_thresholds(self, target: float) -> dict[str, float | None]:
+        """Return by label the lowest score of an answer that needs no person, for a target such as 0.95.
+
+        Raises:
+            UserError: Unless the folder of the model has thresholds of this model for this target.
+        """
+        if target in self._thresholds:
+            return self._thresholds[target]
+        from ..evaluation.decisions import check_target, read_thresholds
+
+        check_target(target)
+        if not self._chooses_one:
+            raise UserError("target is for models that choose one label for a text: leave it out")
+        if self._source is None:
+            raise UserError("target needs the folder of the model: load it by from_pretrained")
+        name, revision = self._source
+        folder = open_folder(name, "thresholds.json", revision)
+        by_target = read_thresholds(folder.thresholds, folder.weights)
+        if (chosen := by_target.get(f"{target:g}")) is None:
+            those = f"thresholds for {', '.join(by_target)} alone" if by_target else "no thresholds"
+            advice = f"type hf-rnn evaluate {shlex.quote(name)} DATA --target {target:g}, with rows of their own"
+            raise UserError(f"{name} has {those}: for {target:g} {advice}")
+        return self._thresholds.setdefault(target, chosen.by_label)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
@@ -215,22 +262,38 @@ class Predictor:
         """Return the logits `(N, C)` of token ids by text, each id read, also a padding id; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)
 
-    def stream(self, state: bytes | None = None) -> TextStream:
+    def stream(
+        self,
+        state: bytes | None = None,
+        target: float | None = None,
+        stop: str | None = None,
+        threshold: float = 0.9,
+        in_a_row: int = 1,
+    ) -> TextStream:
         """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
 
         Args:
-            state: From `TextStream.save`, to continue its text.
+            state: From `TextStream.save`, to continue its text with its own target and stop.
+            target: As in [`predict`]; its thresholds were chosen for whole texts.
+            stop: A label: one answer has an entry `stop`, where the label reaches the next two.
+            threshold: The least score of that label.
+            in_a_row: After how many tokens one after another it has this score.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, and for a damaged or foreign state.
+            UserError: For a model that was not trained with `streaming`, for a damaged or foreign state, and for an
+                unknown label, a threshold outside 0 to 1, and less than one token.
         """
         if self.task.per_token:
             raise UserError("a tagger does not stream: tag the last sentence again when it grows")
         if not getattr(self.config, "streaming", False):
             raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
-        from .stream import TextStream
+        from .stream import Stop, TextStream
 
-        stream = TextStream(self)
+        if state is not None and (target, stop) != (None, None):
+            raise UserError("a state has its own target and stop: leave them out")
+        if target is not None:
+            self.read_thresholds(target)
+        stream = TextStream(self, target, None if stop is None else Stop(stop, threshold, in_a_row))
         if state is not None:
             stream.restore(state)
         return stream
@@ -274,7 +337,17 @@ class SentenceEncoder:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-# ---- the engine of a model ----
+# ---- the folder of a model and its engine ----
+
+
+def open_folder(name: str | Path, file: str, revision: str | None = None) -> FinishedFolder:
+    """Return a folder, or that of the cache with one file of a repo, which may not have it."""
+    folder = Path(os.path.expanduser(name))
+    if not folder.is_dir():
+        from ..hub.client import fetch
+
+        folder = fetch(str(name), revision, only=(file,))
+    return FinishedFolder(folder)
 
 
 def load_engine(

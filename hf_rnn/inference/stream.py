@@ -13,11 +13,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tasks import compute_scores, task_of
+from ..tasks import compute_scores, score_kind, task_of
 from ..utils.errors import UserError, check_texts
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
-_MARK = b"hf_rnn text stream 2\n"
+_MARK = b"hf_rnn text stream 3\n"
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of all kinds.
 HOSTILE = (
     "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
@@ -52,10 +53,45 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
     return None
 
 
+@dataclass
+class Stop:
+    """Stop a text once the score of a label is at least `threshold` after `in_a_row` tokens one after another.
+
+    Each text has its own object, which remembers its last tokens, and stops once.
+    """
+
+    label: str
+    threshold: float = 0.9
+    in_a_row: int = 1
+    reached: int = 0  # tokens in a row so far
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold is a score from 0 to 1: found {self.threshold:g}")
+        if self.in_a_row < 1:
+            raise UserError(f"in_a_row is a number of tokens, at least 1: found {self.in_a_row}")
+
+    def find(self, scores: Iterable[float]) -> int | None:
+        """Return at which of the next tokens the text stops, from 0; None if at none, or if it has stopped before.
+
+        `scores` are those of the label after each of these tokens.
+        """
+        if self.stopped:
+            return None
+        for place, score in enumerate(map(float, scores)):
+            self.reached = self.reached + 1 if score >= self.threshold else 0
+            if self.reached == self.in_a_row:
+                self.stopped = True
+                return place
+        return None
+
+
 class TextStream:
     """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
 
-    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut.
+    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut. A
+    stop looks at the answer after each token that no later letter can change, so it does not depend on the pieces.
 
     Example:
         >>> stream = FastRnn.from_pretrained("out/guard").stream()
@@ -66,20 +102,27 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, target: float | None = None, stop: Stop | None = None) -> None:
+        if stop is not None and stop.label not in predictor.config.label2id:
+            raise UserError(f"stop must be one of {', '.join(predictor.config.label2id)}: found {stop.label!r}")
+        if stop is not None and score_kind(predictor.config) == "values":
+            raise UserError("stop is for a model of labels, and this one predicts numbers: leave it out")
+        self._predictor, self._target, self._stop = predictor, target, stop
         self.reset()
 
     def reset(self) -> None:
         """Start a new text."""
         self.last_word = ""  # with the white space before it; each piece reads it again
-        self._tokens, self._ended = 0, False
+        self._tokens, self._characters, self._ended = 0, 0, False  # before the last word
         self._logits, self._state = self._predictor.engine.advance([[]], None)  # (1, C) and (1, K)
+        if self._stop is not None:
+            self._stop = Stop(self._stop.label, self._stop.threshold, self._stop.in_a_row)
 
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
-        The answer is that of `FastRnn.predict` with the number of `tokens` read.
+        The answer is that of `FastRnn.predict` with the number of `tokens` read. Where the text stops, it also has
+        `stop`: the label with its score, and the number of `tokens` and of `characters` of the text up to there.
 
         Raises:
             UserError: For a piece that is not text, and after `end`.
@@ -89,23 +132,27 @@ class TextStream:
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
         """Read the next piece, and yield an answer after each token that no later letter can change."""
         _check([self], [piece])
-        for token in self._split(piece)[0]:
-            self._logits, self._state = self._predictor.engine.advance([[token]], self._state)
-            self._tokens += 1
-            yield self._predictor.answer_logits(self._logits)[0] | {"tokens": self._tokens}
+        final, _, text = self._split(piece)
+        for place, token in enumerate(final):
+            _advance([self], [[token]])
+            answer = self._predictor.answer_logits(self._logits, self._target)[0]
+            yield answer | {"tokens": self._tokens} | self._find_stop(text, place)
 
     def end(self) -> dict[str, Any]:
         """Return the answer to the whole text, and refuse further pieces until `reset`."""
-        answer, self._ended = self.feed(""), True
+        answer, self._ended = self.feed("\n"), True  # the last word ends here
         return answer
 
     def copy(self) -> TextStream:
         """Return a stream that continues the same text on its own."""
-        return copy.copy(self)  # arrays are replaced, not changed
+        other = copy.copy(self)  # arrays are replaced, not changed
+        other._stop = copy.copy(self._stop)
+        return other
 
     def save(self) -> bytes:
         """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
         facts = {"last_word": self.last_word, "tokens": self._tokens, "ended": self._ended, "model": self._identify()}
+        facts |= {"characters": self._characters, "target": self._target, "stop": self._stop and asdict(self._stop)}
         numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
         content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
@@ -125,6 +172,8 @@ class TextStream:
         if facts["model"] != self._identify():
             raise UserError("the state is of another model: load the model that saved it, or start a new stream")
         self.last_word, self._tokens, self._ended = facts["last_word"], facts["tokens"], facts["ended"]
+        self._characters, self._target = facts["characters"], facts["target"]
+        self._stop = None if facts["stop"] is None else Stop(**facts["stop"])
         self._logits, self._state = np.split(values[None], [self._logits.size], axis=1)
 
     def _identify(self) -> str:
@@ -137,16 +186,31 @@ class TextStream:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self._predictor).stream, (self._predictor, self.save())
 
-    def _split(self, piece: str) -> tuple[list[int], list[int]]:
-        """Take a piece; return the tokens that are final now, and those of the last word, up to the model's limit."""
+    def _split(self, piece: str) -> tuple[list[int], list[int], str]:
+        """Take a piece; return the tokens that are final now, those of the last word, and the text of the first.
+
+        Tokens end at the model's limit.
+        """
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
-        self.last_word = text[cut:]
+        self.last_word, self._characters = text[cut:], self._characters + cut
         room = self._predictor.tokenizer.model_max_length - self._tokens
         parts, tokenize = (text[:cut], text[cut:]), self._predictor.tokenize
         final, last = (tokenize([part])[0] if part.strip(_SPACES) else [] for part in parts)
         final = final[: max(0, room)]
-        return final, last[: max(0, room - len(final))]
+        return final, last[: max(0, room - len(final))], text[:cut]
+
+    def _find_stop(self, text: str, place: int) -> dict[str, Any]:
+        """Return `stop` for an answer if the text stops after this token of `text`, the last one that was read."""
+        if self._stop is None or self._stop.stopped:
+            return {}
+        label, config = self._stop.label, self._predictor.config
+        score = float(compute_scores(self._logits, config)[0, config.label2id[label]])
+        if self._stop.find([score]) is None:
+            return {}
+        encoded = self._predictor.tokenizer([text], return_offsets_mapping=True, verbose=False)
+        characters = self._characters - len(text) + encoded["offset_mapping"][0][place][1]
+        return {"stop": {"label": label, "score": score, "tokens": self._tokens, "characters": characters}}
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -158,30 +222,42 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    predictor = streams[0]._predictor
+    predictor, target = streams[0]._predictor, streams[0]._target
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    moved = [(stream, final) for stream, (final, _) in zip(streams, split, strict=True) if final]
-    if moved:
-        states = np.concatenate([stream._state for stream, _ in moved])
-        logits, states = predictor.engine.advance([final for _, final in moved], states)
-        for row, (stream, final) in enumerate(moved):
-            stream._logits, stream._state = logits[row : row + 1].copy(), states[row : row + 1].copy()
-            stream._tokens += len(final)
+    stops: list[dict[str, Any]] = [{} for _ in streams]
+    turns = []  # the tokens of each text, one by one where a stop looks at each answer
+    for stream, (final, _, _) in zip(streams, split, strict=True):
+        is_watched = stream._stop is not None and not stream._stop.stopped
+        turns.append([[token] for token in final] if is_watched else [final] * bool(final))
+    for turn in range(max(map(len, turns))):
+        rows = [row for row, tokens in enumerate(turns) if turn < len(tokens)]
+        _advance([streams[row] for row in rows], [turns[row][turn] for row in rows])
+        for row in rows:
+            stops[row] |= streams[row]._find_stop(split[row][2], turn)
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [row for row, (_, last) in enumerate(split) if last]
+    unfinished = [row for row, (_, last, _) in enumerate(split) if last]
     if unfinished:
         states = np.concatenate([streams[row]._state for row in unfinished])
         logits[unfinished] = predictor.engine.advance([split[row][1] for row in unfinished], states)[0]
-    answers = zip(predictor.answer_logits(logits), streams, split, strict=True)
-    return [answer | {"tokens": stream._tokens + len(last)} for answer, stream, (_, last) in answers]
+    answers = zip(predictor.answer_logits(logits, target), streams, split, stops, strict=True)
+    return [answer | {"tokens": stream._tokens + len(last)} | stop for answer, stream, (_, last, _), stop in answers]
+
+
+def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> None:
+    """Read the next final tokens of several texts."""
+    states = np.concatenate([stream._state for stream in streams])
+    logits, states = streams[0]._predictor.engine.advance(tokens, states)
+    for row, (stream, ids) in enumerate(zip(streams, tokens, strict=True)):
+        stream._logits, stream._state = logits[row : row + 1].copy(), states[row : row + 1].copy()
+        stream._tokens += len(ids)
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
     if len(streams) != len(pieces) or (len(streams) > 1 and len(set(map(id, streams))) < len(streams)):
         raise UserError(f"give each stream one piece: found {len(streams)} streams and {len(pieces)} pieces")
     check_texts(pieces, "pieces")
-    if len(streams) > 1 and any(stream._predictor is not streams[0]._predictor for stream in streams):
-        raise UserError("the streams are of several models: feed those of each model on their own")
+    if len({(id(stream._predictor), stream._target) for stream in streams}) > 1:
+        raise UserError("the streams are of several models or targets: feed those of each on their own")
     if any(stream._ended for stream in streams):
         raise UserError("the stream has ended: call reset() for a new text")
 

@@ -23,10 +23,9 @@ import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
 from ..data.read import BATCH_ROWS, USUAL_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
-from ..hub.model_folder import FinishedFolder
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
-from .predictor import Predictor
+from .predictor import Predictor, open_folder
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -48,6 +47,7 @@ class TableSettings:
     prefix: str | None = None  # begins the names of answers; None: `predicted_` if one of them exists, else empty
     all_scores: bool = False  # whether the score of each class is added
     top_k: int = 1  # labels per text: `label_2` and `score_2` follow `label` and `score`
+    target: float | None = None  # adds `for_a_person`; see [`FastRnn.predict`]
     quoting: str | None = None  # `csv` or `none`; see `read_table`
 
 
@@ -65,12 +65,7 @@ class AnsweredFile:
 
 def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
-    folder = Path(os.path.expanduser(name))
-    if not folder.is_dir():
-        from ..hub.client import fetch
-
-        folder = fetch(name, revision, only=("metrics.json",))
-    return FinishedFolder(folder).read_data_record()
+    return open_folder(name, "metrics.json", revision).read_data_record()
 
 
 # ---- answers ----
@@ -159,6 +154,8 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     types = model.task.answer_types(model.config)
     for place in range(2, settings.top_k + 1):
         types |= {f"label_{place}": pa.string(), f"score_{place}": pa.float64()}
+    if settings.target is not None:
+        types["for_a_person"] = pa.bool_()
     if settings.all_scores and "label" in types:
         types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
     types[ERROR] = pa.string()
@@ -173,7 +170,7 @@ def _answer_texts(
     An error starts with the place of its row, if there are `places`.
     """
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
-    results = model.answer_each(rows, settings.all_scores, settings.top_k)
+    results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
     answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
     errors = [result if isinstance(result, str) else "" for result in results]
     if places:
@@ -241,6 +238,7 @@ class BatchPredictor:
         text_pair_column: The column of the second texts, for a model of text pairs.
         all_scores: Whether the scores of all classes are an answer too, `scores`.
         prefix: Begins the names of the columns of answers and errors.
+        target: Adds the column `for_a_person`, as in [`FastRnn.predict`].
         loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch` or `onnx`.
 
     Example:
@@ -257,11 +255,14 @@ class BatchPredictor:
         text_pair_column: str | None = None,
         all_scores: bool = False,
         prefix: str = "",
+        target: float | None = None,
         **loading: Any,
     ) -> None:
         name = os.path.expanduser(model)
         self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
-        self.settings = TableSettings(text_column, text_pair_column, prefix=prefix, all_scores=all_scores)
+        self.settings = TableSettings(
+            text_column, text_pair_column, prefix=prefix, all_scores=all_scores, target=target
+        )
         self.options = InferenceOptions(**loading)
 
     def load(self) -> tuple[Predictor, dict[str, Any]]:

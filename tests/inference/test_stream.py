@@ -24,7 +24,7 @@ from hf_rnn import (
 from hf_rnn.hub.model_folder import PRETRAINED
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
-from hf_rnn.inference.stream import feed_many, find_unstable_text
+from hf_rnn.inference.stream import Stop, feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
 ENGINES = ["native", "torch"]
@@ -134,6 +134,45 @@ def test_copies_pickles_and_resets_are_independent():
     assert [answer["tokens"] for answer in stream.feed_tokens(" I'm here .")] == [5, 6, 7]
 
 
+def find_stop_by_prefixes(whole, text, label, threshold, in_a_row):
+    """Return the number of tokens and characters where a text stops, from answers of the plain model to prefixes."""
+    encoded = whole.tokenizer([text], return_offsets_mapping=True)
+    ids, places = encoded["input_ids"][0][:60], encoded["offset_mapping"][0]
+    prefixes = [ids[:count] for count in range(1, len(ids) + 1)]
+    scores = softmax(whole.logits(prefixes), axis=1)[:, whole.config.label2id[label]] if ids else []
+    signs = "".join("+" if score >= threshold else "-" for score in scores)
+    first = signs.find("+" * in_a_row)
+    return None if first < 0 else (first + in_a_row, places[first + in_a_row - 1][1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_stop_is_sent_once_at_the_same_place_whatever_the_pieces(engine):
+    predictor, whole, draw = make(engine, **RESIDUAL), make("torch", **RESIDUAL), random.Random(0)
+    words, places = " ".join(TEXTS).split(" "), []
+    for number in range(40):
+        text = TEXTS[number] if number < len(TEXTS) else " ".join(draw.choices(words, k=30))
+        in_a_row, threshold = 1 + number % 3, draw.choice([0.33, 0.34, 0.36])
+        stream = predictor.stream(stop="LABEL_1", threshold=threshold, in_a_row=in_a_row)
+        unfed, sent = stream.copy(), []
+        for piece in cut(text, draw):
+            answers = [stream.feed(piece)] if number % 2 else list(stream.feed_tokens(piece))
+            sent += [answer["stop"] for answer in answers if "stop" in answer]
+            stream = predictor.stream(stream.save())  # continue elsewhere
+        sent += [stop for stop in [stream.end().get("stop")] if stop]
+        expected = find_stop_by_prefixes(whole, text, "LABEL_1", threshold, in_a_row)
+        assert [(stop["tokens"], stop["characters"]) for stop in sent] == [expected] * (expected is not None), text
+        assert all(stop["label"] == "LABEL_1" and stop["score"] >= threshold for stop in sent)
+        stream.reset()  # another text
+        streams, again = [stream, unfed, predictor.stream()], []
+        for piece in (text[:40], text[40:]):
+            again += [answer.get("stop") for answer in feed_many(streams, [piece] * 3)]
+        again += [stream.end().get("stop"), unfed.end().get("stop")]
+        found = [(stop["tokens"], stop["characters"]) for stop in again if stop]
+        assert found == [expected] * 2 * (expected is not None) and again[2] is again[5] is None
+        places += [expected]
+    assert {expected is None for expected in places} == {True, False}, "premise"
+
+
 def test_mistakes_are_named():
     predictor, other = make(**RESIDUAL), make(**RESIDUAL, num_labels=2)
     stream = predictor.stream()
@@ -145,6 +184,16 @@ def test_mistakes_are_named():
     stream.end()
     with pytest.raises(UserError, match="reset"):
         stream.feed("more")
+    for stop, message in (
+        ({"stop": "bad"}, "stop must be one of LABEL_0, LABEL_1, LABEL_2: found 'bad'"),
+        ({"threshold": 1.5}, "threshold is a score from 0 to 1: found 1.5"),
+        ({"in_a_row": 0}, "in_a_row is a number of tokens, at least 1: found 0"),
+        ({"state": predictor.stream().save()}, "a state has its own target and stop"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predictor.stream(**{"stop": "LABEL_0"} | stop)
+    with pytest.raises(UserError, match="predicts numbers"):
+        make(problem_type="regression").stream(stop="LABEL_0")
     with pytest.raises(UserError, match="--streaming"):
         make(streaming=False).stream()
 
@@ -229,6 +278,33 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     assert [answer["score"] for answer in answers] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
     code, out, _ = command("predict", *flags)
     assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
+    flags += ("--stop", answers[4]["label"], "--threshold", 0, "--in_a_row", 3)
+    for every, lines in (("token", len(ids)), ("change", 0)):
+        code, out, _ = command("predict", *flags, "--every", every)
+        found = [json.loads(line) for line in out.splitlines()]
+        assert code == 0 and len(found) >= lines
+        (stop,) = (answer["stop"] for answer in found if "stop" in answer)
+        assert (stop["tokens"], text[: stop["characters"]]) == (3, "the box \u00e9")
+    for wrong, message in (
+        (("--stop", "odd"), "stop must be one of"),
+        (("--in_a_row", 0), "in_a_row must be at least 1"),
+    ):
+        code, out, err = command("predict", *flags, *wrong)
+        assert (code, out, len(err.splitlines())) == (2, "", 1) and message in err
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", *flags)
     assert code == 2 and "not UTF-8" in err and r"found b'\xe9'" in err
+
+
+@pytest.mark.parametrize("in_a_row", [1, 2, 3])
+def test_a_text_stops_once_where_enough_scores_in_a_row_are_high(in_a_row):
+    chance = random.Random(0)
+    for _ in range(200):
+        scores = [chance.choice([0.1, 0.89, 0.9, 0.99]) for _ in range(chance.randint(0, 12))]
+        signs = "".join("+" if score >= 0.9 else "-" for score in scores)
+        first = signs.find("+" * in_a_row)
+        expected = None if first < 0 else first + in_a_row - 1
+        assert Stop("bad", 0.9, in_a_row).find(scores) == expected
+        stop = Stop("bad", 0.9, in_a_row)  # the same, token by token
+        places = [place for place, score in enumerate(scores) if stop.find([score]) is not None]
+        assert places == ([] if expected is None else [expected])

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, pipeline
 
 import hf_rnn
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.evaluation.decisions import Decisions, Thresholds, write_thresholds
 from hf_rnn.hub.model_folder import load_model
 from hf_rnn.tokenizers.word_level import save_tokenizer
 from hf_rnn.utils.errors import UserError
@@ -144,6 +145,10 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
     config = json.loads((copy / "config.json").read_text())
     config["id2label"] = {number: name + HOSTILE for number, name in config["id2label"].items()}
     (copy / "config.json").write_text(json.dumps(config | {"label2id": None}))
+    rows = Decisions(0, 0.0, None)
+    chosen = [Thresholds(target, {f"good{HOSTILE}": target / 2}, rows, rows) for target in (0.9, 0.95)]
+    chosen[1].by_label[f"good{HOSTILE}"] = None
+    write_thresholds(copy / "thresholds.json", copy / "model.safetensors", chosen)
     with serve(write_page(copy)) as url:
         browser.get_log("performance")
         browser.get(url)
@@ -151,6 +156,7 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
         wait(area.is_displayed)
         area.send_keys("the miro box")
         wait(lambda: browser.find_element("id", "answer").text == "good" + HOSTILE)
+        assert browser.find_element("id", "person").text == "Needs no person for the target 0.9."
         marks = wait(lambda: browser.find_elements("css selector", "#words mark"))
         effects = {mark.text: float(mark.get_attribute("title").replace("−", "-")) for mark in marks}
         assert max(effects, key=effects.get) == "miro"

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_rnn import FastRnn
+from hf_rnn.evaluation.decisions import hash_file
 from hf_rnn.inference.stream import TextStream
 
 MISSING = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
@@ -27,6 +28,11 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 SECONDS = float(os.environ.get("HF_RNN_SERVE_SECONDS", "4"))  # under load; 30 in the deployment guide
 CONNECTIONS = 50
 TEXTS = ["miro the box", "selk near a door", "", "sand \U0001f600"]
+
+
+NO_ROWS = {"rows": 0, "share": 0.0, "accuracy": None}
+BY_LABEL = {"good": 0.1, "bad": 0.9999, "plain": 0.9999}
+THRESHOLDS = {"target": 0.9, "by_label": BY_LABEL, "chosen_on": NO_ROWS, "repeated": NO_ROWS}
 
 
 def ask(connection, body, path="/predict"):
@@ -41,7 +47,10 @@ def ask(connection, body, path="/predict"):
 def folder(tiny_settings, tmp_path_factory):
     from hf_rnn import train
 
-    return train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model")).folder
+    folder = train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model")).folder
+    hashed = hash_file(folder / "model.safetensors")
+    (folder / "thresholds.json").write_text(json.dumps({"model": hashed, "targets": {"0.9": THRESHOLDS}}))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,12 @@ def test_answers_and_limits(server, folder):
     assert status == 200 and [answer["label"] for answer in found] == [answer["label"] for answer in expected]
     assert [answer["score"] for answer in found] == pytest.approx([answer["score"] for answer in expected], abs=1e-6)
     assert json.loads(ask(connection, {"inputs": TEXTS[0]})[1])["label"] == expected[0]["label"]
+    status, content = ask(connection, {"inputs": TEXTS, "target": 0.9})
+    found = [answer.pop("for_a_person") for answer in json.loads(content)]
+    limit = THRESHOLDS["by_label"]
+    assert found == [answer["score"] < limit[answer["label"]] for answer in expected] and len(set(found)) == 2
     for body, status in (
+        ({"inputs": "a", "target": 0.5}, 422),
         ({"inputs": ["a"] * 257}, 422),
         ({"inputs": 3}, 422),
         ({"inputs": ["\ud800"]}, 422),
@@ -104,7 +118,7 @@ def test_the_work_of_a_client_that_left_is_dropped(service, monkeypatch):
         await asyncio.to_thread(left.wait, 60)
         return {"type": "http.disconnect"}
 
-    def predict(texts):
+    def predict(texts, target=None):
         calls.append(texts)
         left.set()
         time.sleep(0.2)  # the loop hears of the client first
@@ -155,6 +169,13 @@ def test_a_stream_is_answered_in_a_thread_and_has_limits(service, monkeypatch):
         asyncio.run(service.stream(socket))
         assert len(socket.sent) == answers and (socket.closed or [None])[0] == code
     assert threads and threading.main_thread() not in threads, "the event loop stays free"
+    socket = Socket("the mi", "ro box ", "miro", "")
+    asyncio.run(service.stream(socket, target=0.9, stop="good", threshold=0.0, in_a_row=2))
+    stops = [(number, answer["stop"]["characters"]) for number, answer in enumerate(socket.sent) if "stop" in answer]
+    assert stops == [(1, 8)] and all("for_a_person" in answer for answer in socket.sent)
+    for wrong in ({"stop": "odd"}, {"stop": "good", "threshold": 2}, {"stop": "good", "in_a_row": 0}, {"target": 2}):
+        asyncio.run(service.stream(socket := Socket("a"), **wrong))
+        assert socket.closed[0] == 1008 and socket.closed[1] and not socket.sent
 
 
 def test_fifty_connections_get_answers_and_take_no_more_memory(server):

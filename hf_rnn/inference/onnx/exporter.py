@@ -119,6 +119,8 @@ def export(
     page = root / "web" if web else None
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
+    if output_dir is not None and folder.thresholds.is_file():
+        write_whole(target.with_name(folder.thresholds.name), folder.thresholds.read_bytes())
     write_transformers_js(root / "transformers_js", source, target)
     if page is not None:
         write_page(page, source, target, [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED], npm)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...evaluation.decisions import read_thresholds
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
 from ...tasks import score_kind
@@ -69,6 +70,7 @@ def write_page(
     whole, bare = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (True, False))
     start = next(place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare)
     examples = read_examples(folder)
+    decides = bool(read_thresholds(folder.thresholds, folder.weights))
     content = {
         "name": folder.root.resolve().name,
         "head": "encoder" if source.gives_vectors else "classifier",
@@ -76,6 +78,7 @@ def write_page(
         "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
+        "decides": decides,
         "maxLength": tokenizer.model_max_length,
         "truncationSide": tokenizer.truncation_side,
         "around": [whole[:start], whole[start + len(bare) :]],
@@ -86,7 +89,7 @@ def write_page(
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for path in (graph, folder.tokenizer, *files.values()):
+    for path in (graph, folder.tokenizer, *[folder.thresholds] * decides, *files.values()):
         shutil.copyfile(path, target / path.name)
     page = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{model}}", json.dumps(content).replace("<", "\\u003c"))
