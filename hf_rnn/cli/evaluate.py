@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Location, TableArguments
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import UserError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from ..data.read import Table
+    from ..inference.engines import Engine
     from ..tasks import Task
 
 
@@ -39,12 +40,17 @@ class EvaluateArguments(TableArguments, ModelFlags):
     output_file: Location | None = setting(
         None, "file for each row with answer and score, worst first: .csv .tsv .jsonl .parquet .xlsx", shown="common"
     )
-    target_accuracy: float = setting(0.95, "accuracy of the answers that need no person", above=0, most=1)
+    target: float | None = setting(
+        None, "accuracy of the answers that need no person; thresholds for it go into the folder", shown="common"
+    )
+    none_label: str | None = setting(None, "label in the data of texts that fit no class of the model")
+    guard: str | None = setting(None, "streaming models: measure stops of a text by the score of this label")
     label_map: list[str] | None = setting(None, "labels of the data with other names in the model: 0=neutral 1=bad")
     threshold: float = setting(0.9, "streaming models: the score at which an early answer counts", above=0, most=1)
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
 
+_TARGET = 0.95
 _MEANING = "Measure a model on labelled texts."
 FLAGS = Flags("evaluate", EvaluateArguments, _MEANING, "my-model tickets.csv", ("model", "data_dir"), 2)
 
@@ -71,7 +77,7 @@ def run(argv: Sequence[str]) -> None:
     import datasets
     import numpy as np
 
-    from ..evaluation.calibration import share_at_accuracy
+    from ..evaluation.decisions import check_target, measure_none
     from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
     from ..inference.predictor import load_engine
@@ -82,11 +88,14 @@ def run(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     engine, tokenizer = load_engine(name, InferenceOptions(arguments.revision, device=arguments.device))
     task, config = task_of(engine.config), engine.config
+    check_flags(arguments, task, config)
+    check_target(arguments.target or _TARGET)
     if arguments.output_file is not None:
         find_suffix(arguments.output_file)
         if task.per_token or task.generates:
             raise UserError(f"output_file is for labels and numbers of whole texts: the task is {task.name}")
     measured = choose_rows(arguments, task, config)
+    outside, measured = part_none(measured, config.num_labels) if arguments.none_label else (None, measured)
     rows = task.encode(datasets.DatasetDict(test=measured.rows), tokenizer, None)["test"]
     labels: Any = rows["labels"][:]
     result: dict[str, Any] = {"model": name, "split": measured.name, "rows_trained_on": measured.trained_on}
@@ -104,12 +113,35 @@ def run(argv: Sequence[str]) -> None:
         from ..inference.stream import measure_prefixes
 
         result["streaming"] = measure_prefixes(engine, rows["input_ids"][:], labels, arguments.threshold)
+    if arguments.guard is not None:
+        result["guard"] = judge_guard(arguments, engine, rows["input_ids"][:], labels)
     if task.one_label:
-        unseen, scores = ~measured.seen, compute_scores(logits, config)
-        result["without_a_person"] = share_at_accuracy(scores[unseen], labels[unseen], arguments.target_accuracy)
+        scores = compute_scores(logits, config)
+        result["without_a_person"] = decide(arguments, list(config.id2label.values()), measured, scores, labels)
+    if outside is not None:
+        encoded = task.encode(datasets.DatasetDict(test=outside), tokenizer, None)["test"]
+        unknown = compute_scores(engine.run(encoded["input_ids"][:]).astype(np.float64), config)
+        by_label = (result["without_a_person"] or {}).get("by_label", {})
+        found = measure_none(scores, unknown, {name: facts["threshold"] for name, facts in by_label.items()})
+        result["none"] = {"label": arguments.none_label, **found}
     if arguments.output_file is not None:
         write_answers(arguments.output_file, task, config, measured, logits, labels)
     print(summarize(result) if sys.stdout.isatty() else json.dumps(result, ensure_ascii=False))
+
+
+def check_flags(arguments: EvaluateArguments, task: Task, config: PreTrainedConfig) -> None:
+    """Raise a [`UserError`] for a flag that the model has no use for."""
+    labels = list(config.id2label.values())
+    for name in ("target", "none_label"):
+        if getattr(arguments, name) is not None and not task.one_label:
+            raise UserError(f"{name} is for one label per text: the task is {task.name}; leave it out")
+    if arguments.none_label in labels:
+        raise UserError(f"none_label is for texts of no class: {arguments.none_label!r} is a label of the model")
+    if arguments.guard is not None:
+        if not getattr(config, "streaming", False) or task.per_token or task.problem_type == "regression":
+            raise UserError("guard is for a streaming model of labels: train one with --streaming")
+        if arguments.guard not in labels:
+            raise UserError(f"guard must be one of {', '.join(labels)}: found {arguments.guard!r}")
 
 
 def summarize(result: Mapping[str, Any]) -> str:
@@ -117,9 +149,99 @@ def summarize(result: Mapping[str, Any]) -> str:
     scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in result.items() if isinstance(value, float)]
     lines = [f"{result['split']}: {result.get('rows', 'all')} rows, {', '.join(scores)}"]
     if sure := result.get("without_a_person"):
-        share = f"{sure['share']:.0%} of the texts need no person: with a score of {sure['threshold']:.3f} or more"
-        lines.append(f"{share}, the accuracy is {sure['accuracy']:.3f}")
+        lines.append(
+            f"{sure['share']:.0%} of the texts need no person for a target of {sure['target']:g}: their accuracy is "
+            f"{sure['accuracy'] or 0:.3f}; on the rows that chose the thresholds {sure['chosen_on']['share']:.0%}, "
+            f"{sure['chosen_on']['accuracy'] or 0:.3f}"
+        )
+        lines += [sure["costliest"]] * bool(sure["costliest"])
+    if none := result.get("none"):
+        lines.append(f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone")
     return "\n".join(lines)
+
+
+# ---- decisions ----
+
+
+def decide(
+    arguments: EvaluateArguments, names: Sequence[str], measured: Measured, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, Any] | None:
+    """Return which answers to unseen rows need no person; None without such rows.
+
+    Thresholds of the folder that other rows chose are measured. Without them these rows choose, which is repeated on
+    parts that did not choose; with `target` such thresholds go into the folder.
+    """
+    from ..data.splits import hash_texts, join_texts
+    from ..evaluation import decisions as made
+
+    unseen, target = ~measured.seen, arguments.target or _TARGET
+    scores, labels = scores[unseen], labels[unseen]
+    if not len(labels):
+        return None
+    folder = FinishedFolder(find_folder(arguments.model, arguments.revision))
+    weights = folder.weight_files()[0]
+    texts = made.hash_rows(hash_texts(join_texts(measured.rows))[unseen])
+    thresholds = made.read_thresholds(folder.thresholds, weights).get(f"{target:g}")
+    if thresholds is None or thresholds.texts == texts:
+        thresholds = made.choose_thresholds(scores, labels, names, target, texts)
+        alone = thresholds.repeated
+        if absent := [name for number, name in enumerate(names) if number not in labels]:
+            print_note(f"without rows, so a person checks all their answers: {', '.join(absent)}")
+        if arguments.target is not None and Path(arguments.model).is_dir():
+            made.write_thresholds(folder.thresholds, weights, [thresholds])
+            print_note(f"the thresholds are in {folder.thresholds}, for predict --target {target:g}")
+            draw(lambda: made.draw_coverage(scores, labels, names, folder.coverage), folder.coverage)
+    else:
+        alone = made.measure_decisions(made.needs_person(thresholds.by_label, names, scores), scores, labels)
+    by_label = made.measure_labels(thresholds.by_label, scores, labels, names)
+    return {
+        "target": target,
+        **asdict(alone),
+        "chosen_on": asdict(thresholds.chosen_on),
+        "single_threshold": made.measure_single(scores, labels, target),
+        "by_label": by_label,
+        "costliest": made.describe_costliest(by_label, target),
+    }
+
+
+def part_none(measured: Measured, classes: int) -> tuple[datasets.Dataset, Measured]:
+    """Return the rows of no class, and the others."""
+    import numpy as np
+
+    classless = np.asarray(measured.rows["label"][:]) == classes
+    if not classless.any() or classless.all():
+        raise UserError(
+            f"none_label needs rows with this label and others: {classless.sum()} of {len(classless)} have it"
+        )
+    rows = (measured.rows.select(np.flatnonzero(chosen)) for chosen in (classless, ~classless))
+    outside, inside = rows
+    return outside, replace(measured, rows=inside, seen=measured.seen[~classless], places=measured.places[~classless])
+
+
+def judge_guard(
+    arguments: EvaluateArguments, engine: Engine, input_ids: Sequence[Sequence[int]], labels: Any
+) -> dict[str, Any]:
+    """Return false stops and misses of a guard by its rule; draw them into the folder of the model."""
+    import numpy as np
+
+    from ..inference.stream import draw_guard, measure_guard
+
+    number = engine.config.label2id[arguments.guard]
+    is_bad = np.asarray(labels) == number if np.ndim(labels) == 1 else np.asarray(labels)[:, number] > 0.5
+    found = measure_guard(engine, input_ids, is_bad, number)
+    if Path(arguments.model).is_dir():
+        path = FinishedFolder(Path(arguments.model)).guard
+        draw(lambda: draw_guard(found, path), path)
+    return {"label": arguments.guard, **found}
+
+
+def draw(picture: Callable[[], object], path: Path) -> None:
+    """Draw a picture, and note where it is, or why it is missing."""
+    try:
+        picture()
+        print_note(f"the picture is {path}")
+    except UserError as error:
+        print_note(f"no picture: {error}")
 
 
 # ---- the rows ----
@@ -177,6 +299,8 @@ def find_options(
         raise UserError(f"label_map is {found}: give each label of the data once, as --label_map 0=negative 1=neutral")
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
+    if arguments.none_label is not None:
+        class_names = [*class_names, arguments.none_label]
     options = {"class_names": class_names, "label_map": label_map}
     if task.per_token:
         return options

@@ -79,26 +79,3 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, fl
     error = np.abs(np.bincount((confidence * _BINS).astype(int), right - confidence)).sum() / len(true)
     brier = brier_score_loss(true, shares, labels=range(values.shape[1]), scale_by_half=False)
     return {"loss": measure_loss(values, true, None), "ece": float(error), "brier": float(brier)}
-
-
-def share_at_accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, accuracy: float) -> dict[str, float] | None:
-    """Return the coverage at this accuracy, and the lowest score that it includes.
-
-    The coverage is the largest share of answers, from the highest score down, with this accuracy. The answer is
-    None if no share is that accurate. A person reads the texts below the score.
-
-    Args:
-        scores: `(N, C)`, from 0 to 1.
-        labels: True class ids `(N)`.
-        accuracy: From 0 to 1.
-    """
-    values, true = np.asarray(scores), np.asarray(labels)
-    best = values.max(axis=1)
-    order = np.argsort(-best, kind="stable")
-    right = (values.argmax(axis=1) == true)[order].cumsum() / np.arange(1, len(true) + 1)
-    ends = np.append(np.diff(best[order]) != 0, True)  # equal scores are on one side
-    enough = np.flatnonzero((right >= accuracy) & ends)
-    if not len(enough):
-        return None
-    last = int(enough[-1])
-    return {"accuracy": float(right[last]), "share": (last + 1) / len(true), "threshold": float(best[order][last])}

@@ -57,12 +57,14 @@ class Thresholds:
         by_label: The lowest score of an answer that stands alone, by its label; None if a person checks all of them.
         chosen_on: The rows that chose the thresholds, with their decisions.
         repeated: The decisions on rows that did not choose: in each of five parts, with thresholds of the others.
+        texts: A hash of the texts that chose.
     """
 
     target: float
     by_label: dict[str, float | None]
     chosen_on: Decisions
     repeated: Decisions
+    texts: str = ""
 
 
 def needs_person(by_label: Mapping[str, float | None], names: Sequence[str], scores: np.ndarray) -> np.ndarray:
@@ -94,8 +96,13 @@ def is_above(right: np.ndarray, rows: np.ndarray, target: float) -> np.ndarray:
     return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= 1 - CONFIDENCE)
 
 
-def choose_thresholds(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float) -> Thresholds:
-    """Return the thresholds for a target, from scores `(N, C)` and true ids `(N)` of rows that were not trained on."""
+def choose_thresholds(
+    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float, texts: str = ""
+) -> Thresholds:
+    """Return the thresholds for a target, from scores `(N, C)` and true ids `(N)` of rows that were not trained on.
+
+    `texts` is a hash of their texts. A label without rows has no threshold: a person checks all its answers.
+    """
     check_target(target)
     by_label = _choose(scores, labels, names, target)
     order, waiting = np.random.default_rng(0).permutation(len(labels)), np.ones(len(labels), dtype=bool)
@@ -103,7 +110,7 @@ def choose_thresholds(scores: np.ndarray, labels: np.ndarray, names: Sequence[st
         others = np.setdiff1d(order, part)
         waiting[part] = needs_person(_choose(scores[others], labels[others], names, target), names, scores[part])
     chosen_on = measure_decisions(needs_person(by_label, names, scores), scores, labels)
-    return Thresholds(target, by_label, chosen_on, measure_decisions(waiting, scores, labels))
+    return Thresholds(target, by_label, chosen_on, measure_decisions(waiting, scores, labels), texts)
 
 
 def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float) -> dict[str, float | None]:
@@ -115,7 +122,8 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
     for group in (counts >= enough, (counts > 0) & (counts < enough)):
         rows = group[answers]
         found |= _share(answers[rows], confidence[rows], right[rows], target)
-    return {name: found.get(number) for number, name in enumerate(names)}
+    rows = np.bincount(labels, minlength=len(names))
+    return {name: found.get(number) if rows[number] else None for number, name in enumerate(names)}
 
 
 def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> dict[int, float | None]:
@@ -179,6 +187,29 @@ def measure_labels(
     return found
 
 
+def measure_single(scores: np.ndarray, labels: np.ndarray, target: float) -> dict[str, Any]:
+    """Return the `threshold` that is the same for all labels, and the decisions on the rows that chose it."""
+    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
+    limit = find_threshold(confidence, right, target)
+    alone = measure_decisions(confidence < (math.inf if limit is None else limit), scores, labels)
+    return {"threshold": limit, "share": alone.share, "accuracy": alone.accuracy}
+
+
+def measure_none(scores: np.ndarray, unknown: np.ndarray, by_label: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return how well texts of no class are found by the highest score.
+
+    `scores` are those of texts with a class, `unknown` those of texts without one, `(N, C)`. The area under the
+    curve (`auroc`) is the share of pairs of both whose second text has the lower score. `alone` is the share of texts
+    without a class whose answer would stand alone.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    highest = np.concatenate([scores.max(axis=1), unknown.max(axis=1)])
+    has_class = np.arange(len(highest)) < len(scores)
+    alone = ~needs_person(by_label, list(by_label), unknown) if by_label else np.zeros(len(unknown), dtype=bool)
+    return {"rows": len(unknown), "auroc": float(roc_auc_score(has_class, highest)), "alone": float(alone.mean())}
+
+
 def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
     """Return in one sentence which label has most answers for a person; None if all answers stand alone."""
     waiting = {name: round(facts["answers"] * (1 - facts["share"])) for name, facts in by_label.items()}
@@ -194,7 +225,11 @@ def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float)
 
 
 def draw_coverage(
-    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], path: Path, **others: tuple[np.ndarray, np.ndarray]
+    scores: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    path: Path,
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> str:
     """Draw accuracy against the share of answers that stand alone; return the caption.
 
@@ -207,13 +242,13 @@ def draw_coverage(
         if (repeated := choose_thresholds(scores, labels, names, float(target)).repeated).accuracy is not None
     ]
     lines = {"thresholds by label": sorted(by_label)}
-    answers = {"single_threshold": (scores.max(axis=1), scores.argmax(axis=1) == labels), **others}
+    answers = {"single threshold": (scores.max(axis=1), scores.argmax(axis=1) == labels), **(others or {})}
     for name, (confidence, right) in answers.items():
         order = np.argsort(-confidence, kind="stable")
         counts = np.arange(1, len(order) + 1)
         accuracy = right[order].cumsum() / counts
         start = min(_LEAST_SHOWN, len(order)) - 1  # the accuracy of fewer answers jumps
-        lines[name.replace("_", " ")] = list(zip(100 * counts[start:] / len(order), accuracy[start:], strict=True))
+        lines[name] = list(zip(100 * counts[start:] / len(order), accuracy[start:], strict=True))
     plot_lines(lines, "answers that need no person, %", "their accuracy", path)
     return "Accuracy of the answers that need no person"
 
@@ -246,12 +281,18 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Thresholds]:
         model, targets = content["model"], {}
         for target, facts in content["targets"].items():
             chosen_on, repeated = (Decisions(**facts[name]) for name in ("chosen_on", "repeated"))
-            targets[target] = Thresholds(float(facts["target"]), dict(facts["by_label"]), chosen_on, repeated)
+            by_label = dict(facts["by_label"])
+            targets[target] = Thresholds(float(facts["target"]), by_label, chosen_on, repeated, facts["texts"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r:.80}): choose new thresholds by hf-rnn evaluate") from error
     if weights.is_file() and model != hash_file(weights):
         raise UserError(f"{path} has thresholds of another model: remove it, and choose new ones by hf-rnn evaluate")
     return targets
+
+
+def hash_rows(hashes: np.ndarray) -> str:
+    """Return one hash of the hashes of texts, in any order."""
+    return hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:16]
 
 
 def hash_file(path: Path) -> str:

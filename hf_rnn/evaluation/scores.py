@@ -10,6 +10,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -273,13 +274,26 @@ def fit_linear(
     return model, f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
 
 
-def linear_scores(
-    texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, dict[str, dict[str, float]]] | None:
-    """Fit the linear model to the split `train`; return accuracy, macro-F1 and macro-recall of the other splits.
+@dataclass(frozen=True)
+class LinearBaseline:
+    """The answers of a linear model.
 
-    The result is the name of the model to split to scores; None, with the reason in the log, for unsuitable data. The
-    normaliser of `tokenizer` is applied to the texts, so both models read the same.
+    Attributes:
+        name: Its description for people.
+        scores: Accuracy, macro-F1 and macro-recall by split.
+        margins: By split the distance of the best class from the next, and whether the answer is right, each `(N,)`.
+    """
+
+    name: str
+    scores: Mapping[str, Mapping[str, float]]
+    margins: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def linear_scores(texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase) -> LinearBaseline | None:
+    """Fit the linear model to the split `train`, and measure it on the other splits.
+
+    The result is None, with the reason in the log, for unsuitable data. The normaliser of `tokenizer` is applied to
+    the texts, so both models read the same.
     """
     train = texts["train"]
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
@@ -289,10 +303,15 @@ def linear_scores(
     except (ValueError, MemoryError) as error:  # ValueError also for texts without a word and for a single class
         logger.warning("no linear baseline in the card: %s", reason_of(error))
         return None
-    scores = {}
+    scores, margins = {}, {}
     for split, rows in texts.items():
         if split != "train":
-            answers = model.predict(rows["text"][:])
+            distances = model.decision_function(rows["text"][:])
+            if distances.ndim == 1:  # two classes
+                distances = np.stack([-distances, distances], axis=1) / 2
+            answers = model.classes_[distances.argmax(axis=1)]
             metrics = classification_metrics(answers, rows["label"][:], train.features["label"].names)
             scores[split] = {score: value for score, value in metrics.items() if isinstance(value, float)}
-    return {name: scores}
+            best = np.sort(distances, axis=1)
+            margins[split] = (best[:, -1] - best[:, -2], answers == np.asarray(rows["label"][:]))
+    return LinearBaseline(name, scores, margins)

@@ -75,6 +75,7 @@ class CardFacts:
     start: Mapping[str, Any] | None = None  # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
     calibration: Mapping[str, Any] | None = None  # its effect by split
+    decisions: Mapping[str, Any] | None = None  # by target: answers that need no person, on other rows and `chosen_on`
     figures: Mapping[str, str] | None = None  # file names by caption
     onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`
 

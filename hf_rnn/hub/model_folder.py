@@ -142,6 +142,8 @@ class FinishedFolder:
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
     streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
+    coverage = _Entry("coverage.png")
+    guard = _Entry("guard.png")  # from `hf-rnn evaluate --guard`
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared

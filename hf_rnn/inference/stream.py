@@ -12,12 +12,14 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.figures import plot_lines
 from ..tasks import compute_scores, score_kind, task_of
 from ..utils.errors import UserError, check_texts
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .predictor import Predictor
 
+GUARDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds of a stop
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 3\n"
@@ -121,7 +124,7 @@ class TextStream:
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
-        The answer is that of `FastRnn.predict` with the number of `tokens` read. Where the text stops, it also has
+        The answer is that of `FastRnn.predict` with the number of `tokens` read. At the place of the stop it also has
         `stop`: the label with its score, and the number of `tokens` and of `characters` of the text up to there.
 
         Raises:
@@ -300,3 +303,54 @@ def measure_prefixes(
         facts["kept"] = float((early == last)[reached].mean())
         facts["accuracy"] = float((early == np.asarray(labels))[reached].mean())
     return {"by_share": by_share, "early": facts}
+
+
+# ---- a guard ----
+
+
+def measure_guard(
+    engine: Engine, input_ids: Sequence[Sequence[int]], is_bad: np.ndarray, label: int
+) -> dict[str, Any]:
+    """Return what a [`Stop`] of a label does to texts `(N)`, good and bad ones.
+
+    `rules` has by threshold and answers in a row: the false stops per 1,000 texts that are not bad, the share of bad
+    texts that were missed, and the tokens of a bad text read at its stop, in the median and in nine of ten.
+    `at_end` has the same of a model that reads whole texts.
+    """
+    scores = np.full((len(input_ids), max(map(len, input_ids), default=0)), -1.0)  # after each token
+    lengths = np.array([*map(len, input_ids)])
+    logits, states = engine.advance([()] * len(input_ids), None)
+    last = compute_scores(logits, engine.config)[:, label]  # the answer to an empty text
+    for place in range(scores.shape[1]):
+        rows = np.flatnonzero(lengths > place)
+        logits, states[rows] = engine.advance([[input_ids[row][place]] for row in rows.tolist()], states[rows])
+        scores[rows, place] = last[rows] = compute_scores(logits, engine.config)[:, label]
+    rules, at_end = [], []
+    for threshold in GUARDS:
+        for in_a_row in (1, 2, 3):
+            stops = [Stop("", threshold, in_a_row).find(row[:end]) for row, end in zip(scores, lengths, strict=True)]
+            places = np.array([math.inf if stop is None else stop + 1 for stop in stops])
+            tokens = places[is_bad & np.isfinite(places)]
+            median, most = (float(np.quantile(tokens, share)) if len(tokens) else None for share in (0.5, 0.9))
+            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(np.isfinite(places), is_bad)}
+            rules.append({**facts, "tokens_median": median, "tokens_90": most})
+        at_end.append({"threshold": threshold, **_count_stops(last >= threshold, is_bad)})
+    return {"harmless": int((~is_bad).sum()), "bad": int(is_bad.sum()), "rules": rules, "at_end": at_end}
+
+
+def _count_stops(stopped: np.ndarray, is_bad: np.ndarray) -> dict[str, float | None]:
+    false, caught = (float(stopped[rows].mean()) if rows.any() else None for rows in (~is_bad, is_bad))
+    per_thousand = None if false is None else 1000 * false
+    return {"false_stops_per_1000": per_thousand, "missed": None if caught is None else 1 - caught}
+
+
+def draw_guard(facts: Mapping[str, Any], path: Path) -> None:
+    """Draw the share of bad texts that are caught against the false stops, by rule."""
+    groups: dict[str, list[Mapping[str, Any]]] = {"at the end of the text": facts["at_end"]}
+    for rule in facts["rules"]:
+        groups.setdefault(f"{rule['in_a_row']} in a row", []).append(rule)
+    lines = {
+        name: [(rule["false_stops_per_1000"] or 0, 100 * (1 - (rule["missed"] or 0))) for rule in rules]
+        for name, rules in groups.items()
+    }
+    plot_lines(lines, "false stops per 1,000 harmless texts", "bad texts that are stopped, %", path)

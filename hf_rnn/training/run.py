@@ -135,6 +135,7 @@ class Fit:
     trainer: RnnTrainer
     numbers: dict[str, Any]
     few_rows: bool = False  # whether few_rows.py fitted the model
+    validation: tuple[np.ndarray, np.ndarray] | None = None  # scores (N, C) and class ids (N) of the validation rows
 
 
 # ---- settings that suit the texts ----

@@ -28,8 +28,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.splits import hash_texts, join_texts, read_training_rows
+from ..evaluation.decisions import (
+    TARGETS,
+    choose_thresholds,
+    draw_coverage,
+    hash_rows,
+    read_thresholds,
+    write_thresholds,
+)
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
-from ..evaluation.scores import linear_scores
+from ..evaluation.scores import LinearBaseline, linear_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
@@ -44,7 +52,6 @@ from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
 from .run import Fit, Run, Tokens
-from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +207,11 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     write_json(folder.training_args, recorded)
     if not run.task.generates:
         np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
+    if fit.validation is not None:
+        chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
+        names = list(model.config.id2label.values())
+        chosen = [choose_thresholds(*fit.validation, names, target, chosen_on) for target in TARGETS]
+        write_thresholds(folder.thresholds, folder.weight_files()[0], chosen)
     card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, run.report, training.card_examples)
     write_card(folder, card)
@@ -218,6 +230,7 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
+    linear = linear_scores(run.texts, tokens.tokenizer) if has_linear else None
     length, audit = tokens.tokenizer.model_max_length, tokens.audit
     changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}  # perhaps chosen
     return CardFacts(
@@ -229,7 +242,7 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         num_parameters=trainer.model.num_parameters(),
         **_data_facts(run.arguments, metrics.get("teacher")),
         thresholds=config.label_thresholds,
-        baselines=linear_scores(run.texts, tokens.tokenizer) if has_linear else None,
+        baselines=None if linear is None else {linear.name: linear.scores},
         results={
             split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
             for split in ("validation", "test")
@@ -251,13 +264,21 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         start_note=run.start_note,
         teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
-        figures=draw_figures(folder, trainer, metrics),
+        figures=draw_figures(folder, fit, metrics, linear),
+        decisions={
+            target: {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
+            for target, chosen in read_thresholds(folder.thresholds, folder.weight_files()[0]).items()
+        },
         size_in_bytes=folder.weights.stat().st_size,
     )
 
 
-def draw_figures(folder: FinishedFolder, trainer: RnnTrainer, metrics: Mapping[str, Any]) -> dict[str, str]:
+def draw_figures(
+    folder: FinishedFolder, fit: Fit, metrics: Mapping[str, Any], linear: LinearBaseline | None
+) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
+    trainer = fit.trainer
+    names = list(trainer.model.config.id2label.values())
     try:
         figures, state = {}, trainer.state
         if state.global_step > 0:
@@ -270,8 +291,13 @@ def draw_figures(folder: FinishedFolder, trainer: RnnTrainer, metrics: Mapping[s
             figures[caption] = folder.streaming.name
         split = "validation" if "validation" in metrics else "test"
         if matrix := metrics.get(split, {}).get("confusion_matrix"):
-            plot_confusion_matrix(matrix, list(trainer.model.config.id2label.values()), folder.confusion_matrix)
+            plot_confusion_matrix(matrix, names, folder.confusion_matrix)
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
+        if fit.validation is not None:
+            scores, labels = fit.validation
+            margins = {} if linear is None else {"linear model": linear.margins["validation"]}
+            caption = draw_coverage(scores, labels, names, folder.coverage, margins)
+            figures[caption] = folder.coverage.name
         return figures
     except UserError as error:
         logger.warning("no figures: %s", error)

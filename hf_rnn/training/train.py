@@ -40,7 +40,7 @@ from ..models.pooling_rnn import find_pooler
 from ..models.settings_rnn import RnnSettings
 from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments, multiplies_bfloat16
-from ..tasks import Splits, Task, get_task
+from ..tasks import Splits, Task, compute_scores, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
@@ -172,7 +172,7 @@ def train_on(
     tokens = make_tokens(run, sample_weights)
     model = make_model(run, tokens, task_specific_params)
     fit = fit_model(run, tokens, model, checkpoint, quiet)
-    metrics = score(run, tokens, fit)
+    metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
 
@@ -360,8 +360,10 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
 # ---- score ----
 
 
-def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
+def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
     """Return the metrics of a fitted model by split and subject, after its calibration and the task's completion.
+
+    The fit then has the scores of the validation rows.
 
     Raises a [`UserError`] for a model that is much worse than guessing.
     """
@@ -378,6 +380,10 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
         split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
         by_share = measure_prefixes(engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
         further["streaming"] = {"split": split, **by_share}
+    if task.one_label and "validation" in predictions:
+        output = predictions["validation"]
+        scores = compute_scores(np.asarray(output.predictions), model.config)
+        fit = dataclasses.replace(fit, validation=(scores, np.asarray(output.label_ids)))
     rows = sum(run.report.label_counts["train"])
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
@@ -386,7 +392,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> dict[str, Any]:
         **run.extension.measure(run, model.config, predictions),
     }
     check_loss(metrics, chance_loss, training)
-    return metrics
+    return metrics, fit
 
 
 # ---- save ----

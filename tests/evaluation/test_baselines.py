@@ -3,6 +3,7 @@
 import random
 import re
 
+import numpy as np
 import pytest
 from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -28,7 +29,8 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
     monkeypatch.setattr("hf_rnn.evaluation.scores.MANY_ROWS", 90 if least == 2 else 91)
     train, validation = invent_rows(90, 1), invent_rows(45, 2)
     texts = DatasetDict(train=table(train), validation=table(validation))
-    ((name, scores),) = linear_scores(texts, train_tokenizer([text for text, _ in train])).items()
+    found = linear_scores(texts, train_tokenizer([text for text, _ in train]))
+    name = found.name
     strength, balanced = float(re.search(r"C ([\d.]+)", name)[1]), "class-weighted" in name
 
     features = [TfidfVectorizer(ngram_range=(1, 4), analyzer="char", sublinear_tf=True, min_df=least)]
@@ -43,7 +45,11 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
         "macro_f1": f1_score(true, predicted, average="macro"),
         "macro_recall": recall_score(true, predicted, average="macro"),
     }
-    assert scores == {"validation": pytest.approx(expected)}
+    assert found.scores == {"validation": pytest.approx(expected)}
+    margins, right = found.margins["validation"]
+    best = np.sort(model.decision_function([text for text, _ in validation]))[:, -2:]
+    np.testing.assert_allclose(margins, best[:, 1] - best[:, 0], atol=5e-3)
+    assert right.tolist() == (np.array(true) == predicted).tolist()
 
 
 def invent_signals(seed):
@@ -66,8 +72,7 @@ def test_the_options_are_chosen_for_the_rows():
 
 
 def accuracy(texts, tokenizer):
-    (scores,) = linear_scores(texts, tokenizer).values()
-    return scores["validation"]["accuracy"]
+    return linear_scores(texts, tokenizer).scores["validation"]["accuracy"]
 
 
 def test_it_reads_what_the_model_reads():

@@ -133,5 +133,5 @@ def test_a_target_is_an_accuracy(target):
 def test_the_picture_has_a_line_for_each_way(tmp_path):
     scores, labels = draw(400, 3, 0)
     right = scores.argmax(axis=1) == labels
-    draw_coverage(scores, labels, names(3), tmp_path / "coverage.png", linear_model=(scores.max(axis=1), right))
+    draw_coverage(scores, labels, names(3), tmp_path / "coverage.png", {"linear model": (scores.max(axis=1), right)})
     assert (tmp_path / "coverage.png").stat().st_size > 5000

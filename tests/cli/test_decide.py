@@ -1,0 +1,156 @@
+"""Decisions of `hf-rnn evaluate`: thresholds for a target, texts of no class, stops of a stream."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LABELS, invent_rows
+from sklearn.metrics import roc_auc_score
+
+from hf_rnn import FastRnn, train
+from hf_rnn.evaluation.decisions import choose_thresholds, needs_person
+
+SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learning_rate": 0.02, "use_cpu": True}
+SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baselines": False}
+
+
+def mislabel(rows, every=9):
+    """Return rows of which some have the label of another."""
+    return [
+        (f"{text} w{number}", rows[number - 4][1] if number % every == 0 else label)
+        for number, (text, label) in enumerate(rows)
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, _figures):
+    folder = tmp_path_factory.mktemp("decide") / "model"
+    rows, others = mislabel(invent_rows(500, 1)), mislabel(invent_rows(300, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_rnn.training.save.draw_figures", _figures)
+        return train(train=rows, validation=others, output_dir=folder, **SETTINGS)
+
+
+@pytest.fixture
+def folder(first, tmp_path):
+    return shutil.copytree(first.folder, tmp_path / "model")
+
+
+def write(path, rows):
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(path, index=False)
+    return str(path)
+
+
+def evaluate(command, *arguments):
+    code, out, err = command("evaluate", *map(str, arguments))
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def read(folder, rows):
+    scores = FastRnn.from_pretrained(folder).predict_proba([text for text, _ in rows]).astype(float)
+    return scores, np.array([LABELS.index(label) for _, label in rows])
+
+
+def test_training_chooses_thresholds_on_its_validation_rows(first):
+    """For three targets, as the card says; the picture is beside the others."""
+    scores, labels = read(first.folder, mislabel(invent_rows(300, 2)))
+    stored = json.loads((first.folder / "thresholds.json").read_text())["targets"]
+    assert [*stored] == ["0.9", "0.95", "0.99"] and (first.folder / "coverage.png").is_file()
+    card = (first.folder / "README.md").read_text()
+    for target, facts in stored.items():
+        chosen = choose_thresholds(scores, labels, LABELS, float(target))
+        assert facts["by_label"] == {name: pytest.approx(limit, abs=1e-4) for name, limit in chosen.by_label.items()}
+        assert facts["chosen_on"]["share"] == pytest.approx(chosen.chosen_on.share, abs=0.01)
+        assert f"| {target} | {facts['repeated']['share']:.1%} |" in card
+
+
+def test_a_target_is_chosen_on_rows_and_measured_on_others(command, folder, tmp_path):
+    rows, others = mislabel(invent_rows(200, 3)), mislabel(invent_rows(150, 4))
+    paths = write(tmp_path / "rows.csv", rows), write(tmp_path / "others.csv", others)
+    code, _, err = command("predict", folder, "--text", "so good", "--target", "0.8")
+    assert code == 2 and len(err.splitlines()) == 1 and "hf-rnn evaluate" in err
+    found, err = evaluate(command, folder, paths[0], "--target", "0.8")
+    alone = found["without_a_person"]
+    scores, labels = read(folder, rows)
+    chosen = choose_thresholds(scores, labels, LABELS, 0.8)
+    assert {name: facts["threshold"] for name, facts in alone["by_label"].items()} == pytest.approx(
+        chosen.by_label, abs=1e-4
+    )
+    assert (alone["share"], alone["chosen_on"]["share"]) == (chosen.repeated.share, chosen.chosen_on.share)
+    assert evaluate(command, folder, paths[0], "--target", "0.8")[0]["without_a_person"] == alone, (
+        "the same rows again"
+    )
+    measured = evaluate(command, folder, paths[1], "--target", "0.8")[0]["without_a_person"]
+    scores, labels = read(folder, others)
+    sure = ~needs_person(chosen.by_label, LABELS, scores)
+    assert measured["share"] == pytest.approx(sure.mean(), abs=0.01) and measured["chosen_on"] == alone["chosen_on"]
+    assert measured["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels)[sure].mean(), abs=0.01)
+    answer = json.loads(command("predict", folder, "--text", others[0][0], "--target", "0.8")[1])
+    assert answer["for_a_person"] == (not sure[0])
+    before = (folder / "thresholds.json").read_text()
+    evaluate(command, folder, paths[1])
+    assert (folder / "thresholds.json").read_text() == before, "nothing is written unless asked for"
+
+
+def test_mistakes_have_one_line(command, folder, tmp_path):
+    path = write(tmp_path / "rows.csv", [row for row in invent_rows(60, 5) if row[1] != LABELS[0]])
+    code, _, err = command("evaluate", folder, path, "--target", "1.5")
+    assert code == 2 and err.splitlines()[-1].count("target") == 1
+    _, err = evaluate(command, folder, path, "--target", "0.7")
+    assert f"without rows, so a person checks all their answers: {LABELS[0]}" in err
+    assert json.loads((folder / "thresholds.json").read_text())["targets"]["0.7"]["by_label"][LABELS[0]] is None
+    for flags in (("--none_label", LABELS[0]), ("--none_label", "unknown"), ("--guard", LABELS[0])):
+        code, _, err = command("evaluate", folder, path, *flags)
+        assert code == 2 and flags[0][2:] in err.splitlines()[-1]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    code, _, err = command("evaluate", folder, path, "--target", "0.9")
+    assert code == 2 and "thresholds of another model" in err.splitlines()[-1]
+
+
+def test_texts_of_no_class(command, folder, tmp_path):
+    rows = invent_rows(90, 6)
+    strange = [(f"zzz qqq {number}", "other") for number in range(30)]
+    found, _ = evaluate(command, folder, write(tmp_path / "rows.csv", rows + strange), "--none_label", "other")
+    model = FastRnn.from_pretrained(folder)
+    highest = model.predict_proba([text for text, _ in rows + strange]).max(axis=1)
+    expected = roc_auc_score([1] * 90 + [0] * 30, highest)
+    answers = model.predict([text for text, _ in strange], target=0.95)
+    alone = np.mean([not answer["for_a_person"] for answer in answers])
+    assert found["none"] == {"label": "other", "rows": 30, "auroc": pytest.approx(expected, abs=2e-3), "alone": alone}
+    assert found["rows"] == 90 and found["accuracy"] > 0.8, "the other scores are of texts with a class"
+
+
+def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
+    """Stops are those of the answers to each beginning of a text."""
+    rows = mislabel(invent_rows(200, 7))
+    folder = train(train=rows, output_dir=tmp_path / "guard", streaming=True, **SETTINGS).folder
+    texts = mislabel(invent_rows(60, 8))
+    found = evaluate(command, folder, write(tmp_path / "rows.csv", texts), "--guard", "bad")[0]["guard"]
+    assert (folder / "guard.png").is_file() and (found["label"], found["harmless"] + found["bad"]) == ("bad", 60)
+    model = FastRnn.from_pretrained(folder)
+    places = []  # scores of `bad` after each word
+    for text, _ in texts:
+        words = text.split()
+        starts = [" ".join(words[: end + 1]) for end in range(len(words))]
+        places.append([answer["scores"]["bad"] for answer in model.predict(starts, all_scores=True)])
+    for rule in found["rules"]:
+        stops = []
+        for scores in places:
+            sure = [score >= rule["threshold"] for score in scores]
+            length = rule["in_a_row"]
+            ends = [end + 1 for end in range(length - 1, len(sure)) if all(sure[end - length + 1 : end + 1])]
+            stops.append(ends[0] if ends else None)
+        bad = [stop for stop, (_, label) in zip(stops, texts, strict=True) if label == "bad"]
+        good = [stop for stop, (_, label) in zip(stops, texts, strict=True) if label != "bad"]
+        assert rule["false_stops_per_1000"] == pytest.approx(1000 * np.mean([stop is not None for stop in good]))
+        assert rule["missed"] == pytest.approx(np.mean([stop is None for stop in bad]))
+        read = [stop for stop in bad if stop]
+        assert rule["tokens_median"] == (np.median(read) if read else None)
+    for rule in found["at_end"]:
+        stops = [scores[-1] >= rule["threshold"] for scores in places]
+        missed = [not stop for stop, (_, label) in zip(stops, texts, strict=True) if label == "bad"]
+        assert rule["missed"] == pytest.approx(np.mean(missed))
