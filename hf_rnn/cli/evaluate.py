@@ -198,7 +198,7 @@ def decide(
         "target": target,
         **asdict(alone),
         "chosen_on": asdict(thresholds.chosen_on),
-        "single_threshold": made.measure_single(scores, labels, target),
+        "single_threshold": made.measure_single(thresholds.single, scores, labels),
         "by_label": by_label,
         "costliest": made.describe_costliest(by_label, target),
     }

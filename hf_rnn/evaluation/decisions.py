@@ -58,6 +58,7 @@ class Thresholds:
         chosen_on: The rows that chose the thresholds, with their decisions.
         repeated: The decisions on rows that did not choose: in each of five parts, with thresholds of the others.
         texts: A hash of the texts that chose.
+        single: For comparison the threshold that is the same for all labels; None if no score reaches the target.
     """
 
     target: float
@@ -65,6 +66,7 @@ class Thresholds:
     chosen_on: Decisions
     repeated: Decisions
     texts: str = ""
+    single: float | None = None
 
 
 def needs_person(by_label: Mapping[str, float | None], names: Sequence[str], scores: np.ndarray) -> np.ndarray:
@@ -110,7 +112,8 @@ def choose_thresholds(
         others = np.setdiff1d(order, part)
         waiting[part] = needs_person(_choose(scores[others], labels[others], names, target), names, scores[part])
     chosen_on = measure_decisions(needs_person(by_label, names, scores), scores, labels)
-    return Thresholds(target, by_label, chosen_on, measure_decisions(waiting, scores, labels), texts)
+    single = find_threshold(scores.max(axis=1), scores.argmax(axis=1) == labels, target)
+    return Thresholds(target, by_label, chosen_on, measure_decisions(waiting, scores, labels), texts, single)
 
 
 def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float) -> dict[str, float | None]:
@@ -187,11 +190,9 @@ def measure_labels(
     return found
 
 
-def measure_single(scores: np.ndarray, labels: np.ndarray, target: float) -> dict[str, Any]:
-    """Return the `threshold` that is the same for all labels, and the decisions on the rows that chose it."""
-    confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
-    limit = find_threshold(confidence, right, target)
-    alone = measure_decisions(confidence < (math.inf if limit is None else limit), scores, labels)
+def measure_single(limit: float | None, scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return the decisions on rows by a `threshold` that is the same for all labels."""
+    alone = measure_decisions(scores.max(axis=1) < (math.inf if limit is None else limit), scores, labels)
     return {"threshold": limit, "share": alone.share, "accuracy": alone.accuracy}
 
 
@@ -281,8 +282,7 @@ def read_thresholds(path: Path, weights: Path) -> dict[str, Thresholds]:
         model, targets = content["model"], {}
         for target, facts in content["targets"].items():
             chosen_on, repeated = (Decisions(**facts[name]) for name in ("chosen_on", "repeated"))
-            by_label = dict(facts["by_label"])
-            targets[target] = Thresholds(float(facts["target"]), by_label, chosen_on, repeated, facts["texts"])
+            targets[target] = Thresholds(**{**facts, "chosen_on": chosen_on, "repeated": repeated})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r:.80}): choose new thresholds by hf-rnn evaluate") from error
     if weights.is_file() and model != hash_file(weights):
