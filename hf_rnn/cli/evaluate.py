@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,9 @@ class EvaluateArguments(TableArguments, ModelFlags):
         None, "accuracy of the answers that need no person; thresholds for it go into the folder", shown="common"
     )
     none_label: str | None = setting(None, "label in the data of texts that fit no class of the model")
+    typos: list[float] | None = setting(
+        None, "score copies of the rows with this share of words mistyped too, such as 0.1 0.2"
+    )
     guard: str | None = setting(None, "streaming models: measure stops of a text by the score of this label")
     label_map: list[str] | None = setting(None, "labels of the data with other names in the model: 0=neutral 1=bad")
     threshold: float = setting(0.9, "streaming models: the score at which an early answer counts", above=0, most=1)
@@ -124,6 +128,8 @@ def run(argv: Sequence[str]) -> None:
         by_label = (result["without_a_person"] or {}).get("by_label", {})
         found = measure_none(scores, unknown, {name: facts["threshold"] for name, facts in by_label.items()})
         result["none"] = {"label": arguments.none_label, **found}
+    if arguments.typos:
+        result["typos"] = judge_typos(arguments, task, engine, tokenizer, measured)
     if arguments.output_file is not None:
         write_answers(arguments.output_file, task, config, measured, logits, labels)
     print(summarize(result) if sys.stdout.isatty() else json.dumps(result, ensure_ascii=False))
@@ -135,6 +141,10 @@ def check_flags(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     for name in ("target", "none_label"):
         if getattr(arguments, name) is not None and not task.one_label:
             raise UserError(f"{name} is for one label per text: the task is {task.name}; leave it out")
+    if outside := [share for share in arguments.typos or () if not 0 <= share <= 1]:
+        raise UserError(f"typos are shares of words, from 0 to 1: found {outside[0]:g}")
+    if arguments.typos and task.generates:
+        raise UserError(f"typos is for labels, tags and numbers: the task is {task.name}; leave it out")
     if arguments.none_label in labels:
         raise UserError(f"none_label is for texts of no class: {arguments.none_label!r} is a label of the model")
     if arguments.guard is not None:
@@ -233,6 +243,35 @@ def judge_guard(
         path = FinishedFolder(Path(arguments.model)).guard
         draw(lambda: draw_guard(found, path), path)
     return {"label": arguments.guard, **found}
+
+
+def judge_typos(
+    arguments: EvaluateArguments, task: Task, engine: Engine, tokenizer: Any, measured: Measured
+) -> dict[str, Any]:
+    """Return by share the scores for mistyped rows, with those of a linear model if the data has its training rows."""
+    import datasets
+    import numpy as np
+
+    from ..data.errors import DataReport
+    from ..data.typos import mistype_rows
+    from ..evaluation.scores import LinearBaseline
+
+    linear: LinearBaseline | None = None
+    found: dict[str, dict[str, Any]] = {}
+    if task.one_label and Path(str(arguments.data_dir)).is_dir():
+        options = find_options(arguments, task, engine.config, {})
+        with contextlib.suppress(UserError, ValueError):
+            train = task.read(arguments, report=DataReport(), **options, splits=["train"])["train"]
+            linear = LinearBaseline(train, tokenizer)
+    for share in arguments.typos or ():
+        rows = mistype_rows(measured.rows, share, "evaluate")
+        encoded = task.encode(datasets.DatasetDict(test=rows), tokenizer, None)["test"]
+        labels = encoded["labels"][:] if task.per_token else np.asarray(encoded["labels"][:])
+        scores = task.evaluate(engine.run(encoded["input_ids"][:]).astype(np.float64), labels, engine.config)
+        found[f"{share:g}"] = {name: value for name, value in scores.items() if isinstance(value, float)}
+        if linear is not None:
+            found[f"{share:g}"]["linear_model"] = linear.measure(rows, "typos")
+    return found
 
 
 def draw(picture: Callable[[], object], path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Words that are never mistyped: handles, links, addresses, placeholders such as <<<URL>>>.
 _UNTOUCHED = re.compile(r"[@<]|https?\b|www\.|\S*(?:@|://)")
 _LEAST_LETTERS = 3
+SHOWN_TYPOS = 0.2  # the share of words for the scores on a card
 _COLUMNS = ("text", "text_pair", "tokens")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # the letters of an English keyboard
 _NEIGHBOURS: dict[str, str] = {}
@@ -85,21 +86,25 @@ def _mistype_word(word: str, draw: random.Random) -> str:
     return word[:start] + "".join(letters) + word[end:]
 
 
-def mistype_rows(rows: datasets.Dataset, typos: float, seed: str) -> datasets.Dataset:
-    """Return rows to learn from, half of them mistyped, see [`mistype_half`]; the same `seed` gives the same rows.
+def mistype_rows(rows: datasets.Dataset, typos: float, seed: str, half: bool = False) -> datasets.Dataset:
+    """Return rows with mistakes in about `typos` of their words, the same ones for the same `seed`.
 
-    Their texts are in the columns `text` and `text_pair`, or word by word in `tokens`.
+    With `half` they are rows to learn from, see [`mistype_half`]. Texts are in the columns `text` and `text_pair`, or
+    word by word in `tokens`.
     """
     draw = random.Random(seed)
+
+    def mistype_texts(texts: Iterable[str]) -> Iterator[str]:
+        return mistype_half(texts, typos, draw) if half else (mistype(text, typos, draw) for text in texts)
 
     def mistype_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for name in _COLUMNS:
             if name == "tokens" and name in batch:
-                sentences = mistype_half(map(" ".join, batch[name]), typos, draw)
+                sentences = mistype_texts(map(" ".join, batch[name]))
                 columns[name] = [_cut(sentence, words) for sentence, words in zip(sentences, batch[name], strict=True)]
             elif name in batch:
-                columns[name] = list(mistype_half(batch[name], typos, draw))
+                columns[name] = list(mistype_texts(batch[name]))
         return columns
 
     return rows.map(mistype_batch, batched=True, new_fingerprint=f"{rows._fingerprint}{seed}")

@@ -10,7 +10,6 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -274,9 +273,8 @@ def fit_linear(
     return model, f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
 
 
-@dataclass(frozen=True)
 class LinearBaseline:
-    """The answers of a linear model.
+    """A linear model of the same rows, beside the scores of cards and of `hf-rnn evaluate`.
 
     Attributes:
         name: Its description for people.
@@ -284,34 +282,37 @@ class LinearBaseline:
         margins: By split the distance of the best class from the next, and whether the answer is right, each `(N,)`.
     """
 
-    name: str
-    scores: Mapping[str, Mapping[str, float]]
-    margins: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    def __init__(self, train: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+        normalize = normalizer.normalize_str if normalizer else None  # both models read the same
+        self._model, self.name = fit_linear(train["text"][:], train["label"][:], normalize)
+        self._labels = train.features["label"].names
+        self.scores: dict[str, dict[str, float]] = {}
+        self.margins: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def measure(self, rows: datasets.Dataset, split: str) -> dict[str, float]:
+        """Answer rows; keep and return their scores."""
+        distances, labels = self._model.decision_function(rows["text"][:]), np.asarray(rows["label"][:])
+        if distances.ndim == 1:  # two classes
+            distances = np.stack([-distances, distances], axis=1) / 2
+        answers, best = self._model.classes_[distances.argmax(axis=1)], np.sort(distances, axis=1)
+        metrics = classification_metrics(answers, labels, self._labels)
+        self.scores[split] = {score: value for score, value in metrics.items() if isinstance(value, float)}
+        self.margins[split] = (best[:, -1] - best[:, -2], answers == labels)
+        return self.scores[split]
 
 
 def linear_scores(texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase) -> LinearBaseline | None:
     """Fit the linear model to the split `train`, and measure it on the other splits.
 
-    The result is None, with the reason in the log, for unsuitable data. The normaliser of `tokenizer` is applied to
-    the texts, so both models read the same.
+    The result is None, with the reason in the log, for unsuitable data.
     """
-    train = texts["train"]
-    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-    normalize = normalizer.normalize_str if normalizer else None
     try:
-        model, name = fit_linear(train["text"][:], train["label"][:], normalize)
+        linear = LinearBaseline(texts["train"], tokenizer)
     except (ValueError, MemoryError) as error:  # ValueError also for texts without a word and for a single class
         logger.warning("no linear baseline in the card: %s", reason_of(error))
         return None
-    scores, margins = {}, {}
     for split, rows in texts.items():
         if split != "train":
-            distances = model.decision_function(rows["text"][:])
-            if distances.ndim == 1:  # two classes
-                distances = np.stack([-distances, distances], axis=1) / 2
-            answers = model.classes_[distances.argmax(axis=1)]
-            metrics = classification_metrics(answers, rows["label"][:], train.features["label"].names)
-            scores[split] = {score: value for score, value in metrics.items() if isinstance(value, float)}
-            best = np.sort(distances, axis=1)
-            margins[split] = (best[:, -1] - best[:, -2], answers == np.asarray(rows["label"][:]))
-    return LinearBaseline(name, scores, margins)
+            linear.measure(rows, split)
+    return linear

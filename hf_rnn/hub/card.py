@@ -75,6 +75,7 @@ class CardFacts:
     start: Mapping[str, Any] | None = None  # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
     calibration: Mapping[str, Any] | None = None  # its effect by split
+    typos: Mapping[str, Any] | None = None  # scores for rows of a `split` with a `share` of words mistyped
     decisions: Mapping[str, Any] | None = None  # by target: answers that need no person, on other rows and `chosen_on`
     figures: Mapping[str, str] | None = None  # file names by caption
     onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`
@@ -155,6 +156,10 @@ def score_tables(facts: CardFacts, split: str) -> str:
     )
     if facts.task == "sequence-classification" and labels and facts.class_counts:
         models |= _score_constant(facts, labels)
+    if facts.typos and facts.typos["split"] == split:
+        mistyped = f"{facts.typos['share']:.0%} of words mistyped"
+        models[f"this model, {mistyped}"] = facts.typos
+        models |= {f"{name}, {mistyped}": scores["typos"] for name, scores in (facts.baselines or {}).items()}
     tables = [make_table(["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()])]
     if labels:
         columns = list(next(iter(labels.values())))

@@ -410,7 +410,8 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
 
 def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> datasets.Dataset:
     """Return the training rows of an epoch as ids and labels; each epoch mistypes another half of them."""
-    rows = mistype_rows(run.texts["train"], run.arguments.training.typos, f"{run.arguments.training.seed} {epoch}")
+    training = run.arguments.training
+    rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}", half=True)
     with only_errors():  # texts that were cut were counted once
         return run.task.encode(datasets.DatasetDict(train=rows), tokenizer, run.arguments.data.max_length)["train"]
 

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.splits import hash_texts, join_texts, read_training_rows
+from ..data.typos import mistype_rows
 from ..evaluation.decisions import (
     TARGETS,
     choose_thresholds,
@@ -230,7 +231,9 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
     best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
-    linear = linear_scores(run.texts, tokens.tokenizer) if has_linear else None
+    linear, typos = linear_scores(run.texts, tokens.tokenizer) if has_linear else None, metrics.get("typos")
+    if linear is not None and typos is not None:
+        linear.measure(mistype_rows(run.texts[typos["split"]], typos["share"], typos["split"]), "typos")
     length, audit = tokens.tokenizer.model_max_length, tokens.audit
     changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}  # perhaps chosen
     return CardFacts(
@@ -265,6 +268,7 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
         figures=draw_figures(folder, fit, metrics, linear),
+        typos=typos,
         decisions={
             target: {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
             for target, chosen in read_thresholds(folder.thresholds, folder.weight_files()[0]).items()

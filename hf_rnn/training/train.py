@@ -25,6 +25,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.errors import DataReport
 from ..data.sources import join_splits
+from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import PushResult, check_repo_id, push
@@ -44,7 +45,7 @@ from ..tasks import Splits, Task, compute_scores, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
-from ..utils.process import library_bars_off, one_at_a_time
+from ..utils.process import library_bars_off, one_at_a_time, only_errors
 from .checkpoints import (
     REJECTED_ROWS,
     TrainingStopped,
@@ -384,6 +385,9 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         output = predictions["validation"]
         scores = compute_scores(np.asarray(output.predictions), model.config)
         fit = dataclasses.replace(fit, validation=(scores, np.asarray(output.label_ids)))
+    if predictions and not task.generates:
+        split = next(iter(predictions))
+        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **score_mistyped(run, tokens, trainer, split)}
     rows = sum(run.report.label_counts["train"])
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
@@ -393,6 +397,15 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
     }
     check_loss(metrics, chance_loss, training)
     return metrics, fit
+
+
+def score_mistyped(run: Run, tokens: Tokens, trainer: RnnTrainer, split: str) -> dict[str, float]:
+    """Return the scores of a model for the rows of a split with typing mistakes."""
+    mistyped = mistype_rows(run.texts[split], SHOWN_TYPOS, split)
+    with only_errors():
+        rows = run.task.encode(datasets.DatasetDict(test=mistyped), tokens.tokenizer, run.arguments.data.max_length)
+    metrics = trainer.compute_metrics(trainer.predict(rows["test"]))
+    return {name: value for name, value in metrics.items() if isinstance(value, float) and name != "loss"}
 
 
 # ---- save ----

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from conftest import LABELS, invent_rows
 from sklearn.metrics import roc_auc_score
 
 from hf_rnn import FastRnn, train
+from hf_rnn.data.typos import mistype_rows
 from hf_rnn.evaluation.decisions import choose_thresholds, needs_person
 
 SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learning_rate": 0.02, "use_cpu": True}
@@ -17,7 +19,7 @@ SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baseline
 
 
 def mislabel(rows, every=9):
-    """Return rows of which some have the label of another."""
+    """Return rows, some with the label of another."""
     return [
         (f"{text} w{number}", rows[number - 4][1] if number % every == 0 else label)
         for number, (text, label) in enumerate(rows)
@@ -154,3 +156,22 @@ def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
         stops = [scores[-1] >= rule["threshold"] for scores in places]
         missed = [not stop for stop, (_, label) in zip(stops, texts, strict=True) if label == "bad"]
         assert rule["missed"] == pytest.approx(np.mean(missed))
+
+
+def test_scores_of_mistyped_rows(command, first, folder, tmp_path):
+    """They are those of a file with the same mistakes, beside a linear model of the rows of train."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = invent_rows(120, 9)
+    for split, part in {"train": mislabel(invent_rows(300, 1)), "test": rows}.items():
+        (data / f"{split}.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in part))
+    found, _ = evaluate(command, folder, data, "--typos", "0", "0.5")
+    assert found["typos"]["0"]["accuracy"] == found["accuracy"]
+    texts = mistype_rows(datasets.Dataset.from_dict({"text": [text for text, _ in rows]}), 0.5, "evaluate")["text"][:]
+    assert sum(text != before for text, (before, _) in zip(texts, rows, strict=True)) > 90
+    answers = FastRnn.from_pretrained(folder).predict(texts)
+    right = np.mean([answer["label"] == label for answer, (_, label) in zip(answers, rows, strict=True)])
+    assert found["typos"]["0.5"]["accuracy"] == pytest.approx(right)
+    assert 0.3 < found["typos"]["0.5"]["linear_model"]["accuracy"] <= found["typos"]["0"]["linear_model"]["accuracy"]
+    card = (first.folder / "README.md").read_text()
+    assert f"| this model, 20% of words mistyped | {first.metrics['typos']['accuracy']:.3f} |" in card
