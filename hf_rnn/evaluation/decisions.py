@@ -5,8 +5,9 @@ trained on, for a target such as 0.95: answers from the threshold up are right a
 by the lower bound of C. Clopper and E. Pearson: The use of confidence or fiducial limits illustrated in the case of
 the binomial. Biometrika 26, 1934. So twelve right answers give no threshold for 0.95.
 
-A label with too few answers for a bound of its own shares a threshold with all others like it. A label whose answers
-refute the target has its own threshold, or a person checks all its answers. `thresholds.json` has them by target.
+Labels share a threshold. A label whose answers refute the target has its own, or a person checks all its answers.
+Labels with few answers, which could hide twice the errors of the target, share another one among themselves.
+`thresholds.json` has the thresholds by target.
 
 Legend: N rows, C labels.
 """
@@ -120,7 +121,8 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
     """Return the threshold of each label."""
     answers, right = scores.argmax(axis=1), scores.argmax(axis=1) == labels
     confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
-    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(target))  # this number of right answers has the bound
+    # this number of right answers shows that a label makes at most twice the errors of the target
+    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 2 * target - 1)))
     found: dict[int, float | None] = {}
     for group in (counts >= enough, (counts > 0) & (counts < enough)):
         rows = group[answers]

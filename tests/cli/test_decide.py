@@ -174,4 +174,4 @@ def test_scores_of_mistyped_rows(command, first, folder, tmp_path):
     assert found["typos"]["0.5"]["accuracy"] == pytest.approx(right)
     assert 0.3 < found["typos"]["0.5"]["linear_model"]["accuracy"] <= found["typos"]["0"]["linear_model"]["accuracy"]
     card = (first.folder / "README.md").read_text()
-    assert f"| this model, 20% of words mistyped | {first.metrics['typos']['accuracy']:.3f} |" in card
+    assert f"| this model, 20% of words mistyped |  | {first.metrics['typos']['accuracy']:.3f} |" in card
