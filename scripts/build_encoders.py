@@ -1,7 +1,6 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
     python scripts/build_encoders.py english --teacher MINILM --labels LABELS --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py english_large --teacher MINILM --labels LABELS --data_dir TEXTS --output_dir OUT
     python scripts/build_encoders.py multilingual --teacher E5 --labels LABELS --data_dir TEXTS --output_dir OUT
     python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir TEXTS --output_dir OUT
     python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
@@ -59,18 +58,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "license": "apache-2.0",
         "language": ["en"],
     },
-    "english_large": {
-        "embedding_size": 256,
-        "hidden_size": 256,
-        "residual_size": 256,
-        "num_hidden_layers": 6,
-        "learning_rate": 2e-3,
-        "teacher_max_length": 64,
-        "bf16": True,
-        "weights_dtype": "float8",
-        "license": "apache-2.0",
-        "language": ["en"],
-    },
     "english_causal": CAUSAL | {"license": "apache-2.0", "language": ["en"]},
     "multilingual": {
         "embedding_size": 256,
@@ -100,7 +87,7 @@ ENGLISH = {
     "utterances": 44_000,
     "comments": 87_000,
 }
-SHARES = {"english": 1.0, "english_large": 1.0, "english_causal": 0.4}
+SHARES = {"english": 1.0, "english_causal": 0.4}
 # Lines of each file for other languages, None for all, and the number of texts that an encoder reads.
 MULTILINGUAL = {"languages": None, "tweets": 12_000, "reviews": 200, "dialogues": 3_000}
 COUNTS = {"multilingual": None, "multilingual_causal": 200_000}

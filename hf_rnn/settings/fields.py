@@ -42,7 +42,7 @@ class DataArguments(TableArguments):
     max_length: int | None = setting(None, "cut longer texts to this number of tokens", least=1)
     tokenizer_name_or_path: Location | None = setting(None, "use this tokenizer: a folder or Hub id")
     model_name_or_path: Location | None = setting(
-        None, "model to start from: english, english_large, ..., a folder or a Hub id", shown="common"
+        None, "model to start from: english, multilingual, ..., a folder or a Hub id", shown="common"
     )
     vectors: Location | None = setting(None, "file of word vectors, or a transformers model", shown="common")
     widen_vocabulary: int | None = setting(None, "add this number of the first words of vectors", least=1)
@@ -67,7 +67,7 @@ class TrainingSettings:
     group: ClassVar[str] = "training"
 
     output_dir: str | None = setting(None, "new folder for the model (default: named after data and date)")
-    recipe: Location | None = setting(None, "recipe of settings: default, accurate, ...; or a file", shown="first")
+    recipe: Location | None = setting(None, "recipe of settings: default, scratch, ...; or a file", shown="first")
     max_minutes: float | None = setting(None, "train for about this long; the epochs follow", shown="first", above=0)
     num_train_epochs: float = setting(3.0, "passes over the training texts", shown="common", above=0)
     learning_rate: float = setting(5e-5, "size of a training step", shown="common", least=0)

@@ -58,8 +58,8 @@ _REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower lay
     "max_minutes": ("num_train_epochs", "row_budget"),
     "metric_for_best_model": ("greater_is_better",),
 }
-ENGLISH, LARGE, CAUSAL = "english", "english_large", "english_causal"  # encoders of the package
-OTHER_LANGUAGES = {ENGLISH: "multilingual", LARGE: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
+ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package
+OTHER_LANGUAGES = {ENGLISH: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
 _STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # upper limits for a student with its teacher's table
 
@@ -341,7 +341,7 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
     task = get_task(typed.get("task") or DEFAULT_TASK)
     package = {name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()}
     implied: dict[str, Any] = {**_STREAMING} if typed.get("streaming") else {}
-    if implied and {**package, **user_recipe}.get("model_name_or_path") in (ENGLISH, LARGE):
+    if implied and {**package, **user_recipe}.get("model_name_or_path") == ENGLISH:
         implied["model_name_or_path"] = CAUSAL
     layers = [package, user_recipe, implied, user]
     start = next((layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer), None)

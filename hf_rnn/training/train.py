@@ -298,11 +298,15 @@ def answer(
 
 
 def draw_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch, some mistyped, with all their columns."""
-    clean, rows = tokens.examples["train"], mistype_epoch(run, tokens.tokenizer, epoch)
+    """Return the training rows of an epoch, some mistyped, with all their columns; rows of an extension stay."""
+    rows = mistype_epoch(run, tokens.tokenizer, epoch)
+    clean = tokens.examples["train"].select(range(len(rows)))
     for name in set(clean.column_names) - set(rows.column_names):
         rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
-    return rows
+    if len(clean) == len(tokens.examples["train"]):
+        return rows
+    further = tokens.examples["train"].select(range(len(rows), len(tokens.examples["train"])))
+    return datasets.concatenate_datasets([rows.cast(further.features), further])
 
 
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:

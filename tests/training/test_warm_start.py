@@ -118,7 +118,7 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp
     assert not (folder / "pretraining.json").exists()
 
 
-@pytest.mark.parametrize("name", ["english", "english_large", "multilingual", "multilingual_causal"])
+@pytest.mark.parametrize("name", ["english", "multilingual", "multilingual_causal"])
 def test_the_wheel_has_the_encoders(name):
     folder = Path(hf_rnn.hub.model_folder.__file__).parent / "pretrained" / name
     FinishedFolder(folder).check()
@@ -380,20 +380,6 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     arguments = resolve(explicit)
     assert suit_language(arguments, get_task(task), SAMPLES[language])[0] is arguments
     assert ("--model_name_or_path multilingual" in caplog.text) == (start != "english" and language != "Cherokee")
-
-
-@pytest.mark.parametrize("language", ["English", "German", "Cherokee"])
-def test_the_large_encoder_is_for_english(encoders, language):
-    """Other languages take the settings of the encoder that they start from."""
-    arguments = {"output_dir": "out", "data_dir": "data"}
-    large = {**arguments, "recipe": "accurate"}
-    suited, _ = suit_language(resolve(large), get_task("sequence-classification"), SAMPLES[language])
-    expected = resolve(large)
-    if language != "English":
-        usual = resolve(arguments)
-        expected, _ = suit_language(usual, get_task("sequence-classification"), SAMPLES[language])
-    assert suited.data.model_name_or_path == expected.data.model_name_or_path
-    assert suited.training.learning_rate == expected.training.learning_rate
 
 
 @pytest.mark.parametrize("language", ["English", "Chinese", "Cherokee"])
