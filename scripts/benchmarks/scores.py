@@ -7,8 +7,9 @@
 A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm` (frozen, with a
 logistic regression), `minilm-tuned`, a folder of model2vec (`model2vec.distill` of MiniLM-L6 in an environment of its
 own; with a logistic regression), or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
-rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. Each result
-is a line of the output file: a stopped run continues there. Seconds are processor time.
+rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. `--typos 0.1
+0.2` scores recipes and the linear model on mistyped rows too. Each result is a line of the output file: a stopped run
+continues there. Seconds are processor time.
 """
 
 import argparse
@@ -32,7 +33,9 @@ Texts = Sequence[str]
 class DataSet:
     """Texts and labels of a folder to learn from and to score."""
 
-    def __init__(self, folder: Path, rows_per_class: int | None, seed: int, max_bad_rows: str) -> None:
+    def __init__(
+        self, folder: Path, rows_per_class: int | None, seed: int, max_bad_rows: str, typos: Sequence[float]
+    ) -> None:
         from hf_rnn import load_tsv
 
         splits = load_tsv(folder, max_bad_rows=max_bad_rows)
@@ -50,6 +53,18 @@ class DataSet:
         self.texts, self.labels = [text for text, _ in rows], [label for _, label in rows]
         self.dev_texts = list(splits["validation"]["text"])
         self.dev_labels = [names[label] for label in splits["validation"]["label"]]
+        self.typos = typos
+
+    def score_all(self, predict: Callable[[Texts], Texts]) -> dict[str, float]:
+        """Return the scores of the rows, and the accuracy on their mistyped copies."""
+        from hf_rnn.data.typos import mistype
+
+        scores = self.score(predict(self.dev_texts))
+        for share in self.typos:
+            draw = random.Random(1)
+            mistyped = [mistype(text, share, draw) for text in self.dev_texts]
+            scores[f"accuracy_typos_{share:g}"] = self.score(predict(mistyped))["accuracy"]
+        return scores
 
     def score(self, answers: Texts) -> dict[str, float]:
         """Return the scores of answers to the rows that are scored."""
@@ -84,9 +99,9 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
             recipe=recipe,
             **{"seed": seed, "baselines": False, "disable_tqdm": True, **given},
         )
-        answers = FastRnn.from_pretrained(result.folder).predict(data.dev_texts)
-        size = (result.folder / "model.safetensors").stat().st_size
-    return {**data.score([answer["label"] for answer in answers]), "bytes": size}
+        model = FastRnn.from_pretrained(result.folder)
+        scores = data.score_all(lambda texts: [answer["label"] for answer in model.predict(list(texts))])
+        return {**scores, "bytes": (result.folder / "model.safetensors").stat().st_size}
 
 
 def score_best(data: DataSet, fit: Callable[[float], Any], dev: Any) -> dict[str, float]:
@@ -103,7 +118,7 @@ def score_linear(data: DataSet, seed: int) -> dict[str, float]:
     names = sorted(set(data.labels))
     model, name = fit_linear(data.texts, [names.index(label) for label in data.labels])
     print(name, file=sys.stderr)
-    return data.score([names[answer] for answer in model.predict(data.dev_texts)])
+    return data.score_all(lambda texts: [names[answer] for answer in model.predict(texts)])
 
 
 def score_fasttext(data: DataSet, seed: int) -> dict[str, float]:
@@ -236,7 +251,7 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
             for seed in flags.seeds[:1] if exact else flags.seeds:
                 if (str(folder), model, seed) in known:
                     continue
-                data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows)
+                data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows, flags.typos)
                 start = time.process_time()
                 if Path(model).is_dir():
                     scores = score_model2vec(data, model)
@@ -278,6 +293,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["linear", "default"], help="default: linear default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument("--rows_per_class", type=int, help="learn from this number of random rows of each class")
+    parser.add_argument("--typos", type=float, nargs="+", default=[], help="shares of words to mistype")
     parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
     parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
     flags = parser.parse_args()
