@@ -1,0 +1,55 @@
+"""The guide to answers without a person: what its page says of the tickets holds."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_rnn import train
+from hf_rnn.data.load import load_tsv
+from hf_rnn.evaluation.decisions import find_threshold
+from hf_rnn.evaluation.scores import fit_linear
+
+ROOT = Path(__file__).parents[2]
+BANKING = ROOT.parent / "shared" / "data" / "suite" / "banking"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BANKING.is_dir(), reason="needs the questions of BANKING77 beside the repository")
+def test_answers_of_a_later_month(command, tmp_path, monkeypatch):
+    """Those above the thresholds are right at the target; the linear model answers fewer alone."""
+    monkeypatch.setattr(sys, "argv", ["make_tickets.py", "--data_dir", str(BANKING), "--output_dir", str(tmp_path)])
+    runpy.run_path(str(ROOT / "scripts" / "make_tickets.py"), run_name="__main__")
+    result = train(str(tmp_path / "train.tsv"), str(tmp_path / "out"), use_cpu=True)
+    flags = ["--target", "0.95", "--none_label", "new"]
+    code, out, err = command("evaluate", str(result.folder), str(tmp_path / "later.tsv"), *flags)
+    assert code == 0, err
+    found = json.loads(out)
+    alone = found["without_a_person"]
+    print(json.dumps({key: value for key, value in alone.items() if key != "by_label"}), found["none"])
+    assert alone["accuracy"] >= 0.94 and alone["share"] > 0.5
+    assert alone["accuracy"] > found["accuracy"] + 0.02
+
+    rows = load_tsv(tmp_path / "train.tsv", validation_share=0.1)
+    linear, _ = fit_linear(rows["train"]["text"][:], rows["train"]["label"][:])
+    later = [line.rsplit("\t", 1) for line in (tmp_path / "later.tsv").read_text().splitlines()]
+    names = rows["train"].features["label"].names
+    old = [(text, names.index(label)) for text, label in later if label != "new"]
+    margins, right = {}, {}
+    sets = {
+        "validation": (rows["validation"]["text"][:], rows["validation"]["label"][:]),
+        "later": tuple(zip(*old, strict=True)),
+    }
+    for name, (texts, labels) in sets.items():
+        distances = np.sort(linear.decision_function(list(texts)), axis=1)
+        margins[name], right[name] = (
+            distances[:, -1] - distances[:, -2],
+            linear.predict(list(texts)) == np.array(labels),
+        )
+    limit = find_threshold(margins["validation"], right["validation"], 0.95)
+    sure = margins["later"] >= (np.inf if limit is None else limit)
+    print("linear model:", sure.mean(), right["later"][sure].mean() if sure.any() else None)
+    assert alone["share"] > sure.mean() - 0.1
