@@ -51,7 +51,7 @@ CAUSAL: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "english": {
         "embedding_size": 256,
-        "num_train_epochs": 2,
+        "num_train_epochs": 1.25,
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
