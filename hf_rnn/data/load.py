@@ -371,7 +371,7 @@ def _read_texts(split: str, parts: Sequence[Columns], ledger: Ledger, on_disk: b
 
 
 def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger, on_disk: bool) -> SplitRows:
-    """Return the rows of a split with the meaning of their labels; reject those whose label has none."""
+    """Return the rows of a split with the meaning of their labels, and reject those with labels without one."""
     report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
     encoded = rows.labels.dictionary_encode()
     names = encoded.dictionary.to_pylist()
