@@ -22,6 +22,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
@@ -239,9 +240,9 @@ def _build(
     if not (size := len(columns["tokens"])):
         ledger.check()
         raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
-    ledger.report.label_counts[split] = [size]
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+    tokens, tags = datasets.Dataset.from_dict(columns, features).data.table.combine_chunks().to_batches()[0].columns
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-    strata = np.zeros(size, dtype=np.int64)
-    return SplitRows(datasets.Dataset.from_dict(columns, features), strata, strata, digest)
+    rows, strata = pa.record_batch([tokens], ["tokens"]), np.zeros(size, dtype=np.int64)
+    return SplitRows([rows], tags, features, np.ones(size, dtype=bool), strata, strata, digest)

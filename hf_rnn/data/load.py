@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, cell_fault, find_column, read_table, write_value
 from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
-from .splits import SPLITS, SplitRows, deliver, make_dataset, write_batches
+from .splits import SPLITS, SplitRows, deliver, write_batches
 
 logger = logging.getLogger(__name__)
 
@@ -324,11 +324,12 @@ def _read_splits(
             try:
                 labels = options.read_labels(counts, parts[0].labels)
             except UserError:  # report a rejected row instead, if there is one: it explains more
-                _give_meaning(split, rows, LabelMap.from_labels(counts), ledger, on_disk)
+                _give_meaning(split, rows, LabelMap.from_labels(counts), ledger)
                 ledger.check()
                 raise
             report.class_names = list(labels.names)
-        splits[split] = _give_meaning(split, rows, labels, ledger, on_disk)
+        splits[split] = _give_meaning(split, rows, labels, ledger)
+        splits[split].on_disk = on_disk
     return splits
 
 
@@ -370,7 +371,7 @@ def _read_texts(split: str, parts: Sequence[Columns], ledger: Ledger, on_disk: b
     return _Rows(list(zip(tables, texts, strict=True)), np.concatenate(places), pa.concat_arrays(labels))
 
 
-def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger, on_disk: bool) -> SplitRows:
+def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger) -> SplitRows:
     """Return the rows of a split with the meaning of their labels, and reject those with labels without one."""
     report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
     encoded = rows.labels.dictionary_encode()
@@ -379,43 +380,34 @@ def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger, on
     meanings = [*map(labels.read, bare), Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")]
     codes = encoded.indices.fill_null(len(names)).to_numpy()
     report.trimmed = int(np.isin(codes, [n for n, name in enumerate(names) if name != bare[n]]).sum())
-    has_meaning = np.array([not isinstance(meaning, Fault) for meaning in meanings])
-    is_good = has_meaning[codes]
+    is_good = np.array([not isinstance(meaning, Fault) for meaning in meanings])[codes]
     texts = rows.batches[0][1].schema.names if rows.batches else ["text"]
     features = datasets.Features({**{name: datasets.Value("string") for name in texts}, "label": labels.feature})
-    values = [meaning for meaning in meanings if not isinstance(meaning, Fault)]
-    number = np.cumsum(has_meaning)[codes[is_good]] - 1
-    ids = pa.array(values, features.arrow_schema.field("label").type).take(pa.array(number))
-    hashers = [hashlib.sha256() for _ in features]
-
-    def add_labels() -> Iterator[pa.RecordBatch]:
-        start = done = 0
-        for table, batch in rows.batches:
-            chosen = is_good[start : start + len(batch)]
-            for number in np.flatnonzero(~chosen).tolist():
-                row = Row(int(rows.places[start + number]), [batch.column(0)[number].as_py()])
-                ledger.reject(split, table.reject(row, meanings[codes[start + number]]))
-            batch = batch.filter(pa.array(chosen))
-            columns = [*batch.columns, ids.slice(done, len(batch))]
-            start, done = start + len(chosen), done + len(batch)
-            for hasher, column in zip(hashers, columns, strict=True):
-                hasher.update("\0".join([*map(str, column.to_pylist()), ""]).encode())
-            yield pa.RecordBatch.from_arrays(columns, schema=features.arrow_schema)
-
-    data = make_dataset(add_labels(), features, on_disk)
-    report.rows_kept = len(data)
+    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
+    ids = pa.array(values, features.arrow_schema.field("label").type).take(pa.array(codes))
+    hashers, start = [hashlib.sha256() for _ in features], 0
+    for table, batch in rows.batches:
+        chosen = is_good[start : start + len(batch)]
+        for number in np.flatnonzero(~chosen).tolist():
+            row = Row(int(rows.places[start + number]), [batch.column(0)[number].as_py()])
+            ledger.reject(split, table.reject(row, meanings[codes[start + number]]))
+        for hasher, column in zip(hashers, [*batch.columns, ids.slice(start, len(batch))], strict=True):
+            items = compress(column.to_pylist(), chosen)
+            hasher.update("\0".join([*map(str, items), ""]).encode())
+        start += len(batch)
+    report.rows_kept = int(is_good.sum())
     if not report.rows_kept:
         ledger.check()
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    strata = ids.to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64)
-    counts = np.bincount(strata, minlength=len(labels.names) if is_class else 1).tolist()
-    ledger.report.label_counts[split] = counts
-    if is_class and (absent := [name for name, count in zip(labels.names, counts, strict=False) if not count]):
+    present = set(ids.unique().to_pylist()) if is_class else set()
+    if is_class and (absent := [name for number, name in enumerate(labels.names) if number not in present]):
         logger.warning("%s has no row with label %s", split, listed(absent))
     digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
     table = rows.batches[0][0]
     is_file = len(report.files) == 1 and os.path.exists(table.path)
-    return SplitRows(data, rows.places[is_good], strata, digest, table if is_file else None)
+    strata = ids.fill_null(0).to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64)
+    batches = [batch for _, batch in rows.batches]
+    return SplitRows(batches, ids, features, is_good, rows.places, strata, digest, table if is_file else None)
 
 
 # ---- continuous text ----
