@@ -1,8 +1,8 @@
 """Labelled texts become splits with labels, with a count of every row; and continuous text.
 
-The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `Columns.take` takes its texts and writes
-its label as text, `_build` gives the label its meaning (`labels.py`), or the row is rejected (`errors.py`). If there
-is no validation split, `hold_out` chooses the rows of it.
+The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `_read_texts` takes its texts and writes its
+label as text, `_give_meaning` makes a value of the label (`labels.py`), or the row is rejected (`errors.py`). If there
+is no validation split, `hold_out` chooses the rows of it. Then `deliver` makes the data sets (`splits.py`).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class SplitRows:
     is_good: np.ndarray  # whether a row is delivered
     places: np.ndarray
     strata: np.ndarray  # the class, or 0
-    digest: str  # of the texts and labels of the good rows
+    digest: str  # a hash of the texts and labels of good rows
     table: Table | None = None  # a file, if all rows are in one
     on_disk: bool = False
 

@@ -162,7 +162,7 @@ def _look_up(
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Return the name of a source, and the vectors of the entries of a vocabulary that have one.
 
-    In the table of a model, a word has the mean of its pieces, as after another word; one of unknown pieces has none.
+    In the table of a model, a word has the mean of its pieces, as after another word, unless a piece is unknown.
     """
     is_file, is_id = path.is_file(), str(path).count("/") == 1 and not path.parent.is_dir()
     if not (is_file or is_id or path.is_dir()):
