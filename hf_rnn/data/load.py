@@ -347,9 +347,10 @@ def _read_texts(split: str, parts: Sequence[Columns], ledger: Ledger, on_disk: b
                     classes.update(map(type, cells))
                     texts.append([cell if type(cell) is str else write_value(cell) or "" for cell in cells])
                     odd = [n for n, text in enumerate(texts[-1]) if not text or text.isspace() or "\0" in text]
-                    faults = {n: fault for n in odd if (fault := text_fault(texts[-1][n]))} | faults
+                    wrong = {n: fault for n in odd if (fault := text_fault(texts[-1][n]))}
                     if classes != {str}:
-                        faults |= {n: fault for n, cell in enumerate(cells) if (fault := cell_fault(cell))}
+                        wrong |= {n: fault for n, cell in enumerate(cells) if (fault := cell_fault(cell))}
+                    faults = wrong | faults  # the first text comes first
                 written = list(map(part.write_labels, part.labels, columns[len(texts) :]))
                 if len(written) > 1:
                     written = [[None if None in row else "\t".join(row) for row in zip(*written, strict=True)]]
