@@ -44,12 +44,9 @@ def read_settings(flags: Flags, argv: Sequence[str]) -> Settings:
 
 def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Settings], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
-    import datasets
-
     from ..training.checkpoints import TrainingStopped
 
     _keep_freed_memory()
-    datasets.disable_progress_bars()  # those of reading and tokenizing
     is_main = os.environ.get("RANK", "0") == "0"
     try:
         result = start(settings)

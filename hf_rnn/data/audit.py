@@ -33,13 +33,11 @@ class AuditReport:
     A place is a row: its `split`, its `row` from 0, and its `line` in the split's file, from 1, if that is known.
     """
 
-    # rows, label_counts, mean words per text, unknown_token_share and file of each split, None if they are not known
-    splits: dict[str, dict[str, Any]]
-    # rows of a split that repeat earlier rows of it, then those that repeat a row of each split before it: source,
-    # split, counts, share, and repeats with place, twin, labels and texts; a twin with another label is preferred
+    splits: dict[str, dict[str, Any]]  # counts of each: rows, labels, words per text, unknown tokens; and its file
+    # rows of a split that repeat earlier rows of it, then those that repeat a row of each split before it: counts, and
+    # repeats with place, label, text and those of a twin, if possible one with another label
     overlaps: list[dict[str, Any]]
-    # the number of texts of train with several labels, and of their rows; found has their places by label
-    conflicts: dict[str, Any]
+    conflicts: dict[str, Any]  # texts of train with several labels, their rows, and found: their places by label
 
     @property
     def leaks(self) -> list[dict[str, Any]]:
@@ -57,15 +55,19 @@ class AuditReport:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
-        leaks: dict[str, dict[str, Any]] = {split: {} for split in self.splits}
+        duplicates: dict[str, dict[str, Any]] = {}
+        leaks: dict[str, dict[str, Any]] = {}
         for overlap in self.overlaps:
+            source, split = overlap["source"], overlap["split"]
             counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
-            leaks[overlap["split"]][overlap["source"]] = counts
-        duplicates = {split: counts.pop(split) for split, counts in leaks.items()}
+            if source == split:
+                duplicates[split] = counts
+            else:
+                leaks.setdefault(split, {})[source] = counts
         return {
             "rows": {name: facts["rows"] for name, facts in self.splits.items()},
             "duplicates": duplicates,
-            "leaks": {split: counts for split, counts in leaks.items() if counts},
+            "leaks": leaks,
             "leak_share": max((leak["share"] for leak in self.leaks), default=0.0),
             "conflicts": {name: self.conflicts[name] for name in ("texts", "rows")},
             "unknown_token_share": {name: facts["unknown_token_share"] for name, facts in self.splits.items()},
@@ -165,20 +167,17 @@ class _Split:
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
 
-    def rows_of(self, text: int) -> np.ndarray:
-        return self.order[self.starts[text] :][: self.sizes[text]]
-
-    def place(self, row: int) -> dict[str, Any]:
-        return {"split": self.name, "row": row, "line": None if self.lines is None else int(self.lines[row])}
-
-    def excerpt(self, row: int) -> str:
+    def show(self, row: int) -> dict[str, Any]:
+        """Return place, label and start of a row."""
         text = self.rows[row]["text"]
-        return text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "..."
-
-    def label(self, row: int) -> str:
-        return self.class_names[self.labels[row]]
+        return {
+            "place": {"split": self.name, "row": row, "line": None if self.lines is None else int(self.lines[row])},
+            "label": self.class_names[self.labels[row]],
+            "text": text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "...",
+        }
 
     def describe(self, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+        """Return counts of rows, labels, words and unknown tokens."""
         counts, unknown = np.bincount(self.labels, minlength=len(self.class_names)).tolist(), None
         if tokenizer is not None and tokenizer.unk_token_id is not None:
             tokens = count_tokens(tokenizer, islice(join_texts(self.rows), _MOST_TOKENIZED))
@@ -201,11 +200,13 @@ def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
     other = repeated & ((source.lowest[groups] != split.labels) | (source.highest[groups] != split.labels))
     repeats = []
     for row in np.flatnonzero(repeated)[:_MOST_DESCRIBED].tolist():
-        twins = source.rows_of(int(groups[row]))
-        twin = int(twins[source.labels[twins] != split.labels[row]][0] if other[row] else twins[0])
-        repeat: dict[str, Any] = {"place": split.place(row), "twin": source.place(twin)}
-        repeat |= {"label": split.label(row), "twin_label": source.label(twin)}
-        repeats.append(repeat | {"text": split.excerpt(row), "twin_text": source.excerpt(twin)})
+        start = source.starts[groups[row]]
+        twins = source.order[start : start + source.sizes[groups[row]]]
+        if other[row]:
+            twins = twins[source.labels[twins] != split.labels[row]]
+        twin = source.show(int(twins[0]))
+        twin = {"twin": twin["place"], "twin_label": twin["label"], "twin_text": twin["text"]}
+        repeats.append(split.show(row) | twin)
     rows, exact = len(split.labels), int(repeated.sum())
     counts = {"rows": rows, "exact": exact, "exact_other_label": int(other.sum()), "share": exact / rows}
     return {"source": source.name, "split": split.name, **counts, "repeats": repeats}
@@ -216,9 +217,10 @@ def _find_conflicts(split: _Split) -> dict[str, Any]:
     groups = np.flatnonzero(split.lowest != split.highest)
     groups = groups[np.argsort(split.order[split.starts[groups]])]
     texts = []
-    for rows in map(split.rows_of, groups[:_MOST_DESCRIBED].tolist()):
+    for start, size in zip(split.starts[groups[:_MOST_DESCRIBED]], split.sizes[groups], strict=False):
+        rows = list(map(split.show, split.order[start : start + size].tolist()))
         places: dict[str, list[dict[str, Any]]] = {}
-        for row in rows.tolist():
-            places.setdefault(split.label(row), []).append(split.place(row))
-        texts.append({"text": split.excerpt(int(rows[0])), "places": places})
+        for row in rows:
+            places.setdefault(row["label"], []).append(row["place"])
+        texts.append({"text": rows[0]["text"], "places": places})
     return {"texts": len(groups), "rows": int(split.sizes[groups].sum()), "found": texts}

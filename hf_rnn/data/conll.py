@@ -22,6 +22,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
@@ -63,7 +64,13 @@ def _make_word(place: int, start: str, token: str, tag: str) -> Row:
 def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
     """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
     token_column, tag_column = map(int, columns)
-    rows = [(row, [] if row.fault else _split(row.cells[0])) for row in table.rows(["text"])]
+    rows: list[tuple[Row, list[str]]] = []  # without cells at the end of a sentence
+    for row in table.rows(["text"]):
+        line, cells = row.cells[0], list[str]()
+        if row.fault is None and line.strip(" ") and not line.startswith("-DOCSTART-"):
+            # other white space of Unicode is part of a token
+            cells = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
+        rows.append((row, cells))
     tokens = [cells for row, cells in rows if cells and not row.cells[0].startswith("# ")]
     if not tokens:
         raise DataError.for_file(table.path, Reason.EMPTY_FILE, "found no token")
@@ -92,14 +99,6 @@ def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
                 detail = f"found {len(cells)} columns where the first token has {size}"
                 words.append(row._replace(fault=Fault(reason, detail)))
     yield words
-
-
-def _split(line: str) -> list[str]:
-    """Return the columns of a line, none for one that ends a sentence."""
-    if not line.strip(" ") or line.startswith("-DOCSTART-"):
-        return []
-    # other white space of Unicode is part of a token
-    return line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
 
 
 def _read_table(table: Table, *columns: str) -> Iterator[list[Row]]:
@@ -178,14 +177,19 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     if class_names is None and "train" not in tables:
         raise UserError(f"{' and '.join(tables)} without train needs class names: add --class_names")
     words = chain.from_iterable(sentence for _, sentence in next(iter(sentences.values())))
-    names = tuple(class_names or _find_tags({row.cells[2] for row in words if row.fault is None}))
+    names = list(class_names or ())
+    if not names:
+        tags = {word.cells[2] for word in words if word.fault is None}
+        types = sorted({match[1] for match in map(_ENTITY_TAG.fullmatch, tags) if match})
+        is_entity = types and 2 * sum(map(bool, map(_ENTITY_TAG.fullmatch, tags))) >= len(tags - {"O"})
+        names = ["O", *(f"{mark}-{name}" for name in types for mark in "BI")] if is_entity else sort_labels(tags)
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    report.columns, report.class_names = dict(zip(("text", "label"), map(str, columns), strict=True)), list(names)
+    report.columns, report.class_names = dict(zip(("text", "label"), columns, strict=True)), names
     built = {}
     for split, parts in tables.items():
         report.splits[split] = SplitReport([part.path for part in parts])
-        built[split] = _build(split, sentences[split], names, ledger, whole=not is_conll)
+        built[split] = _build(split, sentences[split], tuple(names), ledger, whole=not is_conll)
     ledger.close()
     if len(names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
@@ -203,14 +207,6 @@ def _is_conll(source: object) -> bool:
     if path.is_dir():
         return any(path.glob("*.conll*")) or not any(path.iterdir())
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
-
-
-def _find_tags(tags: set[str]) -> list[str]:
-    """Return the names of tags by id, in IOB2 if at least half of them are tags of entities."""
-    matches = list(filter(None, map(_ENTITY_TAG.fullmatch, tags)))
-    if 2 * len(matches) < len(tags - {"O"}) or not matches:
-        return sort_labels(tags)
-    return ["O", *(f"{mark}-{name}" for name in sorted({match[1] for match in matches}) for mark in "BI")]
 
 
 def _build(
@@ -244,9 +240,9 @@ def _build(
     if not (size := len(columns["tokens"])):
         ledger.check()
         raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
-    ledger.report.label_counts[split] = [size]
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+    tokens, tags = datasets.Dataset.from_dict(columns, features).data.table.combine_chunks().to_batches()[0].columns
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-    strata = np.zeros(size, dtype=np.int64)
-    return SplitRows(datasets.Dataset.from_dict(columns, features), strata, strata, digest)
+    rows, strata = pa.record_batch([tokens], ["tokens"]), np.zeros(size, dtype=np.int64)
+    return SplitRows([rows], tags, features, np.ones(size, dtype=bool), strata, strata, digest)

@@ -1,8 +1,8 @@
 """Labelled texts become splits with labels, with a count of every row; and continuous text.
 
-The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `Columns.take` takes its texts and writes
-its label as text, `_build` gives the label its meaning (`labels.py`), or the row is rejected (`errors.py`). If there
-is no validation split, `hold_out` chooses the rows of it.
+The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `_read_texts` takes its texts and writes its
+label as text, `_give_meaning` makes a value of the label (`labels.py`), or the row is rejected (`errors.py`). If there
+is no validation split, `hold_out` chooses the rows of it. Then `deliver` makes the data sets (`splits.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,24 @@ import pyarrow as pa
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import UserError
 from . import TableArguments
-from .errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, name_file
+from .errors import (
+    BadRow,
+    DataError,
+    DataReport,
+    Fault,
+    Ledger,
+    Reason,
+    SplitReport,
+    label_fault,
+    listed,
+    name_file,
+    text_fault,
+)
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, find_column, read_table, read_texts, write_value
+from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, cell_fault, find_column, read_table, write_value
 from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
-from .splits import SPLITS, SplitRows, deliver, make_dataset, write_batches
+from .splits import SPLITS, SplitRows, deliver, write_batches
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +208,17 @@ class RowOptions:
             logger.info("%s: %s", columns.table.path, ", ".join(parts))
         return chosen
 
+    def read_labels(self, counts: Mapping[str, int], columns: Sequence[str]) -> RowLabels:
+        """Return the meaning of labels, by the rows of each label of the first split."""
+        if not counts:
+            return LabelMap((), {})  # no row is usable, which is an error later
+        if self.scheme is not None:
+            separator = None if self.label_columns else self.label_separator
+            return self.scheme(iter(counts), columns, self.class_names, self.label_map, separator)
+        if self.class_names is not None:
+            return LabelMap.from_names(self.class_names, counts, self.label_map)
+        return LabelMap.from_counts(counts)
+
 
 def open_tables(
     source: object, config: str | None, splits: Iterable[str] | None, options: RowOptions
@@ -222,59 +245,27 @@ class Columns:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
 
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of the batches of [`take`]."""
-        texts = [(use, pa.string()) for use in _USES[: len(self.texts)]]
-        return pa.schema([*texts, ("label", pa.string()), ("place", pa.int64())])
-
     def is_unlabelled(self) -> bool:
         """Return whether every row has the label -1 of ClassLabel, which means no label."""
         return self.class_names is not None and all(row.cells[0] == UNLABELLED for row in self.table.rows(self.labels))
 
-    def take(self, split: str, ledger: Ledger) -> Iterator[pa.RecordBatch]:
-        """Read the table once: yield texts, labels as text, and places; reject rows without a usable text.
+    def read(self, split: str, ledger: Ledger) -> Iterator[tuple[list[int], list[list[Any]]]]:
+        """Yield batches of rows: the place of each, and the cells of each column; reject rows with a fault."""
+        counts, size = ledger.report.splits[split], len(self.texts) + len(self.labels)
+        rows = self.table.rows([*self.texts, *self.labels])
+        for first in rows:
+            places, cells = list[int](), list[Any]()
+            for place, values, fault in chain([first], islice(rows, BATCH_ROWS - 1)):
+                counts.rows_read += 1
+                if fault is None:
+                    places.append(place)
+                    cells += values
+                else:
+                    ledger.reject(split, self.table.reject(Row(place, values), fault))
+            if places:
+                yield places, [cells[start::size] for start in range(size)]
 
-        Labels in several columns have tabs between them; a missing label is null.
-        """
-        places, cells, types = list[int](), list[Any](), [set[type]() for _ in self.texts]
-        for place, values, fault in self.table.rows([*self.texts, *self.labels]):
-            if fault is not None:
-                ledger.report.splits[split].rows_read += 1
-                ledger.reject(split, self.table.reject(Row(place, values), fault))
-                continue
-            places.append(place)
-            cells += values
-            if len(places) == BATCH_ROWS:
-                yield self._check(places, cells, types, split, ledger)
-                places, cells = [], []
-        yield self._check(places, cells, types, split, ledger)
-        for name, classes in zip(self.texts, types, strict=True):
-            if str not in classes and (classes - {type(None)} or (classes and "." in name)):
-                raise self._misfit(name, "strings", " and ".join(sorted(item.__name__ for item in classes)))
-
-    def _check(
-        self, places: list[int], cells: list[Any], types: list[set[type]], split: str, ledger: Ledger
-    ) -> pa.RecordBatch:
-        """Return rows as [`take`] does, by their places and one list of all cells; note the types of texts."""
-        size, faults, columns = len(self.texts) + len(self.labels), dict[int, Fault](), list[Any]()
-        for start, classes in enumerate(types):
-            values = cells[start::size]
-            classes.update(map(type, values))
-            texts, wrong = read_texts(values)
-            columns.append(texts)
-            faults = wrong | faults  # the first text comes first
-        labels = [self._write_labels(name, cells[len(self.texts) + n :: size]) for n, name in enumerate(self.labels)]
-        if len(labels) > 1:
-            labels = [[None if None in row else "\t".join(row) for row in zip(*labels, strict=True)]]
-        arrays = list(map(pa.array, [*columns, *labels, places], self.schema.types))
-        ledger.report.splits[split].rows_read += len(places)
-        for number, fault in faults.items():
-            ledger.reject(split, self.table.reject(Row(places[number], [columns[0][number]]), fault))
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        return batch.filter(pa.array([n not in faults for n in range(len(places))])) if faults else batch
-
-    def _write_labels(self, name: str, cells: Sequence[Any]) -> list[str | None]:
+    def write_labels(self, name: str, cells: Sequence[Any]) -> list[str | None]:
         """Return the cells of a column of labels as texts, None for a missing one."""
         names = self.table.class_names.get(name)
 
@@ -286,7 +277,7 @@ class Columns:
                     raise UserError(f"{detail}: set another label_separator")
                 return None if None in items else self.separator.join(map(str, items))
             if isinstance(cell, list | tuple | dict | bytes):
-                raise self._misfit(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
+                raise self.misfit(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
             if names is None or cell is None:
                 return write_value(cell)
             # a number without a name becomes a text that matches no class
@@ -294,12 +285,22 @@ class Columns:
 
         return [cell if type(cell) is str else write(cell) for cell in cells]
 
-    def _misfit(self, name: str, expected: str, found: str) -> DataError:
+    def misfit(self, name: str, expected: str, found: str) -> DataError:
+        """Return the error for a column that holds no texts, or no labels."""
         detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
         return DataError.for_file(self.table.path, Reason.MISSING_COLUMN, detail)
 
 
 # ---- rows ----
+
+
+@dataclass
+class _Rows:
+    """The rows of a split with usable texts; their labels have no meaning yet."""
+
+    batches: list[tuple[Table, pa.RecordBatch]]  # the texts, and the table that they are from
+    places: np.ndarray
+    labels: pa.Array  # as text, those of several columns with tabs between them; null for a missing one
 
 
 def _read_splits(
@@ -313,96 +314,101 @@ def _read_splits(
     labels: RowLabels | None = None
     splits = {}
     for split, parts in sources.items():
-        taken = []
-        for part in parts:
-            batches = part.take(split, ledger)
-            if on_disk:
-                batches = pa.ipc.open_stream(pa.memory_map(write_batches(batches, part.schema)))
-            taken.append((part, list(batches)))
+        rows = _read_texts(split, parts, ledger, on_disk)
         if labels is None:
-            counts = _count_labels(chain.from_iterable(batches for _, batches in taken), options)
+            counts = Counter[str]()
+            for count in rows.labels.drop_null().value_counts().to_pylist():
+                label = count["values"] if options.scheme else count["values"].strip()
+                if options.scheme or not label_fault(label):
+                    counts[label] += count["counts"]
             try:
-                labels = _make_labels(counts, options, parts[0].labels)
+                labels = options.read_labels(counts, parts[0].labels)
             except UserError:  # report a rejected row instead, if there is one: it explains more
-                _build(split, taken, LabelMap.from_labels(counts), ledger, on_disk)
+                _give_meaning(split, rows, LabelMap.from_labels(counts), ledger)
                 ledger.check()
                 raise
             report.class_names = list(labels.names)
-        splits[split] = _build(split, taken, labels, ledger, on_disk)
+        splits[split] = _give_meaning(split, rows, labels, ledger)
+        splits[split].on_disk = on_disk
     return splits
 
 
-def _count_labels(batches: Iterable[pa.RecordBatch], options: RowOptions) -> Counter[str]:
-    """Return the rows by label as it is written, without missing labels."""
-    counts = Counter[str]()
-    for batch in batches:
-        for count in batch.column("label").drop_null().value_counts().to_pylist():
-            label = count["values"] if options.scheme else count["values"].strip()
-            if options.scheme or not label_fault(label):
-                counts[label] += count["counts"]
-    return counts
+def _read_texts(split: str, parts: Sequence[Columns], ledger: Ledger, on_disk: bool) -> _Rows:
+    """Read the tables of a split once, and reject rows without a usable text."""
+    schema = pa.schema([(use, pa.string()) for use in _USES[: len(parts[0].texts)]])
+    tables, places, labels = list[Table](), [np.zeros(0, np.int64)], [pa.array([], pa.string())]
+
+    def take() -> Iterator[pa.RecordBatch]:
+        for part in parts:
+            types = [set[type]() for _ in part.texts]
+            for numbers, columns in part.read(split, ledger):
+                texts, faults = [], dict[int, Fault]()
+                for cells, classes in zip(columns, types, strict=False):
+                    classes.update(map(type, cells))
+                    texts.append([cell if type(cell) is str else write_value(cell) or "" for cell in cells])
+                    odd = [n for n, text in enumerate(texts[-1]) if not text or text.isspace() or "\0" in text]
+                    wrong = {n: fault for n in odd if (fault := text_fault(texts[-1][n]))}
+                    if classes != {str}:
+                        wrong |= {n: fault for n, cell in enumerate(cells) if (fault := cell_fault(cell))}
+                    faults = wrong | faults  # the first text comes first
+                written = list(map(part.write_labels, part.labels, columns[len(texts) :]))
+                if len(written) > 1:
+                    written = [[None if None in row else "\t".join(row) for row in zip(*written, strict=True)]]
+                for n, fault in faults.items():
+                    ledger.reject(split, part.table.reject(Row(numbers[n], [texts[0][n]]), fault))
+                is_good = np.ones(len(numbers), dtype=bool)
+                is_good[list(faults)] = False
+                tables.append(part.table)
+                places.append(np.array(numbers)[is_good])
+                labels.append(pa.array(written[0], pa.string()).filter(pa.array(is_good)))
+                batch = pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in texts], schema=schema)
+                yield batch.filter(pa.array(is_good)) if faults else batch
+            for name, classes in zip(part.texts, types, strict=True):
+                if str not in classes and (classes - {type(None)} or (classes and "." in name)):
+                    raise part.misfit(name, "strings", " and ".join(sorted(item.__name__ for item in classes)))
+
+    batches = pa.ipc.open_stream(pa.memory_map(write_batches(take(), schema))) if on_disk else take()
+    texts = list(batches)
+    return _Rows(list(zip(tables, texts, strict=True)), np.concatenate(places), pa.concat_arrays(labels))
 
 
-def _make_labels(counts: Counter[str], options: RowOptions, columns: Sequence[str]) -> RowLabels:
-    """Return the meaning of labels, by the counts of those of the first split."""
-    if not counts:
-        return LabelMap((), {})  # no row is usable, which is an error later
-    if options.scheme is not None:
-        separator = None if options.label_columns else options.label_separator
-        return options.scheme(iter(counts), columns, options.class_names, options.label_map, separator)
-    if options.class_names is not None:
-        return LabelMap.from_names(options.class_names, counts, options.label_map)
-    return LabelMap.from_counts(counts)
-
-
-def _build(
-    split: str,
-    taken: Sequence[tuple[Columns, list[pa.RecordBatch]]],
-    labels: RowLabels,
-    ledger: Ledger,
-    on_disk: bool,
-) -> SplitRows:
-    """Give labels their meaning; reject the rows of those without one."""
+def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger) -> SplitRows:
+    """Return the rows of a split with the meaning of their labels, and reject those with labels without one."""
     report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
-    texts = taken[0][0].schema.names[:-2]
+    encoded = rows.labels.dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    bare = [name.strip() for name in names] if is_class else names
+    meanings = [*map(labels.read, bare), Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")]
+    codes = encoded.indices.fill_null(len(names)).to_numpy()
+    report.trimmed = int(np.isin(codes, [n for n, name in enumerate(names) if name != bare[n]]).sum())
+    is_good = np.array([not isinstance(meaning, Fault) for meaning in meanings])[codes]
+    texts = rows.batches[0][1].schema.names if rows.batches else ["text"]
     features = datasets.Features({**{name: datasets.Value("string") for name in texts}, "label": labels.feature})
-    hashers, places, strata = [hashlib.sha256() for _ in features], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-
-    def check(table: Table, batch: pa.RecordBatch) -> pa.RecordBatch:
-        written = batch.column("label").dictionary_encode()
-        names = written.dictionary.to_pylist()
-        bare = [name.strip() for name in names] if is_class else names
-        meanings = [*map(labels.read, bare), Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")]
-        codes = written.indices.fill_null(len(names)).to_numpy()
-        report.trimmed += int(np.isin(codes, [n for n, name in enumerate(names) if name != bare[n]]).sum())
-        is_good = np.array([not isinstance(meaning, Fault) for meaning in meanings])
-        if not is_good[codes].all():
-            for number in np.flatnonzero(~is_good[codes]).tolist():
-                row = Row(batch.column("place")[number].as_py(), [batch.column(0)[number].as_py()])
-                ledger.reject(split, table.reject(row, meanings[codes[number]]))
-            batch, codes = batch.filter(pa.array(is_good[codes])), codes[is_good[codes]]
-        values = pa.array([m for m in meanings if not isinstance(m, Fault)], features.arrow_schema.field("label").type)
-        ids = values.take(pa.array(np.cumsum(is_good)[codes] - 1))
-        places.append(batch.column("place").to_numpy())
-        strata.append(ids.to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64))
-        columns = [*batch.columns[:-2], ids]
-        for hasher, column in zip(hashers, columns, strict=True):
-            hasher.update("\0".join([*map(str, column.to_pylist()), ""]).encode())
-        return pa.RecordBatch.from_arrays(columns, schema=features.arrow_schema)
-
-    rows = make_dataset((check(part.table, batch) for part, batches in taken for batch in batches), features, on_disk)
-    report.rows_kept, groups = len(rows), np.concatenate(strata)
+    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
+    ids = pa.array(values, features.arrow_schema.field("label").type).take(pa.array(codes))
+    hashers, start = [hashlib.sha256() for _ in features], 0
+    for table, batch in rows.batches:
+        chosen = is_good[start : start + len(batch)]
+        for number in np.flatnonzero(~chosen).tolist():
+            row = Row(int(rows.places[start + number]), [batch.column(0)[number].as_py()])
+            ledger.reject(split, table.reject(row, meanings[codes[start + number]]))
+        for hasher, column in zip(hashers, [*batch.columns, ids.slice(start, len(batch))], strict=True):
+            items = compress(column.to_pylist(), chosen)
+            hasher.update("\0".join([*map(str, items), ""]).encode())
+        start += len(batch)
+    report.rows_kept = int(is_good.sum())
     if not report.rows_kept:
         ledger.check()
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    counts = np.bincount(groups, minlength=len(labels.names) if is_class else 1).tolist()
-    ledger.report.label_counts[split] = counts
-    if is_class and (absent := [name for name, count in zip(labels.names, counts, strict=False) if not count]):
+    present = set(ids.unique().to_pylist()) if is_class else set()
+    if is_class and (absent := [name for number, name in enumerate(labels.names) if number not in present]):
         logger.warning("%s has no row with label %s", split, listed(absent))
     digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
-    table = taken[0][0].table
-    is_file = len(taken) == 1 and os.path.exists(table.path)
-    return SplitRows(rows, np.concatenate(places), groups, digest, table if is_file else None)
+    table = rows.batches[0][0]
+    is_file = len(report.files) == 1 and os.path.exists(table.path)
+    strata = ids.fill_null(0).to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64)
+    batches = [batch for _, batch in rows.batches]
+    return SplitRows(batches, ids, features, is_good, rows.places, strata, digest, table if is_file else None)
 
 
 # ---- continuous text ----

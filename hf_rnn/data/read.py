@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from html import unescape
-from itertools import chain, islice
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..utils.errors import UserError, install_hint, reason_of
-from .errors import BadRow, DataError, Fault, Reason, listed, name_file, text_fault
+from .errors import BadRow, DataError, Fault, Reason, listed, name_file
 from .lines import (
     FORMATS,
     SAMPLE_BYTES,
@@ -93,9 +93,6 @@ class Table:
         return BadRow(self.path, row.place, fault, excerpt_of(write_value(row.cells[0]) or ""), self.unit)
 
 
-# ---- opening ----
-
-
 def read_table(
     path: str | Path,
     *,
@@ -129,18 +126,27 @@ def read_table(
     formats += [name for magic, name in _MAGIC.items() if head.startswith(magic)]
     with name_file(name, suffix):
         if not formats or formats[0] == "delimited":
-            if header is None:
-                header = _has_usual_names(head.decode(find_encoding(head, encoding, guess=False), "replace"))
+            if header is None:  # if the first line names a column of texts and one of labels
+                content = head.decode(find_encoding(head, encoding, guess=False), "replace")
+                first = next(filter(str.strip, re.split("[\r\n]+", content)), "")
+                names = {name.strip(' "') for name in first.casefold().split("\t")}
+                header = not any(map(names.isdisjoint, USUAL_NAMES.values()))
             encoding = find_encoding(head, encoding, guess=header)
             table = _open_delimited(name, head, separator, encoding, header, fields, quoting)
         elif formats[0] == "json":
             table = _open_json(name, find_encoding(head, encoding), suffix)
         else:
-            table = _open_excel(name) if formats[0] == "excel" else _open_binary(name, formats[0] == "parquet")
+            table = _open_excel(name) if formats[0] == "excel" else _open_arrow(name, head, formats[0] == "parquet")
     repeated = next((column for column, times in Counter(table.columns).items() if times > 1), None)
     if repeated is not None:
         raise DataError.for_file(name, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one")
     return table
+
+
+def open_lines(path: str, encoding: str | None = None) -> Table:
+    """Open a text file as a table of the column `text`, with a row for each line."""
+    encoding = find_encoding(_read_head(path), encoding, guess=False)
+    return Table(path, ["text"], lambda _: _split(path, encoding, "\n"), has_names=False, encoding=encoding)
 
 
 def _read_head(path: str) -> bytes:
@@ -154,12 +160,6 @@ def _read_head(path: str) -> bytes:
     return head
 
 
-def open_lines(path: str, encoding: str | None = None) -> Table:
-    """Open a text file as a table of the column `text`, with a row for each line."""
-    encoding = find_encoding(_read_head(path), encoding, guess=False)
-    return Table(path, ["text"], lambda _: _split(path, encoding, "\n"), has_names=False, encoding=encoding)
-
-
 # ---- delimited text ----
 
 
@@ -170,12 +170,13 @@ def _open_delimited(
         raise UserError(f"unknown quoting {quoting!r:.80}: give csv or none")
     content, is_quoted = head.decode(encoding, "replace"), header if quoting is None else quoting == "csv"
     line_end = "\n" if "\n" in content or not header else "\r"
-    lines = [line.replace("\r", "") for line in content.split(line_end)[: -1 if len(head) >= SAMPLE_BYTES else None]]
     separator = {"\\t": "\t", "tab": "\t"}.get(str(separator), separator) if header else "\t"
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise UserError(f"the separator must be one character: found {separator!r:.80}; give , ; | or tab")
-    tab = "\t" if ".tsv" in path else ""
-    separator = separator or _find_separator(lines, tab) or tab or ","
+    csv.field_size_limit(_LONGEST_CELL)
+    if separator is None:
+        lines = content.split(line_end)[: -1 if len(head) >= SAMPLE_BYTES else None]
+        separator = _find_separator(lines[:1000], "\t" if ".tsv" in path else "")
 
     def split(size: int) -> Iterator[Row]:
         """Yield all rows, that of the names included, and reject those without `size` cells, unless it is 0."""
@@ -187,12 +188,28 @@ def _open_delimited(
     if header and first.fault is not None:
         raise DataError.for_row(BadRow(path, first.place, first.fault, excerpt_of(first.cells[0])))
     size = len(first.cells) if first.fault is None else first.cells[0].count(separator) + 1
-    names = name_columns(first.cells) if header else list(map(str, range(fields or size)))
+    names = _name_columns(first.cells) if header else list(map(str, range(fields or size)))
 
     def read_rows(columns: Sequence[str]) -> Iterator[Row]:
         return _choose_cells(islice(split(len(names)), int(header), None), names, columns)
 
     return Table(path, names, read_rows, has_names=header, separator=separator, encoding=encoding)
+
+
+def _find_separator(lines: Sequence[str], preferred: str) -> str:
+    """Return the separator that cuts most lines into as many fields as the first, if these are several."""
+    best, most = preferred or ",", 0.0
+    for separator in preferred + _SEPARATORS:
+        rows = list(filter(None, csv.reader((line.replace("\r", "") + "\n" for line in lines), delimiter=separator)))
+        if rows and len(rows[0]) > 1:
+            agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+            best, most = (separator, agree) if agree > most else (best, most)
+    return best
+
+
+def _name_columns(names: Iterable[object]) -> list[str]:
+    """Return names of columns; those without a name have their number."""
+    return [str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)]
 
 
 def _choose_cells(rows: Iterable[Row], names: list[str], columns: Sequence[str]) -> Iterator[Row]:
@@ -229,7 +246,7 @@ def _split_quoted(path: str, encoding: str, separator: str, size: int, line_end:
             yield line
 
     with open_text(path, encoding, line_end) as stream:
-        reader = _read_csv(hide_cr(stream), separator, strict=True)
+        reader = csv.reader(hide_cr(stream), delimiter=separator, strict=True)
         while True:
             place, fault = reader.line_num + 1, None
             try:
@@ -261,34 +278,6 @@ def _find_fault(text: str, fields: int, size: int, encoding: str, advice: str) -
     return Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty")
 
 
-def _read_csv(lines: Iterable[str], separator: str, strict: bool) -> Any:
-    csv.field_size_limit(_LONGEST_CELL)  # other programs may have set another one
-    return csv.reader(lines, delimiter=separator, strict=strict)
-
-
-def _find_separator(lines: Sequence[str], preferred: str) -> str | None:
-    """Return the separator that cuts most lines into as many fields as the first, if these are several."""
-    best, most = None, 0.0
-    for separator in preferred + _SEPARATORS:
-        rows = list(filter(None, _read_csv([line + "\n" for line in lines[:1000]], separator, strict=False)))
-        if rows and len(rows[0]) > 1:
-            agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-            best, most = (separator, agree) if agree > most else (best, most)
-    return best
-
-
-def _has_usual_names(text: str) -> bool:
-    """Return whether the first line of TSV names a column of texts and one of labels."""
-    first = next(filter(str.strip, re.split("[\r\n]+", text)), "")
-    names = {name.strip(' "') for name in first.casefold().split("\t")}
-    return not any(map(names.isdisjoint, USUAL_NAMES.values()))
-
-
-def name_columns(names: Iterable[object]) -> list[str]:
-    """Return names of columns; those without a name have their number."""
-    return [str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)]
-
-
 # ---- JSON ----
 
 
@@ -296,18 +285,30 @@ def _open_json(path: str, encoding: str, suffix: str) -> Table:
     """Open JSON lines, one list of records or columns; read it once for the names of its columns."""
     records = _load_records(path, encoding, suffix)
 
-    def parse() -> Iterator[Row]:
-        """Yield each record as the first cell of a row."""
+    def read_records() -> Iterator[Row]:
+        """Yield each record as the only cell of a row."""
         with open_text(path, encoding) as stream:
             for place, line in enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records)):
-                if line.strip():
-                    yield _parse_record(place, line.rstrip("\r\n"), encoding)
+                if not line.strip():
+                    continue
+                line = line.rstrip("\r\n")
+                fault = None if line.isascii() else find_byte_fault(line, encoding)
+                try:
+                    record = json.loads(line)
+                    if "\\ud" in line.lower():  # half of a surrogate pair, escaped
+                        json.dumps(record, ensure_ascii=False).encode()
+                    detail = "" if isinstance(record, dict) else f"found {type(record).__name__}"
+                except (ValueError, RecursionError) as error:
+                    detail = reason_of(error)
+                if detail and fault is None:
+                    fault = Fault(Reason.NOT_JSON, detail, 'Write a record such as {"text": "..."}')
+                yield Row(place, [line if fault else record], fault)
 
     def read_rows(columns: Sequence[str]) -> Iterator[Row]:
-        for row in parse():
+        for row in read_records():
             yield row if row.fault else Row(row.place, [look_up(row.cells[0], name) for name in columns])
 
-    names = dict.fromkeys(chain.from_iterable(row.cells[0] for row in parse() if row.fault is None))
+    names = dict.fromkeys(name for row in read_records() if row.fault is None for name in row.cells[0])
     return Table(path, list(names), read_rows, "line" if records is None else "row", encoding=encoding)
 
 
@@ -327,27 +328,13 @@ def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
                 raise
             return None
     if is_list:
-        return list(content)
+        return content
     columns = list(content.values())
     if not columns or not all(isinstance(column, list) for column in columns):
         return None
     if len(set(map(len, columns))) > 1:
         raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {list(map(len, columns))}")
     return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _parse_record(place: int, line: str, encoding: str) -> Row:
-    fault = None if line.isascii() else find_byte_fault(line, encoding)
-    try:
-        record = json.loads(line)
-        if "\\ud" in line.lower():  # half of a surrogate pair, escaped
-            json.dumps(record, ensure_ascii=False).encode()
-        if isinstance(record, dict) and fault is None:
-            return Row(place, [record])
-        detail = f"found {type(record).__name__}"
-    except (ValueError, RecursionError) as error:
-        detail = reason_of(error)
-    return Row(place, [line], fault or Fault(Reason.NOT_JSON, detail, 'Write a record such as {"text": "..."}'))
 
 
 def look_up(record: Mapping[str, Any], name: str) -> Any:
@@ -358,7 +345,26 @@ def look_up(record: Mapping[str, Any], name: str) -> Any:
     return look_up(record[root], rest) if isinstance(record.get(root), dict) else None
 
 
-# ---- binary files ----
+# ---- Parquet, Arrow, Excel ----
+
+
+def _open_arrow(path: str, head: bytes, is_parquet: bool) -> Table:
+    """Open a file of Parquet or Arrow, mapped into memory if it is not packed."""
+    source = pa.memory_map(path)
+    if source.read(6) != head[:6]:
+        with open_unpacked(path) as stream:
+            source = pa.BufferReader(stream.read())
+    source.seek(0)
+    if not is_parquet:
+        open_file = pa.ipc.open_file if head.startswith(b"ARROW1") else pa.ipc.open_stream
+        whole = open_file(source).read_all()
+        read_rows = lambda columns: number_rows([whole], columns)  # noqa: E731
+        return Table(path, whole.schema.names, read_rows, "row", read_arrow=lambda: whole)
+    import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
+
+    file = pq.ParquetFile(source)
+    read_rows = lambda columns: number_rows(file.iter_batches(BATCH_ROWS, columns=list(columns)), columns)  # noqa: E731
+    return Table(path, file.schema_arrow.names, read_rows, "row", read_arrow=file.read)
 
 
 def number_rows(batches: Iterable[pa.RecordBatch | pa.Table], columns: Sequence[str]) -> Iterator[Row]:
@@ -381,34 +387,11 @@ def take_cells(rows: pa.RecordBatch | pa.Table, name: str) -> list[Any]:
     return cells if root == name else [look_up({root: cell}, name) for cell in cells]
 
 
-def _open_binary(path: str, is_parquet: bool) -> Table:
-    """Open a file of Parquet or Arrow, mapped into memory if it is not packed."""
-
-    def open_file() -> Any:
-        with open_unpacked(path) as stream:
-            is_plain = isinstance(stream, io.BufferedReader) and not isinstance(stream.raw, pa.NativeFile)
-            source = pa.memory_map(path) if is_plain else pa.BufferReader(stream.read())
-        if is_parquet:
-            import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
-
-            return pq.ParquetFile(source)
-        is_file = source.read(6) == b"ARROW1"
-        source.seek(0)
-        return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
-
-    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
-        file = open_file()
-        if is_parquet:
-            return number_rows(file.iter_batches(BATCH_ROWS, columns=list(columns)), columns)
-        is_file = hasattr(file, "get_batch")
-        return number_rows(map(file.get_batch, range(file.num_record_batches)) if is_file else file, columns)
-
-    file = open_file()
-    names = (file.schema_arrow if is_parquet else file.schema).names
-    return Table(path, names, read_rows, "row", read_arrow=file.read if is_parquet else file.read_all)
-
-
 def _open_excel(path: str) -> Table:
+    """Open the first sheet of a workbook; a formula that no program has computed is its text.
+
+    The libraries that write such files, pandas among them, have a text such as `=1+1` as a formula with the value 0.
+    """
     try:
         import pandas as pd
         import python_calamine  # noqa: F401 - the engine of pandas
@@ -419,28 +402,18 @@ def _open_excel(path: str) -> Table:
     sheet = pd.read_excel(content, header=None, dtype=object, na_filter=False, engine="calamine").values.tolist()
     if not sheet:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "its first sheet has no header")
-    for row, column, formula in _find_formulas(content):
-        sheet[row][column] = formula
-    names = name_columns(sheet[0])
+    book = zipfile.ZipFile(content) if zipfile.is_zipfile(content) else None
+    if book and "xl/workbook.xml" in book.namelist() and b'fullCalcOnLoad="1"' in book.read("xl/workbook.xml"):
+        for letters, row, formula in _FORMULA.findall(book.read("xl/worksheets/sheet1.xml")):
+            column = reduce(lambda number, letter: 26 * number + letter - 64, letters, 0)  # A is 65
+            sheet[int(row) - 1][column - 1] = f"={unescape(formula.decode())}"
+    names = _name_columns(sheet[0])
     rows = [Row(place, [None if cell == "" else cell for cell in cells]) for place, cells in enumerate(sheet[1:], 2)]
     rows = [row for row in rows if row.cells.count(None) < len(names)]
     return Table(path, names, lambda columns: _choose_cells(rows, names, columns), "row")
 
 
-def _find_formulas(content: io.BytesIO) -> Iterator[tuple[int, int, str]]:
-    """Yield row, column and text of the formulas of a first sheet that no program has computed.
-
-    The libraries that write such files, pandas among them, have a text such as `=1+1` as a formula with the value 0.
-    """
-    if zipfile.is_zipfile(content):
-        with zipfile.ZipFile(content) as book:
-            if "xl/workbook.xml" in book.namelist() and b'fullCalcOnLoad="1"' in book.read("xl/workbook.xml"):
-                for letters, row, formula in _FORMULA.findall(book.read("xl/worksheets/sheet1.xml")):
-                    column = reduce(lambda number, letter: 26 * number + letter - 64, letters, 0)  # A is 65
-                    yield int(row) - 1, column - 1, f"={unescape(formula.decode())}"
-
-
-# ---- columns ----
+# ---- cells ----
 
 
 def find_column(columns: Sequence[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str) -> str:
@@ -451,14 +424,31 @@ def find_column(columns: Sequence[str], name: str | int | None, guesses: Iterabl
     guesses = list(guesses)
     if isinstance(name, int):
         name = columns[name] if 0 <= name < len(columns) else str(name)
-    folded = {column.strip().casefold(): column for column in reversed(columns)}
-    chosen = next((folded[guess] for guess in (name.strip().casefold() for name in guesses) if guess in folded), None)
     if name is not None:
         chosen = name if name in columns or name.partition(".")[0] in columns else None
+    else:
+        folded = {column.strip().casefold(): column for column in reversed(columns)}
+        chosen = next(filter(None, (folded.get(guess.strip().casefold()) for guess in guesses)), None)
     if chosen is None:
         message = f"no column {name or next(iter(guesses), flag)!r:.80}: found {listed(columns)}"
         raise DataError.for_file(path, Reason.MISSING_COLUMN, f"{message}; name one of them with --{flag}")
     return chosen
+
+
+def write_value(value: object) -> str | None:
+    """Return a value as a string, None for NaN and infinity; 1.0 is 1."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+
+
+def cell_fault(cell: object) -> Fault | None:
+    """Return the fault of a cell that cannot be a text."""
+    return Fault(Reason.NOT_A_TEXT, "it is a list or a record") if isinstance(cell, list | dict | bytes) else None
 
 
 def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:
@@ -477,32 +467,6 @@ def read_column(path: str | Path, column: str | None = None, *, encoding: str | 
         yield table.reject(row, fault) if fault else write_value(row.cells[0]) or ""
 
 
-def read_texts(cells: list[Any]) -> tuple[list[str], dict[int, Fault]]:
-    """Return cells as texts, and what is wrong with some of them."""
-    texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
-    numbers = [number for number, text in enumerate(texts) if not text or text.isspace() or "\0" in text]
-    faults = {number: fault for number in numbers if (fault := text_fault(texts[number]))}
-    if texts != cells:
-        faults |= {number: fault for number, cell in enumerate(cells) if (fault := cell_fault(cell))}
-    return texts, faults
-
-
-def cell_fault(cell: object) -> Fault | None:
-    """Return the fault of a cell that cannot be a text."""
-    return Fault(Reason.NOT_A_TEXT, "it is a list or a record") if isinstance(cell, list | dict | bytes) else None
-
-
-def write_value(value: object) -> str | None:
-    """Return a value as a string, None for NaN and infinity; 1.0 is 1."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        value = int(value) if value.is_integer() else value
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
-
-
 def read_whole(table: Table, texts: Sequence[str] = ()) -> tuple[pa.Table, list[int], dict[int, BadRow]]:
     """Read all columns of a table: return its rows, the place of each, and the rejected ones by their number.
 
@@ -514,33 +478,18 @@ def read_whole(table: Table, texts: Sequence[str] = ()) -> tuple[pa.Table, list[
             rows = table.read_arrow()
         return rows, list(range(len(rows))), {}
     places, rejected, size = list[int](), dict[int, BadRow](), len(table.columns)
-
-    def check(rows: Iterator[Row]) -> Iterator[Sequence[Any]]:
-        for row in rows:
-            fault = row.fault or next(filter(None, map(cell_fault, row.cells[size:])), None)
-            if fault is not None:
-                rejected[len(places)] = table.reject(row._replace(cells=row.cells[-1:]), fault)
-            places.append(row.place)
-            yield row.cells[:size] if fault is None else [None] * size
-
-    parts = [[pa.array([], pa.string() if table.separator else None)] for _ in table.columns]
-    rows = table.rows([*table.columns, *texts])
-    while cells := list(islice(check(rows), BATCH_ROWS)):
-        for column, values in zip(parts, zip(*cells, strict=True), strict=True):
-            column.append(_as_array(values))
-    return pa.table(dict(zip(table.columns, map(_join, parts), strict=True))), places, rejected
-
-
-def _as_array(values: Sequence[Any]) -> pa.Array:
-    """Return values as Arrow has them, those of several types as texts."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array(map(write_value, values), pa.string())
-
-
-def _join(parts: list[pa.Array]) -> pa.ChunkedArray:
-    try:
-        return pa.concat_tables([pa.table({"": part}) for part in parts], promote_options="permissive").column(0)
-    except pa.ArrowException:
-        return pa.chunked_array([pa.array(map(write_value, part.to_pylist()), pa.string()) for part in parts])
+    columns: list[list[Any]] = [[] for _ in table.columns]
+    for row in table.rows([*table.columns, *texts]):
+        fault = row.fault or next(filter(None, map(cell_fault, row.cells[size:])), None)
+        if fault is not None:
+            rejected[len(places)] = table.reject(row._replace(cells=row.cells[-1:]), fault)
+        places.append(row.place)
+        for column, cell in zip(columns, row.cells if fault is None else [None] * size, strict=False):
+            column.append(cell)
+    arrays = []
+    for column in columns:
+        try:
+            arrays.append(pa.array(column, pa.string() if table.separator else None))
+        except (pa.ArrowException, OverflowError):  # values of several types
+            arrays.append(pa.array(map(write_value, column), pa.string()))
+    return pa.table(arrays, table.columns), places, rejected

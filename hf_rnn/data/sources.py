@@ -152,16 +152,16 @@ def open_label(path: str, encoding: str | None = None) -> Table:
     if os.path.isfile(path):
         lines, label = open_lines(path, encoding), label.partition(".txt")[0]
     else:
-        lines = Table(path, [], lambda _: _read_files(Path(path), encoding or "utf-8-sig"), "row", has_names=False)
+        lines = Table(path, [], lambda _: read_files(encoding or "utf-8-sig"), "row", has_names=False)
+
+    def read_files(encoding: str) -> Iterator[Row]:
+        for place, file in enumerate(sorted(Path(path).glob("*.txt"))):
+            text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
+            fault = find_byte_fault(text, encoding)
+            yield Row(place, [text], fault and replace(fault, detail=f"{file.name}: {fault.detail}"))
+
     rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read_rows([]))  # noqa: E731
     return replace(lines, columns=["text", "label"], read_rows=rows)
-
-
-def _read_files(folder: Path, encoding: str) -> Iterator[Row]:
-    for place, file in enumerate(sorted(folder.glob("*.txt"))):
-        text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
-        fault = find_byte_fault(text, encoding)
-        yield Row(place, [text], fault and replace(fault, detail=f"{file.name}: {fault.detail}"))
 
 
 def open_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:

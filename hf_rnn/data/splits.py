@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import compress
 from pathlib import Path
 
 import datasets
@@ -24,7 +24,7 @@ from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
 from ..utils.process import make_folder
 from .errors import DataReport
-from .read import BATCH_ROWS, Table
+from .read import Table
 
 logger = logging.getLogger(__name__)
 
@@ -83,21 +83,27 @@ def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
 
 @dataclass
 class SplitRows:
-    """The good rows of a split, the place and stratum of each, a hash of texts and labels, and the table of all."""
+    """The rows of a split before some are held out; all that has a length is by row, rejected ones included."""
 
-    rows: datasets.Dataset
+    batches: list[pa.RecordBatch]  # columns of texts
+    labels: pa.Array  # their values in the last column
+    features: datasets.Features
+    is_good: np.ndarray  # whether a row is delivered
     places: np.ndarray
-    strata: np.ndarray
-    digest: str
+    strata: np.ndarray  # the class, or 0
+    digest: str  # a hash of the texts and labels of good rows
     table: Table | None = None  # a file, if all rows are in one
+    on_disk: bool = False
 
-
-def make_dataset(batches: Iterable[pa.RecordBatch], features: datasets.Features, on_disk: bool) -> datasets.Dataset:
-    """Return a data set of batches, in memory or mapped from a file."""
-    info = datasets.DatasetInfo(features=features)
-    if on_disk:
-        return datasets.Dataset.from_file(write_batches(batches, features.arrow_schema), info)
-    return datasets.Dataset(pa.Table.from_batches(list(batches), features.arrow_schema), info)
+    def select(self, mask: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of some rows, with their labels."""
+        start = 0
+        for batch in self.batches:
+            columns, chosen = [*batch.columns, self.labels.slice(start, len(batch))], mask[start : start + len(batch)]
+            if not chosen.all():
+                columns = [column.filter(pa.array(chosen)) for column in columns]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.features.arrow_schema)
+            start += len(batch)
 
 
 def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
@@ -113,35 +119,37 @@ def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
 
 def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
-    parts = {split: (part, np.arange(len(part.rows))) for split, part in splits.items()}
-    strata = len(report.label_counts["train"]) if "train" in splits else 1
+    parts = {split: (rows, rows.is_good) for split, rows in splits.items()}
     if share and "validation" not in splits:
         train = splits["train"]
-        held_out = hold_out(join_texts(train.rows), train.strata, share, seed)
-        if rows := int(held_out.sum()):
-            report.held_out = {"share": share, "seed": seed, "rows": rows}
+        texts = compress(join_texts(datasets.Dataset(pa.Table.from_batches(train.batches))), train.is_good)
+        held_out = train.is_good.copy()
+        held_out[train.is_good] = hold_out(texts, train.strata[train.is_good], share, seed)
+        if number := int(held_out.sum()):
+            report.held_out = {"share": share, "seed": seed, "rows": number}
             message = "there is no validation split: %d of %d rows of train are held out, by their hash (seed %d)"
-            logger.warning(message, rows, len(held_out), seed)
-            halves = {"train": ~held_out, "validation": held_out}
-            del parts["train"]
-            parts = {split: (train, np.flatnonzero(mask)) for split, mask in halves.items()} | parts
+            logger.warning(message, number, train.is_good.sum(), seed)
+            rest = train.is_good & ~held_out
+            parts = {"train": (train, rest), "validation": (train, held_out)} | {
+                split: part for split, part in parts.items() if split != "train"
+            }
     data = datasets.DatasetDict()
-    for split, (part, chosen) in parts.items():
-        rows = part.rows
-        if len(chosen) < len(rows):
-            report.label_counts[split] = np.bincount(part.strata[chosen], minlength=strata).tolist()
-            # in one piece: a selection by indices would make each later look at the rows slow
-            pieces = (chosen[start : start + BATCH_ROWS] for start in range(0, len(chosen), BATCH_ROWS))
-            tables = (rows.data.table.take(pa.array(piece)) for piece in pieces)
-            batches = chain.from_iterable(table.to_batches() for table in tables)
-            rows = make_dataset(batches, rows.features, bool(rows.cache_files))
-        if part.table is not None:
-            report.tables[split] = part.table, part.places[chosen]
-        rows._split = datasets.NamedSplit(split)
+    for split, (rows, mask) in parts.items():
+        info, batches = datasets.DatasetInfo(features=rows.features), rows.select(mask)
+        if rows.on_disk:
+            data[split] = datasets.Dataset.from_file(write_batches(batches, rows.features.arrow_schema), info)
+        else:
+            data[split] = datasets.Dataset(pa.Table.from_batches(batches, rows.features.arrow_schema), info)
+        feature = rows.features.get("label")
+        classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
+        report.label_counts[split] = np.bincount(rows.strata[mask], minlength=classes).tolist()
+        if rows.table is not None:
+            report.tables[split] = rows.table, rows.places[mask]
+        data[split]._split = datasets.NamedSplit(split)
         # the same in every process
-        source = part.digest, split, len(rows), xxhash.xxh3_64_hexdigest(chosen.tobytes())
-        rows._fingerprint = xxhash.xxh3_64_hexdigest(repr(source).encode())
-        data[split] = rows
+        chosen = np.flatnonzero(mask[rows.is_good])
+        source = rows.digest, split, len(chosen), xxhash.xxh3_64_hexdigest(chosen.tobytes())
+        data[split]._fingerprint = xxhash.xxh3_64_hexdigest(repr(source).encode())
     return data
 
 
@@ -150,9 +158,9 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
 
     So equal texts stay together, and a row stays where it is when others come or go. Each class, numbered from 0, has
     at least half of the share held out, rounded up, and at most twice the share, but never all rows. Only at these
-    limits can new rows move others. A text with more rows than the limit stays in train. If every text repeats, single
-    rows are drawn, with a warning. Fewer than 20 rows are all kept. The share is halved until it is at most
-    `MOST_HELD_OUT` rows. The seed changes which texts are held out.
+    limits can new rows move others. A text with more rows than the limit stays in train. If this leaves nothing for
+    validation or for train, single rows are drawn, with a warning. Fewer than 20 rows are all kept. The share is
+    halved until it is at most `MOST_HELD_OUT` rows. The seed changes which texts are held out.
     """
     if not 0 < share <= 0.5:
         raise UserError(f"invalid validation_share: found {share}; give more than 0 and at most 0.5")
@@ -164,7 +172,7 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         share /= 2
     hashes = hash_texts(texts, seed)
     held_out = _draw(hashes, classes, share)
-    if not held_out.any():
+    if not held_out.any() or held_out.all():
         logger.warning("all texts repeat: held-out rows have copies in train, so that their scores are too high")
         earlier = Counter[int]()
         copies = []

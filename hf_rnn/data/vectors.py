@@ -16,14 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..hub.client import fetch
-from ..hub.model_folder import read_config
 from ..utils.errors import UserError, reason_of
 from .encoding import count_tokens
 from .errors import name_file
@@ -53,64 +52,32 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     return vectors
 
 
-def _read_rows(path: str) -> Iterator[tuple[bytes, Any]]:
+def _read_rows(path: str) -> Iterator[tuple[bytes, np.ndarray | list[bytes]]]:
     """Yield word and numbers of each row."""
     with name_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
         header = [int(field) for field in first.split() if field.isdigit()]
         rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)
-        is_binary = rows and re.search(rb"[\0-\x08]", stream.peek(1000)[:1000])  # type: ignore[attr-defined]
-        count = 0
-        for row in _read_binary(stream, rows, size) if is_binary else _read_text(path, stream, size, first):
-            count += 1
-            yield row
+        count, start = 0, stream.peek(1000)[:1000] if rows else b""  # type: ignore[attr-defined] # of buffered ones
+        if re.search(rb"[\0-\x08]", start):  # word2vec's binary rows: a word, a space, and float32 numbers
+            for _ in range(rows):
+                word = b"".join(iter(lambda: stream.read(1).replace(b" ", b""), b"")).lstrip(b"\n")
+                if len(numbers := stream.read(4 * size)) < 4 * size:
+                    break
+                count += 1
+                yield word, np.frombuffer(numbers, dtype="<f4")
+        else:
+            for line in filter(bytes.strip, stream if rows else chain([first], stream)):
+                count += 1
+                size = size or len(line.split()) - 1
+                word, *fields = line.rsplit(None, size)  # words may contain spaces
+                if not fields or len(fields) != size or not re.match(rb"[+-]?\.?[0-9]", fields[0]):
+                    detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
+                    advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
+                    raise UserError(f"{path}, line {count + (rows > 0):,}: {detail}; {advice}")
+                yield word, fields
         if rows not in (0, count):
             raise UserError(f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?")
-
-
-def _read_binary(stream: BinaryIO, rows: int, size: int) -> Iterator[tuple[bytes, np.ndarray]]:
-    """Read word2vec's rows of a word, a space, and float32 numbers."""
-    for _ in range(rows):
-        word = b"".join(iter(lambda: stream.read(1).replace(b" ", b""), b"")).lstrip(b"\n")
-        if len(numbers := stream.read(4 * size)) < 4 * size:
-            return
-        yield word, np.frombuffer(numbers, dtype="<f4")
-
-
-def _read_text(path: str, stream: BinaryIO, size: int, first: bytes) -> Iterator[tuple[bytes, list[bytes]]]:
-    lines = stream if size else chain([first], stream)
-    for number, line in enumerate(filter(bytes.strip, lines), 2 if size else 1):
-        size = size or len(line.split()) - 1
-        word, *numbers = line.rsplit(None, size)  # words may contain spaces
-        if not numbers or len(numbers) != size or not numbers[0].strip(b"+-").replace(b".", b"", 1)[:1].isdigit():
-            detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
-            advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
-            raise UserError(f"{path}, line {number:,}: {detail}; {advice}")
-        yield word, numbers
-
-
-# ---- models ----
-
-
-def _load_table(folder: Path, name: str) -> tuple[np.ndarray, PreTrainedTokenizerBase]:
-    """Return the input embedding of a transformers model, float32 `(V, E)`, and its tokenizer."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{name} has no config.json: give the folder of a transformers model, or a file of vectors")
-    read_config(f"the model {name}", folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
-        return model.get_input_embeddings().weight.detach().float().numpy(), tokenizer
-    except Exception as error:  # damaged files make the libraries raise any exception
-        raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
-
-
-def _read_table(table: np.ndarray, tokenizer: PreTrainedTokenizerBase, words: list[str]) -> dict[str, np.ndarray]:
-    """Return for each word the mean of its pieces, as after another word; words of unknown pieces are left out."""
-    before, *rows = tokenizer(["a", *(f"a {word}" for word in words)], add_special_tokens=False)["input_ids"]
-    special, start = set(tokenizer.all_special_ids), len(before)
-    pieces = {word: ids[start:] for word, ids in zip(words, rows, strict=True) if special.isdisjoint(ids)}
-    return {word: table[ids].mean(axis=0) for word, ids in pieces.items() if ids}
 
 
 # ---- a vocabulary ----
@@ -193,7 +160,10 @@ def load_vectors(
 def _look_up(
     path: Path, tokenizer: PreTrainedTokenizerBase, ids: Mapping[str, int], special: Collection[str]
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the name of a source, and the vectors of the entries of a vocabulary that have one."""
+    """Return the name of a source, and the vectors of the entries of a vocabulary that have one.
+
+    In the table of a model, a word has the mean of its pieces, as after another word, unless a piece is unknown.
+    """
     is_file, is_id = path.is_file(), str(path).count("/") == 1 and not path.parent.is_dir()
     if not (is_file or is_id or path.is_dir()):
         raise UserError(
@@ -201,7 +171,13 @@ def _look_up(
         )
     name = str(path) if is_id else path.resolve().name
     if not is_file:
-        table, pieces = _load_table(fetch(name) if is_id else path, str(path))
+        folder = fetch(name) if is_id else path
+        try:
+            pieces = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+            table = model.get_input_embeddings().weight.detach().float().numpy()
+        except Exception as error:  # damaged files make the libraries raise any exception
+            raise UserError(f"the vectors of {path} cannot be loaded: {reason_of(error):.1000}") from error
         if pieces.get_vocab() == ids:
             return name, {word: table[index] for word, index in ids.items()}
     forms: dict[str, list[str]] = {}
@@ -213,7 +189,13 @@ def _look_up(
         elif entry not in special:
             forms[entry] = words
     wanted = list(dict.fromkeys(chain.from_iterable(forms.values())))
-    rows = read_file(path, wanted) if is_file else _read_table(table, pieces, wanted)
+    if is_file:
+        rows = read_file(path, wanted)
+    else:
+        before, *lists = pieces(["a", *(f"a {word}" for word in wanted)], add_special_tokens=False)["input_ids"]
+        parts = {word: numbers[len(before) :] for word, numbers in zip(wanted, lists, strict=True)}
+        unusable = set(pieces.all_special_ids)
+        rows = {w: table[part].mean(axis=0) for w, part in parts.items() if part and unusable.isdisjoint(part)}
     chosen = {entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()}
     return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 

@@ -102,16 +102,20 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Hide the progress bars of transformers for loading and saving."""
+    """Hide the progress bars of transformers and datasets: those of loading, tokenizing and saving."""
+    import datasets
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, shown_by_datasets = logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        if shown_by_datasets:
+            datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager
@@ -119,13 +123,10 @@ def contained() -> Iterator[None]:
     """Restore random states and progress bars after a training run."""
     import random
 
-    import datasets
     import numpy as np
     import torch
 
-    bars, state = datasets.are_progress_bars_disabled(), random.getstate()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
-    datasets.disable_progress_bars()
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices), library_bars_off():
@@ -133,8 +134,6 @@ def contained() -> Iterator[None]:
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-        if not bars:
-            datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -90,6 +90,9 @@ def test_a_text_stays_on_its_side_when_others_come_and_go(monkeypatch):
     assert not repeated[:50].any() and repeated.any(), "a text of many rows stays in train"
     copies = hold_out(["one text", "another"] * 50, np.arange(100) % 2, 0.1, 0)  # a warning says what it means
     assert all(0 < copies[label::2].sum() <= 10 for label in (0, 1))
+    crossed = [f"text {(label + (row > 0)) % 5}" for label in range(5) for row in range(10)]
+    some = hold_out(crossed, np.repeat(np.arange(5), 10), 0.1, 0)
+    assert 0 < some.sum() <= 10, "each text is rare in one class and frequent in another: train keeps rows"
     monkeypatch.setattr(splits, "MOST_HELD_OUT", 300)
     fewer = hold_out(texts, classes, 0.1, 0)
     assert 200 < fewer.sum() < 350 and held[fewer].mean() > 0.95

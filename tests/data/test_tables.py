@@ -18,9 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import SAME_FILE, load_train, write
 
-from hf_rnn.data import read
 from hf_rnn.data.errors import DataError, Reason
-from hf_rnn.data.read import find_column, read_column, read_table, read_whole
+from hf_rnn.data.read import read_column, read_table, read_whole
 from hf_rnn.utils.errors import UserError
 
 ROWS = [("0", "plain"), ("1", 'she said "so, so"; well'), ("0", "two\nlines, and | a ; here"), ("1", "é 好")]
@@ -292,8 +291,7 @@ def test_columns_by_name_and_by_number(tmp_path, order):
 # ---- JSON lines ----
 
 
-def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "BATCH_ROWS", 2)
+def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path):
     records = [
         {"id": 1, "big": 1, "part": 1, "exact": (1 << 53) + 1, "more": {"a": 1}, "text": "2020-01-01 00:00:00"},
         {"id": 2, "big": 2, "part": 2, "exact": 1.0, "more": {"b": 2.5}, "text": "b"},
@@ -404,9 +402,3 @@ def test_whole_files_that_cannot_be_read_name_the_reason(tmp_path):
         expected["lists.parquet"] = Reason.MISSING_COLUMN
         assert error.value.reason is expected.get(name, Reason.UNREADABLE) and "\n" not in str(error.value)
         assert str(error.value).startswith(str(tmp_path / name))
-
-
-def test_a_missing_column_is_answered_with_the_columns():
-    assert find_column(["id", " Tweet", "y"], None, ("text", "tweet"), "t.csv", "text_column") == " Tweet"
-    with pytest.raises(DataError, match=r"no column 'body': found 'id', 'y'; name one of them with --text_column"):
-        find_column(["id", "y"], "body", (), "t.csv", "text_column")

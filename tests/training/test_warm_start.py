@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -261,14 +262,17 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
     torch.testing.assert_close(first, second, rtol=0, atol=2e-2 * second.abs().max().item())
 
 
-def test_rows_that_were_held_out_are_given_back_where_rows_are_few(encoder, tmp_path):
+def test_rows_that_were_held_out_are_given_back_where_rows_are_few(encoder, tmp_path, capfd):
     """The model is that of a training on all rows for the same epochs; the scores are those of before."""
+    datasets.enable_progress_bars()
     rows = [(f"{text} {number}", label) for number, (text, label) in enumerate(invent_rows(60, seed=3))]
     settings = {"model_name_or_path": str(encoder), "baselines": False, "use_cpu": True, "bf16": False, "typos": 0.2}
     settings |= {"num_train_epochs": 3, "load_best_model_at_end": False}
     first = train(train=rows, output_dir=str(tmp_path / "few"), few_rows=10, **settings)
     record = first.metrics["data"]
     assert record["learned_held_out"] and first.metrics["training"]["rows"] == 60 - record["held_out"]["rows"]
+    assert "examples/s" not in capfd.readouterr().err, "no bar of a library, as ours need a terminal"
+    assert not datasets.are_progress_bars_disabled(), "outside of a training they are as before"
     columns = {name: list(column) for name, column in zip(("text", "label"), zip(*rows, strict=True), strict=True)}
     splits = hf_rnn.load_tsv(Dataset.from_dict(columns))
     names = splits["train"].features["label"].names
