@@ -101,7 +101,7 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
 @library_bars_off()
 def run_pretraining(settings: Settings) -> PretrainingResult:
     """Teach an encoder with these settings; see [`pretrain`]."""
-    args, options = settings.training, settings.pretraining
+    args, options = copy.copy(settings.training), settings.pretraining
     if options.teacher is None or not options.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
     if args.push_to_hub:
@@ -113,11 +113,10 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         teacher.pieces.extend(pieces)
         random.Random(args.seed).shuffle(texts)
         held_out = min(options.held_out, len(texts) // 10)
+        draw = random.Random(args.seed)
         rows = {
             "eval_dataset": encode_texts(texts[:held_out], tokenizer, teacher.most_tokens),
-            "train_dataset": encode_texts(
-                texts[held_out:], tokenizer, teacher.most_tokens, args.typos, random.Random(args.seed)
-            ),
+            "train_dataset": encode_texts(texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw),
         }
         set_seed(args.seed)
         model = _make_student(settings.model, teacher)
@@ -136,7 +135,7 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         )
         training = take_steps(trainer, checkpoint)
         measured = trainer.predict(rows["eval_dataset"]).metrics
-        record = {
+        figures = {
             "teacher": {"name": teacher.name, "state_size": model.state_size, "max_length": teacher.max_length},
             "texts": {**counts, "learned": len(rows["train_dataset"]), "held_out": len(rows["eval_dataset"])},
             "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
@@ -145,10 +144,10 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, record, options, args))
+            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, figures, settings))
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
-    return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+    return PretrainingResult(folder.root, {name: figures[name] for name in ("texts", "held_out", "training")})
 
 
 # ---- texts and tokens ----
@@ -266,29 +265,22 @@ def encode_texts(
     `teacher_words` are those of the text without mistakes.
     """
     most = min(length for length in (most, tokenizer.model_max_length) if length is not None)
-    read = copy.deepcopy(tokenizer.backend_tokenizer)
-    read.enable_truncation(most)
-    tables = []
+    encode, tables = tokenizer.backend_tokenizer.encode_batch, []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
         typed = list(mistype_half(clean, typos, draw)) if draw is not None else clean
         columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
-        for known, student in zip(read.encode_batch(clean), read.encode_batch(typed), strict=True):
-            if known.ids and student.ids:
-                whole = known.ids == student.ids  # then each token is a word of its own
-                rows = [known.ids, range(len(known.ids)) if whole else known.word_ids]
-                rows += rows if whole else [student.ids, student.word_ids]
-                for name, row in zip(_COLUMNS, rows, strict=True):
-                    columns[name].append(row)
+        for right, read in zip(encode(clean), encode(typed), strict=True):
+            if right.ids and read.ids:
+                words = right.word_ids, read.word_ids
+                if right.ids == read.ids:  # then each token is a word of its own
+                    words = (range(len(read.ids)),) * 2
+                for name, row in zip(_COLUMNS, (right.ids, words[0], read.ids, words[1]), strict=True):
+                    columns[name].append(row[:most])
         lengths = list(map(len, columns["input_ids"]))
-        arrays = {name: _to_lists(column) for name, column in columns.items()}
+        arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
         tables.append(pa.table({**arrays, "length": pa.array(lengths, pa.int32())}))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
-
-
-def _to_lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
-    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array([token for row in rows for token in row], pa.int32()))
 
 
 # ---- the teacher ----

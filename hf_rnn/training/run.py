@@ -71,6 +71,9 @@ class Extension:
 
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
+    sample_weights: np.ndarray | None = None  # of the training rows, in the loss
+    config_fields: Mapping[str, Any] = {}  # further ones of the configuration
+    quiet = False  # whether to show neither bars nor a line per epoch
 
     def read_texts(self, run: Run) -> Sequence[str]:
         """Check the run, and return further texts for the vocabulary of a new tokenizer."""
@@ -300,8 +303,8 @@ def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
 # ---- texts to tokens ----
 
 
-def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
-    """Return the texts of a run as ids, audited; `sample_weights` become a column of the training rows."""
+def make_tokens(run: Run) -> Tokens:
+    """Return the texts of a run as ids, audited; sample weights become a column of the training rows."""
     task, texts, model = run.task, run.texts, run.arguments.model
     data, training = run.arguments.data, run.arguments.training
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
@@ -313,8 +316,8 @@ def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
     encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
-    if sample_weights is not None:
-        weights = (sample_weights / sample_weights.mean()).astype(np.float32)
+    if (weights := run.extension.sample_weights) is not None:
+        weights = (weights / weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
     return Tokens(tokenizer, examples, vectors, audit, decisive)

@@ -143,7 +143,7 @@ def run_training(
             rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
             report=report,
         )
-        result = train_on(texts, report, arguments, checkpoint, extension=extension)
+        result = train_on(texts, report, arguments, checkpoint, extension)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -156,23 +156,17 @@ def train_on(
     report: DataReport,
     arguments: Settings,
     checkpoint: Path | None = None,
-    *,
     extension: Extension | None = None,
-    sample_weights: np.ndarray | None = None,
-    task_specific_params: Mapping[str, Any] | None = None,
-    quiet: bool = False,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
     `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
-    from. The run may leave the default start, see [`suit_language`]. `sample_weights` weigh the training rows in the
-    loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line per
-    epoch.
+    from. The run may leave the default start, see [`suit_language`].
     """
     run = prepare_run(texts, report, arguments, extension or Extension())
-    tokens = make_tokens(run, sample_weights)
-    model = make_model(run, tokens, task_specific_params)
-    fit = fit_model(run, tokens, model, checkpoint, quiet)
+    tokens = make_tokens(run)
+    model = make_model(run, tokens)
+    fit = fit_model(run, tokens, model, checkpoint)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -195,7 +189,7 @@ def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any] | None = None) -> PreTrainedModel:
+def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     """Return the model of a run, with the weights of its start, or with vectors."""
     set_seed(run.arguments.training.seed)
     tokenizer, start, vectors = tokens.tokenizer, run.start, tokens.vectors
@@ -207,9 +201,9 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
         fields["vocab_size"] = max(size, start.model.config.vocab_size)
     if vectors is not None:
         fields["embedding_size"] = vectors.matrix.shape[1]
-    if task_specific_params is not None:
-        fields["task_specific_params"] = task_specific_params
-    config = make_config(run.arguments.model, **fields, **run.task.config_fields(run.texts))
+    config = make_config(
+        run.arguments.model, **fields, **run.extension.config_fields, **run.task.config_fields(run.texts)
+    )
     model = head_class(run.task.architecture)(config)
     if (words := getattr(model, "words", None)) is not None:
         words.read(tokenizer.convert_ids_to_tokens(range(size)))
@@ -226,9 +220,9 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
 # ---- fit ----
 
 
-def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None, quiet: bool) -> Fit:
+def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None) -> Fit:
     """Train a model in steps, or fit it to few rows."""
-    trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
+    trainer, examples = make_trainer(run, tokens, model, run.extension.quiet), tokens.examples
     if checkpoint is None and run.extension.loss is None and run.has_few_rows():
         logger.info(
             "%d training rows, at most %d per class, are few: contrast of classes, then logistic regression "

@@ -1,6 +1,8 @@
 """Distillation: texts, teachers, loss and steps, the finished folder, resume, mistakes."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -155,7 +157,8 @@ def test_labels_are_matched_by_name(teacher, classes, own, expected):
     [
         ({"problem_type": "multi_label_classification"}, "exactly one label"),
         ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
-        ({"hidden_size": 64}, "no weights that fit"),
+        ({"hidden_size": 64}, "because of its weights"),
+        ({"model_type": "distilbert"}, "no weights for"),  # a head at random would teach nonsense
         ({}, r"model\.safetensors"),  # weights in pickles
     ],
 )
@@ -185,7 +188,7 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
 
 def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teacher, tmp_path):
     known = open_teacher(teacher).hash
-    moved = change_config(teacher, tmp_path / "moved", id2label=None, label2id=None, num_labels=3)
+    moved = Path(shutil.copytree(teacher, tmp_path / "moved"))
     assert known == open_teacher(moved).hash == open_teacher(teacher, 99).hash
     others = [open_teacher(teacher, *options) for options in ((8,), (None, True))]
     folder = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")

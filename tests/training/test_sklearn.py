@@ -148,7 +148,7 @@ def test_bad_rows(texts, labels, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"eval_set": (["a"], ["worse"])}, "y contains 'worse'"),
+        ({"eval_set": (["a"], ["worse"])}, "worse"),
         ({"sample_weight": [1]}, "sample_weight"),
     ],
 )
