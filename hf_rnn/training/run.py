@@ -161,16 +161,6 @@ def prepare_run(
     return Run(task, suited, texts, report, extension, start, start_note)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How the encoders of the package read some texts."""
-
-    is_english: bool  # whether the texts become no more tokens with english than with multilingual
-    is_known: bool  # whether multilingual, which knows most scripts, knows the texts
-    detail: str
-    sample: Sequence[str]
-
-
 def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tuple[Settings, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
@@ -185,20 +175,31 @@ def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tupl
         return arguments if fixed or user.get("tokenizer") else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
-    other = OTHER_LANGUAGES[start]
-    result = _compare_encoders(list(islice(texts, _FIRST)))
-    if result.is_known and result.is_english and not arguments.training.language:
+    other, texts = OTHER_LANGUAGES[start], list(islice(texts, _FIRST))
+    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
+    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
+    is_english = english <= max(1, pieces)  # sets of English have 0.81 to 0.95 times as many, others 1.07 to 2.3
+    letters = "".join("".join(sample).split())
+    length, ascii_share = len(letters) / max(1, pieces), sum(map(str.isascii, letters)) / max(1, len(letters))
+    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
+    if is_known and is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
-    kind = "English texts" if result.is_english else "texts in other languages than English"
-    if fixed:
-        if not result.is_english:
-            logger.warning("%s: --model_name_or_path %s may be better", kind, other)
-        return arguments, f"{kind}: the run starts from {start}"
-    if not result.is_known:
-        return _start_from_nothing(arguments, task, result)
-    reason = f"{kind}: the run starts from {start if result.is_english else other}"
-    logger.info(reason)
-    return (arguments if result.is_english else retarget(arguments, other)), reason
+    language = "English texts" if is_english else "texts in other languages than English"
+    if not fixed and not is_known:
+        recipe, tokenizer = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
+        reason = "no encoder of the package knows the texts: "
+        reason += f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
+        logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
+        return resolve({"tokenizer": tokenizer, **user, "recipe": recipe}), reason
+    if fixed or is_english:
+        reason = f"{language}: the run starts from {start}"
+        if not is_english:
+            logger.warning("%s: --model_name_or_path %s may be better", language, other)
+        elif not fixed:
+            logger.info(reason)
+        return arguments, reason
+    logger.info(reason := f"{language}: the run starts from {other}")
+    return retarget(arguments, other), reason
 
 
 def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
@@ -206,33 +207,15 @@ def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     data = arguments.data
     if data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors:
         return arguments
-    kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
-    if kind != "char" or length < _SEGMENTED:
+    tokenizer, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
+    if tokenizer != "char" or length < _SEGMENTED:
         return arguments
     logger.warning(
         "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
         "char; --tokenizer word keeps words",
         *(length, 100 * wide),
     )
-    return arguments.decide(tokenizer=kind)
-
-
-def _start_from_nothing(arguments: Settings, task: Task, result: Comparison) -> tuple[Settings, str]:
-    recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
-    reason = f"no encoder of the package knows the texts: {result.detail}"
-    logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-    return resolve({"tokenizer": kind, **arguments.user, "recipe": recipe}), reason
-
-
-def _compare_encoders(texts: Sequence[str]) -> Comparison:
-    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
-    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
-    ratio = english / max(1, pieces)  # sets of English have 0.81 to 0.95, of other languages 1.07 to 2.3
-    text = "".join("".join(sample).split())
-    length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
-    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
-    detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
-    return Comparison(ratio <= 1, is_known, detail, sample)
+    return arguments.decide(tokenizer=tokenizer)
 
 
 def suit_vocabulary(arguments: Settings, rows: int) -> Settings:

@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
+_SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_norm 1"
+_DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _IGNORED = -100  # label of a token that does not count
@@ -346,7 +347,7 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
         raise TrainingStopped(request.number, None)
     broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
     if broken:
-        raise _diverged(f"{broken[0]} has NaN or infinite values", args)
+        raise UserError(_DIVERGED.format(f"{broken[0]} has NaN or infinite values"))
     return {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
@@ -393,7 +394,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         **further,
         **run.extension.measure(run, model.config, predictions),
     }
-    check_loss(metrics, chance_loss, training)
+    check_loss(metrics, chance_loss)
     return metrics, fit
 
 
@@ -472,36 +473,22 @@ def check_early(arguments: Settings) -> None:
         logger.warning("bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16")
 
 
-def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
+def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
     """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
-    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss. The
-    [`UserError`] advises about the step size.
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss.
     """
     if not math.isfinite(metrics["training"]["loss"]):
-        raise _diverged("the training loss is not finite", training_args)
+        raise UserError(_DIVERGED.format("the training loss is not finite"))
     split = "validation" if "validation" in metrics else "training"
     loss = metrics[split]["loss"]
     if "calibration" in metrics:  # calibration makes any loss small
         loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
-        what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
-        raise _diverged(what, training_args)
+        much = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        raise UserError(_DIVERGED.format(much))
     if loss > _HIGH_LOSS_RATIO * chance_loss:
-        advice = _smaller_steps(training_args)
-        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
-
-
-def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
-    return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
-
-
-def _smaller_steps(training_args: RnnTrainingArguments) -> str:
-    sizes = {name: getattr(training_args, name) for name in _RATES}
-    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
-    if not 0 < training_args.max_grad_norm <= 1:
-        advice.append("clip gradients with max_grad_norm 1")
-    return ", or ".join(advice)
+        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, _SMALLER_STEPS)
 
 
 # ---- push_to_hub ----
