@@ -43,6 +43,7 @@ from .trainer import weigh_classes
 
 if TYPE_CHECKING:
     from ..settings.keywords import DistillKeywords
+    from ..tasks.sequence_classification import SequenceClassification
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class Distillation(Extension):
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
-        results, task = {}, cast(Any, run.task)
+        results, task = {}, cast("SequenceClassification", run.task)
         for split, output in predictions.items():
             answers = self._logits[split].argmax(axis=1)
             scores = task.measure(answers, output.label_ids, config)

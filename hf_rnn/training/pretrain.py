@@ -39,7 +39,6 @@ from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..models.settings_rnn import RnnSettings
-from ..settings.fields import PretrainingArguments
 from ..settings.resolve import Settings, resolve
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
@@ -107,7 +106,15 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
     if args.push_to_hub:
         raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
     with open_output(args) as (folder, checkpoint):
-        texts, counts = _read_sentences(options)
+        texts, counts = read_texts(
+            options.input,
+            options.text_column,
+            fault=lambda text: None if text else "blank",
+            cut=lambda text: cut_sentences(text, options.split_characters),
+            most=options.max_texts,
+        )
+        if len(texts) < _LEAST_TEXTS:
+            raise UserError(f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more")
         teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
         tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length)
         teacher.pieces.extend(pieces)
@@ -151,20 +158,6 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
 
 
 # ---- texts and tokens ----
-
-
-def _read_sentences(settings: PretrainingArguments) -> tuple[list[str], dict[str, int]]:
-    """Return the texts to learn from and their counts; see [`read_texts`]."""
-    texts, counts = read_texts(
-        settings.input or (),
-        settings.text_column,
-        fault=lambda text: None if text else "blank",
-        cut=lambda text: cut_sentences(text, settings.split_characters),
-        most=settings.max_texts,
-    )
-    if len(texts) < _LEAST_TEXTS:
-        raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least {_LEAST_TEXTS}")
-    return texts, counts
 
 
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
@@ -306,10 +299,6 @@ class Encoder(Teacher):
         """Tokens of a text, without special ones."""
         return None if self.max_length is None else self.max_length - sum(map(len, self.around))
 
-    def read_table(self) -> np.ndarray:
-        """Return the vectors `(V, E)` of the student's tokens."""
-        return self.model.get_input_embeddings().weight.detach().cpu().float().numpy()[self.pieces]
-
     @torch.inference_mode()
     def read(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the last hidden states `(T, S)` at the tokens of texts."""
@@ -401,12 +390,11 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
     """Return a student with the principal components of the teacher's token vectors."""
-    table, size = teacher.read_table(), model_args.embedding_size
+    table, size = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces], model_args.embedding_size
     if size > table.shape[1]:
         raise UserError(f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}")
-    centered = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    reduced = torch.from_numpy(centered @ vectors[:, ::-1][:, :size])
+    centered = table.double() - table.double().mean(dim=0)
+    reduced = centered @ torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :size]
     config = make_config(model_args, vocab_size=len(table), pad_token_id=0)
     model = EncoderStudent(config, teacher.config.hidden_size)
     with torch.no_grad():

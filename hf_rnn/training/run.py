@@ -291,11 +291,26 @@ def make_tokens(run: Run) -> Tokens:
     task, texts, model = run.task, run.texts, run.arguments.model
     data, training = run.arguments.data, run.arguments.training
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
-    tokenizer = make_tokenizer(data, words)
-    vectors = None if data.vectors is None else read_vectors(run, tokenizer)
+    tokenizer, vectors = make_tokenizer(data, words), None
+    if data.vectors is not None:
+        own = task.vocabulary_texts(texts["train"])
+        vectors = load_vectors(str(data.vectors), tokenizer, texts=own, seed=training.seed)
+        logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+        width, size = vectors.matrix.shape[1], model.embedding_size
+        if size not in (width, RnnSettings().embedding_size):
+            raise UserError(
+                f"embedding_size is {size}, and {data.vectors} has vectors of {width} numbers: leave it out"
+            )
     audit = audit_texts(run, tokenizer)
     if model.streaming:
-        suit_stream(run, tokenizer)
+        if data.max_length is None:
+            tokenizer.model_max_length = _NO_LENGTH
+        sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
+        if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+            raise UserError(
+                "streaming needs tokens that do not depend on later words, and those of tokenizer "
+                f"{data.tokenizer} do: choose word or bpe"
+            )
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
     encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
@@ -304,18 +319,6 @@ def make_tokens(run: Run) -> Tokens:
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
     return Tokens(tokenizer, examples, vectors, audit, decisive)
-
-
-def suit_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer read texts of any length, unless the user limits it; refuse one that needs whole texts."""
-    if run.arguments.data.max_length is None:
-        tokenizer.model_max_length = _NO_LENGTH
-    sample = islice(run.task.vocabulary_texts(run.texts["train"]), _STREAM_SAMPLE)
-    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
-        raise UserError(
-            "streaming needs tokens that do not depend on later words, and those of tokenizer "
-            f"{run.arguments.data.tokenizer} do: choose word or bpe"
-        )
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -359,20 +362,6 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
     return tokenizer
-
-
-def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors:
-    """Load the vectors that the settings name; a [`UserError`] if `embedding_size` has another size."""
-    source, size = str(run.arguments.data.vectors), run.arguments.model.embedding_size
-    texts = run.task.vocabulary_texts(run.texts["train"])
-    vectors = load_vectors(source, tokenizer, texts=texts, seed=run.arguments.training.seed)
-    logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
-    width = vectors.matrix.shape[1]
-    if size not in (width, RnnSettings().embedding_size):
-        raise UserError(f"embedding_size is {size}, and {source} has vectors of {width} numbers: leave it out")
-    if size != width:
-        logger.info("embedding_size is %d, that of the vectors", width)
-    return vectors
 
 
 def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -445,26 +434,19 @@ class WarmStart:
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True)])[rows]
         new.base_model.load_state_dict(weights)
         if type(old) is type(new):
-            new.load_state_dict(self._head_weights(new), strict=False)
-        config, kind = old.config, head_name(old.config)
-        kind = "an encoder" if kind == ENCODER else kind
-        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
-        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
-
-    def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
-        """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
-        old, new, weights = self.model.config, model.config, self.model.state_dict()
-        output = {name: weights[name] for name in name_output_weights(self.model)}
-        encoder = f"{model.base_model_prefix}."
-        shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
-        numbers = self.match_labels(model)
-        if fresh := [name for number, name in new.id2label.items() if number not in numbers]:
-            names = shorten(fresh), self.name, shorten(list(old.label2id))
-            logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
-        for name, value in output.items():
-            shared[name] = model.state_dict()[name].clone()
-            shared[name][list(numbers)] = value[list(numbers.values())]
-        return shared
+            numbers, before, after = self.match_labels(new), old.state_dict(), new.state_dict()
+            if absent := [name for number, name in new.config.id2label.items() if number not in numbers]:
+                names = shorten(absent), self.name, shorten(list(old.config.label2id))
+                logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
+            for name in before.keys() & after.keys():
+                if name.startswith(_OUTPUT_LAYERS):
+                    after[name][list(numbers)] = before[name][list(numbers.values())]
+                elif not name.startswith(f"{new.base_model_prefix}."):
+                    after[name].copy_(before[name])
+        config, head = old.config, head_name(old.config)
+        shape = config.cell_type, config.num_hidden_layers, config.hidden_size
+        head = "an encoder" if head == ENCODER else head
+        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, head, *shape)
 
     def describe(self, model: PreTrainedModel) -> dict[str, Any]:
         """Return name, Hub id (None for a folder), whether the output layer was kept, and the labels new in it."""

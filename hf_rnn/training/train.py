@@ -28,7 +28,7 @@ from ..data.sources import join_splits
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
-from ..hub.push import PushResult, check_repo_id, push
+from ..hub.push import check_repo_id, push
 from ..inference.engines.native import Unsupported
 from ..inference.engines.stored import share_weights
 from ..inference.engines.torch import compute_logits
@@ -148,7 +148,14 @@ def run_training(
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
-    return dataclasses.replace(result, url=push_run(result.folder, destination).url)
+    try:
+        return dataclasses.replace(result, url=push(result.folder, **destination).url)
+    except UserError as error:
+        again = ["hf-rnn", "push", "--model", str(result.folder), "--repo_id", destination["repo_id"]]
+        again += ["--private"] * bool(destination["private"])
+        again += [] if destination["revision"] is None else ["--revision", destination["revision"]]
+        message = f"the finished model is in {result.folder}, but {error}. To push it later: {shlex.join(again)}"
+        raise UserError(message) from error
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -511,15 +518,3 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     check_repo_id(repo_id)
     options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}
     return {"repo_id": repo_id, **options, "token": token, "card_examples": arguments.card_examples}
-
-
-def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:
-    """Push the finished folder of a run; if that fails, a [`UserError`] has the command that pushes it later."""
-    try:
-        return push(folder, **destination)
-    except UserError as error:
-        revision = destination["revision"]
-        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination["repo_id"]]
-        again += ["--private"] * bool(destination["private"]) + ([] if revision is None else ["--revision", revision])
-        later = f"To push it later: {shlex.join(again)}"
-        raise UserError(f"the finished model is in {folder}, but {error}. {later}") from error

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -228,7 +228,7 @@ class RnnTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
-        trained: Any = self.model if model is None else model
+        trained = self.model if model is None else cast(PreTrainedModel, model)
         made = self.optimizer is not None
         optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
