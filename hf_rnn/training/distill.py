@@ -53,7 +53,6 @@ MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point 
 _HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
-_WEIGHED = ("temperature", "soft_label_weight")  # settings of the loss
 _BLOCK = 500  # texts between two steps of the bar
 
 
@@ -106,7 +105,8 @@ class Distillation(Extension):
     def __init__(self, arguments: Settings) -> None:
         settings, training = arguments.distillation, arguments.training
         self.settings = settings
-        self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
+        self._weights = {"temperature": settings.temperature, "soft_label_weight": settings.soft_label_weight}
+        self.loss = partial(distillation_loss, **self._weights)
         self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
         self._stored = Path(str(training.output_dir), LOGITS_FILE)
         self._copies: list[str] = []
@@ -171,7 +171,7 @@ class Distillation(Extension):
             table = table.cast_column("labels", datasets.Value("int64"))
             rows.append(table.add_column(TEACHER_LOGITS, list((answer - weights).astype(np.float32)), feature=feature))
         splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
-        return splits, {name: getattr(self.settings, name) for name in _WEIGHED}
+        return splits, self._weights
 
     def _ask(self, lists: Sequence[Sequence[str]], is_main: bool) -> list[np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
@@ -199,9 +199,8 @@ class Distillation(Extension):
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
-        facts = {name: getattr(self.settings, name) for name in _WEIGHED}
-        facts |= {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
-        return {"teacher": facts}
+        facts = {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
+        return {"teacher": {**self._weights, **facts}}
 
 
 def distillation_loss(

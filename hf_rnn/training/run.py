@@ -71,8 +71,8 @@ class Extension:
 
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
-    sample_weights: np.ndarray | None = None  # of the training rows, in the loss
-    config_fields: Mapping[str, Any] = {}  # further ones of the configuration
+    sample_weights: np.ndarray | None = None  # for the loss of the training rows
+    config_fields: Mapping[str, Any] = {}  # further fields of the configuration
     quiet = False  # whether to show neither bars nor a line per epoch
 
     def read_texts(self, run: Run) -> Sequence[str]:

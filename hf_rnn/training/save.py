@@ -6,7 +6,6 @@ also loads in sentence-transformers.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -14,7 +13,6 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,27 +107,11 @@ class TrainingResult:
             command = f'pipeline("text-generation", "{self.folder}")'
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
-    def _repr_html_(self) -> str:
-        """Return scores, learning curve and confusion matrix for a notebook."""
-        import pandas
-
-        where = f"<code>{escape(str(self.folder))}</code>"
-        if self.url is not None:
-            where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
-        scores, folder = self._scores(), FinishedFolder(self.folder)
-        parts = [f"<p>{where}</p>", pandas.DataFrame(scores).T.to_html(float_format="{:.3f}".format)]
-        for path in (folder.learning_curve, folder.confusion_matrix):
-            if path.is_file():
-                content = base64.b64encode(path.read_bytes()).decode()
-                parts.append(f'<img alt="{path.stem}" src="data:image/png;base64,{content}">')
-        return "\n".join(parts)
-
     def _scores(self) -> dict[str, dict[str, float]]:
-        by_split = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
         return {
-            split: {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
-            for split, scores in by_split.items()
-            if scores
+            split: {name: score for name, score in scores.items() if isinstance(score, float) and name != "loss"}
+            for split, scores in self.metrics.items()
+            if split in ("validation", "test")
         }
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import tempfile
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
@@ -31,7 +30,7 @@ from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments, is_personal
 from ..settings.resolve import resolve
 from ..settings.training_arguments import RnnTrainingArguments
-from ..settings.values import list_settings
+from ..settings.values import advise, list_settings
 from ..tasks import DEFAULT_TASK, Config, compute_scores, task_of
 from ..utils.errors import UserError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time, only_errors
@@ -59,10 +58,10 @@ class _Targets(NamedTuple):
     """The meaning of `y`."""
 
     task: str
-    feature: Any  # of the column `label` of a data set
-    encode: Callable[[npt.ArrayLike], list[Any]]  # makes that column of some `y`
+    feature: Any  # type of the column `label` in a data set
+    encode: Callable[[npt.ArrayLike], list[Any]]  # makes this column from some `y`
     labels: np.ndarray | None = None  # with their type
-    names: list[str] | None = None  # of numbers
+    names: list[str] | None = None  # if `y` names its numbers
 
 
 class _RnnEstimator(BaseEstimator):
@@ -75,8 +74,7 @@ class _RnnEstimator(BaseEstimator):
 
     def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
         for name in settings.keys() - set(_PARAMETERS):
-            near = "".join(f". Did you mean {near}?" for near in get_close_matches(name, _PARAMETERS, 1))
-            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{near}")
+            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{advise(name, _PARAMETERS)}")
         self.__dict__.update(dict.fromkeys(_PARAMETERS) | settings)
 
     # Scikit-learn reads the parameters here.

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import pickle
 import shlex
 import shutil
 import signal
@@ -97,26 +96,6 @@ def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(tiny_setting
     with pytest.raises(UserError, match="leave out --resume$"):
         train(**settings, resume=True)
     assert train(**settings).metrics["training"]["epochs"] == 1
-
-
-class Trap:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
-def test_states_never_run_code(tiny_settings, tmp_path, name):
-    settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
-    checkpoint = run_until(16, lambda: train(**settings)).checkpoint
-    torch.save(Trap(tmp_path / "trapped"), checkpoint / name)
-    with pytest.raises((UserError, pickle.UnpicklingError), match="Weights only load failed"):
-        train(**settings, resume=True)
-    assert not (tmp_path / "trapped").exists()
-    pickle.loads(pickle.dumps(Trap(tmp_path / "trapped")))
-    assert (tmp_path / "trapped").exists(), "premise: the trap works"
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])  # a full disk, and kill
@@ -267,11 +246,3 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
         assert not killed.config.exists() or failing == 1, "it loads only when whole"
         kept = [FinishedFolder(path) for path in killed.root.glob(".unfinished-*/*")]
         assert any({*FINISHED} <= list_files(model) or list_files(model) >= NEW for model in (killed, *kept))
-
-
-def test_tensorboard_writes_into_an_overwritten_folder(tiny_settings, tmp_path):
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    settings = {**tiny_settings, "num_train_epochs": 1, "output_dir": str(tmp_path / "out"), "baselines": False}
-    for overwrite in (False, True):
-        train(**settings, report_to=["tensorboard"], overwrite_output_dir=overwrite)
-    assert len(list((tmp_path / "out" / "checkpoints" / "runs").rglob("events.*"))) == 2

@@ -1,7 +1,6 @@
 """Training from data to a finished folder: its contents, what happens to an earlier model, resuming, mistakes."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import pydoc
@@ -289,14 +288,6 @@ def test_a_mistake_is_found_before_training(short, mistake, word):
     with pytest.raises(UserError, match=word):
         train(**{**short, **mistake})
     assert not Path(short["output_dir"]).exists()
-
-
-def test_a_notebook_shows_scores_and_figures_and_escapes_names(trained, tmp_path):
-    page = trained._repr_html_()
-    assert f"{trained.metrics['test']['accuracy']:.3f}" in page and page.count("<img ") == 2
-    page = dataclasses.replace(trained, folder=tmp_path / "<i>")._repr_html_()
-    assert "&lt;i&gt;" in page and "<i>" not in page and "<img" not in page
-    assert dataclasses.replace(trained, metrics={"training": {}})._repr_html_()
 
 
 def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_path, caplog):
