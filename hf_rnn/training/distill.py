@@ -105,7 +105,7 @@ class Distillation(Extension):
     def __init__(self, arguments: Settings) -> None:
         settings, training = arguments.distillation, arguments.training
         self.settings = settings
-        self._weights = {"temperature": settings.temperature, "soft_label_weight": settings.soft_label_weight}
+        self._weights = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
         self.loss = partial(distillation_loss, **self._weights)
         self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
         self._stored = Path(str(training.output_dir), LOGITS_FILE)
