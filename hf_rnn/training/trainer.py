@@ -469,11 +469,8 @@ class EpochRows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return self.rows[place]
-
     def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
-        """Return the rows of a batch, which is faster than one by one."""
+        """Return the rows of a batch."""
         return self.rows.__getitems__(places)
 
 
