@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
@@ -79,8 +80,8 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, given = read_call(data, output_dir, (train, validation, test), settings)
-    return run_distillation(resolve(given, "distill"), rows)
+    rows, chosen = read_call(data, output_dir, (train, validation, test), settings)
+    return run_distillation(resolve(chosen, "distill"), rows)
 
 
 def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
@@ -131,8 +132,9 @@ class Distillation(Extension):
 
             def fault(text: str) -> str | None:
                 normalized = normalize_text(text)
-                known = "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
-                return "blank" if text_fault(text) else known
+                if text_fault(text):
+                    return "blank"
+                return "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
 
             path = Path(settings.unlabeled)
             self._unlabeled, counts = read_texts([path], data.text_column, fault=fault, encoding=data.encoding)
@@ -178,7 +180,7 @@ class Distillation(Extension):
 
         They are stored in the output folder until the run ends, so that a resumed run does not ask again.
         """
-        texts = [text for part in lists for text in part]
+        texts = list(chain.from_iterable(lists))
         asked = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
         stored = dict(np.load(self._stored)) if self._stored.is_file() else {}
         if asked not in stored:

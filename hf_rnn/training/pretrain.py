@@ -188,13 +188,15 @@ def prune_tokenizer(
         UserError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as XLM-R's.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
-    kind = content.get("model", {}).get("type")
-    if kind not in ("WordPiece", "Unigram"):
-        raise UserError(f"the teacher's tokens must be of WordPiece or Unigram: found {kind}; give another teacher")
+    algorithm = content.get("model", {}).get("type")
+    if algorithm not in ("WordPiece", "Unigram"):
+        raise UserError(
+            f"the teacher's tokens must be of WordPiece or Unigram: found {algorithm}; give another teacher"
+        )
     backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
     before = [] if backend.normalizer is None else [backend.normalizer]
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
-    signs = (pad, unknown) if kind == "Unigram" else ()  # a text that spells one does not mean it
+    signs = (pad, unknown) if algorithm == "Unigram" else ()  # a text that spells one does not mean it
     after = [normalizers.Replace(sign, sign[1:-1]) for sign in signs]
     backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
@@ -205,17 +207,17 @@ def prune_tokenizer(
         counts.pop(index, None)
     content = json.loads(backend.to_str())
     model = content["model"]
-    if kind == "WordPiece":
+    if algorithm == "WordPiece":
         prefix, names = model["continuing_subword_prefix"], sorted(model["vocab"], key=model["vocab"].get)
     else:
         prefix, names = "", [piece for piece, _ in model["vocab"]]
     pieces = [name.removeprefix(prefix) for name in names]
-    kept = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    kept += rank_pieces(counts, pieces, None if size is None else size - len(kept))
-    if kind == "WordPiece":
-        model["vocab"] = {names[index]: place for place, index in enumerate(kept)}
+    ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
+    ids += rank_pieces(counts, pieces, None if size is None else size - len(ids))
+    if algorithm == "WordPiece":
+        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
     else:
-        model |= {"vocab": [model["vocab"][index] for index in kept], "unk_id": 1}
+        model |= {"vocab": [model["vocab"][index] for index in ids], "unk_id": 1}
     content |= {"post_processor": None, "added_tokens": []}
     return (
         PreTrainedTokenizerFast(
@@ -226,7 +228,7 @@ def prune_tokenizer(
             model_input_names=["input_ids", "attention_mask"],
             split_special_tokens=True,
         ),
-        kept,
+        ids,
     )
 
 
@@ -263,12 +265,12 @@ def encode_texts(
         clean = list(texts[start : start + _BATCH])
         typed = list(mistype_half(clean, typos, draw)) if draw is not None else clean
         columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
-        for right, read in zip(encode(clean), encode(typed), strict=True):
-            if right.ids and read.ids:
-                words = right.word_ids, read.word_ids
-                if right.ids == read.ids:  # then each token is a word of its own
-                    words = (range(len(read.ids)),) * 2
-                for name, row in zip(_COLUMNS, (right.ids, words[0], read.ids, words[1]), strict=True):
+        for right, wrong in zip(encode(clean), encode(typed), strict=True):
+            if right.ids and wrong.ids:
+                words = right.word_ids, wrong.word_ids
+                if right.ids == wrong.ids:  # then each token is a word of its own
+                    words = (range(len(wrong.ids)),) * 2
+                for name, row in zip(_COLUMNS, (right.ids, words[0], wrong.ids, words[1]), strict=True):
                     columns[name].append(row[:most])
         lengths = list(map(len, columns["input_ids"]))
         arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}

@@ -244,14 +244,14 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
         rows += 1
         counts.update(_find_scripts(text))
     pieces = content["model"]["vocab"]
-    kept = [
+    pieces_of_texts = [
         piece
         for index, piece in enumerate(pieces)
         if index == content["model"]["unk_id"] or all(counts[name] > rows / 500 for name in _find_scripts(piece[0]))
     ]
-    content["model"]["vocab"] = kept
+    content["model"]["vocab"] = pieces_of_texts
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
-    counts_of_tokens = f"{len(kept):,} of the encoder's {len(pieces):,} tokens"
+    counts_of_tokens = f"{len(pieces_of_texts):,} of the encoder's {len(pieces):,} tokens"
     logger.info("the model has %s: the others are in scripts that the texts do not use", counts_of_tokens)
 
 
@@ -293,8 +293,8 @@ def make_tokens(run: Run) -> Tokens:
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
     tokenizer, vectors = make_tokenizer(data, words), None
     if data.vectors is not None:
-        own = task.vocabulary_texts(texts["train"])
-        vectors = load_vectors(str(data.vectors), tokenizer, texts=own, seed=training.seed)
+        train_texts = task.vocabulary_texts(texts["train"])
+        vectors = load_vectors(str(data.vectors), tokenizer, texts=train_texts, seed=training.seed)
         logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
         width, size = vectors.matrix.shape[1], model.embedding_size
         if size not in (width, RnnSettings().embedding_size):

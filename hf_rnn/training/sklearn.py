@@ -131,8 +131,8 @@ class _RnnEstimator(BaseEstimator):
         with library_bars_off():
             model, tokenizer = load_model(folder.root)
         self._adopt_labels(model.config)
-        kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
-        files = {name: path.read_bytes() for name, path in kept.items()}
+        paths = list_shared_files(folder, tokenizer.vocab_files_names.values())
+        files = {name: path.read_bytes() for name, path in paths.items()}
         if (rows := folder.training_rows).is_file():
             files[rows.name] = rows.read_bytes()
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))

@@ -109,8 +109,8 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, given = read_call(data, output_dir, (train, validation, test), settings)
-    return run_training(resolve(given), data=rows)
+    rows, chosen = read_call(data, output_dir, (train, validation, test), settings)
+    return run_training(resolve(chosen), data=rows)
 
 
 def read_call(
