@@ -132,7 +132,7 @@ def build_reference() -> str:
 
 def describe_type(name: str, hint: Any) -> str:
     """Return the type of a keyword."""
-    names = ["str"] if name in ("fail_on_leak", "max_bad_rows") else []  # a share such as 1%
+    names = ["str"] if name == "fail_on_leak" else []  # a share such as 1%
     for kind in list_types(hint):
         origin = get_origin(kind) or kind
         if origin is Literal:

@@ -45,7 +45,7 @@ class TableArguments:
     separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
     encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
     quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
-    max_bad_rows: str = setting(
+    max_bad_rows: str | int | float = setting(
         "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", shown="common"
     )
 

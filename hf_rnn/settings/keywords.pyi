@@ -193,7 +193,7 @@ class TrainKeywords(RunKeywords, total=False):
     label_columns: Sequence[str] | None
     label_separator: Text | None
     lowercase: bool | None
-    max_bad_rows: str | Text | None
+    max_bad_rows: Text | int | float | None
     max_length: int | None
     min_frequency: int | None
     model_name_or_path: Text | None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -33,7 +32,6 @@ from ..settings.fields import decides_steps
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error
 
-logger = logging.getLogger(__name__)
 Written = TypeVar("Written")
 
 RECORD = "run.json"
@@ -41,7 +39,6 @@ LOCK = ".lock"
 WRITING = "writing"  # folder of a checkpoint that is not whole yet
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
 TEACHER_LOGITS = "teacher_logits.npz"  # left by a run that stopped after asking its teacher; the next one uses it
-_RESTART = "start again with --overwrite_output_dir in place of --resume"
 _NAMES = {"data": "the texts or their labels", "start": "the weights that training starts from"}
 
 
@@ -68,12 +65,12 @@ class StopRequest:
     """
 
     number = 0  # the signal, 0 for none
-    _handlers: Mapping[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self.number, self._handlers = 0, {}
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
-            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.number = 0
+        is_main = threading.current_thread() is threading.main_thread()  # Python allows handlers there only
+        numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+        self._handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -101,84 +98,60 @@ def take_fingerprint(
     Data, tokenizer and first weights are hashes. Architecture and settings are values by name, so that a message can
     name a change.
     """
-    digest = hashlib.sha256()
+    data, weights = hashlib.sha256(), hashlib.sha256()
     for split, rows in examples.items():
-        digest.update(f"{split} {rows.column_names} {len(rows)}".encode())
+        data.update(f"{split} {rows.column_names} {len(rows)}".encode())
         for table in rows.with_format("arrow").iter(batch_size=10_000):
             for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                digest.update(batch.serialize())
-    weights = hashlib.sha256()
+                data.update(batch.serialize())
     for name, weight in sorted(model.state_dict().items()):
         weights.update(f"{name} {tuple(weight.shape)}".encode())
         weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
+    attributes = [getattr(tokenizer, name, None) for name in names]
+    rules = json.dumps([read_rules(tokenizer) or tokenizer.get_vocab(), attributes], sort_keys=True)
     config = model.config.to_dict()
+    config.pop("transformers_version", None)
     chosen = {name: value for name, value in settings.to_dict().items() if decides_steps(name)}
     chosen.pop("save_total_limit", None)
-    taken = {
-        "data": digest.hexdigest(),
-        "tokenizer": hash_tokenizer(tokenizer),
+    values = {
+        "data": data.hexdigest(),
+        "tokenizer": hashlib.sha256(rules.encode()).hexdigest(),
         "start": weights.hexdigest(),
         **further,
-        "config": {name: value for name, value in config.items() if name != "transformers_version"},
+        "config": config,
         "settings": {**chosen, "processes": settings.world_size, "device": settings.device.type},
     }
-    return json.loads(json.dumps(taken, default=str, sort_keys=True))
-
-
-def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of a tokenizer's vocabulary and rules, the same in every process."""
-    names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
-    facts = read_rules(tokenizer) or tokenizer.get_vocab(), [getattr(tokenizer, name, None) for name in names]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return json.loads(json.dumps(values, default=str, sort_keys=True))
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
-    """Refuse to resume a run of other data or settings; those of another version are ignored."""
+    """Refuse to resume a run of other data or settings; settings that one version lacks are ignored."""
     before = read_record(checkpoint)["made_from"]
     changed = []
     for name, now in made_from.items():
-        if not isinstance(now, dict):
-            changed += [_NAMES.get(name, name)] * (before.get(name) != now)
-            continue
-        old = before.get(name, {})
-        changed += [
-            f"{key} (was {_shorten(old[key])}, now {_shorten(now[key])})"
-            for key in sorted(old.keys() & now.keys())
-            if old[key] != now[key]
-        ]
+        old = before.get(name)
+        if isinstance(now, dict):
+            both = [key for key in sorted(old.keys() & now.keys()) if old[key] != now[key]]
+            changed += [f"{key} (was {old[key]!s:.60}, now {now[key]!s:.60})" for key in both]
+        elif old != now:
+            changed.append(_NAMES.get(name, name))
     if changed:
-        raise UserError(f"changed since {checkpoint} was saved: {', '.join(changed)}. Restore it, or {_RESTART}")
-
-
-def _shorten(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+        advice = "Restore it, or start again with --overwrite_output_dir in place of --resume"
+        raise UserError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
 
 
 # ---- checkpoints ----
 
 
-def write_record(checkpoint: Path, made_from: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
-    """Write what a resumed run needs besides the files of the Trainer: the run's fingerprint, its losses and times."""
-    (checkpoint / RECORD).write_text(json.dumps({"made_from": made_from, "progress": progress}), encoding="utf-8")
-
-
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Return the fingerprint `made_from` of a checkpoint's run, and its `progress`."""
+    """Return the fingerprint `made_from` of a checkpoint's run, and its `progress`: losses and seconds."""
     return json.loads((checkpoint / RECORD).read_bytes())
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, newest first."""
     return [Path(path) for path in reversed(sort_checkpoints(str(folder)))]
-
-
-def find_newest(folder: FinishedFolder) -> Path:
-    """Return the newest checkpoint; raise a [`UserError`] without one."""
-    if checkpoints := list_checkpoints(folder.checkpoints):
-        return checkpoints[0]
-    advice = ", and --overwrite_output_dir replaces the earlier run" * bool(_list_earlier(folder))
-    raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}")
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
@@ -208,15 +181,20 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
             if is_main:  # left by a process that was killed while it saved
                 shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
             if is_main and not args.resume:
-                _check_empty(folder, args.overwrite_output_dir)
-            yield folder, find_newest(folder) if args.resume else None
+                check_replaceable(folder, args.overwrite_output_dir)
+            checkpoints = list_checkpoints(folder.checkpoints) if args.resume else []
+            if args.resume and not checkpoints:
+                advice = ", and --overwrite_output_dir replaces the earlier run" * bool(_list_earlier(folder))
+                raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}")
+            yield folder, next(iter(checkpoints), None)
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
             with contextlib.suppress(OSError):  # it has files
                 path.rmdir()
 
 
-def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
+def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
+    """Refuse a folder with files, or with `overwrite` one with files that are not those of an earlier run."""
     if overwrite:
         marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
         taken = [path.name for path in _finished_files(folder) if path.exists()]
@@ -225,8 +203,7 @@ def _check_empty(folder: FinishedFolder, overwrite: bool) -> None:
                 f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
                 f"{', '.join(taken[:3])}. Give another"
             )
-        return
-    if present := _list_earlier(folder):
+    elif present := _list_earlier(folder):
         resume = ", or --resume to continue it" * bool(list_checkpoints(folder.checkpoints))
         raise UserError(
             f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
@@ -250,13 +227,8 @@ def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> No
 
 @contextlib.contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and lock it until this block or the process ends.
-
-    Raises a [`UserError`] if another run has the lock, or if the folder cannot be written.
-    """
+    """Make a folder, and lock it until this block or the process ends; a [`UserError`] if another run has the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"output_dir {folder} is not writable: give another")
     try:
         with FileLock(folder / LOCK, blocking=False):
             try:
@@ -277,26 +249,20 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
     try:
         for leftover in folder.root.glob(f"{UNFINISHED}*"):  # left by a run that was killed while it wrote
             shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside, contextlib.ExitStack() as undo:
             new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")
             new.root.mkdir()
             written = write(new)
-            files = sorted(
-                (path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config
-            )
+            files = [path for path in new.root.rglob("*") if path.is_file()]
+            files.sort(key=lambda path: path == new.config)
             incoming = {path: folder.root / path.relative_to(new.root) for path in files}
             outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
             moves = [(path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()]
-            moves += incoming.items()
-            try:
-                for source, target in moves:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    source.replace(target)
-            except BaseException:
-                for source, target in reversed(moves):
-                    if target.exists() and not source.exists():
-                        target.replace(source)
-                raise
+            for source, target in [*moves, *incoming.items()]:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+                undo.callback(os.replace, target, source)
+            undo.pop_all()
     except Exception as error:
         if not is_write_error(error):
             raise

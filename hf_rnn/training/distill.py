@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
@@ -43,6 +44,7 @@ from .trainer import weigh_classes
 
 if TYPE_CHECKING:
     from ..settings.keywords import DistillKeywords
+    from ..tasks.sequence_classification import SequenceClassification
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,6 @@ MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point 
 _HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
-_WEIGHED = ("temperature", "soft_label_weight")  # settings of the loss
 _BLOCK = 500  # texts between two steps of the bar
 
 
@@ -79,8 +80,8 @@ def distill(
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    rows, given = read_call(data, output_dir, (train, validation, test), settings)
-    return run_distillation(resolve(given, "distill"), rows)
+    rows, chosen = read_call(data, output_dir, (train, validation, test), settings)
+    return run_distillation(resolve(chosen, "distill"), rows)
 
 
 def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
@@ -105,7 +106,8 @@ class Distillation(Extension):
     def __init__(self, arguments: Settings) -> None:
         settings, training = arguments.distillation, arguments.training
         self.settings = settings
-        self.loss = partial(distillation_loss, **{name: getattr(settings, name) for name in _WEIGHED})
+        self._weights = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
+        self.loss = partial(distillation_loss, **self._weights)
         self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
         self._stored = Path(str(training.output_dir), LOGITS_FILE)
         self._copies: list[str] = []
@@ -130,8 +132,9 @@ class Distillation(Extension):
 
             def fault(text: str) -> str | None:
                 normalized = normalize_text(text)
-                known = "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
-                return "blank" if text_fault(text) else known
+                if text_fault(text):
+                    return "blank"
+                return "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
 
             path = Path(settings.unlabeled)
             self._unlabeled, counts = read_texts([path], data.text_column, fault=fault, encoding=data.encoding)
@@ -170,14 +173,14 @@ class Distillation(Extension):
             table = table.cast_column("labels", datasets.Value("int64"))
             rows.append(table.add_column(TEACHER_LOGITS, list((answer - weights).astype(np.float32)), feature=feature))
         splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
-        return splits, {name: getattr(self.settings, name) for name in _WEIGHED}
+        return splits, self._weights
 
     def _ask(self, lists: Sequence[Sequence[str]], is_main: bool) -> list[np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
 
         They are stored in the output folder until the run ends, so that a resumed run does not ask again.
         """
-        texts = [text for part in lists for text in part]
+        texts = list(chain.from_iterable(lists))
         asked = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
         stored = dict(np.load(self._stored)) if self._stored.is_file() else {}
         if asked not in stored:
@@ -192,15 +195,14 @@ class Distillation(Extension):
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
-        results, task = {}, cast(Any, run.task)
+        results, task = {}, cast("SequenceClassification", run.task)
         for split, output in predictions.items():
             answers = self._logits[split].argmax(axis=1)
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
-        facts = {name: getattr(self.settings, name) for name in _WEIGHED}
-        facts |= {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
-        return {"teacher": facts}
+        facts = {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
+        return {"teacher": {**self._weights, **facts}}
 
 
 def distillation_loss(

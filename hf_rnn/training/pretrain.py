@@ -39,7 +39,6 @@ from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..models.settings_rnn import RnnSettings
-from ..settings.fields import PretrainingArguments
 from ..settings.resolve import Settings, resolve
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
@@ -101,23 +100,30 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
 @library_bars_off()
 def run_pretraining(settings: Settings) -> PretrainingResult:
     """Teach an encoder with these settings; see [`pretrain`]."""
-    args, options = settings.training, settings.pretraining
+    args, options = copy.copy(settings.training), settings.pretraining
     if options.teacher is None or not options.input:
         raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
     if args.push_to_hub:
         raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
     with open_output(args) as (folder, checkpoint):
-        texts, counts = _read_sentences(options)
+        texts, counts = read_texts(
+            options.input,
+            options.text_column,
+            fault=lambda text: None if text else "blank",
+            cut=lambda text: cut_sentences(text, options.split_characters),
+            most=options.max_texts,
+        )
+        if len(texts) < _LEAST_TEXTS:
+            raise UserError(f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more")
         teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
         tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length)
         teacher.pieces.extend(pieces)
         random.Random(args.seed).shuffle(texts)
         held_out = min(options.held_out, len(texts) // 10)
+        draw = random.Random(args.seed)
         rows = {
             "eval_dataset": encode_texts(texts[:held_out], tokenizer, teacher.most_tokens),
-            "train_dataset": encode_texts(
-                texts[held_out:], tokenizer, teacher.most_tokens, args.typos, random.Random(args.seed)
-            ),
+            "train_dataset": encode_texts(texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw),
         }
         set_seed(args.seed)
         model = _make_student(settings.model, teacher)
@@ -136,7 +142,7 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         )
         training = take_steps(trainer, checkpoint)
         measured = trainer.predict(rows["eval_dataset"]).metrics
-        record = {
+        figures = {
             "teacher": {"name": teacher.name, "state_size": model.state_size, "max_length": teacher.max_length},
             "texts": {**counts, "learned": len(rows["train_dataset"]), "held_out": len(rows["eval_dataset"])},
             "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
@@ -145,27 +151,13 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, record, options, args))
+            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, figures, settings))
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
-    return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+    return PretrainingResult(folder.root, {name: figures[name] for name in ("texts", "held_out", "training")})
 
 
 # ---- texts and tokens ----
-
-
-def _read_sentences(settings: PretrainingArguments) -> tuple[list[str], dict[str, int]]:
-    """Return the texts to learn from and their counts; see [`read_texts`]."""
-    texts, counts = read_texts(
-        settings.input or (),
-        settings.text_column,
-        fault=lambda text: None if text else "blank",
-        cut=lambda text: cut_sentences(text, settings.split_characters),
-        most=settings.max_texts,
-    )
-    if len(texts) < _LEAST_TEXTS:
-        raise UserError(f"there are too few texts to learn from: found {len(texts)}; give at least {_LEAST_TEXTS}")
-    return texts, counts
 
 
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
@@ -196,13 +188,15 @@ def prune_tokenizer(
         UserError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as XLM-R's.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
-    kind = content.get("model", {}).get("type")
-    if kind not in ("WordPiece", "Unigram"):
-        raise UserError(f"the teacher's tokens must be of WordPiece or Unigram: found {kind}; give another teacher")
+    algorithm = content.get("model", {}).get("type")
+    if algorithm not in ("WordPiece", "Unigram"):
+        raise UserError(
+            f"the teacher's tokens must be of WordPiece or Unigram: found {algorithm}; give another teacher"
+        )
     backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
     before = [] if backend.normalizer is None else [backend.normalizer]
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
-    signs = (pad, unknown) if kind == "Unigram" else ()  # a text that spells one does not mean it
+    signs = (pad, unknown) if algorithm == "Unigram" else ()  # a text that spells one does not mean it
     after = [normalizers.Replace(sign, sign[1:-1]) for sign in signs]
     backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
@@ -213,17 +207,17 @@ def prune_tokenizer(
         counts.pop(index, None)
     content = json.loads(backend.to_str())
     model = content["model"]
-    if kind == "WordPiece":
+    if algorithm == "WordPiece":
         prefix, names = model["continuing_subword_prefix"], sorted(model["vocab"], key=model["vocab"].get)
     else:
         prefix, names = "", [piece for piece, _ in model["vocab"]]
     pieces = [name.removeprefix(prefix) for name in names]
-    kept = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    kept += rank_pieces(counts, pieces, None if size is None else size - len(kept))
-    if kind == "WordPiece":
-        model["vocab"] = {names[index]: place for place, index in enumerate(kept)}
+    ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
+    ids += rank_pieces(counts, pieces, None if size is None else size - len(ids))
+    if algorithm == "WordPiece":
+        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
     else:
-        model |= {"vocab": [model["vocab"][index] for index in kept], "unk_id": 1}
+        model |= {"vocab": [model["vocab"][index] for index in ids], "unk_id": 1}
     content |= {"post_processor": None, "added_tokens": []}
     return (
         PreTrainedTokenizerFast(
@@ -234,7 +228,7 @@ def prune_tokenizer(
             model_input_names=["input_ids", "attention_mask"],
             split_special_tokens=True,
         ),
-        kept,
+        ids,
     )
 
 
@@ -266,29 +260,22 @@ def encode_texts(
     `teacher_words` are those of the text without mistakes.
     """
     most = min(length for length in (most, tokenizer.model_max_length) if length is not None)
-    read = copy.deepcopy(tokenizer.backend_tokenizer)
-    read.enable_truncation(most)
-    tables = []
+    encode, tables = tokenizer.backend_tokenizer.encode_batch, []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
         typed = list(mistype_half(clean, typos, draw)) if draw is not None else clean
         columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
-        for known, student in zip(read.encode_batch(clean), read.encode_batch(typed), strict=True):
-            if known.ids and student.ids:
-                whole = known.ids == student.ids  # then each token is a word of its own
-                rows = [known.ids, range(len(known.ids)) if whole else known.word_ids]
-                rows += rows if whole else [student.ids, student.word_ids]
-                for name, row in zip(_COLUMNS, rows, strict=True):
-                    columns[name].append(row)
+        for right, wrong in zip(encode(clean), encode(typed), strict=True):
+            if right.ids and wrong.ids:
+                words = right.word_ids, wrong.word_ids
+                if right.ids == wrong.ids:  # then each token is a word of its own
+                    words = (range(len(wrong.ids)),) * 2
+                for name, row in zip(_COLUMNS, (right.ids, words[0], wrong.ids, words[1]), strict=True):
+                    columns[name].append(row[:most])
         lengths = list(map(len, columns["input_ids"]))
-        arrays = {name: _to_lists(column) for name, column in columns.items()}
+        arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
         tables.append(pa.table({**arrays, "length": pa.array(lengths, pa.int32())}))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
-
-
-def _to_lists(rows: Sequence[Sequence[int]]) -> pa.ListArray:
-    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array([token for row in rows for token in row], pa.int32()))
 
 
 # ---- the teacher ----
@@ -313,10 +300,6 @@ class Encoder(Teacher):
     def most_tokens(self) -> int | None:
         """Tokens of a text, without special ones."""
         return None if self.max_length is None else self.max_length - sum(map(len, self.around))
-
-    def read_table(self) -> np.ndarray:
-        """Return the vectors `(V, E)` of the student's tokens."""
-        return self.model.get_input_embeddings().weight.detach().cpu().float().numpy()[self.pieces]
 
     @torch.inference_mode()
     def read(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -409,12 +392,11 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
     """Return a student with the principal components of the teacher's token vectors."""
-    table, size = teacher.read_table(), model_args.embedding_size
+    table, size = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces], model_args.embedding_size
     if size > table.shape[1]:
         raise UserError(f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}")
-    centered = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    reduced = torch.from_numpy(centered @ vectors[:, ::-1][:, :size])
+    centered = table.double() - table.double().mean(dim=0)
+    reduced = centered @ torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :size]
     config = make_config(model_args, vocab_size=len(table), pad_token_id=0)
     model = EncoderStudent(config, teacher.config.hidden_size)
     with torch.no_grad():

@@ -71,6 +71,9 @@ class Extension:
 
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
+    sample_weights: np.ndarray | None = None  # for the loss of the training rows
+    config_fields: Mapping[str, Any] = {}  # further fields of the configuration
+    quiet = False  # whether to show neither bars nor a line per epoch
 
     def read_texts(self, run: Run) -> Sequence[str]:
         """Check the run, and return further texts for the vocabulary of a new tokenizer."""
@@ -158,16 +161,6 @@ def prepare_run(
     return Run(task, suited, texts, report, extension, start, start_note)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How the encoders of the package read some texts."""
-
-    is_english: bool  # whether the texts become no more tokens with english than with multilingual
-    is_known: bool  # whether multilingual, which knows most scripts, knows the texts
-    detail: str
-    sample: Sequence[str]
-
-
 def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tuple[Settings, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
@@ -182,20 +175,31 @@ def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tupl
         return arguments if fixed or user.get("tokenizer") else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
-    other = OTHER_LANGUAGES[start]
-    result = _compare_encoders(list(islice(texts, _FIRST)))
-    if result.is_known and result.is_english and not arguments.training.language:
+    other, texts = OTHER_LANGUAGES[start], list(islice(texts, _FIRST))
+    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
+    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
+    is_english = english <= max(1, pieces)  # sets of English have 0.81 to 0.95 times as many, others 1.07 to 2.3
+    letters = "".join("".join(sample).split())
+    length, ascii_share = len(letters) / max(1, pieces), sum(map(str.isascii, letters)) / max(1, len(letters))
+    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
+    if is_known and is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
-    kind = "English texts" if result.is_english else "texts in other languages than English"
-    if fixed:
-        if not result.is_english:
-            logger.warning("%s: --model_name_or_path %s may be better", kind, other)
-        return arguments, f"{kind}: the run starts from {start}"
-    if not result.is_known:
-        return _start_from_nothing(arguments, task, result)
-    reason = f"{kind}: the run starts from {start if result.is_english else other}"
-    logger.info(reason)
-    return (arguments if result.is_english else retarget(arguments, other)), reason
+    language = "English texts" if is_english else "texts in other languages than English"
+    if not fixed and not is_known:
+        recipe, tokenizer = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
+        reason = "no encoder of the package knows the texts: "
+        reason += f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
+        logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
+        return resolve({"tokenizer": tokenizer, **user, "recipe": recipe}), reason
+    if fixed or is_english:
+        reason = f"{language}: the run starts from {start}"
+        if not is_english:
+            logger.warning("%s: --model_name_or_path %s may be better", language, other)
+        elif not fixed:
+            logger.info(reason)
+        return arguments, reason
+    logger.info(reason := f"{language}: the run starts from {other}")
+    return retarget(arguments, other), reason
 
 
 def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
@@ -203,33 +207,15 @@ def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     data = arguments.data
     if data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors:
         return arguments
-    kind, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
-    if kind != "char" or length < _SEGMENTED:
+    tokenizer, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
+    if tokenizer != "char" or length < _SEGMENTED:
         return arguments
     logger.warning(
         "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
         "char; --tokenizer word keeps words",
         *(length, 100 * wide),
     )
-    return arguments.decide(tokenizer=kind)
-
-
-def _start_from_nothing(arguments: Settings, task: Task, result: Comparison) -> tuple[Settings, str]:
-    recipe, kind = scratch_recipe(task.recipe), _choose_tokenizer(result.sample)[0]
-    reason = f"no encoder of the package knows the texts: {result.detail}"
-    logger.warning("recipe %s with tokenizer %s: %s", recipe, kind, reason)
-    return resolve({"tokenizer": kind, **arguments.user, "recipe": recipe}), reason
-
-
-def _compare_encoders(texts: Sequence[str]) -> Comparison:
-    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
-    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
-    ratio = english / max(1, pieces)  # sets of English have 0.81 to 0.95, of other languages 1.07 to 2.3
-    text = "".join("".join(sample).split())
-    length, ascii_share = len(text) / max(1, pieces), sum(map(str.isascii, text)) / max(1, len(text))
-    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
-    detail = f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
-    return Comparison(ratio <= 1, is_known, detail, sample)
+    return arguments.decide(tokenizer=tokenizer)
 
 
 def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
@@ -258,14 +244,14 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
         rows += 1
         counts.update(_find_scripts(text))
     pieces = content["model"]["vocab"]
-    kept = [
+    pieces_of_texts = [
         piece
         for index, piece in enumerate(pieces)
         if index == content["model"]["unk_id"] or all(counts[name] > rows / 500 for name in _find_scripts(piece[0]))
     ]
-    content["model"]["vocab"] = kept
+    content["model"]["vocab"] = pieces_of_texts
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
-    counts_of_tokens = f"{len(kept):,} of the encoder's {len(pieces):,} tokens"
+    counts_of_tokens = f"{len(pieces_of_texts):,} of the encoder's {len(pieces):,} tokens"
     logger.info("the model has %s: the others are in scripts that the texts do not use", counts_of_tokens)
 
 
@@ -300,36 +286,39 @@ def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
 # ---- texts to tokens ----
 
 
-def make_tokens(run: Run, sample_weights: np.ndarray | None = None) -> Tokens:
-    """Return the texts of a run as ids, audited; `sample_weights` become a column of the training rows."""
+def make_tokens(run: Run) -> Tokens:
+    """Return the texts of a run as ids, audited; sample weights become a column of the training rows."""
     task, texts, model = run.task, run.texts, run.arguments.model
     data, training = run.arguments.data, run.arguments.training
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
-    tokenizer = make_tokenizer(data, words)
-    vectors = None if data.vectors is None else read_vectors(run, tokenizer)
+    tokenizer, vectors = make_tokenizer(data, words), None
+    if data.vectors is not None:
+        train_texts = task.vocabulary_texts(texts["train"])
+        vectors = load_vectors(str(data.vectors), tokenizer, texts=train_texts, seed=training.seed)
+        logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+        width, size = vectors.matrix.shape[1], model.embedding_size
+        if size not in (width, RnnSettings().embedding_size):
+            raise UserError(
+                f"embedding_size is {size}, and {data.vectors} has vectors of {width} numbers: leave it out"
+            )
     audit = audit_texts(run, tokenizer)
     if model.streaming:
-        suit_stream(run, tokenizer)
+        if data.max_length is None:
+            tokenizer.model_max_length = _NO_LENGTH
+        sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
+        if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+            raise UserError(
+                "streaming needs tokens that do not depend on later words, and those of tokenizer "
+                f"{data.tokenizer} do: choose word or bpe"
+            )
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
     encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
-    if sample_weights is not None:
-        weights = (sample_weights / sample_weights.mean()).astype(np.float32)
+    if (weights := run.extension.sample_weights) is not None:
+        weights = (weights / weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
     return Tokens(tokenizer, examples, vectors, audit, decisive)
-
-
-def suit_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer read texts of any length, unless the user limits it; refuse one that needs whole texts."""
-    if run.arguments.data.max_length is None:
-        tokenizer.model_max_length = _NO_LENGTH
-    sample = islice(run.task.vocabulary_texts(run.texts["train"]), _STREAM_SAMPLE)
-    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
-        raise UserError(
-            "streaming needs tokens that do not depend on later words, and those of tokenizer "
-            f"{run.arguments.data.tokenizer} do: choose word or bpe"
-        )
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -373,20 +362,6 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
     return tokenizer
-
-
-def read_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors:
-    """Load the vectors that the settings name; a [`UserError`] if `embedding_size` has another size."""
-    source, size = str(run.arguments.data.vectors), run.arguments.model.embedding_size
-    texts = run.task.vocabulary_texts(run.texts["train"])
-    vectors = load_vectors(source, tokenizer, texts=texts, seed=run.arguments.training.seed)
-    logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
-    width = vectors.matrix.shape[1]
-    if size not in (width, RnnSettings().embedding_size):
-        raise UserError(f"embedding_size is {size}, and {source} has vectors of {width} numbers: leave it out")
-    if size != width:
-        logger.info("embedding_size is %d, that of the vectors", width)
-    return vectors
 
 
 def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -459,26 +434,19 @@ class WarmStart:
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True)])[rows]
         new.base_model.load_state_dict(weights)
         if type(old) is type(new):
-            new.load_state_dict(self._head_weights(new), strict=False)
-        config, kind = old.config, head_name(old.config)
-        kind = "an encoder" if kind == ENCODER else kind
-        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
-        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
-
-    def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
-        """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
-        old, new, weights = self.model.config, model.config, self.model.state_dict()
-        output = {name: weights[name] for name in name_output_weights(self.model)}
-        encoder = f"{model.base_model_prefix}."
-        shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
-        numbers = self.match_labels(model)
-        if fresh := [name for number, name in new.id2label.items() if number not in numbers]:
-            names = shorten(fresh), self.name, shorten(list(old.label2id))
-            logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
-        for name, value in output.items():
-            shared[name] = model.state_dict()[name].clone()
-            shared[name][list(numbers)] = value[list(numbers.values())]
-        return shared
+            numbers, before, after = self.match_labels(new), old.state_dict(), new.state_dict()
+            if absent := [name for number, name in new.config.id2label.items() if number not in numbers]:
+                names = shorten(absent), self.name, shorten(list(old.config.label2id))
+                logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
+            for name in before.keys() & after.keys():
+                if name.startswith(_OUTPUT_LAYERS):
+                    after[name][list(numbers)] = before[name][list(numbers.values())]
+                elif not name.startswith(f"{new.base_model_prefix}."):
+                    after[name].copy_(before[name])
+        config, head = old.config, head_name(old.config)
+        shape = config.cell_type, config.num_hidden_layers, config.hidden_size
+        head = "an encoder" if head == ENCODER else head
+        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, head, *shape)
 
     def describe(self, model: PreTrainedModel) -> dict[str, Any]:
         """Return name, Hub id (None for a folder), whether the output layer was kept, and the labels new in it."""

@@ -6,15 +6,13 @@ also loads in sentence-transformers.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from html import escape
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,12 +40,8 @@ from ..evaluation.scores import LinearBaseline, linear_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
-from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
-from ..models.settings_rnn import RnnSettings
-from ..settings.fields import PretrainingArguments
-from ..settings.resolve import Settings, list_changes, load_recipe, record
-from ..settings.training_arguments import RnnTrainingArguments
+from ..settings.resolve import Settings, list_changes, record
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
@@ -113,27 +107,11 @@ class TrainingResult:
             command = f'pipeline("text-generation", "{self.folder}")'
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
-    def _repr_html_(self) -> str:
-        """Return scores, learning curve and confusion matrix for a notebook."""
-        import pandas
-
-        where = f"<code>{escape(str(self.folder))}</code>"
-        if self.url is not None:
-            where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
-        scores, folder = self._scores(), FinishedFolder(self.folder)
-        parts = [f"<p>{where}</p>", pandas.DataFrame(scores).T.to_html(float_format="{:.3f}".format)]
-        for path in (folder.learning_curve, folder.confusion_matrix):
-            if path.is_file():
-                content = base64.b64encode(path.read_bytes()).decode()
-                parts.append(f'<img alt="{path.stem}" src="data:image/png;base64,{content}">')
-        return "\n".join(parts)
-
     def _scores(self) -> dict[str, dict[str, float]]:
-        by_split = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
         return {
-            split: {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
-            for split, scores in by_split.items()
-            if scores
+            split: {name: score for name, score in scores.items() if isinstance(score, float) and name != "loss"}
+            for split, scores in self.metrics.items()
+            if split in ("validation", "test")
         }
 
 
@@ -348,19 +326,21 @@ def write_encoder(
     encoder: RnnModel,
     projection: nn.Linear,
     tokenizer: PreTrainedTokenizerBase,
-    record: Mapping[str, Any],
-    pretraining: PretrainingArguments,
-    training: RnnTrainingArguments,
+    figures: Mapping[str, Any],
+    settings: Settings,
 ) -> None:
     """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root = folder.root
-    encoder.save_pretrained(root, weights_dtype=pretraining.weights_dtype)
+    root, training, weights_dtype = folder.root, settings.training, settings.pretraining.weights_dtype
+    encoder.save_pretrained(root, weights_dtype=weights_dtype)
     shutil.copymode(folder.config, folder.weights)
     save_tokenizer(tokenizer, root)
-    is_short = pretraining.weights_dtype != "float32"
-    write_modules(root, projection.to(torch.bfloat16 if is_short else torch.float32))
-    command = _command(encoder.config, pretraining, training)
-    content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
+    write_modules(root, projection.to(torch.float32 if weights_dtype == "float32" else torch.bfloat16))
+    words = ["hf-rnn", "pretrain"]
+    for name, value in record(settings).items():
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    command = shlex.join([*words, "--output_dir", "OUT"])
+    content = {**figures, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     write_json(folder.pretraining, content)
     facts = ModelCardData(
         library_name="sentence-transformers",
@@ -371,10 +351,10 @@ def write_encoder(
     )
     body = _CARD.read_text("utf-8").format(
         **encoder.config.to_dict(),
-        **{name: record[name] for name in ("parameters", "pieces_per_word")},
-        **{**record["held_out"], **record["texts"]},
+        **{name: figures[name] for name in ("parameters", "pieces_per_word")},
+        **{**figures["held_out"], **figures["texts"]},
         name=Path(str(training.output_dir)).resolve().name,
-        teacher=record["teacher"]["name"],
+        teacher=figures["teacher"]["name"],
         size=projection.out_features,
         command=command,
     )
@@ -390,18 +370,3 @@ def write_modules(root: Path, projection: nn.Linear) -> None:
     write_json(root / "2_Dense" / "config.json", content)
     weights = {f"linear.{name}": weight.detach().contiguous() for name, weight in projection.named_parameters()}
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
-
-
-def _command(config: RnnConfig, pretraining: PretrainingArguments, training: RnnTrainingArguments) -> str:
-    """Return the command that makes such an encoder, with names in place of paths."""
-    usual, parts = load_recipe("pretrain"), ["hf-rnn", "pretrain"]
-    for known in (*fields(pretraining), *fields(RnnSettings)):
-        value = getattr(pretraining if hasattr(pretraining, known.name) else config, known.name)
-        if value != usual.get(known.name, known.default) and known.metadata.get("recorded", True):
-            parts += [
-                f"--{known.name}",
-                *(Path(str(item)).name for item in (value if isinstance(value, list) else [value])),
-            ]
-    for name in ("learning_rate", "num_train_epochs", "seed"):
-        parts += [f"--{name}", str(getattr(training, name))]
-    return shlex.join([*parts, *["--bf16"] * training.bf16, "--output_dir", "OUT"])

@@ -6,12 +6,11 @@ kept in `task_specific_params` of the configuration, so that it travels with the
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
 import inspect
 import tempfile
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
@@ -31,10 +30,10 @@ from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments, is_personal
 from ..settings.resolve import resolve
 from ..settings.training_arguments import RnnTrainingArguments
-from ..settings.values import list_settings
-from ..tasks import DEFAULT_TASK, Config, compute_scores, get_task, task_of
+from ..settings.values import advise, list_settings
+from ..tasks import DEFAULT_TASK, Config, compute_scores, task_of
 from ..utils.errors import UserError, check_texts, out_of_arrow
-from ..utils.process import contained, library_bars_off, one_at_a_time
+from ..utils.process import contained, library_bars_off, one_at_a_time, only_errors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,12 +55,13 @@ _PARAMETERS = sorted(
 
 
 class _Targets(NamedTuple):
-    """The content of `y`, for the data set of a training."""
+    """The meaning of `y`."""
 
     task: str
-    encode: Callable[[npt.ArrayLike], dict[str, tuple[Any, Any]]]  # columns of some `y`, each with its feature
-    settings: dict[str, Any]  # for the data
+    feature: Any  # type of the column `label` in a data set
+    encode: Callable[[npt.ArrayLike], list[Any]]  # makes this column from some `y`
     labels: np.ndarray | None = None  # with their type
+    names: list[str] | None = None  # if `y` names its numbers
 
 
 class _RnnEstimator(BaseEstimator):
@@ -74,8 +74,7 @@ class _RnnEstimator(BaseEstimator):
 
     def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
         for name in settings.keys() - set(_PARAMETERS):
-            near = "".join(f". Did you mean {near}?" for near in get_close_matches(name, _PARAMETERS, 1))
-            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{near}")
+            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{advise(name, _PARAMETERS)}")
         self.__dict__.update(dict.fromkeys(_PARAMETERS) | settings)
 
     # Scikit-learn reads the parameters here.
@@ -91,60 +90,49 @@ class _RnnEstimator(BaseEstimator):
         return tags
 
     def _fit(self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, eval_set: EvalSet) -> Self:
-        from ..data.errors import DataReport
         from ..data.splits import hold_out
-        from .train import check_early, train_on
+        from .run import Extension
+        from .train import run_training
 
-        targets, report, weights, held_out = self._read_targets(y), DataReport(), None, None
+        targets, extension = self._read_targets(y), Extension()
+        rows = {"train": _make_split(X, y, targets)}
+        if len(rows["train"]) < 2:
+            raise UserError("fit needs two texts or more: found 1 sample")
+        if eval_set is not None:
+            rows["validation"] = _make_split(*eval_set, targets)
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
             if targets.task != DEFAULT_TASK:
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
-        splits = {"train": _make_split(X, y, targets)}
-        if eval_set is not None:
-            splits["validation"] = _make_split(eval_set[0], eval_set[1], targets, "eval_set ")
-        else:
-            rows = splits["train"]
-            strata = rows["label"][:] if targets.task == DEFAULT_TASK else [0] * len(rows)
-            mask = hold_out(rows["text"][:], np.array(strata), share=0.1, seed=0)
-            if mask.any():
-                splits["validation"] = rows.select(np.flatnonzero(mask))
-                held_out = {"share": 0.1, "seed": 0, "rows": int(mask.sum())}
-            splits["train"] = rows.select(np.flatnonzero(~mask))
-            weights = None if weights is None else weights[~mask]
-        record = None if targets.labels is None else {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}
-        quiet = self.verbose is not None and not self.verbose
+            if eval_set is None:
+                train = rows["train"][:]
+                weights = weights[~hold_out(train["text"], np.array(train["label"]), share=0.1, seed=0)]
+            extension.sample_weights = weights
+        if targets.labels is not None:
+            extension.config_fields = {"task_specific_params": {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}}
+        extension.quiet = self.verbose is not None and not self.verbose
+        params = {name: value for name, value in self.get_params(deep=False).items() if value is not None}
+        seed, _ = params.pop("random_state", None), params.pop("verbose", None)
+        if seed is not None:
+            params["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
+            params.setdefault("data_seed", params["seed"])
         # the settings are read inside, because that resets accelerate's state of the process
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder, one_at_a_time():
-            settings = {**self._settings(folder), "task": targets.task}
-            arguments = resolve(settings)
-            check_early(arguments)
-            with contained():
-                columns = copy.copy(arguments.data)
-                vars(columns).update(targets.settings)
-                texts = get_task(targets.task).read(columns, data=splits, report=report)
-                report.held_out = held_out
-                options: dict[str, Any] = {"task_specific_params": record, "quiet": quiet}
-                result = train_on(texts, report, arguments, sample_weights=weights, **options)
+            replaced = dict.fromkeys(_REPLACED)  # the recipe may contain them
+            settings = resolve({**replaced, **params, "task": targets.task, "output_dir": folder})
+            settings.data.class_names, settings.data.label_separator = targets.names, "\x1f"
+            with contained(), only_errors() if extension.quiet else contextlib.nullcontext():
+                result = run_training(settings, extension, rows)
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
-
-    def _settings(self, output_dir: str) -> dict[str, Any]:
-        """Return the settings for the command."""
-        params = {**self.get_params(deep=False), "random_state": None, "verbose": None}
-        given = {name: value for name, value in params.items() if value is not None}
-        if (seed := self.random_state) is not None:
-            given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
-            given.setdefault("data_seed", given["seed"])
-        return {**dict.fromkeys(_REPLACED), **given, "output_dir": output_dir}  # the recipe may contain replaced ones
 
     def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
         """Load a finished folder; its files are kept in memory."""
         with library_bars_off():
             model, tokenizer = load_model(folder.root)
         self._adopt_labels(model.config)
-        kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
-        files = {name: path.read_bytes() for name, path in kept.items()}
+        paths = list_shared_files(folder, tokenizer.vocab_files_names.values())
+        files = {name: path.read_bytes() for name, path in paths.items()}
         if (rows := folder.training_rows).is_file():
             files[rows.name] = rows.read_bytes()
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
@@ -320,16 +308,11 @@ def _read_classes(y: npt.ArrayLike) -> _Targets:
         labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
         return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
-    def encode(y: npt.ArrayLike) -> dict[str, tuple[Any, Any]]:
-        labels = as_labels(y)
-        if unknown := set(labels.tolist()) - set(classes.tolist()):
-            raise UserError(f"y contains {min(unknown)!r}, which is not a class of the training texts")
-        return {"label": (np.searchsorted(classes, labels), ClassLabel(names=list(map(str, classes.tolist()))))}
-
     check_classification_targets(y)
     if len(classes := np.unique(as_labels(y))) < 2:
         raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
-    return _Targets(DEFAULT_TASK, encode, {}, classes)
+    feature = ClassLabel(names=list(map(str, classes.tolist())))
+    return _Targets(DEFAULT_TASK, feature, lambda y: list(map(str, as_labels(y).tolist())), classes)
 
 
 def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
@@ -340,45 +323,36 @@ def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
         matrix = check_array(y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64)
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
-    def encode(y: npt.ArrayLike) -> dict[str, tuple[Any, Any]]:
-        matrix = as_matrix(y)
-        if task == _NUMBERS:
-            return {name: (column, Value("float64")) for name, column in zip(names, matrix.T, strict=True)}
-        if not np.isin(matrix, (0, 1)).all():
+    def encode_sets(y: npt.ArrayLike) -> list[list[int]]:
+        if not np.isin(matrix := as_matrix(y), (0, 1)).all():
             raise UserError(f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}")
-        return {"label": ([np.flatnonzero(row).tolist() for row in matrix], List(ClassLabel(names=names)))}
+        return [np.flatnonzero(row).tolist() for row in matrix]
 
     labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(as_matrix(y).shape[1]))
     names = list(map(str, labels.tolist()))
     if task == _SETS:
-        return _Targets(task, encode, {"label_separator": "\x1f"}, labels)
-    if labels.dtype.kind != "U":
-        names = ["value"] if len(names) == 1 else [f"value_{name}" for name in names]
-    return _Targets(task, encode, {"label_columns": names})
+        return _Targets(task, List(ClassLabel(names=names)), encode_sets, labels)
+    has_names = labels.dtype.kind == "U"
+    return _Targets(task, List(Value("float64")), lambda y: as_matrix(y).tolist(), names=names if has_names else None)
 
 
-def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets, where: str = "") -> Dataset:
-    """Return a split with texts and labels; `where` precedes `X` in messages."""
+def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Dataset:
     import datasets
 
     from ..data.errors import text_fault
 
-    texts = _read_texts(X, f"{where}X")
-    check_consistent_length(texts, y)
-    if len(texts) == 1 and not where:
-        raise UserError("fit needs two texts or more: found 1 sample")
+    check_consistent_length(texts := _read_texts(X), y)
     for position, text in enumerate(texts):
         if fault := text_fault(text):
-            raise UserError(f"{where}X[{position}]: {fault.detail}; leave out the text and its label")
-    columns = {"text": (texts, datasets.Value("string")), **targets.encode(y)}
-    features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
-    return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features)
+            raise UserError(f"X[{position}]: {fault.detail}; leave out the text and its label")
+    features = datasets.Features({"text": datasets.Value("string"), "label": targets.feature})
+    return datasets.Dataset.from_dict({"text": texts, "label": targets.encode(y)}, features)
 
 
-def _read_texts(X: Sequence[str], where: str = "X") -> list[str]:
+def _read_texts(X: Sequence[str]) -> list[str]:
     """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
     texts = np.asarray(out_of_arrow(X), dtype=object)
     if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):
-        raise UserError(f"{where} must be a 1d array of texts: found an array of shape {texts.shape}")
-    check_texts(column := texts.ravel().tolist(), where)
+        raise UserError(f"X must be a 1d array of texts: found an array of shape {texts.shape}")
+    check_texts(column := texts.ravel().tolist(), "X")
     return [str.__str__(text) for text in column]  # without numpy.str_

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,11 +20,9 @@ from ..hub.client import fetch
 from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError
-from .checkpoints import hash_tokenizer
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
 _NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
 _NO_TABLE = 2  # models without a table of positions report at most this number
 
@@ -67,11 +64,11 @@ class Teacher:
 
     @cached_property
     def hash(self) -> str:
-        """A hash of all that decides its answers: weights, configuration, tokenizer, length, precision."""
-        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
-        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.training.bf16]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-        for path in sorted(self.folder.glob("*.safetensors")):
+        """A hash of all that decides its answers: the files of weights, configuration and tokenizer, and settings."""
+        digest = hashlib.sha256(repr((self.max_length, self.training.bf16)).encode())
+        for path in sorted(self.folder.glob("*.*")):
+            if path.suffix not in (".safetensors", ".json", ".txt", ".model"):
+                continue
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -87,11 +84,10 @@ class Teacher:
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,
             )
-        unfit = [*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])]
-        if unfit := sorted(name for name in unfit if not name.startswith("pooler.")):  # no state depends on it
-            raise UserError(f"{self.title} has no weights that fit its config.json for {', '.join(unfit[:3])}")
+        missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]  # no state depends on it
+        if missing:
+            raise UserError(f"{self.title} has no weights for {', '.join(sorted(missing)[:3])}")
         return model.to(self.training.device).eval()
 
 

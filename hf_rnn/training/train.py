@@ -28,7 +28,7 @@ from ..data.sources import join_splits
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
-from ..hub.push import PushResult, check_repo_id, push
+from ..hub.push import check_repo_id, push
 from ..inference.engines.native import Unsupported
 from ..inference.engines.stored import share_weights
 from ..inference.engines.torch import compute_logits
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
+_SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_norm 1"
+_DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _IGNORED = -100  # label of a token that does not count
@@ -108,8 +109,8 @@ def train(
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    rows, given = read_call(data, output_dir, (train, validation, test), settings)
-    return run_training(resolve(given), data=rows)
+    rows, chosen = read_call(data, output_dir, (train, validation, test), settings)
+    return run_training(resolve(chosen), data=rows)
 
 
 def read_call(
@@ -143,11 +144,18 @@ def run_training(
             rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
             report=report,
         )
-        result = train_on(texts, report, arguments, checkpoint, extension=extension)
+        result = train_on(texts, report, arguments, checkpoint, extension)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
-    return dataclasses.replace(result, url=push_run(result.folder, destination).url)
+    try:
+        return dataclasses.replace(result, url=push(result.folder, **destination).url)
+    except UserError as error:
+        again = ["hf-rnn", "push", "--model", str(result.folder), "--repo_id", destination["repo_id"]]
+        again += ["--private"] * bool(destination["private"])
+        again += [] if destination["revision"] is None else ["--revision", destination["revision"]]
+        message = f"the finished model is in {result.folder}, but {error}. To push it later: {shlex.join(again)}"
+        raise UserError(message) from error
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -156,23 +164,17 @@ def train_on(
     report: DataReport,
     arguments: Settings,
     checkpoint: Path | None = None,
-    *,
     extension: Extension | None = None,
-    sample_weights: np.ndarray | None = None,
-    task_specific_params: Mapping[str, Any] | None = None,
-    quiet: bool = False,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
     `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
-    from. The run may leave the default start, see [`suit_language`]. `sample_weights` weigh the training rows in the
-    loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line per
-    epoch.
+    from. The run may leave the default start, see [`suit_language`].
     """
     run = prepare_run(texts, report, arguments, extension or Extension())
-    tokens = make_tokens(run, sample_weights)
-    model = make_model(run, tokens, task_specific_params)
-    fit = fit_model(run, tokens, model, checkpoint, quiet)
+    tokens = make_tokens(run)
+    model = make_model(run, tokens)
+    fit = fit_model(run, tokens, model, checkpoint)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -195,7 +197,7 @@ def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any] | None = None) -> PreTrainedModel:
+def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     """Return the model of a run, with the weights of its start, or with vectors."""
     set_seed(run.arguments.training.seed)
     tokenizer, start, vectors = tokens.tokenizer, run.start, tokens.vectors
@@ -207,9 +209,9 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
         fields["vocab_size"] = max(size, start.model.config.vocab_size)
     if vectors is not None:
         fields["embedding_size"] = vectors.matrix.shape[1]
-    if task_specific_params is not None:
-        fields["task_specific_params"] = task_specific_params
-    config = make_config(run.arguments.model, **fields, **run.task.config_fields(run.texts))
+    config = make_config(
+        run.arguments.model, **fields, **run.extension.config_fields, **run.task.config_fields(run.texts)
+    )
     model = head_class(run.task.architecture)(config)
     if (words := getattr(model, "words", None)) is not None:
         words.read(tokenizer.convert_ids_to_tokens(range(size)))
@@ -226,9 +228,9 @@ def make_model(run: Run, tokens: Tokens, task_specific_params: Mapping[str, Any]
 # ---- fit ----
 
 
-def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None, quiet: bool) -> Fit:
+def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None) -> Fit:
     """Train a model in steps, or fit it to few rows."""
-    trainer, examples = make_trainer(run, tokens, model, quiet), tokens.examples
+    trainer, examples = make_trainer(run, tokens, model, run.extension.quiet), tokens.examples
     if checkpoint is None and run.extension.loss is None and run.has_few_rows():
         logger.info(
             "%d training rows, at most %d per class, are few: contrast of classes, then logistic regression "
@@ -352,7 +354,7 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
         raise TrainingStopped(request.number, None)
     broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
     if broken:
-        raise _diverged(f"{broken[0]} has NaN or infinite values", args)
+        raise UserError(_DIVERGED.format(f"{broken[0]} has NaN or infinite values"))
     return {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
@@ -399,7 +401,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         **further,
         **run.extension.measure(run, model.config, predictions),
     }
-    check_loss(metrics, chance_loss, training)
+    check_loss(metrics, chance_loss)
     return metrics, fit
 
 
@@ -478,36 +480,22 @@ def check_early(arguments: Settings) -> None:
         logger.warning("bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16")
 
 
-def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
+def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
     """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
-    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss. The
-    [`UserError`] advises about the step size.
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss.
     """
     if not math.isfinite(metrics["training"]["loss"]):
-        raise _diverged("the training loss is not finite", training_args)
+        raise UserError(_DIVERGED.format("the training loss is not finite"))
     split = "validation" if "validation" in metrics else "training"
     loss = metrics[split]["loss"]
     if "calibration" in metrics:  # calibration makes any loss small
         loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
-        what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
-        raise _diverged(what, training_args)
+        much = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        raise UserError(_DIVERGED.format(much))
     if loss > _HIGH_LOSS_RATIO * chance_loss:
-        advice = _smaller_steps(training_args)
-        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
-
-
-def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
-    return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
-
-
-def _smaller_steps(training_args: RnnTrainingArguments) -> str:
-    sizes = {name: getattr(training_args, name) for name in _RATES}
-    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
-    if not 0 < training_args.max_grad_norm <= 1:
-        advice.append("clip gradients with max_grad_norm 1")
-    return ", or ".join(advice)
+        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, _SMALLER_STEPS)
 
 
 # ---- push_to_hub ----
@@ -530,15 +518,3 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     check_repo_id(repo_id)
     options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}
     return {"repo_id": repo_id, **options, "token": token, "card_examples": arguments.card_examples}
-
-
-def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:
-    """Push the finished folder of a run; if that fails, a [`UserError`] has the command that pushes it later."""
-    try:
-        return push(folder, **destination)
-    except UserError as error:
-        revision = destination["revision"]
-        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination["repo_id"]]
-        again += ["--private"] * bool(destination["private"]) + ([] if revision is None else ["--revision", revision])
-        later = f"To push it later: {shlex.join(again)}"
-        raise UserError(f"the finished model is in {folder}, but {error}. {later}") from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -46,7 +47,7 @@ from transformers.trainer_utils import (
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error, reason_of
-from .checkpoints import WRITING, StopRequest, TrainingStopped, list_checkpoints, read_record, write_record
+from .checkpoints import RECORD, WRITING, StopRequest, TrainingStopped, list_checkpoints, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,8 @@ class RnnTrainer(Trainer):
         self.answer, self.made_from = answer, made_from
         self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._sampler: EpochSampler | None = None
+        self._class_weights: torch.Tensor | None = None
+        self._extra: dict[str, torch.Tensor] = {}  # `loss_columns` of the current batch
         self._set_loss(loss, loss_columns)
         if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty() and not quiet:
             self.add_callback(ProgressBars)
@@ -142,9 +145,8 @@ class RnnTrainer(Trainer):
         data, config = self.train_dataset, self.model.config
         self._set_signature_columns_if_needed()
         self._signature_columns += columns
-        self.loss, self._class_weights = loss, None
+        self.loss = loss
         self.loss_columns = [name for name in columns if name in (getattr(data, "column_names", None) or ())]
-        self._extra: dict[str, torch.Tensor] = {}  # these columns of the current batch
         power = 0 if data is None else getattr(self.args, "class_weight_power", 0)
         self._custom_loss = bool(loss or power or self.loss_columns or self.label_smoother)
         if not self._custom_loss:
@@ -221,12 +223,12 @@ class RnnTrainer(Trainer):
         return loss / rows / max(self.args.n_gpu, 1)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: nobody reads the sum, and the Trainer would count the parameters in each step."""
+        """Return 0: the Trainer would count the parameters in each step, for a sum that nobody reads."""
         return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
-        trained: Any = self.model if model is None else model
+        trained = self.model if model is None else cast(PreTrainedModel, model)
         made = self.optimizer is not None
         optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
@@ -300,33 +302,30 @@ class RnnTrainer(Trainer):
     def count_epochs(self, minutes: float) -> float:
         """Return the epochs that take these minutes with their evaluations, by the time of a few batches."""
         args = self.args
-        seconds = _extrapolate(
-            self._time_epoch, self.train_dataset, args.train_batch_size * args.world_size, args.seed
-        )
+        trial_args = copy.copy(args)
+        trial_args.num_train_epochs, trial_args.report_to, trial_args.load_best_model_at_end = 1.0, [], False
+        trial_args.eval_strategy = trial_args.save_strategy = trial_args.logging_strategy = IntervalStrategy.NO
+        trial_args.early_stopping_patience = None
+        options = {name: getattr(self, name) for name in ("processing_class", "data_collator", "loss", "loss_columns")}
+
+        def time_steps(rows: datasets.Dataset) -> float:
+            trial = RnnTrainer(copy.deepcopy(self.model), trial_args, train_dataset=rows, quiet=True, **options)
+            return trial.train().metrics["train_runtime"]
+
+        def time_answers(rows: datasets.Dataset) -> float:
+            start = time.monotonic()
+            self.predict(rows)
+            return time.monotonic() - start
+
+        seconds = _extrapolate(time_steps, self.train_dataset, args.train_batch_size * args.world_size, args.seed)
         if self.eval_dataset is not None and args.eval_strategy != "no":
-            seconds += _extrapolate(self._time_answers, self.eval_dataset, args.eval_batch_size, args.seed)
+            seconds += _extrapolate(time_answers, self.eval_dataset, args.eval_batch_size, args.seed)
         seconds = float(self.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
         epochs = 60 * minutes / seconds
         epochs = float(int(epochs)) if epochs >= 10 else max(round(epochs, 2), 0.01)
-        message = "max_minutes %g: an epoch takes about %.1f seconds, so num_train_epochs is %.3g"
-        logger.info(message, minutes, seconds, epochs)
+        logger.info("max_minutes %g: num_train_epochs is %.3g, of about %.1f seconds each", minutes, epochs, seconds)
         set_seed(args.seed)
         return epochs
-
-    def _time_epoch(self, rows: datasets.Dataset) -> float:
-        """Return the seconds of an epoch over rows, by a copy of the model."""
-        args = copy.copy(self.args)
-        args.num_train_epochs, args.report_to, args.load_best_model_at_end = 1.0, [], False
-        args.eval_strategy = args.save_strategy = args.logging_strategy = IntervalStrategy.NO
-        args.early_stopping_patience = None
-        options = {name: getattr(self, name) for name in ("processing_class", "data_collator", "loss", "loss_columns")}
-        trial = RnnTrainer(copy.deepcopy(self.model), args, train_dataset=rows, quiet=True, **options)
-        return trial.train().metrics["train_runtime"]
-
-    def _time_answers(self, rows: datasets.Dataset) -> float:
-        start = time.monotonic()
-        self.predict(rows)
-        return time.monotonic() - start
 
     # ---- checkpoints ----
 
@@ -376,7 +375,8 @@ class RnnTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if args.should_save:
                 (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # an unused pickle with local paths
-                write_record(written, self.made_from, {"seconds": seconds, "losses": losses})
+                record = {"made_from": self.made_from, "progress": {"seconds": seconds, "losses": losses}}
+                (written / RECORD).write_text(json.dumps(record), encoding="utf-8")
                 written.rename(folder / written.name)
         except Exception as error:
             if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
@@ -405,16 +405,14 @@ class RnnTrainer(Trainer):
             return
         step = f"step {self.state.global_step}/{self.state.max_steps}"
         epoch = f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
-        losses = [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry]
+        line = [step if self.args.max_steps > 0 else epoch]
+        line += [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry][-1:]
         scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
-        order = sorted(scores, key=lambda name: (name != "accuracy", name != "loss"))
-        measured = [
-            f"{'validation ' * (name in ('accuracy', 'loss'))}{name.replace('_', ' ')} {scores[name]:.3f}"
-            for name in order
-            if isinstance(scores[name], float) and not name.endswith(("runtime", "per_second"))
-        ]
+        for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
+            if isinstance(scores[name], float) and not name.endswith(("runtime", "per_second")):
+                split = "validation " if name in ("accuracy", "loss") else ""
+                line.append(f"{split}{name.replace('_', ' ')} {scores[name]:.3f}")
         with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
-            line = [step if self.args.max_steps > 0 else epoch, *losses[-1:], *measured]
             tqdm.write("  ".join(line), file=sys.stderr)
 
 
@@ -471,11 +469,8 @@ class EpochRows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return self.rows[place]
-
     def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
-        """Return the rows of a batch, which is faster than one by one."""
+        """Return the rows of a batch."""
         return self.rows.__getitems__(places)
 
 

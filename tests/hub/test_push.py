@@ -14,7 +14,6 @@ from hf_rnn import FastRnn, train
 from hf_rnn.hub.card import read_facts, write_card
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder, load_model
 from hf_rnn.hub.push import push
-from hf_rnn.training.train import push_run
 from hf_rnn.utils.errors import UserError
 
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
@@ -244,8 +243,9 @@ def test_mistakes_are_found_before_the_training(hub, tiny_settings, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_whose_push_fails_names_the_command_that_repeats_it(hub, folder):
+def test_a_run_whose_push_fails_names_the_command_that_repeats_it(hub, tiny_settings, tmp_path):
     again = r"To push it later: hf-rnn push --model .*model --repo_id somebody/x --private --revision v2$"
     with pytest.raises(UserError, match=rf"model is in .*model, but .*{again}"):
-        push_run(folder, {"repo_id": "somebody/x", "private": True, "revision": "v2", "token": "hf_mine"})
-    FinishedFolder(folder).check_finished()
+        settings = {"hub_model_id": "somebody/x", "hub_private_repo": True, "hub_revision": "v2", "max_steps": 1}
+        train(**tiny_settings, **settings, output_dir=str(tmp_path / "model"), push_to_hub=True, baselines=False)
+    FinishedFolder(tmp_path / "model").check_finished()

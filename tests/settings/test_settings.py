@@ -109,7 +109,7 @@ def test_values_of_every_type(mine):
     )
     settings = parse(["--output_dir", "out", "--recipe", path])
     model, data, training = settings.model, settings.data, settings.training
-    assert (model.bidirectional, model.crf, data.max_bad_rows) == (False, True, "3")
+    assert (model.bidirectional, model.crf, data.max_bad_rows) == (False, True, 3)
     assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
     assert (training.eval_strategy, training.language) == ("no", ["en", "no"])
     assert training.report_to == ["tensorboard", "wandb"]

@@ -1,6 +1,8 @@
 """Distillation: texts, teachers, loss and steps, the finished folder, resume, mistakes."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -155,7 +157,8 @@ def test_labels_are_matched_by_name(teacher, classes, own, expected):
     [
         ({"problem_type": "multi_label_classification"}, "exactly one label"),
         ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
-        ({"hidden_size": 64}, "no weights that fit"),
+        ({"hidden_size": 64}, "because of its weights"),
+        ({"model_type": "distilbert"}, "no weights for"),  # a head at random would teach nonsense
         ({}, r"model\.safetensors"),  # weights in pickles
     ],
 )
@@ -184,18 +187,16 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
 
 
 def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teacher, tmp_path):
-    known = open_teacher(teacher).hash
-    moved = change_config(teacher, tmp_path / "moved", id2label=None, label2id=None, num_labels=3)
-    assert known == open_teacher(moved).hash == open_teacher(teacher, 99).hash
-    others = [open_teacher(teacher, *options) for options in ((8,), (None, True))]
+    expected = open_teacher(teacher).hash
+    moved = Path(shutil.copytree(teacher, tmp_path / "moved"))
+    assert expected == open_teacher(moved).hash == open_teacher(teacher, 99).hash
+    others = [open_teacher(teacher, 8), open_teacher(teacher, None, True)]
     folder = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
-    others.append(open_teacher(folder))
-    others.append(open_teacher(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3)))
+    others += [open_teacher(folder), open_teacher(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3))]
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)
-    others.append(open_teacher(moved))
-    assert known not in {other.hash for other in others}
+    assert expected not in {other.hash for other in [*others, open_teacher(moved)]}
     folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=20)
     assert open_teacher(folder).max_length == 20 and open_teacher(folder, 8).max_length == 8
 
@@ -305,7 +306,6 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     ("flags", "message"),
     [
         (["--teacher", "nowhere"], "no folder nowhere"),
-        (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
         (["--unlabeled", "empty.txt"], "found no row"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shlex
 import shutil
 import string
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from hf_rnn import SentenceEncoder, pretrain
+from hf_rnn.cli.pretrain import FLAGS
 from hf_rnn.training.pretrain import Encoder, StateCollator, cut_sentences, encode_texts, prune_tokenizer
 from hf_rnn.training.teacher import read_texts
 from hf_rnn.utils.errors import UserError
@@ -113,7 +115,10 @@ def test_the_student_learns_and_reports_it(pretrained):
     assert record["held_out"].keys() == pretrained.metrics["held_out"].keys()
     assert record["texts"]["learned"] + record["texts"]["held_out"] == record["texts"]["kept"] <= 400
     assert record["pieces_per_word"] == pytest.approx(1, abs=0.05) and record["unknown_token_share"] == 0
-    assert "tiny-encoder" in (folder / "README.md").read_text() and not (folder / "checkpoints").exists()
+    card = (folder / "README.md").read_text()
+    assert "# encoder\n" in card and "tiny-encoder" in card and not (folder / "checkpoints").exists()
+    typed = shlex.split(next(line for line in card.splitlines() if line.startswith("hf-rnn pretrain ")))
+    assert FLAGS.read(typed[2:])["hidden_size"] == "32" and str(folder.parent) not in card
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["RnnModel"]
 
 
@@ -226,7 +231,6 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(bert, unig
     [
         ({"teacher": None}, "teacher"),
         ({"input": ["missing.txt"]}, "missing.txt"),
-        ({"max_texts": 20, "split_characters": 0}, "split_characters"),
         ({"embedding_size": 17}, "embedding_size is at most"),
         ({"push_to_hub": True}, "leave it out"),
         ({"teacher": "missing-folder/teacher"}, "missing-folder"),

@@ -92,7 +92,7 @@ def test_sample_weight_equals_repeated_rows(trained):
     settings |= {"num_train_epochs": 4, "lr_scheduler_type": "constant", "class_weight_power": 1.0, "max_grad_norm": 0}
     settings |= {"label_smoothing_factor": 0.1, "load_best_model_at_end": False, "use_cpu": True, "verbose": False}
     settings |= {"early_stopping_patience": None, "warmup_steps": 0, "per_device_train_batch_size": 99}
-    settings |= {"baselines": False, "few_rows": 0}
+    settings |= {"baselines": False, "few_rows": 0, "typos": 0}
     counts = np.array([3, 1, 2, 1, 1, 0, 2, 2, *[1] * 16])
     parts = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4}
 
@@ -148,7 +148,7 @@ def test_bad_rows(texts, labels, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"eval_set": (["a"], ["worse"])}, "y contains 'worse'"),
+        ({"eval_set": (["a"], ["worse"])}, "worse"),
         ({"sample_weight": [1]}, "sample_weight"),
     ],
 )

@@ -27,12 +27,10 @@ def tokenizer():
     return train_tokenizer([" ".join(f"w{number}" for number in range(20))], min_frequency=1)
 
 
-def make_examples(rows=24, seed=0, empty=False):
+def make_examples(rows=24, seed=0):
     """Return random ids of random lengths with unequal class counts: about 1/2, 1/3, 1/6."""
     chance = random.Random(seed)
     ids = [[chance.randrange(2, 22) for _ in range(chance.randrange(1, 12))] for _ in range(rows)]
-    if empty:
-        ids[3] = []
     labels = [chance.choice([0, 0, 0, 1, 1, 2]) for _ in range(rows)]
     features = {"input_ids": datasets.List(datasets.Value("int32")), "labels": datasets.ClassLabel(num_classes=3)}
     return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels}, features=datasets.Features(features))
@@ -75,9 +73,6 @@ def make(tokenizer, tmp_path):
 
 def pad(tokenizer, examples, rows):
     return DataCollatorWithPadding(tokenizer)([examples[row] for row in rows])
-
-
-# ---- batches ----
 
 
 # ---- losses ----
