@@ -195,9 +195,12 @@ class Predictor:
         Raises:
             UserError: For a missing column, whose message lists the columns.
         """
-        from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
+        from .tables import TableSettings, answer_frame  # needs pyarrow, which a service does not have
 
-        return predict_table(self, table, TableSettings(**settings))
+        if not hasattr(table, "__arrow_c_stream__"):
+            found = type(table).__name__
+            raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {found}")
+        return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
     def answer_logits(self, logits: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
         """Return the answers to texts by their logits `(N, C)`."""

@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +31,6 @@ _IMPORTING_PROCESS = os.getpid()
 
 Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 
-ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
@@ -51,8 +50,7 @@ class TableSettings:
     quoting: str | None = None  # `csv` or `none`; see `read_table`
 
 
-@dataclass(frozen=True)
-class AnsweredFile:
+class AnsweredFile(NamedTuple):
     """A file with its answers."""
 
     table: pa.Table  # all rows in their order; with `error` as last column if a row with a text has no answer
@@ -71,11 +69,8 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 # ---- answers ----
 
 
-def answer_file(
-    model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any] | None = None
-) -> AnsweredFile:
+def answer_file(model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
-    record = record or {}
     table, names = _open_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
@@ -92,11 +87,10 @@ def answer_file(
         some = slice(start, start + BATCH_ROWS)
         where = [f"{table.unit} {place}: " for place in places[some]]
         pieces.append(_answer_texts(model, [column[some] for column in texts], settings, where))
-    whole = add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
+    whole = _add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
-    if not faults:
-        whole = whole.drop_columns(whole.schema.names[-1:])
+    whole = whole if faults else whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
     return AnsweredFile(whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark)
 
@@ -140,13 +134,11 @@ def _choose_columns(
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
     bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
-    prefix = settings.prefix
-    if prefix is None:
+    if (prefix := settings.prefix) is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
     if taken := {prefix + name for name in bare}.intersection(names):
         raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
-    note = f"{path}: texts are in the column {columns[0]!r} ({how})"
-    return columns, replace(settings, prefix=prefix), note
+    return columns, replace(settings, prefix=prefix), f"{path}: texts are in the column {columns[0]!r} ({how})"
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
@@ -158,8 +150,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
         types["for_a_person"] = pa.bool_()
     if settings.all_scores and "label" in types:
         types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
-    types[ERROR] = pa.string()
-    return pa.schema([(f"{settings.prefix or ''}{name}", kind) for name, kind in types.items()])
+    return pa.schema([(f"{settings.prefix or ''}{name}", of) for name, of in (types | {"error": pa.string()}).items()])
 
 
 def _answer_texts(
@@ -180,37 +171,33 @@ def _answer_texts(
     return pa.table({**columns, schema.names[-1]: errors}, schema)
 
 
-def predict_table(model: Predictor, table: Frame, settings: TableSettings) -> Frame:
-    """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers."""
-    if not hasattr(table, "__arrow_c_stream__"):
-        raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
-    answers = _answer_frame(model, table, "the table", settings, {}).flatten()
-    if not any(answers.column(-1).to_pylist()):
-        answers = answers.drop_columns(answers.schema.names[-1:])
-    return add_columns(table, answers)
+def answer_frame(
+    model: Predictor, table: Frame, where: str, settings: TableSettings, record: Mapping[str, Any], is_batch: bool
+) -> Frame:
+    """Return a frame of pandas or polars, a table of Arrow or a dictionary of columns with the columns of answers.
 
-
-def _answer_frame(
-    model: Predictor, table: Any, path: str, settings: TableSettings, record: Mapping[str, Any]
-) -> pa.Table:
-    """Return the columns of answers to the rows of a frame, or of a dictionary of columns."""
-    names = list(map(str, getattr(table, "column_names", getattr(table, "columns", table))))
-    columns, settings, _ = _choose_columns(model, names, path, settings, record)
-    return _answer_texts(model, [list(out_of_arrow(table[name])) for name in columns], settings)
-
-
-def add_columns(table: Frame, columns: pa.Table) -> Frame:
-    """Return a table with further columns after its own."""
+    Those of a batch do not depend on its rows: `scores` are one column, and `error` is always there.
+    """
     frame: Any = table
+    names = list(map(str, getattr(frame, "column_names", getattr(frame, "columns", frame))))
+    columns, settings, _ = _choose_columns(model, names, where, settings, record)
+    answers = _answer_texts(model, [list(out_of_arrow(frame[name])) for name in columns], settings)
+    if not is_batch:
+        answers = answers.flatten()
+        answers = answers if any(answers.column(-1).to_pylist()) else answers.drop_columns(answers.schema.names[-1:])
+    return _add_columns(frame, answers)
+
+
+def _add_columns(frame: Any, columns: pa.Table) -> Any:
+    """Return a table with further columns after its own."""
     if isinstance(frame, pa.Table):
         for name, column in zip(columns.schema.names, columns.columns, strict=True):
             frame = frame.append_column(name, column)
-    elif hasattr(frame, "with_columns"):  # polars
-        frame = frame.with_columns(type(frame)(columns))
-    else:
-        values = columns.to_pydict()
-        frame = frame.assign(**values) if hasattr(frame, "assign") else {**frame, **values}
-    return frame
+        return frame
+    if hasattr(frame, "with_columns"):
+        return frame.with_columns(type(frame)(columns))  # polars
+    values = columns.to_pydict()
+    return frame.assign(**values) if hasattr(frame, "assign") else {**frame, **values}
 
 
 # ---- batches of engines of many processes; see `cluster.md` ----
@@ -260,9 +247,8 @@ class BatchPredictor:
     ) -> None:
         name = os.path.expanduser(model)
         self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
-        self.settings = TableSettings(
-            text_column, text_pair_column, prefix=prefix, all_scores=all_scores, target=target
-        )
+        columns = TableSettings(text_column, text_pair_column, prefix=prefix)
+        self.settings = replace(columns, all_scores=all_scores, target=target)
         self.options = InferenceOptions(**loading)
 
     def load(self) -> tuple[Predictor, dict[str, Any]]:
@@ -281,7 +267,7 @@ class BatchPredictor:
             batches: Any = map(self, batch)
             return batches
         model, record = self.load()
-        return add_columns(batch, _answer_frame(model, batch, "the batch", self.settings, record))
+        return answer_frame(model, batch, "the batch", self.settings, record, is_batch=True)
 
 
 # ---- writing ----
@@ -313,19 +299,28 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
     packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}
-    pack = packers.get(PurePath(path.lower()).suffix.removesuffix("d"), bytes)  # .zstd is .zst
-    return bytes(pack(stream.getvalue()))
+    packers[".zstd"] = packers[".zst"]
+    return bytes(packers.get(Path(path.lower()).suffix, bytes)(stream.getvalue()))
 
 
 def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
-    """Write the first sheet of a workbook; texts stay texts, also `=1+1`."""
+    """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
+
+    Integers of more than 15 digits, times before 1901 and times with a zone, which Excel lacks, become texts.
+    """
     try:
         import pandas as pd
         import xlsxwriter  # noqa: F401 - the engine of pandas
     except ImportError:
         raise ImportError(f"install XlsxWriter: {install_hint('excel')}, or write .csv") from None
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
-        if not _fits_excel(column):
+        is_integer, is_date = pa.types.is_integer(column.type), pa.types.is_date(column.type)
+        fits = getattr(column.type, "tz", None) is None
+        if is_integer or is_date or pa.types.is_timestamp(column.type):
+            low, high = pc.min_max(column).as_py().values()
+            if low is not None:
+                fits &= -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER if is_integer else low.year > 1900
+        if not fits:
             table = table.set_column(place, name, column.cast(pa.string()))
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with warnings.catch_warnings(), pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
@@ -333,30 +328,18 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
-def _fits_excel(column: pa.ChunkedArray) -> bool:
-    """Return whether Excel has the values of a column: integers of 15 digits, times from 1900 on."""
-    is_integer = pa.types.is_integer(column.type)
-    if not (is_integer or pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
-        return True
-    low, high = pc.min_max(column).as_py().values()
-    if low is None or is_integer:
-        return low is None or (low > -_EXCEL_INTEGER and high < _EXCEL_INTEGER)
-    return low.year > 1900 and getattr(column.type, "tz", None) is None
-
-
 def _to_json(value: object) -> str:
-    """Return a value as JSON, other types than those of JSON as texts; bytes must be UTF-8, as in CSV."""
+    """Return a value as JSON: null for NaN and infinity, texts for other types; bytes must be UTF-8."""
+
+    def clean(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return list(map(clean, value))
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
     write = lambda other: other.decode() if isinstance(other, bytes) else str(other)  # noqa: E731
-    return json.dumps(_without_nan(value), ensure_ascii=False, default=write)
-
-
-def _without_nan(value: object) -> object:
-    """Return a value with null in place of NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(clean(value), ensure_ascii=False, default=write)
 
 
 def _flatten(table: pa.Table) -> pa.Table:
@@ -365,14 +348,13 @@ def _flatten(table: pa.Table) -> pa.Table:
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))
         elif pa.types.is_nested(column.type):
-            texts = [None if value is None else _join_labels(value) for value in column.to_pylist()]
+            texts = column.to_pylist()
+            for row, value in enumerate(texts):
+                if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                    texts[row] = ",".join(value)
+                elif value is not None:
+                    texts[row] = _to_json(value)
             table = table.set_column(place, name, pa.array(texts, pa.string()))
         elif "binary" in str(column.type) or "view" in str(column.type):
             table = table.set_column(place, name, column.cast(pa.large_string()))
     return table
-
-
-def _join_labels(value: object) -> str:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ",".join(value)
-    return _to_json(value)
