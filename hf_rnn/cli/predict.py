@@ -26,7 +26,6 @@ from .console import ModelFlags, print_note
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
-    from ..inference.tables import TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
 
@@ -89,12 +88,6 @@ class PredictArguments(ModelFlags):
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
     strict: bool = setting(False, "stop at the first line or row that is rejected", shown="common")
     tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
-
-    def table_settings(self) -> TableSettings:
-        """Return the flags of tables."""
-        from ..inference.tables import TableSettings
-
-        return TableSettings(**{known.name: getattr(self, known.name) for known in fields(TableSettings)})
 
     @property
     def is_table(self) -> bool:
@@ -219,25 +212,34 @@ def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[o
 
 def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     """Print how many rows have no answer; return the exit code."""
-    if empty:
-        print_note(f"hf-rnn predict: {empty} of {rows} have no text, and no answer")
-    if rejected:
-        print_note(f"hf-rnn predict: {rejected} of {rows} were rejected: {where}")
+    for count, what in ((empty, "have no text, and no answer"), (rejected, f"were rejected: {where}")):
+        if count:
+            print_note(f"hf-rnn predict: {count} of {rows} {what}")
     return int(rejected > 0)
 
 
 def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
-    """Print an answer when its label changes or after each token, and the one at the end."""
+    """Print an answer when its label changes or after each token, where the text stops, and at the end."""
     stop, threshold, in_a_row = arguments.stop, arguments.threshold, arguments.in_a_row
     stream = model.stream(target=arguments.target, stop=stop, threshold=threshold, in_a_row=in_a_row)
     per_token, last = arguments.every == "token", dict[str, Any]()
-    for piece in _read_pieces(str(arguments.input)):
-        for answer in stream.feed_tokens(piece) if per_token else [stream.feed(piece)]:
+
+    def read_answers() -> Iterator[dict[str, Any]]:
+        name = str(arguments.input)
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
+            arriving = iter(lambda: os.read(source.fileno(), 1 << 16), b"")
+            for piece in codecs.iterdecode(arriving, "utf-8-sig"):
+                yield from stream.feed_tokens(piece) if per_token else [stream.feed(piece)]
+        yield from stream.feed_tokens("\n") if per_token else ()  # the last word ends here
+
+    try:
+        for answer in read_answers():
             is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
             if per_token or is_new or "stop" in answer:
                 _write_line(last := answer)
-    for answer in stream.feed_tokens("\n") if per_token else ():  # the last word ends here
-        _write_line(last := answer)
+    except UnicodeDecodeError as error:
+        found = error.object[error.start : error.end]
+        raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
     if (answer := stream.end())["tokens"] != last.get("tokens") or "stop" in answer:
         _write_line(answer)
     return 0
@@ -249,28 +251,26 @@ def _write_line(record: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def _read_pieces(name: str) -> Iterator[str]:
-    """Yield the text of a file, or of standard input for `-`, as it comes."""
-    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
-        try:
-            yield from codecs.iterdecode(iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig")
-        except UnicodeDecodeError as error:
-            found = error.object[error.start : error.end]
-            raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
-
-
 def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]) -> int:
     """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
-    _leave_out_pandas()
-    from ..inference.tables import answer_file, format_table, read_record
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:  # Arrow looks for it at its first list, once: the import takes 0.2 s
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+        for _ in range(2):  # its Python part looks first, then its part in C++
+            with contextlib.suppress(ImportError, AttributeError):
+                pa.array([])
+        del sys.modules["pandas"]
+    from ..inference.tables import TableSettings, answer_file, format_table, read_record
     from ..utils.process import write_whole
 
+    settings = TableSettings(**{entry.name: getattr(arguments, entry.name) for entry in fields(TableSettings)})
     record, code, many = read_record(arguments.model, arguments.revision), 0, arguments.output_dir is not None
     for target, path in files.items():
         if many and target is not None and target.exists():
             continue
         try:
-            answered = answer_file(model, str(path), arguments.table_settings(), record)
+            answered = answer_file(model, str(path), settings, record)
             if arguments.strict and answered.rejected:
                 advice = "Without --strict this row gets an error, others an answer"
                 raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
@@ -293,15 +293,3 @@ def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[P
         elif many:
             print(json.dumps({"file": str(target), **counts}, ensure_ascii=False), flush=True)
     return code
-
-
-def _leave_out_pandas() -> None:
-    """Let Arrow find no pandas, which it looks for at its first list: the import takes 0.2 s."""
-    import pyarrow as pa
-
-    if "pandas" not in sys.modules:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-        for _ in range(2):  # its Python part looks first, then its part in C++
-            with contextlib.suppress(ImportError, AttributeError):
-                pa.array([])
-        del sys.modules["pandas"]
