@@ -12,7 +12,6 @@ from the page's own server.
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable
 from itertools import zip_longest
@@ -34,7 +33,6 @@ _SHOWN_LABELS = 10
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
-_FOR, _AGAINST, _STRONGEST = "37, 99, 235", "217, 119, 6", 0.6  # colours of the page in `web/`
 _SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
 
 
@@ -64,17 +62,15 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                 texts = [[example] for example in read_examples(FinishedFolder(folder))]
                 examples = gr.Examples(texts, text, cache_examples=False)
             with gr.Column():
-                if is_tagger:
-                    outputs = [gr.HighlightedText(label="Marked text", combine_adjacent=False, elem_id="spans")]
-                else:
-                    label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
-                    outputs = [label, gr.HTML(label="Words", elem_id="words")]
+                outputs = [] if is_tagger else [gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)]
+                title = "Marked text" if is_tagger else "Words: for the first label (up to 1), or against it"
+                outputs += [gr.HighlightedText(label=title, combine_adjacent=False, show_legend=not is_tagger)]
 
         def answer(text: str | None) -> object:
             try:
                 if is_tagger:
                     return mark_text(model, text or "")
-                return label_text(model, text, gr.Info) if text and text.strip() else (None, "")
+                return label_text(model, text, gr.Info) if text and text.strip() else (None, [])
             except UserError as error:
                 raise gr.Error(str(error)) from error
 
@@ -85,24 +81,19 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     return page
 
 
-def label_text(model: Predictor, text: str, inform: Callable[[str], object]) -> tuple[dict[str, float] | str, str]:
-    """Return the scores by label and the text as HTML, coloured by effects; call `inform` if a part was not read."""
+def label_text(
+    model: Predictor, text: str, inform: Callable[[str], object]
+) -> tuple[dict[str, float] | str, list[tuple[str, float | None]]]:
+    """Return the scores by label, and the parts of the text with effects from -1 to 1; inform if not all was read."""
     explanation = explain(model, text)
     if explanation.tokens > explanation.read:
         inform(f"The model reads the first {explanation.read} of the {explanation.tokens} tokens.")
     least = _SMALLEST_SCALE * abs(explanation.scores[explanation.label])
     scale = max([least, *(abs(effect or 0.0) for _, effect in explanation.parts)]) or 1.0
-
-    def mark(text: str, effect: float) -> str:
-        color = f"rgba({_AGAINST if effect < 0 else _FOR}, {_STRONGEST * abs(effect) / scale:.3f})"
-        return f'<mark style="color: inherit; background: {color}" title="{effect:+.2f}">{html.escape(text)}</mark>'
-
-    marks = "".join(mark(word, effect) if effect else html.escape(word) for word, effect in explanation.parts)
-    legend = f"{mark('for the first label', scale)} {mark('against it', -scale)}"
-    shown = f'<p dir="auto" style="white-space: pre-wrap">{marks}</p><p><small>{legend}</small></p>'
+    parts = [(part, effect and effect / scale) for part, effect in explanation.parts]
     if score_kind(model.config) == "values":
-        return ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items()), shown
-    return explanation.scores, shown
+        return ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items()), parts
+    return explanation.scores, parts
 
 
 def mark_text(tagger: Predictor, text: str) -> dict[str, Any]:

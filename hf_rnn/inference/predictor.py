@@ -140,12 +140,12 @@ class Predictor:
             from ..evaluation.scores import check_finite_logits
 
             texts = list_texts(texts)
-            encoded = self._encode.encode_whole(texts)
+            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
             logits = self.logits(encoded["input_ids"])
             check_finite_logits(logits.reshape(-1, self.config.num_labels))
             return self.task.answers(logits, self.config, texts, encoded)
         scores = self.predict_proba(texts)
-        answers = self._answer_scores(scores, target)
+        answers = self.answer_scores(scores, target)
         if self._chooses_one and (all_scores or top_k > 1):
             names = list(self.config.id2label.values())
             for answer, row in zip(answers, scores, strict=True):
@@ -202,11 +202,8 @@ class Predictor:
             raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {found}")
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
-    def answer_logits(self, logits: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
-        """Return the answers to texts by their logits `(N, C)`."""
-        return self._answer_scores(compute_scores(logits, self.config), target)
-
-    def _answer_scores(self, scores: np.ndarray, target: float | None) -> list[dict[str, Any]]:
+    def answer_scores(self, scores: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
+        """Return the answers to texts by their scores `(N, C)`."""
         answers = self.task.answers(scores, self.config)
         if target is not None:
             from ..evaluation.decisions import needs_person

@@ -138,7 +138,8 @@ class TextStream:
         final, _, text = self._split(piece)
         for place, token in enumerate(final):
             _advance([self], [[token]])
-            answer = self._predictor.answer_logits(self._logits, self._target)[0]
+            scores = compute_scores(self._logits, self._predictor.config)
+            answer = self._predictor.answer_scores(scores, self._target)[0]
             yield answer | {"tokens": self._tokens} | self._find_stop(text, place)
 
     def end(self) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    predictor, target = streams[0]._predictor, streams[0]._target
+    predictor = streams[0]._predictor
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
     stops: list[dict[str, Any]] = [{} for _ in streams]
     turns = []  # the tokens of each text, one by one where a stop looks at each answer
@@ -242,8 +243,10 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     if unfinished:
         states = np.concatenate([streams[row]._state for row in unfinished])
         logits[unfinished] = predictor.engine.advance([split[row][1] for row in unfinished], states)[0]
-    answers = zip(predictor.answer_logits(logits, target), streams, split, stops, strict=True)
-    return [answer | {"tokens": stream._tokens + len(last)} | stop for answer, stream, (_, last, _), stop in answers]
+    answers = predictor.answer_scores(compute_scores(logits, predictor.config), streams[0]._target)
+    for answer, stream, (_, last, _), stop in zip(answers, streams, split, stops, strict=True):
+        answer |= {"tokens": stream._tokens + len(last)} | stop
+    return answers
 
 
 def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> None:

@@ -20,7 +20,7 @@ from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, check_texts, list_texts
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     Tokenizer: TypeAlias = "PreTrainedTokenizerBase | TokenizerFile"
 
@@ -130,10 +130,6 @@ class FastTokenizer:
             set_truncation(self._backend, limit, self.tokenizer)
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
-
-    def encode_whole(self, texts: list[str]) -> BatchEncoding | Encodings:
-        """Return the tokenizer's output for texts that are not truncated, with the places of tokens."""
-        return self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
 
     def _encode_pairs(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of each pair around the separator."""
