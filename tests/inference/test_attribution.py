@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import model_folder
-from hf_rnn.inference.attribution import explain
+from hf_rnn.inference.demo import explain
 from hf_rnn.utils.errors import UserError
 
 LABELS = ("bad", "good", "plain")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -408,7 +408,10 @@ class NativeEngine(Engine):
             if self._library.hf_rnn_run(ctypes.addressof(model), *arguments):
                 raise MemoryError(f"not enough memory for {places[-1]} tokens")
 
-        batches = list(_cut(ends, _TOKENS_OF_STEPS if steps else _TOKENS)) if len(ends) != 1 else [(0, 1)]
+        batches, most = [(0, 1)] if len(ends) == 1 else [], _TOKENS_OF_STEPS if steps else _TOKENS
+        while (first := batches[-1][1] if batches else 0) < len(ends):  # a longer text is alone
+            before = ends[first - 1] if first else 0
+            batches.append((first, max(first + 1, int(np.searchsorted(ends, before + most, side="right")))))
         threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -445,13 +448,3 @@ def count_threads() -> int:
     number = os.environ.get("OMP_NUM_THREADS", "")
     affinity = getattr(os, "sched_getaffinity", None)  # not on all systems
     return int(number) if number.isdigit() and int(number) else len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _cut(ends: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last text of each batch; a longer text is alone."""
-    first = 0
-    while first < len(ends):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield first, last
-        first = last

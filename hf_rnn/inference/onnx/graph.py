@@ -11,7 +11,7 @@ R residual stream, P width of a pooled vector, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
 from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
+_FLOAT = TensorProto.FLOAT
 _END = 2**62  # beyond any axis
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -39,8 +40,7 @@ class Graph:
     The inputs are padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
     """
 
-    def __init__(self, half_table: bool = False) -> None:
-        self.half_table = half_table
+    def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -83,7 +83,7 @@ class Graph:
         value = self.slice(value, 0, self._time, 1) if per_token else value
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         shape = ["batch", *(["time"] if per_token else []), width]
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self._outputs.append(helper.make_tensor_value_info(name, _FLOAT, shape))
 
     def linear(self, inputs: str, layer: nn.Linear) -> str:
         """Add a linear layer along the last axis."""
@@ -93,10 +93,6 @@ class Graph:
         """Cut an axis; a place is a number or the name of a value `(1,)`."""
         places = (place if isinstance(place, str) else [place] for place in (start, end))
         return self.Slice(value, *places, [axis])
-
-    def number(self, values: str) -> str:
-        """Return flags as 0 and 1, or whole numbers, in float32."""
-        return self.Cast(values, to=TensorProto.FLOAT)
 
     def activate(self, inputs: str, activation: str) -> str:
         """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
@@ -128,7 +124,7 @@ class Texts:
         self.rows = graph.Range(0, graph.Squeeze(graph.Shape(self.lengths), [0]), 1)  # (B,): 0 to B - 1
         self.steps = graph.Unsqueeze(graph.Range(0, graph.Squeeze(self.longest, [0]), 1), [1])  # (T, 1): 0 to T - 1
         self.valid = graph.Unsqueeze(graph.Less(self.steps, self.lengths), [2])  # (T, B, 1), whether there is a token
-        self.real = graph.number(self.valid)
+        self.real = graph.Cast(self.valid, to=_FLOAT)
         self.some = graph.Unsqueeze(graph.Greater(self.lengths, 0), [1])  # (B, 1), whether the text has a token
         # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
         self._before = graph.CumSum(count, 1, exclusive=1)
@@ -153,17 +149,17 @@ class Texts:
         graph = self._graph
         places = graph.Transpose(graph.Min(self._before, graph.Sub(self.longest, [1])), perm=[1, 0])
         values = graph.Transpose(self.take(values, places), perm=[1, 0, 2])
-        return graph.Mul(values, graph.Unsqueeze(graph.number(graph.mask), [2]))
+        return graph.Mul(values, graph.Unsqueeze(graph.Cast(graph.mask, to=_FLOAT), [2]))
 
 
-# ---- cells: each function adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S) ----
+# ---- cells: each function adds a layer: inputs (T, B, I) → states (T, B, S) ----
 
 
 def _add_operator(
     graph: Graph,
     texts: Texts,
     inputs: str,
-    cells: Sequence[TorchCell],
+    layer: RnnLayer,
     *,
     operator: str,
     gates: tuple[int, ...],
@@ -175,14 +171,14 @@ def _add_operator(
     wrong states for batches. The backward direction reads each text reversed.
     """
     states = []
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cast("list[TorchCell]", [direction.cell for direction in layer.directions])):
         parts = {name: weight.detach().float().cpu().chunk(len(gates)) for name, weight in cell.named_parameters()}
 
-        def stack(*names: str, parts: Mapping[str, Sequence[torch.Tensor]] = parts) -> torch.Tensor:
-            """Return weights `(1, names * gates * H, ...)`, the gates in ONNX's order."""
-            return torch.cat([parts[name][gate] for name in names for gate in gates])[None]
-
-        weights = stack("weight_ih_l0"), stack("weight_hh_l0"), stack("bias_ih_l0", "bias_hh_l0")
+        # (1, names * gates * H, ...), the gates in ONNX's order
+        weights = [
+            torch.cat([parts[name][gate] for name in names for gate in gates])[None]
+            for names in (["weight_ih_l0"], ["weight_hh_l0"], ["bias_ih_l0", "bias_hh_l0"])
+        ]
         vectors = texts.reverse(inputs) if number else inputs
         hidden = getattr(graph, operator)(vectors, *weights, hidden_size=cell.hidden_size, **attributes)
         hidden = graph.Squeeze(hidden, [1])  # of (T, 1, B, H)
@@ -192,13 +188,14 @@ def _add_operator(
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: Sequence[MinGru]) -> str:
+def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
+    cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
     names = ("h", "decay", "addend", "next", "state")
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+    values = [helper.make_tensor_value_info(name, _FLOAT, None) for name in names]
     nodes = [
         helper.make_node("Mul", ["h", "decay"], ["product"]),
         helper.make_node("Add", ["product", "addend"], ["next"]),
@@ -245,10 +242,17 @@ def build_graph(
             Its `last_hidden_state` are projected too, so that their mean, normalised, is the vector.
         half_table: Whether the embedding table is stored in float16.
     """
-    graph = Graph(half_table)
+    graph = Graph()
     texts, width = Texts(graph), model.config.output_size
-    encoder = model if type(model).__name__ == ENCODER else model.rnn
-    states = _encode(graph, texts, encoder)
+    encoder: RnnModel = model if type(model).__name__ == ENCODER else model.rnn
+    table = encoder.embedding.weight.detach().cpu()
+    states = graph.Gather(table.half() if half_table else table, texts.ids)  # (T, B, E)
+    states = graph.Cast(states, to=_FLOAT) if half_table else states
+    if encoder.config.block_type == "residual":
+        states = _add_blocks(graph, texts, states, encoder)
+    else:
+        for layer in encoder.layers:
+            states = ONNX_CELLS[encoder.config.cell_type](graph, texts, states, layer)
     if model is not encoder:
         logits, width = _classify(graph, texts, states, model), model.config.num_labels
         if not gives_vectors:
@@ -259,24 +263,6 @@ def build_graph(
         states = graph.linear(states, model.classifier)
     graph.answer("last_hidden_state", texts.restore(states), width, per_token=True)
     return graph.finish(metadata)
-
-
-def _encode(graph: Graph, texts: Texts, encoder: RnnModel) -> str:
-    """Add an encoder: the states (T, B, S) of texts."""
-    table = encoder.embedding.weight.detach().cpu()
-    if graph.half_table:
-        states = graph.number(graph.Gather(table.half(), texts.ids))
-    else:
-        states = graph.Gather(table, texts.ids)  # (T, B, E)
-    if encoder.config.block_type == "residual":
-        return _add_blocks(graph, texts, states, encoder)
-    for layer in cast("list[RnnLayer]", encoder.layers):
-        states = _add_layer(graph, texts, states, layer, encoder.config.cell_type)
-    return states
-
-
-def _add_layer(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer, cell_type: str) -> str:
-    return ONNX_CELLS[cell_type](graph, texts, inputs, [direction.cell for direction in layer.directions])
 
 
 def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
@@ -293,7 +279,7 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
             wide = graph.Pad(graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])
             taps = [graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size)]
             inputs = graph.Sum(*(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True)))
-        states = _add_layer(graph, texts, inputs, block.mixer, encoder.config.cell_type)
+        states = ONNX_CELLS[encoder.config.cell_type](graph, texts, inputs, block.mixer)
         gate = graph.activate(linear(inputs, block.gate_proj), activation)
         stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
         inner = graph.activate(linear(norm(stream, block.mlp_norm), block.up_proj), activation)
@@ -330,7 +316,7 @@ def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassifi
         return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
     if "mean" in pooling:
         total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
-        parts.append(graph.Div(total, graph.Unsqueeze(graph.number(texts.steps_read), [1])))
+        parts.append(graph.Div(total, graph.Unsqueeze(graph.Cast(texts.steps_read, to=_FLOAT), [1])))
     if "max" in pooling:
         highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
         parts.append(graph.Where(texts.some, highest, 0.0))
@@ -345,6 +331,6 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
         hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
         valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
         rows = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
-        sums.append(graph.Mul(rows, graph.number(graph.Unsqueeze(valid, [2]))))
-    root = graph.Sqrt(graph.number(texts.steps_read))
+        sums.append(graph.Mul(rows, graph.Cast(graph.Unsqueeze(valid, [2]), to=_FLOAT)))
+    root = graph.Sqrt(graph.Cast(texts.steps_read, to=_FLOAT))
     return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(root, [1]))
