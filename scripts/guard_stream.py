@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 
 class Guard:
-    """A stopping criterion: print a text as it is written, until the text so far has a label with some score."""
+    """A stopping criterion: print a text as it is written, until the guard stops it."""
 
-    def __init__(self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float) -> None:
-        self.stream, self.tokenizer = reader.stream(), tokenizer
-        self.label, self.threshold = label, threshold
-        self.text, self.has_stopped = "", False
+    def __init__(self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float, in_a_row: int) -> None:
+        self.stream = reader.stream(stop=label, threshold=threshold, in_a_row=in_a_row)
+        self.tokenizer, self.text, self.has_stopped = tokenizer, "", False
 
     def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         """Read the tokens that are new, and return whether to stop."""
@@ -32,7 +31,7 @@ class Guard:
         if not text.endswith("\ufffd"):  # a part of a character
             print(text[len(self.text) :], end="", flush=True)
             answer = self.stream.feed(text[len(self.text) :])
-            self.text, self.has_stopped = text, answer["label"] == self.label and answer["score"] >= self.threshold
+            self.text, self.has_stopped = text, "stop" in answer
         return torch.tensor([self.has_stopped])
 
 
@@ -43,6 +42,7 @@ def main() -> None:
     parser.add_argument("--guard", required=True, help="folder of a classifier, trained with --streaming")
     parser.add_argument("--label", required=True, help="label at which the writer is stopped")
     parser.add_argument("--threshold", type=float, default=0.9, help="least score of the label")
+    parser.add_argument("--in_a_row", type=int, default=1, help="after how many tokens in a row")
     parser.add_argument("--prompt", default="\n", help="start of the text")
     parser.add_argument("--max_new_tokens", type=int, default=200, help="most tokens to write")
     parser.add_argument("--seed", type=int, default=0, help="draws the tokens")
@@ -52,10 +52,8 @@ def main() -> None:
     from hf_rnn import FastRnn
 
     reader = FastRnn.from_pretrained(arguments.guard)
-    if arguments.label not in reader.config.id2label.values():
-        parser.error(f"--label must be one of {', '.join(reader.config.id2label.values())}")
     model, tokenizer = (kind.from_pretrained(arguments.writer) for kind in (AutoModelForCausalLM, AutoTokenizer))
-    guard = Guard(reader, tokenizer, arguments.label, arguments.threshold)
+    guard = Guard(reader, tokenizer, arguments.label, arguments.threshold, arguments.in_a_row)
     set_seed(arguments.seed)
     prompt = tokenizer(arguments.prompt, return_tensors="pt")
     options = {"max_new_tokens": arguments.max_new_tokens, "stopping_criteria": StoppingCriteriaList([guard])}
