@@ -22,7 +22,7 @@ TEXTS = [text for text, _ in invent_rows(50, seed=7)]
 def folder(trained, tmp_path_factory):
     """The trained model with thresholds for 0.8, and for 0.95, where a person checks all answers `good`."""
     folder = tmp_path_factory.mktemp("decided") / "model"
-    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "thresholds.json"))
     rows = invent_rows(150, seed=8)
     scores = FastRnn.from_pretrained(folder).predict_proba([text for text, _ in rows])
     labels = np.array([LABELS.index(label) for _, label in rows])

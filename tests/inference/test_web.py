@@ -188,7 +188,9 @@ def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(copy, browser):
 def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(copy, tmp_path):
     page = export(copy, output_dir=tmp_path / "out", web=True).web
     assert page == tmp_path / "out/web"
-    assert {path.name for path in page.iterdir()} == {"index.html", "model.onnx", "tokenizer.json"}
+    assert {path.name for path in page.iterdir()} == {
+        *("index.html", "model.onnx", "thresholds.json", "tokenizer.json")
+    }
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
     with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):
         export(copy, web=True, npm=tmp_path)
