@@ -80,7 +80,7 @@ def needs_person(by_label: Mapping[str, float | None], names: Sequence[str], sco
     """
     limits = [by_label.get(name) for name in names]
     lowest = np.array([math.inf if limit is None else limit for limit in limits])
-    return scores.max(axis=1) < lowest[scores.argmax(axis=1)]
+    return ~(scores.max(axis=1) >= lowest[scores.argmax(axis=1)])  # NaN needs a person
 
 
 def check_target(target: float) -> None:

@@ -366,7 +366,7 @@ def write_modules(root: Path, projection: nn.Linear) -> None:
     write_json(root / "modules.json", list_sentence_modules("Dense", "Normalize"))
     sizes = {"in_features": projection.in_features, "out_features": projection.out_features, "bias": True}
     content = {**sizes, "activation_function": "torch.nn.modules.linear.Identity"}
-    (root / "2_Dense").mkdir()
+    (root / "2_Dense").mkdir(exist_ok=True)
     write_json(root / "2_Dense" / "config.json", content)
     weights = {f"linear.{name}": weight.detach().contiguous() for name, weight in projection.named_parameters()}
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
