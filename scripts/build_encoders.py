@@ -58,7 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "license": "apache-2.0",
         "language": ["en"],
     },
-    "english_causal": CAUSAL | {"num_train_epochs": 2, "license": "apache-2.0", "language": ["en"]},
+    "english_causal": CAUSAL | {"license": "apache-2.0", "language": ["en"]},
     "multilingual": {
         "embedding_size": 256,
         "max_vocab_size": 64_000,
