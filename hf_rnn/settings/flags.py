@@ -8,7 +8,7 @@ import textwrap
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
 from ..utils.errors import UserError
@@ -69,8 +69,8 @@ class Flags:
         """Return the dataclass of a verb that has one, with the values of its flags."""
         values = self.read(argv)
         self.check(values)
-        value_type: Any = self.classes
-        return value_type(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
+        make = cast("type[Any]", self.classes)
+        return make(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise a [`UserError`] for settings that are missing, and for missing folders, before a library is loaded."""
@@ -108,7 +108,7 @@ class Flags:
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
-            formatter_class=_format_help,
+            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=28, width=80),
         )
         groups: dict[str, Any] = {"essentials": parser.add_argument_group("essentials")}
         for name, (field, hint, title) in self.settings.items():
@@ -163,7 +163,3 @@ def _parse(parser: ArgumentParser, names: Collection[str], argv: Sequence[str]) 
     except ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from error
     return {name: value for name, value in vars(namespace).items() if value is not None}, rest
-
-
-def _format_help(prog: str) -> RawDescriptionHelpFormatter:
-    return RawDescriptionHelpFormatter(prog, max_help_position=28, width=80)

@@ -90,8 +90,8 @@ def convert(name: str, declaration: Declaration, value: Any) -> Any:
             except (ValueError, TypeError, KeyError):
                 continue
         else:
-            wanted = " or ".join(dict.fromkeys(map(_name_type, types)))
-            raise UserError(f"{name} must be {wanted}; found {' '.join(repr(value).split()):.80}")
+            expected = " or ".join(dict.fromkeys(map(_name_type, types)))
+            raise UserError(f"{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
     try:
         check_range(name, value, field.metadata)
     except ValueError as error:
