@@ -1,4 +1,4 @@
-"""The files of a finished folder by name, and the model that they make; or one message that names the damaged part.
+"""Find the files of a finished folder and load its model; a damaged part is named in one message.
 
 Training writes this folder, the Hub stores it, every command reads it. Nothing here writes files.
 """
@@ -316,5 +316,6 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
 
 def quiet() -> None:
     """Hide the libraries' progress bars and reports; call it before they are imported."""
-    for name, value in (("HF_HUB_DISABLE_PROGRESS_BARS", "1"), ("TRANSFORMERS_VERBOSITY", "error")):
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it too
+    for library in ("TRANSFORMERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")

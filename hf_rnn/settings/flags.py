@@ -61,8 +61,12 @@ class Flags:
             parser = HfArgumentParser(TrainingArguments, allow_abbrev=False, exit_on_error=False)
             more, rest = _parse(parser, theirs, rest)
             values |= more
-        for word in rest:
-            self._place(word, values)
+        for word in rest:  # the value of a setting
+            free = self._list_missing(values) + [name for name in self.words[self.needed :] if name not in values]
+            free = free or [name for name in self.words[self.needed :] if self._is_list(name)]
+            if not free:
+                raise UserError(f"{word!r} belongs to no option: put a value of several words into quotes")
+            values[free[0]] = [*values.get(free[0], []), word] if self._is_list(free[0]) else word
         return values
 
     def build(self, argv: Sequence[str]) -> Any:
@@ -89,14 +93,6 @@ class Flags:
         named = {name for name in values if values[name] is not None}
         named |= {"data_dir"} if "dataset_name" in named else set()
         return [name for name in self.words[: self.needed] if name not in named]
-
-    def _place(self, word: str, values: dict[str, Any]) -> None:
-        """Take a word without a flag as the value of a setting."""
-        free = self._list_missing(values) + [name for name in self.words[self.needed :] if name not in values]
-        several = [name for name in self.words[self.needed :] if self._is_list(name)]
-        if not (free := free or several):
-            raise UserError(f"{word!r} belongs to no option: put a value of several words into quotes")
-        values[free[0]] = [*values.get(free[0], []), word] if self._is_list(free[0]) else word
 
     def _is_list(self, name: str) -> bool:
         return get_origin(list_types(self.settings[name][1])[0]) is list

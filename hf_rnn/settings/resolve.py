@@ -277,8 +277,8 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
-    That of most tasks starts from an encoder. Settings that contradict it (a cell, a width, tokens) take the recipe
-    that starts from nothing, which the log says.
+    The recipes of most tasks start from an encoder. Settings that contradict it (a cell, a width, tokens) get a recipe
+    that starts from nothing; the log says so.
     """
     recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
@@ -374,8 +374,8 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
 def _read_teacher_table(user: Mapping[str, Any], recipe: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
-    That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
-    table knows more words than the training texts teach. Explicit tokens, vectors or another start leave it out.
+    This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
+    table knows more words than the training texts teach. Tokens, vectors or a start that the user names come first.
     """
     teacher = user.get("teacher") or ""
     config, others = Path(teacher, "config.json"), {*TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}

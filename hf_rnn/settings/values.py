@@ -39,7 +39,7 @@ class Declaration(NamedTuple):
 
 @cache
 def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
-    """Return the fields of dataclasses by name; of fields with one name the first one."""
+    """Return the fields of dataclasses by name; the first class with a name declares it."""
     settings: dict[str, Declaration] = {}
     for declaring in classes:
         hints, group = get_type_hints(declaring, include_extras=True), getattr(declaring, "group", "model")

@@ -108,7 +108,7 @@ class Task(ABC):
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return the loss of guessing, in nats, by default of a label. A run with 100 times this loss has diverged."""
+        """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
         return math.log(config.num_labels)
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
