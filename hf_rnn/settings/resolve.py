@@ -264,14 +264,13 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
         raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path}: a recipe must have lines of `setting: value`")
-    named = ["", *(line.partition(":")[0].strip(" \"'{") for line in text.splitlines())]
-    for name in map(str, settings):
-        if named.count(name) > 1:
-            raise UserError(f"{path}:{named.index(name)}: {name} is set twice: remove one of them")
-    return {
-        str(name): (value, f"{path}:{named.index(str(name)) if str(name) in named else 1}: ")
-        for name, value in settings.items()
-    }
+    starts, placed = ["", *(line.partition(":")[0] for line in text.splitlines())], {}
+    for name, value in settings.items():
+        if starts.count(str(name)) > 1:
+            raise UserError(f"{path}:{starts.index(str(name))}: {name} is set twice: remove one of them")
+        number = next((number for number, start in enumerate(starts) if start.strip(" \"'{") == str(name)), 1)
+        placed[str(name)] = value, f"{path}:{number}: "
+    return placed
 
 
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
