@@ -174,12 +174,9 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
-        repeated, leak = audit["duplicates"][split], audit["leaks"].get(split, {}).get("train")
-        counts = (("exact", "near"), ("exact_other_label", "near_other_label"))
-        leaked = [sum(leak.get(name, 0) for name in both) if leak else None for both in counts]
-        unknown = audit["unknown_token_share"].get(split)
-        shown = None if unknown is None else f"{unknown:.1%}"
-        rows.append((split, count, repeated["exact"] + repeated.get("near", 0), *leaked, shown))
+        leak, unknown = audit["leaks"].get(split, {}).get("train", {}), audit["unknown_token_share"].get(split)
+        repeated = (audit["duplicates"][split]["exact"], leak.get("exact"), leak.get("exact_other_label"))
+        rows.append((split, count, *repeated, None if unknown is None else f"{unknown:.1%}"))
     repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
     return make_table(["split", "rows", *repeats, "unknown"], rows)
 
