@@ -184,9 +184,9 @@ def scratch_recipe(recipe: str) -> str:
     return name if name in recipe_names() else "scratch"
 
 
-def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
-    name, user_recipe = read_recipe(recipe, task, "distill")  # it has the settings of `train` too
+    name, user_recipe = read_recipe(recipe, verb="distill")  # it has the settings of `train` too
     return {name: value for name, value in {**_load_package_recipe(name), **user_recipe}.items() if value is not None}
 
 
