@@ -155,7 +155,9 @@ def score_tables(facts: CardFacts, split: str) -> str:
         (part for part in metrics.values() if isinstance(part, Mapping)), {}
     )
     if facts.task == "sequence-classification" and labels and facts.class_counts:
-        models |= _score_constant(facts, labels)
+        largest = max(facts.class_counts, key=lambda name: facts.class_counts[name])
+        rows_in_all = sum(row["support"] for row in labels.values())
+        models[f"always {largest}"] = {"accuracy": labels[largest]["support"] / max(1, rows_in_all)}
     if facts.typos and facts.typos["split"] == split:
         mistyped = f"{facts.typos['share']:.0%} of words mistyped"
         models[f"this model, {mistyped}"] = facts.typos
@@ -168,29 +170,13 @@ def score_tables(facts: CardFacts, split: str) -> str:
     return "\n\n".join(tables)
 
 
-def _score_constant(facts: CardFacts, labels: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, float]]:
-    """Return the scores of the most frequent class of train as a constant answer.
-
-    Its share is its precision; its recall is 1, and that of other classes 0.
-    """
-    majority = max(facts.class_counts, key=lambda name: facts.class_counts[name])
-    supports = [row["support"] for row in labels.values()]
-    share = labels[majority]["support"] / max(1, sum(supports))
-    classes = sum(map(bool, supports)) + (share == 0)
-    scores = {"accuracy": share, "macro_f1": 2 * share / (share + 1) / classes, "macro_recall": (share > 0) / classes}
-    return {f"always {majority}": scores}
-
-
 def audit_table(audit: Mapping[str, Any]) -> str:
     """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
-        repeated, leak = audit["duplicates"][split], audit["leaks"].get(split, {}).get("train")
-        kinds = (("exact", "near"), ("exact_other_label", "near_other_label"))
-        leaked = [sum(leak.get(kind, 0) for kind in both) if leak else None for both in kinds]
-        unknown = audit["unknown_token_share"].get(split)
-        shown = None if unknown is None else f"{unknown:.1%}"
-        rows.append((split, count, repeated["exact"] + repeated.get("near", 0), *leaked, shown))
+        leak, unknown = audit["leaks"].get(split, {}).get("train", {}), audit["unknown_token_share"].get(split)
+        repeated = (audit["duplicates"][split]["exact"], leak.get("exact"), leak.get("exact_other_label"))
+        rows.append((split, count, *repeated, None if unknown is None else f"{unknown:.1%}"))
     repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
     return make_table(["split", "rows", *repeats, "unknown"], rows)
 
@@ -214,28 +200,22 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
 
 
-def code(text: str) -> str:
-    """Return text as inline Markdown code, in more backticks than it contains."""
-    marks = _backticks(text, 1)
+def code(text: str, block: str = "") -> str:
+    """Return text as inline Markdown code, or as a `block` of a language, in more backticks than it contains."""
+    marks = "`" * max(3 if block else 1, max(map(len, re.findall("`+", text)), default=0) + 1)
+    if block:
+        return f"{marks}{block}\n{text.strip()}\n{marks}\n"
     pad = " " if "`" in text else ""
     return f"{marks}{pad}{' '.join(text.split())}{pad}{marks}"
 
 
-def fence(content: str, language: str) -> str:
-    """Return a block of code, in more backticks than it contains."""
-    marks = _backticks(content, 3)
-    return f"{marks}{language}\n{content.strip()}\n{marks}\n"
-
-
-def _backticks(text: str, least: int) -> str:
-    return "`" * max(least, max(map(len, re.findall("`+", text)), default=0) + 1)
-
-
 def list_columns(data: Mapping[str, Any]) -> str:
     """Return the columns of the data that have names, from the record of the data."""
-    named = ((kind, data.get(key)) for kind, key in _COLUMNS.items())
+    columns = {role: data.get(key) for role, key in _COLUMNS.items()}
     return ", ".join(
-        f"{kind} {code(name)}" for kind, name in named if isinstance(name, str) and not name.lstrip("-").isdigit()
+        f"{role} {code(name)}"
+        for role, name in columns.items()
+        if isinstance(name, str) and not name.lstrip("-").isdigit()
     )
 
 
@@ -243,7 +223,7 @@ _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
 )
 # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
-_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, fmt=format, shell=shlex.quote)
+_ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 _ENVIRONMENT.globals.update(
     label_table=label_table, example_table=example_table, score_tables=score_tables, audit_table=audit_table,

@@ -23,10 +23,9 @@ def connect(token: str | None = None) -> HfApi:
 
 def find_token(token: str | None = None) -> str:
     """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`; a [`UserError`] without any."""
-    found = (token or get_token() or "").strip()
-    if not found:
+    if not (token := (token or get_token() or "").strip()):
         raise UserError("there is no token to push with: get one with write access, then type: hf auth login")
-    return found
+    return token
 
 
 def fetch(repo_id: str, revision: str | None = None, token: str | None = None, only: Sequence[str] = _PULLED) -> Path:

@@ -1,4 +1,4 @@
-"""The files of a finished folder by name, and the model that they make; or one message that names the damaged part.
+"""Find the files of a finished folder and load its model; a damaged part is named in one message.
 
 Training writes this folder, the Hub stores it, every command reads it. Nothing here writes files.
 """
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError, reason_of
-from ..utils.process import after_import
+from ..utils.process import library_bars_off
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # They load a model where the package is not installed.
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
 PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
-_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKENIZER = "tokenizer.json or tokenizer_config.json"
 MODEL_TYPE = "hf_rnn"
 FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")  # read from tokenizer.json
@@ -37,12 +37,12 @@ UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes an
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     """Return the content of a JSON file that must contain an object."""
     try:
-        found = json.loads(content)
+        mapping = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must contain a JSON object, found {str(found)!r:.40}")
-    return found
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path} must contain a JSON object, found {str(mapping)!r:.40}")
+    return mapping
 
 
 def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
@@ -56,7 +56,7 @@ def check_name(name: str | Path, what: str) -> None:
     if not str(name):  # a path would mean the current folder
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
-    if not path.is_dir() and (not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
+    if not path.is_dir() and (not REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
         raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
 
 
@@ -163,8 +163,7 @@ class FinishedFolder:
         if not self.weights_index.is_file():
             return [self.weights]
         if self.weights.is_file():  # `save_pretrained(max_shard_size=...)` leaves the old one there
-            both = f"{self.weights.name} and {self.weights_index.name}"
-            raise UserError(f"{self.root} has weights twice, {both}: remove the older ones")
+            raise UserError(f"{self.root} has weights twice, in one file and in several: remove the older ones")
         index = read_mapping(self.weights_index, self.weights_index.read_bytes())
         return [self.root / Path(name).name for name in sorted(set(index["weight_map"].values()))]
 
@@ -262,29 +261,27 @@ def load_model(
     """
     import torch
 
-    from ..models.auto import ENCODER, head_name, model_class
+    from ..models.auto import ENCODER, head_class, head_name
 
     name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
-    config = read_config(name, folder.root, MODEL_TYPE)
+    config, tokenizer = load_without_weights(name, folder)
     if (folder.root / "adapter_config.json").is_file():
         raise UserError(
             f"{name} contains an adapter (adapter_config.json), and its weights alone are another model: merge it "
             "with PeftModel.merge_and_unload() and save the result, or remove the file"
         )
     with name_damage(name, "config.json"):
-        head = model_class(config)
-    if head_name(config) == ENCODER and not allow_encoder:
+        head = head_name(config)
+    if head == ENCODER and not allow_encoder:
         raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
-    with name_damage(name, "model.safetensors"):
+    with name_damage(name, "model.safetensors"), library_bars_off():
         options = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are refused below
-        model, report = head.from_pretrained(folder.root, config=config, dtype=torch.float32, **options)
-    wrong = sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"])
+        model, report = head_class(head).from_pretrained(folder.root, config=config, dtype=torch.float32, **options)
+    wrong = sorted(map(str, {*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]}))
     if wrong:
         raise UserError(f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}")
     if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
-    with name_damage(name, TOKENIZER):
-        tokenizer = _load_tokenizer(name, folder, config)
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
@@ -295,10 +292,19 @@ def load_model(
 
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
-    """Load configuration and tokenizer, for a program that runs the model from another file."""
+    """Load configuration and tokenizer, and check that the model has a row for each id of the tokenizer."""
     config = read_config(name, folder.root, MODEL_TYPE)
     with name_damage(name, TOKENIZER):
-        return config, _load_tokenizer(name, folder, config)
+        if folder.read_tokenizer_config().get("tokenizer_class") in FAST_TOKENIZERS:
+            from transformers import PreTrainedTokenizerFast  # without the Auto classes, whose import takes long
+
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
+    check_tokenizer(name, tokenizer, config)
+    return config, tokenizer
 
 
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
@@ -308,31 +314,8 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
         raise UserError(f"{name} does not assign exactly one label to a text: {found}")
 
 
-def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer, and check that the model has a row for each of its ids."""
-    kind = folder.read_tokenizer_config().get("tokenizer_class")
-    if kind in FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
-        from transformers import PreTrainedTokenizerFast
-
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)
-    else:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
-    check_tokenizer(name, tokenizer, config)
-    return tokenizer
-
-
 def quiet() -> None:
-    """Hide the libraries' progress bars and reports, from when they are imported; errors are raised, not logged."""
-
-    def quiet_transformers(logging: ModuleType) -> None:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def quiet_hub(utils: ModuleType) -> None:
-        utils.logging.set_verbosity_error()
-        utils.disable_progress_bars()
-
-    after_import("transformers.utils.logging", quiet_transformers)
-    after_import("huggingface_hub.utils", quiet_hub)
+    """Hide the libraries' progress bars and reports; call it before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers reads it too
+    for library in ("TRANSFORMERS", "HF_HUB"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
-from ..utils.errors import UserError, install_hint, reason_of
+from ..utils.errors import UserError, install_hint
 from .card import card_for_repo
 from .client import connect, explain_errors, find_token
-from .model_folder import MODELLING_FILES, FinishedFolder, load_model
+from .model_folder import MODELLING_FILES, REPO_ID, FinishedFolder, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +103,7 @@ def push(
 
 def check_repo_id(repo_id: str) -> None:
     """Check that a repo id is `owner/name`."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise UserError(f"invalid repo id: found {repo_id!r}; {reason_of(error)}") from error
-    if repo_id.count("/") != 1:
+    if not REPO_ID.fullmatch(repo_id):
         raise UserError(f"invalid repo id: found {repo_id!r}; give owner/name")
 
 
@@ -135,12 +129,16 @@ def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> No
     }
     folders = {str(Path.home()), str(folder.root.resolve())} - {"/"}
     written = "|".join(re.escape(form) for path in folders for form in (path, json.dumps(path)[1:-1]))
-    kinds = {"a secret": _TOKENS, "a path of this machine": rf"(?<!\w)({written})(?=[/\\])"}
-    leaks = [(place, kind) for kind, form in kinds.items() for place, line in lines.items() if re.search(form, line)]
-    leaks += _find_secrets(lines)
+    patterns = {"a secret": _TOKENS, "a path of this machine": rf"(?<!\w)({written})(?=[/\\])"}
+    leaks = [
+        (place, leak)
+        for leak, pattern in patterns.items()
+        for place, line in lines.items()
+        if re.search(pattern, line)
+    ] + _find_secrets(lines)
     if leaks:
-        (place, kind), more = leaks[0], f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
-        raise UserError(f"{folder.root / place} has {kind}{more}: remove it. Others could read it")
+        (place, leak), more = leaks[0], f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise UserError(f"{folder.root / place} has {leak}{more}: remove it. Others could read it")
 
 
 def _find_secrets(lines: Mapping[str, str]) -> list[tuple[str, str]]:

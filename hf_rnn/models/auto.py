@@ -57,8 +57,3 @@ def head_class(name: str) -> type[PreTrainedModel]:
     """Return the class of a head of `HEADS`."""
     head = HEADS[name][0]
     return getattr(import_module(head), name) if isinstance(head, str) else head
-
-
-def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """Return the class of the head that `architectures` names; raise a ValueError for an unknown one."""
-    return head_class(head_name(config))

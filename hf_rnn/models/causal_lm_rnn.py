@@ -59,11 +59,6 @@ class RnnCache:
         for name, state in self.states.items():
             setattr(self, name, state.index_select(1, beam_idx))
 
-    def detach(self) -> "RnnCache":
-        """Return the state without its history, where backpropagation through time ends."""
-        states: dict[str, Any] = {name: state.detach() for name, state in self.states.items()}
-        return RnnCache(**{"cell": None, "tokens": self.tokens, **states})
-
 
 @dataclass
 class RnnCausalLMOutput(ModelOutput):
@@ -146,7 +141,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of each token but the
                 first, after the tokens before it; padding is ignored.
             inputs_embeds (`(B, T, E)`): Token vectors in place of `input_ids`.
-            cache: The state after the tokens before these; its gradients flow unless it is detached.
+            cache: The state after the tokens before these; gradients flow through it.
             use_cache: Whether to return the state; by default without labels.
             output_hidden_states: Whether to return the states of all layers.
             logits_to_keep: Compute the logits of this number of places at the end only, 0 for all; or of these places.

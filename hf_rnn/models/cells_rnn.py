@@ -340,33 +340,27 @@ class RnnDirection(nn.Module):
 
         Inputs are `(T, B, I)`; `h_0` and `c_0` are `(B, H)`, or None for zero.
         """
-        inputs = texts.flip(inputs) if self.is_backward else inputs
-        fails = issubclass(self.cell_class, Lstm) and _fails_under_autocast(inputs)
+        inputs, cell_class = texts.flip(inputs) if self.is_backward else inputs, self.cell_class
+        fails = issubclass(cell_class, Lstm) and _fails_under_autocast(inputs)
         inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
-        returns_c = output_final_states and self.cell_class.has_cell_state
-        with torch.autocast("cpu", enabled=False) if fails else nullcontext():
-            states, last = self._run(inputs, texts, self._join_state(h_0, c_0, inputs.dtype), returns_c)
-        h_n = texts.last(states, h_0) if output_final_states else None
-        return texts.flip(states) if self.is_backward else states, h_n, last[0] if returns_c else None
-
-    def _join_state(self, h_0: Tensor | None, c_0: Tensor | None, dtype: torch.dtype) -> State:
-        """Return the initial state as the cell takes it; a part that is missing is zero."""
-        state = c_0 if h_0 is None else h_0
-        if state is None:
-            return None
-        h, c = (torch.zeros_like(state, dtype=dtype) if x is None else x.to(dtype) for x in (h_0, c_0))
-        return (h[None], c[None]) if self.cell_class.has_cell_state else h[None]
-
-    def _run(self, inputs: Tensor, texts: CompactTexts, state: State, returns_c: bool) -> tuple[Tensor, Tensor]:
-        """Return the states `(T, B, H)`, and c_n `(1, B, H)` with `returns_c`, or else the last state."""
-        dropout, cell_class = self.recurrent_dropout if self.training else 0.0, self.cell_class
+        given, dtype = c_0 if h_0 is None else h_0, inputs.dtype
+        state: State = None
+        if given is not None:  # a part that is missing is zero
+            h, c = (torch.zeros_like(given, dtype=dtype) if x is None else x.to(dtype) for x in (h_0, c_0))
+            state = (h[None], c[None]) if cell_class.has_cell_state else h[None]
+        returns_c = output_final_states and cell_class.has_cell_state
+        dropout = self.recurrent_dropout if self.training else 0.0
         needs_padding_gates = returns_c or not cell_class.has_cell_state
         sets_gates = cell_class.padding_gates is not None and not texts.is_full and needs_padding_gates
-        if dropout or sets_gates:
-            self._check_kernel()
-            return self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
-        states, last = self.cell(inputs, state)
-        return states, last[1] if returns_c else last
+        with torch.autocast("cpu", enabled=False) if fails else nullcontext():
+            if dropout or sets_gates:
+                self._check_kernel()
+                states, last = self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
+            else:
+                states, last = self.cell(inputs, state)
+                last = last[1] if returns_c else last
+        h_n = texts.last(states, h_0) if output_final_states else None
+        return texts.flip(states) if self.is_backward else states, h_n, last[0] if returns_c else None
 
     def _check_kernel(self) -> None:
         """Refuse the kernel for a cell that must be called, since it has hooks or is an adapter."""

@@ -64,8 +64,7 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
             for a pooling that weighs tokens.
         final_pooling_state (`(B, 1 + P)`): With `output_final_states` in one direction: the number of tokens read and
             their pooled vector, for a call with the tokens that follow.
-        prefix_logits (`(B, K, C)`): While a streaming model trains: the logits after K shares of each text.
-        prefix_shares (`(B, K)`): These shares.
+        prefix_logits (`(B, K, C)`): While a streaming model trains: the logits after K random shares of each text.
     """
 
     pooling_weights: Tensor | None = None
@@ -74,7 +73,6 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
     final_conv_state: Tensor | None = None
     final_pooling_state: Tensor | None = None
     prefix_logits: Tensor | None = None
-    prefix_shares: Tensor | None = None
 
 
 def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
@@ -415,7 +413,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = {**kwargs, "output_final_states": output_final_states, "return_dict": True}
-        carried, prefix_logits, prefix_shares = None, None, None
+        carried, prefix_logits = None, None
         if self.has_pairs:
             first, second = self._split_pair(input_ids, mask)
             outputs = self.rnn(input_ids, first, **options)
@@ -434,7 +432,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                     states = _fill_empty(outputs.last_hidden_state, mask)
                     pooled, carried = self.pooler.carry(*states, initial_pooling_state)
             if self.training and self.config.streaming:
-                prefix_logits, prefix_shares = self._read_prefixes(outputs.last_hidden_state, mask)
+                prefix_logits = self._read_prefixes(outputs.last_hidden_state, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
         if self.ngrams is not None:
             if input_ids is None:
@@ -457,16 +455,14 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             final_conv_state=outputs.final_conv_state,
             final_pooling_state=carried,
             prefix_logits=prefix_logits,
-            prefix_shares=prefix_shares,
         )
 
-    def _read_prefixes(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits `(B, K, C)` after random shares `(B, K)` of the tokens of each text."""
+    def _read_prefixes(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits `(B, K, C)` after random shares of the tokens of each text."""
         number, order = mask.sum(dim=1, keepdim=True), mask.cumsum(dim=1)
-        shares = torch.rand(len(mask), PREFIXES, device=mask.device)
-        ends = (shares * number).ceil().clamp(min=1)
+        ends = (torch.rand(len(mask), PREFIXES, device=mask.device) * number).ceil().clamp(min=1)
         vectors = [self._pool(states, mask & (order <= end[:, None]))[0] for end in ends.unbind(1)]
-        return self.classifier(self.dropout(self.activation(torch.stack(vectors, dim=1)))), shares
+        return self.classifier(self.dropout(self.activation(torch.stack(vectors, dim=1))))
 
     def _pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.pooler(*_fill_empty(states, mask))

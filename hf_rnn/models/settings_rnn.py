@@ -53,8 +53,8 @@ def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
     return registry[value]
 
 
-def _size(default: int | None, meaning: str, start: str = "shape", **more: object) -> Any:
-    return setting(default, meaning, least=1, below=MAX_PARAMETERS, start=start, **more)
+def _size(default: int | None, meaning: str, **more: object) -> Any:
+    return setting(default, meaning, least=1, below=MAX_PARAMETERS, start="shape", **more)
 
 
 def _dropout(meaning: str) -> Any:
@@ -67,10 +67,7 @@ class RnnSettings:
 
     embedding_size: int = _size(300, "width of a token's vector")
     cell_type: str = setting(
-        "lstm",
-        "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu",
-        shown="common",
-        start="shape",
+        "lstm", "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu", shown="common", start="shape"
     )
     hidden_size: int = _size(128, "units per direction", shown="common")
     num_hidden_layers: int = _size(1, "stacked recurrent layers, or residual blocks")

@@ -8,7 +8,7 @@ import textwrap
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
 from ..utils.errors import UserError
@@ -61,16 +61,20 @@ class Flags:
             parser = HfArgumentParser(TrainingArguments, allow_abbrev=False, exit_on_error=False)
             more, rest = _parse(parser, theirs, rest)
             values |= more
-        for word in rest:
-            self._place(word, values)
+        for word in rest:  # the value of a setting
+            free = self._list_missing(values) + [name for name in self.words[self.needed :] if name not in values]
+            free = free or [name for name in self.words[self.needed :] if self._is_list(name)]
+            if not free:
+                raise UserError(f"{word!r} belongs to no option: put a value of several words into quotes")
+            values[free[0]] = [*values.get(free[0], []), word] if self._is_list(free[0]) else word
         return values
 
     def build(self, argv: Sequence[str]) -> Any:
         """Return the dataclass of a verb that has one, with the values of its flags."""
         values = self.read(argv)
         self.check(values)
-        value_type: Any = self.classes
-        return value_type(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
+        make = cast("type[Any]", self.classes)
+        return make(**{name: convert(name, self.settings[name], value) for name, value in values.items()})
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Raise a [`UserError`] for settings that are missing, and for missing folders, before a library is loaded."""
@@ -90,14 +94,6 @@ class Flags:
         named |= {"data_dir"} if "dataset_name" in named else set()
         return [name for name in self.words[: self.needed] if name not in named]
 
-    def _place(self, word: str, values: dict[str, Any]) -> None:
-        """Take a word without a flag as the value of a setting."""
-        free = self._list_missing(values) + [name for name in self.words[self.needed :] if name not in values]
-        several = [name for name in self.words[self.needed :] if self._is_list(name)]
-        if not (free := free or several):
-            raise UserError(f"{word!r} belongs to no option: put a value of several words into quotes")
-        values[free[0]] = [*values.get(free[0], []), word] if self._is_list(free[0]) else word
-
     def _is_list(self, name: str) -> bool:
         return get_origin(list_types(self.settings[name][1])[0]) is list
 
@@ -108,7 +104,7 @@ class Flags:
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
-            formatter_class=_format_help,
+            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=28, width=80),
         )
         groups: dict[str, Any] = {"essentials": parser.add_argument_group("essentials")}
         for name, (field, hint, title) in self.settings.items():
@@ -163,7 +159,3 @@ def _parse(parser: ArgumentParser, names: Collection[str], argv: Sequence[str]) 
     except ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from error
     return {name: value for name, value in vars(namespace).items() if value is not None}, rest
-
-
-def _format_help(prog: str) -> RawDescriptionHelpFormatter:
-    return RawDescriptionHelpFormatter(prog, max_help_position=28, width=80)

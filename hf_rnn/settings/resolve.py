@@ -184,9 +184,9 @@ def scratch_recipe(recipe: str) -> str:
     return name if name in recipe_names() else "scratch"
 
 
-def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
+def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
-    name, user_recipe = read_recipe(recipe, task, "distill")  # it has the settings of `train` too
+    name, user_recipe = read_recipe(recipe, verb="distill")  # it has the settings of `train` too
     return {name: value for name, value in {**_load_package_recipe(name), **user_recipe}.items() if value is not None}
 
 
@@ -202,7 +202,11 @@ def _load_package_recipe(name: str | None) -> Mapping[str, Any]:
 
 
 def read_recipe(
-    recipe: str | Path | Mapping[str, Any] | None, task: str | None = None, verb: str = "train"
+    recipe: str | Path | Mapping[str, Any] | None,
+    task: str | None = None,
+    verb: str = "train",
+    folder: Path = Path(),
+    origin: str = "",
 ) -> tuple[str | None, dict[str, Any]]:
     """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
 
@@ -210,47 +214,37 @@ def read_recipe(
         recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
         task: The task of the run, by default the one that the recipe sets.
         verb: The verb of the run.
+        folder: Where a relative path starts.
+        origin: The place of the recipe's name, for a message.
 
     Raises:
         UserError: For a missing recipe or an invalid file; the message names file and line.
     """
-    above: dict[str, Any] = {}
-    folder, origin, seen = Path(), "", set[Path]()
-    while recipe is not None and str(recipe) not in recipe_names():
-        if isinstance(recipe, Mapping):
-            values = {str(name): (value, "recipe: ") for name, value in recipe.items()}
-        else:
-            path = _find_recipe(recipe, folder, origin)
-            if path in seen:
-                raise UserError(f"{origin}the recipe {path} builds on itself")
-            values, folder = _read_file(path), path.parent
-            seen.add(path)
-        recipe, origin = values.pop("recipe", ("", origin))
-        for name, (_, place) in values.items():
-            if is_personal(name):
-                raise UserError(f"{place}a recipe cannot set {name}: remove it, and give it with the command")
-        above = _merge([{name: _convert(name, value, verb, place) for name, (value, place) in values.items()}, above])
-        task = task or above.get("task")
-        recipe = _default_recipe(task, verb) if recipe == "" else recipe
-    return None if recipe is None else str(recipe), above
+    if recipe is None or str(recipe) in recipe_names():
+        return None if recipe is None else str(recipe), {}
+    if isinstance(recipe, Mapping):
+        values = {str(name): (value, "recipe: ") for name, value in recipe.items()}
+    else:
+        path = folder / os.path.expanduser(str(recipe))
+        if path.suffix not in (".yaml", ".yml", ".json") and len(Path(str(recipe)).parts) == 1:
+            near = get_close_matches(str(recipe), recipe_names(), n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a YAML file"
+            raise UserError(f"{origin}recipe {str(recipe)!r} is unknown. {hint}")
+        if not path.is_file():
+            raise UserError(f"{origin}the recipe file {path} does not exist")
+        values, folder = _read_file(path), path.parent
+    base, origin = values.pop("recipe", ("", origin))
+    for name, (_, place) in values.items():
+        if is_personal(name):
+            raise UserError(f"{place}a recipe cannot set {name}: remove it, and give it with the command")
+    above = {name: _convert(name, value, verb, place) for name, (value, place) in values.items()}
+    task = task or above.get("task")
+    package, below = read_recipe(_default_recipe(task, verb) if base == "" else base, task, verb, folder, origin)
+    return package, _merge([below, above])
 
 
 def _default_recipe(task: str | None, verb: str) -> str:
     return "pretrain" if verb == "pretrain" else get_task(task or DEFAULT_TASK).recipe
-
-
-def _find_recipe(recipe: Any, folder: Path, origin: str) -> Path:
-    """Return the file of a user's recipe; the path is relative to `folder`."""
-    if not isinstance(recipe, str | Path):
-        raise UserError(f"{origin}recipe must be a name or a path; found {recipe!r}")
-    path = folder / os.path.expanduser(recipe)
-    if path.suffix in (".yaml", ".yml", ".json") or len(Path(recipe).parts) > 1:
-        if not path.is_file():
-            raise UserError(f"{origin}the recipe file {path} does not exist")
-        return path
-    near = get_close_matches(str(recipe), recipe_names(), n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a path of a YAML file"
-    raise UserError(f"{origin}recipe {str(recipe)!r} is unknown. {hint}")
 
 
 def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
@@ -263,28 +257,27 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
-    settings: dict[str, tuple[Any, str]] = {}
     try:
-        loader = Loader(path.read_text(encoding="utf-8-sig"))
-        root = loader.get_single_node()
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe must have lines of `setting: value`")
-        for key, value in root.value if root is not None else ():
-            name, place = loader.construct_object(key, deep=True), f"{path}:{key.start_mark.line + 1}: "
-            if str(name) in settings:
-                raise UserError(f"{place}{name} is set twice, first on line {settings[str(name)][1].split(':')[-2]}")
-            settings[str(name)] = loader.construct_object(value, deep=True), place
+        text = path.read_text(encoding="utf-8-sig")
+        settings = yaml.load(text, Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or reason_of(error)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: invalid YAML: {problem}") from error
-    return settings
+        raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: a recipe must have lines of `setting: value`")
+    starts, placed = ["", *(line.partition(":")[0] for line in text.splitlines())], {}
+    for name, value in settings.items():
+        if starts.count(str(name)) > 1:
+            raise UserError(f"{path}:{starts.index(str(name))}: {name} is set twice: remove one of them")
+        number = next((number for number, start in enumerate(starts) if start.strip(" \"'{") == str(name)), 1)
+        placed[str(name)] = value, f"{path}:{number}: "
+    return placed
 
 
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
-    That of most tasks starts from an encoder. Settings that contradict it (a cell, a width, tokens) take the recipe
-    that starts from nothing, which the log says.
+    The recipes of most tasks start from an encoder. Settings that contradict it (a cell, a width, tokens) get a recipe
+    that starts from nothing; the log says so.
     """
     recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
@@ -335,6 +328,8 @@ def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -
 
 def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: Mapping[str, Any]) -> Settings:
     """Return typed settings from a recipe of the package and those of the user, with the architecture of the start."""
+    from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
+    from ..models.auto import head_name
     from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
 
     typed = {**user_recipe, **user}
@@ -345,7 +340,10 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
         implied["model_name_or_path"] = CAUSAL
     layers = [package, user_recipe, implied, user]
     start = next((layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer), None)
-    config, decided = (None, ()) if start is None else _read_start(start, task)
+    config, decided = None, tuple[str, ...]()  # the settings that the start decides
+    if start is not None:
+        config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
+        decided = ARCHITECTURE if head_name(config) == task.architecture else ENCODER_SETTINGS
     merged = {name: value for name, value in _merge(layers, decided).items() if value is not None}
     declared = list_settings((*VERBS[verb], RnnTrainingArguments))
     for name in merged:
@@ -365,34 +363,18 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
     try:
         sections = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
         further = make(DistillationArguments), make(PretrainingArguments)
-    except UserError:
-        raise
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-        raise UserError(reason_of(error)) from error
+        raise error if isinstance(error, UserError) else UserError(reason_of(error)) from error
     settings = Settings(*sections, *further, verb, recipe, user_recipe, user)
     _warn_of_unused(settings, typed.keys() & merged.keys())
     return settings
 
 
-# ---- the model to start from ----
-
-
-def _read_start(start: str, task: Task) -> tuple[RnnConfig, Collection[str]]:
-    """Return the configuration of a model to start from, and the settings that it decides in a run of this task."""
-    from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
-    from ..models.auto import head_name
-
-    config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
-    if head_name(config) != task.architecture:
-        return config, ENCODER_SETTINGS
-    return config, ARCHITECTURE
-
-
-def _read_teacher_table(user: Mapping[str, Any], recipe: Any) -> dict[str, Any]:
+def _read_teacher_table(user: Mapping[str, Any], recipe: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
-    That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
-    table knows more words than the training texts teach. Explicit tokens, vectors or another start leave it out.
+    This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
+    table knows more words than the training texts teach. Tokens, vectors or a start that the user names come first.
     """
     teacher = user.get("teacher") or ""
     config, others = Path(teacher, "config.json"), {*TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -40,11 +39,11 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
             )
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
             self.save_steps = self.eval_steps or self.logging_steps  # each evaluation can be the best one
-        theirs: Any = self  # fields of transformers, whose types mypy does not read
-        if theirs.data_seed is None:
-            theirs.data_seed = self.seed  # otherwise the order of the examples changes when a run is resumed
-        theirs.restore_callback_states_from_checkpoint = True  # such as the count of early stopping
-        theirs.ddp_find_unused_parameters = bool(theirs.ddp_find_unused_parameters)  # these models use all
+        if self.data_seed is None:  # type: ignore[has-type]  # a field of transformers
+            self.data_seed = self.seed  # otherwise the order of the examples changes when a run is resumed
+        self.restore_callback_states_from_checkpoint = True  # such as the count of early stopping
+        # these models use all parameters
+        self.ddp_find_unused_parameters = bool(self.ddp_find_unused_parameters)  # type: ignore[has-type]
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise

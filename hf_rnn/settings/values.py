@@ -39,7 +39,7 @@ class Declaration(NamedTuple):
 
 @cache
 def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
-    """Return the fields of dataclasses by name; of fields with one name the first one."""
+    """Return the fields of dataclasses by name; the first class with a name declares it."""
     settings: dict[str, Declaration] = {}
     for declaring in classes:
         hints, group = get_type_hints(declaring, include_extras=True), getattr(declaring, "group", "model")
@@ -90,8 +90,8 @@ def convert(name: str, declaration: Declaration, value: Any) -> Any:
             except (ValueError, TypeError, KeyError):
                 continue
         else:
-            wanted = " or ".join(dict.fromkeys(map(_name_type, types)))
-            raise UserError(f"{name} must be {wanted}; found {' '.join(repr(value).split()):.80}")
+            expected = " or ".join(dict.fromkeys(map(_name_type, types)))
+            raise UserError(f"{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
     try:
         check_range(name, value, field.metadata)
     except ValueError as error:

@@ -87,11 +87,12 @@ class Task(ABC):
         rows = {split: [self.audit_row(row, features) for row in split_rows] for split, split_rows in texts.items()}
         names = sorted({label for pairs in rows.values() for _, label in pairs})
         features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
-        splits = {}
-        for split, pairs in rows.items():
-            columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
-            splits[split] = datasets.Dataset.from_dict(columns, features)
-        return datasets.DatasetDict(splits)
+        return datasets.DatasetDict(
+            {
+                split: datasets.Dataset.from_list([{"text": text, "label": label} for text, label in pairs], features)
+                for split, pairs in rows.items()
+            }
+        )
 
     def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
         """Return the text of a row and its label for the audit; `features` are those of the columns."""
@@ -107,7 +108,7 @@ class Task(ABC):
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
     def chance_loss(self, config: RnnConfig) -> float:
-        """Return the loss of guessing, in nats, by default of a label. A run with 100 times this loss has diverged."""
+        """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
         return math.log(config.num_labels)
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
@@ -160,8 +161,8 @@ def get_task(name: str) -> Task:
     entry = TASKS[name]
     if not isinstance(entry, str):
         return entry
-    module, _, kind = entry.partition(".")
-    return getattr(import_module(f".{module}", __name__), kind)()
+    module, _, task = entry.partition(".")
+    return getattr(import_module(f".{module}", __name__), task)()
 
 
 def task_of(config: Config) -> Task:
@@ -205,10 +206,10 @@ def score_kind(config: Config) -> str:
 
 def compute_scores(logits: np.ndarray, config: Config) -> np.ndarray:
     """Return the scores `(N, C)` of logits `(N, C)`."""
-    kind = score_kind(config)
-    if kind == "values":
+    scale = score_kind(config)
+    if scale == "values":
         return logits
-    if kind == "sigmoid":
+    if scale == "sigmoid":
         return 0.5 * np.tanh(0.5 * logits) + 0.5  # without overflow
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

@@ -141,15 +141,10 @@ class MultiLabel(SequenceClassification):
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
-        size = len(_names(texts))
-
-        def as_rows(labels: list[list[int]]) -> list[list[float]]:
-            table = np.zeros((len(labels), size), dtype=np.float32)
-            for row, ids in zip(table, labels, strict=True):
-                row[ids] = 1
-            return table.tolist()
-
-        return _encode_numbers(texts, tokenizer, max_length, as_rows)
+        ids = range(len(_names(texts)))
+        return _encode_numbers(
+            texts, tokenizer, max_length, lambda rows: [[float(id in labels) for id in ids] for labels in rows]
+        )
 
     def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
         return [features["label"].feature.names[number] for number in row["label"]]

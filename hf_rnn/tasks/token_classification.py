@@ -102,7 +102,7 @@ class TokenClassification(Task):
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
-        return tagging_metrics(list(predictions), list(references), _tags(config))
+        return tagging_metrics(list(predictions), list(references), list(config.id2label.values()))
 
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
@@ -117,7 +117,7 @@ class TokenClassification(Task):
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O to where validation has the best F1: it is too high for rare entities."""
-        names = _tags(model.config)
+        names = list(model.config.id2label.values())
         if "validation" not in predictions or not entity_types(names):
             return
         outside, bias = names.index("O"), cast("RnnForTokenClassification", model).classifier.bias.data
@@ -154,17 +154,13 @@ class TokenClassification(Task):
         """Set the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
         names, counts = train.features["ner_tags"].feature.names, Counter(chain.from_iterable(train["ner_tags"]))
-        types = {kind: names.index(f"B-{kind}") for kind in entity_types(names)}
+        types = {entity: names.index(f"B-{entity}") for entity in entity_types(names)}
         shown = types or {name: number for number, name in enumerate(names)}
         card.class_counts = {name: counts[number] for name, number in shown.items()}
         card.examples = {"": list(map(" ".join, train["tokens"][:4]))} if examples else None
 
 
 # ---- words and tokens ----
-
-
-def _tags(config: Config) -> list[str]:
-    return [config.id2label[number] for number in range(config.num_labels)]
 
 
 def encode_tagged(
@@ -212,12 +208,12 @@ def encode_tagged(
         words = map(encoded.word_ids, range(len(batch["tokens"])))
         return {"input_ids": encoded["input_ids"], "labels": list(map(align, words, batch["ner_tags"]))}
 
-    kinds = {"input_ids": "int32", "labels": "int64"}
+    types = {"input_ids": "int32", "labels": "int64"}
     table = rows.map(
         encode,
         batched=True,
         remove_columns=rows.column_names,
-        features=datasets.Features({name: datasets.List(datasets.Value(kind)) for name, kind in kinds.items()}),
+        features=datasets.Features({name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}),
         new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
     )
     if cut:
@@ -261,12 +257,12 @@ def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     entity: dict[str, Any] | None = None
     scores: list[float] = []
     for word in [*words, {"label": "O"}]:
-        mark, _, kind = word["label"].partition("-")
-        if entity is not None and not (mark == "I" and kind == entity["label"]):
+        mark, _, label = word["label"].partition("-")
+        if entity is not None and not (mark == "I" and label == entity["label"]):
             yield {**entity, "score": sum(scores) / len(scores)}
             entity = None
-        if kind and entity is None:
-            entity, scores = {**word, "label": kind}, []
+        if label and entity is None:
+            entity, scores = {**word, "label": label}, []
         if entity is not None:
             entity["end"] = word["end"]
             scores.append(word["score"])

@@ -41,14 +41,6 @@ def add_weight(weights):
     weights["a.further"] = torch.zeros(1)
 
 
-def test_it_loads_ready_to_predict(original):
-    model, tokenizer = load_model(original)
-    assert type(model) is RnnForSequenceClassification and not model.training
-    expected = load_file(original / "model.safetensors")
-    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
-    assert tokenizer.get_vocab().keys() >= {"a", "b"}
-
-
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [

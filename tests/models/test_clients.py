@@ -118,29 +118,6 @@ def test_trl_fine_tunes_the_function_that_the_model_computes(tied, tmp_path):
     assert arguments.gradient_checkpointing and measure()[1] < before - 0.3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tied", [False, True])
-def test_trl_prefers_what_is_chosen(tied, tmp_path):
-    trl = pytest.importorskip("trl")
-    model, tokenizer = make_writer(tmp_path, tie_word_embeddings=tied)
-    columns = {"prompt": ["the box", "a dry"], "chosen": [" stood near.", " door."], "rejected": [" sand.", " days."]}
-    arguments = trl.DPOConfig(str(tmp_path / "out"), max_steps=40, learning_rate=0.01, use_cpu=True)
-    rows = Dataset.from_dict({name: texts * 4 for name, texts in columns.items()})
-
-    def prefer():
-        """Return the log-probability of the chosen texts minus that of the rejected ones."""
-        totals = []
-        for column in ("chosen", "rejected"):
-            texts = (prompt + end for prompt, end in zip(columns["prompt"], columns[column], strict=True))
-            ids = [tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
-            totals.append(sum(model.eval()(text, labels=text).loss.item() * (1 - text.shape[1]) for text in ids))
-        return totals[0] - totals[1]
-
-    before = prefer()
-    trl.DPOTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=arguments).train()
-    assert prefer() > before + 5
-
-
 def test_an_empty_prompt_continues_the_end_of_a_text(tmp_path):
     tokenizer = hf_rnn.train_tokenizer(TEXTS, 1, tokenizer="char", exact=True)
     model = make("RnnForCausalLM", eos_token_id=tokenizer.eos_token_id)

@@ -1,34 +1,11 @@
-"""A file is always complete, also when two threads write it or writing fails."""
+"""A file is always complete, also when writing fails."""
 
 import os
 import sys
-import threading
 
 import pytest
 
 from hf_rnn.utils.process import write_whole
-
-
-def test_two_writers_of_one_file(tmp_path):
-    path, contents, failures = tmp_path / "answers", [letter * 1_000_000 for letter in (b"a", b"b")], []
-    barrier = threading.Barrier(2)
-
-    def write(content):
-        for _ in range(20):
-            barrier.wait()
-            try:
-                write_whole(path, content)
-                assert path.read_bytes() in contents
-            except (OSError, AssertionError) as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert [found.name for found in tmp_path.iterdir()] == ["answers"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
