@@ -35,7 +35,7 @@ class DataArguments(TableArguments):
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     fail_on_leak: float | None = setting(None, "stop if more of a split repeats train, such as 1%%", least=0, below=1)
     tokenizer: str = setting("word", "tokens: word, char or bpe; the last two for languages without spaces")
-    normalizer: str = setting("none", "rewrites a text before it is split: none, tweet or cased")
+    normalizer: str = setting("none", "rewrites a text before it is split: none, semeval, tweet or cased")
     min_frequency: int = setting(3, "rarer words become the unknown token")
     max_vocab_size: int | None = setting(None, "size of the vocabulary; keeps the frequent words")
     lowercase: bool = setting(True, "lower-case the texts")

@@ -123,7 +123,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 @pytest.mark.parametrize(
     ("texts", "arguments", "message"),
     [
-        (CORPUS, {"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, tweet, cased"),
+        (CORPUS, {"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased"),
         (CORPUS, {"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
         (["each word once"], {}, "no word occurs 3 times: give more texts, or lower min_frequency, or for"),
         (["a a a", None], {}, "texts[1] is not a str: found None"),
@@ -155,6 +155,16 @@ def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
 
 
+@needs_data
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_semeval_gives_the_preprocessed_rows(split):
+    raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
+    assert len(raw) == len(preprocessed) > 1000
+    normalizer, _ = stages("semeval", False)
+    same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
+    assert sum(same) / len(same) > 0.995
+
+
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
@@ -176,8 +186,11 @@ tweets = st.lists(pieces, max_size=15).map("".join)
 def test_any_text_is_cut_into_words(normalizer, text):
     result = words(normalizer, text)
     assert all(result)
-    normalized = stages(normalizer, True)[0].normalize_str(text)
-    assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized), "each character is part of a word"
+    if normalizer == "semeval":
+        assert all(re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word) for word in result)
+    else:  # each character is part of a word or white space
+        normalized = stages(normalizer, True)[0].normalize_str(text)
+        assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
 
 
 @pytest.mark.parametrize("seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"])
