@@ -19,22 +19,19 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from scipy.special import logsumexp, softmax
-from sklearn.metrics import roc_auc_score
-
-from hf_rnn import FastRnn, train
-from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, measure_single, needs_person
-from hf_rnn.hub.model_folder import load_model
+if TYPE_CHECKING:
+    import numpy as np
 
 TARGET = 0.95
 
 
-def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> "tuple[np.ndarray, np.ndarray]":
     """Return the inputs of the last layer `(N, P)` and the logits `(N, C)` of texts."""
+    import numpy as np
+    import torch
+
     vectors, logits = [], []
     model.classifier.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0].float().numpy()))
     with torch.inference_mode():
@@ -51,6 +48,13 @@ def read(path: Path) -> list[list[str]]:
 
 def measure_none(path: Path, seed: int) -> dict[str, float]:
     """Return the AUROC of each score."""
+    import numpy as np
+    from scipy.special import logsumexp, softmax
+    from sklearn.metrics import roc_auc_score
+
+    from hf_rnn import train
+    from hf_rnn.hub.model_folder import load_model
+
     rows = read(path)
     draw = random.Random(seed)
     classes = sorted({label for _, label in rows})
@@ -84,6 +88,11 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
 
 def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
     """Yield decisions on fresh rows by seed."""
+    import numpy as np
+
+    from hf_rnn import FastRnn, train
+    from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, measure_single, needs_person
+
     rows = read(path)
     random.Random(0).shuffle(rows)
     end = len(rows) * 6 // 10
