@@ -190,6 +190,8 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
         names = list(model.config.id2label.values())
         chosen = [choose_thresholds(*fit.validation, names, target, chosen_on) for target in TARGETS]
+        if absent := [name for number, name in enumerate(names) if number not in fit.validation[1]]:
+            logger.warning("no validation rows, so no thresholds for --target, of %s", ", ".join(absent))
         write_thresholds(folder.thresholds, folder.weight_files()[0], chosen)
     card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, run.report, training.card_examples)

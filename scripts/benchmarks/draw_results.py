@@ -3,6 +3,7 @@
 python scripts/benchmarks/draw_results.py
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def read_points(text: str) -> list[tuple[str, float, float]]:
 
 def main() -> None:
     """Write .github/results.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8.2, 4.6), layout="constrained")
