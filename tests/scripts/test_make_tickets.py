@@ -23,7 +23,9 @@ def test_answers_of_a_later_month(command, tmp_path, monkeypatch):
     """Those above the thresholds are right at the target; the linear model answers fewer alone."""
     monkeypatch.setattr(sys, "argv", ["make_tickets.py", "--data_dir", str(BANKING), "--output_dir", str(tmp_path)])
     runpy.run_path(str(ROOT / "scripts" / "make_tickets.py"), run_name="__main__")
-    result = train(str(tmp_path / "train.tsv"), str(tmp_path / "out"), use_cpu=True)
+    english = str(ROOT / "hf_rnn" / "hub" / "pretrained" / "english")  # tests have a small one in its place
+    settings = {"model_name_or_path": english, "num_train_epochs": 3, "use_cpu": True, "baselines": False}
+    result = train(str(tmp_path / "train.tsv"), str(tmp_path / "out"), **settings)
     flags = ["--target", "0.95", "--none_label", "new"]
     code, out, err = command("evaluate", str(result.folder), str(tmp_path / "later.tsv"), *flags)
     assert code == 0, err
