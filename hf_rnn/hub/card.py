@@ -161,7 +161,7 @@ def score_tables(facts: CardFacts, split: str) -> str:
     if facts.typos and facts.typos["split"] == split:
         mistyped = f"{facts.typos['share']:.0%} of words mistyped"
         models[f"this model, {mistyped}"] = facts.typos
-        models |= {f"{name}, {mistyped}": scores["typos"] for name, scores in (facts.baselines or {}).items()}
+        models |= {f"linear SVM, {mistyped}": scores["typos"] for scores in (facts.baselines or {}).values()}
     tables = [make_table(["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()])]
     if labels:
         columns = list(next(iter(labels.values())))
