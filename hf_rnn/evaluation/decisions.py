@@ -6,7 +6,7 @@ by the lower bound of C. Clopper and E. Pearson: The use of confidence or fiduci
 the binomial. Biometrika 26, 1934. So twelve right answers give no threshold for 0.95.
 
 Labels share a threshold. A label whose answers refute the target has its own, or a person checks all its answers.
-Labels with few answers, which could hide twice the errors of the target, share another one among themselves.
+Labels with few answers, which could hide three times the errors of the target, share another one among themselves.
 `thresholds.json` has the thresholds by target.
 
 Legend: N rows, C labels.
@@ -89,14 +89,14 @@ def check_target(target: float) -> None:
         raise UserError(f"target is the accuracy of the answers that need no person, such as 0.95: found {target:g}")
 
 
-def is_above(right: np.ndarray, rows: np.ndarray, target: float) -> np.ndarray:
-    """Return whether the accuracy is at least the target with a confidence of 90 %.
+def is_above(right: np.ndarray, rows: np.ndarray, target: float, level: float = 1 - CONFIDENCE) -> np.ndarray:
+    """Return whether the accuracy is at least the target, with a chance of at most `level` that it is not.
 
     `right` and `rows` are numbers of right answers and of all.
     """
     from scipy.special import betainc
 
-    return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= 1 - CONFIDENCE)
+    return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= level)
 
 
 def choose_thresholds(
@@ -121,8 +121,8 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
     """Return the threshold of each label."""
     answers, right = scores.argmax(axis=1), scores.argmax(axis=1) == labels
     confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
-    # this number of right answers shows that a label makes at most twice the errors of the target
-    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 2 * target - 1)))
+    # this number of right answers shows that a label makes at most three times the errors of the target
+    enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 3 * target - 2)))
     found: dict[int, float | None] = {}
     for group in (counts >= enough, (counts > 0) & (counts < enough)):
         rows = group[answers]
@@ -148,7 +148,7 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
             mine, others = answers == number, rows & (answers != number)
             without = find_threshold(confidence[others], right[others], target)
             limits = [least for least in (limit, without) if least is not None]
-            if limits and _refutes(right[mine & (confidence >= min(limits))], target):
+            if limits and _refutes(right[mine & (confidence >= min(limits))], target, len(shared)):
                 refuted[number] = int((confidence[others] >= without).sum()) if without is not None else 0
         if not refuted:
             return found | dict.fromkeys(shared, limit)
@@ -158,9 +158,10 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
     return found
 
 
-def _refutes(right: np.ndarray, target: float) -> bool:
-    """Return whether the accuracy of some answers is below the target with a confidence of 90 %."""
-    return bool(is_above(np.array((~right).sum()), np.array(len(right)), 1 - target))
+def _refutes(right: np.ndarray, target: float, labels: int) -> bool:
+    """Return whether a label's answers miss the target, with a confidence of 90 % for all labels together."""
+    level = (1 - CONFIDENCE) / labels
+    return bool(is_above(np.array((~right).sum()), np.array(len(right)), 1 - target, level))
 
 
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:

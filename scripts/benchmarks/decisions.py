@@ -116,13 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("none", "fresh"))
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--seeds", type=int, help="default: 2 for none, 5 for fresh")
+    parser.add_argument("--seeds", type=int, help="default: 2 for none, 10 for fresh")
     arguments = parser.parse_args()
     for path in arguments.files:
         if arguments.what == "none":
             found: Iterable[dict[str, Any]] = (measure_none(path, seed) for seed in range(arguments.seeds or 2))
         else:
-            found = measure_fresh(path, arguments.seeds or 5)
+            found = measure_fresh(path, arguments.seeds or 10)
         for seed, facts in enumerate(found):
             print(json.dumps({"file": path.name, "seed": seed, **facts}), flush=True)
 
