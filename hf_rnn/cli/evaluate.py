@@ -192,7 +192,9 @@ def decide(
     weights = folder.weight_files()[0]
     texts = made.hash_rows(hash_texts(join_texts(measured.rows))[unseen])
     thresholds = made.read_thresholds(folder.thresholds, weights).get(f"{target:g}")
-    if thresholds is None or thresholds.texts == texts:
+    if thresholds is not None and thresholds.texts == texts:
+        alone = thresholds.repeated
+    elif thresholds is None:
         thresholds = made.choose_thresholds(scores, labels, names, target, texts)
         alone = thresholds.repeated
         if absent := [name for number, name in enumerate(names) if number not in labels]:

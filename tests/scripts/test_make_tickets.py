@@ -20,7 +20,7 @@ BANKING = ROOT.parent / "shared" / "data" / "suite" / "banking"
 @pytest.mark.slow
 @pytest.mark.skipif(not BANKING.is_dir(), reason="needs the questions of BANKING77 beside the repository")
 def test_answers_of_a_later_month(command, tmp_path, monkeypatch):
-    """Those above the thresholds are right at the target; the linear model answers fewer alone."""
+    """Those above the thresholds are right at the target; the linear model answers hardly more alone."""
     monkeypatch.setattr(sys, "argv", ["make_tickets.py", "--data_dir", str(BANKING), "--output_dir", str(tmp_path)])
     runpy.run_path(str(ROOT / "scripts" / "make_tickets.py"), run_name="__main__")
     english = str(ROOT / "hf_rnn" / "hub" / "pretrained" / "english")  # tests have a small one in its place
