@@ -11,7 +11,8 @@ of multilingual-e5-small (MIT). Steps of a build (`--step` takes one):
 - `labels`: with `--labels`, files of texts and labels, the teacher learns them first, a linear layer per file on the
   mean of its states, and the first words of questions: `OUT-teacher`. None of the texts measures the encoder.
 - `texts`: `OUT-texts.txt` is a mixture of the files of `--data_dir`.
-- `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues it.
+- `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues a stopped run. With
+  `--start`, a folder of Unigram pieces such as `multilingual`, it teaches that encoder further.
 - `emoji`: they become pieces. Their vectors start from those of their names and learn what the teacher says of these;
   all other weights stay, so texts without emoji and smileys keep their answers.
 
@@ -73,6 +74,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "multilingual_causal": CAUSAL
     | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
+SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")  # of an encoder that is taught further
+CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 2}
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
 ENGLISH = {
     "tweets": 234_000,
@@ -105,8 +108,8 @@ SMILEYS = {
 }
 SKIN_AND_JOINERS = "[\U0001f3fb-\U0001f3ff\ufe0f\ufe0e\u20e3\u200d\U000e0020-\U000e007f]"
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-# Rows of each set of labels that the teacher of English learns; of IMDb sentences in a row.
-LABELS = {
+# Rows of each set of labels that a teacher learns; of IMDb sentences in a row.
+ENGLISH_LABELS = {
     "emotions28": 16_000,
     "abuse": 7_000,
     "airlines": 6_000,
@@ -119,6 +122,8 @@ LABELS = {
     "imdb": 14_000,
     "questions": 14_000,
 }
+MULTILINGUAL_LABELS = {"semeval_pool": 16_000, "airlines": 5_000, "emotions28": 6_000, "imdb": 5_000, "intents": 4_000}
+LABELS = {"english": ENGLISH_LABELS, "multilingual": MULTILINGUAL_LABELS}
 # The beginning of a question, which the teacher must guess from the rest; None is what matched.
 ASKED = {
     r"^(in )?what year|^when\b|^what date": "when",
@@ -163,15 +168,23 @@ def ask_questions(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
                 break
 
 
-def read_labels(paths: Iterable[Path], data_dir: Path, draw: random.Random) -> tuple[list[Row], list[Row]]:
+def name_set(path: Path) -> str:
+    """Return the name of a set of labels: that of its file, or of the folder of a file `train`."""
+    name = path.name.partition(".")[0]
+    return path.parent.name if name == "train" else name
+
+
+def read_labels(
+    counts: dict[str, int], paths: Iterable[Path], data_dir: Path, left_out: set[str], draw: random.Random
+) -> tuple[list[Row], list[Row]]:
     """Return rows to learn from and rows to measure, each with the name of its set, text and label."""
-    files, learned, measured = {path.name.partition(".")[0]: path for path in paths}, [], []
-    for name, count in LABELS.items():
+    files, learned, measured = {name_set(path): path for path in paths}, [], []
+    for name, count in counts.items():
         if name == "questions":
             pairs = list(ask_questions(read_raw(data_dir / "questions.txt.gz")))
         else:
-            lines = read_raw(files["train" if name == "imdb" else name])
-            pairs = [(text, label) for text, _, label in (line.rpartition("\t") for line in lines)]
+            lines = [line.rpartition("\t") for line in read_raw(files[name])]
+            pairs = [(text, label) for text, _, label in lines if clean(text) not in left_out]
         draw.shuffle(pairs)
         rows = []
         for text, label in pairs[: count + HELD_OUT]:
@@ -193,7 +206,8 @@ def tune_teacher(
     from transformers import AutoModel, AutoTokenizer
 
     torch.manual_seed(0)
-    names = {name: sorted({row[2] for row in [*learned, *measured] if row[0] == name}) for name in LABELS}
+    rows = [*learned, *measured]
+    names = {name: sorted({row[2] for row in rows if row[0] == name}) for name in sorted({row[0] for row in rows})}
     reader, teacher = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
     teacher.eval().embeddings.requires_grad_(False)
     before = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
@@ -241,7 +255,7 @@ def tune_teacher(
         schedule.step()
         if number % 200 == 0:
             print(f"labels: step {number} of {len(batches)}, loss {loss.item() / len(batch):.3f}", flush=True)
-    right: dict[str, list[bool]] = {name: [] for name in LABELS}
+    right: dict[str, list[bool]] = {name: [] for name in names}
     with torch.inference_mode():
         for batch in make_batches(measured):
             for name, logits, labels in score(batch, average(teacher, read(batch))):
@@ -366,6 +380,26 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
     else:
         changed.pre_tokenizer = pre_tokenizers.Sequence([before, signs])
     return changed, ids
+
+
+def drop_emoji(folder: Path, teacher: Path, target: Path) -> None:
+    """Write an encoder of Unigram pieces as it was before [`add_pieces`], with the teacher's scores of its pieces."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target)
+    weights = load_file(folder / "model.safetensors")
+    table = weights.pop("embedding.weight")
+    learned = json.loads((folder / "pretraining.json").read_text("utf-8"))["parameters"]
+    count = (learned - sum(weight.numel() for weight in weights.values())) // table.shape[1]
+    weights["embedding.weight"] = table[:count].clone()
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    grown, whole = (json.loads((root / "tokenizer.json").read_text("utf-8")) for root in (folder, teacher))
+    scores = dict(whole["model"]["vocab"])
+    grown["model"]["vocab"] = [[piece, scores[piece]] for piece, _ in grown["model"]["vocab"][:count]]
+    del grown["normalizer"]["normalizers"][: len(SMILEYS) + 1]  # smileys and joiners
+    grown["pre_tokenizer"] = whole["pre_tokenizer"]
+    (target / "tokenizer.json").write_text(json.dumps(grown, ensure_ascii=False), encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"vocab_size": count}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def write_examples(texts: list[str], signs: list[str]) -> list[str]:
@@ -556,6 +590,8 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder")
     parser.add_argument("--labels", type=Path, nargs="*", help="TSV files of texts and labels that the teacher learns")
+    parser.add_argument("--start", type=Path, help="folder of an encoder to teach further")
+    parser.add_argument("--without", type=Path, nargs="*", default=[], help="TSV files whose texts it does not learn")
     parser.add_argument("--step", choices=["labels", "texts", "pretrain", "emoji"], help="one step (default: all)")
     parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
@@ -569,7 +605,8 @@ def main() -> None:
         teacher = str(output.with_name(f"{output.name}-teacher"))
         if "labels" in steps and not arguments.resume:
             draw = random.Random(0)
-            rows = read_labels(arguments.labels, arguments.data_dir, draw)
+            left_out = {clean(line.rpartition("\t")[0]) for path in arguments.without for line in read_raw(path)}
+            rows = read_labels(LABELS[name], arguments.labels, arguments.data_dir, left_out, draw)
             print(json.dumps(tune_teacher(arguments.teacher, *rows, Path(teacher), draw)))
     if "texts" in steps and not arguments.resume:
         if name in SHARES:
@@ -582,6 +619,12 @@ def main() -> None:
         from hf_rnn import pretrain
 
         settings = {"weights_dtype": "bfloat16", "seed": 0, **SETTINGS[name]}
+        if arguments.start is not None:
+            start = output.with_name(f"{output.name}-start")
+            if not arguments.resume:
+                drop_emoji(arguments.start, Path(teacher), start)
+            settings = {name: value for name, value in settings.items() if name not in SHAPE}
+            settings |= {"model_name_or_path": str(start), **CONTINUED}
         files = {"teacher": teacher, "input": [str(texts)], "output_dir": str(words)}
         print(json.dumps(pretrain(**files, **settings, resume=arguments.resume).metrics))
     if "emoji" in steps and name == "english_causal":

@@ -143,6 +143,9 @@ class PretrainingArguments:
     teacher: Location | None = setting(
         None, "encoder of transformers to learn from, also that of sentence-transformers; a folder or a Hub id"
     )
+    model_name_or_path: Location | None = setting(
+        None, "encoder of an earlier run to teach further; its pieces must be the teacher's", shown="common"
+    )
     input: list[Location] | None = setting(None, "files with one text per line, or tables, plain, .gz or .zst")
     text_column: str | None = setting(None, "column of the texts in tables (default: found by its name)")
     split_characters: int | None = setting(

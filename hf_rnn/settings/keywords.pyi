@@ -107,6 +107,7 @@ class RunKeywords(TypedDict, total=False):
     max_steps: int | None
     max_vocab_size: int | None
     metric_for_best_model: Text | None
+    model_name_or_path: Text | None
     neftune_noise_alpha: float | None
     num_hidden_layers: int | None
     num_train_epochs: float | None
@@ -163,7 +164,6 @@ class EstimatorKeywords(RunKeywords, total=False):
     lowercase: bool | None
     max_length: int | None
     min_frequency: int | None
-    model_name_or_path: Text | None
     normalizer: Text | None
     random_state: object
     tokenizer: Text | None
@@ -196,7 +196,6 @@ class TrainKeywords(RunKeywords, total=False):
     max_bad_rows: Text | int | float | None
     max_length: int | None
     min_frequency: int | None
-    model_name_or_path: Text | None
     normalizer: Text | None
     overwrite_output_dir: bool | None
     push_to_hub: bool | None

@@ -26,19 +26,27 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, EvalPrediction, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
 from ..data.typos import mistype_half
+from ..hub.model_folder import find_folder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
-from ..models.settings_rnn import RnnSettings
 from ..settings.resolve import Settings, resolve
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
@@ -116,7 +124,11 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         if len(texts) < _LEAST_TEXTS:
             raise UserError(f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more")
         teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
-        tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length)
+        if options.model_name_or_path is not None:
+            tokenizer, pieces = load_pieces(options.model_name_or_path, teacher.tokenizer)
+        else:
+            size, length = options.max_vocab_size, options.model_max_length
+            tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, size, length)
         teacher.pieces.extend(pieces)
         random.Random(args.seed).shuffle(texts)
         held_out = min(options.held_out, len(texts) // 10)
@@ -126,7 +138,7 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             "train_dataset": encode_texts(texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw),
         }
         set_seed(args.seed)
-        model = _make_student(settings.model, teacher)
+        model = _make_student(settings, teacher)
         collator = StateCollator(teacher, rows["eval_dataset"])
         args.output_dir = str(folder.checkpoints)
         args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects columns
@@ -230,6 +242,22 @@ def prune_tokenizer(
         ),
         ids,
     )
+
+
+def load_pieces(name_or_path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerFast, list[int]]:
+    """Return the tokenizer of an encoder to teach further, and the teacher's ids of its pieces.
+
+    Raises:
+        UserError: For an encoder with pieces that the teacher lacks, such as emoji that were added later.
+    """
+    student, ids = AutoTokenizer.from_pretrained(find_folder(name_or_path)), tokenizer.get_vocab()
+    pieces = student.convert_ids_to_tokens(range(len(student)))
+    if missing := [piece for piece in pieces if piece not in ids]:
+        raise UserError(
+            f"{name_or_path} has {len(missing):,} pieces that the teacher lacks, such as {missing[0]!r}: give the "
+            "teacher that it learned from, and an encoder without added pieces"
+        )
+    return student, [ids[piece] for piece in pieces]
 
 
 def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | None) -> list[int]:
@@ -390,14 +418,22 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
     return (means[wanted] * (words[wanted] == row["input_words"])[:, None]).astype(np.float32)
 
 
-def _make_student(model_args: RnnSettings, teacher: Encoder) -> EncoderStudent:
-    """Return a student with the principal components of the teacher's token vectors."""
-    table, size = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces], model_args.embedding_size
+def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
+    """Return an encoder to teach further, or one with the principal components of the teacher's token vectors."""
+    if (start := settings.pretraining.model_name_or_path) is not None:
+        encoder = RnnModel.from_pretrained(find_folder(start), dtype=torch.float32)
+        model = EncoderStudent(encoder.config, teacher.config.hidden_size)
+        model.rnn = encoder
+        weights = load_file(find_folder(start) / "2_Dense" / "model.safetensors")
+        model.projection.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
+        return model
+    table = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces]
+    size = settings.model.embedding_size
     if size > table.shape[1]:
         raise UserError(f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}")
     centered = table.double() - table.double().mean(dim=0)
     reduced = centered @ torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :size]
-    config = make_config(model_args, vocab_size=len(table), pad_token_id=0)
+    config = make_config(settings.model, vocab_size=len(table), pad_token_id=0)
     model = EncoderStudent(config, teacher.config.hidden_size)
     with torch.no_grad():
         model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()  # 0 is padding

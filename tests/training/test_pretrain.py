@@ -180,6 +180,19 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path):
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
 
 
+def test_an_encoder_is_taught_further(pretrained, unigram, settings, tmp_path):
+    """It has its pieces, starts where the first run ended, and ends nearer to the teacher."""
+    new = {key: settings[key] for key in ("teacher", "input", "held_out", "use_cpu")} | {"learning_rate": 0.0}
+    start = {**new, "model_name_or_path": str(pretrained.folder)}
+    same = pretrain(**start, output_dir=str(tmp_path / "same"))
+    for name in ("model.safetensors", "2_Dense/model.safetensors", "tokenizer.json"):
+        assert (same.folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
+    further = pretrain(**start | {"learning_rate": 1e-2, "num_train_epochs": 3}, output_dir=str(tmp_path / "further"))
+    assert further.metrics["held_out"]["cosine"] > pretrained.metrics["held_out"]["cosine"] + 0.02
+    with pytest.raises(UserError, match="pieces that the teacher lacks"):
+        pretrain(**start | {"teacher": str(unigram)}, output_dir=str(tmp_path / "refused"))
+
+
 def test_a_student_of_unigrams_keeps_their_table(unigram, settings, tmp_path):
     """Pruned, frozen, and with the principal components of the rows that it keeps."""
     own = {"teacher": str(unigram), "max_vocab_size": 100, "freeze_embedding": True, "weights_dtype": "bfloat16"}
