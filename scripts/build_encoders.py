@@ -74,7 +74,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "multilingual_causal": CAUSAL
     | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
-SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")  # of an encoder that is taught further
+SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")  # an encoder that is taught further has these
 CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 2}
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
 ENGLISH = {
