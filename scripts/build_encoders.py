@@ -75,7 +75,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
 }
 SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")  # an encoder that is taught further has these
-CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 2}
+CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 1.25}
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
 ENGLISH = {
     "tweets": 234_000,
