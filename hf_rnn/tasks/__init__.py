@@ -79,24 +79,9 @@ class Task(ABC):
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and `labels`."""
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
+    def audit_view(self, texts: Splits) -> Splits | None:
         """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
-        import datasets
-
-        features = texts["train"].features  # each access is a deep copy
-        rows = {split: [self.audit_row(row, features) for row in split_rows] for split, split_rows in texts.items()}
-        names = sorted({label for pairs in rows.values() for _, label in pairs})
-        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
-        return datasets.DatasetDict(
-            {
-                split: datasets.Dataset.from_list([{"text": text, "label": label} for text, label in pairs], features)
-                for split, pairs in rows.items()
-            }
-        )
-
-    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
-        """Return the text of a row and its label for the audit; `features` are those of the columns."""
-        return row["text"], str(row["label"])
+        return None
 
     # ---- model and loss ----
 
@@ -144,11 +129,22 @@ class Task(ABC):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
-        """Set the training rows by label, and with `examples` a few of them; by default nothing.
+    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
+        """Set the training rows by label, and with `examples` a few of them, from the splits as they were read."""
 
-        `texts` are the splits as they were read, and `report` counts their rows.
-        """
+
+def make_audit_view(texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]) -> Splits:
+    """Return the splits with the columns `text` and `label` (ClassLabel), which `describe` makes of each row."""
+    import datasets
+
+    rows = {split: list(map(describe, split_rows)) for split, split_rows in texts.items()}
+    names = sorted({label for pairs in rows.values() for _, label in pairs})
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    view = datasets.DatasetDict()
+    for split, pairs in rows.items():
+        columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
+        view[split] = datasets.Dataset.from_dict(columns, features)
+    return view
 
 
 # ---- the task of a name or a model ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores
+from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
 
 if TYPE_CHECKING:
     import datasets
@@ -81,9 +81,9 @@ class TokenClassification(Task):
         encoded = {name: encode_tagged(texts[name], tokenizer, max_length, name == "train") for name in texts}
         return type(texts)(encoded)
 
-    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
-        """Return a sentence; all have one label."""
-        return " ".join(row["tokens"]), "sentence"
+    def audit_view(self, texts: Splits) -> Splits:
+        """Return sentences; all have one label."""
+        return make_audit_view(texts, lambda row: (" ".join(row["tokens"]), "sentence"))
 
     # ---- model and loss ----
 
@@ -150,7 +150,7 @@ class TokenClassification(Task):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
         names, counts = train.features["ner_tags"].feature.names, Counter(chain.from_iterable(train["ner_tags"]))
