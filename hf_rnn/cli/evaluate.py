@@ -207,15 +207,16 @@ def decide(
             made.write_thresholds(folder.thresholds, weights, [thresholds])
             print_note(f"the thresholds are in {folder.thresholds}, for predict --target {target:g}")
             draw(lambda: made.draw_coverage(scores, labels, names, folder.coverage), folder.coverage)
-    alone = thresholds.repeated
-    if thresholds.texts != texts:
-        alone = made.measure_decisions(made.needs_person(thresholds.by_label, names, scores), scores, labels)
+    alone, single = (
+        made.measure_decisions(made.needs_person(limits, names, scores), scores, labels)
+        for limits in (thresholds.by_label, dict.fromkeys(names, thresholds.single))
+    )
     by_label = made.measure_labels(thresholds.by_label, scores, labels, names)
     return {
         "target": target,
-        **asdict(alone),
+        **asdict(thresholds.repeated if thresholds.texts == texts else alone),
         "chosen_on": asdict(thresholds.chosen_on),
-        "single_threshold": made.measure_single(thresholds.single, scores, labels),
+        "single_threshold": {"threshold": thresholds.single, "share": single.share, "accuracy": single.accuracy},
         "by_label": by_label,
         "costliest": made.describe_costliest(by_label, target),
     }

@@ -134,8 +134,8 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
 def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> dict[int, float | None]:
     """Return one threshold for most labels of some rows, and those of the labels that it leaves out, on their own.
 
-    A label is left out if its answers refute the target, by the upper bound of their accuracy. Labels that are left
-    out for less would be chosen by luck.
+    A label is left out if its answers refute the target, by the upper bound of their accuracy with a confidence of
+    90 % for all labels together. Labels that are left out for less would be chosen by luck.
     """
     shared = set(answers.tolist())
     found: dict[int, float | None] = {}
@@ -148,20 +148,15 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
             mine, others = answers == number, rows & (answers != number)
             without = find_threshold(confidence[others], right[others], target)
             limits = [least for least in (limit, without) if least is not None]
-            if limits and _refutes(right[mine & (confidence >= min(limits))], target, len(shared)):
-                refuted[number] = int((confidence[others] >= without).sum()) if without is not None else 0
+            wrong = ~right[mine & (confidence >= min(limits, default=math.inf))]
+            if is_above(wrong.sum(), np.array(len(wrong)), 1 - target, (1 - CONFIDENCE) / len(shared)):
+                refuted[number] = 0 if without is None else int((confidence[others] >= without).sum())
         if not refuted:
             return found | dict.fromkeys(shared, limit)
         worst = max(refuted, key=lambda number: refuted[number])
         shared.discard(worst)
         found[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
     return found
-
-
-def _refutes(right: np.ndarray, target: float, labels: int) -> bool:
-    """Return whether a label's answers miss the target, with a confidence of 90 % for all labels together."""
-    level = (1 - CONFIDENCE) / labels
-    return bool(is_above(np.array((~right).sum()), np.array(len(right)), 1 - target, level))
 
 
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
@@ -184,19 +179,13 @@ def measure_labels(
     by_label: Mapping[str, float | None], scores: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Return by label its `threshold`, its `answers`, the `share` of these that stand alone, and their `accuracy`."""
-    waiting, answers, found = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
+    waiting, answers, measured = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
     for number, name in enumerate(names):
         rows = answers == number
         alone = measure_decisions(waiting[rows], scores[rows], labels[rows])
         facts = {"answers": alone.rows, "share": alone.share, "accuracy": alone.accuracy}
-        found[name] = {"threshold": by_label.get(name), **facts}
-    return found
-
-
-def measure_single(limit: float | None, scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Return the decisions on rows by a `threshold` that is the same for all labels."""
-    alone = measure_decisions(scores.max(axis=1) < (math.inf if limit is None else limit), scores, labels)
-    return {"threshold": limit, "share": alone.share, "accuracy": alone.accuracy}
+        measured[name] = {"threshold": by_label.get(name), **facts}
+    return measured
 
 
 def measure_none(scores: np.ndarray, unknown: np.ndarray, by_label: Mapping[str, float | None]) -> dict[str, Any]:
