@@ -65,10 +65,8 @@ class Task(ABC):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
-        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
-
-        Raises:
-            UserError: For rows or settings that cannot be used.
+        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`. Raises a [`UserError`] for
+        rows or settings that cannot be used.
         """
 
     @abstractmethod
@@ -103,7 +101,7 @@ class Task(ABC):
         After a change of the weights, `predict` returns new ones of a split.
         """
 
-    # ---- inference and evaluation ----
+    # ---- inference, evaluation, card ----
 
     def answers(
         self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
@@ -126,8 +124,6 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
-
-    # ---- card ----
 
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the training rows by label, and with `examples` a few of them, from the splits as they were read."""
@@ -169,10 +165,9 @@ def task_of(config: Config) -> Task:
 
     Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs to no task.
     """
-    default = get_task(DEFAULT_TASK)
-    ours = getattr(config, "model_type", "hf_rnn") == "hf_rnn"
-    heads = config.architectures if ours and config.architectures else [default.architecture]
-    name = getattr(config, "task", None) if ours else None
+    name, heads = None, [get_task(DEFAULT_TASK).architecture]
+    if getattr(config, "model_type", "hf_rnn") == "hf_rnn":
+        name, heads = getattr(config, "task", None), config.architectures or heads
     if name is not None and name not in TASKS:
         raise UserError(f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS")
     problem = config.problem_type or "single_label_classification"
