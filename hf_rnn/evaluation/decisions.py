@@ -39,8 +39,8 @@ class Decisions:
     """The answers of some rows that stand alone."""
 
     rows: int
-    share: float  # of the rows whose answer stands alone
-    accuracy: float | None  # of these answers; None without any
+    share: float  # share of the rows whose answer stands alone
+    accuracy: float | None  # accuracy of these answers; None without any
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class SequenceClassification(Task):
         names, train = _label_names(texts), texts["train"]
         card.rows, card.class_counts = len(train), dict.fromkeys(names, len(train))
         if self.problem_type != Regression.problem_type:
-            ids = train.with_format("arrow")[:]["label"].combine_chunks()
+            ids = train.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
             counts = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
             card.class_counts = dict(zip(names, counts.tolist(), strict=True))
         if examples:
@@ -192,7 +192,7 @@ class Regression(SequenceClassification):
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
         names = _label_names(texts)
-        column = texts["train"].with_format("arrow")[:]["label"].combine_chunks()
+        column = texts["train"].select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
         numbers = np.column_stack([column.field(name).to_numpy(zero_copy_only=False) for name in names])
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         for name, spread in zip(names, scale, strict=True):

@@ -28,11 +28,11 @@ def mislabel(rows, every=9):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, _figures):
-    folder = tmp_path_factory.mktemp("decide") / "model"
-    rows, others = mislabel(invent_rows(500, 1)), mislabel(invent_rows(300, 2))
+    folder, splits = tmp_path_factory.mktemp("decide") / "model", {"train": (500, 1), "validation": (300, 2)}
+    rows = {split: mislabel(invent_rows(*numbers)) for split, numbers in splits.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_rnn.training.save.draw_figures", _figures)
-        return train(train=rows, validation=others, output_dir=folder, **SETTINGS)
+        return train(**rows, output_dir=folder, **SETTINGS)
 
 
 @pytest.fixture

@@ -152,13 +152,13 @@ def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path, task, labe
 
 
 NAMED = {"id2label": {0: "bad", 1: "good", 2: "plain"}}
-KINDS = {
+TASKS = {
     "sequence-classification": NAMED,
     "multi-label": {**NAMED, "problem_type": "multi_label_classification", "label_thresholds": [0.3, 0.6, 0.5]},
     "regression": {"id2label": {0: "x", 1: "y"}, "problem_type": "regression"},
     "token-classification": {"id2label": {0: "O", 1: "B-x", 2: "I-x"}},
 }
-ALL = """
+PROGRAM = """
 import json, sys
 from hf_rnn.cli.main import main
 for flags in json.loads(sys.argv[1]):
@@ -169,42 +169,34 @@ assert not {"torch", "transformers", "evaluate"} & set(sys.modules)
 
 @pytest.mark.skipif(load_library() is None, reason="the kernel is not built")
 def test_torch_is_not_needed_and_gives_the_same_scores_files_and_notes(command, tmp_path, monkeypatch):
-    rows, runs = invent_rows(60, 3), {}
-    columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-    tokenizer = train_tokenizer(columns["text"], min_frequency=1, model_max_length=9)
-    for task, settings in KINDS.items():
+    frame, runs = pd.DataFrame(invent_rows(60, 3), columns=["text", "label"]), []
+    frame.assign(x=range(60), y=np.cos(range(60))).to_csv(tmp_path / "rows.csv", index=False)
+    words = (row.text.replace(" ", " O\n") + (" B-x" if row.label == "bad" else " O") for row in frame.itertuples())
+    (tmp_path / "test.conll").write_text("\n\n".join(words))
+    tokenizer = train_tokenizer(frame["text"], min_frequency=1, model_max_length=9)
+    for task, settings in TASKS.items():
         torch.manual_seed(0)
         head = RnnForTokenClassification if task == "token-classification" else RnnForSequenceClassification
         model = head(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
         model.classifier.weight.data *= 10
-        model.save_pretrained(tmp_path / task)
-        tokenizer.save_pretrained(tmp_path / task)
-        frame, file = pd.DataFrame(columns), tmp_path / f"{task}.csv"
-        if task == "regression":
-            frame = frame.assign(x=range(60), y=np.cos(range(60)))
-        flags = ["--output_file", str(tmp_path / f"{task}-answers.csv")]
-        flags += ["--label_columns", "x", "y"] if task == "regression" else []
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / task)
         if task == "token-classification":
-            flags, file = [], tmp_path / "test.conll"
-            words = (text.replace(" ", " O\n") + (" B-x" if label == "bad" else " O") for text, label in rows)
-            file.write_text("\n\n".join(words))
+            data = [tmp_path / "test.conll"]
         else:
-            frame.to_csv(file, index=False)
-        runs[task] = [str(tmp_path / task), str(file), *flags]
-    done = subprocess.run(
-        [sys.executable, "-c", ALL, json.dumps(list(runs.values()))], capture_output=True, text=True, timeout=120
-    )
+            data = [tmp_path / "rows.csv", "--text_column", "text", "--output_file", tmp_path / f"{task}-answers.csv"]
+            data += ["--label_columns", "x", "y"] if task == "regression" else ["--label_column", "label"]
+        runs.append([str(word) for word in (tmp_path / task, *data)])
+    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(runs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = {path: pd.read_csv(path) for path in tmp_path.glob("*-answers.csv")}
     monkeypatch.setattr("hf_rnn.inference.engines.native.load_library", lambda: None)  # now torch computes
     notes = ""
-    for flags, line in zip(runs.values(), done.stdout.splitlines(), strict=True):
+    for flags, line in zip(runs, done.stdout.splitlines(), strict=True):
         expected, err = measure(command, *flags)
         notes += err
         pd.testing.assert_frame_equal(*map(pd.json_normalize, (json.loads(line), expected)), rtol=1e-6, atol=1e-6)
-    assert (
-        len(written) == len(KINDS) - 1 and done.stderr == notes and "longer than 9 tokens and were truncated" in notes
-    )
+    assert len(written) == 3 and done.stderr == notes and "longer than 9 tokens and were truncated" in notes
     for path, table in written.items():
         pd.testing.assert_frame_equal(table, pd.read_csv(path), rtol=0, atol=1e-5)
 
