@@ -147,7 +147,7 @@ def check_flags(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
         ("none_label", task.one_label, "one label per text"),
         ("typos", not task.generates, "labels, tags and numbers"),
         ("output_file", one_each, "labels and numbers of whole texts"),
-        ("guard", streams and one_each and task.problem_type != "regression", "labels of a model with --streaming"),
+        ("guard", streams and one_each and task.problem_type != "regression", "labels of a streaming model"),
     ):
         if getattr(arguments, name) is not None and not suits:
             raise UserError(f"{name} is for {what}: the task is {task.name}; leave it out")

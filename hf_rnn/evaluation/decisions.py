@@ -108,12 +108,12 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
     confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
     # this number of right answers shows that a label makes at most three times the errors of the target
     enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 3 * target - 2)))
-    found: dict[int, float | None] = {}
+    thresholds: dict[int, float | None] = {}
     for group in (counts >= enough, (counts > 0) & (counts < enough)):
         rows = group[answers]
-        found |= _share(answers[rows], confidence[rows], right[rows], target)
+        thresholds |= _share(answers[rows], confidence[rows], right[rows], target)
     rows = np.bincount(labels, minlength=len(names))
-    return {name: found.get(number) if rows[number] else None for number, name in enumerate(names)}
+    return {name: thresholds.get(number) if rows[number] else None for number, name in enumerate(names)}
 
 
 def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> dict[int, float | None]:
@@ -123,7 +123,7 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
     90 % for all labels together. Labels that are left out for less would be chosen by luck.
     """
     shared = set(answers.tolist())
-    found: dict[int, float | None] = {}
+    thresholds: dict[int, float | None] = {}
     while shared:
         rows = np.isin(answers, list(shared))
         limit = find_threshold(confidence[rows], right[rows], target)
@@ -137,11 +137,11 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
             if is_above(wrong.sum(), np.array(len(wrong)), 1 - target, (1 - CONFIDENCE) / len(shared)):
                 refuted[number] = 0 if without is None else int((confidence[others] >= without).sum())
         if not refuted:
-            return found | dict.fromkeys(shared, limit)
+            return thresholds | dict.fromkeys(shared, limit)
         worst = max(refuted, key=lambda number: refuted[number])
         shared.discard(worst)
-        found[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
-    return found
+        thresholds[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
+    return thresholds
 
 
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
