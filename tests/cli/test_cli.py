@@ -79,18 +79,27 @@ def test_a_prediction_loads_no_training_library(folder, tmp_path):
     assert not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"} & modules
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="a device and limits of Linux")
 @pytest.mark.parametrize(
-    ("after", "code", "err"),
+    ("line", "code", "err"),
     [
-        ("> /dev/full", 2, "hf-rnn: error: [Errno 28] No space left on device\n"),
-        ("| false; code=${PIPESTATUS[0]}; exit $((code == 0 ? 141 : code))", 141, ""),  # 0: it wrote before
+        ("run --help > /dev/full", 2, "hf-rnn: error: [Errno 28] No space left on device"),
+        ("run --help | false; code=${PIPESTATUS[0]}; exit $((code == 0 ? 141 : code))", 141, ""),  # 0: it wrote before
+        # without buffers a write may take a part of the bytes, and reports only their number
+        (
+            "ulimit -f 1; run predict MODEL --input t.csv > o",
+            2,
+            "hf-rnn predict: error: [Errno 27] File too large",
+        ),
     ],
+    ids=["full", "closed", "cut"],
 )
-def test_a_full_disk_and_a_closed_pipe(after, code, err):
-    line = f"{shlex.quote(sys.executable)} -m hf_rnn --help {after}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=ENVIRONMENT)
-    assert (done.returncode, done.stderr) == (code, err)
+def test_an_output_that_cannot_be_written(folder, tmp_path, line, code, err):
+    (tmp_path / "t.csv").write_text("text\n" + "miro\n" * 200)
+    run = f'run() {{ PYTHONUNBUFFERED=1 {shlex.quote(sys.executable)} -m hf_rnn "$@"; }}; '
+    command = ["bash", "-c", run + line.replace("MODEL", shlex.quote(folder))]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (code, [err] if err else [])
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -211,51 +220,20 @@ def test_predict_with_onnx_runtime(command, folder, copy):
     assert found == {"label": expected["label"], "score": pytest.approx(expected["score"], abs=1e-4)}
 
 
-# ---- as processes ----
-
-
-@pytest.fixture
-def start(folder):
-    """Start `hf-rnn predict` as a process, which is killed at the end."""
-    processes = []
-
-    def run(source, **options):
-        command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, "--input", str(source)]
-        default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored in background jobs
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, "preexec_fn": default}
-        processes.append(subprocess.Popen(command, bufsize=0, **{**pipes, **options}))
-        return processes[-1]
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(start):
-    process = start("-", stdin=subprocess.PIPE)
-    answers = []
-    for text in (b"miro\n", b"selk\n"):
-        process.stdin.write(text)
-        answers.append(json.loads(process.stdout.readline())["label"])  # standard input is still open
-    assert answers == ["good", "bad"]
-    process.send_signal(signal.SIGINT)
-    assert (process.wait(timeout=60), process.communicate()) == (130, (b"", b""))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
-def test_an_output_that_is_cut_is_an_error(start, tmp_path):
-    """Without buffers a write may take a part of the bytes, and reports only their number."""
-    import resource
-
-    (tmp_path / "texts.csv").write_text("text\n" + "miro\n" * 50)
-    with open(tmp_path / "out", "wb") as out:
-        process = start(tmp_path / "texts.csv", stdout=out, env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"})
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (500, 500))
-        err = process.stderr.read().decode()
-    assert (process.wait(), err.splitlines()[-1]) == (2, "hf-rnn predict: error: [Errno 27] File too large")
+def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):
+    command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, "--input", "-"]
+    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored in background jobs
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, bufsize=0, env=ENVIRONMENT, preexec_fn=default, **pipes) as process:
+        answers = []
+        for text in (b"miro\n", b"selk\n"):
+            process.stdin.write(text)
+            answers.append(json.loads(process.stdout.readline())["label"])  # standard input is still open
+        process.send_signal(signal.SIGINT)
+        assert (answers, process.wait(timeout=60)) == (["good", "bad"], 130)
+        assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
 
 
 # ---- mistakes of the first hour: each message names what to type next ----

@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from hf_rnn.evaluation.decisions import (
     choose_thresholds,
     describe_costliest,
-    draw_coverage,
     find_threshold,
     is_above,
     measure_decisions,
@@ -127,10 +126,3 @@ def test_thresholds_are_stored_by_target_and_bound_to_the_weights(tmp_path):
 def test_a_target_is_an_accuracy(target):
     with pytest.raises(UserError, match=r"target is the accuracy .* such as 0\.95"):
         choose_thresholds(*draw(20, 2, 0), names(2), target)
-
-
-def test_the_picture_has_a_line_for_each_way(tmp_path):
-    scores, labels = draw(400, 3, 0)
-    right = scores.argmax(axis=1) == labels
-    draw_coverage(scores, labels, names(3), tmp_path / "coverage.png", {"linear model": (scores.max(axis=1), right)})
-    assert (tmp_path / "coverage.png").stat().st_size > 5000
