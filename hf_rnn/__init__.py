@@ -101,8 +101,8 @@ def _register_tokenizer(auto: ModuleType) -> None:
     """Let `AutoTokenizer` know the tokenizer of taggers."""
     from .models.configuration_rnn import RnnConfig
 
-    kind = import_module(".tokenizers.word_level", __name__).TaggerTokenizer
-    auto.AutoTokenizer.register(RnnConfig, fast_tokenizer_class=kind, exist_ok=True)
+    fast = import_module(".tokenizers.word_level", __name__).TaggerTokenizer
+    auto.AutoTokenizer.register(RnnConfig, fast_tokenizer_class=fast, exist_ok=True)
 
 
 after_import("transformers.models.auto.configuration_auto", _register_config)

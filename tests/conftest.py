@@ -34,8 +34,7 @@ def pytest_collection_modifyitems(items):
     """Start the longest files first, so that no core waits for them at the end."""
 
     def minutes(item):
-        marker = item.get_closest_marker("slow")
-        return marker.kwargs.get("minutes", 0) if marker else 0
+        return getattr(item.get_closest_marker("slow"), "kwargs", {}).get("minutes", 0)
 
     items.sort(key=lambda item: (-minutes(item), LONG.isdisjoint(item.path.parts)))
 
@@ -135,21 +134,13 @@ def tagged_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tagger_settings(tagged_dir):
+def tagger_settings(tiny_settings, tagged_dir):
     """Settings that train in seconds and learn the names."""
-    return {
-        "task": "token-classification",
-        "recipe": "token-classification-scratch",
-        "data_dir": str(tagged_dir),
-        "embedding_size": 16,
-        "hidden_size": 12,
-        "hidden_dropout": 0.1,
-        "classifier_dropout": 0.1,
-        "num_train_epochs": 5,
-        "per_device_train_batch_size": 16,
-        "learning_rate": 0.03,
-        "use_cpu": True,
-    }
+    task = {"task": "token-classification", "recipe": "token-classification-scratch", "data_dir": str(tagged_dir)}
+    task |= {"hidden_size": 12, "hidden_dropout": 0.1, "classifier_dropout": 0.1}
+    settings = {**tiny_settings, **task, "num_train_epochs": 5, "learning_rate": 0.03}
+    del settings["embedding_dropout"]
+    return settings
 
 
 @pytest.fixture(scope="session")
@@ -246,9 +237,7 @@ def command(capfd):
 
     def run(*arguments):
         capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
+        return (main(list(map(str, arguments))), *capfd.readouterr())
 
     yield run
     transformers_logging.enable_progress_bar()
@@ -263,10 +252,10 @@ def browser(tmp_path_factory):
         pytest.skip(f"missing {' and '.join(missing)}: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = found["chromium"]
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
-    flags += ["--no-first-run", "--disable-component-update", "--disable-sync"]
-    for flag in [*flags, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"]:
-        options.add_argument(flag)
+    flags = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-quic", "no-first-run"]
+    flags += ["disable-component-update", "disable-sync", "window-size=1280,900"]
+    for flag in [*flags, f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(found["chromedriver"]))
     yield driver

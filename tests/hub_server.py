@@ -17,6 +17,7 @@ class Repo:
 
     def __init__(self, owner, private):
         self.owner, self.private, self.commits, self.branches = owner, private, {}, {}
+        self.add("main", "initial commit", {".gitattributes": b""})
 
     def add(self, branch, summary, files):
         parent = self.branches.get(branch)
@@ -61,8 +62,8 @@ class HubServer:
     """
 
     def __init__(self):
-        self.users = {"hf_mine": "me", "hf_theirs": "they"}
-        self.repos, self.calls, self._failures, self._lock = {}, [], [], threading.RLock()
+        self.users, self.repos, self.calls = {"hf_mine": "me", "hf_theirs": "they"}, {}, []
+        self._failures, self._lock = [], threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -114,7 +115,6 @@ class HubServer:
         if repo_id in self.repos:
             raise Refusal(409, f"You already created this model repo: {repo_id}", url=f"{self.url}/{repo_id}")
         self.repos[repo_id] = Repo(owner, bool(asked.get("private") or asked.get("visibility") == "private"))
-        self.repos[repo_id].add("main", "initial commit", {".gitattributes": b""})
         return {"url": f"{self.url}/{repo_id}", "name": repo_id, "id": repo_id}
 
     def validate_card(self, user, body):
@@ -128,23 +128,20 @@ class HubServer:
         return {}
 
     def preupload(self, user, body, repo_id, revision):
-        present = self._repo(repo_id, user, write=True).files(revision)
+        present, facts = self._repo(repo_id, user, write=True).files(revision), {"uploadMode": "regular"}
+        names = [asked["path"] for asked in json.loads(body)["files"]]
         return {
             "files": [
-                {"path": name, "uploadMode": "regular", "shouldIgnore": False, "oid": git_hash(present.get(name))}
-                for name in (asked["path"] for asked in json.loads(body)["files"])
+                {**facts, "path": name, "shouldIgnore": False, "oid": git_hash(present.get(name))} for name in names
             ]
         }
 
     def commit(self, user, body, repo_id, revision):
         repo = self._repo(repo_id, user, write=True)
-        items = [json.loads(line) for line in body.splitlines()]
-        sent = {
-            item["value"]["path"]: base64.b64decode(item["value"]["content"])
-            for item in items
-            if item["key"] == "file"
-        }
-        sha = repo.add(revision, items[0]["value"]["summary"], repo.files(revision) | sent)
+        first, *items = [json.loads(line) for line in body.splitlines()]
+        files = [item["value"] for item in items if item["key"] == "file"]
+        sent = {file["path"]: base64.b64decode(file["content"]) for file in files}
+        sha = repo.add(revision, first["value"]["summary"], repo.files(revision) | sent)
         return {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
 
     def info(self, user, body, repo_id, revision="main"):
@@ -154,17 +151,14 @@ class HubServer:
         return {**known, "sha": repo.find(revision), "siblings": siblings}
 
     def tree(self, user, body, repo_id, revision):
-        files = self._repo(repo_id, user).files(revision)
-        return [
-            {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in files.items()
-        ]
+        files = self._repo(repo_id, user).files(revision).items()
+        return [{"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in files]
 
     def file(self, user, body, repo_id, revision, name):
         repo = self._repo(repo_id, user)
-        sha, data = repo.find(revision), repo.files(revision).get(name)
-        if data is None:
+        if (data := repo.files(revision).get(name)) is None:
             raise Refusal(404, "Entry not found", "EntryNotFound")
-        return {"ETag": f'"{git_hash(data)}"', "X-Repo-Commit": sha}, data
+        return {"ETag": f'"{git_hash(data)}"', "X-Repo-Commit": repo.find(revision)}, data
 
 
 def git_hash(data):
@@ -200,19 +194,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.calls.append((self.command, self.path, token))
         try:
             answer = self.hub.answer(self.command, urlsplit(self.path).path, token, body)
+            if not isinstance(answer, tuple):
+                answer = {"Content-Type": "application/json"}, json.dumps(answer).encode()
+            status, (headers, body) = 200, answer
         except Refusal as refusal:
-            self._send(refusal.status, refusal.headers, refusal.body)
-        else:
-            is_file = isinstance(answer, tuple)
-            self._send(
-                200, *(answer if is_file else ({"Content-Type": "application/json"}, json.dumps(answer).encode()))
-            )
-
-    def _send(self, status, headers, body):
+            status, headers, body = refusal.status, refusal.headers, refusal.body
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -6,6 +6,7 @@ Nothing heavy is imported before the verb is known: `hf-rnn --help` is fast.
 from __future__ import annotations
 
 import atexit
+import difflib
 import gc
 import importlib
 import io
@@ -64,16 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = int(leaving.code or 0)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        _discard_output()
-        return _BROKEN_PIPE
-    except (UserError, OSError) as error:  # OSError: a full disk, a missing permission
-        if isinstance(error, OSError):
-            _discard_output()
-        print_note(f"{command}: error: {' '.join(str(error).splitlines())}")
-        return 2
     except KeyboardInterrupt:
         return INTERRUPTED
+    except (UserError, OSError) as error:  # OSError: a full disk, a missing permission
+        if isinstance(error, OSError):  # discard the output: the interpreter's flush at exit would fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
+        print_note(f"{command}: error: {' '.join(str(error).splitlines())}")
+        return 2
 
 
 def _run(arguments: list[str]) -> int:
@@ -84,13 +84,10 @@ def _run(arguments: list[str]) -> int:
         verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
         print(_HELP.format(verbs), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    if (verb := arguments[0]) == "--version":
         print(f"hf-rnn {__version__}")
         return 0
-    verb = arguments[0]
     if verb not in _VERBS:
-        import difflib
-
         near = difflib.get_close_matches(verb, [*_VERBS, "--help", "--version"], n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
         raise UserError(f"there is no verb {verb!r}. {hint}")
@@ -101,11 +98,6 @@ def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # in any locale
     return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
-
-
-def _discard_output() -> None:
-    """Redirect stdout to /dev/null, so that the interpreter's flush at exit does not fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,15 +89,6 @@ class PredictArguments(ModelFlags):
     strict: bool = setting(False, "stop at the first line or row that is rejected", shown="common")
     tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
 
-    @property
-    def is_table(self) -> bool:
-        """Whether the answers are columns of a table."""
-        if self.input in (None, "-") or self.stream:
-            return False
-        from ..data.lines import is_table
-
-        return bool(self.output_file or self.output_dir) or is_table(str(self.input))
-
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
         if self.stream and (self.text is not None or self.output_file or self.output_dir):
@@ -115,27 +106,28 @@ class PredictArguments(ModelFlags):
             check_text(text)
             if "." in text and os.path.isfile(text):
                 raise UserError(f"{text} is a file: give --input {text} for the texts in it")
-        if self.output_dir is None and self.input not in (None, "-") and not os.path.isfile(str(self.input)):
-            raise UserError(f"there is no file {self.input!r}: give a table, a file with one text per line, or -")
-        if not self.is_table and (named := [name for name in _TABLES if getattr(self, name) is not None]):
-            raise UserError(f"--{named[0]} is for tables: give --input a file such as texts.csv")
-        if self.output_file is not None:
-            from ..inference.tables import find_suffix
-
-            find_suffix(self.output_file)
-            if self.output_dir is not None:
-                raise UserError("give either --output_file, for one file, or --output_dir, for many")
-            if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
-                raise UserError(f"--output_file {self.output_file} is the input: give another name")
 
     def list_files(self) -> dict[Path | None, Path]:
-        """Return the files to answer, by that of the answers; None is the standard output."""
-        pattern = str(self.input)
-        if self.output_dir is None:
-            return {None if self.output_file is None else Path(self.output_file): Path(pattern)}
-        from ..data.lines import PACKED
-        from ..inference.tables import OUTPUT_SUFFIXES
+        """Return the tables to answer, by the file of the answers, None for the standard output; none for lines."""
+        from ..data.lines import PACKED, is_table
 
+        pattern, target = str(self.input), None if self.output_file is None else Path(self.output_file)
+        if self.output_dir is None and self.input not in (None, "-") and not os.path.isfile(pattern):
+            raise UserError(f"there is no file {pattern!r}: give a table, a file with one text per line, or -")
+        if self.input in (None, "-") or self.stream or not (target or self.output_dir or is_table(pattern)):
+            if named := [name for name in _TABLES if getattr(self, name) is not None]:
+                raise UserError(f"--{named[0]} is for tables: give --input a file such as texts.csv")
+            return {}
+        from ..inference.tables import OUTPUT_SUFFIXES, find_suffix
+
+        if self.output_dir is None:
+            if target is not None:
+                find_suffix(str(target))
+                if target.exists() and target.samefile(pattern):
+                    raise UserError(f"--output_file {target} is the input: give another name")
+            return {target: Path(pattern)}
+        if target is not None:
+            raise UserError("give either --output_file, for one file, or --output_dir, for many")
         names = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
         files, folder = sorted(Path(name) for name in names if os.path.isfile(name)), Path(self.output_dir)
         if not files:
@@ -160,7 +152,7 @@ def run(argv: Sequence[str]) -> int:
     """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
     arguments: PredictArguments = FLAGS.build(argv)
     arguments.check()
-    files = arguments.list_files() if arguments.is_table else {}
+    files = arguments.list_files()
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.model_folder import quiet
@@ -218,37 +210,38 @@ def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     return int(rejected > 0)
 
 
-def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
-    """Print an answer when its label changes or after each token, where the text stops, and at the end."""
-    stop, threshold, in_a_row = arguments.stop, arguments.threshold, arguments.in_a_row
-    stream = model.stream(target=arguments.target, stop=stop, threshold=threshold, in_a_row=in_a_row)
-    per_token, last = arguments.every == "token", dict[str, Any]()
-
-    def read_answers() -> Iterator[dict[str, Any]]:
-        name = str(arguments.input)
-        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
-            arriving = iter(lambda: os.read(source.fileno(), 1 << 16), b"")
-            for piece in codecs.iterdecode(arriving, "utf-8-sig"):
-                yield from stream.feed_tokens(piece) if per_token else [stream.feed(piece)]
-        yield from stream.feed_tokens("\n") if per_token else ()  # the last word ends here
-
-    try:
-        for answer in read_answers():
-            is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
-            if per_token or is_new or "stop" in answer:
-                _write_line(last := answer)
-    except UnicodeDecodeError as error:
-        found = error.object[error.start : error.end]
-        raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
-    if (answer := stream.end())["tokens"] != last.get("tokens") or "stop" in answer:
-        _write_line(answer)
-    return 0
-
-
-def _write_line(record: dict[str, Any]) -> None:
+def _write_line(record: Mapping[str, Any]) -> None:
     """Write a line of JSON at once: an interrupted output ends with a whole one."""
     sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
+    """Print an answer when its label changes or after each token, where the text stops, and at the end."""
+    stream = model.stream(
+        target=arguments.target, stop=arguments.stop, threshold=arguments.threshold, in_a_row=arguments.in_a_row
+    )
+    per_token, last, name = arguments.every == "token", dict[str, Any](), str(arguments.input)
+
+    def show(answers: Iterable[dict[str, Any]]) -> None:
+        nonlocal last
+        for answer in answers:
+            is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
+            if per_token or is_new or "stop" in answer:
+                _write_line(last := answer)
+
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
+        try:
+            for piece in codecs.iterdecode(iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig"):
+                show(stream.feed_tokens(piece) if per_token else [stream.feed(piece)])
+        except UnicodeDecodeError as error:
+            found = error.object[error.start : error.end]
+            raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
+    if per_token:
+        show(stream.feed_tokens("\n"))  # the last word ends here
+    if (answer := stream.end())["tokens"] != last.get("tokens") or "stop" in answer:
+        _write_line(answer)
+    return 0
 
 
 def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]) -> int:

@@ -72,16 +72,14 @@ def _keep_freed_memory() -> None:
 
 
 def _to_json(result: Any) -> str:
-    scores = {
-        split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
-        for split, metrics in result.metrics.items()
-        if split != "data"
-    }
+    facts: dict[str, Any] = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
+    for split, metrics in result.metrics.items():
+        if split != "data":
+            facts[split] = {name: one for name, one in metrics.items() if not isinstance(one, dict | list | None)}
     card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
-        (scores["linear_model"],) = card.baselines.values()
-    where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
-    return json.dumps({**where, **scores}, ensure_ascii=False)
+        (facts["linear_model"],) = card.baselines.values()
+    return json.dumps(facts, ensure_ascii=False)
 
 
 def _end_process_group() -> None:

@@ -55,10 +55,11 @@ def calibrate(weights: Iterable[torch.Tensor], predictions: dict[str, Prediction
         weight.data.copy_(weight.data.cpu().double() / temperature)  # MPS has no float64
     splits = {}
     for split, output in predictions.items():
-        predictions[split] = output._replace(predictions=output.predictions / temperature)
-        before, after = (measure_scores(one.predictions, one.label_ids) for one in (output, predictions[split]))
-        splits[split] = {"before": before, "after": after}
-    errors = [splits["validation"][when]["ece"] for when in ("before", "after")]
+        scaled = output.predictions / temperature
+        steps = {"before": output.predictions, "after": scaled}
+        splits[split] = {step: measure_scores(logits, output.label_ids) for step, logits in steps.items()}
+        predictions[split] = output._replace(predictions=scaled)
+    errors = [scores["ece"] for scores in splits["validation"].values()]
     message = "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after"
     logger.info(message, temperature, *errors)
     return {"temperature": temperature, "fitted_on": "validation", "splits": splits}

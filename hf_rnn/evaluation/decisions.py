@@ -36,38 +36,23 @@ _CANDIDATES = 10  # labels with most errors, which may be left out of a shared t
 
 @dataclass(frozen=True)
 class Decisions:
-    """The answers of some rows that stand alone.
-
-    Attributes:
-        rows: Number of rows.
-        share: Share of rows whose answer stands alone.
-        accuracy: Accuracy of these answers; None without any.
-    """
+    """The answers of some rows that stand alone."""
 
     rows: int
-    share: float
-    accuracy: float | None
+    share: float  # share of the rows whose answer stands alone
+    accuracy: float | None  # accuracy of these answers; None without any
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds for one target.
+    """Thresholds for one target."""
 
-    Attributes:
-        target: The accuracy that was asked for.
-        by_label: The lowest score of an answer that stands alone, by its label; None if a person checks all of them.
-        chosen_on: The rows that chose the thresholds, with their decisions.
-        repeated: The decisions on rows that did not choose: in each of five parts, with thresholds of the others.
-        texts: A hash of the texts that chose.
-        single: For comparison the threshold that is the same for all labels; None if no score reaches the target.
-    """
-
-    target: float
-    by_label: dict[str, float | None]
-    chosen_on: Decisions
-    repeated: Decisions
-    texts: str = ""
-    single: float | None = None
+    target: float  # the accuracy that was asked for
+    by_label: dict[str, float | None]  # lowest score of an answer that stands alone; None: a person checks all of them
+    chosen_on: Decisions  # on the rows that chose the thresholds
+    repeated: Decisions  # on rows that did not choose: in each of five parts, with thresholds of the others
+    texts: str = ""  # a hash of the texts that chose
+    single: float | None = None  # the same for all labels, for comparison; None if no score reaches the target
 
 
 def needs_person(by_label: Mapping[str, float | None], names: Sequence[str], scores: np.ndarray) -> np.ndarray:
@@ -123,22 +108,22 @@ def _choose(scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target
     confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
     # this number of right answers shows that a label makes at most three times the errors of the target
     enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 3 * target - 2)))
-    found: dict[int, float | None] = {}
+    thresholds: dict[int, float | None] = {}
     for group in (counts >= enough, (counts > 0) & (counts < enough)):
         rows = group[answers]
-        found |= _share(answers[rows], confidence[rows], right[rows], target)
+        thresholds |= _share(answers[rows], confidence[rows], right[rows], target)
     rows = np.bincount(labels, minlength=len(names))
-    return {name: found.get(number) if rows[number] else None for number, name in enumerate(names)}
+    return {name: thresholds.get(number) if rows[number] else None for number, name in enumerate(names)}
 
 
 def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float) -> dict[int, float | None]:
     """Return one threshold for most labels of some rows, and those of the labels that it leaves out, on their own.
 
-    A label is left out if its answers refute the target, by the upper bound of their accuracy. Labels that are left
-    out for less would be chosen by luck.
+    A label is left out if its answers refute the target, by the upper bound of their accuracy with a confidence of
+    90 % for all labels together. Labels that are left out for less would be chosen by luck.
     """
     shared = set(answers.tolist())
-    found: dict[int, float | None] = {}
+    thresholds: dict[int, float | None] = {}
     while shared:
         rows = np.isin(answers, list(shared))
         limit = find_threshold(confidence[rows], right[rows], target)
@@ -148,20 +133,15 @@ def _share(answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, targe
             mine, others = answers == number, rows & (answers != number)
             without = find_threshold(confidence[others], right[others], target)
             limits = [least for least in (limit, without) if least is not None]
-            if limits and _refutes(right[mine & (confidence >= min(limits))], target, len(shared)):
-                refuted[number] = int((confidence[others] >= without).sum()) if without is not None else 0
+            wrong = ~right[mine & (confidence >= min(limits, default=math.inf))]
+            if is_above(wrong.sum(), np.array(len(wrong)), 1 - target, (1 - CONFIDENCE) / len(shared)):
+                refuted[number] = 0 if without is None else int((confidence[others] >= without).sum())
         if not refuted:
-            return found | dict.fromkeys(shared, limit)
+            return thresholds | dict.fromkeys(shared, limit)
         worst = max(refuted, key=lambda number: refuted[number])
         shared.discard(worst)
-        found[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
-    return found
-
-
-def _refutes(right: np.ndarray, target: float, labels: int) -> bool:
-    """Return whether a label's answers miss the target, with a confidence of 90 % for all labels together."""
-    level = (1 - CONFIDENCE) / labels
-    return bool(is_above(np.array((~right).sum()), np.array(len(right)), 1 - target, level))
+        thresholds[worst] = find_threshold(confidence[answers == worst], right[answers == worst], target)
+    return thresholds
 
 
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
@@ -184,19 +164,13 @@ def measure_labels(
     by_label: Mapping[str, float | None], scores: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Return by label its `threshold`, its `answers`, the `share` of these that stand alone, and their `accuracy`."""
-    waiting, answers, found = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
+    waiting, answers, measured = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
     for number, name in enumerate(names):
         rows = answers == number
         alone = measure_decisions(waiting[rows], scores[rows], labels[rows])
         facts = {"answers": alone.rows, "share": alone.share, "accuracy": alone.accuracy}
-        found[name] = {"threshold": by_label.get(name), **facts}
-    return found
-
-
-def measure_single(limit: float | None, scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Return the decisions on rows by a `threshold` that is the same for all labels."""
-    alone = measure_decisions(scores.max(axis=1) < (math.inf if limit is None else limit), scores, labels)
-    return {"threshold": limit, "share": alone.share, "accuracy": alone.accuracy}
+        measured[name] = {"threshold": by_label.get(name), **facts}
+    return measured
 
 
 def measure_none(scores: np.ndarray, unknown: np.ndarray, by_label: Mapping[str, float | None]) -> dict[str, Any]:
@@ -208,10 +182,10 @@ def measure_none(scores: np.ndarray, unknown: np.ndarray, by_label: Mapping[str,
     """
     from sklearn.metrics import roc_auc_score
 
-    highest = np.concatenate([scores.max(axis=1), unknown.max(axis=1)])
-    has_class = np.arange(len(highest)) < len(scores)
-    alone = ~needs_person(by_label, list(by_label), unknown) if by_label else np.zeros(len(unknown), dtype=bool)
-    return {"rows": len(unknown), "auroc": float(roc_auc_score(has_class, highest)), "alone": float(alone.mean())}
+    has_class = np.arange(len(scores) + len(unknown)) < len(scores)
+    auroc = roc_auc_score(has_class, np.concatenate([scores, unknown]).max(axis=1))
+    alone = ~needs_person(by_label, list(by_label) or [""] * unknown.shape[1], unknown)
+    return {"rows": len(unknown), "auroc": float(auroc), "alone": float(alone.mean())}
 
 
 def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
@@ -240,19 +214,18 @@ def draw_coverage(
     One line is for thresholds by label, on rows that did not choose them, one for a single threshold. `others` are
     the confidence and the right answers of other models by name, each `(N,)`.
     """
-    by_label = [
-        (100 * repeated.share, repeated.accuracy)
-        for target in (*np.arange(0.5, 0.96, 0.05), 0.97, 0.98, 0.99)
-        if (repeated := choose_thresholds(scores, labels, names, float(target)).repeated).accuracy is not None
-    ]
-    lines = {"thresholds by label": sorted(by_label)}
+    lines: dict[str, list[tuple[float, float]]] = {"thresholds by label": []}
+    for target in (0.99, 0.98, 0.97, *np.arange(0.95, 0.49, -0.05)):
+        repeated = choose_thresholds(scores, labels, names, float(target)).repeated
+        if repeated.accuracy is not None:
+            lines["thresholds by label"].append((100 * repeated.share, repeated.accuracy))
+    lines["thresholds by label"].sort()
     answers = {"single threshold": (scores.max(axis=1), scores.argmax(axis=1) == labels), **(others or {})}
     for name, (confidence, right) in answers.items():
-        order = np.argsort(-confidence, kind="stable")
-        counts = np.arange(1, len(order) + 1)
-        accuracy = right[order].cumsum() / counts
-        start = min(_LEAST_SHOWN, len(order)) - 1  # the accuracy of fewer answers jumps
-        lines[name] = list(zip(100 * counts[start:] / len(order), accuracy[start:], strict=True))
+        counts = np.arange(1, len(right) + 1)
+        accuracy = right[np.argsort(-confidence, kind="stable")].cumsum() / counts
+        few = min(_LEAST_SHOWN, len(right)) - 1  # the accuracy of fewer answers jumps
+        lines[name] = list(zip(100 * counts[few:] / len(right), accuracy[few:], strict=True))
     plot_lines(lines, "answers that need no person, %", "their accuracy", path)
     return "Accuracy of the answers that need no person"
 
@@ -262,13 +235,9 @@ def draw_coverage(
 
 def write_thresholds(path: Path, weights: Path, thresholds: Sequence[Thresholds]) -> None:
     """Write thresholds by target beside the weights that they belong to; other targets in the file stay."""
-    known = read_thresholds(path, weights) if path.is_file() else {}
-    known |= {f"{chosen.target:g}": chosen for chosen in thresholds}
-    content = {
-        "model": hash_file(weights),
-        "confidence": CONFIDENCE,
-        "targets": {target: asdict(known[target]) for target in sorted(known)},
-    }
+    by_target = read_thresholds(path, weights) | {f"{chosen.target:g}": chosen for chosen in thresholds}
+    targets = {target: asdict(chosen) for target, chosen in sorted(by_target.items())}
+    content = {"model": hash_file(weights), "confidence": CONFIDENCE, "targets": targets}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -17,14 +17,15 @@ import numpy as np
 from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _INK = "#0072B2", "#D55E00", "#333333"
-_COLOURS = (_BLUE, _ORANGE, "#009E73", "#CC79A7", _INK)
+_INK = "#333333"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", _INK)
 _SCORES = ("accuracy", "f1", "macro_f1", "macro_recall", "micro_f1", "average_precision", "pearson", "spearman")
 _WIDTH = 8.2  # inches, 1,200 pixels
-_FEW_CLASSES, _MOST_CLASSES = 6, 100  # large cells up to the first, names and numbers up to the second
-_LONGEST_NAME = 32  # characters of a class name
+_MOST_CLASSES = 100  # with names and numbers
+_HALF_NAME = 16  # characters of a class name
 _MOST_MARKS = 50  # points of a line that are marked
 _FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")  # for other scripts
 
@@ -36,28 +37,25 @@ def plot_learning_curve(
 
     A line marks the epoch of `kept_step`. The training loss has label `smoothing`, the validation loss has not.
     """
-    import pandas as pd
 
-    log = pd.DataFrame(log_history, columns=sorted({"epoch"}.union(*log_history))).groupby("epoch").last()
+    def read(name: str) -> list[tuple[float, float]]:
+        return list({entry["epoch"]: entry[name] for entry in log_history if name in entry}.items())
+
     train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
-    names = {f"eval_{name}": f"{name.replace('_', ' ')}, validation" for name in _SCORES}
-    panels = {"loss": {"loss": train, "eval_loss": "validation"}, "score": names}
-    log = log.dropna(axis="columns", how="all")
-    panels = {name: {key: curves[key] for key in curves if key in log} for name, curves in panels.items()}
-    if not panels["loss"]:
+    panels = {
+        "loss": {train: read("loss"), "validation": read("eval_loss")},
+        "score": {f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES},
+    }
+    panels = {quantity: lines for quantity, lines in panels.items() if any(lines.values())}
+    if "loss" not in panels:
         raise UserError("no learning curve: the training log has no loss")
     kept = [entry["epoch"] for entry in log_history if "eval_loss" in entry and entry.get("step", -1) == kept_step]
-    count = len(list(filter(None, panels.values())))
-    with _figure((_WIDTH * count / 2, 4.2), path) as figure:
-        for axes, (quantity, curves) in zip(figure.subplots(1, count, squeeze=False)[0], panels.items(), strict=False):
-            for (key, label), colour in zip(curves.items(), _COLOURS, strict=False):
-                style = "o--" if key == "loss" else "s-"
-                axes.plot(log[key].dropna(), style[len(log) > 40 :], color=colour, label=label)
+    with _figure((_WIDTH * len(panels) / 2, 4.2), path) as figure:
+        for axes, (quantity, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
             for epoch in kept[:1]:
                 axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}")
-            axes.set(xlabel="epoch", ylabel=quantity)
+            _draw_lines(axes, lines, "epoch", quantity)
             axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-            axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     more = f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
     return f"Loss and scores over epochs{more if smoothing else ''}"
 
@@ -67,13 +65,17 @@ def plot_lines(
 ) -> None:
     """Draw lines by their names; each is a list of points (x, y)."""
     with _figure((_WIDTH / 2, 3.8), path, [*lines]) as figure:
-        axes = figure.subplots()
-        for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
-            style = "o-" if len(points) < _MOST_MARKS else "-"
-            axes.plot([x for x, _ in points], [y for _, y in points], style, color=colour, label=name, markersize=4)
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        _draw_lines(figure.subplots(), lines, x_label, y_label)
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> None:
+    drawn = {name: points for name, points in lines.items() if points}
+    for (name, points), colour in zip(drawn.items(), _COLOURS, strict=False):
+        style = "o-" if len(points) < _MOST_MARKS else "-"
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, markersize=4)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
@@ -85,36 +87,30 @@ def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) ->
 
 
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
-    """Draw true (rows) and predicted classes (columns): counts as numbers, shares of the true class as colour."""
+    """Draw true (rows) and predicted classes (columns): counts as numbers, shares of the true class as colour.
+
+    Long names are cut in the middle, because they often differ at either end. Above 100 classes only ids are shown.
+    """
     counts, size = np.asarray(matrix), len(class_names)
-    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    large, named = size <= _FEW_CLASSES, size <= _MOST_CLASSES
-    cell = 0.9 if large else min(0.5, 10 / size)  # inches
-    letters = min(9.0, 50 * cell) if named else 9.0
-    with _figure((cell * size + 4.5, cell * size + (1.9 if large else 3.4)), path, class_names) as figure:
+    rates, named = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), size <= _MOST_CLASSES
+    cell = min(0.8, 10 / size)  # inches
+    names = [" ".join(name.split()) for name in class_names]
+    names = [
+        name if len(name) <= 2 * _HALF_NAME else f"{name[:_HALF_NAME]}…{name[1 - _HALF_NAME :]}" for name in names
+    ]
+    with _figure((cell * size + 4.5, cell * size + 3.4), path, class_names) as figure:
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.argwhere(counts) if named else ():
-            number = f"{counts[row, column]:,}" if large else f"{counts[row, column]}"
-            height = min(11 if large else 8.5, 85 * cell / len(number))
-            color = "white" if rates[row, column] > 0.5 else _INK
-            axes.text(column, row, number, fontsize=height, color=color, ha="center", va="center")
-        every = range(0, size, 1 if named else 5)
-        names = [_shorten(class_names[number]) if named else str(number) for number in every]
-        rows = [f"{name}  {number}" if named else name for name, number in zip(names, every, strict=True)]
-        axes.set_yticks(every, rows, parse_math=False, fontsize=letters)
-        turned: dict[str, Any] = {"rotation": 30 if large else 90, "ha": "right", "rotation_mode": "anchor"}
-        turned |= {} if large else {"va": "center"}
-        axes.set_xticks(every, names, parse_math=False, fontsize=letters, **(turned if named else {}))
+        if named:
+            for row, column in np.argwhere(counts):
+                number, color = f"{counts[row, column]:,}", "white" if rates[row, column] > 0.5 else _INK
+                letters = min(11, 85 * cell / len(number))
+                axes.text(column, row, number, fontsize=letters, color=color, ha="center", va="center")
+            style: dict[str, Any] = {"parse_math": False, "fontsize": min(9, 50 * cell)}
+            axes.set_yticks(range(size), [f"{name}  {number}" for number, name in enumerate(names)], **style)
+            axes.set_xticks(range(size), names, rotation=90, **style)
         axes.set(xlabel="predicted class", ylabel="true class")
-        axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-
-
-def _shorten(name: str) -> str:
-    """Return a class name on one line, cut in the middle because names often differ at either end."""
-    name, half = " ".join(name.split()), _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
 
 @contextmanager

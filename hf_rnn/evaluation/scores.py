@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SEQEVAL = {"f1": "f1-score", "precision": "precision", "recall": "recall"}  # its names of scores
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 MOST_CLASSES = 1_000  # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 # Of the linear model:
@@ -135,28 +136,27 @@ def number_metrics(predictions: npt.ArrayLike, references: npt.ArrayLike, names:
     `per_value`: name to these. A correlation with a constant is 0, and so is R2 of one row.
     """
     from scipy.stats import rankdata
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+    from sklearn.metrics import r2_score
 
     guesses, true = (np.asarray(values, np.float64).reshape(-1, len(names)) for values in (predictions, references))
-    one_each: dict[str, Any] = {"multioutput": "raw_values"}
+
+    def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        first, second = first - first.mean(axis=0), second - second.mean(axis=0)
+        scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+        return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
     scores = {
-        "pearson": _correlate(guesses, true),
-        "spearman": _correlate(rankdata(guesses, axis=0), rankdata(true, axis=0)),
-        "r2": r2_score(true, guesses, **one_each) if len(true) > 1 else np.zeros(len(names)),
-        "mae": mean_absolute_error(true, guesses, **one_each),
-        "rmse": root_mean_squared_error(true, guesses, **one_each),
+        "pearson": correlate(guesses, true),
+        "spearman": correlate(rankdata(guesses, axis=0), rankdata(true, axis=0)),
+        "r2": r2_score(true, guesses, multioutput="raw_values") if len(true) > 1 else np.zeros(len(names)),
+        "mae": np.abs(guesses - true).mean(axis=0),
+        "rmse": np.sqrt(((guesses - true) ** 2).mean(axis=0)),
     }
     means: dict[str, Any] = {score: float(values.mean()) for score, values in scores.items()}
     if len(names) > 1:
         rows = np.column_stack(list(scores.values())).tolist()
         means["per_value"] = {name: dict(zip(scores, row, strict=True)) for name, row in zip(names, rows, strict=True)}
     return means
-
-
-def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    first, second = first - first.mean(axis=0), second - second.mean(axis=0)
-    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
 
 
 def entity_types(names: Iterable[str]) -> list[str]:
@@ -185,15 +185,19 @@ def tagging_metrics(
     tags = np.array(names, dtype=object)
     pairs = ([tags[np.asarray(row, dtype=int)].tolist() for row in rows] for rows in (references, predictions))
     report = classification_report(*pairs, output_dict=True, zero_division=0)
-    micro = _read_report(report.get("micro avg", {"precision": 0, "recall": 0, "f1-score": 0}))
-    types = {kind: row for kind, row in report.items() if not kind.endswith(" avg")}
-    per_class = {kind: {**_read_report(row), "support": int(row["support"])} for kind, row in types.items()}
+    rows = {
+        name: {score: float(row.get(key, 0)) for score, key in _SEQEVAL.items()} | {"support": int(row["support"])}
+        for name, row in report.items()
+    }
+    micro = rows.get("micro avg", dict.fromkeys(_SEQEVAL, 0.0))
+    per_class = {name: row for name, row in rows.items() if not name.endswith(" avg")}
     macro = float(np.mean([row["f1"] for row in per_class.values()])) if per_class else 0.0
-    return {**micro, "macro_f1": macro, "accuracy": float((guesses == true).mean()), "per_class": per_class}
-
-
-def _read_report(row: Mapping[str, float]) -> dict[str, float]:
-    return {name.removesuffix("-score"): float(row[name]) for name in ("f1-score", "precision", "recall")}
+    return {
+        **{score: micro[score] for score in _SEQEVAL},
+        "macro_f1": macro,
+        "accuracy": float((guesses == true).mean()),
+        "per_class": per_class,
+    }
 
 
 def measure_loss(logits: np.ndarray, references: npt.ArrayLike, problem_type: str | None) -> float:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
-_COLUMNS = {"text": "text_column", "second text": "text_pair_column", "label": "label_column"}
+_COLUMNS = {"text": "text", "second text": "text_pair", "label": "label"}
 
 
 @dataclass(kw_only=True)
@@ -132,12 +132,11 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def label_table(facts: CardFacts) -> str:
     """Return the labels with their number in train, and their thresholds if there are some."""
-    entries = _ends(facts.class_counts)
-    if facts.thresholds is None:
-        return make_table(["label", "in train"], entries)
-    thresholds = dict(zip(facts.class_counts, facts.thresholds, strict=True))
-    rows = [(name, count, float(thresholds[name])) for name, count in entries if name in thresholds]
-    return make_table(["label", "in train", "threshold"], rows)
+    columns: dict[str, Mapping[str, float]] = {"in train": facts.class_counts}
+    if facts.thresholds is not None:
+        columns["threshold"] = dict(zip(facts.class_counts, map(float, facts.thresholds), strict=True))
+    rows = [(name, *(column.get(name) for column in columns.values())) for name, _ in _ends(facts.class_counts)]
+    return make_table(["label", *columns], rows)
 
 
 def example_table(examples: Mapping[str, Sequence[str]]) -> str:
@@ -151,9 +150,7 @@ def score_tables(facts: CardFacts, split: str) -> str:
     names = [name for name, value in metrics.items() if isinstance(value, float)]
     models: dict[str, Mapping[str, Any]] = {"this model": metrics}
     models |= {name: splits[split] for name, splits in (facts.baselines or {}).items() if split in splits}
-    labels: Mapping[str, Mapping[str, Any]] = next(
-        (part for part in metrics.values() if isinstance(part, Mapping)), {}
-    )
+    labels: Mapping[str, Any] = next((value for value in metrics.values() if isinstance(value, Mapping)), {})
     if facts.task == "sequence-classification" and labels and facts.class_counts:
         largest = max(facts.class_counts, key=lambda name: facts.class_counts[name])
         rows_in_all = sum(row["support"] for row in labels.values())
@@ -211,12 +208,8 @@ def code(text: str, block: str = "") -> str:
 
 def list_columns(data: Mapping[str, Any]) -> str:
     """Return the columns of the data that have names, from the record of the data."""
-    columns = {role: data.get(key) for role, key in _COLUMNS.items()}
-    return ", ".join(
-        f"{role} {code(name)}"
-        for role, name in columns.items()
-        if isinstance(name, str) and not name.lstrip("-").isdigit()
-    )
+    columns = [(role, data.get(f"{name}_column") or "-1") for role, name in _COLUMNS.items()]
+    return ", ".join(f"{role} {code(name)}" for role, name in columns if not name.lstrip("-").isdigit())
 
 
 _ENVIRONMENT = Environment(
@@ -265,12 +258,10 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     Texts of the training data are left out unless `examples`. A card without facts, or edited by hand, is not changed,
     so it is left out here. An edited card that shows such texts without `examples` raises a `UserError`.
     """
-    facts = read_facts(folder)
-    if facts is None:
+    if (facts := read_facts(folder)) is None:
         return {}
-    contents = _contents(
-        folder, dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
-    )
+    shared = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
+    contents = _contents(folder, shared)
     if _is_edited(folder, facts):
         del contents[folder.card.name]
         shown = folder.card.read_text(encoding="utf-8")

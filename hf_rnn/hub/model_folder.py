@@ -108,14 +108,11 @@ def check_tokenizer(name: str, tokenizer: Any, config: PreTrainedConfig | Simple
         )
 
 
-class _Entry:
-    """A path in a finished folder, as an attribute."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+class _Entry(str):
+    """The name of a file in a finished folder; as an attribute of the folder its path."""
 
     def __get__(self, folder: FinishedFolder, owner: type) -> Path:
-        return folder.root / self.name
+        return folder.root / self
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class FinishedFolder:
 
     def named_files(self) -> list[Path]:
         """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
-        return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
+        return [self.root / entry for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
     def read_tokenizer_config(self) -> dict[str, Any]:
         """Return the settings of the tokenizer."""

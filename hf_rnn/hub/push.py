@@ -82,8 +82,7 @@ def push(
     contents = {name: path.read_bytes() for name, path in paths.items()}
     contents |= card_for_repo(finished, repo_id, card_examples)
     check_shareable(finished, contents)
-    branch = None if revision == "main" else revision
-    page = f"{connect().endpoint}/{repo_id}"
+    branch, page = None if revision == "main" else revision, f"{connect().endpoint}/{repo_id}"
     sizes = {name: len(content) for name, content in sorted(contents.items())}
     plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), sizes)
     if dry_run:
@@ -131,30 +130,23 @@ def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> No
     written = "|".join(re.escape(form) for path in folders for form in (path, json.dumps(path)[1:-1]))
     patterns = {"a secret": _TOKENS, "a path of this machine": rf"(?<!\w)({written})(?=[/\\])"}
     leaks = [
-        (place, leak)
+        f"{folder.root / place} has {leak}"
         for leak, pattern in patterns.items()
         for place, line in lines.items()
         if re.search(pattern, line)
-    ] + _find_secrets(lines)
-    if leaks:
-        (place, leak), more = leaks[0], f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
-        raise UserError(f"{folder.root / place} has {leak}{more}: remove it. Others could read it")
-
-
-def _find_secrets(lines: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return place and kind of each secret that detect-secrets finds in lines."""
+    ]
     try:
         from detect_secrets.core.scan import scan_line
         from detect_secrets.settings import default_settings, transient_settings
     except ImportError:
         logger.warning("only some kinds of secrets were looked for; for more of them, %s", install_hint("push"))
-        return []
-    with default_settings() as settings:
-        plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
-    with transient_settings({"plugins_used": plugins}):
-        return [
-            (place, f"a secret ({secret.type})")
-            for place, line in lines.items()
-            if any(map(str.isalpha, line))
-            for secret in scan_line(line)
-        ]
+    else:
+        with default_settings() as settings:
+            plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
+        with transient_settings({"plugins_used": plugins}):
+            for place, line in lines.items():
+                if any(map(str.isalpha, line)):
+                    leaks += [f"{folder.root / place} has a secret ({secret.type})" for secret in scan_line(line)]
+    if leaks:
+        more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise UserError(f"{leaks[0]}{more}: remove it. Others could read it")

@@ -65,10 +65,8 @@ class Task(ABC):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
-        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`.
-
-        Raises:
-            UserError: For rows or settings that cannot be used.
+        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`. Raises a [`UserError`] for
+        rows or settings that cannot be used.
         """
 
     @abstractmethod
@@ -79,24 +77,9 @@ class Task(ABC):
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and `labels`."""
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
+    def audit_view(self, texts: Splits) -> Splits | None:
         """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
-        import datasets
-
-        features = texts["train"].features  # each access is a deep copy
-        rows = {split: [self.audit_row(row, features) for row in split_rows] for split, split_rows in texts.items()}
-        names = sorted({label for pairs in rows.values() for _, label in pairs})
-        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
-        return datasets.DatasetDict(
-            {
-                split: datasets.Dataset.from_list([{"text": text, "label": label} for text, label in pairs], features)
-                for split, pairs in rows.items()
-            }
-        )
-
-    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
-        """Return the text of a row and its label for the audit; `features` are those of the columns."""
-        return row["text"], str(row["label"])
+        return None
 
     # ---- model and loss ----
 
@@ -118,7 +101,7 @@ class Task(ABC):
         After a change of the weights, `predict` returns new ones of a split.
         """
 
-    # ---- inference and evaluation ----
+    # ---- inference, evaluation, card ----
 
     def answers(
         self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
@@ -142,13 +125,22 @@ class Task(ABC):
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
 
-    # ---- card ----
+    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
+        """Set the training rows by label, and with `examples` a few of them, from the splits as they were read."""
 
-    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
-        """Set the training rows by label, and with `examples` a few of them; by default nothing.
 
-        `texts` are the splits as they were read, and `report` counts their rows.
-        """
+def make_audit_view(texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]) -> Splits:
+    """Return the splits with the columns `text` and `label` (ClassLabel), which `describe` makes of each row."""
+    import datasets
+
+    rows = {split: list(map(describe, split_rows)) for split, split_rows in texts.items()}
+    names = sorted({label for pairs in rows.values() for _, label in pairs})
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    view = datasets.DatasetDict()
+    for split, pairs in rows.items():
+        columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
+        view[split] = datasets.Dataset.from_dict(columns, features)
+    return view
 
 
 # ---- the task of a name or a model ----
@@ -173,10 +165,9 @@ def task_of(config: Config) -> Task:
 
     Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs to no task.
     """
-    default = get_task(DEFAULT_TASK)
-    ours = getattr(config, "model_type", "hf_rnn") == "hf_rnn"
-    heads = config.architectures if ours and config.architectures else [default.architecture]
-    name = getattr(config, "task", None) if ours else None
+    name, heads = None, [get_task(DEFAULT_TASK).architecture]
+    if getattr(config, "model_type", "hf_rnn") == "hf_rnn":
+        name, heads = getattr(config, "task", None), config.architectures or heads
     if name is not None and name not in TASKS:
         raise UserError(f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS")
     problem = config.problem_type or "single_label_classification"

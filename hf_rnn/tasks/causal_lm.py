@@ -51,9 +51,6 @@ class CausalLM(Task):
 
         return encode_blocks(texts, tokenizer, max_length or BLOCK_SIZE)
 
-    def audit_view(self, texts: datasets.DatasetDict) -> None:
-        """Return None: lines of a text repeat."""
-
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return nothing: the tokenizer decides what is predicted."""
         return {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores
+from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
 
 if TYPE_CHECKING:
     import datasets
@@ -39,10 +39,19 @@ class SequenceClassification(Task):
     # ---- data ----
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
-        """Read labelled texts: files, a data set of the `datasets` library, or rows in memory."""
+        """Read labelled texts: files, a data set of the `datasets` library, or rows in memory.
+
+        Several labels of a text are in one column, between separators, or in columns of 0 and 1; numbers are each in
+        a column.
+        """
+        from ..data.labels import LabelSets, Numbers
         from ..data.load import load_texts
 
-        if arguments.label_columns:
+        if self.problem_type == MultiLabel.problem_type:
+            options |= {"scheme": LabelSets.from_rows, "label_separator": arguments.label_separator}
+        elif self.problem_type == Regression.problem_type:
+            options["scheme"] = Numbers.from_rows
+        elif arguments.label_columns:
             raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
         return load_texts(arguments, report=report, **options)
 
@@ -53,29 +62,35 @@ class SequenceClassification(Task):
         return (text for name in columns for batch in rows.iter(10_000) for text in batch[name])
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
-        """Return the splits as `input_ids` and `labels`: class ids, rows of 0 and 1, or numbers in float32."""
+        """Return the splits as `input_ids` and `labels`: class ids, or in float32 rows of 0 and 1, or numbers."""
+        import datasets
+
         from ..data.encoding import encode
 
-        return encode(texts, tokenizer, max_length)
+        if self.one_label:
+            return encode(texts, tokenizer, max_length)
+        names = _label_names(texts)
+        feature = datasets.List(datasets.Value("float32"), length=len(names))
 
-    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
-        """Return the names of a row's labels."""
-        return [features["label"].names[row["label"]]]
+        def convert(rows: list[Any]) -> list[list[float]]:
+            if self.problem_type == Regression.problem_type:
+                return [[row[name] for name in names] for row in rows]
+            return [[float(number in row) for number in range(len(names))] for row in rows]
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
-        """Return the splits as they are, if they have one text and one label."""
-        is_plain = texts["train"].column_names == ["text", "label"] and self.one_label
-        return texts if is_plain else super().audit_view(texts)
+        return encode(texts, tokenizer, max_length, (feature, convert))
 
-    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
-        """Return the text of a row, both of a pair as one, and its labels as one."""
-        return _join_pair(row), ", ".join(self.name_labels(row, features)) or "no label"
+    def audit_view(self, texts: Splits) -> Splits:
+        """Return both texts of a pair as one, and the labels of a text as one."""
+        if texts["train"].column_names == ["text", "label"] and self.one_label:
+            return texts
+        names = _label_names(texts)
+        return make_audit_view(texts, lambda row: (_join_pair(row), ", ".join(_describe(row, names)) or "no label"))
 
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`, and for other labels than one class `problem_type` too."""
-        fields = {"id2label": dict(enumerate(_names(texts)))}
+        fields = {"id2label": dict(enumerate(_label_names(texts)))}
         return fields if self.one_label else {**fields, "problem_type": self.problem_type}
 
     # ---- evaluation ----
@@ -100,26 +115,23 @@ class SequenceClassification(Task):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
-        """Set the rows by label, and examples."""
-        card.class_counts = dict(zip(_names(texts), self.count_labels(texts, report), strict=True))
-        card.rows = len(texts["train"])
-        card.examples = self.pick_examples(texts["train"]) if examples else None
-
-    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
-        """Return the rows of train by label."""
-        return report.label_counts["train"]
-
-    def pick_examples(self, rows: datasets.Dataset) -> dict[str, list[str]]:
-        """Return a few texts by label, long ones cut."""
-        texts: dict[str, list[str]] = {}
-        features = rows.features  # each access is a deep copy
-        for row in rows.take(_EXAMPLE_ROWS):
-            text = _join_pair(row)
-            for name in self.name_labels(row, features):
-                if len(texts.setdefault(name, [])) < _EXAMPLES_PER_LABEL:
-                    texts[name].append(text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…")
-        return dict(islice(texts.items(), _EXAMPLE_LABELS))
+    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
+        """Set the rows by label, and examples: a few texts by label, long ones cut."""
+        names, train = _label_names(texts), texts["train"]
+        card.rows, card.class_counts = len(train), dict.fromkeys(names, len(train))
+        if self.problem_type != Regression.problem_type:
+            ids = train.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+            counts = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
+            card.class_counts = dict(zip(names, counts.tolist(), strict=True))
+        if examples:
+            by_label: dict[str, list[str]] = {}
+            for row in train.take(_EXAMPLE_ROWS):
+                text = _join_pair(row)
+                for name in _describe(row, names):
+                    if len(by_label.setdefault(name, [])) < _EXAMPLES_PER_LABEL:
+                        cut = text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…"
+                        by_label[name].append(cut)
+            card.examples = dict(islice(by_label.items(), _EXAMPLE_LABELS))
 
 
 class MultiLabel(SequenceClassification):
@@ -130,24 +142,6 @@ class MultiLabel(SequenceClassification):
     scores = dict.fromkeys(("micro_f1", "macro_f1", "subset_accuracy", "average_precision"), True)
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
     one_label = False
-
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
-        """Read texts with their labels between separators, or in columns of 0 and 1."""
-        from ..data.labels import LabelSets
-        from ..data.load import load_texts
-
-        options |= {"scheme": LabelSets.from_rows, "label_separator": arguments.label_separator}
-        return load_texts(arguments, report=report, **options)
-
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
-        """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
-        ids = range(len(_names(texts)))
-        return _encode_numbers(
-            texts, tokenizer, max_length, lambda rows: [[float(id in labels) for id in ids] for labels in rows]
-        )
-
-    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
-        return [features["label"].feature.names[number] for number in row["label"]]
 
     def chance_loss(self, config: RnnConfig) -> float:
         return math.log(2)
@@ -173,7 +167,8 @@ class MultiLabel(SequenceClassification):
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         import pyarrow as pa
 
-        return {"labels": pa.list_(pa.string()), "scores": _numbers_type(config)}
+        scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
+        return {"labels": pa.list_(pa.string()), "scores": scores}
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
@@ -183,10 +178,6 @@ class MultiLabel(SequenceClassification):
         with np.errstate(divide="ignore"):
             logits = np.log(thresholds) - np.log1p(-thresholds)
         return label_set_metrics(predictions, references, list(config.id2label.values()), logits)
-
-    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
-        ids = texts["train"].with_format("arrow")[:]["label"].combine_chunks().flatten()
-        return np.bincount(ids.to_numpy(), minlength=len(_names(texts))).tolist()
 
 
 class Regression(SequenceClassification):
@@ -198,26 +189,10 @@ class Regression(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
     one_label = False
 
-    def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
-        """Read texts with numbers, each in a column."""
-        from ..data.labels import Numbers
-        from ..data.load import load_texts
-
-        return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
-
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
-        """Return the splits as `input_ids` and the numbers in float32."""
-        names = _names(texts)
-        return _encode_numbers(texts, tokenizer, max_length, lambda rows: [[row[n] for n in names] for row in rows])
-
-    def name_labels(self, row: Mapping[str, Any], features: datasets.Features) -> list[str]:
-        """Return the numbers of a row, as one label."""
-        return [", ".join(f"{number:g}" for number in row["label"].values())]
-
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
-        names = _names(texts)
-        column = texts["train"].with_format("arrow")[:]["label"].combine_chunks()
+        names = _label_names(texts)
+        column = texts["train"].select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
         numbers = np.column_stack([column.field(name).to_numpy(zero_copy_only=False) for name in names])
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         for name, spread in zip(names, scale, strict=True):
@@ -240,7 +215,9 @@ class Regression(SequenceClassification):
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
-        return {"values": _numbers_type(config)}
+        import pyarrow as pa
+
+        return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
     def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
         """Return errors and correlations, of several numbers also for each."""
@@ -248,38 +225,24 @@ class Regression(SequenceClassification):
 
         return number_metrics(predictions, references, list(config.id2label.values()))
 
-    def count_labels(self, texts: Splits, report: DataReport) -> list[int]:
-        return [len(texts["train"])] * len(_names(texts))
 
-
-def _names(texts: Splits) -> list[str]:
+def _label_names(texts: Splits) -> list[str]:
     """Return the names of classes, labels or numbers by id."""
     feature = next(iter(texts.values())).features["label"]
     return list(feature if isinstance(feature, dict) else getattr(feature, "feature", feature).names)
 
 
-def _encode_numbers(
-    texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None, convert: Callable[..., list[Any]]
-) -> Splits:
-    """Return the splits as `input_ids` and a number for each name, which `convert` makes of the column `label`."""
-    import datasets
-
-    from ..data.encoding import encode
-
-    feature = datasets.List(datasets.Value("float32"), length=len(_names(texts)))
-    return encode(texts, tokenizer, max_length, (feature, convert))
-
-
-def _numbers_type(config: Config) -> pa.DataType:
-    import pyarrow as pa
-
-    return pa.struct([(name, pa.float64()) for name in config.id2label.values()])
-
-
-def _thresholds(config: Config) -> np.ndarray:
-    return np.asarray(config.label_thresholds or [0.5] * config.num_labels)
+def _describe(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return the names of a row's labels; numbers are one name."""
+    if isinstance(label := row["label"], dict):
+        return [", ".join(f"{number:g}" for number in label.values())]
+    return [names[number] for number in (label if isinstance(label, list) else [label])]
 
 
 def _join_pair(row: Mapping[str, Any]) -> str:
     """Return the text of a row, or both texts of a pair."""
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
+
+
+def _thresholds(config: Config) -> np.ndarray:
+    return np.asarray(config.label_thresholds or [0.5] * config.num_labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores
+from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
 
 if TYPE_CHECKING:
     import datasets
@@ -54,18 +54,12 @@ class TokenClassification(Task):
         for name in ("separator", "encoding", "quoting", "text_pair_column", "label_columns", "label_map"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
-        data = options.pop("data", None)
-        if data is None:
+        if (data := options.pop("data", None)) is None:
             arguments.check_source()
             data = arguments.dataset_name or arguments.data_dir
+        options |= {"token_column": arguments.text_column, "tag_column": arguments.label_column}
         return load_conll(
-            data,
-            arguments.dataset_config,
-            token_column=arguments.text_column,
-            tag_column=arguments.label_column,
-            max_bad_rows=arguments.max_bad_rows,
-            report=report,
-            **options,
+            data, arguments.dataset_config, max_bad_rows=arguments.max_bad_rows, report=report, **options
         )
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
@@ -81,9 +75,9 @@ class TokenClassification(Task):
         encoded = {name: encode_tagged(texts[name], tokenizer, max_length, name == "train") for name in texts}
         return type(texts)(encoded)
 
-    def audit_row(self, row: Mapping[str, Any], features: datasets.Features) -> tuple[str, str]:
-        """Return a sentence; all have one label."""
-        return " ".join(row["tokens"]), "sentence"
+    def audit_view(self, texts: Splits) -> Splits:
+        """Return sentences; all have one label."""
+        return make_audit_view(texts, lambda row: (" ".join(row["tokens"]), "sentence"))
 
     # ---- model and loss ----
 
@@ -111,8 +105,7 @@ class TokenClassification(Task):
         references = [tags[tags != NO_TAG] for tags in rows]
         logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
         check_finite_logits(logits)
-        guesses = [row.argmax(axis=1) for row in outputs]
-        scores = self.measure(guesses, references, config)
+        scores = self.measure([row.argmax(axis=1) for row in outputs], references, config)
         return {"rows": len(rows), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
 
     def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
@@ -121,12 +114,10 @@ class TokenClassification(Task):
         if "validation" not in predictions or not entity_types(names):
             return
         outside, bias = names.index("O"), cast("RnnForTokenClassification", model).classifier.bias.data
-        learned, results = bias[outside].item(), {0.0: predictions["validation"]}
-        for less in _LOWERED:
+        learned, results, f1 = bias[outside].item(), {0.0: predictions["validation"]}, {}
+        for less in (0.0, *_LOWERED):
             bias[outside] = learned - less
-            results[less] = predict("validation")
-        f1 = {}
-        for less, output in results.items():
+            output = results[less] = predict("validation") if less else predictions["validation"]
             f1[less] = self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
         best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
@@ -138,7 +129,7 @@ class TokenClassification(Task):
         self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
-        rows = enumerate(zip(texts, np.asarray(scores), strict=True))
+        rows = enumerate(zip(texts, scores, strict=True))
         return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
@@ -150,7 +141,7 @@ class TokenClassification(Task):
 
     # ---- card ----
 
-    def fill_card(self, card: CardFacts, texts: Splits, report: DataReport, examples: bool) -> None:
+    def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
         names, counts = train.features["ner_tags"].feature.names, Counter(chain.from_iterable(train["ner_tags"]))
@@ -247,22 +238,25 @@ def find_spans(
             label, score = config.id2label[best], float(scores[place, best])
             words.append({"label": label, "start": start, "end": end, "score": score})
         before = word
+    spans = words
     if entity_types(config.id2label.values()):
-        words = list(_join(words))
-    return [{"text": text[word["start"] : word["end"]], **word} for word in words]
+        spans = []
+        for entity in _join(words):
+            score = sum(word["score"] for word in entity) / len(entity)
+            label = entity[0]["label"].partition("-")[2]
+            spans.append({"label": label, "start": entity[0]["start"], "end": entity[-1]["end"], "score": score})
+    return [{"text": text[span["start"] : span["end"]], **span} for span in spans]
 
 
-def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Join words with tags in IOB2 to entities, with the mean of their scores."""
-    entity: dict[str, Any] | None = None
-    scores: list[float] = []
-    for word in [*words, {"label": "O"}]:
+def _join(words: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the words of each entity, by their tags in IOB2."""
+    entities: list[list[dict[str, Any]]] = []
+    before = ""  # the type of the word before, empty outside of entities
+    for word in words:
         mark, _, label = word["label"].partition("-")
-        if entity is not None and not (mark == "I" and label == entity["label"]):
-            yield {**entity, "score": sum(scores) / len(scores)}
-            entity = None
-        if label and entity is None:
-            entity, scores = {**word, "label": label}, []
-        if entity is not None:
-            entity["end"] = word["end"]
-            scores.append(word["score"])
+        if mark == "I" and label == before != "":
+            entities[-1].append(word)
+        elif label:
+            entities.append([word])
+        before = label
+    return entities

@@ -194,7 +194,7 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
             logger.warning("no validation rows, so no thresholds for --target, of %s", ", ".join(absent))
         write_thresholds(folder.thresholds, folder.weight_files()[0], chosen)
     card = describe_run(folder, run, tokens, fit, metrics)
-    run.task.fill_card(card, run.texts, run.report, training.card_examples)
+    run.task.fill_card(card, run.texts, training.card_examples)
     write_card(folder, card)
     return card
 

@@ -91,7 +91,7 @@ def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     from hf_rnn import FastRnn, train
-    from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, measure_single, needs_person
+    from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, needs_person
 
     rows = read(path)
     random.Random(0).shuffle(rows)
@@ -105,10 +105,12 @@ def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
     for seed in range(seeds):
         first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
         chosen = choose_thresholds(scores[first], labels[first], names, TARGET)
-        waiting = needs_person(chosen.by_label, names, scores[second])
-        found = measure_decisions(waiting, scores[second], labels[second])
-        single = measure_single(chosen.single, scores[second], labels[second])
-        yield {"share": found.share, "accuracy": found.accuracy, "single": single}
+        by_label, single = (
+            measure_decisions(needs_person(limits, names, scores[second]), scores[second], labels[second])
+            for limits in (chosen.by_label, dict.fromkeys(names, chosen.single))
+        )
+        facts = {"threshold": chosen.single, "share": single.share, "accuracy": single.accuracy}
+        yield {"share": by_label.share, "accuracy": by_label.accuracy, "single": facts}
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The command as a user types it: results on stdout, all else on stderr, one line and exit code 2 for a mistake."""
 
-import csv
 import io
 import json
 import os
@@ -9,8 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
+import pandas
 import pytest
 from conftest import invent_rows, run_python, write_rows
 from transformers import pipeline
@@ -42,21 +41,6 @@ def folder(trained):
 # ---- the command itself ----
 
 
-HELP = "import sys; from hf_rnn.cli.main import main; code = main(['--help']); print(*sys.modules); sys.exit(code)"
-
-
-def run_help(after=""):
-    """Run `hf-rnn --help` as a process; it prints the loaded modules too."""
-    command = f"{shlex.join([sys.executable, '-c', HELP])} {after}"
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT)
-
-
-def test_help_lists_the_verbs_and_loads_nothing_heavy():
-    done = run_help()
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == VERBS
-    assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
-
-
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "pandas", "sklearn"}
 PROGRAM = """
 import contextlib, io, json, sys
@@ -74,7 +58,7 @@ def run_lines(*lines):
 
 
 def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
-    helps = [[verb, "--help"] for verb in VERBS] + [["train", "--help_all"]]
+    helps = [["--help"], *([verb, "--help"] for verb in VERBS), ["train", "--help_all"]]
     mistakes = [["train", str(texts_dir), "--learning_rat", "1"], ["train", "nowhere", "out"]]
     mistakes += [["train", str(texts_dir), "out", "--model_name_or_path", "no/such/folder"]]
     mistakes += [["predict", str(tmp_path / "nowhere"), "x"], ["evaluate", str(tmp_path), str(texts_dir)]]
@@ -95,16 +79,32 @@ def test_a_prediction_loads_no_training_library(folder, tmp_path):
     assert not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"} & modules
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_disk_and_a_closed_pipe():
-    full = run_help("> /dev/full")
-    assert (full.returncode, full.stderr) == (2, "hf-rnn: error: [Errno 28] No space left on device\n")
-    closed = run_help("| true; exit ${PIPESTATUS[0]}")
-    assert (closed.returncode, closed.stderr) in ((141, ""), (0, ""))  # 0: it had written before the reader left
+@pytest.mark.skipif(sys.platform != "linux", reason="a device and limits of Linux")
+@pytest.mark.parametrize(
+    ("line", "code", "err"),
+    [
+        ("run --help > /dev/full", 2, "hf-rnn: error: [Errno 28] No space left on device"),
+        ("run --help | false; code=${PIPESTATUS[0]}; exit $((code == 0 ? 141 : code))", 141, ""),  # 0: it wrote before
+        # without buffers a write may take a part of the bytes, and reports only their number
+        (
+            "ulimit -f 1; run predict MODEL --input t.csv > o",
+            2,
+            "hf-rnn predict: error: [Errno 27] File too large",
+        ),
+    ],
+    ids=["full", "closed", "cut"],
+)
+def test_an_output_that_cannot_be_written(folder, tmp_path, line, code, err):
+    (tmp_path / "t.csv").write_text("text\n" + "miro\n" * 200)
+    run = f'run() {{ PYTHONUNBUFFERED=1 {shlex.quote(sys.executable)} -m hf_rnn "$@"; }}; '
+    command = ["bash", "-c", run + line.replace("MODEL", shlex.quote(folder))]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (code, [err] if err else [])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(command, verb):
+    assert f"\n  {verb} " in command("--help")[1]
     short, whole = (command(verb, flag)[1] for flag in ("--help", "--help_all"))
     for out in (short, whole):
         assert out.startswith(f"usage: hf-rnn {verb}") and f"\nexample: hf-rnn {verb} " in out
@@ -220,99 +220,38 @@ def test_predict_with_onnx_runtime(command, folder, copy):
     assert found == {"label": expected["label"], "score": pytest.approx(expected["score"], abs=1e-4)}
 
 
-# ---- as processes ----
-
-
-@pytest.fixture
-def start(folder):
-    """Start `hf-rnn predict` as a process, which is killed at the end."""
-    processes = []
-
-    def run(*arguments, **options):
-        command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, "--input", *map(str, arguments)]
-        default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored in background jobs
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT, "preexec_fn": default}
-        processes.append(subprocess.Popen(command, bufsize=0, **{**pipes, **options}))
-        return processes[-1]
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(start):
-    process = start("-", stdin=subprocess.PIPE)
-    answers = []
-    for text in (b"miro\n", b"selk\n"):
-        process.stdin.write(text)
-        answers.append(json.loads(process.stdout.readline())["label"])  # standard input is still open
-    assert answers == ["good", "bad"]
-    process.send_signal(signal.SIGINT)
-    assert (process.wait(timeout=60), process.communicate()) == (130, (b"", b""))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_an_interrupted_output_has_only_whole_lines(start, tmp_path):
-    (tmp_path / "texts.txt").write_text("miro\nselk\nsand\n" * 2_000)
-    process = start(tmp_path / "texts.txt")
-    out = process.stdout.readline()
-    time.sleep(2)  # until the pipe is full
-    process.send_signal(signal.SIGTERM)
-    rest, err = process.communicate(timeout=60)
-    out += rest
-    assert (process.returncode, err) == (-signal.SIGTERM, b"")
-    assert out.endswith(b"}\n") and 0 < len(records(out.decode())) < 6_000, "premise: it was not done"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
-def test_an_output_that_is_cut_is_an_error(start, tmp_path):
-    """Without buffers a write may take a part of the bytes, and reports only their number."""
-    import resource
-
-    (tmp_path / "texts.csv").write_text("text\n" + "miro\n" * 50)
-    with open(tmp_path / "out", "wb") as out:
-        process = start(tmp_path / "texts.csv", stdout=out, env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"})
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (500, 500))
-        err = process.stderr.read().decode()
-    assert (process.wait(), err.splitlines()[-1]) == (2, "hf-rnn predict: error: [Errno 27] File too large")
+def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):
+    command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, "--input", "-"]
+    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored in background jobs
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, bufsize=0, env=ENVIRONMENT, preexec_fn=default, **pipes) as process:
+        answers = []
+        for text in (b"miro\n", b"selk\n"):
+            process.stdin.write(text)
+            answers.append(json.loads(process.stdout.readline())["label"])  # standard input is still open
+        process.send_signal(signal.SIGINT)
+        assert (answers, process.wait(timeout=60)) == (["good", "bad"], 130)
+        assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
 
 
 # ---- mistakes of the first hour: each message names what to type next ----
 
 
-@pytest.fixture(scope="module")
-def room(texts_dir, tmp_path_factory):
-    """A folder to work in, with `texts`, and the same training rows as CSV files."""
-    folder = tmp_path_factory.mktemp("room")
-    (folder / "texts").symlink_to(texts_dir)
-    (folder / "no_test").mkdir()
-    for name in ("train", "dev"):
-        write_rows(folder / "no_test" / f"{name}.tsv", invent_rows(60, seed=1))
-    (folder / "records").mkdir()
-    for name, header in (("records/train.csv", ("text", "label")), ("mine.csv", ("remark", "stars"))):
-        with open(folder / name, "w", newline="") as file:
-            csv.writer(file).writerows([header, *invent_rows(60, seed=1)])
-    return folder
-
-
 @pytest.fixture
-def fails(command, room, monkeypatch):
-    """Run a command line that fails in one line; return its message."""
-    monkeypatch.chdir(room)
-
-    def run(line):
-        code, out, err = command(*line.split())
-        assert (code, out) == (2, "") and "Traceback" not in err, err
-        return err.splitlines()[-1]
-
-    return run
-
-
-TRAIN = "train texts out"
+def room(texts_dir, tmp_path, monkeypatch):
+    """A folder to work in, with `texts`, and the same training rows as CSV files."""
+    (tmp_path / "texts").symlink_to(texts_dir)
+    (tmp_path / "no_test").mkdir()
+    for name in ("train", "dev"):
+        write_rows(tmp_path / "no_test" / f"{name}.tsv", invent_rows(60, seed=1))
+    (tmp_path / "records").mkdir()
+    rows = [("text", "label"), *invent_rows(60, seed=1)]
+    (tmp_path / "records" / "train.csv").write_text("\n".join(map(",".join, rows)))
+    (tmp_path / "mine.csv").write_text("\n".join(map(",".join, [("remark", "stars"), *rows[1:]])))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -320,53 +259,46 @@ TRAIN = "train texts out"
     [
         ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train tickets.csv my-model"),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
-        (f"{TRAIN} --dropout 0.3", "Did you mean --embedding_dropout or --word_dropout or --hidden_dropout or"),
+        ("train texts out --dropout 0.3", "Did you mean --embedding_dropout or --word_dropout or --hidden_dropout or"),
         ("train mine.csv out", "found 'remark', 'stars'; name one of them with --text_column"),
     ],
 )
-def test_the_message_names_the_next_line(fails, line, message):
-    assert message in fails(line)
+def test_the_message_names_the_next_line(command, room, line, message):
+    assert message in mistake(command(*line.split()))
 
 
-SMALL = "--recipe scratch --num_train_epochs 1 --hidden_size 4 --embedding_size 4 --use_cpu"
+SMALL = ["--recipe", "scratch", "--num_train_epochs", "1", "--hidden_size", "4", "--embedding_size", "4", "--use_cpu"]
 
 
-@pytest.mark.parametrize(
-    "data",
-    ["mine.csv --text_column remark --label_column stars", "--dataset_name records", "records"],
-)
-def test_what_the_messages_name_works(command, room, tmp_path, monkeypatch, data):
-    monkeypatch.chdir(room)
-    code, out, err = command("train", *data.split(), tmp_path / "out", *SMALL.split(), "--cell_type", "LSTM")
+@pytest.mark.parametrize("data", ["mine.csv --text_column remark --label_column stars", "--dataset_name records"])
+def test_what_the_messages_name_works(command, room, data):
+    code, out, err = command("train", *data.split(), "out", *SMALL, "--cell_type", "LSTM")
     assert code == 0, err
-    assert json.loads(out)["output_dir"] == str(tmp_path / "out"), "JSON, as this is no terminal"
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["cell_type"] == "lstm"
+    assert json.loads(out)["output_dir"] == "out", "JSON, as this is no terminal"
+    assert json.loads((room / "out" / "config.json").read_text())["cell_type"] == "lstm"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
-def test_a_table_alone_trains(command, tmp_path, monkeypatch, suffix):
+def test_a_table_alone_trains(command, room, suffix):
     """The first line of the README: columns are found, and the folder is named after the table."""
-    pandas = pytest.importorskip("pandas")
     pytest.importorskip("openpyxl", reason="writes the sheet") if suffix == ".xlsx" else None
-    monkeypatch.chdir(tmp_path)
     table = pandas.DataFrame(invent_rows(60, seed=1), columns=["message", "category"])
     table.to_csv("tickets.csv", index=False) if suffix == ".csv" else table.to_excel("tickets.xlsx", index=False)
-    code, out, err = command("train", f"tickets{suffix}", *SMALL.split())
+    code, out, err = command("train", f"tickets{suffix}", *SMALL)
     assert code == 0 and "text from column 'message'" in err, err
     assert json.loads(out)["output_dir"].startswith("tickets-")
 
 
-def test_a_split_that_is_missing_is_named_with_another(fails, command, trained):
-    line = f"evaluate {trained.folder} no_test"
-    offered = re.search("take (--split validation)", fails(line))[1]
-    assert command(*line.split(), *offered.split())[0] == 0
+def test_a_split_that_is_missing_is_named_with_another(command, room, folder):
+    line = ["evaluate", folder, "no_test"]
+    offered = re.search("take (--split validation)", mistake(command(*line)))[1]
+    assert command(*line, *offered.split())[0] == 0
 
 
 # ---- the summary of a terminal ----
 
 
 def test_the_summary_has_two_lines_with_simpler_models(trained):
-    pytest.importorskip("sklearn", reason="the linear model needs scikit-learn")
     first, second = trained.summarize().splitlines()
     (linear,) = trained.card.baselines.values()
     expected = [
@@ -377,12 +309,11 @@ def test_the_summary_has_two_lines_with_simpler_models(trained):
     assert first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
 
 
-def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, tmp_path, monkeypatch):
-    monkeypatch.chdir(room)
+def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("hf_rnn.training.train.run_training", lambda settings: Result())
-    assert command("train", "texts", tmp_path / "out", *SMALL.split())[1] == "two\nlines\n"
-    assert json.loads(command("train", "texts", tmp_path / "out", *SMALL.split(), "--json")[1]) == {"output_dir": "x"}
+    assert command("train", "texts", "out", *SMALL)[1] == "two\nlines\n"
+    assert json.loads(command("train", "texts", "out", *SMALL, "--json")[1]) == {"output_dir": "x"}
 
 
 class Result:

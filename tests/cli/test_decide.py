@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LABELS, invent_rows
+from conftest import LABELS, invent_rows, write_rows
 from sklearn.metrics import roc_auc_score
 
 from hf_rnn import FastRnn, train
@@ -28,11 +28,11 @@ def mislabel(rows, every=9):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, _figures):
-    folder = tmp_path_factory.mktemp("decide") / "model"
-    rows, others = mislabel(invent_rows(500, 1)), mislabel(invent_rows(300, 2))
+    folder, splits = tmp_path_factory.mktemp("decide") / "model", {"train": (500, 1), "validation": (300, 2)}
+    rows = {split: mislabel(invent_rows(*numbers)) for split, numbers in splits.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_rnn.training.save.draw_figures", _figures)
-        return train(train=rows, validation=others, output_dir=folder, **SETTINGS)
+        return train(**rows, output_dir=folder, **SETTINGS)
 
 
 @pytest.fixture
@@ -82,9 +82,8 @@ def test_a_target_is_chosen_on_rows_and_measured_on_others(command, folder, tmp_
         chosen.by_label, abs=1e-4
     )
     assert (alone["share"], alone["chosen_on"]["share"]) == (chosen.repeated.share, chosen.chosen_on.share)
-    assert evaluate(command, folder, paths[0], "--target", "0.8")[0]["without_a_person"] == alone, (
-        "the same rows again"
-    )
+    again, _ = evaluate(command, folder, paths[0], "--target", "0.8")
+    assert again["without_a_person"] == alone, "the same rows again"
     measured = evaluate(command, folder, paths[1], "--target", "0.8")[0]["without_a_person"]
     scores, labels = read(folder, others)
     sure = ~needs_person(chosen.by_label, LABELS, scores)
@@ -139,37 +138,36 @@ def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
         words = text.split()
         starts = [" ".join(words[: end + 1]) for end in range(len(words))]
         places.append([answer["scores"]["bad"] for answer in model.predict(starts, all_scores=True)])
+    is_bad = np.array([label == "bad" for _, label in texts])
+
+    def check(rule, stops):
+        stopped = np.array([stop is not None for stop in stops])
+        assert rule["false_stops_per_1000"] == pytest.approx(1000 * stopped[~is_bad].mean())
+        assert rule["missed"] == pytest.approx(1 - stopped[is_bad].mean())
+
     for rule in found["rules"]:
-        stops = []
+        stops, length = [], rule["in_a_row"]
         for scores in places:
             sure = [score >= rule["threshold"] for score in scores]
-            length = rule["in_a_row"]
-            ends = [end + 1 for end in range(length - 1, len(sure)) if all(sure[end - length + 1 : end + 1])]
+            ends = [end for end in range(length, len(sure) + 1) if all(sure[end - length : end])]
             stops.append(ends[0] if ends else None)
-        bad = [stop for stop, (_, label) in zip(stops, texts, strict=True) if label == "bad"]
-        good = [stop for stop, (_, label) in zip(stops, texts, strict=True) if label != "bad"]
-        assert rule["false_stops_per_1000"] == pytest.approx(1000 * np.mean([stop is not None for stop in good]))
-        assert rule["missed"] == pytest.approx(np.mean([stop is None for stop in bad]))
-        read = [stop for stop in bad if stop]
-        assert rule["tokens_median"] == (np.median(read) if read else None)
+        check(rule, stops)
+        tokens = [stop for stop, bad in zip(stops, is_bad, strict=True) if bad and stop]
+        assert rule["tokens_median"] == (np.median(tokens) if tokens else None)
     for rule in found["at_end"]:
-        stops = [scores[-1] >= rule["threshold"] for scores in places]
-        missed = [not stop for stop, (_, label) in zip(stops, texts, strict=True) if label == "bad"]
-        assert rule["missed"] == pytest.approx(np.mean(missed))
+        check(rule, [True if scores[-1] >= rule["threshold"] else None for scores in places])
 
 
-def test_scores_of_mistyped_rows(command, first, folder, tmp_path):
+def test_scores_of_mistyped_rows(command, first, tmp_path):
     """They are those of a file with the same mistakes, beside a linear model of the rows of train."""
-    data = tmp_path / "data"
-    data.mkdir()
     rows = invent_rows(120, 9)
-    for split, part in {"train": mislabel(invent_rows(300, 1)), "test": rows}.items():
-        (data / f"{split}.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in part))
-    found, _ = evaluate(command, folder, data, "--typos", "0", "0.5")
+    write_rows(tmp_path / "train.tsv", mislabel(invent_rows(300, 1)))
+    write_rows(tmp_path / "test.tsv", rows)
+    found, _ = evaluate(command, first.folder, tmp_path, "--typos", "0", "0.5")
     assert found["typos"]["0"]["accuracy"] == found["accuracy"]
     texts = mistype_rows(datasets.Dataset.from_dict({"text": [text for text, _ in rows]}), 0.5, "evaluate")["text"][:]
     assert sum(text != before for text, (before, _) in zip(texts, rows, strict=True)) > 90
-    answers = FastRnn.from_pretrained(folder).predict(texts)
+    answers = FastRnn.from_pretrained(first.folder).predict(texts)
     right = np.mean([answer["label"] == label for answer, (_, label) in zip(answers, rows, strict=True)])
     assert found["typos"]["0.5"]["accuracy"] == pytest.approx(right)
     assert 0.3 < found["typos"]["0.5"]["linear_model"]["accuracy"] <= found["typos"]["0"]["linear_model"]["accuracy"]

@@ -18,10 +18,8 @@ SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learni
 SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baselines": False}
 
 
-def write_table(path, rows, **extra):
-    pd.DataFrame({"message": [text for text, _ in rows], "category": [label for _, label in rows], **extra}).to_csv(
-        path, index=False
-    )
+def write_table(path, rows):
+    pd.DataFrame(rows, columns=["message", "category"]).to_csv(path, index=False)
     return path
 
 
@@ -62,17 +60,17 @@ def test_rows_that_were_trained_on_are_counted_and_not_scored(command, model, ta
     trained = model.metrics["data"]["rows"]["train"]
     assert (found["split"], found["rows_trained_on"], found["rows"]) == (form, trained, len(frame) - trained)
     assert f"{trained} of {len(frame)} rows were trained on; the scores are of the other {found['rows']}" in err
+    splits = {split: measure(command, model.folder, path, "--split", split) for split in ("dev", "train", "test")}
+    assert f"train: {trained} of {trained} rows were trained on; new texts" in splits["train"][1]
+    dev, train_rows, test = (part for part, _ in splits.values())
+    assert [part["rows_trained_on"] for part in (dev, train_rows, test)] == [0, trained, trained]
+    assert [part["rows"] for part in (dev, train_rows, test)] == [found["rows"], trained, len(frame)]
+    assert dev["loss"] == pytest.approx(found["loss"])
+    assert train_rows["without_a_person"] is None, "it is of other rows"
+    assert test["without_a_person"] == dev["without_a_person"], "of unseen rows"
     if form != "longer.jsonl":
         assert found["confusion_matrix"] == expected["confusion_matrix"]
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
-        assert measure(command, model.folder, path, "--split", "dev")[0]["loss"] == pytest.approx(found["loss"])
-    found = {split: measure(command, model.folder, path, "--split", split) for split in ("dev", "train", "test")}
-    assert f"train: {trained} of {trained} rows were trained on; new texts" in found["train"][1]
-    rows, found = {split: part for split, (part, _) in found.items()}, found["dev"][0]
-    assert [part["rows_trained_on"] for part in rows.values()] == [0, trained, trained]
-    assert [part["rows"] for part in rows.values()] == [found["rows"], trained, len(frame)]
-    assert rows["train"]["without_a_person"] is None, "it is of other rows"
-    assert rows["test"]["without_a_person"] == found["without_a_person"], "of unseen rows"
 
 
 def test_another_table_is_a_split_of_its_name(command, model, table, tmp_path):
@@ -131,36 +129,36 @@ def test_each_row_with_its_answer_worst_first(command, model, tmp_path, suffix):
     np.testing.assert_allclose(written["predicted_score"], shares.max(axis=1), atol=1e-6)
 
 
-def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "label", "names"),
+    [("regression", "stars", ["answer_stars", "error"]), ("multi-label", "tags", ["answer", "wrong"])],
+)
+def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path, task, label, names):
     chance = np.random.default_rng(0)
     frame = pd.DataFrame({"text": [f"w{chance.integers(9)} w{number}" for number in range(60)]})
     frame["stars"] = frame["text"].str[1].astype(float)
     frame["tags"] = ["low,even" if text[1] in "02" else "odd" for text in frame["text"]]
     frame.to_csv(tmp_path / "t.csv", index=False)
-    for task, label, names in (
-        ("regression", "stars", ["answer_stars", "error"]),
-        ("multi-label", "tags", ["answer", "wrong"]),
-    ):
-        settings = {**SETTINGS, "task": task, "label_column": label}
-        result = train(str(tmp_path / "t.csv"), str(tmp_path / task), **settings)
-        flags = ("--label_column", label, "--output_file", tmp_path / "o.csv")
-        found, _ = measure(command, result.folder, tmp_path / "t.csv", *flags)
-        written = pd.read_csv(tmp_path / "o.csv")
-        assert list(written) == [*frame, "line", *names] and len(written) == found["rows"]
-        assert found["rows"] == result.metrics["validation"]["rows"] == 60 - found["rows_trained_on"]
-        if task == "regression":
-            errors = (written["stars"] - written["answer_stars"]).abs()
-            assert errors.is_monotonic_decreasing and errors.max() == pytest.approx(written["error"][0])
+    settings = {**SETTINGS, "task": task, "label_column": label}
+    result = train(str(tmp_path / "t.csv"), str(tmp_path / "out"), **settings)
+    flags = ("--label_column", label, "--output_file", tmp_path / "o.csv")
+    found, _ = measure(command, result.folder, tmp_path / "t.csv", *flags)
+    written = pd.read_csv(tmp_path / "o.csv")
+    assert list(written) == [*frame, "line", *names] and len(written) == found["rows"]
+    assert found["rows"] == result.metrics["validation"]["rows"] == 60 - found["rows_trained_on"]
+    if task == "regression":
+        errors = (written["stars"] - written["answer_stars"]).abs()
+        assert errors.is_monotonic_decreasing and errors.max() == pytest.approx(written["error"][0])
 
 
 NAMED = {"id2label": {0: "bad", 1: "good", 2: "plain"}}
-KINDS = {
+TASKS = {
     "sequence-classification": NAMED,
     "multi-label": {**NAMED, "problem_type": "multi_label_classification", "label_thresholds": [0.3, 0.6, 0.5]},
     "regression": {"id2label": {0: "x", 1: "y"}, "problem_type": "regression"},
     "token-classification": {"id2label": {0: "O", 1: "B-x", 2: "I-x"}},
 }
-ALL = """
+PROGRAM = """
 import json, sys
 from hf_rnn.cli.main import main
 for flags in json.loads(sys.argv[1]):
@@ -171,42 +169,34 @@ assert not {"torch", "transformers", "evaluate"} & set(sys.modules)
 
 @pytest.mark.skipif(load_library() is None, reason="the kernel is not built")
 def test_torch_is_not_needed_and_gives_the_same_scores_files_and_notes(command, tmp_path, monkeypatch):
-    rows, runs = invent_rows(60, 3), {}
-    columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-    tokenizer = train_tokenizer(columns["text"], min_frequency=1, model_max_length=9)
-    for task, settings in KINDS.items():
+    frame, runs = pd.DataFrame(invent_rows(60, 3), columns=["text", "label"]), []
+    frame.assign(x=range(60), y=np.cos(range(60))).to_csv(tmp_path / "rows.csv", index=False)
+    words = (row.text.replace(" ", " O\n") + (" B-x" if row.label == "bad" else " O") for row in frame.itertuples())
+    (tmp_path / "test.conll").write_text("\n\n".join(words))
+    tokenizer = train_tokenizer(frame["text"], min_frequency=1, model_max_length=9)
+    for task, settings in TASKS.items():
         torch.manual_seed(0)
         head = RnnForTokenClassification if task == "token-classification" else RnnForSequenceClassification
         model = head(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
         model.classifier.weight.data *= 10
-        model.save_pretrained(tmp_path / task)
-        tokenizer.save_pretrained(tmp_path / task)
-        frame, file = pd.DataFrame(columns), tmp_path / f"{task}.csv"
-        if task == "regression":
-            frame = frame.assign(x=range(60), y=np.cos(range(60)))
-        flags = ["--output_file", str(tmp_path / f"{task}-answers.csv")]
-        flags += ["--label_columns", "x", "y"] if task == "regression" else []
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / task)
         if task == "token-classification":
-            flags, file = [], tmp_path / "test.conll"
-            words = (text.replace(" ", " O\n") + (" B-x" if label == "bad" else " O") for text, label in rows)
-            file.write_text("\n\n".join(words))
+            data = [tmp_path / "test.conll"]
         else:
-            frame.to_csv(file, index=False)
-        runs[task] = [str(tmp_path / task), str(file), *flags]
-    done = subprocess.run(
-        [sys.executable, "-c", ALL, json.dumps(list(runs.values()))], capture_output=True, text=True, timeout=120
-    )
+            data = [tmp_path / "rows.csv", "--text_column", "text", "--output_file", tmp_path / f"{task}-answers.csv"]
+            data += ["--label_columns", "x", "y"] if task == "regression" else ["--label_column", "label"]
+        runs.append([str(word) for word in (tmp_path / task, *data)])
+    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(runs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = {path: pd.read_csv(path) for path in tmp_path.glob("*-answers.csv")}
     monkeypatch.setattr("hf_rnn.inference.engines.native.load_library", lambda: None)  # now torch computes
     notes = ""
-    for flags, line in zip(runs.values(), done.stdout.splitlines(), strict=True):
+    for flags, line in zip(runs, done.stdout.splitlines(), strict=True):
         expected, err = measure(command, *flags)
         notes += err
         pd.testing.assert_frame_equal(*map(pd.json_normalize, (json.loads(line), expected)), rtol=1e-6, atol=1e-6)
-    assert (
-        len(written) == len(KINDS) - 1 and done.stderr == notes and "longer than 9 tokens and were truncated" in notes
-    )
+    assert len(written) == 3 and done.stderr == notes and "longer than 9 tokens and were truncated" in notes
     for path, table in written.items():
         pd.testing.assert_frame_equal(table, pd.read_csv(path), rtol=0, atol=1e-5)
 

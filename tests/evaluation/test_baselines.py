@@ -39,7 +39,8 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
         features = [words, features[0].set_params(ngram_range=(1, 5), analyzer="char_wb")]
     model = LinearSVC(C=strength, class_weight="balanced" if balanced else None)
     model = make_pipeline(make_union(*features), model).fit(*zip(*train, strict=True))
-    true, predicted = [label for _, label in validation], model.predict([text for text, _ in validation])
+    held_out, true = zip(*validation, strict=True)
+    predicted = model.predict(held_out)
     expected = {
         "accuracy": accuracy_score(true, predicted),
         "macro_f1": f1_score(true, predicted, average="macro"),
@@ -47,8 +48,8 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
     }
     assert found.scores == {"validation": pytest.approx(expected)}
     margins, right = found.margins["validation"]
-    best = np.sort(model.decision_function([text for text, _ in validation]))[:, -2:]
-    np.testing.assert_allclose(margins, best[:, 1] - best[:, 0], atol=5e-3)
+    best = np.sort(model.decision_function(held_out))
+    np.testing.assert_allclose(margins, best[:, -1] - best[:, -2], atol=5e-3)
     assert right.tolist() == (np.array(true) == predicted).tolist()
 
 
@@ -71,20 +72,16 @@ def test_the_options_are_chosen_for_the_rows():
     assert same == name and (again.decision_function(others) == model.decision_function(others)).all()
 
 
-def accuracy(texts, tokenizer):
-    return linear_scores(texts, tokenizer).scores["validation"]["accuracy"]
-
-
 def test_it_reads_what_the_model_reads():
     """Only the normaliser makes the links equal, so that they predict the label."""
     bad = [(f"wwww{number} here", "bad") for number in range(40)]
     train = [(f"https://t.co/{number} here", "good") for number in range(20)]
     validation = [(f"www.{number}.org here", "good") for number in range(20)]
-    texts = DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:]))
-    tweet = train_tokenizer(texts["train"]["text"], normalizer="tweet", min_frequency=1)
-    plain = train_tokenizer(texts["train"]["text"], normalizer="none", min_frequency=1)
-    assert accuracy(texts, tweet) == 1.0
-    assert accuracy(texts, plain) < 0.8
+    texts, found = DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:])), {}
+    for normalizer in ("tweet", "none"):
+        tokenizer = train_tokenizer(texts["train"]["text"], normalizer=normalizer, min_frequency=1)
+        found[normalizer] = linear_scores(texts, tokenizer).scores["validation"]["accuracy"]
+    assert found["tweet"] == 1.0 and found["none"] < 0.8
 
 
 @pytest.mark.parametrize("reason", ["characters", "class"])
@@ -101,9 +98,5 @@ def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
 def test_texts_without_spaces_have_a_baseline(monkeypatch):
     """No two texts are equal, so no word is in two of them."""
     monkeypatch.setattr("hf_rnn.evaluation.scores.MANY_ROWS", 40)
-    rows = [
-        (f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}", "ab"[number % 2]) for number in range(60)
-    ]
-    texts = DatasetDict(train=table(rows[:40], "ab"), validation=table(rows[40:], "ab"))
-    tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1, tokenizer="char")
-    assert accuracy(texts, tokenizer) == 1.0
+    texts = [f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}" for number in range(60)]
+    assert fit_linear(texts[:40], [0, 1] * 20)[0].predict(texts[40:]).tolist() == [0, 1] * 10

@@ -7,12 +7,12 @@ from matplotlib.image import imread
 
 from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve
 
-SCORES = {"eval_accuracy": 0.45, "eval_macro_f1": 0.3, "eval_macro_recall": 0.35}
+SCORES = {"eval_accuracy": 0.45, "eval_macro_f1": 0.3}
 LOG = [
     {"loss": 1.1, "grad_norm": 2.0, "epoch": 1.0, "step": 10},
     {"eval_loss": 1.0, **SCORES, "epoch": 1.0, "step": 10},
     {"loss": 0.7, "epoch": 2.0, "step": 20},
-    {"eval_loss": 0.9, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "eval_macro_recall": 0.45, "epoch": 2.0},
+    {"eval_loss": 0.9, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "epoch": 2.0},
     {"train_runtime": 3.0, "train_loss": 0.9, "epoch": 2.0},
     {"eval_loss": 0.8, "epoch": 2.0},  # the best model, evaluated after training
 ]
@@ -43,14 +43,8 @@ def test_learning_curve_shows_the_log(tmp_path, drawn):
         **kept,
         "accuracy, validation": [[1, 0.45], [2, 0.5]],
         "macro f1, validation": [[1, 0.3], [2, 0.4]],
-        "macro recall, validation": [[1, 0.35], [2, 0.45]],
     }
     assert "smoothing" not in caption
-
-
-def test_the_curve_of_a_tagger_shows_the_f1_of_entities(tmp_path, drawn):
-    plot_learning_curve([{"eval_loss": 1.0, "eval_f1": 0.4, "epoch": 1.0}], tmp_path / "curve.png")
-    assert curves(drawn[0].axes[1]) == {"f1, validation": [[1, 0.4]]}
 
 
 def test_confusion_matrix_shows_counts_and_shares(tmp_path, drawn):

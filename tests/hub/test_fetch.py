@@ -61,25 +61,20 @@ def test_a_repo_id_in_place_of_a_folder(hub, pushed, folders, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "token", "failure", "message"),
+    ("revision", "token", "failure", "message"),
     [
-        ("me/films@v9", "hf_mine", None, "Revision Not Found"),
-        (
-            "me/films",
-            "hf_unknown",
-            None,
-            "Invalid credentials in Authorization header; for another token",
-        ),
-        ("me/films", "hf_mine", 503, "503 Service Unavailable"),
+        ("v9", "hf_mine", None, "Revision Not Found"),
+        (None, "hf_unknown", None, "Invalid credentials in Authorization header; for another token"),
+        (None, "hf_mine", 503, "503 Service Unavailable"),
     ],
 )
-def test_each_reason_is_named(hub, pushed, monkeypatch, name, token, failure, message):
+def test_each_reason_is_named(hub, pushed, monkeypatch, revision, token, failure, message):
     monkeypatch.setenv("HF_TOKEN", token)
     if failure:
         hub.fail_next(1, failure, "me/films")
-    found = refusal(*name.split("@"))
+    found = refusal("me/films", revision)
     assert message in found and "hf_unknown" not in found
-    assert f"there is no folder {name.split('@')[0]}" in found and pushed == []
+    assert "there is no folder me/films" in found and pushed == []
 
 
 def test_without_the_network_the_cache_answers_at_once(hub, pushed, folders, monkeypatch):

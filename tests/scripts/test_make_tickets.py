@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
 
 from hf_rnn import train
 from hf_rnn.data.load import load_tsv
 from hf_rnn.evaluation.decisions import find_threshold
-from hf_rnn.evaluation.scores import fit_linear
+from hf_rnn.evaluation.scores import LinearBaseline
 
 ROOT = Path(__file__).parents[2]
 BANKING = ROOT.parent / "shared" / "data" / "suite" / "banking"
@@ -35,21 +37,12 @@ def test_answers_of_a_later_month(command, tmp_path, monkeypatch):
     assert alone["accuracy"] > found["accuracy"] + 0.02
 
     rows = load_tsv(tmp_path / "train.tsv", validation_share=0.1)
-    linear, _ = fit_linear(rows["train"]["text"][:], rows["train"]["label"][:])
+    linear = LinearBaseline(rows["train"], AutoTokenizer.from_pretrained(result.folder))
     later = [line.rsplit("\t", 1) for line in (tmp_path / "later.tsv").read_text().splitlines()]
-    names = rows["train"].features["label"].names
-    old = [(text, names.index(label)) for text, label in later if label != "new"]
-    margins, right = {}, {}
-    sets = {
-        "validation": (rows["validation"]["text"][:], rows["validation"]["label"][:]),
-        "later": tuple(zip(*old, strict=True)),
-    }
-    for name, (texts, labels) in sets.items():
-        distances = np.sort(linear.decision_function(list(texts)), axis=1)
-        margins[name], right[name] = (
-            distances[:, -1] - distances[:, -2],
-            linear.predict(list(texts)) == np.array(labels),
-        )
-    limit = find_threshold(margins["validation"], right["validation"], 0.95)
-    sure = margins["later"] >= (np.inf if limit is None else limit)
-    assert alone["share"] > sure.mean() - 0.1, (alone["share"], sure.mean(), right["later"][sure].mean())
+    texts, labels = zip(*(row for row in later if row[1] != "new"), strict=True)
+    columns = {"text": texts, "label": [rows["train"].features["label"].str2int(label) for label in labels]}
+    for split, part in {"validation": rows["validation"], "later": Dataset.from_dict(columns)}.items():
+        linear.measure(part, split)
+    limit = find_threshold(*linear.margins["validation"], 0.95)
+    sure = linear.margins["later"][0] >= (np.inf if limit is None else limit)
+    assert alone["share"] > sure.mean() - 0.1, (alone["share"], sure.mean(), linear.margins["later"][1][sure].mean())

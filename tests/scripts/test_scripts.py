@@ -24,13 +24,10 @@ RUNNABLE = sorted(path for path in SCRIPTS.rglob("*.py") if 'if __name__ == "__m
 def start(tmp_path):
     """Run a script in a process of its own, from another folder."""
 
-    def start_script(script, *arguments, code=0):
-        command = [sys.executable, str(script), *map(str, arguments)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=1500
-        )
-        assert done.returncode == code, done.stderr
+    def start_script(script):
+        options = {"cwd": tmp_path, "env": {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}}
+        done = subprocess.run([sys.executable, script], capture_output=True, encoding="utf-8", timeout=1500, **options)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     return start_script
@@ -124,13 +121,13 @@ def test_the_live_page_answers_as_python(browser):
     rows = [row.text.split() for row in browser.find_elements("css selector", "#cells tr")]
     words = re.findall(r"[\w'’]+|[^\w\s]", text.lower())
     assert rows[0] == words
-    lstm, linear = torch.nn.LSTM(size, size), torch.nn.Linear(size, len(model["labels"]))
-    values = (torch.tensor(model["W"]), torch.tensor(model["U"]), torch.tensor(model["b"]), torch.zeros(4 * size))
+    lstm, weights = torch.nn.LSTM(size, size), {name: torch.tensor(model[name]) for name in ("W", "U", "b", "A", "a")}
+    values = (weights["W"], weights["U"], weights["b"], torch.zeros(4 * size))
     lstm.load_state_dict(dict(zip(lstm.state_dict(), values, strict=True)))
-    linear.load_state_dict({"weight": torch.tensor(model["A"]), "bias": torch.tensor(model["a"])})
     ids = [model["vocabulary"].get(word, 0) for word in words]
     with torch.no_grad():
-        expected = linear(lstm(torch.tensor(model["table"])[ids][:, None])[0][:, 0]).softmax(-1).T
+        states = lstm(torch.tensor(model["table"])[ids])[0]
+    expected = (states @ weights["A"].T + weights["a"]).softmax(-1).T
     shown = torch.tensor([[float(number) for number in row[1:]] for row in rows[-len(model["labels"]) :]])
     torch.testing.assert_close(shown, expected, atol=0.0051, rtol=0)
     for bias, keeps in ((0, 0.5**30), (5, 0.8178)):

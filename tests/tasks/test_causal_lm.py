@@ -27,19 +27,12 @@ def text_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(text_dir):
-    return {
-        "task": "causal-lm",
-        "data_dir": str(text_dir),
-        "hidden_size": 24,
-        "embedding_size": 8,
-        "per_device_train_batch_size": 8,
-        "block_size": 40,
-        "num_train_epochs": 6,
-        "learning_rate": 0.02,
-        "warmup_steps": 0,
-        "use_cpu": True,
-    }
+def settings(tiny_settings, text_dir):
+    sizes = {"hidden_size": 24, "embedding_size": 8, "per_device_train_batch_size": 8, "block_size": 40}
+    sizes |= {"num_train_epochs": 6, "warmup_steps": 0, "recipe": "lm"}
+    settings = {**tiny_settings, **sizes, "task": "causal-lm", "data_dir": str(text_dir)}
+    del settings["embedding_dropout"]
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +98,7 @@ def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
 
 
 def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
-    flags = {"hidden_size": 24, "num_train_epochs": 2, "batch_size": 8, "block_size": 40, "learning_rate": 0.02}
-    flags = [f"--{name}={value}" for name, value in flags.items()]
+    flags = ["--hidden_size=24", "--num_train_epochs=2", "--batch_size=8", "--block_size=40", "--learning_rate=0.02"]
     arguments = ["--data_dir", text_dir, "--output_dir", tmp_path / "out", *flags, "--prompt", "Bob:"]
     code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
     assert code == 0, err

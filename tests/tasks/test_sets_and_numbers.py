@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import NEUTRAL
+from conftest import NEUTRAL, write_rows
 from transformers import pipeline
 
 from hf_rnn import FastRnn, RnnConfig, train
@@ -35,11 +35,8 @@ def invent(count, seed):
 def write(folder, task, **counts):
     folder.mkdir(exist_ok=True)
     for seed, (split, count) in enumerate(counts.items()):
-        lines = [
-            f"{text}\t{', '.join(labels) if task == 'multi-label' else number}\n"
-            for text, labels, number in invent(count, seed)
-        ]
-        (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8", newline="\n")
+        rows = [(text, ", ".join(labels) if task == "multi-label" else n) for text, labels, n in invent(count, seed)]
+        write_rows(folder / f"{split}.tsv", rows)
     return folder
 
 
@@ -54,11 +51,11 @@ def case(request, tiny_settings, tmp_path_factory):
     data = write(folder / "data", request.param, train=300, dev=80, test=80)
     more = {"num_train_epochs": 5, "learning_rate": 0.04}
     settings = settings_of(tiny_settings, request.param, data, folder / "out", **more)
-    return request.param, data, train(**settings), settings
+    return request.param, data, train(**settings)
 
 
 def test_it_learns_the_rule_in_the_unit_of_the_data(case):
-    task, _, result, _ = case
+    task, _, result = case
     assert result.metrics["test"][SCORES[task]] > 0.9
     assert f"{SCORES[task]} " in repr(result)
     config = RnnConfig.from_pretrained(result.folder)
@@ -71,7 +68,7 @@ def test_it_learns_the_rule_in_the_unit_of_the_data(case):
 
 
 def test_every_way_to_the_answer_agrees(case, command):
-    task, data, result, _ = case
+    task, data, result = case
     texts = [text for text, _, _ in invent(70, seed=9)] + [""]
     model, tokenizer = load_model(result.folder)
     logits = compute_logits(model, tokenizer, tokenize(tokenizer, texts))
@@ -132,10 +129,8 @@ def invent_pairs(count, seed):
     """Return pairs of texts, and whether both contain the same of two words."""
     chance, rows = random.Random(seed), []
     for number in range(count):
-        first = chance.choice(list(LABELS))
-        second = first if number % 2 else next(word for word in LABELS if word != first)
-        texts = []
-        for word in (first, second):
+        texts, first = [], chance.choice(["miro", "selk"])
+        for word in (first, first if number % 2 else {"miro": "selk", "selk": "miro"}[first]):
             words = chance.choices(NEUTRAL, k=chance.randrange(1, 6))
             words.insert(chance.randrange(len(words)), word)
             texts.append(" ".join(words))
@@ -147,8 +142,8 @@ def invent_pairs(count, seed):
 def paired(tiny_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     for split, count in (("train", 300), ("dev", 80)):
-        lines = ["\t".join(row) + "\n" for row in invent_pairs(count, seed=count)]
-        (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+        rows = [("\t".join(texts), label) for *texts, label in invent_pairs(count, seed=count)]
+        write_rows(folder / f"{split}.tsv", rows)
     more = {"text_pair_column": "1", "label_column": "2", "word_dropout": 0.0}
     more |= {"num_train_epochs": 6, "learning_rate": 0.05, "per_device_train_batch_size": 32}
     return train(**{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}), folder
