@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import logging
@@ -29,8 +28,7 @@ from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
-from ..inference.engines.native import Unsupported
-from ..inference.engines.stored import share_weights
+
 from ..inference.engines.torch import compute_logits
 from ..inference.predictor import choose_engine
 from ..inference.stream import measure_prefixes
@@ -60,7 +58,7 @@ from .checkpoints import (
 from .few_rows import WITHOUT_EFFECT, fit_few_rows, join_rows
 from .run import Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, name_output_weights, prepare_run
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
-from .trainer import SAMPLE_WEIGHT, RnnTrainer
+from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -267,7 +265,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         processing_class=tokenizer,
         compute_metrics=lambda output: scores.compute(predictions=output.predictions, references=output.label_ids),
         data_collator=DataCollatorForTokenClassification(tokenizer) if has_token_labels else None,
-        loss=run.extension.loss,
+        loss=run.extension.loss or weighted_loss,
         loss_columns=[SAMPLE_WEIGHT, *run.extension.loss_columns],
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
@@ -282,15 +280,10 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
 def answer(
     task: Task, tokenizer: PreTrainedTokenizerBase, batch_size: int, model: PreTrainedModel, rows: datasets.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outputs of a model for rows, by the kernel in C where it computes the model, and their labels."""
+    """Return the outputs of a model in evaluation mode for rows, and their labels."""
     if task.generates:
         return sum_losses(model, rows), np.empty(0)
-    input_ids, labels, logits = rows["input_ids"][:], rows["labels"][:], None
-    if model.device.type == "cpu":
-        with contextlib.suppress(Unsupported):
-            logits = share_weights(model).run(input_ids)
-    if logits is None:
-        logits = compute_logits(model, tokenizer, input_ids, batch_size).numpy()
+    logits, labels = compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy(), rows["labels"][:]
     if not task.per_token:
         return logits, np.asarray(labels)
     padded = np.full(logits.shape[:2], _IGNORED)
