@@ -44,20 +44,14 @@ def fit_few_rows(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
 ) -> dict[str, Any]:
     """Fit a classifier to the encoded training rows of a run; return the numbers of a training."""
-    start = time.monotonic()
+    start, texts, labels = time.monotonic(), rows["input_ids"][:], np.asarray(rows["labels"][:])
     projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
-    labels = np.asarray(rows["labels"][:])
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    contrast_classes(model, tokenizer, [rows["input_ids"][:], *views], labels, projection, run.arguments.training.seed)
+    contrast_classes(model, tokenizer, [texts, *views], labels, projection, run.arguments.training.seed)
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
-    loss = fit_last_layer(run, model, _read_features(model, tokenizer, rows), projection, labels, weights)
-    return {
-        "method": METHOD,
-        "epochs": 0.0,
-        "steps": _STEPS,
-        "seconds": round(time.monotonic() - start, 1),
-        "loss": loss,
-    }
+    loss = fit_last_layer(run, model, _read_features(model, tokenizer, texts), projection, labels, weights)
+    seconds = round(time.monotonic() - start, 1)
+    return {"method": METHOD, "epochs": 0.0, "steps": _STEPS, "seconds": seconds, "loss": loss}
 
 
 def contrast_classes(
@@ -70,8 +64,8 @@ def contrast_classes(
 ) -> None:
     """Change the encoder of a classifier so that texts of one class have similar features, and others have not.
 
-    After P. Khosla et al.: Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2. Each step reads some
-    texts, clean and mistyped: the more classes, the fewer texts of each.
+    Each step reads some texts, clean and mistyped: the more classes, the fewer texts of each. After P. Khosla et al.:
+    Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2.
 
     `views` are the token ids of all N texts, first clean, then mistyped in several ways, and `labels` class ids `(N)`.
     `projection` is the map `(S, P)` from features to the space where they are compared.
@@ -139,13 +133,6 @@ def fit_last_layer(
     return float(-np.log(right + 1e-12).mean())
 
 
-def join_rows(rows: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Dataset:
-    """Return the training rows with those that were held out for the scores."""
-    if SAMPLE_WEIGHT in rows.column_names:
-        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
-    return datasets.concatenate_datasets([rows, held_out.cast(rows.features)])
-
-
 def _read_pooled(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
 ) -> torch.Tensor:
@@ -162,9 +149,10 @@ def _read_pooled(
 
 
 @torch.inference_mode()
-def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
-    """Return the features `(N, P)` of all rows."""
-    texts = rows["input_ids"][:]
+def _read_features(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return the features `(N, P)` of all texts."""
     model.eval()
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     batches = [[texts[row] for row in order[start : start + _BATCH]] for start in range(0, len(order), _BATCH)]
@@ -175,9 +163,7 @@ def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
 def _read_projection(start: str, model: PreTrainedModel) -> torch.Tensor:
     """Return the map `(S, P)` of an encoder's mean states to its teacher's space; the identity without one."""
     size = model.classifier.in_features // (2 if model.config.pooling == "mean_max" else 1)
-    path = find_folder(start) / "2_Dense" / "model.safetensors"
-    if path.is_file():
-        weight = load_file(path)["linear.weight"].float()
-        if weight.shape[1] == size:
-            return weight.to(model.device)
-    return torch.eye(size, device=model.device)
+    path, projection = find_folder(start) / "2_Dense" / "model.safetensors", torch.eye(size)
+    if path.is_file() and (weight := load_file(path)["linear.weight"]).shape[1] == size:
+        projection = weight.float()
+    return projection.to(model.device)

@@ -182,10 +182,7 @@ class RnnTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory.
-
-        The loss of a part is divided by the rows of the whole batch, so the step is the same.
-        """
+        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory."""
         (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
         adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None  # the loss of rows
@@ -206,11 +203,7 @@ class RnnTrainer(Trainer):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the sum of the losses divided by the rows of the whole accumulated batch.
-
-        Weights have mean 1 over the training set, so the divisor is a number of rows, and accumulated gradients equal
-        those of one large batch.
-        """
+        """Return the sum of the losses divided by the rows of the whole accumulated batch: weights have mean 1."""
         smoothing = self.args.label_smoothing_factor
         facts: dict[str, Any] = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
         rows = len(labels) if num_items_in_batch is None else num_items_in_batch
@@ -220,10 +213,6 @@ class RnnTrainer(Trainer):
             losses = [self.loss(early.float(), labels, **facts) for early in prefixes.unbind(1)]
             loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return loss / rows / max(self.args.n_gpu, 1)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: the Trainer would count the parameters in each step, for a sum that nobody reads."""
-        return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
@@ -402,9 +391,9 @@ class RnnTrainer(Trainer):
         shown = "eval_loss" in logs or ("loss" in logs and self.args.eval_strategy == "no")
         if not (shown and self.is_in_train and self.state.is_world_process_zero) or self.quiet:
             return
-        step = f"step {self.state.global_step}/{self.state.max_steps}"
-        epoch = f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
-        line = [step if self.args.max_steps > 0 else epoch]
+        line = [f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"]
+        if self.args.max_steps > 0:
+            line = [f"step {self.state.global_step}/{self.state.max_steps}"]
         line += [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry][-1:]
         scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
         for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
