@@ -79,11 +79,11 @@ def contrast_classes(
         classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
         texts = [row for rows in classes for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))]
         batch = [views[0][row] for row in texts] + [draw.choice(views[1:])[row] for row in texts]
-        known = torch.from_numpy(labels[texts]).repeat(2)
+        classes_of_batch = torch.from_numpy(labels[texts]).repeat(2)
         vectors = normalize(_read_pooled(model, tokenizer, batch) @ projection.T, dim=-1)
         itself = torch.eye(len(batch), dtype=torch.bool, device=vectors.device)
         scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
-        same = (known[:, None] == known).to(vectors.device) & ~itself
+        same = (classes_of_batch[:, None] == classes_of_batch).to(vectors.device) & ~itself
         loss = -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
@@ -116,7 +116,7 @@ def fit_last_layer(
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
     class_weight = dict(enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    fitted: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
+    fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(fitted, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
         fitted = search.fit(features / scale, labels, sample_weight=weights).best_estimator_
@@ -124,11 +124,10 @@ def fit_last_layer(
     weight, bias = fitted.coef_ @ map_in / scale, fitted.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    layer: Any = model.classifier
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
-        layer.bias.copy_(torch.from_numpy(bias))
+        model.classifier.weight.zero_()
+        model.classifier.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
+        model.classifier.bias.copy_(torch.from_numpy(bias))
     right = fitted.predict_proba(features / scale)[np.arange(len(labels)), labels]
     return float(-np.log(right + 1e-12).mean())
 
@@ -137,15 +136,15 @@ def _read_pooled(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
-    read: list[torch.Tensor] = []
-    hook = model.classifier.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].float()))
+    pooled: list[torch.Tensor] = []
+    hook = model.classifier.register_forward_hook(lambda _, inputs, __: pooled.append(inputs[0].float()))
     try:
         batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
         model(**batch.to(model.device))
     finally:
         hook.remove()
-    pooled = read[-1]  # a streaming model reads places in the texts before their ends
-    return pooled[:, : pooled.shape[1] // 2] if model.config.pooling == "mean_max" else pooled
+    size = pooled[-1].shape[1] // (2 if model.config.pooling == "mean_max" else 1)
+    return pooled[-1][:, :size]  # a streaming model reads places in the texts before their ends
 
 
 @torch.inference_mode()

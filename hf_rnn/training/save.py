@@ -158,16 +158,6 @@ def _find_unknown(start: str) -> str | None:
     return Path(start).name if os.path.exists(start) else start
 
 
-def hash_training_rows(run: Run, *, learned_held_out: bool) -> np.ndarray:
-    """Return the sorted hashes of the rows that trained the model of a run, those of its start among them."""
-    splits = ["train", "validation"] if learned_held_out else ["train"]
-    hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
-    if (start := run.arguments.data.model_name_or_path) is not None:
-        before = read_training_rows(FinishedFolder(find_folder(start)))
-        hashes += [] if before is None else [before]
-    return np.unique(np.concatenate(hashes))
-
-
 def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
     model = fit.trainer.model
@@ -180,7 +170,12 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
+        splits = ["train", "validation"] if metrics["data"]["learned_held_out"] else ["train"]
+        hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
+        if (start := run.arguments.data.model_name_or_path) is not None:
+            before = read_training_rows(FinishedFolder(find_folder(start)))
+            hashes += [] if before is None else [before]
+        np.save(folder.training_rows, np.unique(np.concatenate(hashes)))
     if fit.validation is not None:
         chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
         names = list(model.config.id2label.values())

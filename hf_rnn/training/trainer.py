@@ -7,7 +7,7 @@ Private methods of [`~transformers.Trainer`] that are overridden here:
 | `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own rows and order; take no step after the end |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
-| `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
+| `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import shutil
 import sys
 import time
@@ -80,8 +79,8 @@ def weighted_loss(
     sample_weight: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the sum of the weighted, smoothed cross-entropies of a batch: logits `(B, C)`, labels `(B)`."""
-    options: Any = {"reduction": "none", "label_smoothing": label_smoothing}
-    return (functional.cross_entropy(logits, labels, class_weights, **options) * sample_weight).sum()
+    losses = functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing)
+    return (losses * sample_weight).sum()
 
 
 class RnnTrainer(Trainer):
@@ -112,7 +111,6 @@ class RnnTrainer(Trainer):
     redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
     seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
     _began = 0.0  # when the first step of this call could start
-    _writing = False  # whether a checkpoint is written
     _sampler: EpochSampler | None = None
     _class_weights: torch.Tensor | None = None
 
@@ -347,17 +345,14 @@ class RnnTrainer(Trainer):
                 self.stop_request.number = number
         return number > 0
 
-    def _get_output_dir(self, trial: object) -> str:
-        return os.path.join(super()._get_output_dir(trial), WRITING if self._writing else "")
-
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
-        args, folder = self.args, Path(self._get_output_dir(trial))
+        args, folder = self.args, Path(str(self.args.output_dir))
         written = folder / WRITING / f"checkpoint-{self.state.global_step}"
         seconds = self.seconds_before + time.monotonic() - self._began
         unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
         losses = [unlogged, self._total_loss_scalar, self._globalstep_last_logged]
-        self._writing = True
+        args.output_dir = str(written.parent)
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
@@ -373,7 +368,7 @@ class RnnTrainer(Trainer):
             message = f"{written} could not be written: {reason_of(error):.300}. Make room there"
             raise UserError(f"{message}, then repeat the command{advice}") from error
         finally:
-            self._writing = False
+            args.output_dir = str(folder)
             if args.should_save:
                 shutil.rmtree(written.parent, ignore_errors=True)
         if self.state.best_global_step:
