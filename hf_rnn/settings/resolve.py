@@ -143,9 +143,7 @@ def record(settings: Settings) -> dict[str, Any]:
 def _shorten_path(value: Any) -> Any:
     if isinstance(value, list):
         return [_shorten_path(item) for item in value]
-    if not isinstance(value, str) or find_built_in(value) is not None:
-        return value
-    if not (os.path.isabs(value) or os.path.exists(value)):
+    if not isinstance(value, str) or find_built_in(value) or not (os.path.isabs(value) or os.path.exists(value)):
         return value
     name = Path(value).name
     return name if find_built_in(name) is None else f"./{name}"
@@ -211,15 +209,9 @@ def read_recipe(
 ) -> tuple[str | None, dict[str, Any]]:
     """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
 
-    Args:
-        recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
-        task: The task of the run, by default the one that the recipe sets.
-        verb: The verb of the run.
-        folder: Where a relative path starts.
-        origin: The place of the recipe's name, for a message.
-
-    Raises:
-        UserError: For a missing recipe or an invalid file; the message names file and line.
+    `recipe` is a name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a mapping like such a
+    file; `task` is by default the one that it sets. Raises a [`UserError`] with file and line, or with `origin`, the
+    place of the recipe's name.
     """
     if recipe is None or str(recipe) in recipe_names():
         return None if recipe is None else str(recipe), {}
@@ -277,8 +269,8 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
-    The recipes of most tasks start from an encoder. Settings that contradict it (a cell, a width, tokens) get a recipe
-    that starts from nothing; the log says so.
+    Settings that contradict the encoder of the task's recipe (a cell, a width, tokens) get one that starts from
+    nothing; the log says so.
     """
     recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
@@ -292,7 +284,7 @@ def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
         return recipe
     scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
-        scratch = "blocks" if user.get("tokenizer_name_or_path") and not user.keys() & {*shape} else "best"
+        scratch = "blocks" if "tokenizer_name_or_path" in other and not user.keys() & {*shape} else "best"
     message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
     logger.info(message, scratch, start.name, " or ".join(other))
     return scratch
@@ -307,7 +299,7 @@ def _convert(name: str, value: Any, verb: str, place: str = "") -> Any:
         return convert(name, declared[name], value, place)
     if name in (theirs := list_their_names()):
         return value
-    raise UserError(f"{place}there is no setting {name!r}{advise(name, [*declared, *theirs])}")
+    raise UserError(place + f"there is no setting {name!r}{advise(name, [*declared, *theirs])}")
 
 
 def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -> dict[str, Any]:

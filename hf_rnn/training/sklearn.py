@@ -59,8 +59,8 @@ class _Targets(NamedTuple):
 
     task: str
     write: Callable[[npt.ArrayLike], list[Any]]  # makes the column `label` of a data set from some `y`
-    names: list[str] | None  # of the classes, labels or numbers
-    dtype: np.dtype[Any] | None = None  # of the labels
+    names: list[str] | None  # names of classes, labels or numbers
+    dtype: np.dtype[Any] | None = None  # type of the labels
 
 
 class _RnnEstimator(BaseEstimator):
