@@ -24,7 +24,7 @@ _INCIDENTAL = (  # beginnings of settings that no repeated run needs: its machin
     "greater_is_better", "include_", "length_column_name", "local_rank", "log_", "project", "recipe", "report_to",
     "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_", "use_cpu",
 )  # fmt: skip
-_AFTER_STEPS = ("baselines", "calibrate", "language", "license", "tags", "weights_dtype")
+AFTER_STEPS = ("baselines", "calibrate", "language", "license", "save_total_limit", "tags", "weights_dtype")
 
 
 @dataclass
@@ -179,8 +179,3 @@ def is_personal(name: str) -> bool:
 def is_recorded(name: str) -> bool:
     """Return whether the record of a run has a setting; it omits secrets, paths and consequences."""
     return not name.startswith((*_PERSONAL, *_INCIDENTAL))
-
-
-def decides_steps(name: str) -> bool:
-    """Return whether a run with another value of a setting takes other steps."""
-    return is_recorded(name) and name not in _AFTER_STEPS

@@ -119,10 +119,8 @@ def name_output(values: Mapping[str, Any]) -> str:
     """Return `output_dir`, by default a new folder here with the name of the data and the date."""
     if values.get("output_dir"):
         return str(values["output_dir"])
-    if values.get("resume"):
-        raise UserError("--output_dir is missing: give the folder of the run to resume")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--output_dir is missing: several processes need it")
+    if values.get("resume") or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--output_dir is missing: give the folder to resume, or that of all processes")
     data = values.get("data_dir") or values.get("dataset_name") or (values.get("input") or ["model"])[0]
     stem = f"{Path(str(data)).resolve().name.split('.')[0]}-{datetime.date.today()}"
     names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
@@ -145,9 +143,7 @@ def record(settings: Settings) -> dict[str, Any]:
 def _shorten_path(value: Any) -> Any:
     if isinstance(value, list):
         return [_shorten_path(item) for item in value]
-    if not isinstance(value, str) or find_built_in(value) is not None:
-        return value
-    if not (os.path.isabs(value) or os.path.exists(value)):
+    if not isinstance(value, str) or find_built_in(value) or not (os.path.isabs(value) or os.path.exists(value)):
         return value
     name = Path(value).name
     return name if find_built_in(name) is None else f"./{name}"
@@ -213,15 +209,9 @@ def read_recipe(
 ) -> tuple[str | None, dict[str, Any]]:
     """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
 
-    Args:
-        recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
-        task: The task of the run, by default the one that the recipe sets.
-        verb: The verb of the run.
-        folder: Where a relative path starts.
-        origin: The place of the recipe's name, for a message.
-
-    Raises:
-        UserError: For a missing recipe or an invalid file; the message names file and line.
+    `recipe` is a name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a mapping like such a
+    file; `task` is by default the one that it sets. Raises a [`UserError`] with file and line, or with `origin`, the
+    place of the recipe's name.
     """
     if recipe is None or str(recipe) in recipe_names():
         return None if recipe is None else str(recipe), {}
@@ -279,8 +269,8 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
-    The recipes of most tasks start from an encoder. Settings that contradict it (a cell, a width, tokens) get a recipe
-    that starts from nothing; the log says so.
+    Settings that contradict the encoder of the task's recipe (a cell, a width, tokens) get one that starts from
+    nothing; the log says so.
     """
     recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
@@ -294,7 +284,7 @@ def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
         return recipe
     scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
-        scratch = "blocks" if user.get("tokenizer_name_or_path") and not user.keys() & {*shape} else "best"
+        scratch = "blocks" if "tokenizer_name_or_path" in other and not user.keys() & {*shape} else "best"
     message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
     logger.info(message, scratch, start.name, " or ".join(other))
     return scratch
@@ -305,15 +295,11 @@ def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
 
 def _convert(name: str, value: Any, verb: str, place: str = "") -> Any:
     """Return a value with the type of its setting; other fields of `TrainingArguments` stay as they are."""
-    declared = list_settings(VERBS[verb])
-    if name not in declared:
-        if name in (theirs := list_their_names()):
-            return value
-        raise UserError(place + f"there is no setting {name!r}{advise(name, [*declared, *theirs])}")
-    try:
-        return convert(name, declared[name], value)
-    except UserError as error:
-        raise UserError(f"{place}{error}") from error
+    if name in (declared := list_settings(VERBS[verb])):
+        return convert(name, declared[name], value, place)
+    if name in (theirs := list_their_names()):
+        return value
+    raise UserError(place + f"there is no setting {name!r}{advise(name, [*declared, *theirs])}")
 
 
 def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -> dict[str, Any]:
@@ -365,9 +351,9 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
 
     try:
         sections = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
-        further = make(DistillationArguments), make(PretrainingArguments)
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         raise error if isinstance(error, UserError) else UserError(reason_of(error)) from error
+    further = make(DistillationArguments), make(PretrainingArguments)
     settings = Settings(*sections, *further, verb, recipe, user_recipe, user)
     _warn_of_unused(settings, typed.keys() & merged.keys())
     return settings
@@ -379,15 +365,15 @@ def _read_teacher_table(user: Mapping[str, Any], recipe: str | Path | Mapping[st
     This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
     table knows more words than the training texts teach. Tokens, vectors or a start that the user names come first.
     """
-    teacher = user.get("teacher") or ""
-    config, others = Path(teacher, "config.json"), {*TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}
-    named = {name for name in user if user[name] is not None}
-    if not recipe or named & others or not config.is_file() or "model_name_or_path" in load_recipe(recipe):
+    config = Path(teacher := user.get("teacher") or "", "config.json")
+    others = (*TOKEN_SETTINGS, "model_name_or_path", "embedding_size")
+    named = any(user.get(name) is not None for name in others)
+    if not recipe or named or not config.is_file() or "model_name_or_path" in (settings := load_recipe(recipe)):
         return {}
     if read_mapping(config, config.read_bytes()).get("model_type") != "hf_rnn":
         return {}
     logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
-    dropout = {name: rate for name, rate in _TABLE_DROPOUT.items() if load_recipe(recipe).get(name, 0) > rate}
+    dropout = {name: rate for name, rate in _TABLE_DROPOUT.items() if settings.get(name, 0) > rate}
     return {"tokenizer_name_or_path": teacher, "vectors": teacher, **dropout}
 
 
@@ -431,5 +417,5 @@ def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
     ]
     for applies, names, reason in rules:
-        if unused := sorted(typed & {*names}) if applies else []:
-            logger.warning("no effect of %s: %s", ", ".join(unused), reason)
+        if applies and typed & {*names}:
+            logger.warning("no effect of %s: %s", ", ".join(sorted(typed & {*names})), reason)

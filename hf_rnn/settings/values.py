@@ -74,14 +74,13 @@ def list_types(hint: Any) -> list[Any]:
     return [value_type for value_type in alternatives if value_type is not NoneType]
 
 
-def convert(name: str, declaration: Declaration, value: Any) -> Any:
+def convert(name: str, declaration: Declaration, value: Any, place: str = "") -> Any:
     """Return a value of a flag, a recipe or a keyword as its setting has it; None stays None.
 
-    Raises a [`UserError`] for a value of another type, or outside its range.
+    Raises a [`UserError`], which begins with `place`, for a value of another type, or outside its range.
     """
-    field, hint, _ = declaration
     value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # NumPy, or an Enum
-    types = list_types(hint)
+    types = list_types(declaration.hint)
     if value is not None and type(value) not in types:
         for value_type in types:
             try:
@@ -91,11 +90,11 @@ def convert(name: str, declaration: Declaration, value: Any) -> Any:
                 continue
         else:
             expected = " or ".join(dict.fromkeys(map(_name_type, types)))
-            raise UserError(f"{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
+            raise UserError(f"{place}{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
     try:
-        check_range(name, value, field.metadata)
+        check_range(name, value, declaration.field.metadata)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{place}{error}") from error
     return value.lower() if name in _ANY_CASE and value else value
 
 

@@ -1,8 +1,7 @@
 """The output folder of a run and its checkpoints: one run at a time, resumed exactly, replaced all or nothing.
 
 A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress of the run. It is
-written under another name, and renamed when it is whole. The finished model is written beside an earlier one, whose
-place it then takes by renames.
+renamed when it is whole. The finished model is written beside an earlier one, whose place it then takes by renames.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
-from ..settings.fields import decides_steps
+from ..settings.fields import AFTER_STEPS, is_recorded
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error
 
@@ -95,8 +94,7 @@ def take_fingerprint(
 ) -> dict[str, Any]:
     """Return everything that decides the steps and scores of a run, ready for JSON.
 
-    Data, tokenizer and first weights are hashes. Architecture and settings are values by name, so that a message can
-    name a change.
+    Data, tokenizer and first weights are hashes; architecture and settings are values by name, for messages.
     """
     data, weights = hashlib.sha256(), hashlib.sha256()
     for split, rows in examples.items():
@@ -110,16 +108,15 @@ def take_fingerprint(
     names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
     attributes = [getattr(tokenizer, name, None) for name in names]
     rules = json.dumps([read_rules(tokenizer) or tokenizer.get_vocab(), attributes], sort_keys=True)
-    config = model.config.to_dict()
-    config.pop("transformers_version", None)
-    chosen = {name: value for name, value in settings.to_dict().items() if decides_steps(name)}
-    chosen.pop("save_total_limit", None)
+    chosen = {
+        name: value for name, value in settings.to_dict().items() if is_recorded(name) and name not in AFTER_STEPS
+    }
     values = {
         "data": data.hexdigest(),
         "tokenizer": hashlib.sha256(rules.encode()).hexdigest(),
         "start": weights.hexdigest(),
         **further,
-        "config": config,
+        "config": {**model.config.to_dict(), "transformers_version": None},
         "settings": {**chosen, "processes": settings.world_size, "device": settings.device.type},
     }
     return json.loads(json.dumps(values, default=str, sort_keys=True))
@@ -170,9 +167,8 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Path | None]]:
     """Hold the output folder of a run from its start to its end; yield it with the checkpoint to resume from, or None.
 
-    Raises:
-        UserError: When another run uses the folder; when it has files, unless the user chose to overwrite an earlier
-            run or to resume it; when there is no checkpoint to resume from.
+    Raises a [`UserError`] when another run uses the folder; when it has files, unless the user chose to overwrite an
+    earlier run or to resume it; when there is no checkpoint to resume from.
     """
     folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
     made = [path for path in (folder.root, *folder.root.absolute().parents) if not path.exists()]
@@ -182,11 +178,11 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
                 shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
             if is_main and not args.resume:
                 check_replaceable(folder, args.overwrite_output_dir)
-            checkpoints = list_checkpoints(folder.checkpoints) if args.resume else []
-            if args.resume and not checkpoints:
+            newest = next(iter(list_checkpoints(folder.checkpoints)), None) if args.resume else None
+            if args.resume and newest is None:
                 advice = ", and --overwrite_output_dir replaces the earlier run" * bool(_list_earlier(folder))
                 raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}")
-            yield folder, next(iter(checkpoints), None)
+            yield folder, newest
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
             with contextlib.suppress(OSError):  # it has files
@@ -197,18 +193,14 @@ def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
     """Refuse a folder with files, or with `overwrite` one with files that are not those of an earlier run."""
     if overwrite:
         marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
-        taken = [path.name for path in _finished_files(folder) if path.exists()]
-        if taken and not any(True for mark in marks for _ in folder.root.glob(mark)):
-            raise UserError(
-                f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
-                f"{', '.join(taken[:3])}. Give another"
-            )
-    elif present := _list_earlier(folder):
+        taken = ", ".join([path.name for path in _finished_files(folder) if path.exists()][:3])
+        if taken and not any(any(folder.root.glob(mark)) for mark in marks):
+            fault = f"holds no run of hf-rnn, and files that one would replace: {taken}. Give another"
+            raise UserError(f"output_dir {folder.root} {fault}")
+    elif present := ", ".join(_list_earlier(folder)[:3]):
         resume = ", or --resume to continue it" * bool(list_checkpoints(folder.checkpoints))
-        raise UserError(
-            f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
-            f"--overwrite_output_dir to replace an earlier run{resume}"
-        )
+        advice = f"give another, or --overwrite_output_dir to replace an earlier run{resume}"
+        raise UserError(f"output_dir {folder.root} is not empty (it holds {present}): {advice}")
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:

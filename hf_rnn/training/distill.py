@@ -29,7 +29,6 @@ from ..data.splits import normalize_text
 from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
-from ..settings.fields import DistillationArguments
 from ..settings.resolve import Settings, load_recipe, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
@@ -100,16 +99,13 @@ def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None)
 class Distillation(Extension):
     """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
 
-    settings: DistillationArguments
     loss_columns = (TEACHER_LOGITS,)
 
     def __init__(self, arguments: Settings) -> None:
-        settings, training = arguments.distillation, arguments.training
-        self.settings = settings
+        self.settings = settings = arguments.distillation
         self._weights = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
         self.loss = partial(distillation_loss, **self._weights)
-        self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, training)
-        self._stored = Path(str(training.output_dir), LOGITS_FILE)
+        self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, arguments.training)
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
         self._record: dict[str, Any] | None = None  # file and counts of the unlabelled texts
@@ -126,15 +122,14 @@ class Distillation(Extension):
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
-            splits = {split: {*map(normalize_text, rows["text"])} for split, rows in texts.items()}
-            labeled = splits.pop("train")
-            held_out = set().union(*splits.values())
+            uses = {
+                normalize_text(text): "labeled" if split == "train" else "held_out"
+                for split in ("train", *(name for name in texts if name != "train"))
+                for text in texts[split]["text"]
+            }
 
             def fault(text: str) -> str | None:
-                normalized = normalize_text(text)
-                if text_fault(text):
-                    return "blank"
-                return "held_out" if normalized in held_out else "labeled" if normalized in labeled else None
+                return "blank" if text_fault(text) else uses.get(normalize_text(text))
 
             path = Path(settings.unlabeled)
             self._unlabeled, counts = read_texts([path], data.text_column, fault=fault, encoding=data.encoding)
@@ -150,45 +145,43 @@ class Distillation(Extension):
         The column has C floats in the order of the classes; rows without a label have label -100. The second value
         decides the steps of the training.
         """
-        texts, copies, unlabeled = run.texts, self._copies, self._unlabeled
-        self._rows = {"train": len(texts["train"]), "copies": len(copies), "unlabeled": len(unlabeled)}
+        copies, unlabeled = self._copies, self._unlabeled
+        texts = {split: list(rows["text"]) for split, rows in run.texts.items()}
+        asked = {"train": texts.pop("train"), "copies": write_masks(copies, self._teacher.tokenizer)}
+        asked["unlabeled"] = unlabeled
+        self._rows = {name: len(lines) for name, lines in asked.items()}
+        self._logits = self._ask(asked | texts, run)
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
-        sources = [("copies", write_masks(copies, tokenizer)), ("unlabeled", unlabeled)]
-        encoded = [examples["train"]]
-        for name, further in sources:
+        tables = {"train": examples["train"].cast_column("labels", datasets.Value("int64"))}
+        for name, further in (("copies", write_masks(copies, tokenizer)), ("unlabeled", unlabeled)):
             if further:
-                table = datasets.Dataset.from_dict({"text": further}, split=datasets.NamedSplit(name))
-                encoded.append(encode(table, tokenizer, run.arguments.data.max_length))
-        asked = [list(texts["train"]["text"]), write_masks(copies, self._teacher.tokenizer), unlabeled]
-        measured = {split: list(rows["text"]) for split, rows in texts.items() if split != "train"}
-        logits = self._ask([*asked, *measured.values()], run.is_main)
-        self._logits = dict(zip(measured, logits[len(asked) :], strict=True))
-        answers = [answer for answer in logits[: len(asked)] if len(answer)]
-        weights, rows = self._teacher.read_class_weights(run.report.label_counts["train"]), []
+                rows = datasets.Dataset.from_dict({"text": further}, split=datasets.NamedSplit(name))
+                rows = encode(rows, tokenizer, run.arguments.data.max_length)
+                tables[name] = rows.add_column("labels", np.full(len(rows), NO_LABEL))
+        weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
-        for table, answer in zip(encoded, answers, strict=True):
-            if "labels" not in table.features:
-                table = table.add_column("labels", np.full(len(table), NO_LABEL))
-            table = table.cast_column("labels", datasets.Value("int64"))
-            rows.append(table.add_column(TEACHER_LOGITS, list((answer - weights).astype(np.float32)), feature=feature))
-        splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(rows)})
+        for name, rows in tables.items():
+            answers = list((self._logits[name] - weights).astype(np.float32))
+            tables[name] = rows.add_column(TEACHER_LOGITS, answers, feature=feature)
+        splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(list(tables.values()))})
         return splits, self._weights
 
-    def _ask(self, lists: Sequence[Sequence[str]], is_main: bool) -> list[np.ndarray]:
+    def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
 
         They are stored in the output folder until the run ends, so that a resumed run does not ask again.
         """
-        texts = list(chain.from_iterable(lists))
-        asked = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
-        stored = dict(np.load(self._stored)) if self._stored.is_file() else {}
-        if asked not in stored:
-            stored = {asked: self._teacher.answer(texts)}
-            if is_main:
-                np.savez(self._stored, **stored)
+        texts, path = list(chain.from_iterable(lists.values())), run.folder.root / LOGITS_FILE
+        key = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
+        stored = dict(np.load(path)) if path.is_file() else {}
+        if key not in stored:
+            stored = {key: self._teacher.answer(texts)}
+            if run.is_main:
+                np.savez(path, **stored)
         self._teacher.__dict__.pop("model", None)  # its memory
-        return np.split(stored[asked][:, self._ids], np.cumsum(list(map(len, lists)))[:-1])
+        parts = np.split(stored[key][:, self._ids], np.cumsum(list(map(len, lists.values())))[:-1])
+        return dict(zip(lists, parts, strict=True))
 
     def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]) -> dict[str, Any]:
         """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
@@ -200,7 +193,7 @@ class Distillation(Extension):
             answers = self._logits[split].argmax(axis=1)
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
-            results[split] = {**{name: scores[name] for name in task.scores}, "agreement": agreement}
+            results[split] = {name: scores[name] for name in task.scores} | {"agreement": agreement}
         facts = {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
         return {"teacher": {**self._weights, **facts}}
 
@@ -223,8 +216,8 @@ def distillation_loss(
     for every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
     2015, section 2.
 
-    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1, in place of p(c | x). Adding log w
-    to the teacher's logits makes both parts learn the same.
+    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1. Adding log w to the teacher's logits
+    makes both parts learn the same.
 
     Both logits are `(B, C)`, labels `(B)`, and class weights `(C)` above 0.
     """
@@ -265,12 +258,12 @@ class Classifier(Teacher):
         `teacher_names` are names of its classes by id in place of those in its configuration. Generic names
         (`LABEL_0`) are never guessed. Raises a [`UserError`] if the names differ.
         """
-        configured = [str(self.config.id2label.get(index, index)) for index in range(self.config.num_labels)]
-        names = configured if teacher_names is None else list(teacher_names)
-        if sorted(names) == sorted(class_names) and len(names) == len(configured):
-            return [names.index(name) for name in class_names]
+        count = self.config.num_labels
+        names = teacher_names or [str(self.config.id2label.get(index, index)) for index in range(count)]
+        if sorted(names) == sorted(class_names) and len(names) == count:
+            return [list(names).index(name) for name in class_names]
         remedy = "take a teacher of the same task"
-        if len(configured) == len(class_names):
+        if count == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         found = f"found {listed(names)} instead of {listed(class_names)}"
         raise UserError(f"{self.title} has other labels than the data: {found}; {remedy}")
@@ -332,9 +325,7 @@ def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> li
     A tokenizer without either, such as one of bytes, leaves hidden words out.
     """
     masks = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
-    mask = ""
-    for word in (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS):
-        if word is not None and tokenizer(word, add_special_tokens=False)["input_ids"] in masks:
-            mask = word
-            break
+    words = filter(None, (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS))
+    hidden = (word for word in words if tokenizer(word, add_special_tokens=False)["input_ids"] in masks)
+    mask = next(hidden, "")
     return [copy.replace(MASKED, mask) for copy in copies]

@@ -44,20 +44,14 @@ def fit_few_rows(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
 ) -> dict[str, Any]:
     """Fit a classifier to the encoded training rows of a run; return the numbers of a training."""
-    start = time.monotonic()
+    start, texts, labels = time.monotonic(), rows["input_ids"][:], np.asarray(rows["labels"][:])
     projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
-    labels = np.asarray(rows["labels"][:])
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    contrast_classes(model, tokenizer, [rows["input_ids"][:], *views], labels, projection, run.arguments.training.seed)
+    contrast_classes(model, tokenizer, [texts, *views], labels, projection, run.arguments.training.seed)
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
-    loss = fit_last_layer(run, model, _read_features(model, tokenizer, rows), projection, labels, weights)
-    return {
-        "method": METHOD,
-        "epochs": 0.0,
-        "steps": _STEPS,
-        "seconds": round(time.monotonic() - start, 1),
-        "loss": loss,
-    }
+    loss = fit_last_layer(run, model, _read_features(model, tokenizer, texts), projection, labels, weights)
+    seconds = round(time.monotonic() - start, 1)
+    return {"method": METHOD, "epochs": 0.0, "steps": _STEPS, "seconds": seconds, "loss": loss}
 
 
 def contrast_classes(
@@ -70,8 +64,8 @@ def contrast_classes(
 ) -> None:
     """Change the encoder of a classifier so that texts of one class have similar features, and others have not.
 
-    After P. Khosla et al.: Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2. Each step reads some
-    texts, clean and mistyped: the more classes, the fewer texts of each.
+    Each step reads some texts, clean and mistyped: the more classes, the fewer texts of each. After P. Khosla et al.:
+    Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2.
 
     `views` are the token ids of all N texts, first clean, then mistyped in several ways, and `labels` class ids `(N)`.
     `projection` is the map `(S, P)` from features to the space where they are compared.
@@ -85,11 +79,11 @@ def contrast_classes(
         classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
         texts = [row for rows in classes for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))]
         batch = [views[0][row] for row in texts] + [draw.choice(views[1:])[row] for row in texts]
-        known = torch.from_numpy(labels[texts]).repeat(2)
+        classes_of_batch = torch.from_numpy(labels[texts]).repeat(2)
         vectors = normalize(_read_pooled(model, tokenizer, batch) @ projection.T, dim=-1)
         itself = torch.eye(len(batch), dtype=torch.bool, device=vectors.device)
         scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
-        same = (known[:, None] == known).to(vectors.device) & ~itself
+        same = (classes_of_batch[:, None] == classes_of_batch).to(vectors.device) & ~itself
         loss = -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
@@ -122,7 +116,7 @@ def fit_last_layer(
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
     class_weight = dict(enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    fitted: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
+    fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(fitted, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
         fitted = search.fit(features / scale, labels, sample_weight=weights).best_estimator_
@@ -130,41 +124,34 @@ def fit_last_layer(
     weight, bias = fitted.coef_ @ map_in / scale, fitted.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    layer: Any = model.classifier
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
-        layer.bias.copy_(torch.from_numpy(bias))
+        model.classifier.weight.zero_()
+        model.classifier.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
+        model.classifier.bias.copy_(torch.from_numpy(bias))
     right = fitted.predict_proba(features / scale)[np.arange(len(labels)), labels]
     return float(-np.log(right + 1e-12).mean())
-
-
-def join_rows(rows: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Dataset:
-    """Return the training rows with those that were held out for the scores."""
-    if SAMPLE_WEIGHT in rows.column_names:
-        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
-    return datasets.concatenate_datasets([rows, held_out.cast(rows.features)])
 
 
 def _read_pooled(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
-    read: list[torch.Tensor] = []
-    hook = model.classifier.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].float()))
+    pooled: list[torch.Tensor] = []
+    hook = model.classifier.register_forward_hook(lambda _, inputs, __: pooled.append(inputs[0].float()))
     try:
         batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
         model(**batch.to(model.device))
     finally:
         hook.remove()
-    pooled = read[-1]  # a streaming model reads places in the texts before their ends
-    return pooled[:, : pooled.shape[1] // 2] if model.config.pooling == "mean_max" else pooled
+    size = pooled[-1].shape[1] // (2 if model.config.pooling == "mean_max" else 1)
+    return pooled[-1][:, :size]  # a streaming model reads places in the texts before their ends
 
 
 @torch.inference_mode()
-def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> np.ndarray:
-    """Return the features `(N, P)` of all rows."""
-    texts = rows["input_ids"][:]
+def _read_features(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return the features `(N, P)` of all texts."""
     model.eval()
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     batches = [[texts[row] for row in order[start : start + _BATCH]] for start in range(0, len(order), _BATCH)]
@@ -175,9 +162,7 @@ def _read_features(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
 def _read_projection(start: str, model: PreTrainedModel) -> torch.Tensor:
     """Return the map `(S, P)` of an encoder's mean states to its teacher's space; the identity without one."""
     size = model.classifier.in_features // (2 if model.config.pooling == "mean_max" else 1)
-    path = find_folder(start) / "2_Dense" / "model.safetensors"
-    if path.is_file():
-        weight = load_file(path)["linear.weight"].float()
-        if weight.shape[1] == size:
-            return weight.to(model.device)
-    return torch.eye(size, device=model.device)
+    path, projection = find_folder(start) / "2_Dense" / "model.safetensors", torch.eye(size)
+    if path.is_file() and (weight := load_file(path)["linear.weight"]).shape[1] == size:
+        projection = weight.float()
+    return projection.to(model.device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +49,7 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
-_OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weights that have a row per label
+OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weights that have a row per label
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 _STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)  # texts to check the tokenizer with; as transformers writes no limit
 _SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
@@ -81,7 +80,7 @@ class Extension:
 
     def add_rows(
         self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: Splits
-    ) -> tuple[Splits, Mapping[str, Any]]:
+    ) -> tuple[Splits, dict[str, Any]]:
         """Return the encoded splits with further rows, and what else decides the steps, by name."""
         return examples, {}
 
@@ -144,12 +143,7 @@ class Fit:
 # ---- settings that suit the texts ----
 
 
-def prepare_run(
-    texts: Splits,
-    report: DataReport,
-    arguments: Settings,
-    extension: Extension,
-) -> Run:
+def prepare_run(texts: Splits, report: DataReport, arguments: Settings, extension: Extension) -> Run:
     """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
     task = get_task(arguments.data.task)
     if arguments.training.calibrate and "validation" not in texts:
@@ -172,7 +166,7 @@ def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tupl
     start, user = arguments.data.model_name_or_path, arguments.user
     fixed = user.get("model_name_or_path") or user["recipe"] not in recipe_names() or arguments.verb == "distill"
     if start is None:
-        return arguments if fixed or user.get("tokenizer") else _suit_spaces(arguments, texts), None
+        return arguments if fixed else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     other, texts = OTHER_LANGUAGES[start], list(islice(texts, _FIRST))
@@ -184,36 +178,31 @@ def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tupl
     is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
     if is_known and is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
-    language = "English texts" if is_english else "texts in other languages than English"
     if not fixed and not is_known:
         recipe, tokenizer = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
         reason = "no encoder of the package knows the texts: "
         reason += f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
         return resolve({"tokenizer": tokenizer, **user, "recipe": recipe}), reason
-    if fixed or is_english:
-        reason = f"{language}: the run starts from {start}"
-        if not is_english:
-            logger.warning("%s: --model_name_or_path %s may be better", language, other)
-        elif not fixed:
-            logger.info(reason)
-        return arguments, reason
-    logger.info(reason := f"{language}: the run starts from {other}")
-    return retarget(arguments, other), reason
+    language = "English texts" if is_english else "texts in other languages than English"
+    reason = f"{language}: the run starts from {start if fixed or is_english else other}"
+    if fixed and not is_english:
+        logger.warning("%s: --model_name_or_path %s may be better", language, other)
+    elif not fixed:
+        logger.info(reason)
+    return arguments if fixed or is_english else retarget(arguments, other), reason
 
 
 def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
     data = arguments.data
-    if data.tokenizer != "word" or data.tokenizer_name_or_path or data.vectors:
-        return arguments
+    is_set = arguments.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
     tokenizer, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
-    if tokenizer != "char" or length < _SEGMENTED:
+    if is_set or data.tokenizer != "word" or tokenizer != "char" or length < _SEGMENTED:
         return arguments
+    spaces = f"{length:.1f} characters between them, {wide:.0%} wide ones"
     logger.warning(
-        "the texts have few spaces (%.1f characters between them, %.0f %% wide ones): this run takes tokenizer "
-        "char; --tokenizer word keeps words",
-        *(length, 100 * wide),
+        "the texts have few spaces (%s): this run takes tokenizer char; --tokenizer word keeps words", spaces
     )
     return arguments.decide(tokenizer=tokenizer)
 
@@ -239,20 +228,17 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     if content["model"]["type"] != "Unigram":
         return
-    rows, counts = 0, Counter({"LATIN": sys.maxsize})
+    rows, counts = 0, Counter[str]()
     for text in texts:
         rows += 1
         counts.update(_find_scripts(text))
-    pieces = content["model"]["vocab"]
-    pieces_of_texts = [
-        piece
-        for index, piece in enumerate(pieces)
-        if index == content["model"]["unk_id"] or all(counts[name] > rows / 500 for name in _find_scripts(piece[0]))
-    ]
-    content["model"]["vocab"] = pieces_of_texts
+    scripts = {"LATIN", *(name for name, count in counts.items() if count > rows / 500)}
+    pieces, unknown = content["model"]["vocab"], content["model"]["unk_id"]
+    used = [piece for index, piece in enumerate(pieces) if index == unknown or _find_scripts(piece[0]) <= scripts]
+    content["model"]["vocab"] = used
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
-    counts_of_tokens = f"{len(pieces_of_texts):,} of the encoder's {len(pieces):,} tokens"
-    logger.info("the model has %s: the others are in scripts that the texts do not use", counts_of_tokens)
+    share = f"{len(used):,} of the encoder's {len(pieces):,} tokens"
+    logger.info("the model has %s: the others are in scripts that the texts do not use", share)
 
 
 def _find_scripts(text: str) -> set[str]:
@@ -293,8 +279,8 @@ def make_tokens(run: Run) -> Tokens:
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
     tokenizer, vectors = make_tokenizer(data, words), None
     if data.vectors is not None:
-        train_texts = task.vocabulary_texts(texts["train"])
-        vectors = load_vectors(str(data.vectors), tokenizer, texts=train_texts, seed=training.seed)
+        sample = task.vocabulary_texts(texts["train"])
+        vectors = load_vectors(str(data.vectors), tokenizer, texts=sample, seed=training.seed)
         logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
         width, size = vectors.matrix.shape[1], model.embedding_size
         if size not in (width, RnnSettings().embedding_size):
@@ -307,10 +293,8 @@ def make_tokens(run: Run) -> Tokens:
             tokenizer.model_max_length = _NO_LENGTH
         sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
         if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
-            raise UserError(
-                "streaming needs tokens that do not depend on later words, and those of tokenizer "
-                f"{data.tokenizer} do: choose word or bpe"
-            )
+            needs = "streaming needs tokens that do not depend on later words"
+            raise UserError(f"{needs}, and those of tokenizer {data.tokenizer} do: choose word or bpe")
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
     encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
@@ -394,11 +378,6 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
 # ---- the start ----
 
 
-def name_output_weights(model: PreTrainedModel) -> list[str]:
-    """Return the names of the weights that have a row per label."""
-    return [name for name in model.state_dict() if name.startswith(_OUTPUT_LAYERS)]
-
-
 class WarmStart:
     """The weights of an encoder, or of a model with any head, to start from.
 
@@ -413,12 +392,9 @@ class WarmStart:
     def match_labels(self, model: PreTrainedModel) -> dict[int, int]:
         """Return the number of each label of a new model in the start, for labels whose weights it can keep."""
         old, new = self.model.config, model.config
+        is_paired = [config.sep_token_id is not None for config in (old, new)]
         one_label = old.problem_type in (None, "single_label_classification")
-        if (
-            not one_label
-            or type(self.model) is not type(model)
-            or (old.sep_token_id is None) != (new.sep_token_id is None)
-        ):
+        if not one_label or type(self.model) is not type(model) or is_paired[0] != is_paired[1]:
             return {}
         return {number: old.label2id[name] for number, name in new.id2label.items() if name in old.label2id}
 
@@ -439,7 +415,7 @@ class WarmStart:
                 names = shorten(absent), self.name, shorten(list(old.config.label2id))
                 logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
             for name in before.keys() & after.keys():
-                if name.startswith(_OUTPUT_LAYERS):
+                if name.startswith(OUTPUT_LAYERS):
                     after[name][list(numbers)] = before[name][list(numbers.values())]
                 elif not name.startswith(f"{new.base_model_prefix}."):
                     after[name].copy_(before[name])

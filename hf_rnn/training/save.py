@@ -80,9 +80,8 @@ class TrainingResult:
 
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
-        parts = [f"{self.folder}"]
-        for split, scores in self._scores().items():
-            parts.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
+        scores = {split: [f"{name} {value:.3f}" for name, value in by.items()] for split, by in self._scores().items()}
+        parts = [f"{self.folder}", *(f"{split}: {', '.join(scores[split])}" for split in scores)]
         return f"{type(self).__name__}({'; '.join(parts)})"
 
     def summarize(self) -> str:
@@ -133,11 +132,7 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
 
 
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
-    """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it.
-
-    It has name and files, columns, rows by split, how held-out rows were chosen, and whether the saved model has
-    learned these too.
-    """
+    """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it."""
     report, data = run.report, run.arguments.data
     source, start = data.data_dir or data.dataset_name, data.model_name_or_path
     files = {split: Path(files[0]).name for split, counts in report.splits.items() if (files := counts.files)}
@@ -163,16 +158,6 @@ def _find_unknown(start: str) -> str | None:
     return Path(start).name if os.path.exists(start) else start
 
 
-def hash_training_rows(run: Run, *, learned_held_out: bool) -> np.ndarray:
-    """Return the sorted hashes of the rows that trained the model of a run, those of its start among them."""
-    splits = ["train", "validation"] if learned_held_out else ["train"]
-    hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
-    if (start := run.arguments.data.model_name_or_path) is not None:
-        before = read_training_rows(FinishedFolder(find_folder(start)))
-        hashes += [] if before is None else [before]
-    return np.unique(np.concatenate(hashes))
-
-
 def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
     model = fit.trainer.model
@@ -185,7 +170,12 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        np.save(folder.training_rows, hash_training_rows(run, learned_held_out=metrics["data"]["learned_held_out"]))
+        splits = ["train", "validation"] if metrics["data"]["learned_held_out"] else ["train"]
+        hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
+        if (start := run.arguments.data.model_name_or_path) is not None:
+            before = read_training_rows(FinishedFolder(find_folder(start)))
+            hashes += [] if before is None else [before]
+        np.save(folder.training_rows, np.unique(np.concatenate(hashes)))
     if fit.validation is not None:
         chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
         names = list(model.config.id2label.values())
@@ -262,25 +252,22 @@ def draw_figures(
 ) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
     trainer = fit.trainer
-    names = list(trainer.model.config.id2label.values())
+    figures, state, names = dict[str, str](), trainer.state, list(trainer.model.config.id2label.values())
     try:
-        figures, state = {}, trainer.state
         if state.global_step > 0:
-            kept = state.best_global_step if trainer.args.load_best_model_at_end else None
-            smoothing = trainer.args.label_smoothing_factor
-            caption = plot_learning_curve(state.log_history, folder.learning_curve, kept, smoothing)
+            best = state.best_global_step if trainer.args.load_best_model_at_end else None
+            history, smoothing = state.log_history, trainer.args.label_smoothing_factor
+            caption = plot_learning_curve(history, folder.learning_curve, best, smoothing)
             figures[caption] = folder.learning_curve.name
         if streaming := metrics.get("streaming"):
-            caption = plot_streaming(streaming["by_share"], folder.streaming)
-            figures[caption] = folder.streaming.name
+            figures[plot_streaming(streaming["by_share"], folder.streaming)] = folder.streaming.name
         split = "validation" if "validation" in metrics else "test"
         if matrix := metrics.get(split, {}).get("confusion_matrix"):
             plot_confusion_matrix(matrix, names, folder.confusion_matrix)
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
         if fit.validation is not None:
-            scores, labels = fit.validation
             margins = {} if linear is None else {"linear model": linear.margins["validation"]}
-            caption = draw_coverage(scores, labels, names, folder.coverage, margins)
+            caption = draw_coverage(*fit.validation, names, folder.coverage, margins)
             figures[caption] = folder.coverage.name
         return figures
     except UserError as error:

@@ -58,10 +58,9 @@ class _Targets(NamedTuple):
     """The meaning of `y`."""
 
     task: str
-    feature: Any  # type of the column `label` in a data set
-    encode: Callable[[npt.ArrayLike], list[Any]]  # makes this column from some `y`
-    labels: np.ndarray | None = None  # with their type
-    names: list[str] | None = None  # if `y` names its numbers
+    write: Callable[[npt.ArrayLike], list[Any]]  # makes the column `label` of a data set from some `y`
+    names: list[str] | None  # names of classes, labels or numbers
+    dtype: np.dtype[Any] | None = None  # type of the labels
 
 
 class _RnnEstimator(BaseEstimator):
@@ -105,11 +104,11 @@ class _RnnEstimator(BaseEstimator):
             if targets.task != DEFAULT_TASK:
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
             if eval_set is None:
-                train = rows["train"][:]
-                weights = weights[~hold_out(train["text"], np.array(train["label"]), share=0.1, seed=0)]
+                ids = [targets.names.index(name) for name in rows["train"]["label"]]  # type: ignore[union-attr]
+                weights = weights[~hold_out(rows["train"]["text"][:], np.array(ids), share=0.1, seed=0)]
             extension.sample_weights = weights
-        if targets.labels is not None:
-            extension.config_fields = {"task_specific_params": {_LABEL_TYPE: {"dtype": targets.labels.dtype.name}}}
+        if targets.dtype is not None:
+            extension.config_fields = {"task_specific_params": {_LABEL_TYPE: {"dtype": targets.dtype.name}}}
         extension.quiet = self.verbose is not None and not self.verbose
         params = {name: value for name, value in self.get_params(deep=False).items() if value is not None}
         seed, _ = params.pop("random_state", None), params.pop("verbose", None)
@@ -302,38 +301,37 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
 
 def _read_classes(y: npt.ArrayLike) -> _Targets:
     """Read a class per row, of two or more."""
-    from datasets import ClassLabel
 
-    def as_labels(y: npt.ArrayLike) -> np.ndarray:
+    def read_labels(y: npt.ArrayLike) -> np.ndarray:
         labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
         return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
 
+    def write(y: npt.ArrayLike) -> list[str]:
+        return list(map(str, read_labels(y).tolist()))
+
     check_classification_targets(y)
-    if len(classes := np.unique(as_labels(y))) < 2:
+    if len(classes := np.unique(read_labels(y))) < 2:
         raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
-    feature = ClassLabel(names=list(map(str, classes.tolist())))
-    return _Targets(DEFAULT_TASK, feature, lambda y: list(map(str, as_labels(y).tolist())), classes)
+    return _Targets(DEFAULT_TASK, write, write(classes), classes.dtype)
 
 
 def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
     """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
-    from datasets import ClassLabel, List, Value
 
-    def as_matrix(y: npt.ArrayLike) -> np.ndarray:
+    def read_matrix(y: npt.ArrayLike) -> np.ndarray:
         matrix = check_array(y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64)
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
-    def encode_sets(y: npt.ArrayLike) -> list[list[int]]:
-        if not np.isin(matrix := as_matrix(y), (0, 1)).all():
+    def write_sets(y: npt.ArrayLike) -> list[list[str]]:
+        if not np.isin(matrix := read_matrix(y), (0, 1)).all():
             raise UserError(f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}")
-        return [np.flatnonzero(row).tolist() for row in matrix]
+        return [[names[number] for number in np.flatnonzero(row)] for row in matrix]
 
-    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(as_matrix(y).shape[1]))
+    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(read_matrix(y).shape[1]))
     names = list(map(str, labels.tolist()))
     if task == _SETS:
-        return _Targets(task, List(ClassLabel(names=names)), encode_sets, labels)
-    has_names = labels.dtype.kind == "U"
-    return _Targets(task, List(Value("float64")), lambda y: as_matrix(y).tolist(), names=names if has_names else None)
+        return _Targets(task, write_sets, names, labels.dtype)
+    return _Targets(task, lambda y: read_matrix(y).tolist(), names if hasattr(y, "columns") else None)
 
 
 def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Dataset:
@@ -345,8 +343,7 @@ def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Datase
     for position, text in enumerate(texts):
         if fault := text_fault(text):
             raise UserError(f"X[{position}]: {fault.detail}; leave out the text and its label")
-    features = datasets.Features({"text": datasets.Value("string"), "label": targets.feature})
-    return datasets.Dataset.from_dict({"text": texts, "label": targets.encode(y)}, features)
+    return datasets.Dataset.from_dict({"text": texts, "label": targets.write(y)})
 
 
 def _read_texts(X: Sequence[str]) -> list[str]:

