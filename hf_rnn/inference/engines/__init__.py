@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -73,6 +74,14 @@ def check_mode(model: PreTrainedModel) -> None:
     """Raise a ValueError for a model in training mode."""
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+
+
+def pad_ids(input_ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids and the mask of texts, int64 `(N, T)`, padded on the right."""
+    mask = (np.arange(max(map(len, input_ids))) < [[len(text)] for text in input_ids]).astype(np.int64)
+    ids = np.zeros_like(mask)
+    ids[mask > 0] = np.fromiter(chain.from_iterable(input_ids), np.int64, mask.sum())
+    return ids, mask
 
 
 def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:

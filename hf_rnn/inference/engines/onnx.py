@@ -18,7 +18,7 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...utils.errors import UserError, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
+from . import DEFAULTS, Engine, InferenceOptions, batch_by_length, pad_ids
 from .stored import load_config
 
 if TYPE_CHECKING:
@@ -73,11 +73,7 @@ class OnnxEngine(Engine):
         output = self.session.get_outputs()[0]
         results, largest = np.zeros((len(input_ids), output.shape[-1]), np.float32), self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
-            mask = np.zeros((len(rows), max(len(input_ids[row]) for row in rows)), np.int64)
-            ids = np.zeros_like(mask)
-            for place, row in enumerate(rows):
-                length = len(input_ids[row])
-                ids[place, :length], mask[place, :length] = input_ids[row], 1
+            ids, mask = pad_ids([input_ids[row] for row in rows])
             if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
                 raise IndexError(f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}")
             results[rows] = run_session(self.session, ids, mask)[output.name]
