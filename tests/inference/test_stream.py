@@ -24,7 +24,7 @@ from hf_rnn import (
 from hf_rnn.hub.model_folder import PRETRAINED
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
-from hf_rnn.inference.stream import Stop, feed_many, find_unstable_text
+from hf_rnn.inference.stream import feed_many, find_unstable_text
 from hf_rnn.utils.errors import UserError
 
 ENGINES = ["native", "torch"]
@@ -211,17 +211,14 @@ def test_a_damaged_or_foreign_state_is_refused():
     stream.feed("so good and so g")
     saved = stream.save()
     other = make(**RESIDUAL, num_labels=2).stream().save()
-    states = ["text", b"", b"[]", b"null", b"[" * 100_000, saved[:21] + b"{}\n", saved[:21] + b"[" * 100_000, other]
-    for _ in range(3000):
-        state, start = bytearray(saved), chance.randrange(len(saved))
-        end = start + chance.randrange(9)
-        state[start:end] = bytes(chance.randrange(256) for _ in range(chance.randrange(9)))
-        states.append(bytes(state) if chance.random() < 0.9 else saved[:start])
-    assert sum(state == saved for state in states) < 100, "premise"
+    states = ["text", b"", b"[]", saved[:21] + b"{}\n", saved[:21] + b"[" * 100_000, other]
+    for _ in range(300):
+        place = chance.randrange(len(saved))
+        changed = bytes([saved[place] ^ chance.randrange(1, 256)])
+        states += [saved[:place], saved[:place] + changed + saved[place + 1 :]]
     for state in states:
-        if state != saved:
-            with pytest.raises(UserError, match="the state is"):
-                predictor.stream(state)
+        with pytest.raises(UserError, match="the state is"):
+            predictor.stream(state)
 
 
 def test_tokenizers_that_depend_on_spaces_are_found():
@@ -294,17 +291,3 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
     code, _, err = command("predict", *flags)
     assert code == 2 and "not UTF-8" in err and r"found b'\xe9'" in err
-
-
-@pytest.mark.parametrize("in_a_row", [1, 2, 3])
-def test_a_text_stops_once_where_enough_scores_in_a_row_are_high(in_a_row):
-    chance = random.Random(0)
-    for _ in range(200):
-        scores = [chance.choice([0.1, 0.89, 0.9, 0.99]) for _ in range(chance.randint(0, 12))]
-        signs = "".join("+" if score >= 0.9 else "-" for score in scores)
-        first = signs.find("+" * in_a_row)
-        expected = None if first < 0 else first + in_a_row - 1
-        assert Stop("bad", 0.9, in_a_row).find(scores) == expected
-        stop = Stop("bad", 0.9, in_a_row)  # the same, token by token
-        places = [place for place, score in enumerate(scores) if stop.find([score]) is not None]
-        assert places == ([] if expected is None else [expected])

@@ -13,13 +13,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 THREE = {0: "no", 1: "yes", 2: "so"}
 
 
-def test_unknown_keys_become_attributes_as_in_transformers(tmp_path):
-    config = RnnConfig(hiden_size=3)
-    assert (config.hiden_size, config.hidden_size) == (3, 128)
-    config.save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).hiden_size == 3
-
-
 def test_a_config_of_an_older_version_loads():
     for folder in (GOLDEN / "checkpoint", PRETRAINED / "english"):
         saved = json.loads((folder / "config.json").read_text())

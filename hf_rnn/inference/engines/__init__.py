@@ -76,12 +76,16 @@ def check_mode(model: PreTrainedModel) -> None:
         raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
 
 
-def pad_ids(input_ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids and the mask of texts, int64 `(N, T)`, padded on the right."""
-    mask = (np.arange(max(map(len, input_ids))) < [[len(text)] for text in input_ids]).astype(np.int64)
-    ids = np.zeros_like(mask)
-    ids[mask > 0] = np.fromiter(chain.from_iterable(input_ids), np.int64, mask.sum())
-    return ids, mask
+def pad_ids(
+    input_ids: Sequence[Sequence[int]], padding: int = 0, side: str = "right"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids and the mask of texts, int64 `(N, T)`."""
+    lengths = np.array([[len(text)] for text in input_ids])
+    places = np.arange(lengths.max())
+    mask = places < lengths if side == "right" else places[::-1] < lengths
+    ids = np.full(mask.shape, padding, np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+    return ids, mask.astype(np.int64)
 
 
 def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:

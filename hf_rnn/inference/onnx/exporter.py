@@ -24,7 +24,7 @@ from ...utils.process import write_whole
 from ..engines import CLASSIFIER, pad_ids
 from ..engines.onnx import WEIGHTS_KEY, hash_weights, open_session, run_session
 from ..engines.stored import PROJECTION
-from ..engines.torch import load_sentence_model, tokenize
+from ..engines.torch import load_sentence_model
 from ..stream import HOSTILE
 from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
@@ -91,7 +91,7 @@ def export(
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
     source = load_source(name, revision, web)
     folder, texts = source.folder, make_texts(source.tokenizer)
-    ids = tokenize(source.tokenizer, texts)
+    ids = source.tokenizer(texts, truncation=True)["input_ids"]
     if folder.tokenizer.is_file() and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids:
         other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
         raise UserError(f"{other}: save both again with tokenizer.save_pretrained")

@@ -16,7 +16,6 @@ from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
-from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,7 +84,7 @@ def write_page(
         "splitSpecialTokens": tokenizer.split_special_tokens,  # one that is typed in a text is text
         "specialTokens": tokenizer.special_tokens_map,
         "engine": engine,
-        "check": list(zip(texts, tokenize(tokenizer, texts), strict=True)),
+        "check": list(zip(texts, tokenizer(texts, truncation=True)["input_ids"], strict=True)),
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
