@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .predictor import Predictor
 
-GUARDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds of a stop
+GUARDS, GUARDED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), 3  # thresholds of a stop, and the most tokens in a row
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 3\n"
@@ -75,19 +75,11 @@ class Stop:
         if self.in_a_row < 1:
             raise UserError(f"in_a_row is a number of tokens, at least 1: found {self.in_a_row}")
 
-    def find(self, scores: Iterable[float]) -> int | None:
-        """Return at which of the next tokens the text stops, from 0; None if at none, or if it has stopped before.
-
-        `scores` are those of the label after each of these tokens.
-        """
-        if self.stopped:
-            return None
-        for place, score in enumerate(map(float, scores)):
-            self.reached = self.reached + 1 if score >= self.threshold else 0
-            if self.reached == self.in_a_row:
-                self.stopped = True
-                return place
-        return None
+    def read(self, score: float) -> bool:
+        """Return whether the text stops at its next token, after which the label has this score."""
+        self.reached = self.reached + 1 if score >= self.threshold else 0
+        self.stopped = self.reached == self.in_a_row
+        return self.stopped
 
 
 class TextStream:
@@ -210,7 +202,7 @@ class TextStream:
             return {}
         label, config = self._stop.label, self._predictor.config
         score = float(compute_scores(self._logits, config)[0, config.label2id[label]])
-        if self._stop.find([score]) is None:
+        if not self._stop.read(score):
             return {}
         encoded = self._predictor.tokenizer([text], return_offsets_mapping=True, verbose=False)
         characters = self._characters - len(text) + encoded["offset_mapping"][0][place][1]
@@ -320,22 +312,23 @@ def measure_guard(
     texts that were missed, and the tokens of a bad text read at its stop, in the median and in nine of ten.
     `at_end` has the same of a model that reads whole texts.
     """
-    scores = np.full((len(input_ids), max(map(len, input_ids), default=0)), -1.0)  # after each token
     lengths = np.array([*map(len, input_ids)])
-    logits, states = engine.advance([()] * len(input_ids), None)
+    scores = np.full((len(lengths), max(GUARDED, lengths.max(initial=0))), -1.0)  # after each token
+    logits, states = engine.advance([()] * len(lengths), None)
     last = compute_scores(logits, engine.config)[:, label]  # the answer to an empty text
-    for place in range(scores.shape[1]):
+    for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths > place)
         logits, states[rows] = engine.advance([[input_ids[row][place]] for row in rows.tolist()], states[rows])
         scores[rows, place] = last[rows] = compute_scores(logits, engine.config)[:, label]
     rules, at_end = [], []
     for threshold in GUARDS:
-        for in_a_row in (1, 2, 3):
-            stops = [Stop("", threshold, in_a_row).find(row[:end]) for row, end in zip(scores, lengths, strict=True)]
-            places = np.array([math.inf if stop is None else stop + 1 for stop in stops])
-            tokens = places[is_bad & np.isfinite(places)]
+        for in_a_row in range(1, GUARDED + 1):
+            windows = np.lib.stride_tricks.sliding_window_view(scores, in_a_row, axis=1)
+            stops: np.ndarray = windows.min(axis=-1) >= threshold
+            stopped = stops.max(axis=1)
+            tokens = stops.argmax(axis=1)[is_bad & stopped] + in_a_row
             median, most = (float(np.quantile(tokens, share)) if len(tokens) else None for share in (0.5, 0.9))
-            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(np.isfinite(places), is_bad)}
+            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(stopped, is_bad)}
             rules.append({**facts, "tokens_median": median, "tokens_90": most})
         at_end.append({"threshold": threshold, **_count_stops(last >= threshold, is_bad)})
     return {"harmless": int((~is_bad).sum()), "bad": int(is_bad.sum()), "rules": rules, "at_end": at_end}
