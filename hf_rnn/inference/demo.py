@@ -72,7 +72,8 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         def answer(text: str | None) -> object:
             try:
                 if is_tagger:
-                    return mark_text(model, text or "")
+                    spans = model.predict([text or ""])[0]["entities"]
+                    return {"text": text or "", "entities": [{**span, "entity": span["label"]} for span in spans]}
                 return label_text(model, text, gr.Info) if text and text.strip() else (None, [])
             except UserError as error:
                 raise gr.Error(str(error)) from error
@@ -144,18 +145,11 @@ def explain(model: Predictor, text: str) -> Explanation:
     return Explanation(dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids))
 
 
-def mark_text(tagger: Predictor, text: str) -> dict[str, Any]:
-    """Return a text and its entities, as Gradio reads them."""
-    spans = tagger.predict([text])[0]["entities"]
-    entities = [{"entity": span["label"], "start": span["start"], "end": span["end"]} for span in spans]
-    return {"text": text, "entities": entities}
-
-
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
     """Serve a page from threads of this process and return its URL.
 
-    It takes no uploads, no large requests, and only this machine's names in `Host`: Gradio stores the files that
-    anyone uploads, and a foreign `Host` lets a website read the page (DNS rebinding).
+    It takes no uploads, which Gradio would store, no large requests, and only this machine's names in `Host`: by a
+    foreign one a website could read the page (DNS rebinding).
 
     Args:
         page: The result of [`build`].

@@ -42,8 +42,7 @@ HOSTILE = (
 def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
     """Return the first text whose tokens are not those of its words one after another; None if all are stable.
 
-    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
-    White space alone has no token.
+    Texts are cut before white space, as in a stream; white space alone must have no token.
     """
     if any(encode([*_SPACES])):
         return _SPACES
@@ -58,10 +57,7 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
 
 @dataclass
 class Stop:
-    """Stop a text once the score of a label is at least `threshold` after `in_a_row` tokens one after another.
-
-    Each text has its own object, which remembers its last tokens, and stops once.
-    """
+    """Stop a text, once, when the score of a label is at least `threshold` after `in_a_row` tokens in a row."""
 
     label: str
     threshold: float = 0.9
@@ -85,8 +81,8 @@ class Stop:
 class TextStream:
     """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
 
-    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut. A
-    stop looks at the answer after each token that no later letter can change, so it does not depend on the pieces.
+    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut. So
+    is the place of a stop, which looks at the answer after each token that no later letter can change.
 
     Example:
         >>> stream = FastRnn.from_pretrained("out/guard").stream()
@@ -116,8 +112,8 @@ class TextStream:
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
-        The answer is that of `FastRnn.predict` with the number of `tokens` read. At the place of the stop it also has
-        `stop`: the label with its score, and the number of `tokens` and of `characters` of the text up to there.
+        It has the number of `tokens` read, and at the place of the stop `stop`: the label with its score, and the
+        number of `tokens` and of `characters` of the text up to there.
 
         Raises:
             UserError: For a piece that is not text, and after `end`.
@@ -183,10 +179,7 @@ class TextStream:
         return type(self._predictor).stream, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int], str]:
-        """Take a piece; return the tokens that are final now, those of the last word, and the text of the first.
-
-        Tokens end at the model's limit.
-        """
+        """Take a piece; return its final tokens, those of the last word, up to the limit, and the final text."""
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word, self._characters = text[cut:], self._characters + cut
@@ -268,9 +261,8 @@ def measure_prefixes(
 ) -> dict[str, Any]:
     """Return the scores of a streaming model of texts after shares of each text.
 
-    For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` at some place
-    (`reached`). For these it has the mean share of the text read by then (`share_read`), the share that keep the label
-    to the end (`kept`), and the accuracy of the early labels.
+    For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` (`reached`),
+    and of these the mean share read by then, the share that keep the label to the end, and the accuracy of the labels.
     """
     task, config, by_share = task_of(engine.config), engine.config, []
     for share in SHARES:
@@ -308,9 +300,8 @@ def measure_guard(
 ) -> dict[str, Any]:
     """Return what a [`Stop`] of a label does to texts `(N)`, good and bad ones.
 
-    `rules` has by threshold and answers in a row: the false stops per 1,000 texts that are not bad, the share of bad
-    texts that were missed, and the tokens of a bad text read at its stop, in the median and in nine of ten.
-    `at_end` has the same of a model that reads whole texts.
+    `rules` has by threshold and answers in a row the false stops per 1,000 texts that are not bad, the share of bad
+    texts that were missed, and the tokens read before a stop. `at_end` has the same of whole texts.
     """
     lengths = np.array([*map(len, input_ids)])
     scores = np.full((len(lengths), max(GUARDED, lengths.max(initial=0))), -1.0)  # after each token

@@ -159,15 +159,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         states = {} if cache is None else cache.states
         before = {f"initial_{name}_state": state for name, state in states.items()}
-        outputs = self.rnn(
-            input_ids,
-            mask,
-            inputs_embeds,
-            output_final_states=use_cache,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            **before,
-        )
+        shown = {"output_final_states": use_cache, "output_hidden_states": output_hidden_states}
+        outputs = self.rnn(input_ids, mask, inputs_embeds, return_dict=True, **shown, **before)
         places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, places])
         loss = None
@@ -175,12 +168,9 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             both = mask[:, :-1] & mask[:, 1:]
             shift_labels = nn.functional.pad(labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED)
         if shift_labels is not None:
-            options = {
-                "vocab_size": self.config.vocab_size,
-                "shift_labels": shift_labels.long().contiguous(),
-                **kwargs,
-            }
-            loss = self.loss_function(logits=logits, labels=None, **options)
+            options = {"vocab_size": self.config.vocab_size, **kwargs}
+            shift_labels = shift_labels.long().contiguous()
+            loss = self.loss_function(logits=logits, labels=None, shift_labels=shift_labels, **options)
         if use_cache:
             seen = mask.shape[1] + (0 if cache is None else cache.tokens)
             cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state)
@@ -200,13 +190,11 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """Return the arguments of `forward` as transformers does; refuse a cache that leaves no token to read."""
         if next_sequence_length is not None and next_sequence_length < 1:
-            raise ValueError(
-                f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens. Give "
-                "generate the whole text, or new tokens with the attention_mask of the whole text"
-            )
-        return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
-        )
+            found = f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens"
+            advice = "Give generate the whole text, or new tokens with the attention_mask of the whole text"
+            raise ValueError(f"{found}. {advice}")
+        inputs = input_ids, next_sequence_length
+        return super().prepare_inputs_for_generation(*inputs, inputs_embeds=inputs_embeds, **kwargs)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -32,16 +32,6 @@ def answer_each(model, texts):
     return {text: model.predict([text])[0] for text in texts}
 
 
-def feed_each(model, texts):
-    answers = {}
-    for text in texts:
-        stream = model.stream()
-        for start in range(0, len(text), 7):
-            stream.feed(text[start : start + 7])
-        answers[text] = stream.end()
-    return answers
-
-
 def feed_all(model, texts):
     streams = [model.stream() for _ in texts]
     for start in range(0, max(map(len, texts)), 7):
@@ -51,8 +41,7 @@ def feed_all(model, texts):
 
 CASES = {
     "a classifier": (RnnForSequenceClassification, {}, answer_each),
-    "streams": (RnnForSequenceClassification, STREAMING, feed_each),
-    "many streams": (RnnForSequenceClassification, STREAMING, feed_all),
+    "streams": (RnnForSequenceClassification, STREAMING, feed_all),
     "a tagger": (RnnForTokenClassification, WORDS, answer_each),
 }
 

@@ -103,11 +103,8 @@ def read_stored(
 def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, copies_table: bool = False) -> Engine:
     """Return the engine in C of a model in memory.
 
-    It computes with copies of all weights but the table of token vectors, whose rows it reads when a text needs them:
-    without `copies_table` the model must not change while the engine is used.
-
-    Raises:
-        Unsupported: For a model with hooks, adapters, or modules from outside this package.
+    It has copies of all weights but the table of token vectors: without `copies_table` the model must not change while
+    the engine is used. Raises [`Unsupported`] for hooks, adapters, and modules from outside this package.
     """
     import torch
 

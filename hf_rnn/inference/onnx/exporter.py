@@ -64,10 +64,10 @@ def export(
 ) -> ExportResult:
     """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
 
-    Before the file is written, it runs on 200 texts: hostile ones, and random words of the vocabulary. Each number
-    must be within 1e-4 of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose
-    values have 8 significant bits, as that of the package's encoders, is stored in float16. The folder
-    `transformers_js/` beside `onnx/` (or in `output_dir`) has the same for the pipelines of transformers.js.
+    Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4 of the model's
+    (within 1e-5 of the largest one if that is above 10). An embedding table whose values have 8 significant bits, as
+    that of the package's encoders, is stored in float16. The folder `transformers_js/` beside `onnx/` (or in
+    `output_dir`) has the same for the pipelines of transformers.js.
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
@@ -89,8 +89,10 @@ def export(
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
-    source = load_source(name, revision, web)
+    source = load_source(name, revision)
     folder, texts = source.folder, make_texts(source.tokenizer)
+    if web and type(source.model).__name__ == ENCODER:
+        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
     ids = source.tokenizer(texts, truncation=True)["input_ids"]
     if folder.tokenizer.is_file() and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids:
         other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
@@ -131,7 +133,7 @@ def export(
     return result
 
 
-def load_source(name: str, revision: str | None, web: bool) -> ExportSource:
+def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
     from .graph import ONNX_CELLS, ONNX_POOLINGS
 
@@ -146,11 +148,8 @@ def load_source(name: str, revision: str | None, web: bool) -> ExportSource:
         if (value := getattr(config, setting)) not in supported:
             raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}")
     gives_vectors = head == ENCODER and (folder.root / PROJECTION).is_file()
-    if head == ENCODER and web and not gives_vectors:
-        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
-    return ExportSource(
-        folder, load_sentence_model(folder.root)[0] if gives_vectors else model, tokenizer, gives_vectors
-    )
+    model = load_sentence_model(folder.root)[0] if gives_vectors else model
+    return ExportSource(folder, model, tokenizer, gives_vectors)
 
 
 # ---- the comparison ----

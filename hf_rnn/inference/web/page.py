@@ -101,8 +101,8 @@ def write_page(
 def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
     """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
 
-    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. It is
-    not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    The pipelines of transformers.js load this name, and read inputs and outputs of the graph. Nothing is written for
+    a model of numbers, as the pipelines compute probabilities, nor without a `tokenizer.json`.
     """
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
