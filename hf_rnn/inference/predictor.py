@@ -20,7 +20,7 @@ from ..tasks import check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
 from .engines.native import MISSING, Unsupported
-from .engines.stored import read_stored, share_weights
+from .engines.stored import open_folder, read_stored, share_weights
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Predictor:
         if self._source is None:
             raise UserError("target needs the folder of the model: load it by from_pretrained")
         name, revision = self._source
-        folder = open_folder(name, "thresholds.json", revision)
+        folder = open_folder(name, ["thresholds.json"], revision)
         by_target = read_thresholds(folder.thresholds, folder.weights)
         if (chosen := by_target.get(f"{target:g}")) is None:
             those = f"thresholds for {', '.join(by_target)} alone" if by_target else "no thresholds"
@@ -329,16 +329,6 @@ class SentenceEncoder:
 
 
 # ---- the folder of a model and its engine ----
-
-
-def open_folder(name: str | Path, file: str, revision: str | None = None) -> FinishedFolder:
-    """Return a folder, or that of the cache with one file of a repo, which may not have it."""
-    folder = Path(os.path.expanduser(name))
-    if not folder.is_dir():
-        from ..hub.client import fetch
-
-        folder = fetch(str(name), revision, only=(file,))
-    return FinishedFolder(folder)
 
 
 def load_engine(

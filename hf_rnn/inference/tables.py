@@ -25,7 +25,8 @@ from ..data.lines import is_table, suffix_of
 from ..data.read import BATCH_ROWS, USUAL_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
-from .predictor import Predictor, open_folder
+from .engines.stored import open_folder
+from .predictor import Predictor
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -63,7 +64,7 @@ class AnsweredFile(NamedTuple):
 
 def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
-    return open_folder(name, "metrics.json", revision).read_data_record()
+    return open_folder(name, ["metrics.json"], revision).read_data_record()
 
 
 # ---- answers ----

@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +18,14 @@ from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tok
 from ...utils.errors import UserError, install_hint
 from ..tokens import TokenizerFile
 from . import DEFAULTS, Engine, InferenceOptions, batch_by_length, pad_ids
-from .stored import load_config
+from .stored import load_config, open_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 WEIGHTS_KEY = "weights_sha256"  # in the metadata of the file, shows whether it still belongs to its folder
 _TOKENS = 8192  # per batch, padding included
-_TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # of a repo
 
 
 class OnnxEngine(Engine):
@@ -41,16 +40,9 @@ class OnnxEngine(Engine):
     def __init__(self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False) -> None:
         name = os.path.expanduser(name)
         check_name(name, "a trained model")
-        folder, again = FinishedFolder(Path(name)), f"make it with `hf-rnn export --model {shlex.quote(name)}`"
-        if Path(name).is_dir():
-            name = os.path.abspath(name)
-            if options.revision is not None:
-                raise UserError(f"{name} is a folder here, which has no revision {options.revision!r}: leave it out")
-        else:
-            from ...hub.client import fetch  # huggingface_hub is not needed for a folder
-
-            file, again = folder.onnx_model.name, "its owner makes it with hf-rnn export"
-            folder = FinishedFolder(fetch(name, options.revision, only=(*_TOKENIZER_FILES, f"onnx/{file}")))
+        folder, again = open_folder(name, _FILES, options.revision), "its owner makes it with hf-rnn export"
+        if os.path.isdir(name):
+            name, again = os.path.abspath(name), f"make it with `hf-rnn export --model {shlex.quote(name)}`"
         self._arguments = name, options, is_encoder
         self.config = load_config(name, folder)
         if not folder.onnx_model.is_file():

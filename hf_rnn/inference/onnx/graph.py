@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -194,14 +194,8 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> st
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
     cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
-    names = ("h", "decay", "addend", "next", "state")
-    values = [helper.make_tensor_value_info(name, _FLOAT, None) for name in names]
-    nodes = [
-        helper.make_node("Mul", ["h", "decay"], ["product"]),
-        helper.make_node("Add", ["product", "addend"], ["next"]),
-        helper.make_node("Identity", ["next"], ["state"]),
-    ]
-    body = helper.make_graph(nodes, "step", values[:3], values[3:])
+    body = parser.parse_graph("""step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state)
+                                 {product = Mul(h, decay) next = Add(product, addend) state = Identity(next)}""")
     states, shape = [], graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
     for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
