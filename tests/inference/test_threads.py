@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -59,18 +60,11 @@ def test_threads_that_share_a_fresh_model(head, settings, work, slow, monkeypatc
         return fill(self, values)
 
     monkeypatch.setattr(*slow, fill_slowly)
-    model, barrier, failures = make(head, **settings), threading.Barrier(THREADS), []
+    model, barrier = make(head, **settings), threading.Barrier(THREADS)
 
     def run(number):
         barrier.wait()
-        try:
-            assert work(model, TEXTS if number % 2 else TEXTS[::-1]) == expected
-        except Exception as error:
-            failures.append(error)
+        return work(model, TEXTS if number % 2 else TEXTS[::-1])
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures[0]
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(run, range(THREADS))) == [expected] * THREADS
