@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_KEY = "weights_sha256"  # in the metadata of the file, shows whether it still belongs to its folder
 _TOKENS = 8192  # per batch, padding included
-_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # of a repo
+_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all that is fetched
 
 
 class OnnxEngine(Engine):
