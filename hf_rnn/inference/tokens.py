@@ -1,7 +1,7 @@
 """Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary; without transformers.
 
 With the word tokenizers of this package and with BERT's, the tokens of a word depend on nothing beyond the spaces
-around it. So words are looked up, and new ones go through the tokenizer. Others are called by their fastest batch call.
+around it. So words are looked up, and new ones go through the tokenizer. Other tokenizers are called for each batch.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +28,17 @@ _PAD_BIAS = -30.0  # a share of 1e-13 for padding, which is never the next token
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[RnnConfig.model_type] = "RnnForCausalLM"
 
 
+@dataclass(eq=False)
 class RnnCache:
-    """The recurrent state after the tokens read so far, of the same size for any number of them.
+    """The recurrent state after the tokens read so far, of the same size for any number of them."""
 
-    Attributes:
-        hidden (`(L, B, H)`): Hidden states.
-        cell (`(L, B, H)`, *optional*): Cell states of an LSTM.
-        tokens (`int`): Tokens read, with padding.
-        conv (`(L, B, K - 1, R)`, *optional*): The last inputs of the convolutions of residual blocks.
-    """
+    hidden: Tensor  # (L, B, H)
+    cell: Tensor | None  # (L, B, H), of an LSTM
+    tokens: int  # number of tokens read, with padding
+    conv: Tensor | None = None  # (L, B, K - 1, R), the last inputs of the convolutions of residual blocks
 
-    is_compileable = False
-    is_linear = (False,)  # so `generate` does not read again what the cache has read
-
-    def __init__(self, hidden: Tensor, cell: Tensor | None, tokens: int, conv: Tensor | None = None) -> None:
-        self.hidden, self.cell, self.tokens, self.conv = hidden, cell, tokens, conv
+    is_compileable: ClassVar[bool] = False
+    is_linear: ClassVar[tuple[bool]] = (False,)  # so `generate` does not read again what the cache has read
 
     @property
     def states(self) -> dict[str, Tensor]:
