@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .predictor import Predictor
 
-GUARDS, GUARDED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), 3  # thresholds of a stop, and the most tokens in a row
+GUARDS, _MOST_IN_A_ROW = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), 3  # rules that are measured: thresholds, and tokens
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 3\n"
@@ -81,8 +81,8 @@ class Stop:
 class TextStream:
     """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
 
-    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut. So
-    is the place of a stop, which looks at the answer after each token that no later letter can change.
+    After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever they were cut. A
+    stop looks at the answer after each token that no later letter can change, so it does not depend on the pieces.
 
     Example:
         >>> stream = FastRnn.from_pretrained("out/guard").stream()
@@ -304,7 +304,7 @@ def measure_guard(
     texts that were missed, and the tokens read before a stop. `at_end` has the same of whole texts.
     """
     lengths = np.array([*map(len, input_ids)])
-    scores = np.full((len(lengths), max(GUARDED, lengths.max(initial=0))), -1.0)  # after each token
+    scores = np.full((len(lengths), max(_MOST_IN_A_ROW, lengths.max(initial=0))), -1.0)  # after each token
     logits, states = engine.advance([()] * len(lengths), None)
     last = compute_scores(logits, engine.config)[:, label]  # the answer to an empty text
     for place in range(lengths.max(initial=0)):
@@ -313,7 +313,7 @@ def measure_guard(
         scores[rows, place] = last[rows] = compute_scores(logits, engine.config)[:, label]
     rules, at_end = [], []
     for threshold in GUARDS:
-        for in_a_row in range(1, GUARDED + 1):
+        for in_a_row in range(1, _MOST_IN_A_ROW + 1):
             windows = np.lib.stride_tricks.sliding_window_view(scores, in_a_row, axis=1)
             stops: np.ndarray = windows.min(axis=-1) >= threshold
             stopped = stops.max(axis=1)

@@ -24,7 +24,7 @@ from hf_rnn import (
 from hf_rnn.hub.model_folder import PRETRAINED
 from hf_rnn.inference.engines.torch import TorchEngine
 from hf_rnn.inference.native import load_library
-from hf_rnn.inference.stream import feed_many, find_unstable_text
+from hf_rnn.inference.stream import feed_many, find_unstable_text, measure_prefixes
 from hf_rnn.utils.errors import UserError
 
 ENGINES = ["native", "torch"]
@@ -219,6 +219,13 @@ def test_a_damaged_or_foreign_state_is_refused():
     for state in states:
         with pytest.raises(UserError, match="the state is"):
             predictor.stream(state)
+
+
+def test_both_engines_measure_how_early_answers_are_sure():
+    """At the first token here: no text is left for the others."""
+    ids = [TOKENIZER(text)["input_ids"] for text in TEXTS[:3]]
+    found = [measure_prefixes(make(name, **RESIDUAL).engine, ids, [0, 1, 2], 0.0)["early"] for name in ENGINES]
+    assert found[0] == pytest.approx(found[1]) and found[0]["reached"] == 1
 
 
 def test_tokenizers_that_depend_on_spaces_are_found():

@@ -80,8 +80,8 @@ def pad_ids(
     input_ids: Sequence[Sequence[int]], padding: int = 0, side: str = "right"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and the mask of texts, int64 `(N, T)`."""
-    lengths = np.array([[len(text)] for text in input_ids])
-    places = np.arange(lengths.max())
+    lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))[:, None]
+    places = np.arange(lengths.max(initial=0))
     mask = places < lengths if side == "right" else places[::-1] < lengths
     ids = np.full(mask.shape, padding, np.int64)
     ids[mask] = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))

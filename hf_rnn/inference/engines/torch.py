@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ...models.auto import head_class
@@ -63,11 +62,9 @@ class TorchEngine(Engine):
             for (name, shape), values in zip(self._state_shapes.items(), rows, strict=True):
                 values = values.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
                 before[name.replace("final", "initial")] = values.contiguous()
-        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
-        places = ids.to(self.model.device), mask.to(self.model.device)
+        places = [torch.from_numpy(numbers).to(self.model.device) for numbers in pad_ids(input_ids)]
         outputs = self.model(*places, output_final_states=True, **before)
-        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).reshape(count, -1) for name in self._state_shapes]
+        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).flatten(1) for name in self._state_shapes]
         return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).float().cpu().numpy()
 
     @cached_property
@@ -101,7 +98,7 @@ def compute_logits(
     Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
     if not len(input_ids):
-        return torch.zeros(0, model.config.num_labels, device="cpu")
+        return torch.zeros(0, model.config.num_labels, dtype=torch.float32, device="cpu")
     order, parts, per_token = list[int](), list[torch.Tensor](), False
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         padded = pad_ids([input_ids[row] for row in rows], tokenizer.pad_token_id or 0, tokenizer.padding_side)
