@@ -245,13 +245,15 @@ def test_torch_carries_states_by_its_own_arguments():
     torch.testing.assert_close(output.logits, model(torch.tensor([ids])).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_training_a_streaming_model(tiny_settings, tmp_path, command):
-    settings = {**tiny_settings, "streaming": True, "output_dir": str(tmp_path / "out")}
-    result = train(**settings)
-    predictor, rows = FastRnn.from_pretrained(tmp_path / "out"), Path(settings["data_dir"], "dev.tsv")
-    texts = [line.split("\t")[0] for line in rows.read_text("utf-8").splitlines()]
-    labels = [line.split("\t")[1] for line in rows.read_text("utf-8").splitlines()]
-    measured = result.metrics["streaming"]["by_share"]
+@pytest.fixture(scope="module")
+def streaming(tiny_settings, tmp_path_factory):
+    return train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("streaming") / "model"))
+
+
+def test_training_a_streaming_model(streaming, tiny_settings, tmp_path, command):
+    predictor, rows = FastRnn.from_pretrained(streaming.folder), Path(tiny_settings["data_dir"], "dev.tsv")
+    texts, labels = zip(*(line.split("\t") for line in rows.read_text("utf-8").splitlines()), strict=True)
+    measured = streaming.metrics["streaming"]["by_share"]
     for row in measured:  # by `predict`, on as many of the tokens
         ids = [ids[: math.ceil(row["share"] * len(ids))] for ids in predictor.tokenize(texts)]
         answers = predictor.logits(ids).argmax(axis=1)
@@ -259,22 +261,19 @@ def test_training_a_streaming_model(tiny_settings, tmp_path, command):
         assert row["accuracy"] == pytest.approx(accuracy_score(labels, names))
     assert measured[-1]["share"] == 1
     assert len(predictor.tokenize(["word " * 10_000])[0]) == 10_000  # no limit
-    _, out, _ = command("evaluate", "--model", tmp_path / "out", "--data_dir", settings["data_dir"], "--split", "dev")
-    evaluated = json.loads(out)
-    assert evaluated["streaming"]["by_share"] == measured
+    _, out, _ = command("evaluate", streaming.folder, tiny_settings["data_dir"], "--split", "dev")
+    assert json.loads(out)["streaming"]["by_share"] == measured
     for wrong in ({"bidirectional": True}, {"pooling": "attention"}, {"tokenizer": "char"}):
         with pytest.raises(UserError, match="streaming"):
-            train(**settings | wrong | {"output_dir": str(tmp_path / "other")})
+            train(**tiny_settings | wrong, streaming=True, output_dir=str(tmp_path / "other"))
 
 
-def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
-    settings = {**tiny_settings, "num_train_epochs": 1, "streaming": True, "output_dir": str(tmp_path / "out")}
-    train(**settings)
+def test_the_command_answers_as_it_reads(streaming, tmp_path, command):
     text = "the box \u00e9 near a door, miro and selk\n"
     (tmp_path / "text.txt").write_text(text, "utf-8")
-    predictor = FastRnn.from_pretrained(tmp_path / "out")
+    predictor = FastRnn.from_pretrained(streaming.folder)
     ids = predictor.tokenize([text])[0]
-    flags = (tmp_path / "out", "--stream", "--input", tmp_path / "text.txt")
+    flags = (streaming.folder, "--stream", "--input", tmp_path / "text.txt")
     code, out, _ = command("predict", *flags, "--every", "token")
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [answer["tokens"] for answer in answers] == list(range(1, len(ids) + 1))
@@ -289,10 +288,8 @@ def test_the_command_answers_as_it_reads(tiny_settings, tmp_path, command):
         assert code == 0 and len(found) >= lines
         (stop,) = (answer["stop"] for answer in found if "stop" in answer)
         assert (stop["tokens"], text[: stop["characters"]]) == (3, "the box \u00e9")
-    for wrong, message in (
-        (("--stop", "odd"), "stop must be one of"),
-        (("--in_a_row", 0), "in_a_row must be at least 1"),
-    ):
+    wrongs = {("--stop", "odd"): "stop must be one of", ("--in_a_row", 0): "in_a_row must be at least 1"}
+    for wrong, message in wrongs.items():
         code, out, err = command("predict", *flags, *wrong)
         assert (code, out, len(err.splitlines())) == (2, "", 1) and message in err
     (tmp_path / "text.txt").write_bytes(b"caf\xe9 au lait")
