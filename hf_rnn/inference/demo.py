@@ -1,16 +1,11 @@
 """A page to try a model: a text in; label, probabilities and coloured words out.
 
-`hf-rnn demo --model DIR` serves it locally. It is also a Space of the Hub: with a `requirements.txt` that contains
-`hf-rnn[demo]`, `app.py` is these two lines:
-
-    from hf_rnn.inference.demo import build
-    build("me/name").launch()
+`hf-rnn demo --model DIR` serves it locally. `build("me/name").launch()` is the `app.py` of a Space of the Hub, whose
+`requirements.txt` has `hf-rnn[demo]`. Nothing is sent anywhere: there are no analytics, and fonts and scripts come
+from the page's own server.
 
 The effect of a token is the loss in score of the label when only this token is left out ("erasure", Li, Monroe and
 Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
-
-Gradio is an extra, imported when a page is built. Nothing is sent anywhere: no analytics, and fonts and scripts come
-from the page's own server.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.scores import check_finite_logits
@@ -45,10 +39,14 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     """Return the page of a model, for `launch()` or [`serve`].
 
     Args:
-        model_name_or_path: A finished folder, or a repo id of the Hub.
+        model_name_or_path: A finished folder, or a repo of the Hub by its id.
         revision: Branch, tag or commit, for a repo id.
     """
-    gr = _import_gradio()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise UserError(f"the page needs Gradio: {install_hint('demo')}") from error
     folder = find_folder(model_name_or_path, revision)
     model = Predictor.from_pretrained(folder)
     if model.config.sep_token_id is not None:
@@ -74,7 +72,8 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         def answer(text: str | None) -> object:
             try:
                 if is_tagger:
-                    return mark_text(model, text or "")
+                    spans = model.predict([text or ""])[0]["entities"]
+                    return {"text": text or "", "entities": [{**span, "entity": span["label"]} for span in spans]}
                 return label_text(model, text, gr.Info) if text and text.strip() else (None, [])
             except UserError as error:
                 raise gr.Error(str(error)) from error
@@ -146,31 +145,25 @@ def explain(model: Predictor, text: str) -> Explanation:
     return Explanation(dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids))
 
 
-def mark_text(tagger: Predictor, text: str) -> dict[str, Any]:
-    """Return a text and its entities, as Gradio reads them."""
-    spans = tagger.predict([text])[0]["entities"]
-    entities = [{"entity": span["label"], "start": span["start"], "end": span["end"]} for span in spans]
-    return {"text": text, "entities": entities}
-
-
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
     """Serve a page from threads of this process and return its URL.
 
-    It takes no uploads, no large requests, and only this machine's names in `Host`: Gradio stores the files that
-    anyone uploads, and a foreign `Host` lets a website read the page (DNS rebinding).
+    It takes no uploads, which Gradio would store, no large requests, and only this machine's names in `Host`: by a
+    foreign one a website could read the page (DNS rebinding).
 
     Args:
         page: The result of [`build`].
         host: Address to listen at. `0.0.0.0` admits everybody who can reach this machine.
         port: None takes the first free one from 7860.
     """
+    import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.body_limit import RequestBodyLimitMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    gr, refusal = _import_gradio(), PlainTextResponse("this page takes no files", status_code=403)
+    refusal = PlainTextResponse("this page takes no files", status_code=403)
     uploads = [Route(f"/gradio_api/{path}", refusal) for path in ("upload", "process_recording")]
     hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1"]
     limit = Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES)
@@ -185,16 +178,6 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         raise UserError(f"the page cannot be served at {host}: set --port to a free one") from error
     return page.local_url
-
-
-def _import_gradio() -> ModuleType:
-    """Import Gradio with analytics off."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise UserError(f"the page needs Gradio: {install_hint('demo')}") from error
-    return gradio
 
 
 def read_examples(folder: FinishedFolder) -> list[str]:

@@ -1,7 +1,6 @@
 """[`Predictor`]: texts → answers of any task, by any engine; `FastRnn` and `Tagger` are its names for users.
 
-`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits. The native
-engine and ONNX Runtime need neither torch nor transformers.
+`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..tasks import check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
 from .engines.native import MISSING, Unsupported
-from .engines.stored import read_stored, share_weights
+from .engines.stored import open_folder, read_stored, share_weights
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -40,13 +39,12 @@ Table = TypeVar("Table")
 class Predictor:
     """From texts to the answers of a model's task, whichever engine computes its logits.
 
-    On a CPU blocks and layers of every cell run in C, without torch. The plain model predicts where that is not
-    possible: on an accelerator, without the compiled kernel, and for a model with hooks, adapters or modules from
-    outside this package, which the log says. After further training of a model make a new predictor: the kernel
-    answers with the weights that it was given, the plain model with those of the moment.
+    On a CPU the network runs in C, without torch. The plain model predicts where that is not possible: on an
+    accelerator, without the compiled kernel, and for a model with hooks, adapters or modules from outside this
+    package, which the log says. After further training of a model make a new predictor.
 
-    A model answers as its task says, under each name of this class: a classifier labels texts, a tagger finds
-    entities, however long a text is. For a model of text pairs, each text is a pair `(first, second)`.
+    A classifier labels texts, a tagger finds entities in texts of any length. For a model of text pairs, each text is
+    a pair `(first, second)`.
 
     Args:
         model: In evaluation mode; or an engine.
@@ -80,7 +78,7 @@ class Predictor:
         self.tokenizer, self.config = tokenizer, self.engine.config
         check_answers(self.config)
         self.task, self._is_paired = task_of(self.config), getattr(self.config, "sep_token_id", None) is not None
-        self._encode = FastTokenizer(tokenizer, self._is_paired)
+        self.tokenize = FastTokenizer(tokenizer, self._is_paired)  # texts → token ids
         self._chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
         self._source: tuple[str, str | None] | None = None  # the folder or repo, and its revision
         self._thresholds: dict[float, dict[str, float | None]] = {}  # by target
@@ -98,9 +96,8 @@ class Predictor:
     ) -> Self:
         """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
 
-        With the `device` None the model is on the accelerator, if there is one; off the CPU the plain model runs. The
-        `backend` `"onnx"` runs the file of `hf-rnn export`, which gives the model's numbers within 1e-4, without the
-        weights. The other arguments are those of [`FastRnn`].
+        With the `device` None the model is on the accelerator, if there is one. The `backend` `"onnx"` runs the file
+        of `hf-rnn export`, which gives the model's numbers within 1e-4. The other arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
@@ -127,9 +124,8 @@ class Predictor:
         as answers like it are right at this rate, by the thresholds that `hf-rnn evaluate --target` chose.
 
         Raises:
-            UserError: For an invalid list of texts, here and in the next methods, whose message names the position;
-                for scores of a tagger that are not finite; for a `top_k` above the number of classes; for a target
-                without thresholds.
+            UserError: For an invalid list of texts, here and in the next methods; for scores of a tagger that are not
+                finite; for a `top_k` above the number of classes; for a target without thresholds.
         """
         if target is not None:
             self.read_thresholds(target)
@@ -198,8 +194,7 @@ class Predictor:
         from .tables import TableSettings, answer_frame  # needs pyarrow, which a service does not have
 
         if not hasattr(table, "__arrow_c_stream__"):
-            found = type(table).__name__
-            raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {found}")
+            raise UserError(f"predict_table reads a frame of pandas, polars or Arrow: found {type(table).__name__}")
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
     def answer_scores(self, scores: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
@@ -229,7 +224,7 @@ class Predictor:
         if self._source is None:
             raise UserError("target needs the folder of the model: load it by from_pretrained")
         name, revision = self._source
-        folder = open_folder(name, "thresholds.json", revision)
+        folder = open_folder(name, ["thresholds.json"], revision)
         by_target = read_thresholds(folder.thresholds, folder.weights)
         if (chosen := by_target.get(f"{target:g}")) is None:
             those = f"thresholds for {', '.join(by_target)} alone" if by_target else "no thresholds"
@@ -250,13 +245,9 @@ class Predictor:
             raise UserError("a tagger has scores of tokens, not of texts: call predict")
         return compute_scores(self.text_logits(texts), self.config)
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
-        return self._encode(texts)
-
     def text_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the logits `(N, C)` in float32, in the order of the texts."""
-        return self.logits(self._encode(texts))
+        return self.logits(self.tokenize(texts))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the logits `(N, C)` of token ids by text, each id read, also a padding id; see [`Engine.run`]."""
@@ -280,8 +271,8 @@ class Predictor:
             in_a_row: After how many tokens one after another it has this score.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, for a damaged or foreign state, and for an
-                unknown label, a threshold outside 0 to 1, and less than one token.
+            UserError: For a model that was not trained with `streaming`, a damaged or foreign state, an unknown
+                label, a threshold outside 0 to 1, and less than one token.
         """
         if self.task.per_token:
             raise UserError("a tagger does not stream: tag the last sentence again when it grows")
@@ -338,16 +329,6 @@ class SentenceEncoder:
 
 
 # ---- the folder of a model and its engine ----
-
-
-def open_folder(name: str | Path, file: str, revision: str | None = None) -> FinishedFolder:
-    """Return a folder, or that of the cache with one file of a repo, which may not have it."""
-    folder = Path(os.path.expanduser(name))
-    if not folder.is_dir():
-        from ..hub.client import fetch
-
-        folder = fetch(str(name), revision, only=(file,))
-    return FinishedFolder(folder)
 
 
 def load_engine(

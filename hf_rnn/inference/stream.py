@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .predictor import Predictor
 
-GUARDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # thresholds of a stop
+GUARDS, _MOST_IN_A_ROW = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), 3  # rules that are measured: thresholds, and tokens
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
 _MARK = b"hf_rnn text stream 3\n"
@@ -42,8 +42,7 @@ HOSTILE = (
 def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]) -> str | None:
     """Return the first text whose tokens are not those of its words one after another; None if all are stable.
 
-    `encode` returns the token ids of texts. A stream cuts before white space, so that is where texts are cut here.
-    White space alone has no token.
+    Texts are cut before white space, as in a stream; white space alone must have no token.
     """
     if any(encode([*_SPACES])):
         return _SPACES
@@ -58,10 +57,7 @@ def find_unstable_text(encode: Callable[[list[str]], list[list[int]]], texts: It
 
 @dataclass
 class Stop:
-    """Stop a text once the score of a label is at least `threshold` after `in_a_row` tokens one after another.
-
-    Each text has its own object, which remembers its last tokens, and stops once.
-    """
+    """Stop a text, once, when the score of a label is at least `threshold` after `in_a_row` tokens in a row."""
 
     label: str
     threshold: float = 0.9
@@ -75,19 +71,11 @@ class Stop:
         if self.in_a_row < 1:
             raise UserError(f"in_a_row is a number of tokens, at least 1: found {self.in_a_row}")
 
-    def find(self, scores: Iterable[float]) -> int | None:
-        """Return at which of the next tokens the text stops, from 0; None if at none, or if it has stopped before.
-
-        `scores` are those of the label after each of these tokens.
-        """
-        if self.stopped:
-            return None
-        for place, score in enumerate(map(float, scores)):
-            self.reached = self.reached + 1 if score >= self.threshold else 0
-            if self.reached == self.in_a_row:
-                self.stopped = True
-                return place
-        return None
+    def read(self, score: float) -> bool:
+        """Return whether the text stops at its next token, after which the label has this score."""
+        self.reached = self.reached + 1 if score >= self.threshold else 0
+        self.stopped = self.reached == self.in_a_row
+        return self.stopped
 
 
 class TextStream:
@@ -124,8 +112,8 @@ class TextStream:
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
-        The answer is that of `FastRnn.predict` with the number of `tokens` read. At the place of the stop it also has
-        `stop`: the label with its score, and the number of `tokens` and of `characters` of the text up to there.
+        It has the number of `tokens` read, and at the place of the stop `stop`: the label with its score, and the
+        number of `tokens` and of `characters` of the text up to there.
 
         Raises:
             UserError: For a piece that is not text, and after `end`.
@@ -191,10 +179,7 @@ class TextStream:
         return type(self._predictor).stream, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int], str]:
-        """Take a piece; return the tokens that are final now, those of the last word, and the text of the first.
-
-        Tokens end at the model's limit.
-        """
+        """Take a piece; return its final tokens, those of the last word, up to the limit, and the final text."""
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word, self._characters = text[cut:], self._characters + cut
@@ -210,7 +195,7 @@ class TextStream:
             return {}
         label, config = self._stop.label, self._predictor.config
         score = float(compute_scores(self._logits, config)[0, config.label2id[label]])
-        if self._stop.find([score]) is None:
+        if not self._stop.read(score):
             return {}
         encoded = self._predictor.tokenizer([text], return_offsets_mapping=True, verbose=False)
         characters = self._characters - len(text) + encoded["offset_mapping"][0][place][1]
@@ -276,9 +261,8 @@ def measure_prefixes(
 ) -> dict[str, Any]:
     """Return the scores of a streaming model of texts after shares of each text.
 
-    For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` at some place
-    (`reached`). For these it has the mean share of the text read by then (`share_read`), the share that keep the label
-    to the end (`kept`), and the accuracy of the early labels.
+    For a task with one label, `early` has the share of texts whose answer reaches the score `threshold` (`reached`),
+    and of these the mean share read by then, the share that keep the label to the end, and the accuracy of the labels.
     """
     task, config, by_share = task_of(engine.config), engine.config, []
     for share in SHARES:
@@ -316,26 +300,26 @@ def measure_guard(
 ) -> dict[str, Any]:
     """Return what a [`Stop`] of a label does to texts `(N)`, good and bad ones.
 
-    `rules` has by threshold and answers in a row: the false stops per 1,000 texts that are not bad, the share of bad
-    texts that were missed, and the tokens of a bad text read at its stop, in the median and in nine of ten.
-    `at_end` has the same of a model that reads whole texts.
+    `rules` has by threshold and answers in a row the false stops per 1,000 texts that are not bad, the share of bad
+    texts that were missed, and the tokens read before a stop. `at_end` has the same of whole texts.
     """
-    scores = np.full((len(input_ids), max(map(len, input_ids), default=0)), -1.0)  # after each token
     lengths = np.array([*map(len, input_ids)])
-    logits, states = engine.advance([()] * len(input_ids), None)
+    scores = np.full((len(lengths), max(_MOST_IN_A_ROW, lengths.max(initial=0))), -1.0)  # after each token
+    logits, states = engine.advance([()] * len(lengths), None)
     last = compute_scores(logits, engine.config)[:, label]  # the answer to an empty text
-    for place in range(scores.shape[1]):
+    for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero(lengths > place)
         logits, states[rows] = engine.advance([[input_ids[row][place]] for row in rows.tolist()], states[rows])
         scores[rows, place] = last[rows] = compute_scores(logits, engine.config)[:, label]
     rules, at_end = [], []
     for threshold in GUARDS:
-        for in_a_row in (1, 2, 3):
-            stops = [Stop("", threshold, in_a_row).find(row[:end]) for row, end in zip(scores, lengths, strict=True)]
-            places = np.array([math.inf if stop is None else stop + 1 for stop in stops])
-            tokens = places[is_bad & np.isfinite(places)]
+        for in_a_row in range(1, _MOST_IN_A_ROW + 1):
+            windows = np.lib.stride_tricks.sliding_window_view(scores, in_a_row, axis=1)
+            stops: np.ndarray = windows.min(axis=-1) >= threshold
+            stopped = stops.max(axis=1)
+            tokens = stops.argmax(axis=1)[is_bad & stopped] + in_a_row
             median, most = (float(np.quantile(tokens, share)) if len(tokens) else None for share in (0.5, 0.9))
-            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(np.isfinite(places), is_bad)}
+            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(stopped, is_bad)}
             rules.append({**facts, "tokens_median": median, "tokens_90": most})
         at_end.append({"threshold": threshold, **_count_stops(last >= threshold, is_bad)})
     return {"harmless": int((~is_bad).sum()), "bad": int(is_bad.sum()), "rules": rules, "at_end": at_end}

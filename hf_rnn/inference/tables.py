@@ -25,7 +25,8 @@ from ..data.lines import is_table, suffix_of
 from ..data.read import BATCH_ROWS, USUAL_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
-from .predictor import Predictor, open_folder
+from .engines.stored import open_folder
+from .predictor import Predictor
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -63,7 +64,7 @@ class AnsweredFile(NamedTuple):
 
 def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
-    return open_folder(name, "metrics.json", revision).read_data_record()
+    return open_folder(name, ["metrics.json"], revision).read_data_record()
 
 
 # ---- answers ----
@@ -116,10 +117,7 @@ def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
 def _choose_columns(
     model: Predictor, names: Sequence[str], path: str, settings: TableSettings, record: Mapping[str, Any]
 ) -> tuple[list[str], TableSettings, str]:
-    """Return the columns of the texts, settings with the prefix of answers, and a note on how the column was chosen.
-
-    The columns are two for a model of pairs. The prefix keeps the names of answers apart from those of the columns.
-    """
+    """Return the columns of texts, settings with a prefix for new names, and a note on how the column was chosen."""
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
     name = settings.text_column or trained.get("text_column")
     columns = [find_column(names, name, USUAL_NAMES["text"], path, "text_column")]
@@ -156,10 +154,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
 def _answer_texts(
     model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
 ) -> pa.Table:
-    """Return the columns of [`answer_schema`] for one column of texts, or two for a model of text pairs.
-
-    An error starts with the place of its row, if there are `places`.
-    """
+    """Return the columns of [`answer_schema`] for one or two columns of texts; errors start with the places given."""
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
     answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
@@ -174,10 +169,7 @@ def _answer_texts(
 def answer_frame(
     model: Predictor, table: Frame, where: str, settings: TableSettings, record: Mapping[str, Any], is_batch: bool
 ) -> Frame:
-    """Return a frame of pandas or polars, a table of Arrow or a dictionary of columns with the columns of answers.
-
-    Those of a batch do not depend on its rows: `scores` are one column, and `error` is always there.
-    """
+    """Return a frame with the columns of answers; those of a batch do not depend on its rows, as `error`."""
     frame: Any = table
     names = list(map(str, getattr(frame, "column_names", getattr(frame, "columns", frame))))
     columns, settings, _ = _choose_columns(model, names, where, settings, record)
@@ -216,8 +208,8 @@ class BatchPredictor:
     """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
 
     A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores` of multi-label;
-    `values` of regression; `entities` of a tagger), and `error`: empty, or why a text has no answer. No row is removed
-    or moved. It is pickled without the model; a process loads the model at its first batch, once.
+    `values` of regression; `entities` of a tagger), and `error`: empty, or why a text has no answer. Rows keep their
+    places. It is pickled without the model, which each process loads at its first batch.
 
     Args:
         model: A finished folder that all machines see, or the id of a repo.

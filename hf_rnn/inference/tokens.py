@@ -1,8 +1,7 @@
 """Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary; without transformers.
 
-With the word tokenizers of this package and with BERT's, the tokens of a word do not depend on words beyond the spaces
-around it, and most words of a text have been seen before. So words are looked up, and new ones go through the
-tokenizer. Any other tokenizer is called by its fastest batch call.
+With the word tokenizers of this package and with BERT's, the tokens of a word depend on nothing beyond the spaces
+around it. So words are looked up, and new ones go through the tokenizer. Other tokenizers are called for each batch.
 """
 
 from __future__ import annotations

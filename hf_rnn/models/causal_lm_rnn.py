@@ -7,7 +7,7 @@ Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +28,17 @@ _PAD_BIAS = -30.0  # a share of 1e-13 for padding, which is never the next token
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[RnnConfig.model_type] = "RnnForCausalLM"
 
 
+@dataclass(eq=False)
 class RnnCache:
-    """The recurrent state after the tokens read so far, of the same size for any number of them.
+    """The recurrent state after the tokens read so far, of the same size for any number of them."""
 
-    Attributes:
-        hidden (`(L, B, H)`): Hidden states.
-        cell (`(L, B, H)`, *optional*): Cell states of an LSTM.
-        tokens (`int`): Tokens read, with padding.
-        conv (`(L, B, K - 1, R)`, *optional*): The last inputs of the convolutions of residual blocks.
-    """
+    hidden: Tensor  # (L, B, H)
+    cell: Tensor | None  # (L, B, H), of an LSTM
+    tokens: int  # number of tokens read, with padding
+    conv: Tensor | None = None  # (L, B, K - 1, R), the last inputs of the convolutions of residual blocks
 
-    is_compileable = False
-    is_linear = (False,)  # so `generate` does not read again what the cache has read
-
-    def __init__(self, hidden: Tensor, cell: Tensor | None, tokens: int, conv: Tensor | None = None) -> None:
-        self.hidden, self.cell, self.tokens, self.conv = hidden, cell, tokens, conv
+    is_compileable: ClassVar[bool] = False
+    is_linear: ClassVar[tuple[bool]] = (False,)  # so `generate` does not read again what the cache has read
 
     @property
     def states(self) -> dict[str, Tensor]:
@@ -159,15 +155,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         states = {} if cache is None else cache.states
         before = {f"initial_{name}_state": state for name, state in states.items()}
-        outputs = self.rnn(
-            input_ids,
-            mask,
-            inputs_embeds,
-            output_final_states=use_cache,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            **before,
-        )
+        shown = {"output_final_states": use_cache, "output_hidden_states": output_hidden_states}
+        outputs = self.rnn(input_ids, mask, inputs_embeds, return_dict=True, **shown, **before)
         places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, places])
         loss = None
@@ -175,12 +164,9 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             both = mask[:, :-1] & mask[:, 1:]
             shift_labels = nn.functional.pad(labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED)
         if shift_labels is not None:
-            options = {
-                "vocab_size": self.config.vocab_size,
-                "shift_labels": shift_labels.long().contiguous(),
-                **kwargs,
-            }
-            loss = self.loss_function(logits=logits, labels=None, **options)
+            options = {"vocab_size": self.config.vocab_size, **kwargs}
+            shift_labels = shift_labels.long().contiguous()
+            loss = self.loss_function(logits=logits, labels=None, shift_labels=shift_labels, **options)
         if use_cache:
             seen = mask.shape[1] + (0 if cache is None else cache.tokens)
             cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state)
@@ -200,13 +186,11 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """Return the arguments of `forward` as transformers does; refuse a cache that leaves no token to read."""
         if next_sequence_length is not None and next_sequence_length < 1:
-            raise ValueError(
-                f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens. Give "
-                "generate the whole text, or new tokens with the attention_mask of the whole text"
-            )
-        return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
-        )
+            found = f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens"
+            advice = "Give generate the whole text, or new tokens with the attention_mask of the whole text"
+            raise ValueError(f"{found}. {advice}")
+        inputs = input_ids, next_sequence_length
+        return super().prepare_inputs_for_generation(*inputs, inputs_embeds=inputs_embeds, **kwargs)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

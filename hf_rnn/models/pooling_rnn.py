@@ -32,13 +32,7 @@ class RnnPooler(nn.Module):
         raise NotImplementedError
 
     def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        """Return the pooled vectors `(B, P)` of texts of two parts.
-
-        `share` `(B, 1)` is that of the second part in the tokens.
-
-        Raises:
-            ValueError: For a pooling that needs all states at once.
-        """
+        """Return the pooled vectors of two parts of texts `(B, P)`; `share` `(B, 1)` is the tokens of the second."""
         raise ValueError(f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last")
 
     def carry(self, states: Tensor, mask: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,8 @@ def setting(default: object, meaning: str, **more: object) -> Any:
     Args:
         default: The value without a recipe and a flag.
         meaning: The text of the help. The short help ends at the first semicolon.
-        more: Facts about the setting. `least`, `above`, `most` and `below` limit a number. The short help has a
-            setting with `shown="first"`, among the essential ones, or `shown="common"`. An encoder to start from
-            fixes a setting with `start="shape"`, a whole model also one with `start="head"`.
+        more: `least`, `above`, `most` and `below` limit a number. `shown="first"` and `shown="common"` put a setting
+            into the short help. An encoder to start from fixes one with `start="shape"`, a model also `start="head"`.
     """
     return field(default=default, metadata={"help": meaning, **more})
 

@@ -65,14 +65,6 @@ class WordReader(nn.Module):
         """`(V,)`: True for the tokens that mark capitals, which the encoder does not read."""
         return self.kinds == MARK
 
-    def resize(self, count: int) -> None:
-        """Change the size of the vocabulary; a new token begins a word and has no form until the next `read`."""
-        for name, new in (("codes", 0), ("forms", 0), ("kinds", 1)):
-            old = getattr(self, name)
-            resized = old.new_full((count, *old.shape[1:]), new)
-            resized[: len(old)] = old[:count]
-            setattr(self, name, resized)
-
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -108,13 +100,8 @@ class WordReader(nn.Module):
         codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(marks, 0)
         whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
         starts, ends, capitals = (self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins))
-        hashed = [
-            starts[..., :FIRST_FORMS],
-            ends[..., FIRST_FORMS:],
-            capitals[..., :1],
-            whole % self.table.num_embeddings,
-        ]
-        rows = torch.cat(hashed, dim=-1).flatten(0, 1)
+        hashed = [starts[..., :FIRST_FORMS], ends[..., FIRST_FORMS:], capitals[..., :1]]
+        rows = torch.cat([*hashed, whole % self.table.num_embeddings], dim=-1).flatten(0, 1)
         weights = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
         forms = self.table(rows, per_sample_weights=weights).view(batch, words, -1)
         ends_of_words = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
@@ -123,14 +110,6 @@ class WordReader(nn.Module):
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [None] * len(self.layer.directions)
         return texts.restore(self.layer(self.dropout(vectors), texts, nothing, nothing, False)[0])
-
-
-def find_starts(kinds: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return which tokens of compact texts `(B, T)` begin a word."""
-    starts = kinds > 0
-    starts[:, 1:] &= kinds[:, :-1] != MARK  # a mark belongs to the word after it
-    starts[:, :1] = True
-    return starts & valid
 
 
 def list_forms(token: str) -> list[str]:
@@ -196,10 +175,13 @@ class RnnForTokenClassification(RnnPreTrainedModel):
                 init.zeros_(parameter)
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
-        """Resize as in transformers; [`WordReader.read`] gives new tokens their forms."""
+        """Resize as in transformers; a new token begins a word, and [`WordReader.read`] gives it its forms."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
-        if self.words is not None:
-            self.words.resize(embeddings.num_embeddings)
+        for name, new in (("codes", 0), ("forms", 0), ("kinds", 1)) if self.words is not None else ():
+            old = getattr(self.words, name)
+            resized = old.new_full((embeddings.num_embeddings, *old.shape[1:]), new)
+            resized[: len(old)] = old[: len(resized)]
+            setattr(self.words, name, resized)
         return embeddings
 
     @can_return_tuple
@@ -232,8 +214,11 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)
-            ids, valid = texts.compact(input_ids).T, texts.valid.T
-            starts = find_starts(texts.compact(kinds).T, valid)
+            ids, kinds, valid = texts.compact(input_ids).T, texts.compact(kinds).T, texts.valid.T
+            starts = kinds > 0  # the tokens that begin a word
+            starts[:, 1:] &= kinds[:, :-1] != MARK  # a mark belongs to the word after it
+            starts[:, :1] = True
+            starts &= valid
             counts = starts.sum(dim=1)
             count = starts.shape[1] if torch.compiler.is_exporting() else max(int(counts.max()), 1)
             places = (starts.cumsum(dim=1) - 1).masked_fill(~valid, count)

@@ -21,20 +21,16 @@ CAPITAL, ALL_CAPITALS = "⇧⇪"  # tokens before words
 def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     """Return the two stages of an entry of `NORMALIZERS`.
 
-    Args:
-        name: The entry.
-
-            - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never padding.
-            - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower case, words
-              of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`.
-              Everything else (emoji, words with a digit or an accent) is dropped, as in the tutorial.
-            - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles, hashtags and
-              emoticons are tokens of their own. With `lowercase`, a token ⇧ precedes a word that had a capital, and ⇪
-              one that began with two.
-            - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`,
-              `<user>`, `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words,
-              punctuation marks, emoticons and emoji are tokens of their own, so `#word` is two.
-        lowercase: Whether to lowercase the text; for `semeval` only the placeholders, as its words always are.
+    - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never padding.
+    - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower case, words of
+      `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`, which alone
+      `lowercase` decides. Everything else (emoji, words with a digit or an accent) is dropped, as in the tutorial.
+    - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles, hashtags and emoticons
+      are tokens of their own. With `lowercase`, a token ⇧ precedes a word that had a capital, and ⇪ one that began
+      with two.
+    - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`, `<user>`,
+      `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words, punctuation marks,
+      emoticons and emoji are tokens of their own, so `#word` is two.
     """
     return NORMALIZERS[name](lowercase)
 

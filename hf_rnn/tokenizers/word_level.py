@@ -86,8 +86,7 @@ def train_tokenizer(
     so no text can turn into padding. Other programs do not read that setting: see [`save_tokenizer`].
 
     Args:
-        texts: The training texts, any iterable, read once. When two million distinct words are in memory, those
-            that were seen once so far are forgotten.
+        texts: Any iterable, read once. Beyond two million distinct words, those seen once so far are forgotten.
         min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
         max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`.
             None keeps 16,000 pieces, or every word or character that is frequent enough.
@@ -97,9 +96,8 @@ def train_tokenizer(
         tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are learned from the
             texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause.
         exact: Keep every character, so that `decode` returns the text: for language models, with normalizer `none`.
-            `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses the number of spaces,
-            has line feeds as words. It pads on the left, as `generate` needs it, and `<eos>` = 2 ends a text: typed
-            in one, it is this token.
+            Pieces of `bpe` are bytes then; `word` loses the number of spaces. It pads on the left, as `generate`
+            needs it, and `<eos>` = 2 ends a text: typed in one, it is this token.
         min_texts: Texts that a word or character must occur in. From 2 on, `bpe` counts a word once per text.
             `hf-rnn train` takes 2, unless its `min_frequency` is 1.
 
@@ -132,21 +130,15 @@ def train_tokenizer(
             f"no {'word' if tokenizer == 'word' else 'character'} occurs {often}: give more texts, or lower "
             f"min_frequency{advice if tokenizer == 'word' else ''}"
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token=UNK_TOKEN,
-        pad_token=PAD_TOKEN,
-        model_max_length=model_max_length,
-        model_input_names=["input_ids", "attention_mask"],
-        split_special_tokens=True,
-        **({"eos_token": EOS_TOKEN, "padding_side": "left", "clean_up_tokenization_spaces": False} if exact else {}),
-    )
+    options = {"model_max_length": model_max_length, "model_input_names": ["input_ids", "attention_mask"]}
+    if exact:
+        options |= {"eos_token": EOS_TOKEN, "padding_side": "left", "clean_up_tokenization_spaces": False}
+    names = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, split_special_tokens=True, **names, **options)
 
 
 def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that also knows the first words of a file of vectors; existing ids stay.
-
-    Words unseen in training then have the meaning of their vector.
 
     Args:
         tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
@@ -183,9 +175,8 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: bool = False) -> None:
     """Save a tokenizer so that a special token typed in a text is text to other programs too.
 
-    `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. So with
-    `split_special_tokens`, those of the vocabulary are omitted there; `tokenizer_config.json` has them. With
-    `for_tags`, transformers loads a plain tokenizer as a [`TaggerTokenizer`].
+    These find the `added_tokens` of `tokenizer.json` in any text. So with `split_special_tokens`, those of the
+    vocabulary are only in `tokenizer_config.json`. With `for_tags`, transformers loads a [`TaggerTokenizer`].
     """
     if for_tags and type(tokenizer) is PreTrainedTokenizerFast:
         tokenizer = copy.copy(tokenizer)

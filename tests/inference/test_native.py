@@ -190,19 +190,14 @@ def test_ids_outside_the_vocabulary(ids):
 
 
 WRONG = {
-    "classifier.weight": np.zeros((3, 95), np.float32),
     "classifier.bias": np.full(3, np.nan, np.float32),
     "rnn.embedding.weight": np.zeros((VOCABULARY - 1, 20), np.float32),
-    "rnn.layers.0.conv.weight": np.zeros((3, 48), np.float32),
     "rnn.layers.0.up_proj.weight": None,
-    "rnn.norm.weight": np.full(48, np.inf, np.float32),
     "vocab_size": VOCABULARY + 1,
-    "hidden_size": 48,
     "num_hidden_layers": 1 << 30,
     "conv_kernel": -1,
     "intermediate_size": 1 << 40,
     "residual_size": 40,
-    "bidirectional": 1,
     "num_labels": True,
     "hidden_act": "gelu",
     "classifier_activation": "softplus",

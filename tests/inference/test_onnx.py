@@ -20,7 +20,7 @@ from hf_rnn import (
 )
 from hf_rnn.hub.card import read_facts
 from hf_rnn.hub.model_folder import FinishedFolder, load_model
-from hf_rnn.inference.engines.torch import compute_logits, tokenize
+from hf_rnn.inference.engines.torch import compute_logits
 from hf_rnn.inference.onnx import export
 from hf_rnn.utils.errors import UserError
 
@@ -250,7 +250,7 @@ TEXTS_TO_PREDICT = ["the miro box", "", "selk", "sand near a door", "never seen 
 @pytest.fixture(scope="module")
 def expected(trained):
     model, tokenizer = load_model(trained.folder)
-    logits = compute_logits(model, tokenizer, tokenize(tokenizer, TEXTS_TO_PREDICT))
+    logits = compute_logits(model, tokenizer, tokenizer(TEXTS_TO_PREDICT, truncation=True)["input_ids"])
     return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(dim=1).numpy()
 
 

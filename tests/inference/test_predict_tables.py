@@ -187,17 +187,6 @@ def test_mistakes(predict, command, trained, tmp_path):
     assert code == 2 and "give --input" in err
 
 
-def test_texts_with_all_scores_or_top_k(command, trained, fast):
-    (expected,) = fast.predict(["miro"], all_scores=True)
-    _, out, _ = command("predict", "--model", trained.folder, "--text", "miro", "--all_scores")
-    assert json.loads(out) == {**expected, "scores": pytest.approx(expected["scores"], abs=1e-6)}
-    _, out, _ = command("predict", "--model", trained.folder, "--text", "miro", "--top_k", 3)
-    found = json.loads(out)
-    assert list(found) == ["label", "score", "label_2", "score_2", "label_3", "score_3"]
-    assert {found["label"], found["label_2"], found["label_3"]} == set(LABELS)
-    assert found["score_3"] == pytest.approx(min(expected["scores"].values()), abs=1e-6)
-
-
 FRAMES = {"polars": pl.DataFrame, "arrow": pa.table, "pandas": partial(pd.DataFrame, index=[7, 5, 3])}
 
 
@@ -315,16 +304,6 @@ def test_a_batch_comes_back_with_answers(trained, make):
     assert columns["score"][:60] == pytest.approx([answer["score"] for answer in expected], abs=1e-6)
     assert columns["scores"][0] == pytest.approx(expected[0]["scores"], abs=1e-6)
     assert columns["error"] == [""] * 60 + ["no text"] * 2 and pd.isna(columns["label"][60])
-
-
-def test_mistakes_in_columns(trained):
-    for settings, columns, message in (
-        ({}, ["words"], "no column 'text': found 'words'"),
-        ({}, ["text", "label"], "'label', the name of an answer: give another prefix"),
-        ({"text_pair_column": "b"}, ["text", "b"], "leave it out"),
-    ):
-        with pytest.raises(UserError, match=message):
-            BatchPredictor(trained.folder, **settings)({name: ["x"] for name in columns})
 
 
 PAGE = (Path(hf_rnn.__file__).parent / "inference/cluster.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -32,16 +33,6 @@ def answer_each(model, texts):
     return {text: model.predict([text])[0] for text in texts}
 
 
-def feed_each(model, texts):
-    answers = {}
-    for text in texts:
-        stream = model.stream()
-        for start in range(0, len(text), 7):
-            stream.feed(text[start : start + 7])
-        answers[text] = stream.end()
-    return answers
-
-
 def feed_all(model, texts):
     streams = [model.stream() for _ in texts]
     for start in range(0, max(map(len, texts)), 7):
@@ -51,8 +42,7 @@ def feed_all(model, texts):
 
 CASES = {
     "a classifier": (RnnForSequenceClassification, {}, answer_each),
-    "streams": (RnnForSequenceClassification, STREAMING, feed_each),
-    "many streams": (RnnForSequenceClassification, STREAMING, feed_all),
+    "streams": (RnnForSequenceClassification, STREAMING, feed_all),
     "a tagger": (RnnForTokenClassification, WORDS, answer_each),
 }
 
@@ -70,18 +60,11 @@ def test_threads_that_share_a_fresh_model(head, settings, work, slow, monkeypatc
         return fill(self, values)
 
     monkeypatch.setattr(*slow, fill_slowly)
-    model, barrier, failures = make(head, **settings), threading.Barrier(THREADS), []
+    model, barrier = make(head, **settings), threading.Barrier(THREADS)
 
     def run(number):
         barrier.wait()
-        try:
-            assert work(model, TEXTS if number % 2 else TEXTS[::-1]) == expected
-        except Exception as error:
-            failures.append(error)
+        return work(model, TEXTS if number % 2 else TEXTS[::-1])
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures[0]
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(run, range(THREADS))) == [expected] * THREADS

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, RnnModel
+from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 from hf_rnn.models import cells_rnn
 from hf_rnn.models.blocks_rnn import Dropout
 from hf_rnn.models.cells_rnn import CELLS, MinGru
@@ -113,21 +113,6 @@ def test_dropout_drops_its_share_and_scales_the_rest(share, dtype):
     torch.testing.assert_close(layer(inputs, stream), stream + found)
     assert share == 0 or not torch.equal(layer(inputs), found)
     assert torch.equal(layer.eval()(inputs), inputs)
-
-
-@pytest.mark.parametrize("word_forms", [0, 64])
-def test_a_tagger_of_blocks_tags_a_text_alone_as_in_a_batch(word_forms):
-    torch.manual_seed(0)
-    config = RnnConfig(
-        **SIZES, block_type="residual", num_hidden_layers=2, word_forms=word_forms, crf=True, num_labels=5
-    )
-    model = RnnForTokenClassification(config).eval()
-    if word_forms:
-        model.words.read([f"token{number}" for number in range(50)])
-    ids, mask = torch.randint(2, 50, (2, 6)), torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
-    logits = model(ids, mask).logits
-    torch.testing.assert_close(logits[1, :3], model(ids[1:, :3]).logits[0], atol=1e-5, rtol=1e-4)
-    assert not logits[1, 3:].any()
 
 
 # ---- minGRU's recurrence against its steps, and an LSTM on a processor without bfloat16 ----

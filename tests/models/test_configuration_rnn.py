@@ -5,19 +5,12 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_rnn import PRETRAINED, RnnConfig, RnnForSequenceClassification
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 THREE = {0: "no", 1: "yes", 2: "so"}
-
-
-def test_unknown_keys_become_attributes_as_in_transformers(tmp_path):
-    config = RnnConfig(hiden_size=3)
-    assert (config.hiden_size, config.hidden_size) == (3, 128)
-    config.save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).hiden_size == 3
 
 
 def test_a_config_of_an_older_version_loads():
@@ -41,23 +34,6 @@ def test_the_model_looks_up_its_parts(settings, message):
     config = RnnConfig(vocab_size=9, embedding_size=3, hidden_size=2, **settings)
     with pytest.raises(ValueError, match=message):
         RnnForSequenceClassification(config)
-
-
-def test_what_transformers_and_others_store_is_kept(tmp_path):
-    config = RnnConfig(
-        num_labels=3, problem_type="regression", dtype="bfloat16", output_hidden_states=True, tokenizer_class="X",
-        is_decoder=True, eos_token_id=[2, 3],
-    )  # fmt: skip
-    config.architectures = ["RnnForSequenceClassification"]
-    config.auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
-    config.bos_token_id = config.mask_token_id = 0
-    config.operating_point = 0.4
-    config.save_pretrained(tmp_path)
-    for load in (RnnConfig.from_pretrained, AutoConfig.from_pretrained):
-        assert load(tmp_path).to_dict() | {"_name_or_path": ""} == config.to_dict()
-        assert load(tmp_path, operating_point=0.7).operating_point == 0.7
-    assert RnnConfig(**config.to_dict()).to_dict() == config.to_dict()
-    assert RnnConfig(**PreTrainedConfig().to_dict()).num_labels == 2, "every key of the base class's own JSON"
 
 
 @pytest.mark.parametrize(

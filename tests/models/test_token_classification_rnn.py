@@ -31,9 +31,9 @@ def make(**settings):
 
 @pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("word_forms", [0, 64])
-@pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
-def test_padding_changes_no_answer(cell, word_forms, crf):
-    model = make(crf=crf, cell_type=cell, word_forms=word_forms)
+@pytest.mark.parametrize(("cell", "block"), [("gru", "plain"), ("lstm", "plain"), ("min_gru", "residual")])
+def test_padding_changes_no_answer(cell, block, word_forms, crf):
+    model = make(crf=crf, cell_type=cell, block_type=block, word_forms=word_forms)
     ids, mask = pad_right(TEXTS, extra=2)
     left = ids.flip(1), mask.flip(1)  # each text reversed, padding first
     labels = torch.randint(0, 5, ids.shape).masked_fill(mask == 0, -100)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -73,6 +74,18 @@ def check_mode(model: PreTrainedModel) -> None:
     """Raise a ValueError for a model in training mode."""
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+
+
+def pad_ids(
+    input_ids: Sequence[Sequence[int]], padding: int = 0, side: str = "right"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids and the mask of texts, int64 `(N, T)`."""
+    lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))[:, None]
+    places = np.arange(lengths.max(initial=0))
+    mask = places < lengths if side == "right" else places[::-1] < lengths
+    ids = np.full(mask.shape, padding, np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+    return ids, mask.astype(np.int64)
 
 
 def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:

@@ -166,17 +166,10 @@ class Weights:
 
 
 class NativeEngine(Engine):
-    """A recurrent network in C. It is pickled as its weights.
+    """A recurrent network in C, from the settings of a model, and its weights by name, as [`to_float`] reads them.
 
-    Args:
-        config: The settings of the model as attributes.
-        weights: Arrays by their names in the model; uint16 is bfloat16, uint8 float8.
-        precision: `float32`, or `int16` or `int8` for the products inside, where the processor has instructions for
-            it; int8 needs AVX-512 with VNNI, and is int16 elsewhere.
-        head: Name of the head's class.
-
-    Raises:
-        Unsupported: If the kernel is not there or does not compute the model.
+    The products inside have the `precision` where the processor has instructions for it: int8 needs AVX-512 with VNNI,
+    and is int16 elsewhere. Raises [`Unsupported`] if the kernel is not there or does not compute the model.
     """
 
     def __init__(

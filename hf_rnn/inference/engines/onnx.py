@@ -5,28 +5,27 @@ The packages are `onnxruntime`, `tokenizers` and `numpy`: nothing here imports t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...evaluation.decisions import hash_file
 from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
 from ...utils.errors import UserError, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, batch_by_length
-from .stored import load_config
+from . import DEFAULTS, Engine, InferenceOptions, batch_by_length, pad_ids
+from .stored import load_config, open_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 WEIGHTS_KEY = "weights_sha256"  # in the metadata of the file, shows whether it still belongs to its folder
 _TOKENS = 8192  # per batch, padding included
-_TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all that is fetched
 
 
 class OnnxEngine(Engine):
@@ -41,16 +40,9 @@ class OnnxEngine(Engine):
     def __init__(self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False) -> None:
         name = os.path.expanduser(name)
         check_name(name, "a trained model")
-        folder, again = FinishedFolder(Path(name)), f"make it with `hf-rnn export --model {shlex.quote(name)}`"
-        if Path(name).is_dir():
-            name = os.path.abspath(name)
-            if options.revision is not None:
-                raise UserError(f"{name} is a folder here, which has no revision {options.revision!r}: leave it out")
-        else:
-            from ...hub.client import fetch  # huggingface_hub is not needed for a folder
-
-            file, again = folder.onnx_model.name, "its owner makes it with hf-rnn export"
-            folder = FinishedFolder(fetch(name, options.revision, only=(*_TOKENIZER_FILES, f"onnx/{file}")))
+        folder, again = open_folder(name, _FILES, options.revision), "its owner makes it with hf-rnn export"
+        if os.path.isdir(name):
+            name, again = os.path.abspath(name), f"make it with `hf-rnn export --model {shlex.quote(name)}`"
         self._arguments = name, options, is_encoder
         self.config = load_config(name, folder)
         if not folder.onnx_model.is_file():
@@ -73,11 +65,7 @@ class OnnxEngine(Engine):
         output = self.session.get_outputs()[0]
         results, largest = np.zeros((len(input_ids), output.shape[-1]), np.float32), self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
-            mask = np.zeros((len(rows), max(len(input_ids[row]) for row in rows)), np.int64)
-            ids = np.zeros_like(mask)
-            for place, row in enumerate(rows):
-                length = len(input_ids[row])
-                ids[place, :length], mask[place, :length] = input_ids[row], 1
+            ids, mask = pad_ids([input_ids[row] for row in rows])
             if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
                 raise IndexError(f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}")
             results[rows] = run_session(self.session, ids, mask)[output.name]
@@ -106,9 +94,5 @@ def run_session(session: InferenceSession, input_ids: np.ndarray, attention_mask
 
 
 def hash_weights(folder: FinishedFolder) -> str:
-    """Return the SHA-256 of a folder's weights."""
-    digest = hashlib.sha256()
-    for path in folder.weight_files():
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
+    """Return a hash of a folder's weights."""
+    return ",".join(map(hash_file, folder.weight_files()))

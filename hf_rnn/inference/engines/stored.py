@@ -6,7 +6,8 @@ Whatever is unusual or damaged is left to [`load_model`], which loads it with tr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -36,6 +37,18 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.u
 _DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "target_scale")
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules named after what they compute
+
+
+def open_folder(name: str, files: Sequence[str], revision: str | None = None) -> FinishedFolder:
+    """Return a folder, or that of the cache with these files of a repo, which may not have them."""
+    folder = Path(os.path.expanduser(name))
+    if not folder.is_dir():
+        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
+
+        folder = fetch(name, revision, only=files)
+    elif revision is not None:
+        raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
+    return FinishedFolder(folder)
 
 
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
@@ -103,11 +116,8 @@ def read_stored(
 def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, copies_table: bool = False) -> Engine:
     """Return the engine in C of a model in memory.
 
-    It computes with copies of all weights but the table of token vectors, whose rows it reads when a text needs them:
-    without `copies_table` the model must not change while the engine is used.
-
-    Raises:
-        Unsupported: For a model with hooks, adapters, or modules from outside this package.
+    It has copies of all weights but the table of token vectors: without `copies_table` the model must not change while
+    the engine is used. Raises [`Unsupported`] for hooks, adapters, and modules from outside this package.
     """
     import torch
 

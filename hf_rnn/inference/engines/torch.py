@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ...models.auto import head_class
 from ..native import SWITCH, load_library
-from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode
+from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode, pad_ids, pad_tokens
 from .native import to_float
 from .stored import load_sentence_encoder
 
@@ -63,11 +62,9 @@ class TorchEngine(Engine):
             for (name, shape), values in zip(self._state_shapes.items(), rows, strict=True):
                 values = values.reshape(count, *shape).movedim(0, _TEXT_AXES.get(name, 1))
                 before[name.replace("final", "initial")] = values.contiguous()
-        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in input_ids], batch_first=True)
-        mask = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in input_ids])
-        places = ids.to(self.model.device), mask.to(self.model.device)
+        places = [torch.from_numpy(numbers).to(self.model.device) for numbers in pad_ids(input_ids)]
         outputs = self.model(*places, output_final_states=True, **before)
-        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).reshape(count, -1) for name in self._state_shapes]
+        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).flatten(1) for name in self._state_shapes]
         return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).float().cpu().numpy()
 
     @cached_property
@@ -86,11 +83,6 @@ def _warn_of_missing_kernel() -> None:
         _LOGGER.warning("%s: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`", slow)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
-    return tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if len(texts) else []
-
-
 @torch.inference_mode()
 def compute_logits(
     model: PreTrainedModel,
@@ -105,26 +97,20 @@ def compute_logits(
 
     Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
-    from transformers import DataCollatorWithPadding
-
-    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
-    collate = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
+    if not len(input_ids):
+        return torch.zeros(0, model.config.num_labels, dtype=torch.float32, device="cpu")
+    order, parts, per_token = list[int](), list[torch.Tensor](), False
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        texts = [list(input_ids[row]) for row in rows]
-        if len(texts[0]) == len(texts[-1]):  # without padding a collator takes longer than the model
-            ids = np.array(texts, dtype=np.int64)
-            batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        else:
-            batch = collate([{"input_ids": text} for text in texts])
-        inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in ("input_ids", "attention_mask")}
-        outputs = model(**inputs, return_dict=True).logits.float().cpu()
-        if outputs.dim() == 2:
-            logits[rows] = outputs
-            continue
-        if logits.dim() == 2:  # the first batch of a tagger
-            logits = logits[:, None].repeat(1, max(map(len, input_ids)), 1)
-        for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), outputs, strict=True):
-            logits[row, : int(mask.sum())] = tokens[mask]
+        padded = pad_ids([input_ids[row] for row in rows], tokenizer.pad_token_id or 0, tokenizer.padding_side)
+        ids, mask = (torch.from_numpy(numbers).to(model.device) for numbers in padded)
+        outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
+        per_token = outputs.dim() == 3
+        parts.append((outputs[mask.bool()] if per_token else outputs).cpu())
+        order += rows
+    logits = torch.cat(parts)
+    if per_token:
+        logits = torch.from_numpy(pad_tokens(logits.numpy(), [input_ids[row] for row in order]))
+    logits[order] = logits.clone()
     return logits
 
 

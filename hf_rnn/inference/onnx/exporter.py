@@ -1,16 +1,12 @@
-"""Write `onnx/model.onnx` of a trained model, if ONNX Runtime gives the model's numbers for 200 texts with it.
-
-Legend: B batch, T time.
-"""
+"""Write `onnx/model.onnx` of a trained model, if ONNX Runtime gives the model's numbers for 200 texts with it."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +21,10 @@ from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_
 from ...models.auto import ENCODER
 from ...utils.errors import UserError, install_hint
 from ...utils.process import write_whole
-from ..engines import CLASSIFIER
+from ..engines import CLASSIFIER, pad_ids
 from ..engines.onnx import WEIGHTS_KEY, hash_weights, open_session, run_session
 from ..engines.stored import PROJECTION
-from ..engines.torch import load_sentence_model, tokenize
+from ..engines.torch import load_sentence_model
 from ..stream import HOSTILE
 from ..tokens import TokenizerFile
 from ..web.page import ExportSource, write_page, write_transformers_js
@@ -43,7 +39,7 @@ MAX_DIFFERENCE = 1e-4  # between two numbers of the output
 _RELATIVE_DIFFERENCE = 1e-5  # the same for numbers above 10, whose last digits float32 rounds
 _LARGEST_HALF = 6e4  # in float16
 TEXTS = 200
-_BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
+_BATCH = 16  # texts
 _LONGEST = 60  # words of a random text
 _CHECKED, _LONGEST_CHECKED = 60, 300  # texts that a page checks, if they have fewer characters
 
@@ -55,7 +51,7 @@ class ExportResult:
     file: Path
     bytes: int  # its size
     max_difference: float  # between its numbers and the model's
-    texts: int  # compared; each is padded on the right, on the left, and with holes
+    texts: int  # compared
     web: Path | None = None  # folder of the page
 
 
@@ -68,10 +64,10 @@ def export(
 ) -> ExportResult:
     """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
 
-    Before the file is written, it runs on 200 texts: hostile ones, and random words of the vocabulary. Each number
-    must be within 1e-4 of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose
-    values have 8 significant bits, as that of the package's encoders, is stored in float16. The folder
-    `transformers_js/` beside `onnx/` (or in `output_dir`) has the same for the pipelines of transformers.js.
+    Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4 of the model's
+    (within 1e-5 of the largest one if that is above 10). An embedding table whose values have 8 significant bits, as
+    that of the package's encoders, is stored in float16. The folder `transformers_js/` beside `onnx/` (or in
+    `output_dir`) has the same for the pipelines of transformers.js.
 
     Args:
         name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
@@ -93,9 +89,11 @@ def export(
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
-    source = load_source(name, revision, web)
+    source = load_source(name, revision)
     folder, texts = source.folder, make_texts(source.tokenizer)
-    ids = tokenize(source.tokenizer, texts)
+    if web and type(source.model).__name__ == ENCODER:
+        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
+    ids = source.tokenizer(texts, truncation=True)["input_ids"]
     if folder.tokenizer.is_file() and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids:
         other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
         raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
@@ -135,7 +133,7 @@ def export(
     return result
 
 
-def load_source(name: str, revision: str | None, web: bool) -> ExportSource:
+def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
     from .graph import ONNX_CELLS, ONNX_POOLINGS
 
@@ -150,18 +148,15 @@ def load_source(name: str, revision: str | None, web: bool) -> ExportSource:
         if (value := getattr(config, setting)) not in supported:
             raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}")
     gives_vectors = head == ENCODER and (folder.root / PROJECTION).is_file()
-    if head == ENCODER and web and not gives_vectors:
-        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
-    return ExportSource(
-        folder, load_sentence_model(folder.root)[0] if gives_vectors else model, tokenizer, gives_vectors
-    )
+    model = load_sentence_model(folder.root)[0] if gives_vectors else model
+    return ExportSource(folder, model, tokenizer, gives_vectors)
 
 
 # ---- the comparison ----
 
 
 def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return `TEXTS` texts: hostile ones, and random words of the vocabulary; the first is a batch of its own, empty.
+    """Return `TEXTS` texts: hostile ones, and random words of the vocabulary.
 
     The first entries of the vocabulary are drawn more often, as they are more frequent in texts.
     """
@@ -175,12 +170,10 @@ def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 @torch.inference_mode()
 def measure_difference(source: ExportSource, session: InferenceSession, input_ids: Sequence[Sequence[int]]) -> float:
-    """Return the largest difference between two numbers, less where they exceed 10; NaN if one is NaN.
-
-    Each text runs padded on the right, on the left, and with holes.
-    """
+    """Return the largest difference between two numbers, less where they exceed 10; NaN if one is NaN."""
     differences, model = [0.0], source.model
-    for ids, mask in _make_batches(input_ids, len(source.tokenizer)):
+    for start in range(0, len(input_ids), _BATCH):
+        ids, mask = pad_ids(input_ids[start : start + _BATCH])
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         results, outputs = run_session(session, ids, mask), model(**batch)
         if source.gives_vectors:
@@ -189,25 +182,6 @@ def measure_difference(source: ExportSource, session: InferenceSession, input_id
         else:
             expected = {name: outputs[name] for name in results}
         for name, numbers in expected.items():
-            if numbers.numel():
-                allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(numbers.abs().max()))
-                differences.append(float(np.abs(numbers.numpy() - results[name]).max()) / allowed)
+            allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(numbers.abs().max()))
+            differences.append(float(np.abs(numbers.numpy() - results[name]).max()) / allowed)
     return float(np.max(differences))
-
-
-def _make_batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ids and masks, int64 (B, T): each text three times, with random ids at masked places."""
-    chance, sizes, start = np.random.default_rng(0), itertools.cycle(_BATCHES), 0
-    while rows := input_ids[start : start + next(sizes)]:
-        for layout, room in (("right", 0), ("left", 5), ("holes", 7)):
-            ids = chance.integers(0, vocab_size, (len(rows), max(map(len, rows)) + room))
-            mask = np.zeros_like(ids)
-            for row, text in enumerate(rows):
-                places = np.arange(len(text))
-                if layout == "left":
-                    places += ids.shape[1] - len(text)
-                elif layout == "holes":
-                    places = np.sort(chance.permutation(ids.shape[1])[: len(text)])
-                ids[row, places], mask[row, places] = text, 1
-            yield ids, mask
-        start += len(rows)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -194,14 +194,8 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> st
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
     cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
-    names = ("h", "decay", "addend", "next", "state")
-    values = [helper.make_tensor_value_info(name, _FLOAT, None) for name in names]
-    nodes = [
-        helper.make_node("Mul", ["h", "decay"], ["product"]),
-        helper.make_node("Add", ["product", "addend"], ["next"]),
-        helper.make_node("Identity", ["next"], ["state"]),
-    ]
-    body = helper.make_graph(nodes, "step", values[:3], values[3:])
+    body = parser.parse_graph("""step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state)
+                                 {product = Mul(h, decay) next = Add(product, addend) state = Identity(next)}""")
     states, shape = [], graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
     for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
@@ -228,19 +222,13 @@ ONNX_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 
 
 def build_graph(
-    model: PreTrainedModel,
-    metadata: Mapping[str, str],
-    gives_vectors: bool = False,
-    half_table: bool = False,
+    model: PreTrainedModel, metadata: Mapping[str, str], gives_vectors: bool = False, half_table: bool = False
 ) -> onnx.ModelProto:
-    """Write a model as an ONNX graph in float32; `metadata` are stored in the file.
+    """Write a classifier or an encoder as an ONNX graph in float32; `metadata` are stored in the file.
 
-    Args:
-        model: A classifier or an encoder of this package.
-        metadata: Names and values.
-        gives_vectors: Whether a classifier is a sentence encoder, whose logits are its vectors before normalisation.
-            Its `last_hidden_state` are projected too, so that their mean, normalised, is the vector.
-        half_table: Whether the embedding table is stored in float16.
+    `half_table` stores the embedding table in float16. With `gives_vectors` the classifier is a sentence encoder,
+    whose logits are its vectors before normalisation; its `last_hidden_state` are projected too, so that their mean,
+    normalised, is the vector.
     """
     graph = Graph()
     texts, width = Texts(graph), model.config.output_size
@@ -254,7 +242,13 @@ def build_graph(
         for layer in encoder.layers:
             states = ONNX_CELLS[encoder.config.cell_type](graph, texts, states, layer)
     if model is not encoder:
-        logits, width = _classify(graph, texts, states, model), model.config.num_labels
+        config, width = model.config, model.config.num_labels
+        pooled = graph.activate(_pool(graph, texts, states, model), config.classifier_activation)
+        logits = graph.Gemm(pooled, model.classifier.weight, model.classifier.bias, transB=1)
+        if model.ngrams is not None:
+            logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams.weight))
+        if config.target_scale is not None:  # a model whose training did not end
+            logits = graph.Add(graph.Mul(logits, config.target_scale), config.target_mean)
         if not gives_vectors:
             graph.answer("logits", logits, width)
             return graph.finish(metadata)
@@ -285,18 +279,6 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
         inner = graph.activate(linear(norm(stream, block.mlp_norm), block.up_proj), activation)
         stream = graph.Add(stream, linear(inner, block.down_proj))
     return norm(stream, encoder.norm)
-
-
-def _classify(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
-    """Return the logits (B, C) of states (T, B, S)."""
-    config = model.config
-    vectors = graph.activate(_pool(graph, texts, states, model), config.classifier_activation)
-    logits = graph.Gemm(vectors, model.classifier.weight, model.classifier.bias, transB=1)
-    if model.ngrams is not None:
-        logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams.weight))
-    if config.target_scale is not None:  # a model whose training did not end
-        logits = graph.Add(graph.Mul(logits, config.target_scale), config.target_mean)
-    return logits
 
 
 def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:

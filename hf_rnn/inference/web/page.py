@@ -16,7 +16,6 @@ from ...tasks import score_kind
 from ...utils.errors import UserError
 from ...utils.process import write_whole
 from ..demo import read_examples
-from ..engines.torch import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,7 +84,7 @@ def write_page(
         "splitSpecialTokens": tokenizer.split_special_tokens,  # one that is typed in a text is text
         "specialTokens": tokenizer.special_tokens_map,
         "engine": engine,
-        "check": list(zip(texts, tokenize(tokenizer, texts), strict=True)),
+        "check": list(zip(texts, tokenizer(texts, truncation=True)["input_ids"], strict=True)),
     }
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -102,8 +101,8 @@ def write_page(
 def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
     """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
 
-    The pipelines of transformers.js load this name, and read no more of it than inputs and outputs of the graph. It is
-    not written for a model of numbers, as its pipelines compute probabilities, nor without a `tokenizer.json`.
+    The pipelines of transformers.js load this name, and read inputs and outputs of the graph. Nothing is written for
+    a model of numbers, as the pipelines compute probabilities, nor without a `tokenizer.json`.
     """
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
