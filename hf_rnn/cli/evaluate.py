@@ -406,10 +406,8 @@ def read_rows(table: Table, measured: Measured) -> pa.Table:
     """Return all columns of rows in their table; without names, those of texts and labels are named by their use."""
     import numpy as np
 
-    from ..data.read import read_whole
-
-    rows, places, _ = read_whole(table)
+    rows = table.to_arrow()
     if not table.has_names:
         uses = {column: use for use, column in measured.columns.items()}
         rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
-    return rows.take(np.searchsorted(places, measured.places))
+    return rows.take(np.searchsorted(table.places, measured.places))
