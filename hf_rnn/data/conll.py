@@ -56,8 +56,8 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 class _Word(NamedTuple):
     """A token of a sentence with its tag, or why it is rejected."""
 
-    row: int  # the number of its line, or of its sentence, in the table
-    start: str  # of its line, or of its sentence
+    row: int  # number of its line or sentence in the table
+    line: str  # its line, or its sentence
     token: str = ""
     tag: str = ""
     fault: Fault | None = None
@@ -235,7 +235,7 @@ def _build(
             words = [bad] * len(words)
         for word in words:
             if word.fault is not None:
-                ledger.reject(split, table.reject(word.row, word.fault, word.start))
+                ledger.reject(split, table.reject(word.row, word.fault, word.line))
         good = [word for word in words if word.fault is None]
         counts.rows_read += len(words)
         counts.rows_kept += len(good)

@@ -69,7 +69,7 @@ class Fault:
     detail: str
 
 
-# what to do about a row that stops a load
+# by reason: advice for a row that stops a load
 _REMEDIES = {
     Reason.NOT_UTF8: "Save the file as UTF-8, or name its encoding with --encoding",
     Reason.NOT_JSON: 'Write a record such as {"text": "..."}',

@@ -185,11 +185,12 @@ class RowOptions:
         if in_folder and not is_table(part):
             return read_label(part, self.encoding)
         has_names = self.separator is not None or (is_table(part) and suffix_of(part) != ".tsv")
+        has_names = has_names or any(isinstance(column, str) for column in declared)
         return read_table(
             part,
             separator=self.separator,
             encoding=self.encoding,
-            header=has_names or any(isinstance(column, str) for column in declared) or _has_usual_names,
+            header=has_names or (lambda names: not any(map(names.isdisjoint, USUAL_NAMES.values()))),
             fields=None if declared else 2,
             quoting=self.quoting,
         )
@@ -229,29 +230,28 @@ class RowOptions:
 
     def write_labels(self, columns: Columns) -> list[str | None]:
         """Return the labels of a table as texts, those of several columns with tabs between them; None if missing."""
-        written = [self._write_column(columns, name) for name in columns.labels]
+        written = [
+            [cell if type(cell) is str else self._write(cell, columns, name) for cell in columns.table.cells(name)]
+            for name in columns.labels
+        ]
         if len(written) == 1:
             return written[0]
         return [None if None in row else "\t".join(map(str, row)) for row in zip(*written, strict=True)]
 
-    def _write_column(self, columns: Columns, name: str) -> list[str | None]:
+    def _write(self, cell: Any, columns: Columns, name: str) -> str | None:
+        if isinstance(cell, list | tuple) and self.scheme is not None:
+            items = [self._write(item, columns, name) for item in cell]
+            if cut := [item for item in items if self.label_separator in str(item)]:
+                detail = f"the label {cut[0]!r:.80} contains {self.label_separator!r}"
+                raise UserError(f"{detail}: set another label_separator")
+            return None if None in items else self.label_separator.join(map(str, items))
+        if isinstance(cell, list | tuple | dict | bytes):
+            raise columns.refuse(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
         names = columns.table.class_names.get(name)
-
-        def write(cell: Any) -> str | None:
-            if isinstance(cell, list | tuple) and self.scheme is not None:
-                items = list(map(write, cell))
-                if cut := [item for item in items if self.label_separator in str(item)]:
-                    detail = f"the label {cut[0]!r:.80} contains {self.label_separator!r}"
-                    raise UserError(f"{detail}: set another label_separator")
-                return None if None in items else self.label_separator.join(map(str, items))
-            if isinstance(cell, list | tuple | dict | bytes):
-                raise columns.refuse(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
-            if names is None or cell is None:
-                return write_value(cell)
-            # a number without a name becomes a text that matches no class
-            return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
-
-        return [cell if type(cell) is str else write(cell) for cell in columns.table.cells(name)]
+        if names is None or cell is None:
+            return write_value(cell)
+        # a number without a name becomes a text that matches no class
+        return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
 
     def read_labels(self, counts: Mapping[str, int], columns: Sequence[str]) -> RowLabels:
         """Return the meaning of labels, by the rows of each label of the first split."""
@@ -263,11 +263,6 @@ class RowOptions:
         if self.class_names is not None:
             return LabelMap.from_names(self.class_names, counts, self.label_map)
         return LabelMap.from_counts(counts)
-
-
-def _has_usual_names(names: set[str]) -> bool:
-    """Return whether the fields of a line name a column of texts and one of labels."""
-    return not any(map(names.isdisjoint, USUAL_NAMES.values()))
 
 
 def read_tables(
