@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from .errors import (
 )
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import USUAL_NAMES, Table, cell_fault, find_column, read_table, write_value
+from .read import USUAL_NAMES, Table, find_column, read_table, write_value
 from .sources import Column, as_list, choose_splits, find_parts, read_label, read_rows
 from .splits import SPLITS, SplitRows, deliver
 
@@ -297,28 +297,22 @@ class _Part:
 
 def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
     """Take texts and labels of a table, and reject rows without a usable text."""
-    table = columns.table
-    texts, faults = list[list[str]](), dict[int, Fault]()
-    is_read = [True] * len(table.places)
-    for number in table.rejected:
-        is_read[number] = False
+    table, texts, bad = columns.table, list[list[str]](), dict[int, BadRow]()
     for name in columns.texts:
         cells = table.cells(name)
-        types = set(map(type, compress(cells, is_read)))
-        if str not in types and (types - {type(None)} or (types and "." in name)):
+        types, is_absent = set(map(type, cells)), "." in name and len(table.rejected) < len(cells)
+        if str not in types and (types - {type(None)} or is_absent):
             raise columns.refuse(name, "strings", " and ".join(sorted(item.__name__ for item in types)))
-        texts.append([cell if type(cell) is str else write_value(cell) or "" for cell in cells])
-        odd = [number for number, text in enumerate(texts[-1]) if not text or text.isspace() or "\0" in text]
-        wrong = {number: fault for number in odd if (fault := text_fault(texts[-1][number]))}
-        if types != {str}:
-            wrong |= {number: fault for number, cell in enumerate(cells) if (fault := cell_fault(cell))}
-        faults = wrong | faults  # the first text comes first
-    part = _Part(table, list(range(len(table.places))), texts, options.write_labels(columns))
-    counts = ledger.report.splits[split]
-    counts.rows_read += len(part.numbers)
-    bad = {number: table.reject(number, fault, texts[0][number]) for number, fault in faults.items()} | table.rejected
+        column, wrong = table.texts(name)
+        texts.append(column)
+        odd = [number for number, text in enumerate(column) if not text or text.isspace() or "\0" in text]
+        faults = {number: fault for number in odd if (fault := text_fault(column[number]))}
+        faulty = {number: table.reject(number, fault, texts[0][number]) for number, fault in faults.items()}
+        bad = faulty | wrong | bad  # the first text comes first
     for row in bad.values():
         ledger.reject(split, row)
+    part = _Part(table, list(range(len(table.places))), texts, options.write_labels(columns))
+    ledger.report.splits[split].rows_read += len(part.numbers)
     if bad:
         part.keep([number for number in part.numbers if number not in bad])
     return part

@@ -89,17 +89,12 @@ class Table:
         cells = out_of_arrow(self.columns[root])
         return cells if root == name else [look_up({root: cell}, name) for cell in cells]
 
-    def texts(self, name: str) -> list[str | BadRow]:
-        """Return the cells of a column as texts, "" for a missing one, and a rejected row for what cannot be one."""
-        rows: list[str | BadRow] = []
-        for number, cell in enumerate(self.cells(name)):
-            text = cell if type(cell) is str else write_value(cell) or ""
-            if number in self.rejected:
-                rows.append(self.rejected[number])
-            else:
-                fault = cell_fault(cell)
-                rows.append(self.reject(number, fault, text) if fault else text)
-        return rows
+    def texts(self, name: str) -> tuple[list[str], dict[int, BadRow]]:
+        """Return the cells of a column as texts, "" for a missing one, and all rows without a text by their number."""
+        cells, fault = self.cells(name), Fault(Reason.NOT_A_TEXT, "it is a list or a record")
+        texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
+        wrong = [n for n, cell in enumerate(cells) if type(cell) is not str and isinstance(cell, list | dict | bytes)]
+        return texts, {number: self.reject(number, fault, texts[number]) for number in wrong} | self.rejected
 
     def to_arrow(self) -> pa.Table:
         """Return all columns; each has one type in the whole file, and texts if its values have several."""
@@ -410,11 +405,6 @@ def write_value(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
-def cell_fault(cell: object) -> Fault | None:
-    """Return the fault of a cell that cannot be a text."""
-    return Fault(Reason.NOT_A_TEXT, "it is a list or a record") if isinstance(cell, list | dict | bytes) else None
-
-
 def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:
     """Yield the texts of a table's column, or the lines of another file, in their order. A missing text is "".
 
@@ -429,4 +419,5 @@ def read_column(path: str | Path, column: str | None = None, *, encoding: str | 
     table = read_table(path, encoding=encoding)
     is_there = column is not None and (column in table.columns or "." in column)
     name = find_column(table.columns, column if is_there else None, USUAL_NAMES["text"], str(path), "text_column")
-    yield from table.texts(name)
+    texts, bad = table.texts(name)
+    yield from (bad.get(number, text) for number, text in enumerate(texts)) if bad else texts

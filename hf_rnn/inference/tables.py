@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
-from ..data.errors import BadRow
 from ..data.lines import is_table, suffix_of
 from ..data.read import USUAL_NAMES, Table, find_column, read_lines, read_table
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
@@ -119,10 +118,9 @@ def _read_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -
 
 def _take_texts(table: Table, name: str) -> list[object]:
     """Return the texts of a column; in a column without any text, numbers stay numbers, and have no answer."""
-    cells, texts = table.cells(name), table.texts(name)
-    if any(isinstance(cell, str) for cell in cells):
-        return [*texts]
-    return [text if isinstance(text, BadRow) else cell for text, cell in zip(texts, cells, strict=True)]
+    cells, (texts, bad) = table.cells(name), table.texts(name)
+    rows = texts if any(isinstance(cell, str) for cell in cells) else cells
+    return [bad.get(number, row) for number, row in enumerate(rows)]
 
 
 def _choose_columns(
