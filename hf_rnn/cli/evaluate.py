@@ -368,7 +368,6 @@ def write_answers(
     import numpy as np
     import pyarrow as pa
 
-    from ..data.read import read_whole
     from ..inference.tables import format_table
     from ..tasks import compute_scores
 
@@ -392,12 +391,12 @@ def write_answers(
     if table is None:  # a data set, or several files
         rows = measured.rows.with_format("arrow")[:].drop_columns("label").append_column("label", pa.array(list(true)))
     else:
-        rows, places, _ = read_whole(table)
+        rows = table.to_arrow()
         separator, encoding, columns = table.separator, table.encoding, {table.unit: measured.places, **columns}
         if not table.has_names:
             uses = {column: use for use, column in measured.columns.items()}
             rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
-        rows = rows.take(np.searchsorted(places, measured.places))
+        rows = rows.take(np.searchsorted(table.places, measured.places))
     prefix = "" if columns.keys().isdisjoint(rows.column_names) else "predicted_"
     for name, column in columns.items():
         rows = rows.append_column(prefix + name, pa.array(column))

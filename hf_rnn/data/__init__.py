@@ -3,9 +3,9 @@
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`] turns these into
 `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place and a typed reason.
 
-The way of a row: `sources` finds the files of a split, `read` yields their rows, `load` checks them and makes a data
-set of the good ones, with the meaning of their labels from `labels` and rejections in `errors`; `splits` holds out
-rows for validation.
+The way of a row: `sources` finds the files of a split, `read` makes tables of them, `load` checks their rows and makes
+a data set of the good ones, with the meaning of their labels from `labels` and rejections in `errors`; `splits` holds
+out rows for validation.
 """
 
 from __future__ import annotations

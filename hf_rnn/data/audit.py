@@ -55,19 +55,15 @@ class AuditReport:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
-        duplicates: dict[str, dict[str, Any]] = {}
         leaks: dict[str, dict[str, Any]] = {}
         for overlap in self.overlaps:
-            source, split = overlap["source"], overlap["split"]
             counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
-            if source == split:
-                duplicates[split] = counts
-            else:
-                leaks.setdefault(split, {})[source] = counts
+            leaks.setdefault(overlap["split"], {})[overlap["source"]] = counts
+        duplicates = {split: leaks[split].pop(split) for split in leaks}
         return {
             "rows": {name: facts["rows"] for name, facts in self.splits.items()},
             "duplicates": duplicates,
-            "leaks": leaks,
+            "leaks": {split: counts for split, counts in leaks.items() if counts},
             "leak_share": max((leak["share"] for leak in self.leaks), default=0.0),
             "conflicts": {name: self.conflicts[name] for name in ("texts", "rows")},
             "unknown_token_share": {name: facts["unknown_token_share"] for name, facts in self.splits.items()},

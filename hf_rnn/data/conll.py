@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -29,8 +29,8 @@ from ..utils.errors import UserError
 from .errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
-from .load import RowOptions, open_tables
-from .read import Row, Table, open_lines
+from .load import RowOptions, read_tables
+from .read import Table, read_lines
 from .sources import choose_splits, find_parts
 from .splits import SplitRows, deliver
 
@@ -53,25 +53,35 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return written
 
 
-def _make_word(place: int, start: str, token: str, tag: str) -> Row:
-    """Return a row of the start of its line, a token, which may be white space as in some data, and its tag."""
+class _Word(NamedTuple):
+    """A token of a sentence with its tag, or why it is rejected."""
+
+    row: int  # number of its line or sentence in the table
+    line: str  # its line, or its sentence
+    token: str = ""
+    tag: str = ""
+    fault: Fault | None = None
+
+
+def _make_word(row: int, start: str, token: str, tag: str) -> _Word:
+    """Return a word with a token, which may be white space as in some data."""
     fault = text_fault(token)
     if fault is None or fault.reason is Reason.BLANK_TEXT:
         fault = label_fault(tag)
-    return Row(place, [start, token, tag], fault)
+    return _Word(row, start, token, tag, fault)
 
 
-def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
+def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
     """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
     token_column, tag_column = map(int, columns)
-    rows: list[tuple[Row, list[str]]] = []  # without cells at the end of a sentence
-    for row in table.rows(["text"]):
-        line, cells = row.cells[0], list[str]()
-        if row.fault is None and line.strip(" ") and not line.startswith("-DOCSTART-"):
+    lines: list[tuple[str, list[str]]] = []  # without cells at the end of a sentence
+    for line in table.cells("text"):
+        cells = list[str]()
+        if line and line.strip(" ") and not line.startswith("-DOCSTART-"):
             # other white space of Unicode is part of a token
             cells = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
-        rows.append((row, cells))
-    tokens = [cells for row, cells in rows if cells and not row.cells[0].startswith("# ")]
+        lines.append((line, cells))
+    tokens = [cells for line, cells in lines if cells and not line.startswith("# ")]
     if not tokens:
         raise DataError.for_file(table.path, Reason.EMPTY_FILE, "found no token")
     size = len(tokens[0])
@@ -79,12 +89,11 @@ def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
         detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
         raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column")
     tags = {cells[tag_column] for cells in tokens if len(cells) == size}
-    words: list[Row] = []
+    words: list[_Word] = []
     is_start = True  # a comment before the first token may have as many columns
-    for row, cells in rows:
-        line = row.cells[0]
-        if row.fault is not None:
-            words.append(row)
+    for row, (line, cells) in enumerate(lines):
+        if row in table.rejected:
+            words.append(_Word(row, table.rejected[row].excerpt, fault=table.rejected[row].fault))
         elif not cells:
             yield words
             words = []
@@ -93,38 +102,38 @@ def _read_file(table: Table, *columns: str) -> Iterator[list[Row]]:
         elif size != 10 or not _NOT_A_WORD.match(line):
             is_start = False
             if len(cells) == size:
-                words.append(_make_word(row.place, line, cells[token_column], cells[tag_column]))
+                words.append(_make_word(row, line, cells[token_column], cells[tag_column]))
             else:
                 reason = Reason.TOO_FEW_FIELDS if len(cells) < size else Reason.TOO_MANY_FIELDS
                 detail = f"found {len(cells)} columns where the first token has {size}"
-                words.append(row._replace(fault=Fault(reason, detail)))
+                words.append(_Word(row, line, fault=Fault(reason, detail)))
     yield words
 
 
-def _read_table(table: Table, *columns: str) -> Iterator[list[Row]]:
+def _read_lists(table: Table, *columns: str) -> Iterator[list[_Word]]:
     """Yield the rows of a table with lists of tokens and of tags."""
     names = table.class_names.get(columns[1])
-    for row in table.rows(columns):
-        if row.fault is not None:
-            yield [row]
+    for row, lists in enumerate(zip(*map(table.cells, columns), strict=True)):
+        if row in table.rejected:
+            yield [_Word(row, table.rejected[row].excerpt, fault=table.rejected[row].fault)]
             continue
-        for name, cell in zip(columns, row.cells, strict=True):
+        for name, cell in zip(columns, lists, strict=True):
             if not isinstance(cell, list | tuple | None):
                 detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
                 advice = "set --text_column, --label_column"
                 raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-        tokens, tags = (["" if item is None else item for item in cell or ()] for cell in row.cells)
+        tokens, tags = (["" if item is None else item for item in cell or ()] for cell in lists)
         start = " ".join(map(str, tokens))
         if len(tokens) != len(tags):
             fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-            yield [Row(row.place, [start], fault)] * len(tokens)
+            yield [_Word(row, start, fault=fault)] * len(tokens)
             continue
         words = []
         for token, tag in zip(tokens, tags, strict=True):
             if names is None or tag in range(len(names)):
-                words.append(_make_word(row.place, start, token, str(tag) if names is None else names[int(tag)]))
+                words.append(_make_word(row, start, token, str(tag) if names is None else names[int(tag)]))
             else:
-                words.append(Row(row.place, [start], unknown_label(str(tag), names, "tag")))
+                words.append(_Word(row, start, fault=unknown_label(str(tag), names, "tag")))
         yield words
 
 
@@ -162,14 +171,14 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
             raise UserError(f"columns of CoNLL files are numbers from 0: found {token_column}, {tag_column}")
         where, files = find_parts(source, splits, (".conll",))
         tables = {
-            split: list(map(open_lines, files[split])) for split in choose_splits(splits, files, where, ".conll")
+            split: list(map(read_lines, files[split])) for split in choose_splits(splits, files, where, ".conll")
         }
     else:
         options = RowOptions(text_column=columns[0], label_column=columns[1])
-        tables = open_tables(source, config, splits, options)
+        tables = read_tables(source, config, splits, options)
         for table in chain.from_iterable(tables.values()):
             options.locate(table)  # or refuse it
-    read_words = _read_file if is_conll else _read_table
+    read_words = _read_lines if is_conll else _read_lists
     sentences = {
         split: [(part, words) for part in parts for words in read_words(part, *columns)]
         for split, parts in tables.items()
@@ -179,7 +188,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     words = chain.from_iterable(sentence for _, sentence in next(iter(sentences.values())))
     names = list(class_names or ())
     if not names:
-        tags = {word.cells[2] for word in words if word.fault is None}
+        tags = {word.tag for word in words if word.fault is None}
         types = sorted({match[1] for match in map(_ENTITY_TAG.fullmatch, tags) if match})
         is_entity = types and 2 * sum(map(bool, map(_ENTITY_TAG.fullmatch, tags))) >= len(tags - {"O"})
         names = ["O", *(f"{mark}-{name}" for name in types for mark in "BI")] if is_entity else sort_labels(tags)
@@ -210,39 +219,35 @@ def _is_conll(source: object) -> bool:
 
 
 def _build(
-    split: str, sentences: Sequence[tuple[Table, list[Row]]], names: tuple[str, ...], ledger: Ledger, whole: bool
+    split: str, sentences: Sequence[tuple[Table, list[_Word]]], names: tuple[str, ...], ledger: Ledger, whole: bool
 ) -> SplitRows:
     """Count all words, and keep those with a known tag; with `whole`, one bad word rejects its sentence."""
     types, counts = entity_types(names), ledger.report.splits[split]
     columns: dict[str, list[list[Any]]] = {"tokens": [], "ner_tags": []}
-
-    def find_fault(word: Row) -> Fault | None:
-        if word.fault is not None or (tag := word.cells[2]) in names:
-            return word.fault
-        is_entity = _ENTITY_TAG.fullmatch(tag) and tag[2:] in types
-        return None if is_entity else unknown_label(tag, names, "tag")
-
     for table, words in sentences:
-        faults = list(map(find_fault, words))
-        if whole and any(faults):
-            first = next(number for number, fault in enumerate(faults) if fault)
-            words, faults = [words[first]] * len(words), [faults[first]] * len(words)
-        for word, fault in zip(words, faults, strict=True):
-            if fault is not None:
-                ledger.reject(split, table.reject(word, fault))
-        good = [word.cells for word, fault in zip(words, faults, strict=True) if fault is None]
+        words = [
+            word
+            if word.fault or word.tag in names or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types)
+            else word._replace(fault=unknown_label(word.tag, names, "tag"))
+            for word in words
+        ]
+        if whole and (bad := next((word for word in words if word.fault), None)):
+            words = [bad] * len(words)
+        for word in words:
+            if word.fault is not None:
+                ledger.reject(split, table.reject(word.row, word.fault, word.line))
+        good = [word for word in words if word.fault is None]
         counts.rows_read += len(words)
         counts.rows_kept += len(good)
         if good:
-            tags = [cells[2] for cells in good]
-            columns["tokens"].append([cells[1] for cells in good])
+            tags = [word.tag for word in good]
+            columns["tokens"].append([word.token for word in good])
             columns["ner_tags"].append([names.index(tag) for tag in (to_iob2(tags) if types else tags)])
     if not (size := len(columns["tokens"])):
         ledger.check()
         raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    tokens, tags = datasets.Dataset.from_dict(columns, features).data.table.combine_chunks().to_batches()[0].columns
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-    rows, strata = pa.record_batch([tokens], ["tokens"]), np.zeros(size, dtype=np.int64)
-    return SplitRows([rows], tags, features, np.ones(size, dtype=bool), strata, strata, digest)
+    rows, strata = pa.table(columns, features.arrow_schema), np.zeros(size, dtype=np.int64)
+    return SplitRows(rows, features, strata, strata, digest)

@@ -58,7 +58,7 @@ def encode(
     if limit < 1:
         raise UserError(f"max_length must be at least 1: found {limit}")
     if isinstance(dataset, datasets.IterableDataset):
-        raise UserError("a stream cannot be encoded: give a Dataset; files larger than memory are kept on disk")
+        raise UserError("a stream cannot be encoded: give a Dataset")
     features = dataset.features
     if "text" not in features:
         raise UserError(f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}")

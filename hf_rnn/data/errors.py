@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import json
 import logging
 from collections import Counter
@@ -64,11 +63,20 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """A reason, what was found, and a remedy (may be empty), without the place."""
+    """A reason and what was found, without the place."""
 
     reason: Reason
     detail: str
-    remedy: str = ""
+
+
+# by reason: advice for a row that stops a load
+_REMEDIES = {
+    Reason.NOT_UTF8: "Save the file as UTF-8, or name its encoding with --encoding",
+    Reason.NOT_JSON: 'Write a record such as {"text": "..."}',
+    Reason.NOT_A_NUMBER: "If the first line names the columns, give --label_column NAME; a decimal point is a point",
+    Reason.MISPLACED_QUOTE: 'Quote texts that hold ", write " as "" in them, and close each quote, '
+    "or set --quoting none",
+}
 
 
 def text_fault(text: str) -> Fault | None:
@@ -129,8 +137,8 @@ class DataError(UserError):
 
     @classmethod
     def for_row(cls, row: BadRow, advice: str = "") -> DataError:
-        """Make the error for one row; the fault's remedy and further advice end its message."""
-        message = ". ".join(part for part in (row.describe(), row.fault.remedy, advice) if part)
+        """Make the error for one row; the remedy of its reason and further advice end its message."""
+        message = ". ".join(filter(None, (row.describe(), _REMEDIES.get(row.fault.reason), advice)))
         return cls(message, row.path, row.fault.reason, row.line)
 
 
@@ -197,12 +205,12 @@ class Ledger:
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
         self.max_bad_rows = limit = str(max_bad_rows).strip()
-        self.limit = int(limit) if limit.isdecimal() else None
+        self.count = int(limit) if limit.isdecimal() else None
         try:
             self.share = float(limit.removesuffix("%")) / (100 if limit.endswith("%") else 1)
         except ValueError:
             self.share = -1.0
-        if self.limit is None and not 0 <= self.share < 1:
+        if self.count is None and not 0 <= self.share < 1:
             raise UserError(f"max_bad_rows is {limit}: give a count such as 5, or a share of the rows such as 0.1%")
         self.path = None if rejected_path is None else Path(rejected_path)
         self.rows: list[tuple[int, int, int, BadRow]] = []  # after the numbers of its split, its file and its line
@@ -213,19 +221,23 @@ class Ledger:
         """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
         counts = self.report.splits[split]
         counts.rejected[row.fault.reason.value] += 1
-        entry = list(self.report.splits).index(split), counts.files.index(row.path), row.line, row
-        bisect.insort(self.rows, entry, key=lambda entry: entry[:3])
-        if self.limit is not None:
-            del self.rows[self.limit + 1 :]
+        self.rows.append((list(self.report.splits).index(split), counts.files.index(row.path), row.line, row))
+        if self.count is not None and len(self.rows) > 2 * self.count + 1000:
+            del self.sort()[self.count + 1 :]
+
+    def sort(self) -> list[tuple[int, int, int, BadRow]]:
+        """Sort the rejected rows by their place."""
+        self.rows.sort(key=lambda entry: entry[:3])
+        return self.rows
 
     def check(self) -> None:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
         rows, bad = self.report.rows_read, self.report.rows_rejected
-        if bad > (self.share * rows if self.limit is None else self.limit):
+        if bad > (self.share * rows if self.count is None else self.count):
             first = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
-            allowed = "" if self.limit == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
+            allowed = "" if self.count == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
             advice = f"{first} among {rows}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
-            raise DataError.for_row(self.rows[0][-1], advice)
+            raise DataError.for_row(self.sort()[0][-1], advice)
 
     def close(self) -> None:
         """Check the counts and the limit, and list the rejected rows, in a file or in the log."""
@@ -235,7 +247,7 @@ class Ledger:
             if split.trimmed:
                 logger.warning("%s: white space at the ends of %d labels was removed", name, split.trimmed)
         self.check()
-        rows, where = [row for *_, row in self.rows], ""
+        rows, where = [row for *_, row in self.sort()], ""
         if self.path is None:
             for row in rows[:_LOGGED_ROWS]:
                 logger.warning("rejected %s", row.describe())

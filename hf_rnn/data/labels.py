@@ -169,15 +169,13 @@ class LabelSets:
             cells = written.split("\t", len(self.columns) - 1)
             if unknown := [number for number, cell in zip(self.columns, cells, strict=True) if cell not in _FLAGS]:
                 detail = f"{cells[self.columns.index(unknown[0])]!r:.80} in column {self.names[unknown[0]]!r:.80}"
-                return Fault(
-                    Reason.UNKNOWN_LABEL, detail, "Write 1 for each label that a row has, and 0 for the others"
-                )
+                return Fault(Reason.UNKNOWN_LABEL, f"{detail} is neither 0 nor 1")
             return tuple(sorted(number for number, cell in zip(self.columns, cells, strict=True) if _FLAGS[cell]))
         labels = [label.strip() for label in written.split(self.separator)]
         if labels == [""]:
             return ()
         if "" in labels:
-            return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}", "Leave out the additional separator")
+            return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}")
         if absent := [label for label in labels if label not in self.ids]:
             return label_fault(absent[0]) or unknown_label(absent[0], self.ids)
         return tuple(sorted({self.ids[label] for label in labels}))
@@ -227,8 +225,7 @@ class Numbers:
             try:
                 number = float(part) if "_" not in part else math.nan
             except ValueError:
-                hint = "If the first line names the columns, give --label_column NAME; a decimal point is a point"
-                return Fault(Reason.NOT_A_NUMBER, detail, hint)
+                return Fault(Reason.NOT_A_NUMBER, detail)
             if not abs(number) <= _LARGEST:
                 return Fault(Reason.NOT_FINITE, detail)
             numbers[self.names[column]] = number

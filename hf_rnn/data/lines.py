@@ -60,9 +60,9 @@ def open_unpacked(path: str | Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def open_text(path: str | Path, encoding: str, line_end: str = "\n") -> io.TextIOWrapper:
-    """Open a text file; undecodable bytes become lone surrogates."""
-    return io.TextIOWrapper(open_unpacked(path), encoding, errors="surrogateescape", newline=line_end)
+def open_text(path: str | Path, encoding: str) -> io.TextIOWrapper:
+    """Open a text file whose lines end at LF; undecodable bytes become lone surrogates."""
+    return io.TextIOWrapper(open_unpacked(path), encoding, errors="surrogateescape", newline="\n")
 
 
 def find_encoding(head: bytes, encoding: str | None, guess: bool = True) -> str:
@@ -87,8 +87,8 @@ def find_byte_fault(line: bytes | str, encoding: str = "utf-8") -> Fault | None:
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         start = line[: error.start + 1]
         raw = start.encode(errors="surrogateescape") if isinstance(start, str) else start
-        detail = f"byte 0x{raw[-1]:02x} at byte {len(raw)} of the line is not {encoding.removesuffix('-sig')}"
-        return Fault(Reason.NOT_UTF8, detail, "Save the file as UTF-8, or name its encoding with --encoding")
+        name = encoding.removesuffix("-sig")
+        return Fault(Reason.NOT_UTF8, f"byte 0x{raw[-1]:02x} at byte {len(raw)} of the line is not {name}")
     return None
 
 
@@ -129,7 +129,7 @@ def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
 def _read_line(name: str, number: int, line: bytes) -> str | BadRow:
     fault = find_byte_fault(line)
     if len(line) > _MAX_LINE_BYTES:
-        fault = Fault(Reason.LINE_TOO_LONG, f"it has more than {_MAX_LINE_BYTES} bytes", "Split or shorten the text")
+        fault = Fault(Reason.LINE_TOO_LONG, f"it has more than {_MAX_LINE_BYTES} bytes")
     elif b"\0" in line:
         fault = Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
     return line.decode() if fault is None else BadRow(name, number, fault, excerpt_of(line))

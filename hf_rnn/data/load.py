@@ -1,6 +1,6 @@
 """Labelled texts become splits with labels, with a count of every row; and continuous text.
 
-The way of a row: a table of a split (`sources.py`) yields it (`read.py`), `_read_texts` takes its texts and writes its
+The way of a row: it is in a table (`read.py`) of a split (`sources.py`), `_read_part` takes its texts and writes its
 label as text, `_give_meaning` makes a value of the label (`labels.py`), or the row is rejected (`errors.py`). If there
 is no validation split, `hold_out` chooses the rows of it. Then `deliver` makes the data sets (`splits.py`).
 """
@@ -12,9 +12,9 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,12 @@ from .errors import (
 )
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import BATCH_ROWS, USUAL_NAMES, Row, Table, cell_fault, find_column, read_table, write_value
-from .sources import Column, as_list, choose_splits, find_parts, open_label, open_rows
-from .splits import SPLITS, SplitRows, deliver, write_batches
+from .read import USUAL_NAMES, Table, find_column, read_table, write_value
+from .sources import Column, as_list, choose_splits, find_parts, read_label, read_rows
+from .splits import SPLITS, SplitRows, deliver
 
 logger = logging.getLogger(__name__)
 
-LARGE_BYTES = 1 << 28  # files that are larger together are kept on disk
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 _HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the start of a row
 _PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # pieces of a line of continuous text
@@ -93,7 +92,7 @@ def load_tsv(
             such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt` file of lines for
             each label, or with such folders `train` and `test`; files by split; or one file of training rows. Or a
             data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`, or a `Dataset`, which
-            is train; or rows by split, each as [`open_rows`] takes it. Their rows count from 0.
+            is train; or rows by split, each as [`read_rows`] takes it. Their rows count from 0.
         config: The configuration of a data set that has several.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
             a validation or test split of a data set with only the label -1, no label, is left out and logged.
@@ -115,9 +114,10 @@ def load_tsv(
     report = DataReport() if report is None else report
     ledger, settings = Ledger(max_bad_rows, rejected_path, report), RowOptions(**options)
     sources: dict[str, list[Columns]] = {}
-    for split, tables in open_tables(source, config, splits, settings).items():
+    for split, tables in read_tables(source, config, splits, settings).items():
         parts = list(map(settings.locate, tables))
-        if splits is None and split != "train" and parts[0].is_unlabelled():
+        cells = tables[0].cells(parts[0].labels[0]) if parts[0].class_names else [None]
+        if splits is None and split != "train" and all(cell == UNLABELLED for cell in cells):
             logger.warning("%s is left out: all labels are %d, which means no label", tables[0].path, UNLABELLED)
         else:
             sources[split] = parts
@@ -133,6 +133,25 @@ def load_tsv(
 
 
 # ---- columns ----
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table with its columns of texts and labels."""
+
+    table: Table
+    texts: list[str]
+    labels: list[str]
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of a column of ClassLabel, in its own order; None for other columns."""
+        return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
+
+    def refuse(self, name: str, expected: str, found: str) -> DataError:
+        """Return the error for a column that holds no texts, or no labels."""
+        detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
+        return DataError.for_file(self.table.path, Reason.MISSING_COLUMN, detail)
 
 
 @dataclass(frozen=True)
@@ -152,8 +171,8 @@ class RowOptions:
     label_separator: str = "\t"  # between the labels of a text, for a `scheme`; a tab between numbers
     recorded: Mapping[str, str | None] = field(default_factory=dict)  # columns that a model was trained on, by use
 
-    def open_part(self, part: Any, name: str, in_folder: bool) -> Table:
-        """Open rows in memory, a table, or the texts of a label: a file or folder in a folder without tables.
+    def read_part(self, part: Any, name: str, in_folder: bool) -> Table:
+        """Read rows in memory, a table, or the texts of a label: a file or folder in a folder without tables.
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
@@ -162,22 +181,23 @@ class RowOptions:
         declared = texts + labels
         if not isinstance(part, str):
             texts = texts if self.text_column is not None else ["text", *texts]
-            return open_rows(part, name, texts + (labels or ["label"]))
+            return read_rows(part, name, texts + (labels or ["label"]))
         if in_folder and not is_table(part):
-            return open_label(part, self.encoding)
+            return read_label(part, self.encoding)
         has_names = self.separator is not None or (is_table(part) and suffix_of(part) != ".tsv")
+        has_names = has_names or any(isinstance(column, str) for column in declared)
         return read_table(
             part,
             separator=self.separator,
             encoding=self.encoding,
-            header=True if has_names or any(isinstance(column, str) for column in declared) else None,
+            header=has_names or (lambda names: not any(map(names.isdisjoint, USUAL_NAMES.values()))),
             fields=None if declared else 2,
             quoting=self.quoting,
         )
 
     def locate(self, table: Table) -> Columns:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
-        names, path = table.columns, table.path
+        names, path = list(table.columns), table.path
         labels = [find_column(names, column, (), path, "label_columns") for column in self.label_columns]
         chosen: dict[str, str] = {}
         for use in _USES:
@@ -193,7 +213,7 @@ class RowOptions:
             if use not in chosen and not (use == "label" and labels):
                 chosen[use] = find_column(rest, None, guesses, path, f"{use}_column")
         texts = [chosen[use] for use in ("text", "text_pair") if use in chosen]
-        return Columns(table, texts, labels or [chosen["label"]], self.label_separator if self.scheme else None)
+        return Columns(table, texts, labels or [chosen["label"]])
 
     def describe(self, columns: Columns) -> dict[str, str]:
         """Return the columns chosen as `text`, `text_pair` and `label`; log them, and which of them are a guess."""
@@ -208,6 +228,31 @@ class RowOptions:
             logger.info("%s: %s", columns.table.path, ", ".join(parts))
         return chosen
 
+    def write_labels(self, columns: Columns) -> list[str | None]:
+        """Return the labels of a table as texts, those of several columns with tabs between them; None if missing."""
+        written = [
+            [cell if type(cell) is str else self._write(cell, columns, name) for cell in columns.table.cells(name)]
+            for name in columns.labels
+        ]
+        if len(written) == 1:
+            return written[0]
+        return [None if None in row else "\t".join(map(str, row)) for row in zip(*written, strict=True)]
+
+    def _write(self, cell: Any, columns: Columns, name: str) -> str | None:
+        if isinstance(cell, list | tuple) and self.scheme is not None:
+            items = [self._write(item, columns, name) for item in cell]
+            if cut := [item for item in items if self.label_separator in str(item)]:
+                detail = f"the label {cut[0]!r:.80} contains {self.label_separator!r}"
+                raise UserError(f"{detail}: set another label_separator")
+            return None if None in items else self.label_separator.join(map(str, items))
+        if isinstance(cell, list | tuple | dict | bytes):
+            raise columns.refuse(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
+        names = columns.table.class_names.get(name)
+        if names is None or cell is None:
+            return write_value(cell)
+        # a number without a name becomes a text that matches no class
+        return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
+
     def read_labels(self, counts: Mapping[str, int], columns: Sequence[str]) -> RowLabels:
         """Return the meaning of labels, by the rows of each label of the first split."""
         if not counts:
@@ -220,87 +265,57 @@ class RowOptions:
         return LabelMap.from_counts(counts)
 
 
-def open_tables(
+def read_tables(
     source: object, config: str | None, splits: Iterable[str] | None, options: RowOptions
 ) -> dict[str, list[Table]]:
-    """Open the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
+    """Return the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
     where, parts = find_parts(source, splits, config=config)
     return {
-        split: [options.open_part(part, f"{where}[{split}]", os.path.isdir(where)) for part in parts[split]]
+        split: [options.read_part(part, f"{where}[{split}]", os.path.isdir(where)) for part in parts[split]]
         for split in choose_splits(splits, parts, where)
     }
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A table with its columns of texts and labels; with a `separator`, labels are lists, sets or numbers."""
-
-    table: Table
-    texts: list[str]
-    labels: list[str]
-    separator: str | None = None
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """The names of a column of ClassLabel, in its own order; None for other columns."""
-        return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
-
-    def is_unlabelled(self) -> bool:
-        """Return whether every row has the label -1 of ClassLabel, which means no label."""
-        return self.class_names is not None and all(row.cells[0] == UNLABELLED for row in self.table.rows(self.labels))
-
-    def read(self, split: str, ledger: Ledger) -> Iterator[tuple[list[int], list[list[Any]]]]:
-        """Yield batches of rows: the place of each, and the cells of each column; reject rows with a fault."""
-        counts, size = ledger.report.splits[split], len(self.texts) + len(self.labels)
-        rows = self.table.rows([*self.texts, *self.labels])
-        for first in rows:
-            places, cells = list[int](), list[Any]()
-            for place, values, fault in chain([first], islice(rows, BATCH_ROWS - 1)):
-                counts.rows_read += 1
-                if fault is None:
-                    places.append(place)
-                    cells += values
-                else:
-                    ledger.reject(split, self.table.reject(Row(place, values), fault))
-            if places:
-                yield places, [cells[start::size] for start in range(size)]
-
-    def write_labels(self, name: str, cells: Sequence[Any]) -> list[str | None]:
-        """Return the cells of a column of labels as texts, None for a missing one."""
-        names = self.table.class_names.get(name)
-
-        def write(cell: Any) -> str | None:
-            if isinstance(cell, list | tuple) and self.separator is not None:
-                items = list(map(write, cell))
-                if cut := [item for item in items if self.separator in str(item)]:
-                    detail = f"the label {cut[0]!r:.80} contains {self.separator!r}"
-                    raise UserError(f"{detail}: set another label_separator")
-                return None if None in items else self.separator.join(map(str, items))
-            if isinstance(cell, list | tuple | dict | bytes):
-                raise self.misfit(name, "ClassLabel, strings, integers or bools", type(cell).__name__)
-            if names is None or cell is None:
-                return write_value(cell)
-            # a number without a name becomes a text that matches no class
-            return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
-
-        return [cell if type(cell) is str else write(cell) for cell in cells]
-
-    def misfit(self, name: str, expected: str, found: str) -> DataError:
-        """Return the error for a column that holds no texts, or no labels."""
-        detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
-        return DataError.for_file(self.table.path, Reason.MISSING_COLUMN, detail)
 
 
 # ---- rows ----
 
 
 @dataclass
-class _Rows:
-    """The rows of a split with usable texts; their labels have no meaning yet."""
+class _Part:
+    """Rows of a table with usable texts; their labels have no meaning yet."""
 
-    batches: list[tuple[Table, pa.RecordBatch]]  # the texts, and the table that they are from
-    places: np.ndarray
-    labels: pa.Array  # as text, those of several columns with tabs between them; null for a missing one
+    table: Table
+    numbers: list[int]  # in the table
+    texts: list[list[str]]  # by column
+    labels: list[str | None]
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Drop all rows but some, by their number in this part."""
+        self.numbers = [self.numbers[number] for number in numbers]
+        self.labels = [self.labels[number] for number in numbers]
+        self.texts = [[column[number] for number in numbers] for column in self.texts]
+
+
+def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
+    """Take texts and labels of a table, and reject rows without a usable text."""
+    table, texts, bad = columns.table, list[list[str]](), dict[int, BadRow]()
+    for name in columns.texts:
+        cells = table.cells(name)
+        types, is_absent = set(map(type, cells)), "." in name and len(table.rejected) < len(cells)
+        if str not in types and (types - {type(None)} or is_absent):
+            raise columns.refuse(name, "strings", " and ".join(sorted(item.__name__ for item in types)))
+        column, wrong = table.texts(name)
+        texts.append(column)
+        odd = [number for number, text in enumerate(column) if not text or text.isspace() or "\0" in text]
+        faults = {number: fault for number in odd if (fault := text_fault(column[number]))}
+        faulty = {number: table.reject(number, fault, texts[0][number]) for number, fault in faults.items()}
+        bad = faulty | wrong | bad  # the first text comes first
+    for row in bad.values():
+        ledger.reject(split, row)
+    part = _Part(table, list(range(len(table.places))), texts, options.write_labels(columns))
+    ledger.report.splits[split].rows_read += len(part.numbers)
+    if bad:
+        part.keep([number for number in part.numbers if number not in bad])
+    return part
 
 
 def _read_splits(
@@ -309,106 +324,65 @@ def _read_splits(
     """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
     report = ledger.report
     report.splits = {split: SplitReport([part.table.path for part in parts]) for split, parts in sources.items()}
-    paths = [path for counts in report.splits.values() for path in counts.files if os.path.isfile(path)]
-    on_disk = sum(map(os.path.getsize, paths)) > LARGE_BYTES
     labels: RowLabels | None = None
     splits = {}
-    for split, parts in sources.items():
-        rows = _read_texts(split, parts, ledger, on_disk)
+    for split, columns in sources.items():
+        parts = [_read_part(split, part, options, ledger) for part in columns]
         if labels is None:
             counts = Counter[str]()
-            for count in rows.labels.drop_null().value_counts().to_pylist():
-                label = count["values"] if options.scheme else count["values"].strip()
-                if options.scheme or not label_fault(label):
-                    counts[label] += count["counts"]
+            for label, times in Counter(chain.from_iterable(part.labels for part in parts)).items():
+                bare = label if options.scheme or label is None else label.strip()
+                if bare is not None and (options.scheme or not label_fault(bare)):
+                    counts[bare] += times
             try:
-                labels = options.read_labels(counts, parts[0].labels)
+                labels = options.read_labels(counts, columns[0].labels)
             except UserError:  # report a rejected row instead, if there is one: it explains more
-                _give_meaning(split, rows, LabelMap.from_labels(counts), ledger)
+                _give_meaning(split, parts, LabelMap.from_labels(counts), ledger)
                 ledger.check()
                 raise
             report.class_names = list(labels.names)
-        splits[split] = _give_meaning(split, rows, labels, ledger)
-        splits[split].on_disk = on_disk
+        splits[split] = _give_meaning(split, parts, labels, ledger)
     return splits
 
 
-def _read_texts(split: str, parts: Sequence[Columns], ledger: Ledger, on_disk: bool) -> _Rows:
-    """Read the tables of a split once, and reject rows without a usable text."""
-    schema = pa.schema([(use, pa.string()) for use in _USES[: len(parts[0].texts)]])
-    tables, places, labels = list[Table](), [np.zeros(0, np.int64)], [pa.array([], pa.string())]
-
-    def take() -> Iterator[pa.RecordBatch]:
-        for part in parts:
-            types = [set[type]() for _ in part.texts]
-            for numbers, columns in part.read(split, ledger):
-                texts, faults = [], dict[int, Fault]()
-                for cells, classes in zip(columns, types, strict=False):
-                    classes.update(map(type, cells))
-                    texts.append([cell if type(cell) is str else write_value(cell) or "" for cell in cells])
-                    odd = [n for n, text in enumerate(texts[-1]) if not text or text.isspace() or "\0" in text]
-                    wrong = {n: fault for n in odd if (fault := text_fault(texts[-1][n]))}
-                    if classes != {str}:
-                        wrong |= {n: fault for n, cell in enumerate(cells) if (fault := cell_fault(cell))}
-                    faults = wrong | faults  # the first text comes first
-                written = list(map(part.write_labels, part.labels, columns[len(texts) :]))
-                if len(written) > 1:
-                    written = [[None if None in row else "\t".join(row) for row in zip(*written, strict=True)]]
-                for n, fault in faults.items():
-                    ledger.reject(split, part.table.reject(Row(numbers[n], [texts[0][n]]), fault))
-                is_good = np.ones(len(numbers), dtype=bool)
-                is_good[list(faults)] = False
-                tables.append(part.table)
-                places.append(np.array(numbers)[is_good])
-                labels.append(pa.array(written[0], pa.string()).filter(pa.array(is_good)))
-                batch = pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in texts], schema=schema)
-                yield batch.filter(pa.array(is_good)) if faults else batch
-            for name, classes in zip(part.texts, types, strict=True):
-                if str not in classes and (classes - {type(None)} or (classes and "." in name)):
-                    raise part.misfit(name, "strings", " and ".join(sorted(item.__name__ for item in classes)))
-
-    batches = pa.ipc.open_stream(pa.memory_map(write_batches(take(), schema))) if on_disk else take()
-    texts = list(batches)
-    return _Rows(list(zip(tables, texts, strict=True)), np.concatenate(places), pa.concat_arrays(labels))
-
-
-def _give_meaning(split: str, rows: _Rows, labels: RowLabels, ledger: Ledger) -> SplitRows:
+def _give_meaning(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Ledger) -> SplitRows:
     """Return the rows of a split with the meaning of their labels, and reject those with labels without one."""
     report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
-    encoded = rows.labels.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    bare = [name.strip() for name in names] if is_class else names
-    meanings = [*map(labels.read, bare), Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")]
-    codes = encoded.indices.fill_null(len(names)).to_numpy()
-    report.trimmed = int(np.isin(codes, [n for n, name in enumerate(names) if name != bare[n]]).sum())
-    is_good = np.array([not isinstance(meaning, Fault) for meaning in meanings])[codes]
-    texts = rows.batches[0][1].schema.names if rows.batches else ["text"]
-    features = datasets.Features({**{name: datasets.Value("string") for name in texts}, "label": labels.feature})
-    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
-    ids = pa.array(values, features.arrow_schema.field("label").type).take(pa.array(codes))
-    hashers, start = [hashlib.sha256() for _ in features], 0
-    for table, batch in rows.batches:
-        chosen = is_good[start : start + len(batch)]
-        for number in np.flatnonzero(~chosen).tolist():
-            row = Row(int(rows.places[start + number]), [batch.column(0)[number].as_py()])
-            ledger.reject(split, table.reject(row, meanings[codes[start + number]]))
-        for hasher, column in zip(hashers, [*batch.columns, ids.slice(start, len(batch))], strict=True):
-            items = compress(column.to_pylist(), chosen)
-            hasher.update("\0".join([*map(str, items), ""]).encode())
-        start += len(batch)
-    report.rows_kept = int(is_good.sum())
+    counts = Counter(chain.from_iterable(part.labels for part in parts))
+    meanings: dict[str | None, Any] = {None: Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")}
+    for label, times in counts.items():
+        if label is not None:
+            bare = label.strip() if is_class else label
+            meanings[label] = labels.read(bare)
+            report.trimmed += times * (bare != label)
+    bad = {label for label, meaning in meanings.items() if isinstance(meaning, Fault)}
+    texts = [pa.field(use, pa.string()) for use in _USES[: len(parts[0].texts)]]
+    features = datasets.Features({**{use.name: datasets.Value("string") for use in texts}, "label": labels.feature})
+    schema, tables, hashers = features.arrow_schema, list[pa.Table](), [hashlib.sha256() for _ in features]
+    for part in parts:
+        if not bad.isdisjoint(part.labels):
+            for number, label in enumerate(part.labels):
+                if label in bad:
+                    row, fault = part.numbers[number], meanings[label]
+                    ledger.reject(split, part.table.reject(row, fault, part.texts[0][number]))
+            part.keep([number for number, label in enumerate(part.labels) if label not in bad])
+        ids = pa.array([meanings[label] for label in part.labels], schema.field("label").type)
+        for hasher, items in zip(hashers, [*part.texts, map(str, ids.to_pylist())], strict=True):
+            hasher.update("\0".join([*items, ""]).encode())
+        tables.append(pa.table([*(pa.array(column, pa.string()) for column in part.texts), ids], schema=schema))
+    rows = pa.concat_tables(tables)
+    report.rows_kept = len(rows)
     if not report.rows_kept:
         ledger.check()
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    present = set(ids.unique().to_pylist()) if is_class else set()
+    strata = rows["label"].to_numpy() if is_class else np.zeros(len(rows), dtype=np.int64)
+    present = set(np.unique(strata).tolist())
     if is_class and (absent := [name for number, name in enumerate(labels.names) if number not in present]):
         logger.warning("%s has no row with label %s", split, listed(absent))
     digest = hashlib.sha256(repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()).hexdigest()
-    table = rows.batches[0][0]
-    is_file = len(report.files) == 1 and os.path.exists(table.path)
-    strata = ids.fill_null(0).to_numpy() if is_class else np.zeros(len(ids), dtype=np.int64)
-    batches = [batch for _, batch in rows.batches]
-    return SplitRows(batches, ids, features, is_good, rows.places, strata, digest, table if is_file else None)
+    places = np.concatenate([np.asarray(part.table.places, dtype=np.int64)[part.numbers] for part in parts])
+    is_file = len(parts) == 1 and os.path.exists(parts[0].table.path)
+    return SplitRows(rows, features, places, strata, digest, parts[0].table if is_file else None)
 
 
 # ---- continuous text ----

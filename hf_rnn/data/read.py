@@ -1,4 +1,4 @@
-"""Files of rows: whatever the format, each row comes once, with its place and its cells or the fault that rejects it.
+"""Files of rows: whatever the format, each row comes once, with its place and its cells, or as a rejected row.
 
 Delimited text is read by Python's `csv` in strict mode, which knows the line of each row and reports a misplaced
 quote; `pyarrow.csv` and pandas know neither, and end a row at a lone CR. JSON is read by `json`, as `pyarrow.json`
@@ -16,17 +16,16 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from html import unescape
-from itertools import islice
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from ..utils.errors import UserError, install_hint, reason_of
+from ..utils.errors import UserError, install_hint, out_of_arrow, reason_of
 from .errors import BadRow, DataError, Fault, Reason, listed, name_file
 from .lines import (
     FORMATS,
@@ -51,7 +50,6 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
     ),
 }
-BATCH_ROWS = 10_000
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
 _SEPARATORS = ",;\t|"
@@ -59,38 +57,59 @@ _LONGEST_CELL = 1 << 28  # bounds the memory that an unclosed quote takes
 _LONE_CR = "\udc0d"  # replaces a lone CR, which `csv` refuses outside quotes; decoding never makes it
 _FORMULA = re.compile(rb'<c r="([A-Z]+)([0-9]+)"[^>]*><f>([^<]*)</f>')
 
-
-class Row(NamedTuple):
-    """A row of a table, good or rejected."""
-
-    place: int  # its first line, from 1, or its number in another file: from 1 in Excel, else from 0
-    cells: Sequence[Any]  # in the order of the columns that were asked for; with a fault, first what was read of it
-    fault: Fault | None = None  # why it is rejected
+# the first line of a row, its fields, and why it is rejected; its one field is then what was read of it
+_Fields: TypeAlias = tuple[int, list[str], Fault | None]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in a file, a data set or memory, which can be read several times."""
+    """All rows of a file, a data set or memory, by column."""
 
     path: str  # the file, or the name of a data set in messages
-    columns: list[str]  # names in order; those without a name are `column_1` and so on
-    # yields the rows with the cells of some columns; dots in a name lead into nested records
-    read_rows: Callable[[Sequence[str]], Iterable[Row]] = field(repr=False, compare=False)
-    unit: str = "line"  # counted by `place`; or `row`
+    columns: dict[str, Sequence[Any]]  # cells by name, in lists or arrays of Arrow; None in rejected rows
+    places: Sequence[int]  # the first line of each row, from 1, or its number: from 1 in Excel, else from 0
+    rejected: dict[int, BadRow] = field(default_factory=dict)  # by the number of the row in a column
+    unit: str = "row"  # counted by `places`; or `line`
     has_names: bool = True  # whether the columns have names, and not only numbers
     separator: str | None = None  # between fields of delimited text
     encoding: str | None = None  # that of a text file, `utf-8-sig` if it starts with a mark
     class_names: Mapping[str, list[str]] = field(default_factory=dict)  # names of ClassLabel, by column
-    read_arrow: Callable[[], pa.Table] | None = field(default=None, repr=False, compare=False)  # with the file's types
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Read the rows once; raise a [`DataError`] for a file that is damaged as a whole."""
-        with name_file(self.path):
-            yield from self.read_rows(columns)
+    @classmethod
+    def from_arrow(cls, path: str, rows: pa.Table) -> Table:
+        """Make a table of one of Arrow."""
+        rows.validate(full=True)  # a file may hold texts that are not UTF-8
+        return cls(path, _name_columns(path, rows.column_names, rows.columns), range(len(rows)))
 
-    def reject(self, row: Row, fault: Fault) -> BadRow:
-        """Return the record of a row with a fault."""
-        return BadRow(self.path, row.place, fault, excerpt_of(write_value(row.cells[0]) or ""), self.unit)
+    def cells(self, name: str) -> Sequence[Any]:
+        """Return the cells of a column; dots lead into nested records, and the cells of a missing column are None."""
+        root = name if name in self.columns else name.partition(".")[0]
+        if root not in self.columns:
+            return [None] * len(self.places)
+        cells = out_of_arrow(self.columns[root])
+        return cells if root == name else [look_up({root: cell}, name) for cell in cells]
+
+    def texts(self, name: str) -> tuple[list[str], dict[int, BadRow]]:
+        """Return the cells of a column as texts, "" for a missing one, and all rows without a text by their number."""
+        cells, fault = self.cells(name), Fault(Reason.NOT_A_TEXT, "it is a list or a record")
+        texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
+        wrong = [n for n, cell in enumerate(cells) if type(cell) is not str and isinstance(cell, list | dict | bytes)]
+        return texts, {number: self.reject(number, fault, texts[number]) for number in wrong} | self.rejected
+
+    def to_arrow(self) -> pa.Table:
+        """Return all columns; each has one type in the whole file, and texts if its values have several."""
+        arrays = []
+        for column in self.columns.values():
+            try:
+                is_array = isinstance(column, pa.ChunkedArray)
+                arrays.append(column if is_array else pa.array(column, pa.string() if self.separator else None))
+            except (pa.ArrowException, OverflowError):
+                arrays.append(pa.array(map(write_value, column), pa.string()))
+        return pa.table(arrays, list(self.columns))
+
+    def reject(self, number: int, fault: Fault, text: str) -> BadRow:
+        """Return the record of a row with a fault that starts with a text."""
+        return BadRow(self.path, self.places[number], fault, excerpt_of(text), self.unit)
 
 
 def read_table(
@@ -98,11 +117,11 @@ def read_table(
     *,
     separator: str | None = None,
     encoding: str | None = None,
-    header: bool | None = True,
+    header: bool | Callable[[set[str]], bool] = True,
     fields: int | None = None,
     quoting: str | None = None,
 ) -> Table:
-    r"""Open a table, and find its format by the suffix, or with an unknown suffix by the first bytes.
+    r"""Read a table, and find its format by the suffix, or with an unknown suffix by the first bytes.
 
     Args:
         path: A file: `.csv .tsv .jsonl .json .parquet .arrow .feather .xlsx`, then possibly `.gz .bz2 .zst`.
@@ -110,8 +129,8 @@ def read_table(
             tab or bar: the one that cuts most lines into as many fields as the header.
         encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without a mark, UTF-16, or
             cp1252 if most lines of the first megabyte with other characters than ASCII are not UTF-8.
-        header: Whether the first line of delimited text names the columns. With None it does if it has usual names
-            such as `text` and `label`. Columns without names are `0`, `1`, ..., and their fields end at tabs.
+        header: Whether the first line of delimited text names the columns, or a function that says so for its fields
+            between tabs in lower case. Columns without names are `0`, `1`, ..., and their fields end at tabs.
         fields: The number of fields of a line without a header; by default that of the first line.
         quoting: `csv` if a `"` at the start of a field encloses it, `none` if it is a letter. By default it encloses
             fields if columns have names.
@@ -126,27 +145,23 @@ def read_table(
     formats += [name for magic, name in _MAGIC.items() if head.startswith(magic)]
     with name_file(name, suffix):
         if not formats or formats[0] == "delimited":
-            if header is None:  # if the first line names a column of texts and one of labels
+            if callable(header):
                 content = head.decode(find_encoding(head, encoding, guess=False), "replace")
                 first = next(filter(str.strip, re.split("[\r\n]+", content)), "")
-                names = {name.strip(' "') for name in first.casefold().split("\t")}
-                header = not any(map(names.isdisjoint, USUAL_NAMES.values()))
+                header = header({name.strip(' "') for name in first.casefold().split("\t")})
             encoding = find_encoding(head, encoding, guess=header)
-            table = _open_delimited(name, head, separator, encoding, header, fields, quoting)
-        elif formats[0] == "json":
-            table = _open_json(name, find_encoding(head, encoding), suffix)
-        else:
-            table = _open_excel(name) if formats[0] == "excel" else _open_arrow(name, head, formats[0] == "parquet")
-    repeated = next((column for column, times in Counter(table.columns).items() if times > 1), None)
-    if repeated is not None:
-        raise DataError.for_file(name, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one")
-    return table
+            return _read_delimited(name, head, separator, encoding, header, fields, quoting)
+        if formats[0] == "json":
+            return _read_json(name, find_encoding(head, encoding))
+        return _read_excel(name) if formats[0] == "excel" else _read_arrow(name, head, formats[0] == "parquet")
 
 
-def open_lines(path: str, encoding: str | None = None) -> Table:
-    """Open a text file as a table of the column `text`, with a row for each line."""
+def read_lines(path: str, encoding: str | None = None) -> Table:
+    """Read a text file as a table of the column `text`, with a row for each line."""
     encoding = find_encoding(_read_head(path), encoding, guess=False)
-    return Table(path, ["text"], lambda _: _split(path, encoding, "\n"), has_names=False, encoding=encoding)
+    with name_file(path):
+        table = _collect(path, _split(path, encoding, "\n"), ["text"], "\n", encoding)
+    return replace(table, has_names=False, separator=None)
 
 
 def _read_head(path: str) -> bytes:
@@ -160,40 +175,41 @@ def _read_head(path: str) -> bytes:
     return head
 
 
+def _name_columns(path: str, names: Iterable[object], columns: Iterable[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return columns by name; those without a name have their number."""
+    texts = [str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)]
+    repeated = next((name for name, times in Counter(texts).items() if times > 1), None)
+    if repeated is not None:
+        raise DataError.for_file(path, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one")
+    return dict(zip(texts, columns, strict=True))
+
+
 # ---- delimited text ----
 
 
-def _open_delimited(
+def _read_delimited(
     path: str, head: bytes, separator: str | None, encoding: str, header: bool, fields: int | None, quoting: str | None
 ) -> Table:
     if quoting not in (None, "csv", "none"):
         raise UserError(f"unknown quoting {quoting!r:.80}: give csv or none")
-    content, is_quoted = head.decode(encoding, "replace"), header if quoting is None else quoting == "csv"
-    line_end = "\n" if "\n" in content or not header else "\r"
     separator = {"\\t": "\t", "tab": "\t"}.get(str(separator), separator) if header else "\t"
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise UserError(f"the separator must be one character: found {separator!r:.80}; give , ; | or tab")
     csv.field_size_limit(_LONGEST_CELL)
     if separator is None:
-        lines = content.split(line_end)[: -1 if len(head) >= SAMPLE_BYTES else None]
+        lines = head.decode(encoding, "replace").split("\n")[: -1 if len(head) >= SAMPLE_BYTES else None]
         separator = _find_separator(lines[:1000], "\t" if ".tsv" in path else "")
-
-    def split(size: int) -> Iterator[Row]:
-        """Yield all rows, that of the names included, and reject those without `size` cells, unless it is 0."""
-        if is_quoted:
-            return _split_quoted(path, encoding, separator, size, line_end)
-        return _split(path, encoding, separator, size, skips_blank=header)
-
-    first = next(split(0), Row(1, [""]))
-    if header and first.fault is not None:
-        raise DataError.for_row(BadRow(path, first.place, first.fault, excerpt_of(first.cells[0])))
-    size = len(first.cells) if first.fault is None else first.cells[0].count(separator) + 1
-    names = _name_columns(first.cells) if header else list(map(str, range(fields or size)))
-
-    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
-        return _choose_cells(islice(split(len(names)), int(header), None), names, columns)
-
-    return Table(path, names, read_rows, has_names=header, separator=separator, encoding=encoding)
+    if header if quoting is None else quoting == "csv":
+        rows = _split_quoted(path, encoding, separator)
+    else:
+        rows = _split(path, encoding, separator, skips_blank=header)
+    place, first, fault = next(rows, (1, [""], None))
+    if header and fault is not None:
+        raise DataError.for_row(BadRow(path, place, fault, excerpt_of(first[0])))
+    size = len(first) if fault is None else first[0].count(separator) + 1
+    names = first if header else list(map(str, range(fields or size)))
+    table = _collect(path, rows if header else chain([(place, first, fault)], rows), names, separator, encoding)
+    return replace(table, has_names=header)
 
 
 def _find_separator(lines: Sequence[str], preferred: str) -> str:
@@ -207,32 +223,37 @@ def _find_separator(lines: Sequence[str], preferred: str) -> str:
     return best
 
 
-def _name_columns(names: Iterable[object]) -> list[str]:
-    """Return names of columns; those without a name have their number."""
-    return [str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)]
+def _collect(path: str, rows: Iterable[_Fields], names: Sequence[str], separator: str, encoding: str) -> Table:
+    """Make a table of rows; reject those with a fault, or without a field for each name."""
+    size, places, cells, rejected = len(names), list[int](), list[str | None](), dict[int, BadRow]()
+    for place, fields, fault in rows:
+        if fault is None and len(fields) == size:
+            cells += fields
+        else:
+            line = separator.join(fields)
+            if fault is None:
+                detail = f"found {len(fields)} of {size}" + ", and a lone CR, which ends no line" * ("\r" in line)
+                reason = Reason.TOO_FEW_FIELDS if len(fields) < size else Reason.TOO_MANY_FIELDS
+                fault = Fault(reason, detail if line else "the line is empty")
+            rejected[len(places)] = BadRow(path, place, fault, excerpt_of(line))
+            cells += [None] * size
+        places.append(place)
+    columns = _name_columns(path, names, (cells[start::size] for start in range(size)))
+    return Table(path, columns, places, rejected, "line", separator=separator, encoding=encoding)
 
 
-def _choose_cells(rows: Iterable[Row], names: list[str], columns: Sequence[str]) -> Iterator[Row]:
-    """Yield rows with the cells of some columns."""
-    if list(columns) == names:
-        return iter(rows)
-    take = itemgetter(*map(names.index, columns), 0)
-    return (row if row.fault else Row(row.place, take(row.cells)[:-1]) for row in rows)
-
-
-def _split(path: str, encoding: str, separator: str, size: int = 0, skips_blank: bool = False) -> Iterator[Row]:
+def _split(path: str, encoding: str, separator: str, skips_blank: bool = False) -> Iterator[_Fields]:
     """Yield lines as they are: each ends at LF or CRLF, a field at the separator."""
     with open_text(path, encoding) as stream:
         for place, line in enumerate(stream, 1):
             line = line.removesuffix("\n").removesuffix("\r")
-            cells, fault = line.split(separator), None
-            if len(cells) != size or not line.isascii():
-                fault = _find_fault(line, len(cells), size, encoding, "A text cannot hold the separator")
-            if line or not skips_blank:
-                yield Row(place, [line] if fault else cells, fault)
+            if not line.isascii() and (fault := find_byte_fault(line, encoding)):
+                yield place, [line], fault
+            elif line or not skips_blank:
+                yield place, line.split(separator), None
 
 
-def _split_quoted(path: str, encoding: str, separator: str, size: int, line_end: str) -> Iterator[Row]:
+def _split_quoted(path: str, encoding: str, separator: str) -> Iterator[_Fields]:
     """Yield the rows of text with quoted fields; a blank line is not a row."""
     last_odd = 0  # the last line with a lone CR or another character than ASCII
 
@@ -245,96 +266,60 @@ def _split_quoted(path: str, encoding: str, separator: str, size: int, line_end:
                 last_odd, line = number, text.replace("\r", _LONE_CR) + line[len(text) :]
             yield line
 
-    with open_text(path, encoding, line_end) as stream:
+    with open_text(path, encoding) as stream:
         reader = csv.reader(hide_cr(stream), delimiter=separator, strict=True)
         while True:
             place, fault = reader.line_num + 1, None
             try:
-                cells = next(reader)
+                fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 detail = f"{reason_of(error).partition(' - ')[0]} in line {reader.line_num}"
-                advice = 'Quote texts that hold ", write " as "" in them, and close each quote, or set --quoting none'
-                cells, fault = [""], Fault(Reason.MISPLACED_QUOTE, detail, advice)
+                fields, fault = [""], Fault(Reason.MISPLACED_QUOTE, detail)
                 if reader.line_num > place or "end of data" in detail:  # nobody can say where this row ends
                     raise DataError.for_row(BadRow(path, place, fault, "")) from None
-            if last_odd >= place:
-                cells = [cell.replace(_LONE_CR, "\r") for cell in cells]
-            if cells and fault is None and (last_odd >= place or len(cells) != size):
-                text = separator.join(cells)
-                fault = _find_fault(text, len(cells), size, encoding, "Quote texts that hold the separator")
-            if cells:
-                yield Row(place, [separator.join(cells)] if fault else cells, fault)
+            if last_odd >= place and fault is None:
+                fields = [cell.replace(_LONE_CR, "\r") for cell in fields]
+                fault = find_byte_fault(separator.join(fields), encoding)
+            if fields:
+                yield place, [separator.join(fields)] if fault else fields, fault
 
 
-def _find_fault(text: str, fields: int, size: int, encoding: str, advice: str) -> Fault | None:
-    """Return what is wrong with the bytes of a row, or with the number of its fields."""
-    if (fault := find_byte_fault(text, encoding)) or fields == (size or fields):
-        return fault
-    detail = f"found {fields} of {size}" + ", and a lone CR, which ends no line" * ("\r" in text)
-    if fields > size:
-        return Fault(Reason.TOO_MANY_FIELDS, detail, advice)
-    return Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty")
+# ---- JSON, Parquet, Arrow, Excel ----
 
 
-# ---- JSON ----
-
-
-def _open_json(path: str, encoding: str, suffix: str) -> Table:
-    """Open JSON lines, one list of records or columns; read it once for the names of its columns."""
-    records = _load_records(path, encoding, suffix)
-
-    def read_records() -> Iterator[Row]:
-        """Yield each record as the only cell of a row."""
-        with open_text(path, encoding) as stream:
-            for place, line in enumerate(stream, 1) if records is None else enumerate(map(json.dumps, records)):
-                if not line.strip():
-                    continue
-                line = line.rstrip("\r\n")
-                fault = None if line.isascii() else find_byte_fault(line, encoding)
-                try:
-                    record = json.loads(line)
-                    if "\\ud" in line.lower():  # half of a surrogate pair, escaped
-                        json.dumps(record, ensure_ascii=False).encode()
-                    detail = "" if isinstance(record, dict) else f"found {type(record).__name__}"
-                except (ValueError, RecursionError) as error:
-                    detail = reason_of(error)
-                if detail and fault is None:
-                    fault = Fault(Reason.NOT_JSON, detail, 'Write a record such as {"text": "..."}')
-                yield Row(place, [line if fault else record], fault)
-
-    def read_rows(columns: Sequence[str]) -> Iterator[Row]:
-        for row in read_records():
-            yield row if row.fault else Row(row.place, [look_up(row.cells[0], name) for name in columns])
-
-    names = dict.fromkeys(name for row in read_records() if row.fault is None for name in row.cells[0])
-    return Table(path, list(names), read_rows, "line" if records is None else "row", encoding=encoding)
-
-
-def _load_records(path: str, encoding: str, suffix: str) -> list[Any] | None:
-    """Return the records of a JSON file that is one list, or columns with a list for each; None for JSON lines."""
+def _read_json(path: str, encoding: str) -> Table:
+    """Read JSON lines, or one list of records."""
+    records, places, rejected = list[dict[str, Any]](), list[int](), dict[int, BadRow]()
     with open_text(path, encoding) as stream:
-        lines = filter(str.strip, stream)
-        first, has_more = next(lines, "").strip(), next(lines, None) is not None
-        is_list = first.startswith("[")
-        if not is_list and (suffix in ("jsonl", "ndjson") or (has_more and first.endswith("}"))):
-            return None
+        is_list = next(filter(str.strip, stream), "").lstrip().startswith("[")
+    unit = "row" if is_list else "line"
     with open_text(path, encoding) as stream:
-        try:
-            content = json.load(stream)
-        except ValueError:
-            if is_list:
-                raise
-            return None
-    if is_list:
-        return content
-    columns = list(content.values())
-    if not columns or not all(isinstance(column, list) for column in columns):
-        return None
-    if len(set(map(len, columns))) > 1:
-        raise DataError.for_file(path, Reason.UNREADABLE, f"its columns differ in length: {list(map(len, columns))}")
-    return [dict(zip(content, row, strict=True)) for row in zip(*columns, strict=True)]
+        for place, line in enumerate(map(json.dumps, json.load(stream))) if is_list else enumerate(stream, 1):
+            line = line.rstrip("\r\n")
+            if not line.strip():
+                continue
+            fault = None if line.isascii() else find_byte_fault(line, encoding)
+            try:
+                record = json.loads(line)
+                if "\\ud" in line.lower():  # half of a surrogate pair, escaped
+                    json.dumps(record, ensure_ascii=False).encode()
+                detail = "" if isinstance(record, dict) else f"found {type(record).__name__}"
+            except (ValueError, RecursionError) as error:
+                detail = reason_of(error)
+            if fault or detail:
+                fault = fault or Fault(Reason.NOT_JSON, detail)
+                rejected[len(places)] = BadRow(path, place, fault, excerpt_of(line), unit)
+            places.append(place)
+            records.append({} if fault else record)
+    return Table(path, gather(records), places, rejected, unit, encoding=encoding)
+
+
+def gather(records: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
+    """Return the columns of records: the values of each name, None for a missing one."""
+    names = dict.fromkeys(chain.from_iterable(records))
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def look_up(record: Mapping[str, Any], name: str) -> Any:
@@ -345,50 +330,23 @@ def look_up(record: Mapping[str, Any], name: str) -> Any:
     return look_up(record[root], rest) if isinstance(record.get(root), dict) else None
 
 
-# ---- Parquet, Arrow, Excel ----
-
-
-def _open_arrow(path: str, head: bytes, is_parquet: bool) -> Table:
-    """Open a file of Parquet or Arrow, mapped into memory if it is not packed."""
+def _read_arrow(path: str, head: bytes, is_parquet: bool) -> Table:
+    """Read a file of Parquet or Arrow, mapped into memory if it is not packed."""
     source = pa.memory_map(path)
     if source.read(6) != head[:6]:
         with open_unpacked(path) as stream:
             source = pa.BufferReader(stream.read())
     source.seek(0)
-    if not is_parquet:
-        open_file = pa.ipc.open_file if head.startswith(b"ARROW1") else pa.ipc.open_stream
-        whole = open_file(source).read_all()
-        read_rows = lambda columns: number_rows([whole], columns)  # noqa: E731
-        return Table(path, whole.schema.names, read_rows, "row", read_arrow=lambda: whole)
-    import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
+    if is_parquet:
+        import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
 
-    file = pq.ParquetFile(source)
-    read_rows = lambda columns: number_rows(file.iter_batches(BATCH_ROWS, columns=list(columns)), columns)  # noqa: E731
-    return Table(path, file.schema_arrow.names, read_rows, "row", read_arrow=file.read)
+        return Table.from_arrow(path, pq.ParquetFile(source).read())
+    open_file = pa.ipc.open_file if head.startswith(b"ARROW1") else pa.ipc.open_stream
+    return Table.from_arrow(path, open_file(source).read_all())
 
 
-def number_rows(batches: Iterable[pa.RecordBatch | pa.Table], columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of batches of Arrow, numbered from 0."""
-    start = 0
-    for whole in batches:
-        for batch in (whole.slice(first, BATCH_ROWS) for first in range(0, len(whole), BATCH_ROWS)):
-            cells = zip(*(take_cells(batch, name) for name in columns), strict=True)
-            yield from map(Row, range(start, start + len(batch)), cells)
-            start += len(batch)
-
-
-def take_cells(rows: pa.RecordBatch | pa.Table, name: str) -> list[Any]:
-    """Return the cells of a column; dots lead into nested records, and the cells of a missing column are None."""
-    names = rows.schema.names
-    root = name if name in names else name.partition(".")[0]
-    if root not in names:
-        return [None] * len(rows)
-    cells = rows.column(names.index(root)).to_pylist()
-    return cells if root == name else [look_up({root: cell}, name) for cell in cells]
-
-
-def _open_excel(path: str) -> Table:
-    """Open the first sheet of a workbook; a formula that no program has computed is its text.
+def _read_excel(path: str) -> Table:
+    """Read the first sheet of a workbook; a formula that no program has computed is its text.
 
     The libraries that write such files, pandas among them, have a text such as `=1+1` as a formula with the value 0.
     """
@@ -407,21 +365,22 @@ def _open_excel(path: str) -> Table:
         for letters, row, formula in _FORMULA.findall(book.read("xl/worksheets/sheet1.xml")):
             column = reduce(lambda number, letter: 26 * number + letter - 64, letters, 0)  # A is 65
             sheet[int(row) - 1][column - 1] = f"={unescape(formula.decode())}"
-    names = _name_columns(sheet[0])
-    rows = [Row(place, [None if cell == "" else cell for cell in cells]) for place, cells in enumerate(sheet[1:], 2)]
-    rows = [row for row in rows if row.cells.count(None) < len(names)]
-    return Table(path, names, lambda columns: _choose_cells(rows, names, columns), "row")
+    names, *rows = sheet
+    places = [place for place, row in enumerate(rows, 2) if row.count("") < len(row)]
+    columns = [[sheet[place - 1][column] for place in places] for column in range(len(names))]
+    cells = [[None if cell == "" else cell for cell in column] for column in columns]
+    return Table(path, _name_columns(path, names, cells), places)
 
 
 # ---- cells ----
 
 
-def find_column(columns: Sequence[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str) -> str:
+def find_column(columns: Iterable[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str) -> str:
     """Return the name of a column of a table: that of a name or number, or the first of `guesses`, in any case.
 
     A dot in a name leads into nested records. Raises a [`DataError`] that lists the columns and names the `flag`.
     """
-    guesses = list(guesses)
+    columns, guesses = list(columns), list(guesses)
     if isinstance(name, int):
         name = columns[name] if 0 <= name < len(columns) else str(name)
     if name is not None:
@@ -446,50 +405,19 @@ def write_value(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
 
 
-def cell_fault(cell: object) -> Fault | None:
-    """Return the fault of a cell that cannot be a text."""
-    return Fault(Reason.NOT_A_TEXT, "it is a list or a record") if isinstance(cell, list | dict | bytes) else None
-
-
 def read_column(path: str | Path, column: str | None = None, *, encoding: str | None = None) -> Iterator[str | BadRow]:
     """Yield the texts of a table's column, or the lines of another file, in their order. A missing text is "".
 
     Without a `column`, or if the table lacks it, the column is found by a usual name, such as `text`.
     """
-    if is_table(path):
-        table = read_table(path, encoding=encoding)
-        is_there = column is not None and (column in table.columns or "." in column)
-        name = find_column(table.columns, column if is_there else None, USUAL_NAMES["text"], str(path), "text_column")
-    else:
-        table, name = open_lines(str(path), encoding), "text"
-    for row in table.rows([name]):
-        fault = row.fault or cell_fault(row.cells[0])
-        yield table.reject(row, fault) if fault else write_value(row.cells[0]) or ""
-
-
-def read_whole(table: Table, texts: Sequence[str] = ()) -> tuple[pa.Table, list[int], dict[int, BadRow]]:
-    """Read all columns of a table: return its rows, the place of each, and the rejected ones by their number.
-
-    Rejected rows are null; a cell of the columns `texts` that cannot be a text rejects its row too. A column has one
-    type in the whole file, and texts if its values have several.
-    """
-    if table.read_arrow is not None:
-        with name_file(table.path):
-            rows = table.read_arrow()
-        return rows, list(range(len(rows))), {}
-    places, rejected, size = list[int](), dict[int, BadRow](), len(table.columns)
-    columns: list[list[Any]] = [[] for _ in table.columns]
-    for row in table.rows([*table.columns, *texts]):
-        fault = row.fault or next(filter(None, map(cell_fault, row.cells[size:])), None)
-        if fault is not None:
-            rejected[len(places)] = table.reject(row._replace(cells=row.cells[-1:]), fault)
-        places.append(row.place)
-        for column, cell in zip(columns, row.cells if fault is None else [None] * size, strict=False):
-            column.append(cell)
-    arrays = []
-    for column in columns:
-        try:
-            arrays.append(pa.array(column, pa.string() if table.separator else None))
-        except (pa.ArrowException, OverflowError):  # values of several types
-            arrays.append(pa.array(map(write_value, column), pa.string()))
-    return pa.table(arrays, table.columns), places, rejected
+    if not is_table(path):
+        encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
+        with name_file(path):
+            for place, (line,), fault in _split(str(path), encoding, "\n"):
+                yield BadRow(str(path), place, fault, excerpt_of(line)) if fault else line
+        return
+    table = read_table(path, encoding=encoding)
+    is_there = column is not None and (column in table.columns or "." in column)
+    name = find_column(table.columns, column if is_there else None, USUAL_NAMES["text"], str(path), "text_column")
+    texts, bad = table.texts(name)
+    yield from (bad.get(number, text) for number, text in enumerate(texts)) if bad else texts

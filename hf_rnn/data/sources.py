@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
-from .errors import DataError, Reason
-from .lines import PACKED, TABLE_SUFFIXES, find_byte_fault, suffix_of
-from .read import BATCH_ROWS, Row, Table, look_up, number_rows, open_lines
+from .errors import BadRow, DataError, Fault, Reason
+from .lines import PACKED, TABLE_SUFFIXES, excerpt_of, find_byte_fault, suffix_of
+from .read import Table, gather, read_lines
 from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -64,10 +63,10 @@ def find_parts(
         if split in names:
             raise UserError(f"{where} has both {names[split]!r} and {name!r}, which mean one split: keep one of them")
         names[split] = name
-        if split not in SPLITS:
-            unused += [os.path.basename(path) for path in paths] if is_files else [name]
-        else:
+        if split in SPLITS:
             parts[split] = list(map(os.path.expanduser, paths)) if is_files else [part]
+        else:
+            unused += [os.path.basename(path) for path in paths] if is_files else [name]
     if unused:
         logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     return where, parts
@@ -146,26 +145,25 @@ def choose_splits(
     return tuple(split for split in SPLITS if split in chosen)
 
 
-def open_label(path: str, encoding: str | None = None) -> Table:
-    """Open a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
+def read_label(path: str, encoding: str | None = None) -> Table:
+    """Read a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
     label = os.path.basename(path)
     if os.path.isfile(path):
-        lines, label = open_lines(path, encoding), label.partition(".txt")[0]
-    else:
-        lines = Table(path, [], lambda _: read_files(encoding or "utf-8-sig"), "row", has_names=False)
+        lines = read_lines(path, encoding)
+        columns = lines.columns | {"label": [label.partition(".txt")[0]] * len(lines.places)}
+        return Table(path, columns, lines.places, lines.rejected, "line", has_names=False, encoding=lines.encoding)
+    texts, rejected, encoding = list[str](), dict[int, BadRow](), encoding or "utf-8-sig"
+    for file in sorted(Path(path).glob("*.txt")):
+        text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
+        if fault := find_byte_fault(text, encoding):
+            fault = Fault(fault.reason, f"{file.name}: {fault.detail}")
+            rejected[len(texts)] = BadRow(path, len(texts), fault, excerpt_of(text), "row")
+        texts.append(text)
+    return Table(path, {"text": texts, "label": [label] * len(texts)}, range(len(texts)), rejected, has_names=False)
 
-    def read_files(encoding: str) -> Iterator[Row]:
-        for place, file in enumerate(sorted(Path(path).glob("*.txt"))):
-            text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
-            fault = find_byte_fault(text, encoding)
-            yield Row(place, [text], fault and replace(fault, detail=f"{file.name}: {fault.detail}"))
 
-    rows = lambda _: (row._replace(cells=[*row.cells, label]) for row in lines.read_rows([]))  # noqa: E731
-    return replace(lines, columns=["text", "label"], read_rows=rows)
-
-
-def open_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
-    """Open rows in memory as a table; `name` is its name in messages.
+def read_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
+    """Take rows in memory as a table; `name` is its name in messages.
 
     Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of tuples with an item for
     each of `columns`, such as (text, label).
@@ -178,22 +176,12 @@ def open_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
             item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
             if isinstance(item, datasets.ClassLabel):
                 class_names[column] = item.names
-
-        def read_rows(names: Sequence[str]) -> Iterator[Row]:
-            tables = rows.select_columns(list(names)).with_format("arrow").iter(batch_size=BATCH_ROWS)
-            return number_rows(tables, names)
-
-        return Table(name, list(rows.features), read_rows, "row", class_names=class_names)
+        return replace(Table.from_arrow(name, rows.with_format("arrow")[:]), class_names=class_names)
     if hasattr(rows, "__arrow_c_stream__"):
-        whole = pa.table(rows)
-        return Table(name, whole.column_names, lambda names: number_rows([whole], names), "row")
+        return Table.from_arrow(name, pa.table(rows))
     try:
         items = [row if isinstance(row, Mapping) else dict(zip(map(str, columns), row, strict=True)) for row in rows]
     except (TypeError, ValueError) as error:
         found = f"found {type(rows).__name__} ({reason_of(error):.200})"
         raise UserError(f"{name} must be a Dataset, a frame, or a list of dicts or pairs: {found}") from error
-
-    def read_items(names: Sequence[str]) -> Iterator[Row]:
-        return (Row(place, [look_up(item, name) for name in names]) for place, item in enumerate(items))
-
-    return Table(name, list(dict.fromkeys(chain.from_iterable(items))), read_items, "row")
+    return Table(name, gather(items), range(len(items)))

@@ -1,19 +1,12 @@
-"""Rows of splits: a hash of each text, rows that are held out as validation, and the data sets that are delivered.
-
-If the files of a load are large, rows are in Arrow files on disk, which a data set maps into memory, and which are
-removed when the process ends.
-"""
+"""Rows of splits: a hash of each text, rows that are held out as validation, and the data sets that are delivered."""
 
 from __future__ import annotations
 
 import logging
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import compress
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -22,7 +15,6 @@ import xxhash
 
 from ..hub.model_folder import FinishedFolder, name_damage
 from ..utils.errors import UserError
-from ..utils.process import make_folder
 from .errors import DataReport
 from .read import Table
 
@@ -81,65 +73,35 @@ def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
 # ---- data sets ----
 
 
-@dataclass
+@dataclass(frozen=True)
 class SplitRows:
-    """The rows of a split before some are held out; all that has a length is by row, rejected ones included."""
+    """The usable rows of a split, before some are held out."""
 
-    batches: list[pa.RecordBatch]  # columns of texts
-    labels: pa.Array  # their values in the last column
+    rows: pa.Table
     features: datasets.Features
-    is_good: np.ndarray  # whether a row is delivered
-    places: np.ndarray
-    strata: np.ndarray  # the class, or 0
-    digest: str  # a hash of the texts and labels of good rows
-    table: Table | None = None  # a file, if all rows are in one
-    on_disk: bool = False
-
-    def select(self, mask: np.ndarray) -> Iterator[pa.RecordBatch]:
-        """Yield the batches of some rows, with their labels."""
-        start = 0
-        for batch in self.batches:
-            columns, chosen = [*batch.columns, self.labels.slice(start, len(batch))], mask[start : start + len(batch)]
-            if not chosen.all():
-                columns = [column.filter(pa.array(chosen)) for column in columns]
-            yield pa.RecordBatch.from_arrays(columns, schema=self.features.arrow_schema)
-            start += len(batch)
-
-
-def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
-    """Write batches to one Arrow file below the library's cache, and return its path."""
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
-    path = os.path.join(make_folder(cache, "hf-rnn-"), "rows.arrow")
-    with pa.ipc.new_stream(path, schema) as writer:
-        for batch in batches:
-            writer.write(batch)
-    return path
+    places: np.ndarray  # in their file
+    strata: np.ndarray  # the class of each row, or 0
+    digest: str  # a hash of texts and labels
+    table: Table | None = None  # their file, if there is only one
 
 
 def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
-    parts = {split: (rows, rows.is_good) for split, rows in splits.items()}
+    parts = {split: (rows, np.ones(len(rows.rows), dtype=bool)) for split, rows in splits.items()}
     if share and "validation" not in splits:
-        train = splits["train"]
-        texts = compress(join_texts(datasets.Dataset(pa.Table.from_batches(train.batches))), train.is_good)
-        held_out = train.is_good.copy()
-        held_out[train.is_good] = hold_out(texts, train.strata[train.is_good], share, seed)
+        train, whole = parts.pop("train")
+        held_out = hold_out(join_texts(datasets.Dataset(train.rows)), train.strata, share, seed)
         if number := int(held_out.sum()):
             report.held_out = {"share": share, "seed": seed, "rows": number}
             message = "there is no validation split: %d of %d rows of train are held out, by their hash (seed %d)"
-            logger.warning(message, number, train.is_good.sum(), seed)
-            rest = train.is_good & ~held_out
-            parts = {"train": (train, rest), "validation": (train, held_out)} | {
-                split: part for split, part in parts.items() if split != "train"
-            }
+            logger.warning(message, number, len(held_out), seed)
+            parts = {"train": (train, ~held_out), "validation": (train, held_out), **parts}
+        else:
+            parts = {"train": (train, whole), **parts}
     data = datasets.DatasetDict()
     for split, (rows, mask) in parts.items():
-        info, batches = datasets.DatasetInfo(features=rows.features), rows.select(mask)
-        if rows.on_disk:
-            data[split] = datasets.Dataset.from_file(write_batches(batches, rows.features.arrow_schema), info)
-        else:
-            data[split] = datasets.Dataset(pa.Table.from_batches(batches, rows.features.arrow_schema), info)
+        table = rows.rows if mask.all() else rows.rows.filter(pa.array(mask))
+        data[split] = datasets.Dataset(table, datasets.DatasetInfo(features=rows.features))
         feature = rows.features.get("label")
         classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
         report.label_counts[split] = np.bincount(rows.strata[mask], minlength=classes).tolist()
@@ -147,7 +109,7 @@ def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: Da
             report.tables[split] = rows.table, rows.places[mask]
         data[split]._split = datasets.NamedSplit(split)
         # the same in every process
-        chosen = np.flatnonzero(mask[rows.is_good])
+        chosen = np.flatnonzero(mask)
         source = rows.digest, split, len(chosen), xxhash.xxh3_64_hexdigest(chosen.tobytes())
         data[split]._fingerprint = xxhash.xxh3_64_hexdigest(repr(source).encode())
     return data

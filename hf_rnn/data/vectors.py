@@ -1,8 +1,8 @@
 """Pretrained word vectors for the vocabulary of a tokenizer: from a file, or from the table of a transformers model.
 
-Files are text of GloVe, fastText (.vec) and word2vec, or binary word2vec; plain or packed. A line of text has a word
-and its numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a vector on a
-first line. Words may contain spaces, as a few in GloVe's 840B file do.
+Files are text of GloVe, fastText (.vec) and word2vec, plain or packed. A line has a word and its numbers, separated by
+spaces; word2vec and fastText announce the number of rows and the size of a vector on a first line. Words may contain
+spaces, as a few in GloVe's 840B file do.
 
 A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, and a subword without the mark of
 a word's start (`▁film`, `Ġfilm`).
@@ -52,30 +52,22 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
     return vectors
 
 
-def _read_rows(path: str) -> Iterator[tuple[bytes, np.ndarray | list[bytes]]]:
+def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield word and numbers of each row."""
     with name_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
         header = [int(field) for field in first.split() if field.isdigit()]
         rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)
-        count, start = 0, stream.peek(1000)[:1000] if rows else b""  # type: ignore[attr-defined] # of buffered ones
-        if re.search(rb"[\0-\x08]", start):  # word2vec's binary rows: a word, a space, and float32 numbers
-            for _ in range(rows):
-                word = b"".join(iter(lambda: stream.read(1).replace(b" ", b""), b"")).lstrip(b"\n")
-                if len(numbers := stream.read(4 * size)) < 4 * size:
-                    break
-                count += 1
-                yield word, np.frombuffer(numbers, dtype="<f4")
-        else:
-            for line in filter(bytes.strip, stream if rows else chain([first], stream)):
-                count += 1
-                size = size or len(line.split()) - 1
-                word, *fields = line.rsplit(None, size)  # words may contain spaces
-                if not fields or len(fields) != size or not re.match(rb"[+-]?\.?[0-9]", fields[0]):
-                    detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
-                    advice = "is it cut short? Give vectors of GloVe, word2vec or fastText (its .vec file)"
-                    raise UserError(f"{path}, line {count + (rows > 0):,}: {detail}; {advice}")
-                yield word, fields
+        count = 0
+        for line in filter(bytes.strip, stream if rows else chain([first], stream)):
+            count += 1
+            size = size or len(line.split()) - 1
+            word, *numbers = line.rsplit(None, size)  # words may contain spaces
+            if not numbers or len(numbers) != size or not re.match(rb"[+-]?\.?[0-9]", numbers[0]):
+                detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
+                advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText (its .vec file)"
+                raise UserError(f"{path}, line {count + (rows > 0):,}: {detail}; {advice}")
+            yield word, numbers
         if rows not in (0, count):
             raise UserError(f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?")
 

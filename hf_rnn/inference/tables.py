@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
-from ..data.read import BATCH_ROWS, USUAL_NAMES, Table, find_column, open_lines, read_table, read_whole, take_cells
+from ..data.read import USUAL_NAMES, Table, find_column, read_lines, read_table
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines import InferenceOptions
 from .engines.stored import open_folder
@@ -32,6 +32,7 @@ _IMPORTING_PROCESS = os.getpid()
 
 Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 
+_BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
@@ -72,21 +73,17 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 
 def answer_file(model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
-    table, names = _open_texts(path, settings, record)
+    table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
         note = f"{path}: texts are {'the first fields of ' * is_table(path)}its lines"
     stored = dict(zip(names, table.columns, strict=True))
-    sources = [stored.get(name, name) for name in columns]
-    rows, places, rejected = read_whole(table, sources)
-    texts = [take_cells(rows, name) for name in sources]
-    for column in texts:
-        for number, bad_row in rejected.items():
-            column[number] = bad_row
+    rows = table.to_arrow()
+    texts = [_take_texts(table, stored.get(name, name)) for name in columns]
     pieces = []
-    for start in range(0, max(1, len(rows)), BATCH_ROWS):
-        some = slice(start, start + BATCH_ROWS)
-        where = [f"{table.unit} {place}: " for place in places[some]]
+    for start in range(0, max(1, len(rows)), _BATCH_ROWS):
+        some = slice(start, start + _BATCH_ROWS)
+        where = [f"{table.unit} {place}: " for place in table.places[some]]
         pieces.append(_answer_texts(model, [column[some] for column in texts], settings, where))
     whole = _add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
@@ -96,22 +93,35 @@ def answer_file(model: Predictor, path: str, settings: TableSettings, record: Ma
     return AnsweredFile(whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark)
 
 
-def _open_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Table, list[str]]:
-    """Open a table, or a text file as a table of lines; return the names of its columns in the answers too."""
+def _read_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Table, list[str]]:
+    """Read a table, or a text file as a table of lines; return the names of its columns in the answers too."""
     if not is_table(path):
-        return open_lines(path, settings.encoding), ["text"]
-    reading: dict[str, Any] = {"encoding": settings.encoding, "quoting": settings.quoting}
-    column = settings.text_column
-    if suffix_of(path) == ".tsv":  # it has names if the first line that is not blank has a usual one
-        table = read_table(path, header=False, **reading)
-        lines = ("\t".join(map(str, row.cells)) for row in table.rows(table.columns))
-        names = {name.strip(' "').casefold() for name in next(filter(str.strip, lines), "").split("\t")}
-        is_number = column is not None and column.isdecimal() and column not in names
-        usual = {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
-        if is_number or (column is None and usual.isdisjoint(names)):
-            return table, table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-    table = read_table(path, separator=settings.separator, **reading)
-    return table, table.columns
+        return read_lines(path, settings.encoding), ["text"]
+    column, usual = settings.text_column, {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
+
+    def are_names(fields: set[str]) -> bool:
+        """Return whether the fields of the first line of a TSV file are names: one is usual."""
+        if column is None:
+            return not usual.isdisjoint(fields)
+        return not column.isdecimal() or column in fields
+
+    table = read_table(
+        path,
+        separator=settings.separator,
+        encoding=settings.encoding,
+        header=are_names if suffix_of(path) == ".tsv" else True,
+        quoting=settings.quoting,
+    )
+    if table.has_names or (column is not None and column.isdecimal()):
+        return table, list(table.columns)
+    return table, ["text", "label", *list(table.columns)[2:]][: len(table.columns)]
+
+
+def _take_texts(table: Table, name: str) -> list[object]:
+    """Return the texts of a column; in a column without any text, numbers stay numbers, and have no answer."""
+    cells, (texts, bad) = table.cells(name), table.texts(name)
+    rows = texts if any(isinstance(cell, str) for cell in cells) else cells
+    return [bad.get(number, row) for number, row in enumerate(rows)]
 
 
 def _choose_columns(

@@ -6,7 +6,6 @@ states and progress bars are restored.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -46,15 +45,6 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def make_folder(parent: Path, prefix: str) -> Path:
-    """Make a folder that is removed when the process ends."""
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 # ---- imports ----

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import train
-from hf_rnn.data import TableArguments, load, sources, splits
+from hf_rnn.data import TableArguments, splits
 from hf_rnn.data.errors import DataError, DataReport, Reason
 from hf_rnn.data.load import load_texts, load_tsv
 from hf_rnn.data.splits import hold_out
@@ -96,23 +96,6 @@ def test_a_text_stays_on_its_side_when_others_come_and_go(monkeypatch):
     monkeypatch.setattr(splits, "MOST_HELD_OUT", 300)
     fewer = hold_out(texts, classes, 0.1, 0)
     assert 200 < fewer.sum() < 350 and held[fewer].mean() > 0.95
-
-
-def test_large_files_are_kept_on_disk(tmp_path, monkeypatch):
-    """With the same rows, fingerprints and held-out split as small ones."""
-    content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(3_000)).encode()
-    path = write(tmp_path / "train.tsv", content + b"bad\n")
-    small, large = DataReport(), DataReport()
-    in_memory = load_tsv(path, max_bad_rows=1, report=small)
-    monkeypatch.setattr(load, "LARGE_BYTES", 1_000)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    on_disk = load_tsv(path, max_bad_rows=1, report=large)
-    assert small == large and (large.rows_read, large.rows_rejected) == (3_001, 1)
-    for split, rows in in_memory.items():
-        assert rows[:] == on_disk[split][:] and rows.features == on_disk[split].features
-        assert rows._fingerprint == on_disk[split]._fingerprint
-        assert small.lines[split][1].tolist() == large.lines[split][1].tolist()
-        assert not rows.cache_files and on_disk[split].cache_files
 
 
 def test_validation_is_held_out_of_train(tmp_path, caplog):
@@ -298,8 +281,7 @@ def test_types_of_labels(tmp_path, feature, convert, names, caplog):
         assert [names[row["label"]] for row in read["train"]] == expected
 
 
-def test_bad_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "BATCH_ROWS", 3)
+def test_bad_rows(tmp_path):
     bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
     data = make_splits(datasets.ClassLabel(names=["n", "p"]), train=bad, dev=bad[:1])
     report, listed = DataReport(), tmp_path / "rejected.jsonl"
