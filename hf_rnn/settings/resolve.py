@@ -107,10 +107,7 @@ def resolve(
 
 
 def retarget(settings: Settings, start: str) -> Settings:
-    """Return the settings of a run that starts from an encoder of other languages.
-
-    That encoder has read no typing mistakes, and gains nothing from mistyped rows.
-    """
+    """Return the settings of a run that starts from an encoder of other languages, without mistyped rows: no gain."""
     user = {"typos": settings.user_recipe.get("typos", 0.0), **settings.user, "model_name_or_path": start}
     return _build(settings.verb, settings.recipe, settings.user_recipe, user)
 
