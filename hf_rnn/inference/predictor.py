@@ -20,7 +20,7 @@ from ..tasks import check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision, check_mode
 from .engines.native import MISSING, Unsupported
-from .engines.stored import open_folder, read_stored, share_weights
+from .engines.stored import copy_weights, open_folder, read_stored
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: Inferen
     check_mode(model)
     if model.device.type == "cpu" and not model.can_generate():
         try:
-            return share_weights(model, options, copies_table=True)
+            return copy_weights(model, options)
         except Unsupported as error:
             if str(error) != MISSING:
                 _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)

@@ -28,7 +28,7 @@ from hf_rnn.inference.engines import InferenceOptions
 from hf_rnn.inference.engines import native as engine
 from hf_rnn.inference.engines import torch as torch_engine
 from hf_rnn.inference.engines.native import MISSING, NativeEngine, Unsupported
-from hf_rnn.inference.engines.stored import read_stored, share_weights
+from hf_rnn.inference.engines.stored import copy_weights, read_stored
 from hf_rnn.inference.engines.torch import compute_logits, load_sentence_model
 from hf_rnn.inference.native.__main__ import build
 
@@ -365,7 +365,7 @@ def test_taggers(block, cell, settings):
     if model.words is not None:
         kinds = ["⇧", "##ab", "Foo", "x9", "⇪", "##Zz"]
         model.words.read([kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)])
-    found, expected = share_weights(model).run(HOSTILE), plain_logits(model, HOSTILE)
+    found, expected = copy_weights(model).run(HOSTILE), plain_logits(model, HOSTILE)
     real = np.arange(found.shape[1]) < np.array([len(text) for text in HOSTILE])[:, None]
     np.testing.assert_allclose(found[real], expected, atol=1e-5, rtol=1e-5)
     assert not found[~real].any()

@@ -113,11 +113,10 @@ def read_stored(
         return None
 
 
-def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, copies_table: bool = False) -> Engine:
-    """Return the engine in C of a model in memory.
+def copy_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -> Engine:
+    """Return the engine in C of a model in memory, with copies of its weights.
 
-    It has copies of all weights but the table of token vectors: without `copies_table` the model must not change while
-    the engine is used. Raises [`Unsupported`] for hooks, adapters, and modules from outside this package.
+    Raises [`Unsupported`] for hooks, adapters, and modules from outside this package.
     """
     import torch
 
@@ -132,8 +131,7 @@ def share_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS, 
     views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
     state = model.state_dict().items()
     weights = {name: weight.view(views.get(weight.dtype, weight.dtype)).numpy() for name, weight in state}
-    if copies_table:
-        weights[TABLE] = weights[TABLE].copy()
+    weights[TABLE] = weights[TABLE].copy()  # the kernel packs copies of the others
     engine = make_native(model.config, weights, options, type(model).forward.__qualname__.partition(".")[0])
     engine.model = model
     return engine
