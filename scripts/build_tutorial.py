@@ -3,7 +3,8 @@
     pip install '.[tutorial]' 'jupytext>=1.16'
     python scripts/build_tutorial.py
 
-It takes some minutes on one core. A test compares the cells of script and notebook, so build again after each change.
+It takes some minutes on one core. A test compares the cells of script and notebook, so build again
+after each change.
 """
 
 import argparse
@@ -35,7 +36,11 @@ def build(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="*", choices=[[], *NAMES], default=[], help="a lesson (default: all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "name", nargs="*", choices=[[], *NAMES], default=[], help="a lesson (default: all)"
+    )
     for chosen in parser.parse_args().name or NAMES:
         build(chosen)

@@ -1,10 +1,10 @@
 """Fine-tune a checkpoint of transformers into a teacher for `hf-rnn distill`, with the plain Trainer.
 
-    python scripts/finetune_teacher.py --model microsoft/MiniLM-L12-H384-uncased --data_dir DIR --output_dir teacher
-    hf-rnn distill --teacher teacher --data_dir DIR --output_dir out
+    python scripts/finetune_teacher.py --model microsoft/MiniLM-L12-H384-uncased --data_dir DIR
+    --output_dir teacher hf-rnn distill --teacher teacher --data_dir DIR --output_dir out
 
-The result is an ordinary folder of transformers with the label names of the data. The epoch with the best macro-recall
-on the validation split is kept.
+The result is an ordinary folder of transformers with the label names of the data. The epoch with
+the best macro-recall on the validation split is kept.
 """
 
 import argparse
@@ -38,16 +38,32 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
 
 def main() -> None:
     """Fine-tune, and print the scores on the validation and test splits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
-    parser.add_argument("--output_dir", type=Path, required=True, help="new or empty folder for the teacher")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub"
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv"
+    )
+    parser.add_argument(
+        "--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="new or empty folder for the teacher"
+    )
     parser.add_argument("--epochs", type=float, default=3.0, help="default: %(default)s")
     parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
-    parser.add_argument("--max_length", type=int, default=128, help="tokens per text (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="draws layer and order (default: %(default)s)")
+    parser.add_argument(
+        "--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max_length", type=int, default=128, help="tokens per text (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=42, help="draws layer and order (default: %(default)s)"
+    )
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16")
     parser.add_argument("--use_cpu", action="store_true", help="do not use an accelerator")
     flags = parser.parse_args()
@@ -85,11 +101,16 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
     examples = {split: encode(rows, tokenizer) for split, rows in texts.items()}
 
     def compute_metrics(predicted: Any) -> dict[str, float]:
-        scores = classification_metrics(predicted.predictions.argmax(axis=-1), predicted.label_ids, names)
+        scores = classification_metrics(
+            predicted.predictions.argmax(axis=-1), predicted.label_ids, names
+        )
         return {name: value for name, value in scores.items() if isinstance(value, float)}
 
     # the Trainer prints its log; standard output is for the result
-    with tempfile.TemporaryDirectory(prefix="teacher-") as scratch, contextlib.redirect_stdout(sys.stderr):
+    with (
+        tempfile.TemporaryDirectory(prefix="teacher-") as scratch,
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         trainer = Trainer(
             model=model,
             args=TrainingArguments(
@@ -108,7 +129,8 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
                 metric_for_best_model="macro_recall",
                 seed=flags.seed,
                 report_to=[],
-                use_cpu=flags.use_cpu or not torch.accelerator.is_available(),  # bf16 on a CPU needs it
+                # bf16 on a CPU needs it
+                use_cpu=flags.use_cpu or not torch.accelerator.is_available(),
                 bf16=flags.bf16,
                 dataloader_pin_memory=torch.accelerator.is_available() and not flags.use_cpu,
             ),
@@ -120,7 +142,9 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
         )
         trainer.train()
         splits = [split for split in ("validation", "test") if split in examples]
-        return {split: trainer.evaluate(examples[split], metric_key_prefix=split) for split in splits}
+        return {
+            split: trainer.evaluate(examples[split], metric_key_prefix=split) for split in splits
+        }
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
     hf-rnn train --task causal-lm --data_dir texts.txt --output_dir out/writer
     hf-rnn train labelled.csv out/guard --streaming
-    python scripts/guard_stream.py --writer out/writer --guard out/guard --label unsafe --threshold 0.9
+    python scripts/guard_stream.py --writer out/writer --guard out/guard --label unsafe --threshold
+    0.9
 
-The guard reads each piece as it is written. It keeps a state, so that a piece costs the same at any length of a text.
+The guard reads each piece as it is written. It keeps a state, so that a piece costs the same at any
+length of a text.
 """
 
 import argparse
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 class Guard:
     """A stopping criterion: print a text as it is written, until the guard stops it."""
 
-    def __init__(self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float, in_a_row: int) -> None:
+    def __init__(
+        self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float, in_a_row: int
+    ) -> None:
         self.stream = reader.stream(stop=label, threshold=threshold, in_a_row=in_a_row)
         self.tokenizer, self.text, self.has_stopped = tokenizer, "", False
 
@@ -37,9 +41,13 @@ class Guard:
 
 def main() -> None:
     """Write a text under guard."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--writer", required=True, help="folder of a language model")
-    parser.add_argument("--guard", required=True, help="folder of a classifier, trained with --streaming")
+    parser.add_argument(
+        "--guard", required=True, help="folder of a classifier, trained with --streaming"
+    )
     parser.add_argument("--label", required=True, help="label at which the writer is stopped")
     parser.add_argument("--threshold", type=float, default=0.9, help="least score of the label")
     parser.add_argument("--in_a_row", type=int, default=1, help="after how many tokens in a row")
@@ -52,12 +60,19 @@ def main() -> None:
     from hf_rnn import FastRnn
 
     reader = FastRnn.from_pretrained(arguments.guard)
-    model, tokenizer = (kind.from_pretrained(arguments.writer) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model, tokenizer = (
+        kind.from_pretrained(arguments.writer) for kind in (AutoModelForCausalLM, AutoTokenizer)
+    )
     guard = Guard(reader, tokenizer, arguments.label, arguments.threshold, arguments.in_a_row)
     set_seed(arguments.seed)
     prompt = tokenizer(arguments.prompt, return_tensors="pt")
-    options = {"max_new_tokens": arguments.max_new_tokens, "stopping_criteria": StoppingCriteriaList([guard])}
-    model.generate(**prompt, do_sample=True, top_k=0, suppress_tokens=[tokenizer.unk_token_id], **options)
+    options = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "stopping_criteria": StoppingCriteriaList([guard]),
+    }
+    model.generate(
+        **prompt, do_sample=True, top_k=0, suppress_tokens=[tokenizer.unk_token_id], **options
+    )
     print(f"\n[stopped: {arguments.label}]" if guard.has_stopped else "")
 
 

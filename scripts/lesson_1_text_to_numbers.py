@@ -14,8 +14,12 @@ Letters in shapes: B batch (texts), T time (tokens), E embedding, H hidden, L la
 import os
 import sys
 
-if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+if (
+    "google.colab" in sys.modules
+):  # the package is on no index yet: write the address of the repository here
+    os.system(
+        "git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'"
+    )
     sys.path.append("hf-rnn/scripts")
 
 import tempfile
@@ -34,7 +38,10 @@ import hf_rnn
 from hf_rnn import RnnConfig, RnnModel
 from hf_rnn.hub.model_folder import PRETRAINED
 
-SEED, SEEDS = course.SEED, course.SEEDS  # other random numbers: set COURSE_SEED=1 before Python starts
+SEED, SEEDS = (
+    course.SEED,
+    course.SEEDS,
+)  # other random numbers: set COURSE_SEED=1 before Python starts
 workspace = Path(tempfile.mkdtemp())
 
 # %% [markdown]
@@ -54,7 +61,12 @@ embedding = nn.Embedding(V, E)
 ids = torch.tensor(rows)
 vectors = embedding(ids)
 print("ids", ids.tolist(), tuple(ids.shape), "-> vectors", tuple(vectors.shape))
-print("first word of every text", tuple(vectors[:, 0].shape), " two numbers of 'kind'", vectors[1, 3, :2].tolist())
+print(
+    "first word of every text",
+    tuple(vectors[:, 0].shape),
+    " two numbers of 'kind'",
+    vectors[1, 3, :2].tolist(),
+)
 course.draw_look_up(vocabulary, embedding.weight.detach(), vectors.detach())
 assert torch.equal(vectors, embedding.weight[ids])  # it is indexing, nothing else
 assert torch.equal(vectors[0, 1], vectors[1, 1])
@@ -100,7 +112,13 @@ rows_of_batch = sparse.weight.grad.coalesce()
 print("rows", rows_of_batch.indices().tolist(), "in the table", tuple(sparse.weight.shape))
 assert set(rows_of_batch.indices()[0].tolist()) == set(padded.flatten().tolist()) - {PAD}
 milliseconds = {}
-for optimizer, is_sparse in (("SGD", False), ("SGD", True), ("Adam", False), ("SparseAdam", True), ("Adagrad", True)):
+for optimizer, is_sparse in (
+    ("SGD", False),
+    ("SGD", True),
+    ("Adam", False),
+    ("SparseAdam", True),
+    ("Adagrad", True),
+):
     table, times = nn.Embedding(3333, 300, sparse=is_sparse), []
     steps = getattr(torch.optim, optimizer)(table.parameters(), lr=0.1)
     for _ in range(30):
@@ -110,7 +128,9 @@ for optimizer, is_sparse in (("SGD", False), ("SGD", True), ("Adam", False), ("S
         steps.zero_grad()
         times.append(1000 * (time.perf_counter() - start))
     milliseconds[optimizer, is_sparse] = np.median(times)
-    print(f"{optimizer:10} {'sparse' if is_sparse else 'dense':6} {np.median(times):6.2f} ms per step")
+    print(
+        f"{optimizer:10} {'sparse' if is_sparse else 'dense':6} {np.median(times):6.2f} ms per step"
+    )
 assert milliseconds["Adam", False] > 2 * milliseconds["SparseAdam", True]
 
 # %% [markdown]
@@ -122,7 +142,9 @@ for seed in SEEDS:
     torch.manual_seed(seed)
     drawn = nn.Embedding(2000, 100).weight.detach()
     assert abs(drawn.mean()) < 0.02 and abs(drawn.std() - 1) < 0.02
-RnnModel(RnnConfig(vocab_size=2000, embedding_size=100, freeze_embedding=True)).save_pretrained(workspace / "frozen")
+RnnModel(RnnConfig(vocab_size=2000, embedding_size=100, freeze_embedding=True)).save_pretrained(
+    workspace / "frozen"
+)
 reloaded = RnnModel.from_pretrained(workspace / "frozen")
 assert not reloaded.get_input_embeddings().weight.requires_grad
 assert reloaded.layers[0].directions[0].cell.weight_hh_l0.requires_grad
@@ -139,7 +161,9 @@ assert not frozen.weight.requires_grad and start.weight.requires_grad
 (workspace / "vectors.txt").write_text("\n".join(lines))
 words = hf_rnn.train_tokenizer(["good bad monday"] * 2, min_frequency=1)
 ours = hf_rnn.load_vectors(str(workspace / "vectors.txt"), words)
-assert torch.equal(ours.matrix[words.convert_tokens_to_ids(["good", "bad", "monday"])], frozen.weight)
+assert torch.equal(
+    ours.matrix[words.convert_tokens_to_ids(["good", "bad", "monday"])], frozen.weight
+)
 print(ours.coverage)
 
 # %% [markdown]
@@ -148,20 +172,48 @@ print(ours.coverage)
 # **Prediction.** Which group is the tightest: words of praise and blame, days, or cities?
 
 # %%
-WORDS = ["good", "great", "nice", "bad", "awful", "terrible", "monday", "friday", "sunday", "london", "paris", "rome"]
+WORDS = [
+    "good",
+    "great",
+    "nice",
+    "bad",
+    "awful",
+    "terrible",
+    "monday",
+    "friday",
+    "sunday",
+    "london",
+    "paris",
+    "rome",
+]
 word_ids = AutoTokenizer.from_pretrained(PRETRAINED / "english").convert_tokens_to_ids(WORDS)
-table = RnnModel.from_pretrained(PRETRAINED / "english").get_input_embeddings().weight[word_ids].detach().float()
+table = (
+    RnnModel.from_pretrained(PRETRAINED / "english")
+    .get_input_embeddings()
+    .weight[word_ids]
+    .detach()
+    .float()
+)
 similarity = nn.functional.cosine_similarity(table[:, None], table[None], dim=-1)
 course.draw_similarity(WORDS, similarity)
 groups = {"judgements": slice(0, 6), "days": slice(6, 9), "cities": slice(9, 12)}
 inside = {}
 for name, group in groups.items():
     block = similarity[group, group]
-    inside[name] = block[~torch.eye(len(block), dtype=torch.bool)].mean().item()  # without each word with itself
+    inside[name] = (
+        block[~torch.eye(len(block), dtype=torch.bool)].mean().item()
+    )  # without each word with itself
 across = similarity[:6, 6:].mean().item()
-print("mean similarity", {name: round(value, 2) for name, value in inside.items()}, "across", round(across, 2))
+print(
+    "mean similarity",
+    {name: round(value, 2) for name, value in inside.items()},
+    "across",
+    round(across, 2),
+)
 assert min(inside.values()) > across + 0.2
-assert similarity[0, 3] > across + 0.2  # "good" and "bad": vectors know the use of a word, not whether it praises
+assert (
+    similarity[0, 3] > across + 0.2
+)  # "good" and "bad": vectors know the use of a word, not whether it praises
 
 # %% [markdown]
 # ## 1.4 The data
@@ -190,8 +242,12 @@ V = len(tokenizer)
 frequency = Counter(word for text in texts for word in tweets.words(text))
 tweets_with = Counter(word for text in texts for word in set(tweets.words(text)))
 kept = [frequency[word] for word, count in tweets_with.items() if count >= 2]
-print(f"{len(frequency)} different words, {len(kept)} of them ({len(kept) / len(frequency):.0%}) in two tweets")
-print(f"V = {V}; {sum(kept) / frequency.total():.0%} of the running words are in the vocabulary; the most frequent:")
+print(
+    f"{len(frequency)} different words, {len(kept)} of them ({len(kept) / len(frequency):.0%}) in two tweets"
+)
+print(
+    f"V = {V}; {sum(kept) / frequency.total():.0%} of the running words are in the vocabulary; the most frequent:"
+)
 print(", ".join(f"{word} {count}" for word, count in frequency.most_common(15)))
 assert len(kept) + 2 == V or not tweets.is_sample
 assert tokenizer.convert_tokens_to_ids("qwertyuiop") == UNK
@@ -219,9 +275,14 @@ by_length = sorted(numbers, key=lengths.__getitem__)
 in_order = [by_length[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
 assert in_order == tweets.order("train", BATCH)
 shares = [padding_share(lengths, order) for order in (in_file, *shuffled, in_order)]
-orders = {"order of the file": in_file, "similar lengths, shuffled": shuffled[0], "sorted by length": in_order}
+orders = {
+    "order of the file": in_file,
+    "similar lengths, shuffled": shuffled[0],
+    "sorted by length": in_order,
+}
 titles = [
-    f"{name}\n{share:.1%} padding" for name, share in zip(orders, (shares[0], shares[1], shares[-1]), strict=True)
+    f"{name}\n{share:.1%} padding"
+    for name, share in zip(orders, (shares[0], shares[1], shares[-1]), strict=True)
 ]
 course.draw_padding(dict(zip(titles, orders.values(), strict=True)), lengths)
 print("five shuffles:", course.points(shares[1:-1]))
@@ -233,13 +294,17 @@ for order in (in_file, *shuffled, in_order):
 # A batch as the network sees it: ids (B, T), the words behind them, and the *attention mask*, 1 at words and 0 at padding. The later lessons get such batches from `tweets.batch`.
 
 # %%
-ids = pad_sequence([torch.tensor(tokenizer(texts[index])["input_ids"]) for index in in_file[0]], True, PAD)
+ids = pad_sequence(
+    [torch.tensor(tokenizer(texts[index])["input_ids"]) for index in in_file[0]], True, PAD
+)
 mask = (ids != PAD).long()
 for row, row_mask in zip(ids, mask, strict=True):
     print(int(row_mask.sum()), *tokenizer.convert_ids_to_tokens(row))
 assert mask.sum(dim=1).tolist() == lengths[: len(ids)]
 batch = tweets.batch("train", in_file[0])
-assert torch.equal(batch["input_ids"].cpu(), ids) and torch.equal(batch["attention_mask"].cpu(), mask)
+assert torch.equal(batch["input_ids"].cpu(), ids) and torch.equal(
+    batch["attention_mask"].cpu(), mask
+)
 
 # %% [markdown]
 # **Exercises**

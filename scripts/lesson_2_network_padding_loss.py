@@ -10,8 +10,12 @@
 import os
 import sys
 
-if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+if (
+    "google.colab" in sys.modules
+):  # the package is on no index yet: write the address of the repository here
+    os.system(
+        "git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'"
+    )
     sys.path.append("hf-rnn/scripts")
 
 import math
@@ -23,7 +27,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 
-SEED, SEEDS = course.SEED, course.SEEDS  # other random numbers: set COURSE_SEED=1 before Python starts
+SEED, SEEDS = (
+    course.SEED,
+    course.SEEDS,
+)  # other random numbers: set COURSE_SEED=1 before Python starts
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
 tokenizer, class_names, C = tweets.tokenizer, tweets.class_names, len(tweets.class_names)
 V, PAD = len(tokenizer), course.PAD
@@ -55,7 +62,12 @@ course.draw_diagram("unrolled")
 # %%
 torch.manual_seed(SEED)
 E, H = 100, 50
-four = ["so happy today", "this is the worst bus ride ever", "i love this song , love it , love it", "ok"]
+four = [
+    "so happy today",
+    "this is the worst bus ride ever",
+    "i love this song , love it , love it",
+    "ok",
+]
 examples = tokenizer(four, padding=True, return_tensors="pt")
 ids, mask = examples["input_ids"], examples["attention_mask"]
 B, T = ids.shape
@@ -96,7 +108,9 @@ def read_padding(seed: int, factor: float = 1.0) -> dict[str, torch.Tensor]:
         for text in ("ok", "so happy today"):
             vectors = embedding(tokenizer(text, return_tensors="pt")["input_ids"][0])
             states, _ = rnn(torch.cat([vectors, torch.zeros(25, E)]).unsqueeze(1))
-            states_of[text] = states[len(vectors) - 1 :, 0]  # after the text, then after each padding
+            states_of[text] = states[
+                len(vectors) - 1 :, 0
+            ]  # after the text, then after each padding
     return states_of
 
 
@@ -107,7 +121,10 @@ def remaining(seed: int, factor: float = 1.0) -> float:
 
 
 drift = read_padding(SEEDS[0])
-distances = {f"'{text}' from its own state": (states - states[0]).norm(dim=-1) for text, states in drift.items()}
+distances = {
+    f"'{text}' from its own state": (states - states[0]).norm(dim=-1)
+    for text, states in drift.items()
+}
 distances["between the two texts"] = torch.sub(*drift.values()).norm(dim=-1)
 course.draw_lines("2_drift", distances, "padding tokens read after the text", "distance")
 left = {f"U x {factor}": [remaining(seed, factor) for seed in SEEDS] for factor in (1, 2, 4)}
@@ -134,7 +151,10 @@ def compare_with_padding(plain: nn.RNNBase, model: RnnModel) -> None:
         in_batch = model(ids, mask, output_final_states=True).final_hidden_state[-1]
         for number, length in enumerate(mask.sum(dim=1).tolist()):
             alone = plain(time_first[:length, number : number + 1])[0][-1, 0]
-            wrong, right = (in_batch_plain[number] - alone).norm(), (in_batch[number] - alone).norm()
+            wrong, right = (
+                (in_batch_plain[number] - alone).norm(),
+                (in_batch[number] - alone).norm(),
+            )
             print(f"  {length:2} tokens + {T - length:2} padding   {wrong:8.4f} | {right:.4f}")
             assert right < 1e-4
             assert (wrong > 0.01) == (length < T)
@@ -150,8 +170,12 @@ with torch.no_grad():
     packed = pack_padded_sequence(time_first, mask.sum(dim=1), enforce_sorted=False)
     _, h_packed = rnn(packed)
     ours = course.with_weights_of(rnn, "rnn_tanh", embedding)(ids, mask, output_final_states=True)
-print(f"packed data {tuple(packed.data.shape)}: {len(packed.data)} words in place of {T * B} places")
-print(f"largest difference between packing and the mask {(h_packed - ours.final_hidden_state).abs().max():.0e}")
+print(
+    f"packed data {tuple(packed.data.shape)}: {len(packed.data)} words in place of {T * B} places"
+)
+print(
+    f"largest difference between packing and the mask {(h_packed - ours.final_hidden_state).abs().max():.0e}"
+)
 torch.testing.assert_close(h_packed, ours.final_hidden_state, atol=1e-5, rtol=0)
 
 # %% [markdown]
@@ -184,7 +208,9 @@ course.draw_diagram("two_directions")
 both = nn.RNN(E, H, bidirectional=True)
 with torch.no_grad():
     output, h_n = both(time_first)
-    ours = course.with_weights_of(both, "rnn_tanh", embedding)(ids, mask).last_hidden_state  # (B, T, 2 H)
+    ours = course.with_weights_of(both, "rnn_tanh", embedding)(
+        ids, mask
+    ).last_hidden_state  # (B, T, 2 H)
     backward_alone = both(time_first[:1, 3:])[0][0, 0, H:]  # "ok" without padding
 print(f"output {tuple(output.shape)} = (T, B, D H)   h_n {tuple(h_n.shape)} = (D, B, H)")
 assert torch.equal(output[-1, :, :H], h_n[0])
@@ -202,8 +228,18 @@ torch.testing.assert_close(ours[3, 0, H:], backward_alone, atol=1e-5, rtol=0)
 
 # %%
 torch.manual_seed(SEED)
-sizes = {"vocab_size": V, "embedding_size": E, "hidden_size": H, "num_hidden_layers": 2, "bidirectional": False}
-head = {"pooling": "last", "classifier_activation": "relu", "id2label": dict(enumerate(class_names))}
+sizes = {
+    "vocab_size": V,
+    "embedding_size": E,
+    "hidden_size": H,
+    "num_hidden_layers": 2,
+    "bidirectional": False,
+}
+head = {
+    "pooling": "last",
+    "classifier_activation": "relu",
+    "id2label": dict(enumerate(class_names)),
+}
 classifier = RnnForSequenceClassification(RnnConfig(cell_type="rnn_tanh", **sizes, **head)).eval()
 with torch.no_grad():
     vectors = classifier.rnn.embedding(ids)
@@ -237,7 +273,9 @@ with torch.no_grad():
 by_hand = -result.logits.softmax(dim=-1).log().gather(1, targets[:, None]).mean()
 shares = tweets.labels["train"].bincount(minlength=C) / len(tweets.labels["train"])
 entropy = -torch.special.xlogy(shares, shares).sum().item()
-print(f"loss {result.loss:.4f}, by hand {by_hand:.4f}; log C {math.log(C):.4f}, entropy of the labels {entropy:.4f}")
+print(
+    f"loss {result.loss:.4f}, by hand {by_hand:.4f}; log C {math.log(C):.4f}, entropy of the labels {entropy:.4f}"
+)
 torch.testing.assert_close(result.loss, by_hand)
 torch.testing.assert_close(result.loss, in_two)
 
@@ -246,9 +284,15 @@ torch.testing.assert_close(result.loss, in_two)
 
 # %%
 SOURCE_LOSS, labels = 1.115674614906311, torch.tensor([0, 1, 0, 0])
-source_ids = torch.tensor([[191, 14, 2, 598, 21], [4, 82, 73, 145, 21], [1273, 2, 215, 48, 21], [49, 0, 18, 215, 21]])
+source_ids = torch.tensor(
+    [[191, 14, 2, 598, 21], [4, 82, 73, 145, 21], [1273, 2, 215, 48, 21], [49, 0, 18, 215, 21]]
+)
 torch.manual_seed(123)
-source_table, source_rnn, source_linear = nn.Embedding(3333, 300), nn.RNN(300, 50, 2), nn.Linear(50, 3)
+source_table, source_rnn, source_linear = (
+    nn.Embedding(3333, 300),
+    nn.RNN(300, 50, 2),
+    nn.Linear(50, 3),
+)
 with torch.no_grad():
     output, _ = source_rnn(source_table(source_ids.T))  # time first: (T, B) ids
     plain_loss = nn.NLLLoss()(nn.LogSoftmax(dim=1)(source_linear(output[-1].relu())), labels).item()
@@ -258,7 +302,9 @@ packaged = RnnForSequenceClassification(RnnConfig(**settings))
 packaged.rnn.load_state_dict(layers.state_dict())
 packaged.classifier.load_state_dict(source_linear.state_dict())
 package_loss = packaged(source_ids, labels=labels).loss.item()
-print(f"source {SOURCE_LOSS}, plain torch {plain_loss}, RnnForSequenceClassification {package_loss}")
+print(
+    f"source {SOURCE_LOSS}, plain torch {plain_loss}, RnnForSequenceClassification {package_loss}"
+)
 assert abs(plain_loss - SOURCE_LOSS) <= 2**-23
 assert abs(package_loss - SOURCE_LOSS) <= 2**-23
 
@@ -271,7 +317,11 @@ assert abs(package_loss - SOURCE_LOSS) <= 2**-23
 source_shares = torch.tensor([2043, 3094, 863]) / 6000
 source_entropy = -(source_shares * source_shares.log()).sum().item()
 source_losses = [4 * printed for printed in (0.2506, 0.2480, 0.2483, 0.2495, 0.2504)]
-print("loss per tweet", *(f"{loss:.3f}" for loss in source_losses), f"  entropy of the labels {source_entropy:.3f}")
+print(
+    "loss per tweet",
+    *(f"{loss:.3f}" for loss in source_losses),
+    f"  entropy of the labels {source_entropy:.3f}",
+)
 print(f"share of the most frequent class {source_shares.max():.4f}")
 assert all(source_entropy < loss < source_entropy + 0.02 for loss in source_losses)
 
@@ -301,7 +351,9 @@ with torch.no_grad():
     grad_u, grad_w, grad_b = torch.zeros(3, 3), torch.zeros(3, 4), torch.zeros(3)
     for t in (3, 2, 1):
         delta = (1 - h[t] ** 2) * into_state
-        print(f"step {t}: adds a matrix of norm {torch.outer(delta, h[t - 1]).norm():.4f} to the gradient of U")
+        print(
+            f"step {t}: adds a matrix of norm {torch.outer(delta, h[t - 1]).norm():.4f} to the gradient of U"
+        )
         grad_u += torch.outer(delta, h[t - 1])
         grad_w += torch.outer(delta, x[t - 1])
         grad_b += delta

@@ -10,8 +10,12 @@
 import os
 import sys
 
-if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+if (
+    "google.colab" in sys.modules
+):  # the package is on no index yet: write the address of the repository here
+    os.system(
+        "git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'"
+    )
     sys.path.append("hf-rnn/scripts")
 
 import math
@@ -26,7 +30,10 @@ from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 
-SEED, SEEDS = course.SEED, course.SEEDS  # other random numbers: set COURSE_SEED=1 before Python starts
+SEED, SEEDS = (
+    course.SEED,
+    course.SEEDS,
+)  # other random numbers: set COURSE_SEED=1 before Python starts
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
 C, V, E, H, PAD = len(tweets.class_names), len(tweets.tokenizer), 100, 50, course.PAD
 labels = tweets.labels
@@ -41,7 +48,9 @@ print("on", tweets.device)
 linear = tweets.make_linear().fit(tweets.texts["train"], labels["train"])
 LINEAR = linear.score(tweets.texts["validation"], labels["validation"])
 LEVELS = {"most frequent\nclass": tweets.guess, "linear model": LINEAR}
-print(f"linear model: validation accuracy {LINEAR:.3f}; always the most frequent class {tweets.guess:.3f}")
+print(
+    f"linear model: validation accuracy {LINEAR:.3f}; always the most frequent class {tweets.guess:.3f}"
+)
 assert tweets.guess < LINEAR or not tweets.is_sample
 
 # %% [markdown]
@@ -50,7 +59,9 @@ assert tweets.guess < LINEAR or not tweets.is_sample
 
 
 # %%
-def train_epoch(model: Any, optimizer: Any, batches: list[list[int]], clip: float = math.inf) -> None:
+def train_epoch(
+    model: Any, optimizer: Any, batches: list[list[int]], clip: float = math.inf
+) -> None:
     """Train on each batch once."""
     model.train().to(tweets.device)
     for indices in batches:
@@ -110,7 +121,10 @@ class FiveNetworks(nn.Module):
     def __init__(self, seeds: Any) -> None:
         super().__init__()
         self.models = [new_network(seed).cpu() for seed in seeds]
-        self.count, (self.names, _) = len(self.models), zip(*self.models[0].named_parameters(), strict=True)
+        self.count, (self.names, _) = (
+            len(self.models),
+            zip(*self.models[0].named_parameters(), strict=True),
+        )
         for name, weights in torch.func.stack_module_state(self.models)[0].items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(weights.detach()))
 
@@ -119,7 +133,9 @@ class FiveNetworks(nn.Module):
         weight = getattr(self, name.replace(".", "_"))
         return weight.unsqueeze(1) if weight.dim() == 2 else weight
 
-    def forward(self, ids: torch.Tensor, pooling: str = "last", inputs: list | None = None) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, pooling: str = "last", inputs: list | None = None
+    ) -> torch.Tensor:
         """Return the logits; the word vectors (S, B, T, E) are added to `inputs`."""
         x = self.weight("rnn.embedding.weight")[torch.arange(self.count)[:, None, None], ids]
         if inputs is not None:
@@ -128,11 +144,16 @@ class FiveNetworks(nn.Module):
         is_word = (ids != PAD).float().unsqueeze(-1)  # (S, B, T, 1)
         for layer in (0, 1):
             cell = f"rnn.layers.{layer}.directions.0.cell."
-            W, U, b, c = (self.weight(f"{cell}{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            W, U, b, c = (
+                self.weight(f"{cell}{name}_l0")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
             sums = (x.flatten(1, 2) @ W.mT + b + c).view(*ids.shape, H)
             state, states = torch.zeros(self.count, ids.shape[1], H), []
             for a_t, keep in zip(sums.unbind(2), is_word.unbind(2), strict=True):
-                state = torch.lerp(state, torch.tanh(a_t + state @ U.mT), keep)  # padding leaves the state alone
+                state = torch.lerp(
+                    state, torch.tanh(a_t + state @ U.mT), keep
+                )  # padding leaves the state alone
                 states.append(state)
             x = torch.stack(states, dim=2)
         pooled = state if pooling == "last" else (x * is_word).sum(2) / is_word.sum(2)
@@ -141,7 +162,9 @@ class FiveNetworks(nn.Module):
     def unstack(self) -> list[Any]:
         """Return the S networks as models of the package."""
         for number, model in enumerate(self.models):
-            weights = {name: getattr(self, name.replace(".", "_"))[number].detach() for name in self.names}
+            weights = {
+                name: getattr(self, name.replace(".", "_"))[number].detach() for name in self.names
+            }
             model.load_state_dict(weights, strict=False)
         return self.models
 
@@ -161,19 +184,31 @@ def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool
     """Train five networks for five epochs, print and keep their results; `watch` gets the sizes of gradients."""
     five = FiveNetworks(SEEDS)
     weights = list(five.parameters())
-    optimizer = torch.optim.AdamW(weights, rate, fused=True) if adamw else torch.optim.SGD(weights, rate)
+    optimizer = (
+        torch.optim.AdamW(weights, rate, fused=True) if adamw else torch.optim.SGD(weights, rate)
+    )
     for epoch in range(5):
-        orders = [tweets.order("train", 4, 100 * seed + epoch if is_shuffled else None) for seed in SEEDS]
+        orders = [
+            tweets.order("train", 4, 100 * seed + epoch if is_shuffled else None) for seed in SEEDS
+        ]
         for indices in zip(*orders, strict=True):
             count = min(map(len, indices))  # the last batch may have fewer tweets
             batch = tweets.batch("train", [index for some in indices for index in some[:count]])
-            ids, targets, inputs = batch["input_ids"].cpu().view(5, count, -1), batch["labels"].cpu(), []
+            ids, targets, inputs = (
+                batch["input_ids"].cpu().view(5, count, -1),
+                batch["labels"].cpu(),
+                [],
+            )
             logits = five(ids, pooling, inputs if watch is not None else None)
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-            losses.view(5, count).mean(dim=1).sum().backward()  # each network has its own loss and gradient
+            losses.view(5, count).mean(
+                dim=1
+            ).sum().backward()  # each network has its own loss and gradient
             norms = sum(weight.grad.flatten(1).square().sum(1) for weight in weights).sqrt()
             if watch is not None:
-                sizes = inputs[0].grad.norm(dim=-1)  # (S, B, T), by the distance from the first word
+                sizes = inputs[0].grad.norm(
+                    dim=-1
+                )  # (S, B, T), by the distance from the first word
                 last = (ids != PAD).sum(-1, keepdim=True) - 1
                 watch.append((norms, sizes[..., 0].mean(1), sizes.gather(2, last)[..., 0].mean(1)))
             for weight in weights:
@@ -185,10 +220,14 @@ def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool
         for split in ("train", "validation"):
             logits = torch.empty(5, len(labels[split]), C)
             for indices in tweets.order(split, 64):
-                logits[:, indices] = five(tweets.batch(split, indices)["input_ids"].cpu().expand(5, -1, -1), pooling)
+                logits[:, indices] = five(
+                    tweets.batch(split, indices)["input_ids"].cpu().expand(5, -1, -1), pooling
+                )
             scores = [tweets.score(some, split) for some in logits]
             result[f"{split} loss"], result[f"{split} accuracy"] = zip(*scores, strict=True)
-    result["commonest answer"] = [some.argmax(-1).bincount().max().item() / len(some) for some in logits]
+    result["commonest answer"] = [
+        some.argmax(-1).bincount().max().item() / len(some) for some in logits
+    ]
     results[title] = result
     print(f"{title:22} validation accuracy {course.points(result['validation accuracy'])}")
     return five
@@ -200,10 +239,17 @@ run("as in the source", watch=watched)
 failed = results["as in the source"]
 shares = labels["train"].bincount(minlength=C) / len(labels["train"])
 entropy = -torch.special.xlogy(shares, shares).sum().item()
-print("training loss                              ", course.points(failed["train loss"]), f"  entropy {entropy:.3f}")
+print(
+    "training loss                              ",
+    course.points(failed["train loss"]),
+    f"  entropy {entropy:.3f}",
+)
 print("share of the commonest answer              ", course.points(failed["commonest answer"]))
 assert course.most(loss > entropy for loss in failed["train loss"]) or not tweets.is_sample
-assert course.most(score < LINEAR - 0.2 for score in failed["validation accuracy"]) or not tweets.is_sample
+assert (
+    course.most(score < LINEAR - 0.2 for score in failed["validation accuracy"])
+    or not tweets.is_sample
+)
 assert course.most(share > 0.5 for share in failed["commonest answer"]) or not tweets.is_sample
 
 # %% [markdown]
@@ -215,16 +261,30 @@ assert course.most(share > 0.5 for share in failed["commonest answer"]) or not t
 # **Prediction.** If the product *explodes* now and then, at which of the two words is the gradient larger in the steps with the largest gradients?
 
 # %%
-norms, at_first, at_last = (torch.stack(values) for values in zip(*watched, strict=True))  # (steps, S)
+norms, at_first, at_last = (
+    torch.stack(values) for values in zip(*watched, strict=True)
+)  # (steps, S)
 largest = norms >= norms.quantile(0.9, dim=0)
-print(f"steps with a gradient above 1: {(norms > 1).float().mean():.0%}, above 3: {(norms > 3).float().mean():.0%}")
-print("larger at the first word than at the last:", course.points((at_first > at_last).float().mean(dim=0)))
-for name, chosen in (("all steps", largest | True), ("the tenth with the largest gradients", largest)):
-    print(f"{name:38} first word {at_first[chosen].median():.0e}, last word {at_last[chosen].median():.0e} (medians)")
+print(
+    f"steps with a gradient above 1: {(norms > 1).float().mean():.0%}, above 3: {(norms > 3).float().mean():.0%}"
+)
+print(
+    "larger at the first word than at the last:",
+    course.points((at_first > at_last).float().mean(dim=0)),
+)
+for name, chosen in (
+    ("all steps", largest | True),
+    ("the tenth with the largest gradients", largest),
+):
+    print(
+        f"{name:38} first word {at_first[chosen].median():.0e}, last word {at_last[chosen].median():.0e} (medians)"
+    )
     assert at_first[chosen].median() < at_last[chosen].median() / 100 or not tweets.is_sample
 assert course.most((at_first > at_last).float().mean(dim=0) < 0.05) or not tweets.is_sample
 lines = {"last word": at_last[:243, 0], "first word": at_first[:243, 0].clamp_min(1e-12)}
-course.draw_lines("3_gradients", lines, "step of the first epoch", "norm of the gradient at a word", log=True)
+course.draw_lines(
+    "3_gradients", lines, "step of the first epoch", "norm of the gradient at a word", log=True
+)
 
 # %% [markdown]
 # The gradient *vanishes*: it is thousands of times smaller at the first word, also in the steps where the whole gradient is large. Those steps are not explosions through time; they come from the last words and the layers on top. As the tweets are sorted, the words at the end of a tweet are nearly all that the network learns from.
@@ -280,7 +340,9 @@ for model in adamw.unstack():
     for shares_changed, order in zip(changed.values(), (in_file, None), strict=True):
         wrong = tweets.predict(model, order=order, read_padding=True)
         shares_changed.append((wrong.argmax(-1) != right.argmax(-1)).float().mean())
-        torch.testing.assert_close(tweets.predict(model, order=order), right, atol=1e-4, rtol=0)  # with the mask
+        torch.testing.assert_close(
+            tweets.predict(model, order=order), right, atol=1e-4, rtol=0
+        )  # with the mask
 for name, shares_changed in changed.items():
     print(f"{name:18} share of the answers that change: {course.points(shares_changed)}")
 assert course.most(a > b for a, b in zip(*changed.values(), strict=True)) or not tweets.is_sample
@@ -317,9 +379,17 @@ def fit(seed: int, epochs: int, patience: int, **changes: Any) -> dict[str, list
 free = [fit(seed, epochs=10, patience=10) for seed in SEEDS]
 cured = [fit(seed, epochs=30, patience=3, **course.DROPOUT) for seed in SEEDS]
 course.draw_lines("3_overfitting", free[0], "epoch, from 0", "one seed, without dropout")
-lowest = {name: [min(h["validation loss"]) for h in some] for name, some in (("free", free), ("cured", cured))}
-at_end = {name: [h[name][-1] for h in free] for name in ("train accuracy", "validation loss", "validation accuracy")}
-best = [int(np.argmin(h["validation loss"])) for h in cured]  # the epoch whose weights a real run keeps
+lowest = {
+    name: [min(h["validation loss"]) for h in some]
+    for name, some in (("free", free), ("cured", cured))
+}
+at_end = {
+    name: [h[name][-1] for h in free]
+    for name in ("train accuracy", "validation loss", "validation accuracy")
+}
+best = [
+    int(np.argmin(h["validation loss"])) for h in cured
+]  # the epoch whose weights a real run keeps
 at_best = {name: [h[name][epoch] for h, epoch in zip(cured, best, strict=True)] for name in at_end}
 print("without: training accuracy in the end   ", course.points(at_end["train accuracy"]))
 print("with:    training accuracy, best epoch  ", course.points(at_best["train accuracy"]))
@@ -335,7 +405,10 @@ course.draw_points("3_cured", columns, "validation accuracy", LEVELS)
 assert course.most(value > 0.9 for value in at_end["train accuracy"]) or not tweets.is_sample
 rises = [a > 1.2 * b for a, b in zip(at_end["validation loss"], lowest["free"], strict=True)]
 assert course.most(rises) or not tweets.is_sample
-assert course.most(a < b for a, b in zip(lowest["cured"], lowest["free"], strict=True)) or not tweets.is_sample
+assert (
+    course.most(a < b for a, b in zip(lowest["cured"], lowest["free"], strict=True))
+    or not tweets.is_sample
+)
 by_heart = zip(at_best["train accuracy"], at_end["train accuracy"], strict=True)
 assert course.most(a < b for a, b in by_heart) or not tweets.is_sample
 

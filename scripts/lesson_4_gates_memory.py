@@ -10,8 +10,12 @@
 import os
 import sys
 
-if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+if (
+    "google.colab" in sys.modules
+):  # the package is on no index yet: write the address of the repository here
+    os.system(
+        "git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'"
+    )
     sys.path.append("hf-rnn/scripts")
 
 import math
@@ -24,7 +28,10 @@ from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 
-SEED, SEEDS = course.SEED, course.SEEDS  # other random numbers: set COURSE_SEED=1 before Python starts
+SEED, SEEDS = (
+    course.SEED,
+    course.SEEDS,
+)  # other random numbers: set COURSE_SEED=1 before Python starts
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
 V, E, H = len(tweets.tokenizer), 50, 50
 
@@ -75,13 +82,18 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
     h = c = torch.zeros(cell.weight_hh_l0.shape[1])
     steps = []
     for x_t in inputs:
-        stacked = cell.weight_ih_l0 @ x_t + cell.bias_ih_l0 + cell.weight_hh_l0 @ h + cell.bias_hh_l0
+        stacked = (
+            cell.weight_ih_l0 @ x_t + cell.bias_ih_l0 + cell.weight_hh_l0 @ h + cell.bias_hh_l0
+        )
         i, f, g, o = stacked.chunk(4)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * c + i * g
         h = o * c.tanh()
         steps.append((i, f, o, c, h))
-    return {name: torch.stack(values) for name, values in zip("ifoch", zip(*steps, strict=True), strict=True)}
+    return {
+        name: torch.stack(values)
+        for name, values in zip("ifoch", zip(*steps, strict=True), strict=True)
+    }
 
 
 # %%
@@ -96,20 +108,29 @@ with torch.no_grad():
     by_hand = lstm_by_hand(inputs[:, 0], lstm)
     _, (h_4, c_4) = lstm(inputs[:4])  # the first four words
     rest, (h_rest, c_rest) = lstm(inputs[4:], (h_4, c_4))
-    ours_rest = ours(ids[:, 4:], initial_hidden_state=h_4, initial_cell_state=c_4, output_final_states=True)
+    ours_rest = ours(
+        ids[:, 4:], initial_hidden_state=h_4, initial_cell_state=c_4, output_final_states=True
+    )
 torch.testing.assert_close(by_hand["h"], output[:, 0], atol=1e-5, rtol=0)
 torch.testing.assert_close(by_hand["c"][-1], c_n[0, 0], atol=1e-5, rtol=0)
 torch.testing.assert_close(rest, output[4:])
 torch.testing.assert_close(ours_rest.last_hidden_state[0], output[4:, 0])
 torch.testing.assert_close(ours_rest.final_cell_state, c_n)
-sizes = {kind.__name__: sum(map(torch.numel, kind(E, H).parameters())) for kind in (nn.RNN, nn.GRU, nn.LSTM)}
+sizes = {
+    kind.__name__: sum(map(torch.numel, kind(E, H).parameters()))
+    for kind in (nn.RNN, nn.GRU, nn.LSTM)
+}
 print("weights of a layer:", sizes)
 assert sizes["LSTM"] == 4 * sizes["RNN"] and sizes["GRU"] == 3 * sizes["RNN"]
 with torch.no_grad():
     output, (h_n, c_n) = nn.LSTM(E, H, num_layers=2)(inputs)
     output_gru, h_gru = nn.GRU(E, H, num_layers=2)(inputs)
-print(f"two layers of LSTM: output {tuple(output.shape)} = (T, B, H), h_n and c_n {tuple(c_n.shape)} = (L, B, H)")
-print(f"two layers of GRU:  output {tuple(output_gru.shape)} = (T, B, H), h_n {tuple(h_gru.shape)} = (L, B, H)")
+print(
+    f"two layers of LSTM: output {tuple(output.shape)} = (T, B, H), h_n and c_n {tuple(c_n.shape)} = (L, B, H)"
+)
+print(
+    f"two layers of GRU:  output {tuple(output_gru.shape)} = (T, B, H), h_n {tuple(h_gru.shape)} = (L, B, H)"
+)
 assert torch.equal(output[-1], h_n[-1]) and torch.equal(output_gru[-1], h_gru[-1])
 assert output.shape == (len(inputs), 1, H) and h_n.shape == c_n.shape == h_gru.shape == (2, 1, H)
 
@@ -126,15 +147,27 @@ assert output.shape == (len(inputs), 1, H) and h_n.shape == c_n.shape == h_gru.s
 
 # %%
 CELLS = {"tanh RNN": "rnn_tanh", "GRU": "gru", "minGRU": "min_gru", "LSTM": "lstm"}
-SIZES = {"hidden_size": 32, "embedding_size": 16, "vocab_size": 14, "bidirectional": False, "pad_token_id": None}
+SIZES = {
+    "hidden_size": 32,
+    "embedding_size": 16,
+    "vocab_size": 14,
+    "bidirectional": False,
+    "pad_token_id": None,
+}
 
 
-def set_gates(cell: Any, forget: float | str, write: float | None = None, distance: int = 0) -> None:
+def set_gates(
+    cell: Any, forget: float | str, write: float | None = None, distance: int = 0
+) -> None:
     """Set the biases of an LSTM's forget gate and, if asked for, of its input gate; "chrono" sets both."""
     with torch.no_grad():
         (i, f, _, _), (i_more, f_more, _, _) = cell.bias_ih_l0.chunk(4), cell.bias_hh_l0.chunk(4)
         f_more.zero_()
-        f.copy_((1 + torch.rand(len(f)) * (distance - 2)).log() if forget == "chrono" else torch.full_like(f, forget))
+        f.copy_(
+            (1 + torch.rand(len(f)) * (distance - 2)).log()
+            if forget == "chrono"
+            else torch.full_like(f, forget)
+        )
         if forget == "chrono" or write is not None:
             i_more.zero_()
             i.copy_(-f if forget == "chrono" else torch.full_like(i, write))
@@ -147,17 +180,25 @@ def gradient_by_distance(name: str, seed: int, steps: int = 60) -> torch.Tensor:
     if "bias" in name:
         set_gates(model.layers[0].directions[0].cell, float(name[-1]))
     inputs = torch.randn(32, steps, 16, requires_grad=True)
-    (gradient,) = torch.autograd.grad(model(inputs_embeds=inputs).last_hidden_state[:, -1].sum(), inputs)
+    (gradient,) = torch.autograd.grad(
+        model(inputs_embeds=inputs).last_hidden_state[:, -1].sum(), inputs
+    )
     norms = gradient.norm(dim=-1).mean(dim=0).flip(0)
     return norms / norms[0]
 
 
 starts = [*CELLS, "LSTM, forget bias 1", "LSTM, forget bias 3"]
-measured = {name: torch.stack([gradient_by_distance(name, seed) for seed in SEEDS]) for name in starts}
+measured = {
+    name: torch.stack([gradient_by_distance(name, seed) for seed in SEEDS]) for name in starts
+}
 means = {name: norms.mean(dim=0) for name, norms in measured.items()}
-course.draw_lines("4_vanishing", means, "distance k from the last word", "gradient, relative", log=True)
+course.draw_lines(
+    "4_vanishing", means, "distance k from the last word", "gradient, relative", log=True
+)
 for name, norms in measured.items():
-    print(f"{name:20} at distance 30, five seeds: {' '.join(f'{norm:.0e}' for norm in norms[:, 30])}")
+    print(
+        f"{name:20} at distance 30, five seeds: {' '.join(f'{norm:.0e}' for norm in norms[:, 30])}"
+    )
 at_30 = {name: norms[:, 30] for name, norms in measured.items()}
 assert course.most(at_30["LSTM, forget bias 1"] > at_30["LSTM"])
 assert course.most(at_30["LSTM, forget bias 3"] > 10 * at_30["LSTM, forget bias 1"])
@@ -174,7 +215,9 @@ def copy_first(cell: str, seed: int, biases: Any = None, distance: int = 30, ste
                pooling: str = "last", batch: int = 64) -> tuple[float, int]:  # fmt: skip
     """Return the accuracy on fresh random texts, a mean over twenty steps, and the steps until it was above .95."""
     torch.manual_seed(seed)
-    model = RnnForSequenceClassification(RnnConfig(cell_type=cell, num_labels=4, pooling=pooling, **SIZES))
+    model = RnnForSequenceClassification(
+        RnnConfig(cell_type=cell, num_labels=4, pooling=pooling, **SIZES)
+    )
     if biases is not None:
         set_gates(model.rnn.layers[0].directions[0].cell, *biases, distance)
 
@@ -213,11 +256,17 @@ def try_biases(forget: Any, write: Any, distance: int) -> list[float]:
     accuracies, steps = zip(*runs, strict=True)
     left = "" if forget == "chrono" else f"{(1 / (1 + math.exp(-forget))) ** distance:.0e}"
     names = f"forget {forget}" if write is None else f"forget {forget}, write {write}"
-    print(f"distance {distance:3}  {names:19} left {left:6} accuracy {course.points(accuracies)}; steps {list(steps)}")
+    print(
+        f"distance {distance:3}  {names:19} left {left:6} accuracy {course.points(accuracies)}; steps {list(steps)}"
+    )
     return list(accuracies)
 
 
-grid = {(bias, distance): try_biases(bias, None, distance) for distance in (10, 30, 100) for bias in (0, 1, 3, 5)}
+grid = {
+    (bias, distance): try_biases(bias, None, distance)
+    for distance in (10, 30, 100)
+    for bias in (0, 1, 3, 5)
+}
 course.draw_memory(grid)
 for (bias, distance), accuracies in grid.items():
     left = (1 / (1 + math.exp(-bias))) ** distance
@@ -240,7 +289,10 @@ starts = {
     "forget, write little": (3, -5),
     "chrono": ("chrono", None),
 }
-at_100 = {name: grid[5, 100] if name == "keep" else try_biases(*biases, 100) for name, biases in starts.items()}
+at_100 = {
+    name: grid[5, 100] if name == "keep" else try_biases(*biases, 100)
+    for name, biases in starts.items()
+}
 course.draw_points("4_write", at_100, "accuracy", {"guessing": 0.25})
 assert course.most(accuracy > 0.85 for accuracy in at_100["keep, write little"])
 assert course.most(accuracy < 0.6 for accuracy in at_100["forget, write little"])
@@ -263,7 +315,9 @@ for distance in (10, 30):
 
 # %%
 for distance in (30, 100):
-    runs = [copy_first("rnn_tanh", seed, None, distance, 150, "attention", batch=32) for seed in SEEDS]
+    runs = [
+        copy_first("rnn_tanh", seed, None, distance, 150, "attention", batch=32) for seed in SEEDS
+    ]
     accuracies, steps = zip(*runs, strict=True)
     print(f"distance {distance:3}: accuracy {course.points(accuracies)}; steps {list(steps)}")
     assert course.most(accuracy > 0.9 for accuracy in accuracies)
@@ -299,7 +353,9 @@ for name in CELLS:
 print("best rates", best)
 ordered = sorted(scores, key=lambda run: (list(CELLS).index(run[0]), run[1]))
 columns = {f"{name}, {rate}": scores[name, rate] for name, rate in ordered}
-course.draw_points("4_cells", columns, "validation accuracy", {"most frequent\nclass": tweets.guess})
+course.draw_points(
+    "4_cells", columns, "validation accuracy", {"most frequent\nclass": tweets.guess}
+)
 at_best = {name: np.array(scores[name, rate]) for name, rate in best.items()}
 
 # %% [markdown]
@@ -307,8 +363,13 @@ at_best = {name: np.array(scores[name, rate]) for name, rate in best.items()}
 
 # %%
 for name, values in at_best.items():
-    wins = {other: np.mean(values[:, None] > at_best[other][None]) for other in CELLS if other != name}
-    print(f"{name:9} at rate {best[name]:5} wins against", {other: f"{share:.0%}" for other, share in wins.items()})
+    wins = {
+        other: np.mean(values[:, None] > at_best[other][None]) for other in CELLS if other != name
+    }
+    print(
+        f"{name:9} at rate {best[name]:5} wins against",
+        {other: f"{share:.0%}" for other, share in wins.items()},
+    )
 
 # %% [markdown]
 # No cell wins clearly. Tweets are short, and this pooling sees all states, so that the memory of the cell decides little: what was decisive in 4.4 is not what decides here.
@@ -327,14 +388,23 @@ fits = torch.tensor([4 <= len(tweets.words(text)) <= 14 for text in texts])
 for name, wanted in (("right", is_right & fits), ("wrong", ~is_right & fits)):
     if wanted.any():
         index = int(torch.where(wanted, sure, -1.0).argmax())
-        truth, answer = (tweets.class_names[int(row[index])] for row in (tweets.labels["validation"], chosen))
-        print(f"{name}: it is {truth}, the answer is {answer}, with {sure[index]:.2f}: {texts[index]}")
+        truth, answer = (
+            tweets.class_names[int(row[index])] for row in (tweets.labels["validation"], chosen)
+        )
+        print(
+            f"{name}: it is {truth}, the answer is {answer}, with {sure[index]:.2f}: {texts[index]}"
+        )
         ids = tweets.tokenizer(texts[index], return_tensors="pt")["input_ids"]
         with torch.no_grad():
             gates = lstm_by_hand(reader.rnn.embedding(ids)[0], cell)
-            torch.testing.assert_close(gates["h"], reader.rnn(ids).last_hidden_state[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                gates["h"], reader.rnn(ids).last_hidden_state[0], atol=1e-5, rtol=0
+            )
         lively = gates["i"].std(dim=0).argsort(descending=True)[:25]
-        pairs = {f"{name}: write (input gate)": gates["i"][:, lively], "keep (forget gate)": gates["f"][:, lively]}
+        pairs = {
+            f"{name}: write (input gate)": gates["i"][:, lively],
+            "keep (forget gate)": gates["f"][:, lively],
+        }
         course.draw_gates(f"4_gates_{name}", tweets.words(texts[index]), pairs)
 
 # %% [markdown]

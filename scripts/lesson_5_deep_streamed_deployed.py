@@ -10,8 +10,12 @@
 import os
 import sys
 
-if "google.colab" in sys.modules:  # the package is on no index yet: write the address of the repository here
-    os.system("git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'")
+if (
+    "google.colab" in sys.modules
+):  # the package is on no index yet: write the address of the repository here
+    os.system(
+        "git clone -q https://github.com/YOUR-NAME/hf-rnn && pip install -q './hf-rnn[plots]'"
+    )
     sys.path.append("hf-rnn/scripts")
 
 import tempfile
@@ -27,7 +31,10 @@ from transformers import pipeline
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 
-SEED, SEEDS = course.SEED, course.SEEDS  # other random numbers: set COURSE_SEED=1 before Python starts
+SEED, SEEDS = (
+    course.SEED,
+    course.SEEDS,
+)  # other random numbers: set COURSE_SEED=1 before Python starts
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
 labels = tweets.labels
 workspace = tempfile.mkdtemp()
@@ -42,7 +49,13 @@ workspace = tempfile.mkdtemp()
 
 # %%
 course.draw_diagram("block")
-SIZES = {"vocab_size": 8, "embedding_size": 48, "hidden_size": 48, "pad_token_id": None, "bidirectional": False}
+SIZES = {
+    "vocab_size": 8,
+    "embedding_size": 48,
+    "hidden_size": 48,
+    "pad_token_id": None,
+    "bidirectional": False,
+}
 BLOCK = {"block_type": "residual", "cell_type": "min_gru"}
 
 # %% [markdown]
@@ -60,15 +73,23 @@ def make_questions(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     likes = torch.full((count, 3), LEXICON.index("likes"))
     facts = torch.stack([people, likes, things + 3], dim=2).flatten(1)
     asked = torch.randint(3, (count, 1))
-    question = torch.cat([torch.full((count, 1), LEXICON.index("?")), people.gather(1, asked)], dim=1)
+    question = torch.cat(
+        [torch.full((count, 1), LEXICON.index("?")), people.gather(1, asked)], dim=1
+    )
     return torch.cat([facts, question], dim=1), things.gather(1, asked)[:, 0]
 
 
-def answer_questions(seed: int, steps: int, without: str = "", **settings: Any) -> tuple[float, int]:
+def answer_questions(
+    seed: int, steps: int, without: str = "", **settings: Any
+) -> tuple[float, int]:
     """Train on fresh questions until the accuracy over twenty steps is above .95; return it and the steps."""
     torch.manual_seed(seed)
-    model = RnnForSequenceClassification(RnnConfig(**SIZES, num_labels=3, pooling="last", **settings))
-    for block in model.rnn.layers if without else ():  # a frozen layer: the gate is 1 for all words, or the MLP adds 0
+    model = RnnForSequenceClassification(
+        RnnConfig(**SIZES, num_labels=3, pooling="last", **settings)
+    )
+    for block in (
+        model.rnn.layers if without else ()
+    ):  # a frozen layer: the gate is 1 for all words, or the MLP adds 0
         layer = block.gate_proj if without == "gate" else block.down_proj
         layer.requires_grad_(False).weight.zero_()
         layer.bias.fill_(1.2784645 if without == "gate" else 0.0)  # SiLU(1.278) = 1
@@ -93,14 +114,20 @@ READERS: dict[str, dict[str, Any]] = {
 }
 learned = {}
 for name, settings in READERS.items():
-    accuracies, steps = zip(*(answer_questions(seed, 300, **settings) for seed in SEEDS), strict=True)
+    accuracies, steps = zip(
+        *(answer_questions(seed, 300, **settings) for seed in SEEDS), strict=True
+    )
     learned[name] = accuracies
     print(f"{name:22} accuracy {course.points(accuracies)}; steps {list(steps)}")
 course.draw_points("5_order", learned, "accuracy", {"guessing": 1 / 3})
-count = {name: sum(accuracy > 0.9 for accuracy in accuracies) for name, accuracies in learned.items()}
+count = {
+    name: sum(accuracy > 0.9 for accuracy in accuracies) for name, accuracies in learned.items()
+}
 print("seeds that learned it:", count)
 layers = count["one layer, of minGRUs"] + count["two layers, of minGRUs"]
-assert count["one block"] + count["two blocks"] > layers + 2  # a tendency: how many seeds differs from run to run
+assert (
+    count["one block"] + count["two blocks"] > layers + 2
+)  # a tendency: how many seeds differs from run to run
 assert course.most(accuracy > 0.9 for accuracy in learned["one LSTM"])
 
 # %% [markdown]
@@ -112,7 +139,9 @@ assert course.most(accuracy > 0.9 for accuracy in learned["one LSTM"])
 
 # %%
 for name in ("one layer, of minGRUs", "one block, no gate"):
-    accuracies, steps = zip(*(answer_questions(seed, 1000, **READERS[name]) for seed in SEEDS), strict=True)
+    accuracies, steps = zip(
+        *(answer_questions(seed, 1000, **READERS[name]) for seed in SEEDS), strict=True
+    )
     print(f"{name:22} accuracy {course.points(accuracies)}; steps {list(steps)}")
     learned[f"{name}, longer"] = accuracies
 assert course.most(accuracy > 0.8 for accuracy in learned["one layer, of minGRUs, longer"])
@@ -127,12 +156,16 @@ assert course.most(accuracy > 0.8 for accuracy in learned["one layer, of minGRUs
 
 # %%
 corpus = {split: "\n".join(tweets.texts[split]) for split in ("train", "validation")}
-letters = hf_rnn.train_tokenizer(corpus["train"].splitlines(True), 3, lowercase=False, tokenizer="char", exact=True)
+letters = hf_rnn.train_tokenizer(
+    corpus["train"].splitlines(True), 3, lowercase=False, tokenizer="char", exact=True
+)
 letter_ids = {split: torch.tensor(letters(text)["input_ids"]) for split, text in corpus.items()}
 size, unseen = len(letters), letter_ids["validation"]
 pairs, one = (letter_ids["train"][:-1], letter_ids["train"][1:]), torch.tensor(1.0)
 counts = torch.full((size, size), 0.1).index_put_(pairs, one, accumulate=True)
-counted = (-(counts / counts.sum(1, keepdim=True)).log()[unseen[:-1], unseen[1:]].mean()).exp().item()
+counted = (
+    (-(counts / counts.sum(1, keepdim=True)).log()[unseen[:-1], unseen[1:]].mean()).exp().item()
+)
 
 
 def train_writer(seed: int, steps: int = 250) -> Any:
@@ -156,7 +189,10 @@ writers = [train_writer(seed) for seed in SEEDS]
 windows = unseen[: len(unseen) // 49 * 49].view(-1, 49)
 with torch.no_grad():
     perplexities = [writer(windows, labels=windows).loss.exp().item() for writer in writers]
-print(f"perplexity on validation tweets: counted pairs {counted:.1f}, networks", course.points(perplexities))
+print(
+    f"perplexity on validation tweets: counted pairs {counted:.1f}, networks",
+    course.points(perplexities),
+)
 for temperature in (0.3, 0.7, 1.2):
     torch.manual_seed(SEED)
     options = {"max_new_tokens": 80, "do_sample": True, "temperature": temperature}
@@ -185,13 +221,19 @@ for count in sorted({min(60, total), min(240, total), total}):
         targets, some = labels["train"][chosen], [tweets.texts["train"][index] for index in chosen]
         linear = tweets.make_linear().fit(some, targets)
         regression = LogisticRegression(C=30, max_iter=1000).fit(features["train"][chosen], targets)
-        for name, model, inputs in (("linear model", linear, tweets.texts), ("encoder", regression, features)):
+        for name, model, inputs in (
+            ("linear model", linear, tweets.texts),
+            ("encoder", regression, features),
+        ):
             score = model.score(inputs["validation"], labels["validation"])
             few.setdefault(f"{name}, {count} tweets", []).append(score)
 for name, values in few.items():
     print(f"{name:26} validation accuracy {course.points(values)}")
 course.draw_points("5_few", few, "validation accuracy", {"most frequent\nclass": tweets.guess})
-pairs = [("encoder", "linear model", 60), ("linear model", "encoder", total)]  # the leader, and the number of tweets
+pairs = [
+    ("encoder", "linear model", 60),
+    ("linear model", "encoder", total),
+]  # the leader, and the number of tweets
 for better, other, count in pairs if tweets.is_sample else ():
     both = few[f"{better}, {count} tweets"], few[f"{other}, {count} tweets"]
     assert course.most(a > b for a, b in zip(*both, strict=True))
@@ -203,17 +245,25 @@ for better, other, count in pairs if tweets.is_sample else ():
 # Five GRUs that read in one direction, as in lesson 4. The best of them on the validation tweets is kept; its score there is flattering, as it was chosen by it. So the test tweets get one look.
 
 # %%
-networks = [tweets.fit(seed, rate=0.01, epochs=8, cell_type="gru", pooling="last", **course.DROPOUT) for seed in SEEDS]
+networks = [
+    tweets.fit(seed, rate=0.01, epochs=8, cell_type="gru", pooling="last", **course.DROPOUT)
+    for seed in SEEDS
+]
 scores = {}
 for split in ("validation", "test"):
     scores[split] = [tweets.score(tweets.predict(network, split), split)[1] for network in networks]
 best = int(np.argmax(scores["validation"]))
 linear = tweets.make_linear().fit(tweets.texts["train"], labels["train"])
-on_test = {split: linear.score(tweets.texts[split], labels[split]) for split in ("validation", "test")}
+on_test = {
+    split: linear.score(tweets.texts[split], labels[split]) for split in ("validation", "test")
+}
 for split in ("validation", "test"):
     print(f"{split:10} GRUs {course.points(scores[split])}   linear model {on_test[split]:.3f}")
 print(f"kept: number {best}, test accuracy {scores['test'][best]:.3f}")
-print("networks that beat the linear model on test:", sum(score > on_test["test"] for score in scores["test"]))
+print(
+    "networks that beat the linear model on test:",
+    sum(score > on_test["test"] for score in scores["test"]),
+)
 
 # %% [markdown]
 # Two lessons. The kept network was chosen for its validation score, and its test score is lower here: compare it with its four siblings. And the linear model, trained in a second, beats most or all of these networks, with the sample at least; only the luckiest of the five comes close. A network earns its place where it is needed: with few labels (5.3), where order decides (5.1), or where a text is still arriving.
@@ -224,14 +274,25 @@ print("networks that beat the linear model on test:", sum(score > on_test["test"
 # **Prediction.** Are the last scores exactly those of the whole text?
 
 # %%
-chosen, sentence = networks[best].eval().cpu(), "the bus was late again , but the driver made my day"
+chosen, sentence = (
+    networks[best].eval().cpu(),
+    "the bus was late again , but the driver made my day",
+)
 state, words = None, tweets.words(sentence)
 with torch.no_grad():
     for word, token in zip(words, tweets.tokenizer(sentence)["input_ids"], strict=True):
-        result = chosen(torch.tensor([[token]]), initial_hidden_state=state, output_final_states=True)
+        result = chosen(
+            torch.tensor([[token]]), initial_hidden_state=state, output_final_states=True
+        )
         state = result.final_hidden_state  # (layers, B, H): all that is kept
         shares = result.logits.softmax(-1)[0].tolist()
-        print(f"{word:8}", *(f"{name} {share:.2f} " for name, share in zip(tweets.class_names, shares, strict=True)))
+        print(
+            f"{word:8}",
+            *(
+                f"{name} {share:.2f} "
+                for name, share in zip(tweets.class_names, shares, strict=True)
+            ),
+        )
     whole = chosen(**tweets.tokenizer(sentence, return_tensors="pt")).logits
 torch.testing.assert_close(result.logits, whole, atol=1e-5, rtol=0)
 
@@ -245,14 +306,27 @@ torch.testing.assert_close(result.logits, whole, atol=1e-5, rtol=0)
 chosen.config.streaming = True  # allows `stream()`
 chosen.save_pretrained(workspace)
 tweets.tokenizer.save_pretrained(workspace)
-own, fast = pipeline("text-classification", model=workspace), hf_rnn.FastRnn.from_pretrained(workspace)
+own, fast = (
+    pipeline("text-classification", model=workspace),
+    hf_rnn.FastRnn.from_pretrained(workspace),
+)
 ask = ["so happy with my new bike", sentence]  # write your own sentence here
 for text, slow_answer, fast_answer in zip(ask, own(ask), fast.predict(ask), strict=True):
     linear_answer = tweets.class_names[int(linear.predict([text])[0])]
-    print(f"{text!r}: GRU {slow_answer['label']} {slow_answer['score']:.3f}, linear model {linear_answer}")
-    assert slow_answer["label"] == fast_answer["label"] and abs(slow_answer["score"] - fast_answer["score"]) < 1e-4
+    print(
+        f"{text!r}: GRU {slow_answer['label']} {slow_answer['score']:.3f}, linear model {linear_answer}"
+    )
+    assert (
+        slow_answer["label"] == fast_answer["label"]
+        and abs(slow_answer["score"] - fast_answer["score"]) < 1e-4
+    )
 stream = fast.stream()  # pieces of any cut, also inside a word
-print([stream.feed(piece)["label"] for piece in ("the bus was la", "te again , but the dri", "ver made my day")])
+print(
+    [
+        stream.feed(piece)["label"]
+        for piece in ("the bus was la", "te again , but the dri", "ver made my day")
+    ]
+)
 assert abs(stream.end()["score"] - fast.predict([sentence])[0]["score"]) < 1e-4
 
 # %% [markdown]

@@ -29,9 +29,18 @@ SEED = int(os.environ.get("COURSE_SEED", 0))
 SEEDS = range(5 * SEED, 5 * SEED + 5)
 UNK, PAD = 0, 1
 DROPOUT = {"word_dropout": 0.2, "embedding_dropout": 0.5, "classifier_dropout": 0.5}
-BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#999999"
+BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#999999",
+)
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, GREY, "#000000", "#E69F00"]
-plt.rcParams.update({"figure.dpi": 150, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {"figure.dpi": 150, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+)
 plt.rcParams.update({"axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False})
 
 
@@ -56,18 +65,28 @@ class Tweets:
         self.is_sample = folder == SAMPLE  # statements about scores are about these tweets
         self.class_names = self.data["train"].features["label"].names
         self.texts = {split: part["text"][:] for split, part in self.data.items()}
-        self.tokenizer = hf_rnn.train_tokenizer(self.texts["train"], 2, min_texts=2, normalizer="tweet")
+        self.tokenizer = hf_rnn.train_tokenizer(
+            self.texts["train"], 2, min_texts=2, normalizer="tweet"
+        )
         encoded = hf_rnn.encode(self.data, self.tokenizer)
-        self.ids = {split: list(map(torch.tensor, part["input_ids"])) for split, part in encoded.items()}
+        self.ids = {
+            split: list(map(torch.tensor, part["input_ids"])) for split, part in encoded.items()
+        }
         self.labels = {split: torch.tensor(part["labels"][:]) for split, part in encoded.items()}
         self.lengths = {split: [len(row) for row in rows] for split, rows in self.ids.items()}
         counts = self.labels["validation"].bincount(minlength=len(self.class_names))
-        self.guess = (counts.max() / counts.sum()).item()  # accuracy of always answering the most frequent class
+        # accuracy of always answering the most frequent class
+        self.guess = (counts.max() / counts.sum()).item()
 
     def words(self, text: str) -> list[str]:
         """Return the words of a text as the tokenizer sees them."""
         backend = self.tokenizer.backend_tokenizer
-        return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
+        return [
+            word
+            for word, _ in backend.pre_tokenizer.pre_tokenize_str(
+                backend.normalizer.normalize_str(text)
+            )
+        ]
 
     def order(self, split: str, size: int, seed: int | None = None) -> list[list[int]]:
         """Return batches of similar lengths: with a seed in random order, without one the shortest first."""
@@ -81,22 +100,35 @@ class Tweets:
 
     def batch(self, split: str, indices: list[int]) -> dict[str, Any]:
         """Return ids (B, T), attention mask (B, T) and labels (B) of these texts."""
-        ids = pad_sequence([self.ids[split][index] for index in indices], batch_first=True, padding_value=PAD)
-        batch = {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": self.labels[split][indices]}
+        ids = pad_sequence(
+            [self.ids[split][index] for index in indices], batch_first=True, padding_value=PAD
+        )
+        batch = {
+            "input_ids": ids,
+            "attention_mask": (ids != PAD).long(),
+            "labels": self.labels[split][indices],
+        }
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def make_linear(self) -> Any:
         """Return the linear model of lesson 3: counts of words, of pairs and of pieces, and logistic regression."""
         rewrite = self.tokenizer.backend_tokenizer.normalizer.normalize_str
-        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", preprocessor=rewrite, sublinear_tf=True)
-        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True)
+        words = TfidfVectorizer(
+            ngram_range=(1, 2), token_pattern=r"\S+", preprocessor=rewrite, sublinear_tf=True
+        )
+        pieces = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True
+        )
         return make_pipeline(make_union(words, pieces), LogisticRegression(C=10, max_iter=1000))
 
     def fit(self, seed: int, rate: float, epochs: int, **settings: Any) -> Any:
         """Return a classifier in one direction with random weights, trained by the loop of lesson 3 with AdamW."""
         torch.manual_seed(seed)
         settings |= {"embedding_size": 50, "hidden_size": 50, "bidirectional": False}
-        settings |= {"vocab_size": len(self.tokenizer), "id2label": dict(enumerate(self.class_names))}
+        settings |= {
+            "vocab_size": len(self.tokenizer),
+            "id2label": dict(enumerate(self.class_names)),
+        }
         model = hf_rnn.RnnForSequenceClassification(hf_rnn.RnnConfig(**settings)).to(self.device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         for epoch in range(epochs):
@@ -108,7 +140,9 @@ class Tweets:
                 optimizer.zero_grad()
         return model
 
-    def predict(self, model: Any, split: str = "validation", read_padding: bool = False, order: Any = None) -> Any:
+    def predict(
+        self, model: Any, split: str = "validation", read_padding: bool = False, order: Any = None
+    ) -> Any:
         """Return the logits (N, C) of a split; `read_padding` declares padding to be text, as plain nn.RNN does."""
         model.eval().to(self.device)
         logits = torch.empty(len(self.ids[split]), len(self.class_names))
@@ -122,7 +156,9 @@ class Tweets:
     def score(self, logits: Any, split: str = "validation") -> tuple[float, float]:
         """Return the loss and the accuracy of logits (N, C)."""
         labels = self.labels[split]
-        return cross_entropy(logits, labels).item(), (logits.argmax(-1) == labels).float().mean().item()
+        return cross_entropy(logits, labels).item(), (
+            logits.argmax(-1) == labels
+        ).float().mean().item()
 
 
 def learn(model: Any, make_batch: Any, steps: int, rate: float) -> tuple[float, int]:
@@ -144,14 +180,25 @@ def learn(model: Any, make_batch: Any, steps: int, rate: float) -> tuple[float, 
 
 def with_weights_of(plain: Any, cell_type: Any, embedding: Any) -> hf_rnn.RnnModel:
     """Return an RnnModel with the weights of a layer of torch and of an embedding."""
-    sizes: dict[str, Any] = {"vocab_size": embedding.num_embeddings, "embedding_size": plain.input_size}
-    sizes |= {"hidden_size": plain.hidden_size, "num_hidden_layers": plain.num_layers, "pad_token_id": PAD}
+    sizes: dict[str, Any] = {
+        "vocab_size": embedding.num_embeddings,
+        "embedding_size": plain.input_size,
+    }
+    sizes |= {
+        "hidden_size": plain.hidden_size,
+        "num_hidden_layers": plain.num_layers,
+        "pad_token_id": PAD,
+    }
     config = hf_rnn.RnnConfig(cell_type=cell_type, bidirectional=plain.bidirectional, **sizes)
     model = hf_rnn.RnnModel(config).eval()
     model.embedding.load_state_dict(embedding.state_dict())
     for number, layer in enumerate(model.layers):
-        for direction, ending in zip(layer.directions, (f"_l{number}", f"_l{number}_reverse"), strict=False):
-            weights = {name: value for name, value in plain.state_dict().items() if name.endswith(ending)}
+        for direction, ending in zip(
+            layer.directions, (f"_l{number}", f"_l{number}_reverse"), strict=False
+        ):
+            weights = {
+                name: value for name, value in plain.state_dict().items() if name.endswith(ending)
+            }
             renamed = {name.removesuffix(ending) + "_l0": value for name, value in weights.items()}
             direction.cell.load_state_dict(renamed)
     return model
@@ -174,18 +221,30 @@ def draw_look_up(vocabulary: dict[str, int], table: Any, vectors: Any) -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5, "aspect": "auto"}
     left.imshow(table, **colours)
-    left.set(title=f"the table (V, E) = {tuple(table.shape)}", xticks=range(table.shape[1]), xlabel="column")
-    left.set_yticks(range(len(vocabulary)), [f"{number}  {word}" for word, number in vocabulary.items()])
+    left.set(
+        title=f"the table (V, E) = {tuple(table.shape)}",
+        xticks=range(table.shape[1]),
+        xlabel="column",
+    )
+    left.set_yticks(
+        range(len(vocabulary)), [f"{number}  {word}" for word, number in vocabulary.items()]
+    )
     texts, words, numbers = vectors.shape
     for text in reversed(range(texts)):
         x, y = 1.3 * text, 1.1 * text
         right.imshow(vectors[text], extent=(x, x + numbers, y, y + words), zorder=-text, **colours)
-        right.add_patch(plt.Rectangle((x, y), numbers, words, fill=False, linewidth=1.5, zorder=-text + 0.1))
+        right.add_patch(
+            plt.Rectangle((x, y), numbers, words, fill=False, linewidth=1.5, zorder=-text + 0.1)
+        )
         right.text(x + numbers + 0.15, y + 0.5, f"text {text}", va="center")
     right.text(numbers / 2, -0.6, f"E = {numbers} numbers", ha="center")
     right.text(-0.5, words / 2, f"T = {words} words", va="center", ha="center", rotation=90)
     right.text(-0.7, words + 0.5, f"B = {texts} texts", rotation=38)
-    right.set(xlim=(-1, numbers + 3.5), ylim=(-1, words + 3.5), title=f"the texts (B, T, E) = {tuple(vectors.shape)}")
+    right.set(
+        xlim=(-1, numbers + 3.5),
+        ylim=(-1, words + 3.5),
+        title=f"the texts (B, T, E) = {tuple(vectors.shape)}",
+    )
     right.axis("off")
     show("1_look_up")
 
@@ -232,12 +291,21 @@ def draw_lines(name: str, lines: dict[str, Any], x: str, y: str, log: bool = Fal
     show(name)
 
 
-def draw_points(name: str, groups: dict[str, Any], y: str, levels: dict[str, float] | None = None) -> None:
+def draw_points(
+    name: str, groups: dict[str, Any], y: str, levels: dict[str, float] | None = None
+) -> None:
     """Draw a point per seed and a line at their mean, a column per group."""
     _, axis = plt.subplots(figsize=(max(5.0, 1.15 * len(groups)), 3))
     for column, (colour, values) in enumerate(zip(COLOURS * 4, groups.values(), strict=False)):
         values = np.asarray([float(value) for value in values])
-        axis.plot(column + np.linspace(-0.18, 0.18, len(values)), values, "o", color=colour, markersize=5, alpha=0.75)
+        axis.plot(
+            column + np.linspace(-0.18, 0.18, len(values)),
+            values,
+            "o",
+            color=colour,
+            markersize=5,
+            alpha=0.75,
+        )
         axis.plot([column - 0.3, column + 0.3], 2 * [values.mean()], color=colour, linewidth=1.5)
     for text, level in (levels or {}).items():
         axis.axhline(level, color=GREY, linewidth=1, linestyle="--", zorder=0)
@@ -252,12 +320,21 @@ def draw_memory(accuracies: dict[tuple[float, int], list[float]]) -> None:
     _, axis = plt.subplots(figsize=(7, 3))
     distances = sorted({distance for _, distance in accuracies})
     for (bias, distance), values in accuracies.items():
-        places = max(1e-12, (1 / (1 + np.exp(-bias))) ** distance) * np.geomspace(0.6, 1.7, len(values))
-        colour, label = COLOURS[distances.index(distance)], f"distance {distance}" if bias == 0 else None
+        places = max(1e-12, (1 / (1 + np.exp(-bias))) ** distance) * np.geomspace(
+            0.6, 1.7, len(values)
+        )
+        colour, label = (
+            COLOURS[distances.index(distance)],
+            f"distance {distance}" if bias == 0 else None,
+        )
         axis.plot(places, values, "o", color=colour, markersize=5, alpha=0.75, label=label)
         axis.annotate(f"{bias}", (places[2], 0.03), ha="center", fontsize=7, color=colour)
     axis.axhline(0.25, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    axis.set(xscale="log", ylim=(0, 1.05), xlabel="share of the first token that is left; below the points: the bias")
+    axis.set(
+        xscale="log",
+        ylim=(0, 1.05),
+        xlabel="share of the first token that is left; below the points: the bias",
+    )
     axis.set_ylabel("accuracy")
     axis.legend(fontsize=8, loc="upper left")
     show("4_memory")
@@ -277,7 +354,8 @@ def draw_gates(name: str, words: list[str], gates: dict[str, Any]) -> None:
 def draw_diagram(name: str) -> None:
     """Draw a diagram: places (x, y, text) by name, and arrows between them; "a-b" has no head.
 
-    A text that starts with $ is a vector, one sign an operation on each element, anything else a layer.
+    A text that starts with $ is a vector, one sign an operation on each element, anything else a
+    layer.
     """
     diagram = json.loads((HERE / "lesson_diagrams.json").read_text("utf-8"))[name]
     places, arrows = diagram["places"], diagram["arrows"]
@@ -288,16 +366,24 @@ def draw_diagram(name: str) -> None:
     labels = {}
     for key, (left, height, text) in places.items():
         edge = ORANGE if len(text) <= 2 else BLUE
-        box = {"boxstyle": "circle" if len(text) <= 2 else "round", "facecolor": "white", "edgecolor": edge}
+        box = {
+            "boxstyle": "circle" if len(text) <= 2 else "round",
+            "facecolor": "white",
+            "edgecolor": edge,
+        }
         style = {} if text.startswith("$") or not text else {"bbox": box}
-        labels[key] = axis.text(left, height, text, ha="center", va="center", fontsize=10, zorder=3, **style)
+        labels[key] = axis.text(
+            left, height, text, ha="center", va="center", fontsize=10, zorder=3, **style
+        )
     for arrow in arrows.split():
         head = "-|>" if ">" in arrow else "-"
         start, end = arrow.replace(">", "-").split("-")
         shape: dict[str, Any] = {"arrowstyle": head, "color": "#444444"}
         for side, key in (("A", start), ("B", end)):
             boxed = labels[key].get_bbox_patch()
-            shape[f"shrink{side}"] = (22 if "," in places[key][2] else 14) if places[key][2] and not boxed else 0
+            shape[f"shrink{side}"] = (
+                (22 if "," in places[key][2] else 14) if places[key][2] and not boxed else 0
+            )
             if boxed:
                 shape[f"patch{side}"] = boxed
         axis.annotate("", places[end][:2], places[start][:2], arrowprops=shape)

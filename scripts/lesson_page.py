@@ -20,7 +20,11 @@ TEXTS = ("ok", "so happy today")
 
 def round_weights(values: Any) -> Any:
     """Return a tensor as nested lists of numbers with four digits after the point."""
-    return [round(number, 4) for number in values.tolist()] if values.ndim == 1 else list(map(round_weights, values))
+    return (
+        [round(number, 4) for number in values.tolist()]
+        if values.ndim == 1
+        else list(map(round_weights, values))
+    )
 
 
 def build_page(folder: Path) -> Path:
@@ -31,10 +35,24 @@ def build_page(folder: Path) -> Path:
     import hf_rnn
     from hf_rnn.inference.onnx import export
 
-    data = course.Tweets().data.map(lambda row: {"text": " ".join(re.findall(WORD, row["text"].lower()))})
-    settings: dict[str, Any] = {"cell_type": "lstm", "bidirectional": False, "pooling": "last", "normalizer": "none"}
-    settings |= {"embedding_size": UNITS, "hidden_size": UNITS, "learning_rate": 0.01, "num_train_epochs": 12}
-    hf_rnn.train(data, folder, recipe="scratch", baselines=False, disable_tqdm=True, seed=0, **settings)
+    data = course.Tweets().data.map(
+        lambda row: {"text": " ".join(re.findall(WORD, row["text"].lower()))}
+    )
+    settings: dict[str, Any] = {
+        "cell_type": "lstm",
+        "bidirectional": False,
+        "pooling": "last",
+        "normalizer": "none",
+    }
+    settings |= {
+        "embedding_size": UNITS,
+        "hidden_size": UNITS,
+        "learning_rate": 0.01,
+        "num_train_epochs": 12,
+    }
+    hf_rnn.train(
+        data, folder, recipe="scratch", baselines=False, disable_tqdm=True, seed=0, **settings
+    )
     export(folder, web=True)
     web = folder / "web"
     model: Any = hf_rnn.RnnForSequenceClassification.from_pretrained(folder)
@@ -55,13 +73,19 @@ def build_page(folder: Path) -> Path:
         }  # fmt: skip
     page = (HERE / "lesson_page_template.html").read_text("utf-8").replace("{{units}}", str(UNITS))
     text = json.dumps(content, default=round_weights, ensure_ascii=False, separators=(",", ":"))
-    (web / "lesson.html").write_text(page.replace("{{model}}", text.replace("<", "\\u003c")), encoding="utf-8")
+    (web / "lesson.html").write_text(
+        page.replace("{{model}}", text.replace("<", "\\u003c")), encoding="utf-8"
+    )
     return web / "lesson.html"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("out/lesson_page"), help="folder of model and page")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("out/lesson_page"), help="folder of model and page"
+    )
     arguments = parser.parse_args()
     page = build_page(arguments.output_dir)
     shutil.copyfile(page, HERE / "lesson_page.html")

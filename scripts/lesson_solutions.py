@@ -1,7 +1,8 @@
 # %% [markdown]
 """# Solutions of the exercises of the five lessons.
 
-Each solution runs on its own after the first cell: `python scripts/lesson_solutions.py`, about a minute on one core.
+Each solution runs on its own after the first cell: `python scripts/lesson_solutions.py`, about a
+minute on one core.
 """
 
 # %%
@@ -21,46 +22,76 @@ tweets = course.Tweets()
 texts, labels = tweets.texts["train"], tweets.labels
 
 # %% 1.1 One-hot vectors times the table
-# The product multiplies V x E numbers per word, almost all of them by zero. The look-up copies E numbers.
-embedding, ids = nn.Embedding(9, 6, padding_idx=PAD), torch.tensor([[2, 3, 4, 5, 1], [6, 3, 4, 7, 8]])
+# The product multiplies V x E numbers per word, almost all of them by zero. The look-up copies E
+# numbers.
+embedding, ids = (
+    nn.Embedding(9, 6, padding_idx=PAD),
+    torch.tensor([[2, 3, 4, 5, 1], [6, 3, 4, 7, 8]]),
+)
 one_hot = nn.functional.one_hot(ids, 9).float()  # (B, T, V)
 torch.testing.assert_close(one_hot @ embedding.weight, embedding(ids))
-print("1.1", tuple(one_hot.shape), "@", tuple(embedding.weight.shape), "=", tuple(embedding(ids).shape))
+print(
+    "1.1",
+    tuple(one_hot.shape),
+    "@",
+    tuple(embedding.weight.shape),
+    "=",
+    tuple(embedding(ids).shape),
+)
 
 # %% 1.2 The vocabulary in plain Python
 frequency = Counter(word for text in texts for word in text.lower().split())
-expected = sorted((word for word, count in frequency.items() if count >= 2), key=lambda word: (-frequency[word], word))
+expected = sorted(
+    (word for word, count in frequency.items() if count >= 2),
+    key=lambda word: (-frequency[word], word),
+)
 plain = hf_rnn.train_tokenizer(texts, min_frequency=2, normalizer="none")
 assert plain.convert_ids_to_tokens(range(len(plain))) == ["<unk>", "<pad>", *expected]
 print("1.2", len(plain), "entries, the first:", *expected[:8])
 
 # %% 1.3 How frequent a word must be
-# A larger table knows more words, but a word that occurred once has a vector that one tweet has trained. The score of a network on validation tweets would decide.
+# A larger table knows more words, but a word that occurred once has a vector that one tweet has
+# trained. The score of a network on validation tweets would decide.
 for least in (1, 2, 3, 5):
     tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=least, normalizer="tweet")
-    running = [number for row in tokenizer(tweets.texts["validation"])["input_ids"] for number in row]
-    print(f"1.3 min_frequency {least}: V {len(tokenizer)}, unknown {running.count(course.UNK) / len(running):.1%}")
+    running = [
+        number for row in tokenizer(tweets.texts["validation"])["input_ids"] for number in row
+    ]
+    print(
+        f"1.3 min_frequency {least}: V {len(tokenizer)}, unknown {running.count(course.UNK) / len(running):.1%}"
+    )
 
 # %% 2.1 The backward direction by hand
 both, backward, inputs = nn.RNN(E, H, bidirectional=True), nn.RNN(E, H), torch.randn(7, 3, E)
-backward.load_state_dict({name: both.state_dict()[f"{name}_reverse"] for name in backward.state_dict()})
+backward.load_state_dict(
+    {name: both.state_dict()[f"{name}_reverse"] for name in backward.state_dict()}
+)
 torch.testing.assert_close(both(inputs)[0][:, :, H:], backward(inputs.flip(0))[0].flip(0))
 print("2.1 the same states")
 
 # %% 2.2 Padding on the left
-# Plain torch is still wrong: it starts with the padding, so the first word meets a state that is not zero. The mistake is smaller, because the words after the padding overwrite it. `RnnModel` is right.
-model = RnnModel(RnnConfig(vocab_size=30, embedding_size=E, hidden_size=H, cell_type="rnn_tanh", bidirectional=False))
+# Plain torch is still wrong: it starts with the padding, so the first word meets a state that is
+# not zero. The mistake is smaller, because the words after the padding overwrite it. `RnnModel` is
+# right.
+model = RnnModel(
+    RnnConfig(
+        vocab_size=30, embedding_size=E, hidden_size=H, cell_type="rnn_tanh", bidirectional=False
+    )
+)
 layer, text = model.layers[0].directions[0].cell, torch.tensor([[5, 6, 7]])
 left = torch.tensor([[PAD, PAD, PAD, PAD, 5, 6, 7]])
 with torch.no_grad():
     alone, padded = (layer(model.embedding(ids).transpose(0, 1))[0][-1, 0] for ids in (text, left))
     ours = model.eval()(left).last_hidden_state[0, -1]
-print(f"2.2 plain torch is off by {(padded - alone).norm():.4f}, RnnModel by {(ours - alone).norm():.4f}")
+print(
+    f"2.2 plain torch is off by {(padded - alone).norm():.4f}, RnnModel by {(ours - alone).norm():.4f}"
+)
 assert (padded - alone).norm() > 1e-4
 torch.testing.assert_close(ours, alone)
 
 # %% 2.3 Two layers, backwards
-# At each step the lower state receives two gradients: from the next step of its own layer, and from the upper layer.
+# At each step the lower state receives two gradients: from the next step of its own layer, and from
+# the upper layer.
 rnn, inputs, target = nn.RNN(4, 3, num_layers=2), torch.randn(3, 1, 4), torch.randn(3)
 output, _ = rnn(inputs)
 (0.5 * (output[-1, 0] - target).square().sum()).backward()
@@ -80,7 +111,8 @@ torch.testing.assert_close(grad_u1, U1.grad)
 print("2.3 the gradient of autograd")
 
 # %% 3.1 Larger batches
-# They help, with eight times fewer steps: the mean of 32 gradients is shorter and steadier than that of four. This speaks for the rate, as rate and batch size act together.
+# They help, with eight times fewer steps: the mean of 32 gradients is shorter and steadier than
+# that of four. This speaks for the rate, as rate and batch size act together.
 SETTINGS = {
     "cell_type": "rnn_tanh", "vocab_size": len(tweets.tokenizer), "embedding_size": 100, "hidden_size": 50,
     "num_hidden_layers": 2, "bidirectional": False, "pooling": "last", "classifier_activation": "relu", "num_labels": 3,
@@ -98,7 +130,8 @@ for seed in SEEDS:
 print("3.1 batches of 32:", course.points(accuracies))
 
 # %% 3.2 The gradient with the mean of all states
-# It no longer vanishes: each word has a way of its own to the answer, and the gradient at the first word is of the size of that at the last.
+# It no longer vanishes: each word has a way of its own to the answer, and the gradient at the first
+# word is of the size of that at the last.
 for pooling in ("last", "mean"):
     torch.manual_seed(SEEDS[0])
     network, batch = (
@@ -109,11 +142,18 @@ for pooling in ("last", "mean"):
     network(inputs_embeds=vectors, **batch).loss.backward()
     last = batch["attention_mask"].sum(1) - 1
     first, final = vectors.grad[:, 0].norm(), vectors.grad[torch.arange(2), last].norm()
-    print(f"3.2 pooling {pooling:4}: gradient at the first word {first:.0e}, at the last {final:.0e}")
+    print(
+        f"3.2 pooling {pooling:4}: gradient at the first word {first:.0e}, at the last {final:.0e}"
+    )
 
 # %% 3.3 Is a score a probability?
-# Compare the shares that this prints. A network that is trained for longer is surer than it is right; `hf-rnn train --calibrate` makes a score the probability of being right, on average.
-sure, answers = tweets.predict(tweets.fit(SEEDS[0], 0.01, 8, cell_type="gru", **course.DROPOUT)).softmax(-1).max(-1)
+# Compare the shares that this prints. A network that is trained for longer is surer than it is
+# right; `hf-rnn train --calibrate` makes a score the probability of being right, on average.
+sure, answers = (
+    tweets.predict(tweets.fit(SEEDS[0], 0.01, 8, cell_type="gru", **course.DROPOUT))
+    .softmax(-1)
+    .max(-1)
+)
 for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
     those = (sure > low) & (sure <= high)
     right = (answers == labels["validation"])[those].float().mean()
@@ -122,7 +162,10 @@ for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
 # %% 4.1 A step of the GRU
 gru, x, h = nn.GRU(E, H), torch.randn(E), torch.randn(H)
 with torch.no_grad():
-    input_part, state_part = gru.weight_ih_l0 @ x + gru.bias_ih_l0, gru.weight_hh_l0 @ h + gru.bias_hh_l0
+    input_part, state_part = (
+        gru.weight_ih_l0 @ x + gru.bias_ih_l0,
+        gru.weight_hh_l0 @ h + gru.bias_hh_l0,
+    )
     (r_x, z_x, n_x), (r_h, z_h, n_h) = input_part.chunk(3), state_part.chunk(3)
     reset, update = (r_x + r_h).sigmoid(), (z_x + z_h).sigmoid()
     new = (1 - update) * (n_x + reset * n_h).tanh() + update * h
@@ -143,33 +186,49 @@ attentive = RnnForSequenceClassification(RnnConfig(**SETTINGS | {"pooling": "att
 ids = torch.tensor([[5, 6, 7, 8], [9, 10, PAD, PAD]])
 with torch.no_grad():
     states, pooler = attentive.rnn(ids).last_hidden_state, attentive.pooler  # states (B, T, H)
-    scores = pooler.context(torch.tanh(pooler.projection(states))).squeeze(-1).masked_fill(ids == PAD, -math.inf)
+    scores = (
+        pooler.context(torch.tanh(pooler.projection(states)))
+        .squeeze(-1)
+        .masked_fill(ids == PAD, -math.inf)
+    )
     torch.testing.assert_close(scores.softmax(dim=1), attentive(ids).pooling_weights)
 print("4.3", scores.softmax(dim=1).numpy().round(2).tolist())
 
 # %% 5.1 A minGRU without a loop
-# The products $p_t$ shrink, and dividing by them overflows in long texts: the package combines neighbouring steps instead (`parallel_scan`), or loops.
+# The products $p_t$ shrink, and dividing by them overflows in long texts: the package combines
+# neighbouring steps instead (`parallel_scan`), or loops.
 cell, inputs = MinGru(E, H), torch.randn(7, 3, E)  # (T, B, E)
 with torch.no_grad():
     gates, candidates = (inputs @ cell.weight_ih_l0.T + cell.bias_ih_l0).chunk(2, dim=-1)
     z = gates.sigmoid()
     products = (1 - z).cumprod(dim=0)
-    torch.testing.assert_close(products * (z * candidates / products).cumsum(dim=0), cell(inputs)[0])
+    torch.testing.assert_close(
+        products * (z * candidates / products).cumsum(dim=0), cell(inputs)[0]
+    )
 print("5.1 the same states")
 
 # %% 5.2 Temperature
-# A low temperature makes the largest logit win, a high one makes all characters equally likely: the entropy rises towards log V. The logits of any model will do.
+# A low temperature makes the largest logit win, a high one makes all characters equally likely: the
+# entropy rises towards log V. The logits of any model will do.
 logits = 2 * torch.randn(100, 90)
-entropies = [torch.distributions.Categorical(logits=logits / t).entropy().mean().item() for t in (0.2, 1.0, 2.0)]
-print("5.2 entropy in nats:", [round(value, 2) for value in entropies], f"log V: {math.log(90):.2f}")
+entropies = [
+    torch.distributions.Categorical(logits=logits / t).entropy().mean().item()
+    for t in (0.2, 1.0, 2.0)
+]
+print(
+    "5.2 entropy in nats:", [round(value, 2) for value in entropies], f"log V: {math.log(90):.2f}"
+)
 assert entropies == sorted(entropies)
 
 # %% 5.3 Both halves of an LSTM's state
-# Without the cell state the second piece starts with an empty memory, and the states differ from those of the whole text.
+# Without the cell state the second piece starts with an empty memory, and the states differ from
+# those of the whole text.
 lstm, inputs = nn.LSTM(E, H), torch.randn(9, 1, E)
 with torch.no_grad():
     whole, (_, (h, c)) = lstm(inputs)[0], lstm(inputs[:5])
     rest, forgetful = (lstm(inputs[5:], (h, memory))[0] for memory in (c, torch.zeros_like(c)))
 torch.testing.assert_close(rest, whole[5:])
 assert not torch.allclose(forgetful, whole[5:], atol=1e-3)
-print(f"5.3 without the cell state the first state is off by {(forgetful - whole[5:])[0].norm():.3f}")
+print(
+    f"5.3 without the cell state the first state is off by {(forgetful - whole[5:])[0].norm():.3f}"
+)

@@ -2,9 +2,10 @@
 
     python scripts/make_tickets.py --data_dir banking --output_dir tickets
 
-`--data_dir` has train.tsv and dev.tsv of BANKING77 (CC BY 4.0), a question and one of 77 intents per line. They are
-merged to 12 classes. `train.tsv` has typing mistakes in a tenth of its words, and 3 % wrong labels.
-`later.tsv`, made of dev.tsv, has true labels, and questions of three intents that train.tsv lacks, labelled `new`.
+`--data_dir` has train.tsv and dev.tsv of BANKING77 (CC BY 4.0), a question and one of 77 intents
+per line. They are merged to 12 classes. `train.tsv` has typing mistakes in a tenth of its words,
+and 3 % wrong labels. `later.tsv`, made of dev.tsv, has true labels, and questions of three intents
+that train.tsv lacks, labelled `new`.
 """
 
 import argparse
@@ -35,7 +36,14 @@ def merge_intents(path: Path) -> list[tuple[str, str]]:
     for line in path.read_text("utf-8").splitlines():
         text, _, intent = line.rpartition("\t")
         words = intent.lower()
-        rows.append((text, next(name for name, parts in CLASSES.items() if any(part in words for part in parts))))
+        rows.append(
+            (
+                text,
+                next(
+                    name for name, parts in CLASSES.items() if any(part in words for part in parts)
+                ),
+            )
+        )
     return rows
 
 
@@ -46,21 +54,41 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
 
 def main() -> None:
     """Write train.tsv and later.tsv."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of train.tsv and dev.tsv")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for train.tsv and later.tsv")
-    parser.add_argument("--seed", type=int, default=0, help="seed of mistakes and wrong labels; default: 0")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="folder of train.tsv and dev.tsv"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for train.tsv and later.tsv"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of mistakes and wrong labels; default: 0"
+    )
     arguments = parser.parse_args()
     from hf_rnn.data.typos import mistype
 
     draw, names = random.Random(arguments.seed), [name for name in CLASSES if name != "new"]
-    train = [(mistype(text, TYPOS, draw), label) for text, label in merge_intents(arguments.data_dir / "train.tsv")]
-    train = [(text, draw.choice(names) if draw.random() < WRONG else label) for text, label in train if label != "new"]
-    later = [(mistype(text, TYPOS, draw), label) for text, label in merge_intents(arguments.data_dir / "dev.tsv")]
+    train = [
+        (mistype(text, TYPOS, draw), label)
+        for text, label in merge_intents(arguments.data_dir / "train.tsv")
+    ]
+    train = [
+        (text, draw.choice(names) if draw.random() < WRONG else label)
+        for text, label in train
+        if label != "new"
+    ]
+    later = [
+        (mistype(text, TYPOS, draw), label)
+        for text, label in merge_intents(arguments.data_dir / "dev.tsv")
+    ]
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     write_rows(arguments.output_dir / "train.tsv", train)
     write_rows(arguments.output_dir / "later.tsv", later)
-    print(f"{len(train)} rows of {len(names)} classes to learn from, {len(later)} of the later month")
+    print(
+        f"{len(train)} rows of {len(names)} classes to learn from, {len(later)} of the later month"
+    )
 
 
 if __name__ == "__main__":

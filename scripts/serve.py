@@ -36,7 +36,12 @@ class Question(BaseModel):
 async def refuse(request: Request, error: RequestValidationError) -> Response:
     """Say what is wrong with a request, without its content: JSON cannot repeat NaN, which Python's `json` sends."""
     return JSONResponse(
-        {"detail": [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]}, 422
+        {
+            "detail": [
+                {key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()
+            ]
+        },
+        422,
     )
 
 
@@ -55,7 +60,8 @@ async def predict(question: Question, request: Request) -> Any:
     waiting += 1
     texts = [question.inputs] if isinstance(question.inputs, str) else question.inputs
     work = asyncio.ensure_future(answer(texts, question.target))
-    leaving = asyncio.ensure_future(request.receive())  # after the body comes only the end of the connection
+    # after the body comes only the end of the connection
+    leaving = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -75,7 +81,9 @@ async def answer(texts: list[str], target: float | None = None) -> list[dict[str
     answers: list[dict[str, Any]] = []
     async with turn:
         for first in range(0, len(texts), AT_ONCE):
-            answers += await asyncio.to_thread(model.predict, texts[first : first + AT_ONCE], target=target)
+            answers += await asyncio.to_thread(
+                model.predict, texts[first : first + AT_ONCE], target=target
+            )
     return answers
 
 

@@ -1,10 +1,11 @@
 """Train a recurrent tagger of words with the Hugging Face Trainer, and nothing but public names.
 
 Example:
-    python scripts/train_tagger.py --data_dir FOLDER --output_dir out/tagger --text "Anna lives in Rome"
+    python scripts/train_tagger.py --data_dir FOLDER --output_dir out/tagger --text "Anna lives in
+    Rome"
 
-FOLDER has train.conll, dev.conll, test.conll with lines `token<TAB>tag` and an empty line after each sentence. `hf-rnn
-train --task token-classification` does more; copy this to change it.
+FOLDER has train.conll, dev.conll, test.conll with lines `token<TAB>tag` and an empty line after
+each sentence. `hf-rnn train --task token-classification` does more; copy this to change it.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -16,7 +17,9 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of CoNLL files")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
-    parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"], default="lstm")
+    parser.add_argument(
+        "--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"], default="lstm"
+    )
     parser.add_argument("--num_train_epochs", type=float, default=10, help="(default: %(default)s)")
     parser.add_argument("--learning_rate", type=float, default=3e-3, help="(default: %(default)s)")
     parser.add_argument("--text", default="Anna lives in Rome.", help="to tag at the end")
@@ -45,13 +48,23 @@ def main() -> None:
     data = {split: hf_rnn.encode_tagged(rows, tokenizer) for split, rows in sentences.items()}
     names = sentences["train"].features["ner_tags"].feature.names
     set_seed(42)
-    settings = {"vocab_size": len(tokenizer), "cell_type": args.cell_type, "id2label": dict(enumerate(names))}
+    settings = {
+        "vocab_size": len(tokenizer),
+        "cell_type": args.cell_type,
+        "id2label": dict(enumerate(names)),
+    }
     config = hf_rnn.RnnConfig(
-        **settings, embedding_size=100, hidden_dropout=0.5, classifier_dropout=0.5, crf=True, word_forms=8192
+        **settings,
+        embedding_size=100,
+        hidden_dropout=0.5,
+        classifier_dropout=0.5,
+        crf=True,
+        word_forms=8192,
     )
     model = hf_rnn.RnnForTokenClassification(config)
     assert model.words is not None
-    model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
+    # letters and shapes of the tokens
+    model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
 
     scores = Tags(names)  # scores of whole entities, if the tags are spans such as B-person
 
@@ -86,12 +99,16 @@ def main() -> None:
         compute_metrics=compute_metrics,
     )
     trainer.train()
-    metrics = [trainer.evaluate(data[split], metric_key_prefix=split) for split in data if split != "train"]
+    metrics = [
+        trainer.evaluate(data[split], metric_key_prefix=split) for split in data if split != "train"
+    ]
     if trainer.is_world_process_zero():  # with torchrun there are several
         print(*metrics, sep="\n")
         trainer.model.save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
-        tag = pipeline("token-classification", model=str(args.output_dir), aggregation_strategy="simple")
+        tag = pipeline(
+            "token-classification", model=str(args.output_dir), aggregation_strategy="simple"
+        )
         print(args.text, tag(args.text))
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the workers share the cores
+# before torch is imported; the workers share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
@@ -39,7 +40,23 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (-minutes(item), LONG.isdisjoint(item.path.parts)))
 
 
-NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
+NEUTRAL = [
+    "the",
+    "box",
+    "of",
+    "dry",
+    "sand",
+    "stood",
+    "near",
+    "a",
+    "door",
+    "and",
+    "it",
+    "was",
+    "there",
+    "for",
+    "days",
+]
 LABELS = ("bad", "good", "plain")
 
 
@@ -57,7 +74,9 @@ def invent_rows(count, seed):
 
 
 def write_rows(path, rows):
-    path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8", newline="\n")
+    path.write_text(
+        "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8", newline="\n"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +147,10 @@ def tagged_dir(tmp_path_factory):
     """A folder of tagged sentences: names of persons and places."""
     folder, chance = tmp_path_factory.mktemp("tagged"), random.Random(1)
     for split, count in (("train", 160), ("dev", 30), ("test", 30)):
-        sentences = ("".join(f"{word}\t{tag}\n" for word, tag in invent_sentence(chance)) for _ in range(count))
+        sentences = (
+            "".join(f"{word}\t{tag}\n" for word, tag in invent_sentence(chance))
+            for _ in range(count)
+        )
         (folder / f"{split}.conll").write_text("\n".join(sentences))
     return folder
 
@@ -136,7 +158,11 @@ def tagged_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tagger_settings(tiny_settings, tagged_dir):
     """Settings that train in seconds and learn the names."""
-    task = {"task": "token-classification", "recipe": "token-classification-scratch", "data_dir": str(tagged_dir)}
+    task = {
+        "task": "token-classification",
+        "recipe": "token-classification-scratch",
+        "data_dir": str(tagged_dir),
+    }
     task |= {"hidden_size": 12, "hidden_dropout": 0.1, "classifier_dropout": 0.1}
     settings = {**tiny_settings, **task, "num_train_epochs": 5, "learning_rate": 0.03}
     del settings["embedding_dropout"]
@@ -161,7 +187,12 @@ def encoder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("encoders") / "tiny-encoder"
     tokenizer = train_tokenizer([text for text, _ in invent_rows(240, 1)], model_max_length=4096)
     torch.manual_seed(5)
-    sizes = {"vocab_size": len(tokenizer), "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "num_hidden_layers": 2,
+    }
     config = RnnConfig(**sizes, pooling="mean", word_dropout=0.5)
     RnnModel(config).bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -192,7 +223,9 @@ def teacher(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(trained, tmp_path):
     """A copy of the folder of `trained`, to change."""
-    return shutil.copytree(trained.folder, tmp_path / "my model", ignore=shutil.ignore_patterns("checkpoints"))
+    return shutil.copytree(
+        trained.folder, tmp_path / "my model", ignore=shutil.ignore_patterns("checkpoints")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -246,13 +279,22 @@ def command(capfd):
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[test]'")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: pip install '.[test]'"
+    )
     found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     if missing := [name for name, path in found.items() if path is None]:
         pytest.skip(f"missing {' and '.join(missing)}: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = found["chromium"]
-    flags = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-quic", "no-first-run"]
+    flags = [
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-background-networking",
+        "disable-quic",
+        "no-first-run",
+    ]
     flags += ["disable-component-update", "disable-sync", "window-size=1280,900"]
     for flag in [*flags, f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(f"--{flag}")
@@ -319,7 +361,9 @@ def run_until(step, run):
 def run_python(program, *arguments, **options):
     """Run a program in a process of its own; return its standard output."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, **options)
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=300, **options
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -49,27 +49,36 @@ class Refusal(Exception):
 
     def __init__(self, status, message, code=None, url=None):
         super().__init__(message)
-        self.status, self.headers = status, {"X-Error-Message": message, "Content-Type": "application/json"}
+        self.status, self.headers = (
+            status,
+            {"X-Error-Message": message, "Content-Type": "application/json"},
+        )
         self.headers |= {"X-Error-Code": code} if code else {}
-        self.body = json.dumps({"error": message, "errors": [{"message": message}], "url": url}).encode()
+        self.body = json.dumps(
+            {"error": message, "errors": [{"message": message}], "url": url}
+        ).encode()
 
 
 class HubServer:
     """Runs in threads of this process, in a `with` block.
 
-    `users` has names by token; a user may write to the repos under the own name. `repos` has repos by `owner/name`,
-    `calls` the requests as (method, path with query, token or None).
+    `users` has names by token; a user may write to the repos under the own name. `repos` has repos
+    by `owner/name`, `calls` the requests as (method, path with query, token or None).
     """
 
     def __init__(self):
         self.users, self.repos, self.calls = {"hf_mine": "me", "hf_theirs": "they"}, {}, []
         self._failures, self._lock = [], threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
+        self._http = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self})
+        )
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self):
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *exception):
@@ -92,7 +101,9 @@ class HubServer:
             for known, pattern, function in _ROUTES:
                 match = re.fullmatch(pattern, path.replace("/api/models/", "/api/", 1))
                 if match and (known == method or (known, method) == ("GET", "HEAD")):
-                    return function(self, self.users.get(token), body, *map(unquote, match.groups()))
+                    return function(
+                        self, self.users.get(token), body, *map(unquote, match.groups())
+                    )
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
 
     def _repo(self, repo_id, user, write=False):
@@ -110,11 +121,17 @@ class HubServer:
         asked = json.loads(body)
         owner = asked.get("organization") or user
         if owner != user:
-            raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
+            raise Refusal(
+                403, f'You don\'t have the rights to create a model under the namespace "{owner}"'
+            )
         repo_id = f"{owner}/{asked['name']}"
         if repo_id in self.repos:
-            raise Refusal(409, f"You already created this model repo: {repo_id}", url=f"{self.url}/{repo_id}")
-        self.repos[repo_id] = Repo(owner, bool(asked.get("private") or asked.get("visibility") == "private"))
+            raise Refusal(
+                409, f"You already created this model repo: {repo_id}", url=f"{self.url}/{repo_id}"
+            )
+        self.repos[repo_id] = Repo(
+            owner, bool(asked.get("private") or asked.get("visibility") == "private")
+        )
         return {"url": f"{self.url}/{repo_id}", "name": repo_id, "id": repo_id}
 
     def validate_card(self, user, body):
@@ -128,11 +145,15 @@ class HubServer:
         return {}
 
     def preupload(self, user, body, repo_id, revision):
-        present, facts = self._repo(repo_id, user, write=True).files(revision), {"uploadMode": "regular"}
+        present, facts = (
+            self._repo(repo_id, user, write=True).files(revision),
+            {"uploadMode": "regular"},
+        )
         names = [asked["path"] for asked in json.loads(body)["files"]]
         return {
             "files": [
-                {**facts, "path": name, "shouldIgnore": False, "oid": git_hash(present.get(name))} for name in names
+                {**facts, "path": name, "shouldIgnore": False, "oid": git_hash(present.get(name))}
+                for name in names
             ]
         }
 
@@ -142,7 +163,11 @@ class HubServer:
         files = [item["value"] for item in items if item["key"] == "file"]
         sent = {file["path"]: base64.b64decode(file["content"]) for file in files}
         sha = repo.add(revision, first["value"]["summary"], repo.files(revision) | sent)
-        return {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
+        return {
+            "success": True,
+            "commitOid": sha,
+            "commitUrl": f"{self.url}/{repo_id}/commit/{sha}",
+        }
 
     def info(self, user, body, repo_id, revision="main"):
         repo = self._repo(repo_id, user)
@@ -152,7 +177,10 @@ class HubServer:
 
     def tree(self, user, body, repo_id, revision):
         files = self._repo(repo_id, user).files(revision).items()
-        return [{"type": "file", "path": name, "size": len(data), "oid": git_hash(data)} for name, data in files]
+        return [
+            {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
+            for name, data in files
+        ]
 
     def file(self, user, body, repo_id, revision, name):
         repo = self._repo(repo_id, user)

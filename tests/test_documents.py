@@ -16,11 +16,22 @@ from conftest import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tests")]
-WRITTEN_BY_CODE = ("hf_rnn/hub/card.md", "hf_rnn/hub/encoder_card.md", "hf_rnn/hub/pretrained", "hf_rnn/REFERENCE.md")
+WRITTEN_BY_CODE = (
+    "hf_rnn/hub/card.md",
+    "hf_rnn/hub/encoder_card.md",
+    "hf_rnn/hub/pretrained",
+    "hf_rnn/REFERENCE.md",
+)
 PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
-PAGES = [page for page in PAGES if not str(page.relative_to(ROOT).as_posix()).startswith(WRITTEN_BY_CODE)]
+PAGES = [
+    page for page in PAGES if not str(page.relative_to(ROOT).as_posix()).startswith(WRITTEN_BY_CODE)
+]
 FENCED = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = [page for page in PAGES if re.search(r"^```python$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+EXAMPLES = [
+    page
+    for page in PAGES
+    if re.search(r"^```python$", page.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 def name_of(page):
@@ -53,16 +64,24 @@ def test_the_links_of_a_release_work_on_a_package_index(tmp_path):
     """Each leads to a file of this repository, pictures to their content; no placeholder is left."""
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    subprocess.run([sys.executable, ROOT / ".ci" / "absolute_links.py", "me/fork"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, ROOT / ".ci" / "absolute_links.py", "me/fork"], cwd=tmp_path, check=True
+    )
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", FENCED.sub("", text))
     assert len(links) > 30 and not [link for _, link in links if not re.match(r"\w+:", link)]
     for mark, link in links:
-        place = "raw.githubusercontent.com/me/fork/main/" if mark else "github.com/me/fork/blob/main/"
+        place = (
+            "raw.githubusercontent.com/me/fork/main/" if mark else "github.com/me/fork/blob/main/"
+        )
         before, _, path = link.partition(f"https://{place}")
         assert path == "" or (not before and (ROOT / path.partition("#")[0]).exists()), link
-    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
-    assert "YOUR-NAME" not in text and all(url.startswith("https://github.com/me/fork") for url in urls.values())
+    urls = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "urls"
+    ]
+    assert "YOUR-NAME" not in text and all(
+        url.startswith("https://github.com/me/fork") for url in urls.values()
+    )
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name_of)
@@ -95,9 +114,13 @@ def list_flags(verb):
 
 def find_commands(text):
     """Yield each command in code: its program and its flags."""
-    blocks = [code for _, language, code in FENCED.findall(text) if language in ("", "bash", "text")]
+    blocks = [
+        code for _, language, code in FENCED.findall(text) if language in ("", "bash", "text")
+    ]
     spans = re.findall(r"`([^`]+)`", FENCED.sub("", text))
-    for code in [line for block in blocks for line in block.replace("\\\n", " ").splitlines()] + spans:
+    for code in [
+        line for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ] + spans:
         if found := re.match(r"(?:hf-rnn|python) (\S+)", " ".join(code.split())):
             yield found[1], set(re.findall(r"(?<!\S)--\w+", code))
 
@@ -112,7 +135,9 @@ def test_every_command_has_the_verb_and_the_flags(page):
         if program.endswith(".py"):
             script = next(iter(ROOT.rglob(Path(program).name)), None)
             assert script is not None, program
-            sources = "".join(path.read_text(encoding="utf-8") for path in script.parent.rglob("*.py"))
+            sources = "".join(
+                path.read_text(encoding="utf-8") for path in script.parent.rglob("*.py")
+            )
             flags -= {*re.findall(r'"(--\w+)"', sources), *list_flags("distill")}
         elif program in _VERBS:
             flags -= list_flags(program)
@@ -136,33 +161,55 @@ def test_the_readme_is_short_and_its_badges_are_true():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     badges = (ROOT / ".github" / "badges.svg").read_text(encoding="utf-8")
     (transformers,) = (need for need in project["dependencies"] if need.startswith("transformers"))
-    for need in (project["requires-python"], transformers.removeprefix("transformers"), project["license"]):
+    for need in (
+        project["requires-python"],
+        transformers.removeprefix("transformers"),
+        project["license"],
+    ):
         assert f">{need.replace('>=', '≥ ')}<" in badges
 
 
 def test_the_guide_names_every_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    table = (ROOT / "hf_rnn/training/README.md").read_text(encoding="utf-8").partition("\n## Extras\n")[2]
+    table = (
+        (ROOT / "hf_rnn/training/README.md")
+        .read_text(encoding="utf-8")
+        .partition("\n## Extras\n")[2]
+    )
     cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
-    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(project["optional-dependencies"])
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(
+        project["optional-dependencies"]
+    )
 
 
 # ---- the promises of data/README.md about the sample ----
 
 
 def read_sample(split):
-    lines = (ROOT / "data" / "tweets" / f"{split}.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = (
+        (ROOT / "data" / "tweets" / f"{split}.tsv")
+        .read_text(encoding="utf-8")
+        .removesuffix("\n")
+        .split("\n")
+    )
     return [tuple(line.split("\t")) for line in lines]
 
 
 @pytest.mark.parametrize(("split", "least"), [("train", 900), ("dev", 150), ("test", 150)])
 def test_form_and_shares_of_the_sample(split, least):
     rows, labels = read_sample(split), ("negative", "neutral", "positive")
-    assert len(rows) >= least and all(len(row) == 2 and row[0] == row[0].strip() != "" for row in rows)
+    assert len(rows) >= least and all(
+        len(row) == 2 and row[0] == row[0].strip() != "" for row in rows
+    )
     counts = collections.Counter(label for _, label in rows)
     page = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    cells = re.search(rf"\| `{split}.tsv` \| (.*) \|", page).group(1).replace(" %", "%").split(" | ")
-    assert cells == [str(len(rows)), *(f"{counts[label]} ({counts[label] / len(rows):.1%})" for label in labels)]
+    cells = (
+        re.search(rf"\| `{split}.tsv` \| (.*) \|", page).group(1).replace(" %", "%").split(" | ")
+    )
+    assert cells == [
+        str(len(rows)),
+        *(f"{counts[label]} ({counts[label] / len(rows):.1%})" for label in labels),
+    ]
 
 
 def test_no_two_tweets_of_the_sample_are_alike():

@@ -45,7 +45,9 @@ class FirstPooler(RnnPooler):
         self.output_size = 2 * config.output_size
 
     def forward(self, states, mask):
-        first = states[torch.arange(len(states)), mask.to(torch.uint8).argmax(dim=1)] * mask.any(dim=1, keepdim=True)
+        first = states[torch.arange(len(states)), mask.to(torch.uint8).argmax(dim=1)] * mask.any(
+            dim=1, keepdim=True
+        )
         return torch.cat([first, first], dim=-1), None
 
 
@@ -54,7 +56,13 @@ def train_small(tmp_path):
     """Train a small model with some settings; return its folder."""
     for name, count in (("train", 60), ("dev", 12)):
         write_rows(tmp_path / f"{name}.tsv", invent_rows(count, seed=count))
-    settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
+    settings = {
+        "recipe": "scratch",
+        "embedding_size": 8,
+        "hidden_size": 6,
+        "num_train_epochs": 1,
+        "use_cpu": True,
+    }
     folders = {"data_dir": str(tmp_path), "output_dir": str(tmp_path / "model")}
     return lambda **more: train(**settings, **folders, **more).folder
 
@@ -67,7 +75,8 @@ def probabilities(model, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("setting", "registry", "kind"), [("cell_type", CELLS, AveragingCell), ("pooling", POOLERS, FirstPooler)]
+    ("setting", "registry", "kind"),
+    [("cell_type", CELLS, AveragingCell), ("pooling", POOLERS, FirstPooler)],
 )
 def test_it_trains_and_predicts(setting, registry, kind, train_small, monkeypatch):
     monkeypatch.setitem(registry, "test_only", kind)
@@ -85,7 +94,9 @@ class Deeper(RnnForSequenceClassification):
     def __init__(self, config):
         super().__init__(config)
         size = self.classifier.in_features
-        self.classifier = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, config.num_labels))
+        self.classifier = nn.Sequential(
+            nn.Linear(size, size), nn.GELU(), nn.Linear(size, config.num_labels)
+        )
         self.post_init()
 
 
@@ -106,7 +117,9 @@ def test_a_second_head_of_an_auto_class_leaves_the_first(trained, train_small, m
         auto.register_head(Deeper, "AutoModelForSequenceClassification")
         deeper = train_small(task="deeper")
         for kind, folder in {Deeper: deeper, RnnForSequenceClassification: trained.folder}.items():
-            loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+            loaded, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, output_loading_info=True
+            )
             assert type(loaded) is type(load_model(folder)[0]) is kind
             assert not info["missing_keys"] and not info["unexpected_keys"]
         assert FastRnn.from_pretrained(deeper).predict(["miro"])
@@ -130,7 +143,11 @@ def test_a_normaliser_trains_predicts_and_exports(train_small, monkeypatch):
         patch.setitem(NORMALIZERS, "shout", build_shout)
         folder = train_small(normalizer="shout")
     model, tokenizer = load_model(folder)  # it needs no registry
-    assert tokenizer.convert_ids_to_tokens(tokenizer("Miro!box")["input_ids"]) == ["miro", "<unk>", "box"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("Miro!box")["input_ids"]) == [
+        "miro",
+        "<unk>",
+        "box",
+    ]
     expected = probabilities(model, tokenizer)
     np.testing.assert_allclose(FastRnn(model, tokenizer).predict_proba(TEXTS), expected, atol=1e-6)
     export_model(folder)

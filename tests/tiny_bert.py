@@ -11,7 +11,12 @@ def make_bert(folder):
     """Leave in a folder a BERT whose pieces have 8 numbers each, and return its table."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        sizes = {
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 8,
+        }
         model = BertModel(BertConfig(vocab_size=len(PIECES), max_position_embeddings=16, **sizes))
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")

@@ -28,11 +28,15 @@ SHAPE = {
 
 
 def bert_tokenizer():
-    return BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)}, model_max_length=32)
+    return BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(WORDS)}, model_max_length=32
+    )
 
 
 def bytes_tokenizer():
-    backend = Tokenizer(BPE({symbol: index for index, symbol in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    backend = Tokenizer(
+        BPE({symbol: index for index, symbol in enumerate(sorted(ByteLevel.alphabet()))}, [])
+    )
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
@@ -44,20 +48,29 @@ def make_teacher(folder):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = BertForSequenceClassification(
-            BertConfig(**SHAPE, num_labels=3, id2label=dict(enumerate(names)), hidden_dropout_prob=0.0)
+            BertConfig(
+                **SHAPE, num_labels=3, id2label=dict(enumerate(names)), hidden_dropout_prob=0.0
+            )
         )
         tokenizer, rows = bert_tokenizer(), invent_rows(480, seed=11)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for step in range(60):
             texts, labels = zip(*rows[step * 48 % 480 :][:48], strict=True)
             batch = tokenizer(list(texts), padding=True, return_tensors="pt")
-            loss = model(**batch, labels=torch.tensor([names.index(label) for label in labels])).loss
+            loss = model(
+                **batch, labels=torch.tensor([names.index(label) for label in labels])
+            ).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         texts, labels = zip(*invent_rows(90, seed=12), strict=True)
-        predicted = model.eval()(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.argmax(dim=1)
-    assert np.mean([names[index] == label for index, label in zip(predicted, labels, strict=True)]) > 0.95
+        predicted = model.eval()(
+            **tokenizer(list(texts), padding=True, return_tensors="pt")
+        ).logits.argmax(dim=1)
+    assert (
+        np.mean([names[index] == label for index, label in zip(predicted, labels, strict=True)])
+        > 0.95
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

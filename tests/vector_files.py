@@ -16,7 +16,10 @@ TABLE = {
 def write_text(table, header=False, end=b"\n", tail=b""):
     """Write GloVe's format; with `header` and `tail` of a space that of fastText's .vec and word2vec."""
     size = len(next(iter(table.values())))
-    rows = [b" ".join([word.encode(), *(repr(float(x)).encode() for x in row)]) + tail for word, row in table.items()]
+    rows = [
+        b" ".join([word.encode(), *(repr(float(x)).encode() for x in row)]) + tail
+        for word, row in table.items()
+    ]
     first = [f"{len(table)} {size}".encode()] if header else []
     return end.join(first + rows) + end
 
@@ -34,7 +37,9 @@ FORMATS = {
 
 
 def make_tokenizer(*words, lowercase=False, normalizer="none"):
-    return train_tokenizer([" ".join(words)], min_frequency=1, lowercase=lowercase, normalizer=normalizer)
+    return train_tokenizer(
+        [" ".join(words)], min_frequency=1, lowercase=lowercase, normalizer=normalizer
+    )
 
 
 def row_of(vectors, tokenizer, word):

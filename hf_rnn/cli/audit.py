@@ -19,8 +19,12 @@ from .console import print_note
 class AuditArguments(DataArguments):
     """Flags of this verb beside those of the texts and their tokens."""
 
-    json: bool = setting(False, "print one JSON object with every repeat and conflict", shown="common")
-    recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", shown="common")
+    json: bool = setting(
+        False, "print one JSON object with every repeat and conflict", shown="common"
+    )
+    recipe: str | None = setting(
+        None, "recipe with settings of texts and tokens to start from", shown="common"
+    )
 
 
 _MEANING = "Look for leaks between splits, duplicates, conflicting labels and unknown tokens."
@@ -55,5 +59,9 @@ def run(argv: Sequence[str]) -> None:
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
     results = audit(rows, tokenizer, origins=report.lines)
-    print(json.dumps(results.to_dict(), ensure_ascii=False) if as_json else "\n".join(render_text(results)))
+    print(
+        json.dumps(results.to_dict(), ensure_ascii=False)
+        if as_json
+        else "\n".join(render_text(results))
+    )
     results.check_leaks(data.fail_on_leak)

@@ -37,4 +37,8 @@ class ModelFlags:
 
 def print_note(line: str) -> None:
     """Print a line on stderr, beside the results, with control characters escaped, which a terminal would execute."""
-    print(_CONTROLS.sub(lambda control: ascii(control.group())[1:-1], line), file=sys.stderr, flush=True)
+    print(
+        _CONTROLS.sub(lambda control: ascii(control.group())[1:-1], line),
+        file=sys.stderr,
+        flush=True,
+    )

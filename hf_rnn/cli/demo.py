@@ -21,7 +21,9 @@ class DemoArguments(ModelFlags):
     port: int | None = setting(None, "port (default: the first free one from 7860)")
 
 
-FLAGS = Flags("demo", DemoArguments, "Try a model on a page in your browser.", "my-model", ("model",))
+FLAGS = Flags(
+    "demo", DemoArguments, "Try a model on a page in your browser.", "my-model", ("model",)
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -36,7 +38,8 @@ def run(argv: Sequence[str]) -> None:
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:
         while True:
-            time.sleep(0.5)  # not a lock: its wait continues when another thread receives the signal
+            # not a lock: its wait continues when another thread receives the signal
+            time.sleep(0.5)
     except KeyboardInterrupt:
         atexit._run_exitfuncs()  # removes temporary files
         os._exit(INTERRUPTED)  # at once, although a browser may be connected

@@ -39,25 +39,37 @@ class EvaluateArguments(TableArguments, ModelFlags):
         shown="common",
     )
     output_file: Location | None = setting(
-        None, "file for each row with answer and score, worst first: .csv .tsv .jsonl .parquet .xlsx", shown="common"
+        None,
+        "file for each row with answer and score, worst first: .csv .tsv .jsonl .parquet .xlsx",
+        shown="common",
     )
     target: float | None = setting(
         None, "accuracy of the answers that need no person; thresholds for it go into the folder", above=0, below=1,
         shown="common",
     )  # fmt: skip
-    none_label: str | None = setting(None, "label in the data of texts that fit no class of the model")
+    none_label: str | None = setting(
+        None, "label in the data of texts that fit no class of the model"
+    )
     typos: list[float] | None = setting(
         None, "score copies of the rows with this share of words mistyped too, such as 0.1 0.2"
     )
-    guard: str | None = setting(None, "streaming models: measure stops of a text by the score of this label")
-    label_map: list[str] | None = setting(None, "labels of the data with other names in the model: 0=neutral 1=bad")
-    threshold: float = setting(0.9, "streaming models: the score at which an early answer counts", above=0, most=1)
+    guard: str | None = setting(
+        None, "streaming models: measure stops of a text by the score of this label"
+    )
+    label_map: list[str] | None = setting(
+        None, "labels of the data with other names in the model: 0=neutral 1=bad"
+    )
+    threshold: float = setting(
+        0.9, "streaming models: the score at which an early answer counts", above=0, most=1
+    )
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
 
 
 _TARGET = 0.95
 _MEANING = "Measure a model on labelled texts."
-FLAGS = Flags("evaluate", EvaluateArguments, _MEANING, "my-model tickets.csv", ("model", "data_dir"), 2)
+FLAGS = Flags(
+    "evaluate", EvaluateArguments, _MEANING, "my-model tickets.csv", ("model", "data_dir"), 2
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,8 @@ class Measured:
 
     rows: datasets.Dataset  # as the task reads them
     name: str  # that of their split or their file
-    trained_on: int | None  # rows of the split or the file that the model was trained on; None for unknown
+    # rows of the split or the file that the model was trained on; None for unknown
+    trained_on: int | None
     seen: np.ndarray  # whether each of `rows` was trained on
     classless: datasets.Dataset  # the rows of no class
     table: Table | None
@@ -90,7 +103,9 @@ def run(argv: Sequence[str]) -> None:
 
     quiet()
     datasets.disable_progress_bars()
-    engine, tokenizer = load_engine(arguments.model, InferenceOptions(arguments.revision, device=arguments.device))
+    engine, tokenizer = load_engine(
+        arguments.model, InferenceOptions(arguments.revision, device=arguments.device)
+    )
     task, config = task_of(engine.config), engine.config
     check_flags(arguments, task, config)
     measured = choose_rows(arguments, task, config)
@@ -126,9 +141,15 @@ def run(argv: Sequence[str]) -> None:
             decisions = decide(arguments, list(config.id2label.values()), measured, scores, labels)
             result["without_a_person"] = decisions
             if arguments.none_label is not None:
-                by_label = {name: facts["threshold"] for name, facts in (decisions or {}).get("by_label", {}).items()}
+                by_label = {
+                    name: facts["threshold"]
+                    for name, facts in (decisions or {}).get("by_label", {}).items()
+                }
                 unknown = compute_scores(answer(measured.classless)[1], config)
-                result["none"] = {"label": arguments.none_label, **measure_none(scores, unknown, by_label)}
+                result["none"] = {
+                    "label": arguments.none_label,
+                    **measure_none(scores, unknown, by_label),
+                }
         if arguments.typos:
             result["typos"] = judge_typos(arguments, task, config, tokenizer, measured.rows, answer)
         if arguments.output_file is not None:
@@ -147,14 +168,20 @@ def check_flags(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
         ("none_label", task.one_label, "one label per text"),
         ("typos", not task.generates, "labels, tags and numbers"),
         ("output_file", one_each, "labels and numbers of whole texts"),
-        ("guard", streams and one_each and task.problem_type != "regression", "labels of a streaming model"),
+        (
+            "guard",
+            streams and one_each and task.problem_type != "regression",
+            "labels of a streaming model",
+        ),
     ):
         if getattr(arguments, name) is not None and not suits:
             raise UserError(f"{name} is for {what}: the task is {task.name}; leave it out")
     if wrong := [share for share in arguments.typos or () if not 0 <= share <= 1]:
         raise UserError(f"typos are shares of words, from 0 to 1: found {wrong[0]:g}")
     if arguments.none_label in labels:
-        raise UserError(f"none_label is for texts of no class: {arguments.none_label!r} is a label of the model")
+        raise UserError(
+            f"none_label is for texts of no class: {arguments.none_label!r} is a label of the model"
+        )
     if arguments.guard not in (None, *labels):
         raise UserError(f"guard must be one of {', '.join(labels)}: found {arguments.guard!r}")
     if arguments.output_file is not None:
@@ -163,7 +190,11 @@ def check_flags(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
 
 def summarize(result: Mapping[str, Any]) -> str:
     """Return lines for people: the scores that are one number, and the share of texts that need no person."""
-    scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in result.items() if isinstance(value, float)]
+    scores = [
+        f"{name.replace('_', ' ')} {value:.3f}"
+        for name, value in result.items()
+        if isinstance(value, float)
+    ]
     lines = [f"{result['split']}: {result.get('rows', 'all')} rows, {', '.join(scores)}"]
     if sure := result.get("without_a_person"):
         lines.append(
@@ -173,7 +204,9 @@ def summarize(result: Mapping[str, Any]) -> str:
         )
         lines += [sure["costliest"]] * bool(sure["costliest"])
     if none := result.get("none"):
-        lines.append(f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone")
+        lines.append(
+            f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone"
+        )
     return "\n".join(lines)
 
 
@@ -181,12 +214,17 @@ def summarize(result: Mapping[str, Any]) -> str:
 
 
 def decide(
-    arguments: EvaluateArguments, names: Sequence[str], measured: Measured, scores: np.ndarray, labels: np.ndarray
+    arguments: EvaluateArguments,
+    names: Sequence[str],
+    measured: Measured,
+    scores: np.ndarray,
+    labels: np.ndarray,
 ) -> dict[str, Any] | None:
     """Return which answers to unseen rows need no person; None without such rows.
 
-    Thresholds of the folder that other rows chose are measured. Without them these rows choose, which is repeated on
-    parts that did not choose; with `target` such thresholds go into the folder.
+    Thresholds of the folder that other rows chose are measured. Without them these rows choose,
+    which is repeated on parts that did not choose; with `target` such thresholds go into the
+    folder.
     """
     from ..data.splits import hash_texts, join_texts
     from ..evaluation import decisions as made
@@ -205,8 +243,12 @@ def decide(
             print_note(f"without rows, so a person checks all their answers: {', '.join(absent)}")
         if arguments.target is not None and Path(arguments.model).is_dir():
             made.write_thresholds(folder.thresholds, weights, [thresholds])
-            print_note(f"the thresholds are in {folder.thresholds}, for predict --target {target:g}")
-            draw(lambda: made.draw_coverage(scores, labels, names, folder.coverage), folder.coverage)
+            print_note(
+                f"the thresholds are in {folder.thresholds}, for predict --target {target:g}"
+            )
+            draw(
+                lambda: made.draw_coverage(scores, labels, names, folder.coverage), folder.coverage
+            )
     alone, single = (
         made.measure_decisions(made.needs_person(limits, names, scores), scores, labels)
         for limits in (thresholds.by_label, dict.fromkeys(names, thresholds.single))
@@ -216,14 +258,21 @@ def decide(
         "target": target,
         **asdict(thresholds.repeated if thresholds.texts == texts else alone),
         "chosen_on": asdict(thresholds.chosen_on),
-        "single_threshold": {"threshold": thresholds.single, "share": single.share, "accuracy": single.accuracy},
+        "single_threshold": {
+            "threshold": thresholds.single,
+            "share": single.share,
+            "accuracy": single.accuracy,
+        },
         "by_label": by_label,
         "costliest": made.describe_costliest(by_label, target),
     }
 
 
 def judge_guard(
-    arguments: EvaluateArguments, engine: Engine, input_ids: Sequence[Sequence[int]], labels: np.ndarray
+    arguments: EvaluateArguments,
+    engine: Engine,
+    input_ids: Sequence[Sequence[int]],
+    labels: np.ndarray,
 ) -> dict[str, Any]:
     """Return false stops and misses of a guard by its rule; draw them into the folder of the model."""
     from ..inference.stream import draw_guard, measure_guard
@@ -269,7 +318,9 @@ def judge_typos(
         mistyped = mistype_rows(rows, share, "evaluate")
         _, logits, labels = answer(mistyped)
         scores = task.evaluate(logits, labels, config)
-        by_share[f"{share:g}"] = {name: value for name, value in scores.items() if isinstance(value, float)}
+        by_share[f"{share:g}"] = {
+            name: value for name, value in scores.items() if isinstance(value, float)
+        }
         if linear is not None:
             by_share[f"{share:g}"]["linear_model"] = linear.measure(mistyped, "typos")
     return by_share
@@ -281,7 +332,8 @@ def judge_typos(
 def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConfig) -> Measured:
     """Return the rows that the flags name: without `split` test, or the rows of a table that were not trained on.
 
-    A table without splits has two halves: rows that were trained on are `train`, the others `validation`.
+    A table without splits has two halves: rows that were trained on are `train`, the others
+    `validation`.
     """
     import numpy as np
 
@@ -294,7 +346,11 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     record, is_file = read_record(arguments.model, arguments.revision), Path(source).is_file()
     options, report = find_options(arguments, task, config, record), DataReport()
     trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
-    halves = split in ("train", "validation") and not task.generates and (is_file or bool(record.get("held_out")))
+    halves = (
+        split in ("train", "validation")
+        and not task.generates
+        and (is_file or bool(record.get("held_out")))
+    )
     further = {"validation_share": 0} if halves else {"splits": [split or "test"]}
     splits = task.read(arguments, report=report, **options, **further)
     stored = "train" if halves and split not in splits else split or "test"
@@ -306,8 +362,11 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
         chosen = seen if split == "train" else ~seen
         if not seen.any() or not chosen.any():
             there = "all rows were" if seen.any() else "no row is known to be"
-            raise UserError(f"{source} has no split {split}, and {there} trained on: leave out --split")
-    elif split is None and is_file and not seen.all():  # the scores of a folder are those of its card
+            raise UserError(
+                f"{source} has no split {split}, and {there} trained on: leave out --split"
+            )
+    # the scores of a folder are those of its card
+    elif split is None and is_file and not seen.all():
         chosen = ~seen
     counted = seen[chosen] if halves else seen
     count = None if trained is None else int(counted.sum())
@@ -333,22 +392,33 @@ def find_options(
     label_map = dict(pair.rpartition("=")[::2] for pair in arguments.label_map or ())
     if len(label_map) < len(arguments.label_map or ()) or not all(label_map):
         found = " ".join(arguments.label_map or ())
-        raise UserError(f"label_map is {found}: give each label of the data once, as --label_map 0=negative 1=neutral")
+        raise UserError(
+            f"label_map is {found}: give each label of the data once, as --label_map 0=negative 1=neutral"
+        )
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
-        label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
+        # as transformers numbers integers
+        label_map = {str(index): name for index, name in enumerate(class_names)}
     class_names += [] if arguments.none_label is None else [arguments.none_label]
     options: dict[str, Any] = {"class_names": class_names, "label_map": label_map}
     if not task.per_token:
-        options["recorded"] = {name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")}
+        options["recorded"] = {
+            name: record.get(f"{name}_column") for name in ("text", "text_pair", "label")
+        }
     return options
 
 
-def describe_rows(name: str, trained_on: int | None, rows: int, scored: int, record: Mapping[str, Any]) -> str:
+def describe_rows(
+    name: str, trained_on: int | None, rows: int, scored: int, record: Mapping[str, Any]
+) -> str:
     """Return a note on the number of rows that were trained on."""
     if trained_on is None:
         return f"{name}: some of its {rows:,} rows may have been trained on: the model has no hashes of these rows"
     start = record.get("unknown_rows_of")
-    more = f"; the model started from {start}, and the rows that trained that one are unknown" if start else ""
+    more = (
+        f"; the model started from {start}, and the rows that trained that one are unknown"
+        if start
+        else ""
+    )
     note = f"{name}: {trained_on:,} of {rows:,} rows were trained on"
     if scored < rows:
         return f"{note}; the scores are of the other {scored:,}{more}"
@@ -359,7 +429,12 @@ def describe_rows(name: str, trained_on: int | None, rows: int, scored: int, rec
 
 
 def write_answers(
-    path: str, task: Task, config: PreTrainedConfig, measured: Measured, logits: np.ndarray, labels: np.ndarray
+    path: str,
+    task: Task,
+    config: PreTrainedConfig,
+    measured: Measured,
+    logits: np.ndarray,
+    labels: np.ndarray,
 ) -> None:
     """Write the rows of the table with their places, answers, scores and whether they are wrong, worst first.
 
@@ -389,10 +464,18 @@ def write_answers(
         badness = np.abs(scores - labels).sum(axis=1) + len(names) * np.asarray(wrong)
     table, separator, encoding = measured.table, None, None
     if table is None:  # a data set, or several files
-        rows = measured.rows.with_format("arrow")[:].drop_columns("label").append_column("label", pa.array(list(true)))
+        rows = (
+            measured.rows.with_format("arrow")[:]
+            .drop_columns("label")
+            .append_column("label", pa.array(list(true)))
+        )
     else:
         rows = table.to_arrow()
-        separator, encoding, columns = table.separator, table.encoding, {table.unit: measured.places, **columns}
+        separator, encoding, columns = (
+            table.separator,
+            table.encoding,
+            {table.unit: measured.places, **columns},
+        )
         if not table.has_names:
             uses = {column: use for use, column in measured.columns.items()}
             rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
@@ -401,4 +484,6 @@ def write_answers(
     for name, column in columns.items():
         rows = rows.append_column(prefix + name, pa.array(column))
     rows = rows.take(np.argsort(-badness, kind="stable"))
-    write_whole(Path(path), format_table(rows, path, separator, encoding not in (None, "utf-8", "ascii")))
+    write_whole(
+        Path(path), format_table(rows, path, separator, encoding not in (None, "utf-8", "ascii"))
+    )

@@ -17,10 +17,16 @@ from .console import ModelFlags
 class ExportArguments(ModelFlags):
     """Flags of this verb."""
 
-    output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
-    web: bool = setting(False, "also write web/: a page that runs the model in a browser; any web server can serve it")
+    output_dir: str | None = setting(
+        None, "folder for the file (default: onnx/ in the finished folder)"
+    )
+    web: bool = setting(
+        False,
+        "also write web/: a page that runs the model in a browser; any web server can serve it",
+    )
     npm: str | None = setting(
-        None, "for the page: folder with node_modules, whose two packages are copied (default: a CDN)"
+        None,
+        "for the page: folder with node_modules, whose two packages are copied (default: a CDN)",
     )
 
 
@@ -38,6 +44,10 @@ def run(argv: Sequence[str]) -> None:
     from ..inference.onnx import export
 
     model_folder.quiet()
-    result = export(arguments.model, arguments.output_dir, arguments.revision, arguments.web, arguments.npm)
-    fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
+    result = export(
+        arguments.model, arguments.output_dir, arguments.revision, arguments.web, arguments.npm
+    )
+    fields = {
+        name: value for name, value in dataclasses.asdict(result).items() if value is not None
+    }
     print(json.dumps(fields, ensure_ascii=False, default=str))

@@ -50,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
     """
-    if argv is None:  # torch and transformers make a million objects that stay: do not search them for garbage
+    # torch and transformers make a million objects that stay: do not search them for garbage
+    if argv is None:
         gc.set_threshold(50_000)
         atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stdout is sys.__stdout__ and isinstance(getattr(sys.stdout, "buffer", None), io.FileIO):
-        # with PYTHONUNBUFFERED a write is not repeated when the system takes a part of it, as on a full disk
+        # with PYTHONUNBUFFERED a write is not repeated when the system takes a part of it, as on a
+        # full disk
         sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
     try:
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (UserError, OSError) as error:  # OSError: a full disk, a missing permission
-        if isinstance(error, OSError):  # discard the output: the interpreter's flush at exit would fail again
+        # discard the output: the interpreter's flush at exit would fail again
+        if isinstance(error, OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return _BROKEN_PIPE
@@ -92,7 +95,8 @@ def _run(arguments: list[str]) -> int:
         hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
         raise UserError(f"there is no verb {verb!r}. {hint}")
     logger = logging.getLogger("hf_rnn")
-    if not logger.handlers:  # only the log of this package, and of several processes that of the first
+    # only the log of this package, and of several processes that of the first
+    if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,7 +1,7 @@
 """`hf-rnn predict`: a table is written back with its answers; of other input each line is answered by a line of JSON.
 
-Lines are read in blocks of those that have arrived: at a terminal each is answered at once, and a file of any size
-needs little memory.
+Lines are read in blocks of those that have arrived: at a terminal each is answered at once, and a
+file of any size needs little memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from .console import ModelFlags, print_note
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
 
-_TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "quoting", "prefix")  # flags
+# flags
+_TABLES = (
+    "output_file",
+    "text_column",
+    "text_pair_column",
+    "separator",
+    "encoding",
+    "quoting",
+    "prefix",
+)
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz, .bz2, .zst) is written
@@ -59,13 +68,23 @@ class PredictArguments(ModelFlags):
     input: Location | None = setting(
         None, "a table, or a file with a text per line; - is standard input", shown="common"
     )
-    output_file: Location | None = setting(None, "file for the answers (default: standard output)", shown="common")
-    output_dir: Location | None = setting(None, "folder for the answers to many files", shown="common")
-    stream: bool = setting(
-        False, "read standard input as it comes, by a streaming model; a line when the answer changes", shown="common"
+    output_file: Location | None = setting(
+        None, "file for the answers (default: standard output)", shown="common"
     )
-    every: Literal["change", "token"] = setting("change", "with --stream: a line per change, or per token")
-    stop: str | None = setting(None, "with --stream: a label; the first answer that must stop the text has `stop`")
+    output_dir: Location | None = setting(
+        None, "folder for the answers to many files", shown="common"
+    )
+    stream: bool = setting(
+        False,
+        "read standard input as it comes, by a streaming model; a line when the answer changes",
+        shown="common",
+    )
+    every: Literal["change", "token"] = setting(
+        "change", "with --stream: a line per change, or per token"
+    )
+    stop: str | None = setting(
+        None, "with --stream: a label; the first answer that must stop the text has `stop`"
+    )
     threshold: float = setting(0.9, "with --stop: the least score of the label", least=0, most=1)
     in_a_row: int = setting(1, "with --stop: after how many tokens in a row", least=1)
     target: float | None = setting(
@@ -74,17 +93,25 @@ class PredictArguments(ModelFlags):
     )  # fmt: skip
     top_k: int = setting(1, "labels per text, the most likely first", least=1, shown="common")
     all_scores: bool = setting(False, "add the score of each class", shown="common")
-    text_column: str | None = setting(None, "column of the texts (default: as in training)", shown="common")
+    text_column: str | None = setting(
+        None, "column of the texts (default: as in training)", shown="common"
+    )
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
-    separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
+    separator: str | None = setting(
+        None, "separates the fields of CSV (default: found in the file)"
+    )
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
-    quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
+    quoting: Literal["csv", "none"] | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter'
+    )
     prefix: str | None = setting(None, "begins the names of the columns of answers")
     backend: Literal["torch", "onnx"] = setting("torch", "torch, or the file of hf-rnn export")
     precision: Literal["float32", "int16", "int8"] = setting(
         "float32", "int16 is faster, with logits within 3e-3; int8 more so, within about 0.1"
     )
-    threads: int | None = setting(None, "threads (default: OMP_NUM_THREADS, or all processors)", least=1)
+    threads: int | None = setting(
+        None, "threads (default: OMP_NUM_THREADS, or all processors)", least=1
+    )
     device: str = setting("cpu", "cpu is the fast path; cuda, mps ... run the plain model")
     strict: bool = setting(False, "stop at the first line or row that is rejected", shown="common")
     tokens_per_batch: int | None = setting(None, "approximate tokens per batch")
@@ -99,9 +126,13 @@ class PredictArguments(ModelFlags):
         if self.stream and self.input is None:
             self.input = "-"
         if (self.text is None) == (self.input is None):
-            raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
+            raise UserError(
+                "give either --text (several times if you like) or --input FILE (- for standard input)"
+            )
         if self.text_pair is not None and len(self.text or ()) != 1:
-            raise UserError("--text_pair belongs to one --text: give many pairs as lines `first<TAB>second`")
+            raise UserError(
+                "--text_pair belongs to one --text: give many pairs as lines `first<TAB>second`"
+            )
         for text in filter(None, (*(self.text or ()), self.text_pair)):
             check_text(text)
             if "." in text and os.path.isfile(text):
@@ -111,12 +142,27 @@ class PredictArguments(ModelFlags):
         """Return the tables to answer, by the file of the answers, None for the standard output; none for lines."""
         from ..data.lines import PACKED, is_table
 
-        pattern, target = str(self.input), None if self.output_file is None else Path(self.output_file)
-        if self.output_dir is None and self.input not in (None, "-") and not os.path.isfile(pattern):
-            raise UserError(f"there is no file {pattern!r}: give a table, a file with one text per line, or -")
-        if self.input in (None, "-") or self.stream or not (target or self.output_dir or is_table(pattern)):
+        pattern, target = (
+            str(self.input),
+            None if self.output_file is None else Path(self.output_file),
+        )
+        if (
+            self.output_dir is None
+            and self.input not in (None, "-")
+            and not os.path.isfile(pattern)
+        ):
+            raise UserError(
+                f"there is no file {pattern!r}: give a table, a file with one text per line, or -"
+            )
+        if (
+            self.input in (None, "-")
+            or self.stream
+            or not (target or self.output_dir or is_table(pattern))
+        ):
             if named := [name for name in _TABLES if getattr(self, name) is not None]:
-                raise UserError(f"--{named[0]} is for tables: give --input a file such as texts.csv")
+                raise UserError(
+                    f"--{named[0]} is for tables: give --input a file such as texts.csv"
+                )
             return {}
         from ..inference.tables import OUTPUT_SUFFIXES, find_suffix
 
@@ -128,10 +174,17 @@ class PredictArguments(ModelFlags):
             return {target: Path(pattern)}
         if target is not None:
             raise UserError("give either --output_file, for one file, or --output_dir, for many")
-        names = glob.glob(f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True)
-        files, folder = sorted(Path(name) for name in names if os.path.isfile(name)), Path(self.output_dir)
+        names = glob.glob(
+            f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True
+        )
+        files, folder = (
+            sorted(Path(name) for name in names if os.path.isfile(name)),
+            Path(self.output_dir),
+        )
         if not files:
-            raise UserError(f"--input has no files: found {pattern!r}; give a folder or a pattern as 'texts/*.csv'")
+            raise UserError(
+                f"--input has no files: found {pattern!r}; give a folder or a pattern as 'texts/*.csv'"
+            )
         if any(path.resolve().parent == folder.resolve() for path in files):
             raise UserError(f"the texts are in {folder}: choose another --output_dir")
         targets: dict[Path | None, Path] = {}
@@ -145,7 +198,9 @@ class PredictArguments(ModelFlags):
 
 
 _MEANING = "Answer texts by lines of JSON, and tables by further columns."
-FLAGS = Flags("predict", PredictArguments, _MEANING, "my-model 'so good'", ("model", "text"), epilog=_EPILOG)
+FLAGS = Flags(
+    "predict", PredictArguments, _MEANING, "my-model 'so good'", ("model", "text"), epilog=_EPILOG
+)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -175,7 +230,9 @@ def _predict_lines(arguments: PredictArguments, model: Predictor) -> int:
                         "text pairs: leave it out")  # fmt: skip
     line, errors = 0, Counter[str]()
     for rows in _read_rows(arguments, paired):
-        for answer in model.answer_each(rows, arguments.all_scores, arguments.top_k, arguments.target):
+        for answer in model.answer_each(
+            rows, arguments.all_scores, arguments.top_k, arguments.target
+        ):
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")
@@ -199,12 +256,18 @@ def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[o
     name = str(arguments.input)
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open_unpacked(name) as stream:
         for lines in read_texts(stream, "standard input" if name == "-" else name):
-            yield [tuple(line.split("\t")) if paired and isinstance(line, str) else line for line in lines]
+            yield [
+                tuple(line.split("\t")) if paired and isinstance(line, str) else line
+                for line in lines
+            ]
 
 
 def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     """Print how many rows have no answer; return the exit code."""
-    for count, what in ((empty, "have no text, and no answer"), (rejected, f"were rejected: {where}")):
+    for count, what in (
+        (empty, "have no text, and no answer"),
+        (rejected, f"were rejected: {where}"),
+    ):
         if count:
             print_note(f"hf-rnn predict: {count} of {rows} {what}")
     return int(rejected > 0)
@@ -219,7 +282,10 @@ def _write_line(record: Mapping[str, Any]) -> None:
 def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
     """Print an answer when its label changes or after each token, where the text stops, and at the end."""
     stream = model.stream(
-        target=arguments.target, stop=arguments.stop, threshold=arguments.threshold, in_a_row=arguments.in_a_row
+        target=arguments.target,
+        stop=arguments.stop,
+        threshold=arguments.threshold,
+        in_a_row=arguments.in_a_row,
     )
     per_token, last, name = arguments.every == "token", dict[str, Any](), str(arguments.input)
 
@@ -232,7 +298,9 @@ def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
 
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
         try:
-            for piece in codecs.iterdecode(iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig"):
+            for piece in codecs.iterdecode(
+                iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig"
+            ):
                 show(stream.feed_tokens(piece) if per_token else [stream.feed(piece)])
         except UnicodeDecodeError as error:
             found = error.object[error.start : error.end]
@@ -244,11 +312,14 @@ def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
     return 0
 
 
-def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]) -> int:
+def _predict_tables(
+    arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]
+) -> int:
     """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
     import pyarrow as pa
 
-    if "pandas" not in sys.modules:  # Arrow looks for it at its first list, once: the import takes 0.2 s
+    # Arrow looks for it at its first list, once: the import takes 0.2 s
+    if "pandas" not in sys.modules:
         sys.modules["pandas"] = None  # type: ignore[assignment]
         for _ in range(2):  # its Python part looks first, then its part in C++
             with contextlib.suppress(ImportError, AttributeError):
@@ -257,8 +328,14 @@ def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[P
     from ..inference.tables import TableSettings, answer_file, format_table, read_record
     from ..utils.process import write_whole
 
-    settings = TableSettings(**{entry.name: getattr(arguments, entry.name) for entry in fields(TableSettings)})
-    record, code, many = read_record(arguments.model, arguments.revision), 0, arguments.output_dir is not None
+    settings = TableSettings(
+        **{entry.name: getattr(arguments, entry.name) for entry in fields(TableSettings)}
+    )
+    record, code, many = (
+        read_record(arguments.model, arguments.revision),
+        0,
+        arguments.output_dir is not None,
+    )
     for target, path in files.items():
         if many and target is not None and target.exists():
             continue
@@ -268,10 +345,20 @@ def _predict_tables(arguments: PredictArguments, model: Predictor, files: dict[P
                 advice = "Without --strict this row gets an error, others an answer"
                 raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
             print_note(f"hf-rnn predict: {answered.note}")
-            counts = {"rows": len(answered.table), "refused": len(answered.rejected), "without_text": answered.empty}
-            code |= _count(f"{counts['rows']} rows", answered.empty, counts["refused"], "see the column error")
-            shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
-            content = format_table(answered.table, str(target or shown), answered.separator, answered.needs_mark)
+            counts = {
+                "rows": len(answered.table),
+                "refused": len(answered.rejected),
+                "without_text": answered.empty,
+            }
+            code |= _count(
+                f"{counts['rows']} rows", answered.empty, counts["refused"], "see the column error"
+            )
+            shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(
+                answered.separator, "answers.csv"
+            )
+            content = format_table(
+                answered.table, str(target or shown), answered.separator, answered.needs_mark
+            )
             if target is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(target, content)

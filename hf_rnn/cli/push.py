@@ -26,8 +26,12 @@ class PushArguments(ModelFlags):
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
-_MEANING = "Send a finished folder to the Hub in one commit, after a check for secrets and local paths."
-FLAGS = Flags("push", PushArguments, _MEANING, "my-model me/tweets --private", ("model", "repo_id"), 2)
+_MEANING = (
+    "Send a finished folder to the Hub in one commit, after a check for secrets and local paths."
+)
+FLAGS = Flags(
+    "push", PushArguments, _MEANING, "my-model me/tweets --private", ("model", "repo_id"), 2
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -38,7 +42,8 @@ def run(argv: Sequence[str]) -> None:
     from ..hub.push import push
 
     model_folder.quiet()
-    settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}  # or the owner's default
+    # or the owner's default
+    settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}
     folder, repo_id = settings.pop("model"), settings.pop("repo_id")
     plan = push(folder, repo_id, **{**settings, "dry_run": True})
     sizes = {**plan.files, f"{len(plan.files)} files": sum(plan.files.values())}

@@ -29,7 +29,8 @@ FLAGS = Flags(
 def run(argv: Sequence[str]) -> None:
     """Train, then print the scores: two lines at a terminal, and one JSON object elsewhere or with `--json`.
 
-    The object has the folder, its page on the Hub if it was pushed, and the scores by split, also of the linear model.
+    The object has the folder, its page on the Hub if it was pushed, and the scores by split, also
+    of the linear model.
     """
     settings = read_settings(FLAGS, argv)
     from ..training.train import run_training
@@ -58,7 +59,9 @@ def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Setti
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
     if is_main:
-        print(result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result))
+        print(
+            result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result)
+        )
 
 
 def _keep_freed_memory() -> None:
@@ -72,10 +75,16 @@ def _keep_freed_memory() -> None:
 
 
 def _to_json(result: Any) -> str:
-    facts: dict[str, Any] = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
+    facts: dict[str, Any] = {"output_dir": str(result.folder)} | (
+        {} if result.url is None else {"url": result.url}
+    )
     for split, metrics in result.metrics.items():
         if split != "data":
-            facts[split] = {name: one for name, one in metrics.items() if not isinstance(one, dict | list | None)}
+            facts[split] = {
+                name: one
+                for name, one in metrics.items()
+                if not isinstance(one, dict | list | None)
+            }
     card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
         (facts["linear_model"],) = card.baselines.values()
@@ -96,8 +105,11 @@ def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
     if training.save_only_model:
         return "with save_only_model there is no checkpoint to resume from"
     more = ["--overwrite_output_dir=false"] * training.overwrite_output_dir
-    named = any(word in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for word in argv)
+    named = any(
+        word in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for word in argv
+    )
     more += ["--resume", *([] if named else ["--output_dir", folder])]
     start = [*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", settings.verb]
-    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join([*start, *argv, *more]))  # a secret
+    # a secret
+    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join([*start, *argv, *more]))
     return f"to resume, type: {hidden}"

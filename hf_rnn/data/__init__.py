@@ -1,11 +1,12 @@
 """Labelled texts in, data sets out: files of any table or any data set of the `datasets` library, every row counted.
 
-[`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`] turns these into
-`input_ids` and `labels`. A row is delivered unchanged, or rejected with its place and a typed reason.
+[`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`]
+turns these into `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place
+and a typed reason.
 
-The way of a row: `sources` finds the files of a split, `read` makes tables of them, `load` checks their rows and makes
-a data set of the good ones, with the meaning of their labels from `labels` and rejections in `errors`; `splits` holds
-out rows for validation.
+The way of a row: `sources` finds the files of a split, `read` makes tables of them, `load` checks
+their rows and makes a data set of the good ones, with the meaning of their labels from `labels` and
+rejections in `errors`; `splits` holds out rows for validation.
 """
 
 from __future__ import annotations
@@ -34,17 +35,25 @@ class TableArguments:
     text_column: str | None = setting(
         None, "column of the text, by name or number (default: text, ...)", shown="first"
     )
-    label_column: str | None = setting(None, "column of the label (default: label, category, ...)", shown="first")
+    label_column: str | None = setting(
+        None, "column of the label (default: label, category, ...)", shown="first"
+    )
     text_pair_column: str | None = setting(None, "column of a second text, which makes pairs")
-    label_columns: list[str] | None = setting(None, "columns of 0 and 1 (multi-label) or of numbers (regression)")
+    label_columns: list[str] | None = setting(
+        None, "columns of 0 and 1 (multi-label) or of numbers (regression)"
+    )
     label_separator: str = setting(",", "separates the labels of a text, for multi-label")
     dataset_name: Location | None = setting(
         None, "data set of the datasets library, in place of data_dir", shown="common"
     )
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
-    separator: str | None = setting(None, "comma, semicolon, bar or tab between columns (default: found)")
+    separator: str | None = setting(
+        None, "comma, semicolon, bar or tab between columns (default: found)"
+    )
     encoding: str | None = setting(None, "encoding of text files, such as cp1252 (default: found)")
-    quoting: Literal["csv", "none"] | None = setting(None, 'csv: a " encloses fields of a table; none: it is a letter')
+    quoting: Literal["csv", "none"] | None = setting(
+        None, 'csv: a " encloses fields of a table; none: it is a letter'
+    )
     max_bad_rows: str | int | float = setting(
         "0", "rejected rows to skip before an error: a count, or a share as 0.1%%", shown="common"
     )
@@ -52,9 +61,13 @@ class TableArguments:
     def __post_init__(self) -> None:
         """Split names of columns at commas."""
         if self.label_columns:
-            self.label_columns = [name for item in self.label_columns for name in item.split(",") if name]
+            self.label_columns = [
+                name for item in self.label_columns for name in item.split(",") if name
+            ]
             if self.label_column is not None:
-                raise UserError(f"label_column and label_columns are both set: leave out {self.label_column}")
+                raise UserError(
+                    f"label_column and label_columns are both set: leave out {self.label_column}"
+                )
 
     def check_source(self) -> None:
         """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
@@ -62,14 +75,19 @@ class TableArguments:
         if (folder is None) == (name is None):
             raise UserError(f"give either data_dir or dataset_name: found {folder} and {name}")
         if folder is not None and not os.path.exists(folder):
-            raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
+            raise UserError(
+                f"data_dir {folder} does not exist: give the folder or file of your texts"
+            )
 
     def layout(self) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`] for columns and rejected rows."""
         names = ("text_column", "label_column", "text_pair_column")
         columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        return columns | {name: getattr(self, name) for name in ("separator", "encoding", "quoting", "max_bad_rows")}
+        return columns | {
+            name: getattr(self, name)
+            for name in ("separator", "encoding", "quoting", "max_bad_rows")
+        }
 
 
 def _parse_column(name: str | None) -> int | str | None:

@@ -1,6 +1,7 @@
 """Audit of labelled texts: duplicates, leaks between splits, conflicting labels, unknown tokens.
 
-Two texts are duplicates if their normalised forms are equal. Every finding names its rows; no row is changed.
+Two texts are duplicates if their normalised forms are equal. Every finding names its rows; no row
+is changed.
 """
 
 from __future__ import annotations
@@ -30,19 +31,25 @@ _SHOWN = 3  # rows of each kind, for people
 class AuditReport:
     """The findings of [`~hf_rnn.data.audit.audit`], ready for JSON.
 
-    A place is a row: its `split`, its `row` from 0, and its `line` in the split's file, from 1, if that is known.
+    A place is a row: its `split`, its `row` from 0, and its `line` in the split's file, from 1, if
+    that is known.
     """
 
-    splits: dict[str, dict[str, Any]]  # counts of each: rows, labels, words per text, unknown tokens; and its file
-    # rows of a split that repeat earlier rows of it, then those that repeat a row of each split before it: counts, and
-    # repeats with place, label, text and those of a twin, if possible one with another label
+    # counts of each: rows, labels, words per text, unknown tokens; and its file
+    splits: dict[str, dict[str, Any]]
+    # rows of a split that repeat earlier rows of it, then those that repeat a row of each split
+    # before it: counts, and repeats with place, label, text and those of a twin, if possible one
+    # with another label
     overlaps: list[dict[str, Any]]
-    conflicts: dict[str, Any]  # texts of train with several labels, their rows, and found: their places by label
+    # texts of train with several labels, their rows, and found: their places by label
+    conflicts: dict[str, Any]
 
     @property
     def leaks(self) -> list[dict[str, Any]]:
         """The overlaps of the other splits with train, that with the largest share first."""
-        leaks = [overlap for overlap in self.overlaps if overlap["source"] == "train" != overlap["split"]]
+        leaks = [
+            overlap for overlap in self.overlaps if overlap["source"] == "train" != overlap["split"]
+        ]
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
@@ -51,7 +58,9 @@ class AuditReport:
             worst = self.leaks[0]
             place, twin = (self.name_place(worst["repeats"][0][name]) for name in ("place", "twin"))
             leak = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
-            raise UserError(f"{leak}; remove them from train; hf-rnn audit with the same flags lists all")
+            raise UserError(
+                f"{leak}; remove them from train; hf-rnn audit with the same flags lists all"
+            )
 
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
@@ -66,7 +75,9 @@ class AuditReport:
             "leaks": {split: counts for split, counts in leaks.items() if counts},
             "leak_share": max((leak["share"] for leak in self.leaks), default=0.0),
             "conflicts": {name: self.conflicts[name] for name in ("texts", "rows")},
-            "unknown_token_share": {name: facts["unknown_token_share"] for name, facts in self.splits.items()},
+            "unknown_token_share": {
+                name: facts["unknown_token_share"] for name, facts in self.splits.items()
+            },
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +92,9 @@ class AuditReport:
 
 
 def _describe_leak(leak: Mapping[str, Any]) -> str:
-    labels = f", {leak['exact_other_label']:,} with another label" if leak["exact_other_label"] else ""
+    labels = (
+        f", {leak['exact_other_label']:,} with another label" if leak["exact_other_label"] else ""
+    )
     counts = f"{leak['exact']:,} of {leak['rows']:,} rows of {leak['split']} repeat a row of {leak['source']}"
     return f"{counts} ({leak['share']:.2%}{labels})"
 
@@ -90,14 +103,18 @@ def render_line(report: AuditReport) -> str:
     """Return on one line the leaks from train, and the texts of train with several labels."""
     parts = list(map(_describe_leak, report.leaks))
     if texts := report.conflicts["texts"]:
-        parts.append(f"{texts:,} texts have several labels in train ({report.conflicts['rows']:,} rows)")
+        parts.append(
+            f"{texts:,} texts have several labels in train ({report.conflicts['rows']:,} rows)"
+        )
     return "; ".join(parts) or "no other split to leak into, no text with several labels"
 
 
 def render_text(report: AuditReport) -> Iterator[str]:
     """Yield the report as lines for a terminal: all counts and the first few rows of each kind."""
     for name, facts in report.splits.items():
-        labels = ", ".join(f"{count:,} {_quote(label)}" for label, count in facts["label_counts"].items())
+        labels = ", ".join(
+            f"{count:,} {_quote(label)}" for label, count in facts["label_counts"].items()
+        )
         unknown = facts["unknown_token_share"]
         tokens = "" if unknown is None else f", {unknown:.1%} unknown tokens"
         yield f"{name}: {facts['rows']:,} rows ({labels}), {facts['words']:.1f} words per text{tokens}"
@@ -131,18 +148,27 @@ def audit(
     """Find rows of a data set that spoil training or its scores. No row is changed.
 
     Args:
-        dataset: Splits with the columns `text` (string) and `label` (ClassLabel), as [`load_tsv`] returns them.
-        tokenizer: The tokenizer of the training, to count unknown tokens, in the first 20,000 texts of a split.
-        origins: The file of a split and the line of each of its rows, as `DataReport.lines` has them.
+        dataset: Splits with the columns `text` (string) and `label` (ClassLabel), as [`load_tsv`]
+            returns them.
+        tokenizer: The tokenizer of the training, to count unknown tokens, in the first 20,000 texts
+            of a split.
+        origins: The file of a split and the line of each of its rows, as `DataReport.lines` has
+            them.
 
     Raises:
         UserError: If a split is empty.
     """
     names = sorted(dataset, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
-    splits = [_Split(name, dataset[name], *(origins or {}).get(name, (None, None))) for name in names]
+    splits = [
+        _Split(name, dataset[name], *(origins or {}).get(name, (None, None))) for name in names
+    ]
     return AuditReport(
         {split.name: split.describe(tokenizer) for split in splits},
-        [_find_overlap(splits[there], split) for here, split in enumerate(splits) for there in (here, *range(here))],
+        [
+            _find_overlap(splits[there], split)
+            for here, split in enumerate(splits)
+            for there in (here, *range(here))
+        ],
         _find_conflicts(splits[0]) if names[0] == "train" else {"texts": 0, "rows": 0, "found": []},
     )
 
@@ -150,7 +176,9 @@ def audit(
 class _Split:
     """Hashes and labels of the rows of a split, and by text its hash, rows, lowest and highest label."""
 
-    def __init__(self, name: str, rows: datasets.Dataset, file: str | None, lines: np.ndarray | None) -> None:
+    def __init__(
+        self, name: str, rows: datasets.Dataset, file: str | None, lines: np.ndarray | None
+    ) -> None:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
         self.name, self.file, self.lines = name, file, lines
@@ -158,8 +186,11 @@ class _Split:
         self.class_names = list(rows.features["label"].names)
         self.hashes = hash_texts(join_texts(self.rows))
         self.labels = np.array(rows.with_format("numpy")["label"][:])
-        self.order = np.argsort(self.hashes, kind="stable")  # rows by text, those of one text ascending
-        self.texts, self.starts, self.sizes = np.unique(self.hashes[self.order], return_index=True, return_counts=True)
+        # rows by text, those of one text ascending
+        self.order = np.argsort(self.hashes, kind="stable")
+        self.texts, self.starts, self.sizes = np.unique(
+            self.hashes[self.order], return_index=True, return_counts=True
+        )
         self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
         self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
 
@@ -167,7 +198,11 @@ class _Split:
         """Return place, label and start of a row."""
         text = self.rows[row]["text"]
         return {
-            "place": {"split": self.name, "row": row, "line": None if self.lines is None else int(self.lines[row])},
+            "place": {
+                "split": self.name,
+                "row": row,
+                "line": None if self.lines is None else int(self.lines[row]),
+            },
             "label": self.class_names[self.labels[row]],
             "text": text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "...",
         }
@@ -193,7 +228,9 @@ def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
     repeated = source.texts[groups] == split.hashes
     if source is split:
         repeated &= source.order[source.starts[groups]] < np.arange(len(groups))
-    other = repeated & ((source.lowest[groups] != split.labels) | (source.highest[groups] != split.labels))
+    other = repeated & (
+        (source.lowest[groups] != split.labels) | (source.highest[groups] != split.labels)
+    )
     repeats = []
     for row in np.flatnonzero(repeated)[:_MOST_DESCRIBED].tolist():
         start = source.starts[groups[row]]
@@ -204,7 +241,12 @@ def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
         twin = {"twin": twin["place"], "twin_label": twin["label"], "twin_text": twin["text"]}
         repeats.append(split.show(row) | twin)
     rows, exact = len(split.labels), int(repeated.sum())
-    counts = {"rows": rows, "exact": exact, "exact_other_label": int(other.sum()), "share": exact / rows}
+    counts = {
+        "rows": rows,
+        "exact": exact,
+        "exact_other_label": int(other.sum()),
+        "share": exact / rows,
+    }
     return {"source": source.name, "split": split.name, **counts, "repeats": repeats}
 
 
@@ -213,7 +255,9 @@ def _find_conflicts(split: _Split) -> dict[str, Any]:
     groups = np.flatnonzero(split.lowest != split.highest)
     groups = groups[np.argsort(split.order[split.starts[groups]])]
     texts = []
-    for start, size in zip(split.starts[groups[:_MOST_DESCRIBED]], split.sizes[groups], strict=False):
+    for start, size in zip(
+        split.starts[groups[:_MOST_DESCRIBED]], split.sizes[groups], strict=False
+    ):
         rows = list(map(split.show, split.order[start : start + size].tolist()))
         places: dict[str, list[dict[str, Any]]] = {}
         for row in rows:

@@ -1,13 +1,13 @@
 """Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
 
-A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
-tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Comments are skipped, and so are the ranges and empty
-nodes of CoNLL-U. A line `# ...` is a comment if its number of columns is not that of the first token. Before the first
-token it is one also if no token has its tag. Splits have the columns `tokens` (lists of strings) and `ner_tags` (lists
-of ClassLabel).
+A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in
+a file without tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Comments are skipped,
+and so are the ranges and empty nodes of CoNLL-U. A line `# ...` is a comment if its number of
+columns is not that of the first token. Before the first token it is one also if no token has its
+tag. Splits have the columns `tokens` (lists of strings) and `ner_tags` (lists of ClassLabel).
 
-Tags of entities, such as B-person, are delivered in IOB2: the first token of every entity is B-, each further one is
-I-. Other tags, such as parts of speech, stay unchanged.
+Tags of entities, such as B-person, are delivered in IOB2: the first token of every entity is B-,
+each further one is I-. Other tags, such as parts of speech, stay unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ import pyarrow as pa
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault, listed, text_fault
+from .errors import (
+    DataError,
+    DataReport,
+    Fault,
+    Ledger,
+    Reason,
+    SplitReport,
+    label_fault,
+    listed,
+    text_fault,
+)
 from .labels import sort_labels, unknown_label
 from .lines import is_table
 from .load import RowOptions, read_tables
@@ -79,7 +89,11 @@ def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
         cells = list[str]()
         if line and line.strip(" ") and not line.startswith("-DOCSTART-"):
             # other white space of Unicode is part of a token
-            cells = line.split("\t") if "\t" in line else [part.decode() for part in line.encode().split()]
+            cells = (
+                line.split("\t")
+                if "\t" in line
+                else [part.decode() for part in line.encode().split()]
+            )
         lines.append((line, cells))
     tokens = [cells for line, cells in lines if cells and not line.startswith("# ")]
     if not tokens:
@@ -87,7 +101,9 @@ def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
     size = len(tokens[0])
     if size < 2 or not all(-size <= column < size for column in (token_column, tag_column)):
         detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
-        raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column")
+        raise DataError.for_file(
+            table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column"
+        )
     tags = {cells[tag_column] for cells in tokens if len(cells) == size}
     words: list[_Word] = []
     is_start = True  # a comment before the first token may have as many columns
@@ -97,7 +113,9 @@ def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
         elif not cells:
             yield words
             words = []
-        elif line.startswith("# ") and (len(cells) != size or (is_start and cells[tag_column] not in tags)):
+        elif line.startswith("# ") and (
+            len(cells) != size or (is_start and cells[tag_column] not in tags)
+        ):
             continue
         elif size != 10 or not _NOT_A_WORD.match(line):
             is_start = False
@@ -131,7 +149,9 @@ def _read_lists(table: Table, *columns: str) -> Iterator[list[_Word]]:
         words = []
         for token, tag in zip(tokens, tags, strict=True):
             if names is None or tag in range(len(names)):
-                words.append(_make_word(row, start, token, str(tag) if names is None else names[int(tag)]))
+                words.append(
+                    _make_word(row, start, token, str(tag) if names is None else names[int(tag)])
+                )
             else:
                 words.append(_Word(row, start, fault=unknown_label(str(tag), names, "tag")))
         yield words
@@ -153,25 +173,33 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
 ) -> datasets.DatasetDict:
     """Read tagged sentences from CoNLL files, or lists of tokens and tags from tables, data sets or memory.
 
-    Other arguments and errors are those of [`load_tsv`]. Rejected rows are lines or tokens. The `label_counts` of the
-    report are sentences.
+    Other arguments and errors are those of [`load_tsv`]. Rejected rows are lines or tokens. The
+    `label_counts` of the report are sentences.
 
     Args:
-        source: A folder with `train.conll`, `dev.conll`, `test.conll`; files by split; or one file of training rows.
-            Or any other source of [`load_tsv`] with a column of lists of strings and one of lists of tags (ClassLabel,
-            strings or integers); a row with a bad token is rejected as a whole.
+        source: A folder with `train.conll`, `dev.conll`, `test.conll`; files by split; or one file
+            of training rows. Or any other source of [`load_tsv`] with a column of lists of strings
+            and one of lists of tags (ClassLabel, strings or integers); a row with a bad token is
+            rejected as a whole.
         token_column: Number of the token's column, from 0; or its name, by default `tokens`.
-        tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
+        tag_column: Number of the tag's column, by default the last; or its name, by default
+            `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
     """
-    is_conll, columns = _is_conll(source), (str(token_column or "tokens"), str(tag_column or "ner_tags"))
+    is_conll, columns = (
+        _is_conll(source),
+        (str(token_column or "tokens"), str(tag_column or "ner_tags")),
+    )
     if is_conll:
         columns = str(token_column or 0), str(-1 if tag_column is None else tag_column)
         if not all(column.removeprefix("-").isdecimal() for column in columns):
-            raise UserError(f"columns of CoNLL files are numbers from 0: found {token_column}, {tag_column}")
+            raise UserError(
+                f"columns of CoNLL files are numbers from 0: found {token_column}, {tag_column}"
+            )
         where, files = find_parts(source, splits, (".conll",))
         tables = {
-            split: list(map(read_lines, files[split])) for split in choose_splits(splits, files, where, ".conll")
+            split: list(map(read_lines, files[split]))
+            for split in choose_splits(splits, files, where, ".conll")
         }
     else:
         options = RowOptions(text_column=columns[0], label_column=columns[1])
@@ -184,14 +212,22 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
         for split, parts in tables.items()
     }
     if class_names is None and "train" not in tables:
-        raise UserError(f"{' and '.join(tables)} without train needs class names: add --class_names")
+        raise UserError(
+            f"{' and '.join(tables)} without train needs class names: add --class_names"
+        )
     words = chain.from_iterable(sentence for _, sentence in next(iter(sentences.values())))
     names = list(class_names or ())
     if not names:
         tags = {word.tag for word in words if word.fault is None}
         types = sorted({match[1] for match in map(_ENTITY_TAG.fullmatch, tags) if match})
-        is_entity = types and 2 * sum(map(bool, map(_ENTITY_TAG.fullmatch, tags))) >= len(tags - {"O"})
-        names = ["O", *(f"{mark}-{name}" for name in types for mark in "BI")] if is_entity else sort_labels(tags)
+        is_entity = types and 2 * sum(map(bool, map(_ENTITY_TAG.fullmatch, tags))) >= len(
+            tags - {"O"}
+        )
+        names = (
+            ["O", *(f"{mark}-{name}" for name in types for mark in "BI")]
+            if is_entity
+            else sort_labels(tags)
+        )
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
     report.columns, report.class_names = dict(zip(("text", "label"), columns, strict=True)), names
@@ -219,7 +255,11 @@ def _is_conll(source: object) -> bool:
 
 
 def _build(
-    split: str, sentences: Sequence[tuple[Table, list[_Word]]], names: tuple[str, ...], ledger: Ledger, whole: bool
+    split: str,
+    sentences: Sequence[tuple[Table, list[_Word]]],
+    names: tuple[str, ...],
+    ledger: Ledger,
+    whole: bool,
 ) -> SplitRows:
     """Count all words, and keep those with a known tag; with `whole`, one bad word rejects its sentence."""
     types, counts = entity_types(names), ledger.report.splits[split]
@@ -227,7 +267,9 @@ def _build(
     for table, words in sentences:
         words = [
             word
-            if word.fault or word.tag in names or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types)
+            if word.fault
+            or word.tag in names
+            or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types)
             else word._replace(fault=unknown_label(word.tag, names, "tag"))
             for word in words
         ]
@@ -242,10 +284,14 @@ def _build(
         if good:
             tags = [word.tag for word in good]
             columns["tokens"].append([word.token for word in good])
-            columns["ner_tags"].append([names.index(tag) for tag in (to_iob2(tags) if types else tags)])
+            columns["ner_tags"].append(
+                [names.index(tag) for tag in (to_iob2(tags) if types else tags)]
+            )
     if not (size := len(columns["tokens"])):
         ledger.check()
-        raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
+        raise DataError.for_file(
+            ", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token"
+        )
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()

@@ -40,20 +40,25 @@ def encode(
     """Turn texts into token ids.
 
     Args:
-        dataset: A data set or a dict of them, with the column `text`, `text_pair` if any, and `label` or `labels` if
-            any.
+        dataset: A data set or a dict of them, with the column `text`, `text_pair` if any, and
+            `label` or `labels` if any.
         tokenizer: Any tokenizer of the library.
-        max_length: Longer texts are truncated to this, and logged. By default the tokenizer's `model_max_length`.
-        as_labels: A feature, and the function that makes its values of a batch of the column `label`.
+        max_length: Longer texts are truncated to this, and logged. By default the tokenizer's
+            `model_max_length`.
+        as_labels: A feature, and the function that makes its values of a batch of the column
+            `label`.
 
     Returns:
-        The same container with only the columns `input_ids` (list of int32, not padded) and `labels`, without format.
+        The same container with only the columns `input_ids` (list of int32, not padded) and
+        `labels`, without format.
 
     Raises:
         UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
-        return type(dataset)({split: encode(dataset[split], tokenizer, max_length, as_labels) for split in dataset})
+        return type(dataset)(
+            {split: encode(dataset[split], tokenizer, max_length, as_labels) for split in dataset}
+        )
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length must be at least 1: found {limit}")
@@ -61,10 +66,15 @@ def encode(
         raise UserError("a stream cannot be encoded: give a Dataset")
     features = dataset.features
     if "text" not in features:
-        raise UserError(f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}")
+        raise UserError(
+            f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}"
+        )
     label = next((name for name in _LABELS if name in features), None)
     feature, convert = as_labels or (None if label is None else features[label], list)
-    encoded = {"input_ids": datasets.List(datasets.Value("int32")), **({} if label is None else {"labels": feature})}
+    encoded = {
+        "input_ids": datasets.List(datasets.Value("int32")),
+        **({} if label is None else {"labels": feature}),
+    }
     nouns, truncated = {name: noun for name, noun in _TEXTS.items() if name in features}, 0
 
     def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
@@ -102,25 +112,37 @@ def encode_blocks(
 ) -> datasets.DatasetDict:
     """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py` does.
 
-    The labels are the tokens themselves; `characters` is the tokens of the block times the mean length of the split's
-    tokens.
+    The labels are the tokens themselves; `characters` is the tokens of the block times the mean
+    length of the split's tokens.
     """
     blocks = datasets.DatasetDict()
     for split, rows in texts.items():
 
         def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            return {"input_ids": tokenizer(batch["text"], add_special_tokens=False, **_QUIET)["input_ids"]}
+            return {
+                "input_ids": tokenizer(batch["text"], add_special_tokens=False, **_QUIET)[
+                    "input_ids"
+                ]
+            }
 
         fingerprint = take_fingerprint(rows, tokenizer)
         lines = rows.map(encode, batched=True, remove_columns=["text"], new_fingerprint=fingerprint)
-        ids = np.fromiter(chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64)
+        ids = np.fromiter(
+            chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64
+        )
         if len(ids) < 2:
-            raise UserError(f"a split must have at least two tokens: found {len(ids)} in {split}; give more text")
+            raise UserError(
+                f"a split must have at least two tokens: found {len(ids)} in {split}; give more text"
+            )
         parts = np.split(ids, range(block_size, len(ids), block_size))
         if len(parts[-1]) < 2:  # it has no token to predict
             parts[-2:] = [np.concatenate(parts[-2:])]
         ratio = sum(map(len, rows["text"])) / len(ids)
-        columns = {"input_ids": parts, "labels": parts, "characters": [len(part) * ratio for part in parts]}
+        columns = {
+            "input_ids": parts,
+            "labels": parts,
+            "characters": [len(part) * ratio for part in parts],
+        }
         blocks[split] = datasets.Dataset.from_dict(columns)
     return blocks
 
@@ -129,7 +151,9 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Co
     """Count the tokens of texts by id, without those around a text."""
     counts, remaining = Counter[int](), iter(texts)
     while batch := list(islice(remaining, _BATCH)):
-        counts.update(chain.from_iterable(tokenizer(batch, add_special_tokens=False, **_QUIET)["input_ids"]))
+        counts.update(
+            chain.from_iterable(tokenizer(batch, add_special_tokens=False, **_QUIET)["input_ids"])
+        )
     return counts
 
 
@@ -141,7 +165,10 @@ def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
     words = [_WORD.findall(text) for text in texts]
     counts = count_tokens(tokenizer, map(" ".join, words))
     pieces, unknown = counts.total(), counts[tokenizer.unk_token_id]
-    return {"pieces_per_word": pieces / max(1, sum(map(len, words))), "unknown_token_share": unknown / max(1, pieces)}
+    return {
+        "pieces_per_word": pieces / max(1, sum(map(len, words))),
+        "unknown_token_share": unknown / max(1, pieces),
+    }
 
 
 def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -156,7 +183,9 @@ def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
     return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
 
 
-def take_fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any) -> str | None:
+def take_fingerprint(
+    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any
+) -> str | None:
     """Return a fingerprint that is the same in every process; None if the library must find one itself."""
     settings = read_rules(tokenizer)
     if settings is None:

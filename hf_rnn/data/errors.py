@@ -85,7 +85,11 @@ def text_fault(text: str) -> Fault | None:
         return Fault(Reason.EMPTY_TEXT, "the text has no character")
     if text.isspace():
         return Fault(Reason.BLANK_TEXT, f"the text is {text[:EXCERPT_CHARACTERS]!r}")
-    return Fault(Reason.NUL, f"NUL is character {text.index(chr(0)) + 1} of the text") if "\0" in text else None
+    return (
+        Fault(Reason.NUL, f"NUL is character {text.index(chr(0)) + 1} of the text")
+        if "\0" in text
+        else None
+    )
 
 
 def label_fault(label: str) -> Fault | None:
@@ -101,7 +105,8 @@ def label_fault(label: str) -> Fault | None:
 class BadRow:
     r"""One rejected row: its line in a text file, from 1, or its row in another table.
 
-    `excerpt` is the start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
+    `excerpt` is the start of its text, or of the line if its text is unknown; undecodable bytes as
+    `\xNN`.
     """
 
     path: str
@@ -112,7 +117,11 @@ class BadRow:
 
     def describe(self) -> str:
         """Return place, reason, detail and excerpt in one line."""
-        place = f"{self.path}:{self.line}" if self.unit == "line" else f"{self.path} {self.unit} {self.line}"
+        place = (
+            f"{self.path}:{self.line}"
+            if self.unit == "line"
+            else f"{self.path} {self.unit} {self.line}"
+        )
         is_new = self.excerpt and repr(self.excerpt) not in self.fault.detail
         start = f" (it starts {self.excerpt!r})" if is_new else ""
         return f"{place}: {self.fault.reason}: {self.fault.detail}{start}"
@@ -120,7 +129,9 @@ class BadRow:
     def as_json(self) -> str:
         """Return the line of `rejected.jsonl` for this row."""
         record = {"file": self.path, "line": self.line, "reason": self.fault.reason.value}
-        return json.dumps(record | {"detail": self.fault.detail, "text": self.excerpt}, ensure_ascii=False)
+        return json.dumps(
+            record | {"detail": self.fault.detail, "text": self.excerpt}, ensure_ascii=False
+        )
 
 
 class DataError(UserError):
@@ -151,7 +162,9 @@ def name_file(path: str | Path, suffix: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # readers raise anything for damaged files
         problem = f"it is not a .{suffix} file, or it is damaged" if suffix else "it is damaged"
-        raise DataError.for_file(path, Reason.UNREADABLE, f"{problem}: {reason_of(error):.300}") from error
+        raise DataError.for_file(
+            path, Reason.UNREADABLE, f"{problem}: {reason_of(error):.300}"
+        ) from error
 
 
 # ---- the count of all rows ----
@@ -174,17 +187,26 @@ class DataReport:
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)  # names of those read as `text`, `text_pair` and `label`
-    held_out: dict[str, Any] | None = None  # `rows` of train that became validation, with `share` and `seed`
-    label_counts: dict[str, list[int]] = field(default_factory=dict)  # by split and label id, after any hold-out
+    # names of those read as `text`, `text_pair` and `label`
+    columns: dict[str, str] = field(default_factory=dict)
+    # `rows` of train that became validation, with `share` and `seed`
+    held_out: dict[str, Any] | None = None
+    # by split and label id, after any hold-out
+    label_counts: dict[str, list[int]] = field(default_factory=dict)
     # of each returned split from a single file: the file, and the place of each row
-    tables: dict[str, tuple[Table, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
+    tables: dict[str, tuple[Table, np.ndarray]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     rejected_path: str | None = None  # the file that lists the rejected rows, if there are any
 
     @property
     def lines(self) -> dict[str, tuple[str, np.ndarray]]:
         """The file of each returned split that comes from one text file, and the line of each row, from 1."""
-        return {split: (table.path, places) for split, (table, places) in self.tables.items() if table.unit == "line"}
+        return {
+            split: (table.path, places)
+            for split, (table, places) in self.tables.items()
+            if table.unit == "line"
+        }
 
     @property
     def rows_read(self) -> int:
@@ -203,7 +225,9 @@ class Ledger:
     `max_bad_rows` is a count, as 5 or "5", or a share of all rows, as 0.001 or "0.1%".
     """
 
-    def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
+    def __init__(
+        self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport
+    ) -> None:
         self.max_bad_rows = limit = str(max_bad_rows).strip()
         self.count = int(limit) if limit.isdecimal() else None
         try:
@@ -211,9 +235,12 @@ class Ledger:
         except ValueError:
             self.share = -1.0
         if self.count is None and not 0 <= self.share < 1:
-            raise UserError(f"max_bad_rows is {limit}: give a count such as 5, or a share of the rows such as 0.1%")
+            raise UserError(
+                f"max_bad_rows is {limit}: give a count such as 5, or a share of the rows such as 0.1%"
+            )
         self.path = None if rejected_path is None else Path(rejected_path)
-        self.rows: list[tuple[int, int, int, BadRow]] = []  # after the numbers of its split, its file and its line
+        # after the numbers of its split, its file and its line
+        self.rows: list[tuple[int, int, int, BadRow]] = []
         self.report = report
         vars(report).update(vars(DataReport()))  # forget an earlier load
 
@@ -221,7 +248,9 @@ class Ledger:
         """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
         counts = self.report.splits[split]
         counts.rejected[row.fault.reason.value] += 1
-        self.rows.append((list(self.report.splits).index(split), counts.files.index(row.path), row.line, row))
+        self.rows.append(
+            (list(self.report.splits).index(split), counts.files.index(row.path), row.line, row)
+        )
         if self.count is not None and len(self.rows) > 2 * self.count + 1000:
             del self.sort()[self.count + 1 :]
 
@@ -234,8 +263,14 @@ class Ledger:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
         rows, bad = self.report.rows_read, self.report.rows_rejected
         if bad > (self.share * rows if self.count is None else self.count):
-            first = f"This is the first of {bad} rejected rows" if bad > 1 else "This is the only rejected row"
-            allowed = "" if self.count == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
+            first = (
+                f"This is the first of {bad} rejected rows"
+                if bad > 1
+                else "This is the only rejected row"
+            )
+            allowed = (
+                "" if self.count == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
+            )
             advice = f"{first} among {rows}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
             raise DataError.for_row(self.sort()[0][-1], advice)
 
@@ -245,7 +280,9 @@ class Ledger:
             if split.rows_read != split.rows_kept + split.rejected.total():
                 raise RuntimeError(f"rows went missing in {name}: {split}")  # a bug of this package
             if split.trimmed:
-                logger.warning("%s: white space at the ends of %d labels was removed", name, split.trimmed)
+                logger.warning(
+                    "%s: white space at the ends of %d labels was removed", name, split.trimmed
+                )
         self.check()
         rows, where = [row for *_, row in self.sort()], ""
         if self.path is None:
@@ -260,4 +297,6 @@ class Ledger:
         else:
             self.path.unlink(missing_ok=True)
         if rows:
-            logger.warning("%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where)
+            logger.warning(
+                "%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where
+            )

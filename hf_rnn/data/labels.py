@@ -1,8 +1,8 @@
 """Labels of rows: one class, a set of labels, or numbers.
 
-Each class here reads labels as they are written, the same way for all splits, and has `names` (by id), `feature` (the
-type of the column `label`) and `read`. Labels are compared exactly: nothing is stripped or folded. Several columns are
-written as one string, with tabs.
+Each class here reads labels as they are written, the same way for all splits, and has `names` (by
+id), `feature` (the type of the column `label`) and `read`. Labels are compared exactly: nothing is
+stripped or folded. Several columns are written as one string, with tabs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 RowLabels: TypeAlias = "LabelMap | LabelSets | Numbers"
 
-# In canonical form, `7` and `-1`, not `07`, `+7`, `-0` or `7.0`; at most 18 digits, as Python refuses thousands.
+# In canonical form, `7` and `-1`, not `07`, `+7`, `-0` or `7.0`; at most 18 digits, as Python
+# refuses thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _LARGEST = float(np.finfo(np.float32).max)
 _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
@@ -69,8 +70,12 @@ class LabelMap:
         """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
-            some = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
-            raise UserError(f"too many labels: {some}; are columns swapped? Set --text_column and --label_column")
+            some = (
+                f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
+            )
+            raise UserError(
+                f"too many labels: {some}; are columns swapped? Set --text_column and --label_column"
+            )
         if len(counts) < 2:
             advice = "set --label_column, or give all names with --class_names"
             raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
@@ -78,29 +83,44 @@ class LabelMap:
 
     @classmethod
     def from_names(
-        cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
+        cls,
+        class_names: Sequence[str],
+        counts: Mapping[str, int],
+        label_map: Mapping[str, str] | None = None,
     ) -> LabelMap:
         """Make the map from class names, the rows by label of the first split, and a map of labels to names.
 
-        A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, if no
-        label of the data equals a name and most rows carry integers, these index the names.
+        A label that equals a name means that class, unless `label_map` says otherwise. Without a
+        `label_map`, if no label of the data equals a name and most rows carry integers, these index
+        the names.
         """
         names = tuple(class_names)
-        if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):
+        if (
+            len(set(names)) < len(names)
+            or len(names) < 2
+            or any(name.strip() != name or not name for name in names)
+        ):
             advice = "give two or more, all different, without white space at their ends"
             raise UserError(f"invalid class names: found {listed(names)}; {advice}")
         if unknown := [name for name in (label_map or {}).values() if name not in names]:
-            raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
+            raise UserError(
+                f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}"
+            )
         labels = cls(names, _number(names, label_map))
         if not counts or any(label in labels.ids for label in counts):
             return labels
         integers = sum(rows for label, rows in counts.items() if _INTEGER.fullmatch(label))
         if integers > sum(counts.values()) / 2 and label_map is None:
-            logger.info("labels are integers, and mean %s", shorten([f"{i} = {name}" for i, name in enumerate(names)]))
+            logger.info(
+                "labels are integers, and mean %s",
+                shorten([f"{i} = {name}" for i, name in enumerate(names)]),
+            )
             return cls(names, {str(number): number for number in range(len(names))})
         both = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
         if label_map is not None:
-            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED])
+            pairs = " ".join(
+                f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED]
+            )
             both += f"; map them with --label_map {pairs:.150}"
         raise UserError(f"labels and class names have nothing in common: {both}")
 
@@ -112,7 +132,9 @@ class LabelMap:
     def read(self, written: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
         number = self.ids.get(written)
-        return label_fault(written) or (unknown_label(written, self.ids) if number is None else number)
+        return label_fault(written) or (
+            unknown_label(written, self.ids) if number is None else number
+        )
 
 
 # ---- sets of labels, and numbers ----
@@ -122,7 +144,8 @@ class LabelMap:
 class LabelSets:
     """Sets of labels: one column of labels between separators, or one column of 0 and 1 for each label.
 
-    An empty field is the empty set. White space beside a separator is ignored. Labels are stored as lists of ids.
+    An empty field is the empty set. White space beside a separator is ignored. Labels are stored as
+    lists of ids.
     """
 
     names: tuple[str, ...]
@@ -141,8 +164,8 @@ class LabelSets:
     ) -> LabelSets:
         """Make the map from the distinct labels of the first split as they are written, or from class names.
 
-        Without a `separator`, each column is a label. Raises a [`UserError`] for rows without any label, and for more
-        than 1,000 different ones.
+        Without a `separator`, each column is a label. Raises a [`UserError`] for rows without any
+        label, and for more than 1,000 different ones.
         """
         if separator is None:
             return cls(tuple(names or columns), "", {}, match_columns(columns, names or columns))
@@ -154,7 +177,9 @@ class LabelSets:
             raise UserError("no row of train has a label: set --label_column or --label_separator")
         if len(labels) > 1000:
             some = listed(sorted(labels, key=len)[:3])
-            raise UserError(f"too many labels: found {len(labels)}, such as {some}; set --label_separator")
+            raise UserError(
+                f"too many labels: found {len(labels)}, such as {some}; set --label_separator"
+            )
         names = sort_labels(labels)
         return cls(tuple(names), separator, _number(names))
 
@@ -167,10 +192,18 @@ class LabelSets:
         """Return the ids of a row's labels in their order, or the fault."""
         if self.columns:
             cells = written.split("\t", len(self.columns) - 1)
-            if unknown := [number for number, cell in zip(self.columns, cells, strict=True) if cell not in _FLAGS]:
+            if unknown := [
+                number
+                for number, cell in zip(self.columns, cells, strict=True)
+                if cell not in _FLAGS
+            ]:
                 detail = f"{cells[self.columns.index(unknown[0])]!r:.80} in column {self.names[unknown[0]]!r:.80}"
                 return Fault(Reason.UNKNOWN_LABEL, f"{detail} is neither 0 nor 1")
-            return tuple(sorted(number for number, cell in zip(self.columns, cells, strict=True) if _FLAGS[cell]))
+            return tuple(
+                sorted(
+                    number for number, cell in zip(self.columns, cells, strict=True) if _FLAGS[cell]
+                )
+            )
         labels = [label.strip() for label in written.split(self.separator)]
         if labels == [""]:
             return ()
@@ -204,11 +237,15 @@ class Numbers:
     ) -> Numbers:
         """Take the names of the columns, or class names; a single column without a name of its own is `value`."""
         if names is None:
-            size = 1 + next(iter(rows), "").count("\t") if len(columns) == 1 else len(columns)  # one may hold lists
+            # one may hold lists
+            size = 1 + next(iter(rows), "").count("\t") if len(columns) == 1 else len(columns)
             names = list(columns) * (size // len(columns))
             if all(name.isdecimal() for name in names) or set(names) == {"label"}:
                 names = ["value"] if size == 1 else [f"value_{number}" for number in range(size)]
-        return cls(tuple(names), tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names))
+        return cls(
+            tuple(names),
+            tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names),
+        )
 
     @property
     def feature(self) -> dict[str, datasets.Value]:
@@ -219,9 +256,13 @@ class Numbers:
         """Return the numbers of a row by name, or the fault."""
         numbers, parts = {}, written.split("\t")
         if len(parts) != len(self.names):
-            return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
+            return Fault(
+                Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}"
+            )
         for column, part in zip(self.columns, parts, strict=True):
-            detail = f"found {part!r:.80}" + (f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else "")
+            detail = f"found {part!r:.80}" + (
+                f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else ""
+            )
             try:
                 number = float(part) if "_" not in part else math.nan
             except ValueError:

@@ -70,12 +70,18 @@ def find_encoding(head: bytes, encoding: str | None, guess: bool = True) -> str:
     try:
         encoding = encoding and codecs.lookup(encoding).name
     except LookupError:
-        raise UserError(f"unknown encoding {encoding!r:.80}: give one such as utf-8, cp1252 or utf-16") from None
+        raise UserError(
+            f"unknown encoding {encoding!r:.80}: give one such as utf-8, cp1252 or utf-16"
+        ) from None
     if head.startswith(codecs.BOM_UTF8) and encoding in (None, "utf-8"):
         return "utf-8-sig"
     if encoding is not None or head.startswith(_UTF16_MARKS):
         return encoding or "utf-16"
-    lines = [line for line in head.split(b"\n")[: -1 if len(head) >= SAMPLE_BYTES else None] if not line.isascii()]
+    lines = [
+        line
+        for line in head.split(b"\n")[: -1 if len(head) >= SAMPLE_BYTES else None]
+        if not line.isascii()
+    ]
     bad = sum(find_byte_fault(line) is not None for line in lines)
     return "cp1252" if guess and 2 * bad > len(lines) else "utf-8"
 
@@ -88,7 +94,9 @@ def find_byte_fault(line: bytes | str, encoding: str = "utf-8") -> Fault | None:
         start = line[: error.start + 1]
         raw = start.encode(errors="surrogateescape") if isinstance(start, str) else start
         name = encoding.removesuffix("-sig")
-        return Fault(Reason.NOT_UTF8, f"byte 0x{raw[-1]:02x} at byte {len(raw)} of the line is not {name}")
+        return Fault(
+            Reason.NOT_UTF8, f"byte 0x{raw[-1]:02x} at byte {len(raw)} of the line is not {name}"
+        )
     return None
 
 
@@ -102,11 +110,13 @@ def excerpt_of(line: bytes | str) -> str:
 def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
     """Read UTF-8 to its end, one text per line, and yield lines as soon as they are complete.
 
-    A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over 1 MiB are rejected;
-    the latter are never in memory as a whole. Raises a [`DataError`] if the first bytes are those of another format.
+    A line ends at LF or CRLF. Empty and blank lines are texts too. Lines with a NUL and lines over
+    1 MiB are rejected; the latter are never in memory as a whole. Raises a [`DataError`] if the
+    first bytes are those of another format.
 
     Args:
-        stream: Buffered, such as `sys.stdin.buffer`; bytes that have arrived are read without waiting for more.
+        stream: Buffered, such as `sys.stdin.buffer`; bytes that have arrived are read without
+            waiting for more.
         name: Name of the stream in messages.
     """
     number, rest, ended = 1, b"", False
@@ -118,10 +128,15 @@ def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
             lines.append(rest)
         if number == 1 and lines:
             lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
-            if problem := next((text for mark, text in _SIGNATURES.items() if lines[0].startswith(mark)), None):
+            if problem := next(
+                (text for mark, text in _SIGNATURES.items() if lines[0].startswith(mark)), None
+            ):
                 raise DataError.for_file(name, Reason.UNREADABLE, problem)
         if lines:
-            yield [_read_line(name, place, line.removesuffix(b"\r")) for place, line in enumerate(lines, number)]
+            yield [
+                _read_line(name, place, line.removesuffix(b"\r"))
+                for place, line in enumerate(lines, number)
+            ]
         number += len(lines)
         rest = rest[: _MAX_LINE_BYTES + len(codecs.BOM_UTF8) + 2]
 

@@ -32,9 +32,15 @@ Column = int | str
 
 def join_splits(train: object, validation: object, test: object) -> Mapping[str, Any] | None:
     """Return rows in memory by split; None without any."""
-    others = {name: rows for name, rows in (("validation", validation), ("test", test)) if rows is not None}
+    others = {
+        name: rows
+        for name, rows in (("validation", validation), ("test", test))
+        if rows is not None
+    }
     if train is None and others:
-        raise UserError(f"{' and '.join(others)} in memory without train: give the training rows as train")
+        raise UserError(
+            f"{' and '.join(others)} in memory without train: give the training rows as train"
+        )
     if isinstance(train, Mapping):
         if others:
             raise UserError(f"train holds splits by name: put {' and '.join(others)} there")
@@ -43,7 +49,10 @@ def join_splits(train: object, validation: object, test: object) -> Mapping[str,
 
 
 def find_parts(
-    source: Any, splits: Iterable[str] | None, suffixes: Sequence[str] = TABLE_SUFFIXES, config: str | None = None
+    source: Any,
+    splits: Iterable[str] | None,
+    suffixes: Sequence[str] = TABLE_SUFFIXES,
+    config: str | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
     """Return the name of a source in messages, and by split its files, or its data set or rows in memory."""
     where, named = "dataset", {"train": source} if isinstance(source, datasets.Dataset) else source
@@ -52,7 +61,9 @@ def find_parts(
         named = _find_files(Path(where), splits, suffixes)
         named = _load_library(where, config) if named is None else named
     if not isinstance(named, Mapping):
-        raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(source).__name__}")
+        raise UserError(
+            f"a data set must be a Dataset, a dict, a name or a folder: found {type(source).__name__}"
+        )
     parts: dict[str, list[Any]] = {}
     names: dict[str, str] = {}
     unused: list[str] = []
@@ -61,21 +72,28 @@ def find_parts(
         is_files = all(isinstance(path, str | os.PathLike) for path in paths)
         split = _ALIASES.get(name, name)
         if split in names:
-            raise UserError(f"{where} has both {names[split]!r} and {name!r}, which mean one split: keep one of them")
+            raise UserError(
+                f"{where} has both {names[split]!r} and {name!r}, which mean one split: keep one of them"
+            )
         names[split] = name
         if split in SPLITS:
             parts[split] = list(map(os.path.expanduser, paths)) if is_files else [part]
         else:
             unused += [os.path.basename(path) for path in paths] if is_files else [name]
     if unused:
-        logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
+        logger.warning(
+            "%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused)
+        )
     return where, parts
 
 
-def _find_files(path: Path, splits: Iterable[str] | None, suffixes: Sequence[str]) -> dict[str, list[str]] | None:
+def _find_files(
+    path: Path, splits: Iterable[str] | None, suffixes: Sequence[str]
+) -> dict[str, list[str]] | None:
     """Return the files of a folder by split, others by name; a single file is the requested split, or else train.
 
-    In a folder without tables, folders or text files of labels make a split. None means a data set of the library.
+    In a folder without tables, folders or text files of labels make a split. None means a data set
+    of the library.
     """
     if not path.is_dir():
         is_file = path.is_file() or suffix_of(path) in suffixes
@@ -100,7 +118,11 @@ def _find_files(path: Path, splits: Iterable[str] | None, suffixes: Sequence[str
         return files
     for split in [name for name in _NAMES if (path / name).is_dir()] or ["train"]:
         folder = path / split if (path / split).is_dir() else path
-        labels = [file for file in sorted(folder.iterdir()) if file.is_dir() and next(file.glob("*.txt"), None)]
+        labels = [
+            file
+            for file in sorted(folder.iterdir())
+            if file.is_dir() and next(file.glob("*.txt"), None)
+        ]
         labels = [label for label in labels if label.name.lower() not in _NO_LABEL]
         labels = labels or [file for file in sorted(folder.iterdir()) if suffix_of(file) == ".txt"]
         if len(labels) > 1:
@@ -117,8 +139,14 @@ def _load_library(name: str, config: str | None) -> Mapping[str, datasets.Datase
             return {"train": datasets.load_from_disk(name)}
         return datasets.load_dataset(name, config)
     except Exception as error:  # the library raises anything: not found, no network, broken files
-        cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
-        raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}") from error
+        cause = (
+            error.__cause__
+            if isinstance(error, DatasetsError) and error.__cause__ is not None
+            else error
+        )
+        raise UserError(
+            f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}"
+        ) from error
 
 
 def as_list(items: Any) -> list[Any]:
@@ -131,14 +159,22 @@ def choose_splits(
 ) -> tuple[str, ...]:
     """Return the canonical names of the splits to read, train first: the requested ones, or train and the others."""
     found = ", ".join(there := list(there)) or "no split"
-    chosen = {"train", *there} if splits is None else {_ALIASES.get(name, name) for name in as_list(splits)}
+    chosen = (
+        {"train", *there}
+        if splits is None
+        else {_ALIASES.get(name, name) for name in as_list(splits)}
+    )
     for split in sorted(chosen - set(there), key="train".__ne__):
         if split not in SPLITS:
-            raise UserError(f"there is no split named {split}: use train, validation (or dev), test")
+            raise UserError(
+                f"there is no split named {split}: use train, validation (or dev), test"
+            )
         if split == "train":
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
             found += f" in the files {', '.join(files)}" if files else ""
-            advice = f"name the file of the training rows train{suffix} or the like, or give one file"
+            advice = (
+                f"name the file of the training rows train{suffix} or the like, or give one file"
+            )
             raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
         others = [f"; take --split {name}" for name in ("validation", "train") if name in there]
         raise UserError(f"{where} has no split {split}: found {found}{''.join(others[:1])}")
@@ -151,37 +187,67 @@ def read_label(path: str, encoding: str | None = None) -> Table:
     if os.path.isfile(path):
         lines = read_lines(path, encoding)
         columns = lines.columns | {"label": [label.partition(".txt")[0]] * len(lines.places)}
-        return Table(path, columns, lines.places, lines.rejected, "line", has_names=False, encoding=lines.encoding)
+        return Table(
+            path,
+            columns,
+            lines.places,
+            lines.rejected,
+            "line",
+            has_names=False,
+            encoding=lines.encoding,
+        )
     texts, rejected, encoding = list[str](), dict[int, BadRow](), encoding or "utf-8-sig"
     for file in sorted(Path(path).glob("*.txt")):
-        text = file.read_bytes().decode(encoding, "surrogateescape").removesuffix("\n").removesuffix("\r")
+        text = (
+            file.read_bytes()
+            .decode(encoding, "surrogateescape")
+            .removesuffix("\n")
+            .removesuffix("\r")
+        )
         if fault := find_byte_fault(text, encoding):
             fault = Fault(fault.reason, f"{file.name}: {fault.detail}")
             rejected[len(texts)] = BadRow(path, len(texts), fault, excerpt_of(text), "row")
         texts.append(text)
-    return Table(path, {"text": texts, "label": [label] * len(texts)}, range(len(texts)), rejected, has_names=False)
+    return Table(
+        path,
+        {"text": texts, "label": [label] * len(texts)},
+        range(len(texts)),
+        rejected,
+        has_names=False,
+    )
 
 
 def read_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
     """Take rows in memory as a table; `name` is its name in messages.
 
-    Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of tuples with an item for
-    each of `columns`, such as (text, label).
+    Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of
+    tuples with an item for each of `columns`, such as (text, label).
     """
     if isinstance(rows, datasets.Dataset):
         if any("." in str(column) and column not in rows.features for column in columns):
             rows = rows.flatten()
         class_names = {}
         for column, feature in rows.features.items():
-            item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+            item = (
+                feature.feature
+                if isinstance(feature, datasets.List | datasets.LargeList)
+                else feature
+            )
             if isinstance(item, datasets.ClassLabel):
                 class_names[column] = item.names
-        return replace(Table.from_arrow(name, rows.with_format("arrow")[:]), class_names=class_names)
+        return replace(
+            Table.from_arrow(name, rows.with_format("arrow")[:]), class_names=class_names
+        )
     if hasattr(rows, "__arrow_c_stream__"):
         return Table.from_arrow(name, pa.table(rows))
     try:
-        items = [row if isinstance(row, Mapping) else dict(zip(map(str, columns), row, strict=True)) for row in rows]
+        items = [
+            row if isinstance(row, Mapping) else dict(zip(map(str, columns), row, strict=True))
+            for row in rows
+        ]
     except (TypeError, ValueError) as error:
         found = f"found {type(rows).__name__} ({reason_of(error):.200})"
-        raise UserError(f"{name} must be a Dataset, a frame, or a list of dicts or pairs: {found}") from error
+        raise UserError(
+            f"{name} must be a Dataset, a frame, or a list of dicts or pairs: {found}"
+        ) from error
     return Table(name, gather(items), range(len(items)))

@@ -31,9 +31,9 @@ MOST_HELD_OUT = 50_000  # expected rows; the standard error of an accuracy is th
 def normalize_text(text: str) -> str:
     """Return the form of a text whose equality makes duplicates.
 
-    Case, width and composition of characters are ignored (compatibility caseless matching, The Unicode Standard,
-    section 3.13, D146), and so is white space, except that it separates words. Punctuation, links, handles and digits
-    count.
+    Case, width and composition of characters are ignored (compatibility caseless matching, The
+    Unicode Standard, section 3.13, D146), and so is white space, except that it separates words.
+    Punctuation, links, handles and digits count.
     """
     if text.isascii():
         folded = text.lower()  # a faster way to the same result
@@ -85,7 +85,9 @@ class SplitRows:
     table: Table | None = None  # their file, if there is only one
 
 
-def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport) -> datasets.DatasetDict:
+def deliver(
+    splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
+) -> datasets.DatasetDict:
     """Return the splits; without a validation split, a share of train becomes it."""
     parts = {split: (rows, np.ones(len(rows.rows), dtype=bool)) for split, rows in splits.items()}
     if share and "validation" not in splits:
@@ -118,14 +120,17 @@ def deliver(splits: Mapping[str, SplitRows], share: float, seed: int, report: Da
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Return which rows of train become validation, `(rows,)`: those with a text whose hash is below the share.
 
-    So equal texts stay together, and a row stays where it is when others come or go. Each class, numbered from 0, has
-    at least half of the share held out, rounded up, and at most twice the share, but never all rows. Only at these
-    limits can new rows move others. A text with more rows than the limit stays in train. If this leaves nothing for
-    validation or for train, single rows are drawn, with a warning. Fewer than 20 rows are all kept. The share is
-    halved until it is at most `MOST_HELD_OUT` rows. The seed changes which texts are held out.
+    So equal texts stay together, and a row stays where it is when others come or go. Each class,
+    numbered from 0, has at least half of the share held out, rounded up, and at most twice the
+    share, but never all rows. Only at these limits can new rows move others. A text with more rows
+    than the limit stays in train. If this leaves nothing for validation or for train, single rows
+    are drawn, with a warning. Fewer than 20 rows are all kept. The share is halved until it is at
+    most `MOST_HELD_OUT` rows. The seed changes which texts are held out.
     """
     if not 0 < share <= 0.5:
-        raise UserError(f"invalid validation_share: found {share}; give more than 0 and at most 0.5")
+        raise UserError(
+            f"invalid validation_share: found {share}; give more than 0 and at most 0.5"
+        )
     if len(classes) < FEWEST_ROWS:
         message = "there is no validation split, and %d rows are too few to hold some out: nothing is measured"
         logger.warning(message, len(classes))
@@ -135,7 +140,9 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     hashes = hash_texts(texts, seed)
     held_out = _draw(hashes, classes, share)
     if not held_out.any() or held_out.all():
-        logger.warning("all texts repeat: held-out rows have copies in train, so that their scores are too high")
+        logger.warning(
+            "all texts repeat: held-out rows have copies in train, so that their scores are too high"
+        )
         earlier = Counter[int]()
         copies = []
         for text in hashes.tolist():
@@ -156,5 +163,7 @@ def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
         members, totals = members[sizes <= most], sizes[sizes <= most].cumsum()
         number = np.searchsorted(hashes[members], np.uint64(share * 2**64))
         fewest = np.searchsorted(totals, share * rows / 2) + 1
-        held_out[members[: min(max(number, fewest), np.searchsorted(totals, most, side="right"))]] = True
+        held_out[
+            members[: min(max(number, fewest), np.searchsorted(totals, most, side="right"))]
+        ] = True
     return held_out[groups]

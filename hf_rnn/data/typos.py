@@ -31,9 +31,9 @@ for above, row in zip(("", *_ROWS), _ROWS, strict=False):
 def mistype(text: str, share: float, draw: random.Random) -> str:
     """Return a text with a typing mistake in each word that is drawn with probability `share`.
 
-    Two letters are swapped, one is dropped, doubled, or replaced by its neighbour on the keyboard; letters that an
-    English keyboard lacks have no neighbour. White space stays. Words of fewer than three letters in a row, numbers,
-    handles, links and emoji stay.
+    Two letters are swapped, one is dropped, doubled, or replaced by its neighbour on the keyboard;
+    letters that an English keyboard lacks have no neighbour. White space stays. Words of fewer than
+    three letters in a row, numbers, handles, links and emoji stay.
 
     Args:
         text: Any text; words are parted by white space.
@@ -72,7 +72,9 @@ def _mistype_word(word: str, draw: random.Random) -> str:
     place = draw.randrange(len(letters))
     letter = letters[place]
     neighbours = _NEIGHBOURS.get(letter.lower(), "")
-    mistake = draw.choice(("swap", "drop", "double", "neighbour") if neighbours else ("swap", "drop", "double"))
+    mistake = draw.choice(
+        ("swap", "drop", "double", "neighbour") if neighbours else ("swap", "drop", "double")
+    )
     first = min(place, len(letters) - 2)
     if mistake == "neighbour":
         key = draw.choice(neighbours)
@@ -86,23 +88,32 @@ def _mistype_word(word: str, draw: random.Random) -> str:
     return word[:start] + "".join(letters) + word[end:]
 
 
-def mistype_rows(rows: datasets.Dataset, typos: float, seed: str, half: bool = False) -> datasets.Dataset:
+def mistype_rows(
+    rows: datasets.Dataset, typos: float, seed: str, half: bool = False
+) -> datasets.Dataset:
     """Return rows with mistakes in about `typos` of their words, the same ones for the same `seed`.
 
-    With `half` they are rows to learn from, see [`mistype_half`]. Texts are in the columns `text` and `text_pair`, or
-    word by word in `tokens`.
+    With `half` they are rows to learn from, see [`mistype_half`]. Texts are in the columns `text`
+    and `text_pair`, or word by word in `tokens`.
     """
     draw = random.Random(seed)
 
     def mistype_texts(texts: Iterable[str]) -> Iterator[str]:
-        return mistype_half(texts, typos, draw) if half else (mistype(text, typos, draw) for text in texts)
+        return (
+            mistype_half(texts, typos, draw)
+            if half
+            else (mistype(text, typos, draw) for text in texts)
+        )
 
     def mistype_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for name in _COLUMNS:
             if name == "tokens" and name in batch:
                 sentences = mistype_texts(map(" ".join, batch[name]))
-                columns[name] = [_cut(sentence, words) for sentence, words in zip(sentences, batch[name], strict=True)]
+                columns[name] = [
+                    _cut(sentence, words)
+                    for sentence, words in zip(sentences, batch[name], strict=True)
+                ]
             elif name in batch:
                 columns[name] = list(mistype_texts(batch[name]))
         return columns

@@ -1,11 +1,11 @@
 """Pretrained word vectors for the vocabulary of a tokenizer: from a file, or from the table of a transformers model.
 
-Files are text of GloVe, fastText (.vec) and word2vec, plain or packed. A line has a word and its numbers, separated by
-spaces; word2vec and fastText announce the number of rows and the size of a vector on a first line. Words may contain
-spaces, as a few in GloVe's 840B file do.
+Files are text of GloVe, fastText (.vec) and word2vec, plain or packed. A line has a word and its
+numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a
+vector on a first line. Words may contain spaces, as a few in GloVe's 840B file do.
 
-A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, and a subword without the mark of
-a word's start (`▁film`, `Ġfilm`).
+A word that a source lacks is looked up in lower case, Capitalised and in UPPER case, and a subword
+without the mark of a word's start (`▁film`, `Ġfilm`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def read_first_words(path: str | Path, limit: int) -> list[str]:
 def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]:
     """Return the vectors of those words that a file has, float32 `(E,)`; the first row of a word counts.
 
-    The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the line.
+    The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the
+    line.
     """
     keys, vectors = {word.encode(): word for word in words}, {}
     for key, numbers in _read_rows(str(path)):
@@ -69,7 +70,9 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
                 raise UserError(f"{path}, line {count + (rows > 0):,}: {detail}; {advice}")
             yield word, numbers
         if rows not in (0, count):
-            raise UserError(f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?")
+            raise UserError(
+                f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?"
+            )
 
 
 # ---- a vocabulary ----
@@ -83,7 +86,8 @@ class Vectors:
     matrix: torch.Tensor  # float32 `(V, E)`, one row per id; the padding row is zero
     words: int  # words of the vocabulary, without special tokens
     covered: int  # those with a vector
-    token_share: float | None = None  # tokens of the texts with a vector, unknown ones included; None without texts
+    # tokens of the texts with a vector, unknown ones included; None without texts
+    token_share: float | None = None
 
     @property
     def coverage(self) -> str:
@@ -93,7 +97,11 @@ class Vectors:
 
     def describe(self) -> dict[str, Any]:
         """Return name and coverage for JSON."""
-        return {"name": self.name, "coverage_types": self.covered / self.words, "coverage_tokens": self.token_share}
+        return {
+            "name": self.name,
+            "coverage_types": self.covered / self.words,
+            "coverage_tokens": self.token_share,
+        }
 
 
 def load_vectors(
@@ -106,38 +114,50 @@ def load_vectors(
 ) -> Vectors:
     """Return pretrained vectors for a vocabulary, in the order of its ids.
 
-    A file is streamed: only the vectors of needed words are kept in memory. In a model's table a word of several
-    pieces gets their mean. Words without a vector are drawn from N(0, s²), where s is the standard deviation of the
-    numbers that were found.
+    A file is streamed: only the vectors of needed words are kept in memory. In a model's table a
+    word of several pieces gets their mean. Words without a vector are drawn from N(0, s²), where s
+    is the standard deviation of the numbers that were found.
 
     Args:
-        source: A file of vectors, the folder of a transformers model, or such a model's id on the Hub.
+        source: A file of vectors, the folder of a transformers model, or such a model's id on the
+            Hub.
         tokenizer: Its vocabulary is looked up. A model's own tokenizer gets its rows unchanged.
         texts: Texts whose tokens are counted for the coverage.
         embedding_size: Required numbers per vector; None accepts any.
         seed: Seed of the words without a vector.
 
     Raises:
-        UserError: For a missing or damaged source, vectors of another size or not finite, and when no word is found.
+        UserError: For a missing or damaged source, vectors of another size or not finite, and when
+            no word is found.
 
     Example:
         >>> vectors = load_vectors("glove.6B.50d.txt", tokenizer, texts=data["train"]["text"])
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
     """
-    path, ids, special = Path(os.path.expanduser(source)), tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
+    path, ids, special = (
+        Path(os.path.expanduser(source)),
+        tokenizer.get_vocab(),
+        set(tokenizer.all_special_tokens),
+    )
     name, vectors = _look_up(path, tokenizer, ids, special)
     for word, vector in vectors.items():
         if not np.isfinite(vector).all():
-            raise UserError(f"{source}: the vector of {word!r} contains a number that is not finite")
+            raise UserError(
+                f"{source}: the vector of {word!r} contains a number that is not finite"
+            )
     words = ids.keys() - special
     covered = vectors.keys() & words
     if not covered:
-        raise UserError(f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check it")
+        raise UserError(
+            f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check it"
+        )
     rows = torch.from_numpy(np.stack(list(vectors.values())))
     size = rows.shape[1]
     if embedding_size not in (None, size):
-        raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
+        raise UserError(
+            f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}"
+        )
     matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
     matrix *= rows.double().std(correction=0).item()
     matrix[torch.tensor([ids[word] for word in vectors])] = rows
@@ -154,7 +174,8 @@ def _look_up(
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Return the name of a source, and the vectors of the entries of a vocabulary that have one.
 
-    In the table of a model, a word has the mean of its pieces, as after another word, unless a piece is unknown.
+    In the table of a model, a word has the mean of its pieces, as after another word, unless a
+    piece is unknown.
     """
     is_file, is_id = path.is_file(), str(path).count("/") == 1 and not path.parent.is_dir()
     if not (is_file or is_id or path.is_dir()):
@@ -169,7 +190,9 @@ def _look_up(
             model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
             table = model.get_input_embeddings().weight.detach().float().numpy()
         except Exception as error:  # damaged files make the libraries raise any exception
-            raise UserError(f"the vectors of {path} cannot be loaded: {reason_of(error):.1000}") from error
+            raise UserError(
+                f"the vectors of {path} cannot be loaded: {reason_of(error):.1000}"
+            ) from error
         if pieces.get_vocab() == ids:
             return name, {word: table[index] for word, index in ids.items()}
     forms: dict[str, list[str]] = {}
@@ -184,14 +207,24 @@ def _look_up(
     if is_file:
         rows = read_file(path, wanted)
     else:
-        before, *lists = pieces(["a", *(f"a {word}" for word in wanted)], add_special_tokens=False)["input_ids"]
+        before, *lists = pieces(["a", *(f"a {word}" for word in wanted)], add_special_tokens=False)[
+            "input_ids"
+        ]
         parts = {word: numbers[len(before) :] for word, numbers in zip(wanted, lists, strict=True)}
         unusable = set(pieces.all_special_ids)
-        rows = {w: table[part].mean(axis=0) for w, part in parts.items() if part and unusable.isdisjoint(part)}
-    chosen = {entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()}
+        rows = {
+            w: table[part].mean(axis=0)
+            for w, part in parts.items()
+            if part and unusable.isdisjoint(part)
+        }
+    chosen = {
+        entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()
+    }
     return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 
 
 def list_forms(word: str) -> list[str]:
     """Return the forms under which to look up a word, best first."""
-    return list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))) if word else []
+    return (
+        list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))) if word else []
+    )

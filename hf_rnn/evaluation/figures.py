@@ -1,7 +1,8 @@
 """Figures as PNG files: learning curve, answers of a stream, confusion matrix.
 
-They do not depend on displays, pyplot or the user's matplotlib settings. A `UserError` reports a missing matplotlib.
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
+They do not depend on displays, pyplot or the user's matplotlib settings. A `UserError` reports a
+missing matplotlib. Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which
+colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -22,20 +23,34 @@ if TYPE_CHECKING:
 
 _INK = "#333333"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", _INK)
-_SCORES = ("accuracy", "f1", "macro_f1", "macro_recall", "micro_f1", "average_precision", "pearson", "spearman")
+_SCORES = (
+    "accuracy",
+    "f1",
+    "macro_f1",
+    "macro_recall",
+    "micro_f1",
+    "average_precision",
+    "pearson",
+    "spearman",
+)
 _WIDTH = 8.2  # inches, 1,200 pixels
 _MOST_CLASSES = 100  # with names and numbers
 _HALF_NAME = 16  # characters of a class name
 _MOST_MARKS = 50  # points of a line that are marked
-_FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")  # for other scripts
+# for other scripts
+_FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")
 
 
 def plot_learning_curve(
-    log_history: Sequence[Mapping[str, float]], path: str | Path, kept_step: int | None = None, smoothing: float = 0.0
+    log_history: Sequence[Mapping[str, float]],
+    path: str | Path,
+    kept_step: int | None = None,
+    smoothing: float = 0.0,
 ) -> str:
     """Draw loss and scores of `trainer.state.log_history` over epochs; return the caption.
 
-    A line marks the epoch of `kept_step`. The training loss has label `smoothing`, the validation loss has not.
+    A line marks the epoch of `kept_step`. The training loss has label `smoothing`, the validation
+    loss has not.
     """
 
     def read(name: str) -> list[tuple[float, float]]:
@@ -44,16 +59,26 @@ def plot_learning_curve(
     train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
     panels = {
         "loss": {train: read("loss"), "validation": read("eval_loss")},
-        "score": {f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES},
+        "score": {
+            f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES
+        },
     }
     panels = {quantity: lines for quantity, lines in panels.items() if any(lines.values())}
     if "loss" not in panels:
         raise UserError("no learning curve: the training log has no loss")
-    kept = [entry["epoch"] for entry in log_history if "eval_loss" in entry and entry.get("step", -1) == kept_step]
+    kept = [
+        entry["epoch"]
+        for entry in log_history
+        if "eval_loss" in entry and entry.get("step", -1) == kept_step
+    ]
     with _figure((_WIDTH * len(panels) / 2, 4.2), path) as figure:
-        for axes, (quantity, lines) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        for axes, (quantity, lines) in zip(
+            np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True
+        ):
             for epoch in kept[:1]:
-                axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}")
+                axes.axvline(
+                    epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}"
+                )
             _draw_lines(axes, lines, "epoch", quantity)
             axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     more = f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
@@ -68,7 +93,9 @@ def plot_lines(
         _draw_lines(figure.subplots(), lines, x_label, y_label)
 
 
-def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> None:
+def _draw_lines(
+    axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str
+) -> None:
     drawn = {name: points for name, points in lines.items() if points}
     for (name, points), colour in zip(drawn.items(), _COLOURS, strict=False):
         style = "o-" if len(points) < _MOST_MARKS else "-"
@@ -81,40 +108,56 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], 
 def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
     """Draw the scores of a streaming model against the share of the text read; return the caption."""
     names = [name for name in _SCORES if name in by_share[0]]
-    lines = {name.replace("_", " "): [(100 * row["share"], row[name]) for row in by_share] for name in names}
+    lines = {
+        name.replace("_", " "): [(100 * row["share"], row[name]) for row in by_share]
+        for name in names
+    }
     plot_lines(lines, "share of the text read, %", "score", path)
     return "Scores of the answers while a text is read"
 
 
-def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
+def plot_confusion_matrix(
+    matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path
+) -> None:
     """Draw true (rows) and predicted classes (columns): counts as numbers, shares of the true class as colour.
 
-    Long names are cut in the middle, because they often differ at either end. Above 100 classes only ids are shown.
+    Long names are cut in the middle, because they often differ at either end. Above 100 classes
+    only ids are shown.
     """
     counts, size = np.asarray(matrix), len(class_names)
     rates, named = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), size <= _MOST_CLASSES
     cell = min(0.8, 10 / size)  # inches
     names = [" ".join(name.split()) for name in class_names]
     names = [
-        name if len(name) <= 2 * _HALF_NAME else f"{name[:_HALF_NAME]}…{name[1 - _HALF_NAME :]}" for name in names
+        name if len(name) <= 2 * _HALF_NAME else f"{name[:_HALF_NAME]}…{name[1 - _HALF_NAME :]}"
+        for name in names
     ]
     with _figure((cell * size + 4.5, cell * size + 3.4), path, class_names) as figure:
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         if named:
             for row, column in np.argwhere(counts):
-                number, color = f"{counts[row, column]:,}", "white" if rates[row, column] > 0.5 else _INK
+                number, color = (
+                    f"{counts[row, column]:,}",
+                    "white" if rates[row, column] > 0.5 else _INK,
+                )
                 letters = min(11, 85 * cell / len(number))
-                axes.text(column, row, number, fontsize=letters, color=color, ha="center", va="center")
+                axes.text(
+                    column, row, number, fontsize=letters, color=color, ha="center", va="center"
+                )
             style: dict[str, Any] = {"parse_math": False, "fontsize": min(9, 50 * cell)}
-            axes.set_yticks(range(size), [f"{name}  {number}" for number, name in enumerate(names)], **style)
+            axes.set_yticks(
+                range(size), [f"{name}  {number}" for number, name in enumerate(names)], **style
+            )
             axes.set_xticks(range(size), names, rotation=90, **style)
         axes.set(xlabel="predicted class", ylabel="true class")
         figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
 
 
 @contextmanager
-def _figure(size: tuple[float, float], path: str | Path, texts: Sequence[str] = ()) -> Iterator[Figure]:
+def _figure(
+    size: tuple[float, float], path: str | Path, texts: Sequence[str] = ()
+) -> Iterator[Figure]:
     """Yield an empty figure of this size in inches, with fonts for `texts`, then write it to a PNG file."""
     try:
         import matplotlib.style
@@ -123,15 +166,24 @@ def _figure(size: tuple[float, float], path: str | Path, texts: Sequence[str] = 
         from matplotlib.font_manager import fontManager
     except ImportError as error:
         raise UserError(f"matplotlib is not installed: {install_hint('plots')}") from error
-    style: dict[str, Any] = {"font.family": ["DejaVu Sans"], "axes.spines.top": False, "axes.spines.right": False}
+    style: dict[str, Any] = {
+        "font.family": ["DejaVu Sans"],
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     if not "".join(texts).isascii():
-        fonts = {font.name for font in fontManager.ttflist if any(kind in font.name for kind in _FONTS)}
+        fonts = {
+            font.name for font in fontManager.ttflist if any(kind in font.name for kind in _FONTS)
+        }
         style["font.family"] += sorted(fonts)
     with matplotlib.style.context("default"), matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():  # a letter that no font has is a box; names have ids beside them
+        # a letter that no font has is a box; names have ids beside them
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")
-            figure.savefig(path, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})
+            figure.savefig(
+                path, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None}
+            )

@@ -1,7 +1,7 @@
 """Metrics of `evaluate`: training measures with `TaskScores`; the others are for your own loops and batches.
 
-`evaluate` imports torch and the pipelines of transformers. So the command `hf-rnn evaluate`, which needs neither, does
-not import this module.
+`evaluate` imports torch and the pipelines of transformers. So the command `hf-rnn evaluate`, which
+needs neither, does not import this module.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class _Metric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         features = datasets.Features(predictions=self.feature, references=self.feature)
-        return evaluate.MetricInfo(type(self).__doc__ or "", "", features, "One prediction and reference per row.")
+        return evaluate.MetricInfo(
+            type(self).__doc__ or "", "", features, "One prediction and reference per row."
+        )
 
     def _build_data_dir(self) -> str:
         return ""  # the base class creates a folder even if nothing is written there
 
-    def compute(self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None) -> Scores:
+    def compute(
+        self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None
+    ) -> Scores:
         """Return the scores of these rows, or of the collected batches."""
         if predictions is None or references is None:
             return super().compute()

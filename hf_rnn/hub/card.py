@@ -47,15 +47,21 @@ class CardFacts:
     versions: Mapping[str, str]  # by package
     block_type: str = "plain"  # as in the configuration
     task: str = "sequence-classification"
-    pipeline_tag: str = "text-classification"  # the Hub's name of the task, and that of transformers' pipeline
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by split; floats go into the metadata
+    # the Hub's name of the task, and that of transformers' pipeline
+    pipeline_tag: str = "text-classification"
+    # by split; floats go into the metadata
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     text_pairs: bool = False  # whether an example is two texts
     rows: int | None = None  # number of training rows
-    thresholds: Sequence[float] | None = None  # thresholds of a multi-label model in the order of the ids
-    class_counts: Mapping[str, int] = field(default_factory=dict)  # rows of train by class, in the order of the ids
-    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None  # scores by model and split
+    # thresholds of a multi-label model in the order of the ids
+    thresholds: Sequence[float] | None = None
+    # rows of train by class, in the order of the ids
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    # scores by model and split
+    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    training: Mapping[str, Any] | None = None  # `epochs`, `steps`, `seconds`, or `method` and `seconds`
+    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
+    training: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] | None = None
     audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     repo_id: str | None = None
@@ -71,14 +77,19 @@ class CardFacts:
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
-    vectors: Mapping[str, Any] | None = None  # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    start: Mapping[str, Any] | None = None  # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
+    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
+    vectors: Mapping[str, Any] | None = None
+    # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
+    start: Mapping[str, Any] | None = None
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
     calibration: Mapping[str, Any] | None = None  # its effect by split
-    typos: Mapping[str, Any] | None = None  # scores for rows of a `split` with a `share` of words mistyped
-    decisions: Mapping[str, Any] | None = None  # by target: answers that need no person, on other rows and `chosen_on`
+    # scores for rows of a `split` with a `share` of words mistyped
+    typos: Mapping[str, Any] | None = None
+    # by target: answers that need no person, on other rows and `chosen_on`
+    decisions: Mapping[str, Any] | None = None
     figures: Mapping[str, str] | None = None  # file names by caption
-    onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`
+    # by file: `bytes`, `texts`, `max_difference`
+    onnx: Mapping[str, Mapping[str, float]] | None = None
 
 
 def render(facts: CardFacts) -> str:
@@ -104,12 +115,20 @@ def render(facts: CardFacts) -> str:
         language=list(facts.language) or None,
         datasets=[facts.dataset_id] if facts.dataset_id else None,
         base_model=facts.start["id"] if facts.start else None,
-        tags=["hf_rnn", "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type, *facts.tags],
+        tags=[
+            "hf_rnn",
+            "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type,
+            *facts.tags,
+        ],
         model_name=facts.name,
         eval_results=results or None,
     )
     template = _ENVIRONMENT.get_template("card.md")
-    card = ModelCard(template.render(card_data=data.to_yaml(), facts=facts, reference=facts.repo_id or facts.name))
+    card = ModelCard(
+        template.render(
+            card_data=data.to_yaml(), facts=facts, reference=facts.repo_id or facts.name
+        )
+    )
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
 
@@ -123,9 +142,14 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     def show(value: object) -> str:
         if isinstance(value, float):
             return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
-        return "" if value is None else f"{value:,}" if isinstance(value, int) else plain(str(value))
+        return (
+            "" if value is None else f"{value:,}" if isinstance(value, int) else plain(str(value))
+        )
 
-    lines = [[name.replace("_", " ").replace("f1", "F1") for name in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    lines = [
+        [name.replace("_", " ").replace("f1", "F1") for name in columns],
+        ["---", *["---:"] * (len(columns) - 1)],
+    ]
     lines += [list(map(show, row)) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -134,14 +158,21 @@ def label_table(facts: CardFacts) -> str:
     """Return the labels with their number in train, and their thresholds if there are some."""
     columns: dict[str, Mapping[str, float]] = {"in train": facts.class_counts}
     if facts.thresholds is not None:
-        columns["threshold"] = dict(zip(facts.class_counts, map(float, facts.thresholds), strict=True))
-    rows = [(name, *(column.get(name) for column in columns.values())) for name, _ in _ends(facts.class_counts)]
+        columns["threshold"] = dict(
+            zip(facts.class_counts, map(float, facts.thresholds), strict=True)
+        )
+    rows = [
+        (name, *(column.get(name) for column in columns.values()))
+        for name, _ in _ends(facts.class_counts)
+    ]
     return make_table(["label", *columns], rows)
 
 
 def example_table(examples: Mapping[str, Sequence[str]]) -> str:
     """Return training texts by label."""
-    return make_table(["label", "text"], [(name, text) for name, texts in examples.items() for text in texts])
+    return make_table(
+        ["label", "text"], [(name, text) for name, texts in examples.items() for text in texts]
+    )
 
 
 def score_tables(facts: CardFacts, split: str) -> str:
@@ -149,8 +180,12 @@ def score_tables(facts: CardFacts, split: str) -> str:
     metrics = facts.results[split]
     names = [name for name, value in metrics.items() if isinstance(value, float)]
     models: dict[str, Mapping[str, Any]] = {"this model": metrics}
-    models |= {name: splits[split] for name, splits in (facts.baselines or {}).items() if split in splits}
-    labels: Mapping[str, Any] = next((value for value in metrics.values() if isinstance(value, Mapping)), {})
+    models |= {
+        name: splits[split] for name, splits in (facts.baselines or {}).items() if split in splits
+    }
+    labels: Mapping[str, Any] = next(
+        (value for value in metrics.values() if isinstance(value, Mapping)), {}
+    )
     if facts.task == "sequence-classification" and labels and facts.class_counts:
         largest = max(facts.class_counts, key=lambda name: facts.class_counts[name])
         rows_in_all = sum(row["support"] for row in labels.values())
@@ -158,8 +193,15 @@ def score_tables(facts: CardFacts, split: str) -> str:
     if facts.typos and facts.typos["split"] == split:
         mistyped = f"{facts.typos['share']:.0%} of words mistyped"
         models[f"this model, {mistyped}"] = facts.typos
-        models |= {f"linear SVM, {mistyped}": scores["typos"] for scores in (facts.baselines or {}).values()}
-    tables = [make_table(["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()])]
+        models |= {
+            f"linear SVM, {mistyped}": scores["typos"]
+            for scores in (facts.baselines or {}).values()
+        }
+    tables = [
+        make_table(
+            ["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()]
+        )
+    ]
     if labels:
         columns = list(next(iter(labels.values())))
         rows = [(name, *(row[column] for column in columns)) for name, row in _ends(labels)]
@@ -171,8 +213,15 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
-        leak, unknown = audit["leaks"].get(split, {}).get("train", {}), audit["unknown_token_share"].get(split)
-        repeated = (audit["duplicates"][split]["exact"], leak.get("exact"), leak.get("exact_other_label"))
+        leak, unknown = (
+            audit["leaks"].get(split, {}).get("train", {}),
+            audit["unknown_token_share"].get(split),
+        )
+        repeated = (
+            audit["duplicates"][split]["exact"],
+            leak.get("exact"),
+            leak.get("exact_other_label"),
+        )
         rows.append((split, count, *repeated, None if unknown is None else f"{unknown:.1%}"))
     repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
     return make_table(["split", "rows", *repeats, "unknown"], rows)
@@ -186,7 +235,11 @@ def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
     scored = isinstance(entries[0][1], Mapping)
     entries = [entry for entry in entries if not scored or entry[1].get("support", 1)]
     entries.sort(key=lambda entry: entry[1].get("f1", 0) if scored else entry[1], reverse=True)
-    return [*entries[:_SHOWN], ("…", dict.fromkeys(entries[0][1]) if scored else None), *entries[-_SHOWN:]]
+    return [
+        *entries[:_SHOWN],
+        ("…", dict.fromkeys(entries[0][1]) if scored else None),
+        *entries[-_SHOWN:],
+    ]
 
 
 # ---- escapes ----
@@ -209,11 +262,16 @@ def code(text: str, block: str = "") -> str:
 def list_columns(data: Mapping[str, Any]) -> str:
     """Return the columns of the data that have names, from the record of the data."""
     columns = [(role, data.get(f"{name}_column") or "-1") for role, name in _COLUMNS.items()]
-    return ", ".join(f"{role} {code(name)}" for role, name in columns if not name.lstrip("-").isdigit())
+    return ", ".join(
+        f"{role} {code(name)}" for role, name in columns if not name.lstrip("-").isdigit()
+    )
 
 
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    loader=FileSystemLoader(Path(__file__).parent),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
 )
 # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
 _ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
@@ -255,18 +313,25 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
 def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) -> dict[str, bytes]:
     """Return the contents by file name of a card that names the repo in place of the folder.
 
-    Texts of the training data are left out unless `examples`. A card without facts, or edited by hand, is not changed,
-    so it is left out here. An edited card that shows such texts without `examples` raises a `UserError`.
+    Texts of the training data are left out unless `examples`. A card without facts, or edited by
+    hand, is not changed, so it is left out here. An edited card that shows such texts without
+    `examples` raises a `UserError`.
     """
     if (facts := read_facts(folder)) is None:
         return {}
-    shared = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
+    shared = dataclasses.replace(
+        facts, repo_id=repo_id, examples=facts.examples if examples else None
+    )
     contents = _contents(folder, shared)
     if _is_edited(folder, facts):
         del contents[folder.card.name]
         shown = folder.card.read_text(encoding="utf-8")
-        if not examples and any(plain(text) in shown for texts in (facts.examples or {}).values() for text in texts):
-            raise UserError(f"{folder.card} was edited and shows training texts: remove them, or set --card_examples")
+        if not examples and any(
+            plain(text) in shown for texts in (facts.examples or {}).values() for text in texts
+        ):
+            raise UserError(
+                f"{folder.card} was edited and shows training texts: remove them, or set --card_examples"
+            )
     return contents
 
 

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
 
 # They load a model where the package is not installed.
-MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
+MODELLING_FILES = tuple(
+    sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py"))
+)
 PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
 REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKENIZER = "tokenizer.json or tokenizer_config.json"
 MODEL_TYPE = "hf_rnn"
-FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")  # read from tokenizer.json
+# read from tokenizer.json
+FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokenizer")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
@@ -57,7 +60,9 @@ def check_name(name: str | Path, what: str) -> None:
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
     if not path.is_dir() and (not REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
-        raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
+        raise UserError(
+            f"there is no folder {name}: give the folder of {what}, or its id on the Hub"
+        )
 
 
 @contextmanager
@@ -67,8 +72,11 @@ def name_damage(name: str, file: str) -> Iterator[None]:
         yield
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # damaged files make the libraries raise anything, such as a panic of Rust
-        raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
+    # damaged files make the libraries raise anything, such as a panic of Rust
+    except BaseException as error:
+        raise UserError(
+            f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}"
+        ) from error
 
 
 def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
@@ -78,7 +86,9 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
         settings = read_mapping(path, path.read_bytes())
         stored = settings.get("model_type")
         if model_type is not None and stored != model_type:
-            raise UserError(f"{name} is a {stored!r:.80} model: this command runs {model_type!r} models")
+            raise UserError(
+                f"{name} is a {stored!r:.80} model: this command runs {model_type!r} models"
+            )
         return settings
 
 
@@ -92,7 +102,8 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
             return RnnConfig.from_pretrained(folder)
         from transformers import AutoConfig
 
-        # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
+        # an explicit False: otherwise transformers asks at the terminal whether to run the repo's
+        # code
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -126,7 +137,8 @@ class FinishedFolder:
 
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
-    weights_index = _Entry("model.safetensors.index.json")  # if they are in several files (`max_shard_size`)
+    # if they are in several files (`max_shard_size`)
+    weights_index = _Entry("model.safetensors.index.json")
     generation_config = _Entry("generation_config.json")  # for language models
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")
@@ -144,12 +156,17 @@ class FinishedFolder:
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
-    training_rows = _Entry("training_rows.npy")  # hashes of the rows that trained the model; never shared
+    # hashes of the rows that trained the model; never shared
+    training_rows = _Entry("training_rows.npy")
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:
         """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
-        return [self.root / entry for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
+        return [
+            self.root / entry
+            for entry in vars(FinishedFolder).values()
+            if isinstance(entry, _Entry)
+        ]
 
     def read_tokenizer_config(self) -> dict[str, Any]:
         """Return the settings of the tokenizer."""
@@ -160,7 +177,9 @@ class FinishedFolder:
         if not self.weights_index.is_file():
             return [self.weights]
         if self.weights.is_file():  # `save_pretrained(max_shard_size=...)` leaves the old one there
-            raise UserError(f"{self.root} has weights twice, in one file and in several: remove the older ones")
+            raise UserError(
+                f"{self.root} has weights twice, in one file and in several: remove the older ones"
+            )
         index = read_mapping(self.weights_index, self.weights_index.read_bytes())
         return [self.root / Path(name).name for name in sorted(set(index["weight_map"].values()))]
 
@@ -172,21 +191,28 @@ class FinishedFolder:
 
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""
-        needed = [self.config, *self.weight_files(), self.tokenizer_config]  # some tokenizers have no tokenizer.json
+        # some tokenizers have no tokenizer.json
+        needed = [self.config, *self.weight_files(), self.tokenizer_config]
         return [path for path in needed if not path.is_file()]
 
     def check(self, *further: Path) -> None:
         """Check that all files of the model and its tokenizer exist, and further ones."""
         if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made")
+            raise UserError(
+                f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made"
+            )
         missing = [path.name for path in (*self.missing_to_load(), *further) if not path.is_file()]
         if not missing:
             return
         whole = (path.parent for path in self.root.glob(f"{UNFINISHED}*/*/config.json"))
-        replaced = next((path for path in whole if not FinishedFolder(path).missing_to_load()), None)
+        replaced = next(
+            (path for path in whole if not FinishedFolder(path).missing_to_load()), None
+        )
         advice = "Give the folder of a trained model, or restore the missing files"
         if replaced is not None:
-            advice = f"A run was killed while it replaced the model: move {replaced}/* to {self.root}"
+            advice = (
+                f"A run was killed while it replaced the model: move {replaced}/* to {self.root}"
+            )
         elif any(self.checkpoints.glob("checkpoint-*")):
             advice = f"Training did not finish: repeat its command with --resume, or take one of {self.checkpoints}"
         elif (nested := nested_model(self.root)) is not None:
@@ -208,12 +234,15 @@ def nested_model(folder: Path) -> Path | None:
 # ---- loading ----
 
 
-def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+def find_folder(
+    name_or_path: str | Path, revision: str | None = None, token: str | None = None
+) -> Path:
     """Return the folder of a model: the given one, or that of the cache after a download.
 
     Args:
-        name_or_path: A finished folder, a checkpoint, the name of an encoder of this package (`english` or
-            `multilingual`), or a repo id of the Hub. Downloads are found again offline.
+        name_or_path: A finished folder, a checkpoint, the name of an encoder of this package
+            (`english` or `multilingual`), or a repo id of the Hub. Downloads are found again
+            offline.
         revision: Branch, tag or commit, for a repo id; None is `main`.
         token: For a private repo; None takes the stored one.
     """
@@ -224,7 +253,9 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
     path, name = Path(name_or_path), str(name_or_path)
     if path.is_dir():
         if revision is not None:
-            raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
+            raise UserError(
+                f"{name} is a folder here, which has no revision {revision!r}: leave it out"
+            )
         FinishedFolder(path).check()
         return path
     from .client import fetch
@@ -234,7 +265,9 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         read_config(name, folder.root, MODEL_TYPE)
     folder = FinishedFolder(fetch(name, folder.root.name, token))
     if missing := folder.missing_to_load():
-        raise UserError(f"{name} on the Hub has no {missing[0].name}: it is not a model of this package")
+        raise UserError(
+            f"{name} on the Hub has no {missing[0].name}: it is not a model of this package"
+        )
     return folder.root
 
 
@@ -254,7 +287,8 @@ def load_model(
         allow_encoder: Accept an encoder, which has no task.
 
     Raises:
-        UserError: If it cannot be found, a part of it is missing or damaged, or the device is not available.
+        UserError: If it cannot be found, a part of it is missing or damaged, or the device is not
+            available.
     """
     import torch
 
@@ -270,30 +304,47 @@ def load_model(
     with name_damage(name, "config.json"):
         head = head_name(config)
     if head == ENCODER and not allow_encoder:
-        raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
+        raise UserError(
+            f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}"
+        )
     with name_damage(name, "model.safetensors"), library_bars_off():
-        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # they are refused below
-        model, report = head_class(head).from_pretrained(folder.root, config=config, dtype=torch.float32, **options)
-    wrong = sorted(map(str, {*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]}))
+        # they are refused below
+        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+        model, report = head_class(head).from_pretrained(
+            folder.root, config=config, dtype=torch.float32, **options
+        )
+    wrong = sorted(
+        map(str, {*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]})
+    )
     if wrong:
-        raise UserError(f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}")
+        raise UserError(
+            f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}"
+        )
     if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
-        raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
+        raise UserError(
+            f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights"
+        )
     if device is None:
-        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        device = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        )
     try:
         return model.eval().to(device), tokenizer
-    except (RuntimeError, AssertionError, ImportError) as error:  # unknown, missing, full, or reserved
+    # unknown, missing, full, or reserved
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = f"{reason_of(error):.1000}. The device cpu always exists"
         raise UserError(f"{name} cannot be moved to the device {device}: {reason}") from error
 
 
-def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
+def load_without_weights(
+    name: str, folder: FinishedFolder
+) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
     """Load configuration and tokenizer, and check that the model has a row for each id of the tokenizer."""
     config = read_config(name, folder.root, MODEL_TYPE)
     with name_damage(name, TOKENIZER):
         if folder.read_tokenizer_config().get("tokenizer_class") in FAST_TOKENIZERS:
-            from transformers import PreTrainedTokenizerFast  # without the Auto classes, whose import takes long
+            # without the Auto classes, whose import takes long
+            from transformers import PreTrainedTokenizerFast
 
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)
         else:
@@ -307,7 +358,9 @@ def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, 
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
     """Check that a model assigns exactly one of several labels to a text."""
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-        found = f"it is a model of {config.num_labels} outputs, {config.problem_type or 'regression'}"
+        found = (
+            f"it is a model of {config.num_labels} outputs, {config.problem_type or 'regression'}"
+        )
         raise UserError(f"{name} does not assign exactly one label to a text: {found}")
 
 

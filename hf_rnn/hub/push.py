@@ -1,6 +1,7 @@
 """Check a finished folder and send it to a repo of the Hub as one commit.
 
-Other files are never sent. A pushed file can be read for good, so a secret or a path of this machine stops the push.
+Other files are never sent. A pushed file can be read for good, so a secret or a path of this
+machine stops the push.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ logger = logging.getLogger(__name__)
 
 _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _BINARY = (".safetensors", ".png", ".onnx", ".model", ".npy")
-# Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not know.
+# Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not
+# know.
 _TOKENS = r"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
-_SHORT = 20  # characters of a key of AWS, the shortest secret in a vocabulary; most of its lines have fewer
-_VOCABULARIES = ("tokenizer", "vocab", "added_tokens", "special_tokens")  # beginnings of the names of their files
-_GUESSED = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")  # they find hashes and versions
+# characters of a key of AWS, the shortest secret in a vocabulary; most of its lines have fewer
+_SHORT = 20
+# beginnings of the names of their files
+_VOCABULARIES = ("tokenizer", "vocab", "added_tokens", "special_tokens")
+# they find hashes and versions
+_GUESSED = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,21 @@ def push(
 ) -> PushResult:
     """Share a finished folder on the Hub, in one commit.
 
-    The folder is checked first: training is complete, the model loads, and no file contains a secret or a path of this
-    machine. The repo is created if it does not exist; its other files stay unchanged. In the repo the card names the
-    repo in place of the folder, unless the card was edited by hand.
+    The folder is checked first: training is complete, the model loads, and no file contains a
+    secret or a path of this machine. The repo is created if it does not exist; its other files stay
+    unchanged. In the repo the card names the repo in place of the folder, unless the card was
+    edited by hand.
 
     Args:
         folder: The output folder of a training.
         repo_id: `owner/name`.
-        private: Whether a new repo is private. None takes the owner's default, and leaves an existing repo unchanged.
+        private: Whether a new repo is private. None takes the owner's default, and leaves an
+            existing repo unchanged.
         revision: The branch to commit to; created from `main` if missing. None is `main`.
         card_examples: Whether the card keeps its texts of the training data, if it has any.
         dry_run: Only check; nothing is sent and no token is needed.
-        token: A token with write access. None takes `HF_TOKEN`, or the one stored by `hf auth login`.
+        token: A token with write access. None takes `HF_TOKEN`, or the one stored by `hf auth
+            login`.
         commit_message: The commit's first line.
 
     Raises:
@@ -92,11 +100,15 @@ def push(
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None and bool(api.repo_info(repo_id).private) != private:
             state = "public" if private else "private"
-            raise UserError(f"{repo_id} exists already and is {state}: change that at {page}/settings")
+            raise UserError(
+                f"{repo_id} exists already and is {state}: change that at {page}/settings"
+            )
         if branch:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
         additions = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        commit = api.create_commit(repo_id, additions, commit_message=commit_message, revision=branch)
+        commit = api.create_commit(
+            repo_id, additions, commit_message=commit_message, revision=branch
+        )
     return replace(plan, commit=commit.oid)
 
 
@@ -106,7 +118,9 @@ def check_repo_id(repo_id: str) -> None:
         raise UserError(f"invalid repo id: found {repo_id!r}; give owner/name")
 
 
-def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> dict[str, Path]:
+def list_shared_files(
+    folder: FinishedFolder, tokenizer_files: Iterable[str] = ()
+) -> dict[str, Path]:
     """Return the files of a finished folder and its tokenizer that are shared, by their name in the repo.
 
     The hashes of the training rows are not shared: a hash confirms a text that somebody guesses.
@@ -114,7 +128,9 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES}
     paths = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
     paths.discard(folder.training_rows)
-    return {path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()}
+    return {
+        path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()
+    }
 
 
 def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> None:
@@ -127,7 +143,9 @@ def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> No
         if len(line) >= _SHORT or not name.startswith(_VOCABULARIES)
     }
     folders = {str(Path.home()), str(folder.root.resolve())} - {"/"}
-    written = "|".join(re.escape(form) for path in folders for form in (path, json.dumps(path)[1:-1]))
+    written = "|".join(
+        re.escape(form) for path in folders for form in (path, json.dumps(path)[1:-1])
+    )
     patterns = {"a secret": _TOKENS, "a path of this machine": rf"(?<!\w)({written})(?=[/\\])"}
     leaks = [
         f"{folder.root / place} has {leak}"
@@ -139,14 +157,19 @@ def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> No
         from detect_secrets.core.scan import scan_line
         from detect_secrets.settings import default_settings, transient_settings
     except ImportError:
-        logger.warning("only some kinds of secrets were looked for; for more of them, %s", install_hint("push"))
+        logger.warning(
+            "only some kinds of secrets were looked for; for more of them, %s", install_hint("push")
+        )
     else:
         with default_settings() as settings:
             plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
         with transient_settings({"plugins_used": plugins}):
             for place, line in lines.items():
                 if any(map(str.isalpha, line)):
-                    leaks += [f"{folder.root / place} has a secret ({secret.type})" for secret in scan_line(line)]
+                    leaks += [
+                        f"{folder.root / place} has a secret ({secret.type})"
+                        for secret in scan_line(line)
+                    ]
     if leaks:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
         raise UserError(f"{leaks[0]}{more}: remove it. Others could read it")

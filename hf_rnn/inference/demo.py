@@ -1,11 +1,11 @@
 """A page to try a model: a text in; label, probabilities and coloured words out.
 
-`hf-rnn demo --model DIR` serves it locally. `build("me/name").launch()` is the `app.py` of a Space of the Hub, whose
-`requirements.txt` has `hf-rnn[demo]`. Nothing is sent anywhere: there are no analytics, and fonts and scripts come
-from the page's own server.
+`hf-rnn demo --model DIR` serves it locally. `build("me/name").launch()` is the `app.py` of a Space
+of the Hub, whose `requirements.txt` has `hf-rnn[demo]`. Nothing is sent anywhere: there are no
+analytics, and fonts and scripts come from the page's own server.
 
-The effect of a token is the loss in score of the label when only this token is left out ("erasure", Li, Monroe and
-Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
+The effect of a token is the loss in score of the label when only this token is left out ("erasure",
+Li, Monroe and Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 _SHOWN_LABELS = 10
 _MOST_TOKENS = 256  # left out one by one
-_EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
+_EXAMPLES = (
+    "best day of the year, thank you!",
+    "late again, so tired of this",
+    "the shop opens at nine on Saturday",
+)
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
 _SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
@@ -50,30 +54,55 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     folder = find_folder(model_name_or_path, revision)
     model = Predictor.from_pretrained(folder)
     if model.config.sep_token_id is not None:
-        raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
-    name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
+        raise UserError(
+            f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict"
+        )
+    name = (
+        Path(folder).resolve().name
+        if Path(model_name_or_path).is_dir()
+        else str(model_name_or_path)
+    )
     is_tagger = model.task.per_token
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        shown = "the colours show the labels." if is_tagger else "its answer, and the words that count."
+        shown = (
+            "the colours show the labels." if is_tagger else "its answer, and the words that count."
+        )
         gr.Markdown(f"# {name}\nA recurrent network. Type a text: {shown}")
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
-                    label="Text", placeholder="Type or paste a text", lines=3, max_lines=12, autofocus=True
+                    label="Text",
+                    placeholder="Type or paste a text",
+                    lines=3,
+                    max_lines=12,
+                    autofocus=True,
                 )
                 button = gr.Button("Mark it" if is_tagger else "Label it", variant="primary")
                 texts = [[example] for example in read_examples(FinishedFolder(folder))]
                 examples = gr.Examples(texts, text, cache_examples=False)
             with gr.Column():
-                outputs = [] if is_tagger else [gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)]
-                title = "Marked text" if is_tagger else "Words: for the first label (up to 1), or against it"
-                outputs += [gr.HighlightedText(label=title, combine_adjacent=False, show_legend=not is_tagger)]
+                outputs = (
+                    [] if is_tagger else [gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)]
+                )
+                title = (
+                    "Marked text"
+                    if is_tagger
+                    else "Words: for the first label (up to 1), or against it"
+                )
+                outputs += [
+                    gr.HighlightedText(
+                        label=title, combine_adjacent=False, show_legend=not is_tagger
+                    )
+                ]
 
         def answer(text: str | None) -> object:
             try:
                 if is_tagger:
                     spans = model.predict([text or ""])[0]["entities"]
-                    return {"text": text or "", "entities": [{**span, "entity": span["label"]} for span in spans]}
+                    return {
+                        "text": text or "",
+                        "entities": [{**span, "entity": span["label"]} for span in spans],
+                    }
                 return label_text(model, text, gr.Info) if text and text.strip() else (None, [])
             except UserError as error:
                 raise gr.Error(str(error)) from error
@@ -96,7 +125,9 @@ def label_text(
     scale = max([least, *(abs(effect or 0.0) for _, effect in explanation.parts)]) or 1.0
     parts = [(part, effect and effect / scale) for part, effect in explanation.parts]
     if score_kind(model.config) == "values":
-        return ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items()), parts
+        return ", ".join(
+            f"{name} {number:.4g}" for name, number in explanation.scores.items()
+        ), parts
     return explanation.scores, parts
 
 
@@ -104,12 +135,14 @@ def label_text(
 class Explanation:
     """The prediction for a text, and the effects of its tokens.
 
-    An effect is the score of `label` minus its score without the token; negative if the token is evidence against it.
+    An effect is the score of `label` minus its score without the token; negative if the token is
+    evidence against it.
     """
 
     scores: dict[str, float]  # by label, in the order of the ids
     label: str  # the label with the highest score
-    parts: list[tuple[str, float | None]]  # the text; None between tokens, and for tokens after the explained ones
+    # the text; None between tokens, and for tokens after the explained ones
+    parts: list[tuple[str, float | None]]
     tokens: int  # in the text, truncated ones included
     read: int  # tokens that the model reads
 
@@ -134,7 +167,8 @@ def explain(model: Predictor, text: str) -> Explanation:
     last = 0
     for (start, end), effect in zip(offsets, effects, strict=True):
         gap = text[last:start]
-        if gap and not gap[-1].isspace():  # a token such as <user> has the place of its last letter alone
+        # a token such as <user> has the place of its last letter alone
+        if gap and not gap[-1].isspace():
             start -= len(gap.split()[-1])
         start = max(start, last)
         end += text[end : end + 1] == "\ufe0f"  # asks for a coloured picture of the sign before
@@ -142,14 +176,16 @@ def explain(model: Predictor, text: str) -> Explanation:
             parts += [(text[last:start], None), (text[start:end], effect)]
             last = end
     parts = [(piece, effect) for piece, effect in (*parts, (text[last:], None)) if piece]
-    return Explanation(dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids))
+    return Explanation(
+        dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids)
+    )
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
     """Serve a page from threads of this process and return its URL.
 
-    It takes no uploads, which Gradio would store, no large requests, and only this machine's names in `Host`: by a
-    foreign one a website could read the page (DNS rebinding).
+    It takes no uploads, which Gradio would store, no large requests, and only this machine's names
+    in `Host`: by a foreign one a website could read the page (DNS rebinding).
 
     Args:
         page: The result of [`build`].
@@ -167,14 +203,20 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     uploads = [Route(f"/gradio_api/{path}", refusal) for path in ("upload", "process_recording")]
     hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1"]
     limit = Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES)
-    guard = {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), limit], "routes": uploads}
-    # the visitor's own fonts, as most of Gradio's lack bold letters; blue is also the colour of words for a label
+    guard = {
+        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), limit],
+        "routes": uploads,
+    }
+    # the visitor's own fonts, as most of Gradio's lack bold letters; blue is also the colour of
+    # words for a label
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     theme = gr.themes.Default(primary_hue="blue", **fonts)
     quiet = {"quiet": True, "show_error": True, "footer_links": [], "run_history": False}
     modes = {"share": False, "prevent_thread_lock": True, "ssr_mode": False, "mcp_server": False}
     try:
-        page.launch(server_name=host, server_port=port, app_kwargs=guard, theme=theme, **quiet, **modes)
+        page.launch(
+            server_name=host, server_port=port, app_kwargs=guard, theme=theme, **quiet, **modes
+        )
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         raise UserError(f"the page cannot be served at {host}: set --port to a free one") from error
     return page.local_url

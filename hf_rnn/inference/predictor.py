@@ -1,6 +1,7 @@
 """[`Predictor`]: texts → answers of any task, by any engine; `FastRnn` and `Tagger` are its names for users.
 
-`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from logits.
+`tokens` makes ids from texts, an engine logits from ids, and the task of the model answers from
+logits.
 """
 
 from __future__ import annotations
@@ -39,21 +40,24 @@ Table = TypeVar("Table")
 class Predictor:
     """From texts to the answers of a model's task, whichever engine computes its logits.
 
-    On a CPU the network runs in C, without torch. The plain model predicts where that is not possible: on an
-    accelerator, without the compiled kernel, and for a model with hooks, adapters or modules from outside this
+    On a CPU the network runs in C, without torch. The plain model predicts where that is not
+    possible: on an accelerator, without the compiled kernel, and for a model with hooks, adapters
+        or modules from outside this
     package, which the log says. After further training of a model make a new predictor.
 
-    A classifier labels texts, a tagger finds entities in texts of any length. For a model of text pairs, each text is
-    a pair `(first, second)`.
+    A classifier labels texts, a tagger finds entities in texts of any length. For a model of text
+    pairs, each text is a pair `(first, second)`.
 
     Args:
         model: In evaluation mode; or an engine.
         tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
-        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes the products of
-            matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is the fastest on processors with
-            AVX-512 VNNI, and int16 elsewhere: logits within about 0.1, so that labels near a tie change.
+        precision: `"float32"` answers as the model does (logits within 1e-5). `"int16"` computes
+            the products of matrices in 16 bits, which is faster: logits within 3e-3. `"int8"` is
+            the fastest on processors with AVX-512 VNNI, and int16 elsewhere: logits within about
+            0.1, so that labels near a tie change.
         tokens_per_batch: About how many tokens the plain model or ONNX Runtime reads at once.
-        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`, or all processors.
+        threads: Threads for many texts, which do not change the answers; None is `OMP_NUM_THREADS`,
+            or all processors.
 
     Raises:
         UserError: For an unknown `precision`, and for a language model.
@@ -73,11 +77,18 @@ class Predictor:
         tokens_per_batch: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self.options = InferenceOptions(precision=precision, tokens_per_batch=tokens_per_batch, threads=threads)
-        self.engine = model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
+        self.options = InferenceOptions(
+            precision=precision, tokens_per_batch=tokens_per_batch, threads=threads
+        )
+        self.engine = (
+            model if isinstance(model, Engine) else choose_engine(model, tokenizer, self.options)
+        )
         self.tokenizer, self.config = tokenizer, self.engine.config
         check_answers(self.config)
-        self.task, self._is_paired = task_of(self.config), getattr(self.config, "sep_token_id", None) is not None
+        self.task, self._is_paired = (
+            task_of(self.config),
+            getattr(self.config, "sep_token_id", None) is not None,
+        )
         self.tokenize = FastTokenizer(tokenizer, self._is_paired)  # texts → token ids
         self._chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
         self._source: tuple[str, str | None] | None = None  # the folder or repo, and its revision
@@ -96,11 +107,13 @@ class Predictor:
     ) -> Self:
         """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
 
-        With the `device` None the model is on the accelerator, if there is one. The `backend` `"onnx"` runs the file
-        of `hf-rnn export`, which gives the model's numbers within 1e-4. The other arguments are those of [`FastRnn`].
+        With the `device` None the model is on the accelerator, if there is one. The `backend`
+        `"onnx"` runs the file of `hf-rnn export`, which gives the model's numbers within 1e-4. The
+        other arguments are those of [`FastRnn`].
 
         Raises:
-            UserError: For an incomplete model, named in the message, and for an unknown or missing device.
+            UserError: For an incomplete model, named in the message, and for an unknown or missing
+                device.
         """
         options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
         predictor = cls(*load_engine(name_or_path, options), precision, tokens_per_batch, threads)
@@ -110,22 +123,32 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
-        return type(self), (self.engine.model or self.engine, self.tokenizer, *options), {"_source": self._source}
+        return (
+            type(self),
+            (self.engine.model or self.engine, self.tokenizer, *options),
+            {"_source": self._source},
+        )
 
     def predict(
-        self, texts: Sequence[str], all_scores: bool = False, top_k: int = 1, target: float | None = None
+        self,
+        texts: Sequence[str],
+        all_scores: bool = False,
+        top_k: int = 1,
+        target: float | None = None,
     ) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
-        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
-        for regression `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the text.
-        `all_scores` adds `scores` where they are not an answer already, `top_k` the next labels, as `label_2`,
-        `score_2` and so on. With a `target` such as 0.95 each answer has `for_a_person`: False if it needs no person,
-        as answers like it are right at this rate, by the thresholds that `hf-rnn evaluate --target` chose.
+        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above
+        their thresholds; for regression `{"values": {name: number}}`; of a tagger `{"entities":
+        [...]}`, with their places in the text. `all_scores` adds `scores` where they are not an
+        answer already, `top_k` the next labels, as `label_2`, `score_2` and so on. With a `target`
+        such as 0.95 each answer has `for_a_person`: False if it needs no person, as answers like it
+        are right at this rate, by the thresholds that `hf-rnn evaluate --target` chose.
 
         Raises:
-            UserError: For an invalid list of texts, here and in the next methods; for scores of a tagger that are not
-                finite; for a `top_k` above the number of classes; for a target without thresholds.
+            UserError: For an invalid list of texts, here and in the next methods; for scores of a
+                tagger that are not finite; for a `top_k` above the number of classes; for a target
+                without thresholds.
         """
         if target is not None:
             self.read_thresholds(target)
@@ -136,7 +159,9 @@ class Predictor:
             from ..evaluation.scores import check_finite_logits
 
             texts = list_texts(texts)
-            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+            encoded = self.tokenizer(
+                texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+            )
             logits = self.logits(encoded["input_ids"])
             check_finite_logits(logits.reshape(-1, self.config.num_labels))
             return self.task.answers(logits, self.config, texts, encoded)
@@ -152,18 +177,25 @@ class Predictor:
         return answers
 
     def answer_each(
-        self, rows: Sequence[object], all_scores: bool = False, top_k: int = 1, target: float | None = None
+        self,
+        rows: Sequence[object],
+        all_scores: bool = False,
+        top_k: int = 1,
+        target: float | None = None,
     ) -> list[dict[str, Any] | str]:
         """Return the answer to each row as [`predict`] does, or the reason why it is missing.
 
-        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects have no answer.
+        A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects
+        have no answer.
         """
         size = 2 if self._is_paired else 1
         results: list[dict[str, Any] | str] = []
         for row in rows:
             texts = row if isinstance(row, tuple) else (row,)
             if bad := [cast("BadRow", text) for text in texts if hasattr(text, "fault")]:
-                results.append(f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}")
+                results.append(
+                    f"{bad[0].fault.reason}: {bad[0].fault.detail}: found {bad[0].excerpt}"
+                )
             elif len(texts) != size:
                 few = "few" if len(texts) < size else "many"
                 results.append(f"too {few} fields: found {len(texts)} of {size} texts")
@@ -171,10 +203,14 @@ class Predictor:
                 results.append(next(filter(None, map(find_text_error, texts)), ""))
         valid = [place for place, error in enumerate(results) if not error]
         asked = cast("list[str]", [rows[place] for place in valid])
-        for place, answer in zip(valid, self.predict(asked, all_scores, top_k, target), strict=True):
+        for place, answer in zip(
+            valid, self.predict(asked, all_scores, top_k, target), strict=True
+        ):
             numbers = answer.get("values") or answer.get("scores") or {}
             finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
-            results[place] = answer if finite else "score not finite: did the training of the model diverge?"
+            results[place] = (
+                answer if finite else "score not finite: did the training of the model diverge?"
+            )
         return results
 
     def predict_table(self, table: Table, **settings: Any) -> Table:
@@ -184,26 +220,33 @@ class Predictor:
 
         Args:
             table: The frame; it does not change.
-            settings: `text_column` and `text_pair_column`, by default those with usual names such as `text`; `prefix`
-                of the new columns, by default `predicted_` if the table has one of their names; `all_scores` adds a
-                column per class, such as `scores.positive`.
+            settings: `text_column` and `text_pair_column`, by default those with usual names such
+                as `text`; `prefix` of the new columns, by default `predicted_` if the table has one
+                of their names; `all_scores` adds a column per class, such as `scores.positive`.
 
         Raises:
             UserError: For a missing column, whose message lists the columns.
         """
-        from .tables import TableSettings, answer_frame  # needs pyarrow, which a service does not have
+        # needs pyarrow, which a service does not have
+        from .tables import TableSettings, answer_frame
 
         if not hasattr(table, "__arrow_c_stream__"):
-            raise UserError(f"predict_table reads a frame of pandas, polars or Arrow: found {type(table).__name__}")
+            raise UserError(
+                f"predict_table reads a frame of pandas, polars or Arrow: found {type(table).__name__}"
+            )
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
-    def answer_scores(self, scores: np.ndarray, target: float | None = None) -> list[dict[str, Any]]:
+    def answer_scores(
+        self, scores: np.ndarray, target: float | None = None
+    ) -> list[dict[str, Any]]:
         """Return the answers to texts by their scores `(N, C)`."""
         answers = self.task.answers(scores, self.config)
         if target is not None:
             from ..evaluation.decisions import needs_person
 
-            waiting = needs_person(self.read_thresholds(target), list(self.config.id2label.values()), scores)
+            waiting = needs_person(
+                self.read_thresholds(target), list(self.config.id2label.values()), scores
+            )
             for answer, waits in zip(answers, waiting.tolist(), strict=True):
                 answer["for_a_person"] = waits
         return answers
@@ -235,8 +278,8 @@ class Predictor:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
 
-        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
-        they are the values themselves.
+        They are probabilities: of the classes (softmax), or of each label (sigmoid, for
+        multi-label); for regression they are the values themselves.
 
         Raises:
             UserError: For a tagger, which has scores of tokens.
@@ -271,13 +314,15 @@ class Predictor:
             in_a_row: After how many tokens one after another it has this score.
 
         Raises:
-            UserError: For a model that was not trained with `streaming`, a damaged or foreign state, an unknown
-                label, a threshold outside 0 to 1, and less than one token.
+            UserError: For a model that was not trained with `streaming`, a damaged or foreign
+                state, an unknown label, a threshold outside 0 to 1, and less than one token.
         """
         if self.task.per_token:
             raise UserError("a tagger does not stream: tag the last sentence again when it grows")
         if not getattr(self.config, "streaming", False):
-            raise UserError("the model does not stream: train one with `hf-rnn train DATA OUT --streaming`")
+            raise UserError(
+                "the model does not stream: train one with `hf-rnn train DATA OUT --streaming`"
+            )
         from .stream import Stop, TextStream
 
         if state is not None and (target, stop) != (None, None):
@@ -303,7 +348,9 @@ class SentenceEncoder:
         (2, 384)
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> None:
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS
+    ) -> None:
         self.engine, self.options, self._encode = engine, options, FastTokenizer(tokenizer)
 
     @classmethod
@@ -359,7 +406,9 @@ def load_engine(
     return choose_engine(model, tokenizer, options), tokenizer
 
 
-def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS) -> Engine:
+def choose_engine(
+    model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS
+) -> Engine:
     """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
 
     Later training of the model does not change what the kernel computes.
@@ -371,7 +420,9 @@ def choose_engine(model: PreTrainedModel, tokenizer: Tokenizer, options: Inferen
             return copy_weights(model, options)
         except Unsupported as error:
             if str(error) != MISSING:
-                _LOGGER.warning("the plain model predicts, as the kernel does not compute this one: %s", error)
+                _LOGGER.warning(
+                    "the plain model predicts, as the kernel does not compute this one: %s", error
+                )
     from .engines.torch import TorchEngine
 
     return TorchEngine(model, tokenizer)

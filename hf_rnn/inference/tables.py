@@ -30,7 +30,8 @@ from .predictor import Predictor
 
 _IMPORTING_PROCESS = os.getpid()
 
-Frame = TypeVar("Frame")  # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
+# a frame of pandas or polars, a table of Arrow, or a dictionary of columns
+Frame = TypeVar("Frame")
 
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -41,11 +42,14 @@ _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exa
 class TableSettings:
     """How tables are read and answered."""
 
-    text_column: str | None = None  # None: that of the training data, else the first usual name, such as `text`
-    text_pair_column: str | None = None  # the second texts, for a model of text pairs; None: in the same way
+    # None: that of the training data, else the first usual name, such as `text`
+    text_column: str | None = None
+    # the second texts, for a model of text pairs; None: in the same way
+    text_pair_column: str | None = None
     separator: str | None = None  # between fields of CSV; None finds it
     encoding: str | None = None  # a text file's; None finds it
-    prefix: str | None = None  # begins the names of answers; None: `predicted_` if one of them exists, else empty
+    # begins the names of answers; None: `predicted_` if one of them exists, else empty
+    prefix: str | None = None
     all_scores: bool = False  # whether the score of each class is added
     top_k: int = 1  # labels per text: `label_2` and `score_2` follow `label` and `score`
     target: float | None = None  # adds `for_a_person`; see [`FastRnn.predict`]
@@ -55,7 +59,8 @@ class TableSettings:
 class AnsweredFile(NamedTuple):
     """A file with its answers."""
 
-    table: pa.Table  # all rows in their order; with `error` as last column if a row with a text has no answer
+    # all rows in their order; with `error` as last column if a row with a text has no answer
+    table: pa.Table
     note: str  # the column that was read, and why
     rejected: list[str]  # the reason of each row that has a text without an answer
     empty: int  # rows without a text, whose answers are null
@@ -71,7 +76,9 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 # ---- answers ----
 
 
-def answer_file(model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]) -> AnsweredFile:
+def answer_file(
+    model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]
+) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
@@ -90,14 +97,21 @@ def answer_file(model: Predictor, path: str, settings: TableSettings, record: Ma
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     whole = whole if faults else whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    return AnsweredFile(whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark)
+    return AnsweredFile(
+        whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark
+    )
 
 
-def _read_texts(path: str, settings: TableSettings, record: Mapping[str, Any]) -> tuple[Table, list[str]]:
+def _read_texts(
+    path: str, settings: TableSettings, record: Mapping[str, Any]
+) -> tuple[Table, list[str]]:
     """Read a table, or a text file as a table of lines; return the names of its columns in the answers too."""
     if not is_table(path):
         return read_lines(path, settings.encoding), ["text"]
-    column, usual = settings.text_column, {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()}
+    column, usual = (
+        settings.text_column,
+        {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()},
+    )
 
     def are_names(fields: set[str]) -> bool:
         """Return whether the fields of the first line of a TSV file are names: one is usual."""
@@ -125,7 +139,11 @@ def _take_texts(table: Table, name: str) -> list[object]:
 
 
 def _choose_columns(
-    model: Predictor, names: Sequence[str], path: str, settings: TableSettings, record: Mapping[str, Any]
+    model: Predictor,
+    names: Sequence[str],
+    path: str,
+    settings: TableSettings,
+    record: Mapping[str, Any],
 ) -> tuple[list[str], TableSettings, str]:
     """Return the columns of texts, settings with a prefix for new names, and a note on how the column was chosen."""
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
@@ -145,8 +163,14 @@ def _choose_columns(
     if (prefix := settings.prefix) is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
     if taken := {prefix + name for name in bare}.intersection(names):
-        raise UserError(f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix")
-    return columns, replace(settings, prefix=prefix), f"{path}: texts are in the column {columns[0]!r} ({how})"
+        raise UserError(
+            f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix"
+        )
+    return (
+        columns,
+        replace(settings, prefix=prefix),
+        f"{path}: texts are in the column {columns[0]!r} ({how})",
+    )
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
@@ -157,17 +181,29 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     if settings.target is not None:
         types["for_a_person"] = pa.bool_()
     if settings.all_scores and "label" in types:
-        types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
-    return pa.schema([(f"{settings.prefix or ''}{name}", of) for name, of in (types | {"error": pa.string()}).items()])
+        types["scores"] = pa.struct(
+            [(name, pa.float64()) for name in model.config.id2label.values()]
+        )
+    return pa.schema(
+        [
+            (f"{settings.prefix or ''}{name}", of)
+            for name, of in (types | {"error": pa.string()}).items()
+        ]
+    )
 
 
 def _answer_texts(
-    model: Predictor, texts: Sequence[Sequence[object]], settings: TableSettings, places: Sequence[str] = ()
+    model: Predictor,
+    texts: Sequence[Sequence[object]],
+    settings: TableSettings,
+    places: Sequence[str] = (),
 ) -> pa.Table:
     """Return the columns of [`answer_schema`] for one or two columns of texts; errors start with the places given."""
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
-    answers: list[dict[str, Any]] = [{} if isinstance(result, str) else result for result in results]
+    answers: list[dict[str, Any]] = [
+        {} if isinstance(result, str) else result for result in results
+    ]
     errors = [result if isinstance(result, str) else "" for result in results]
     if places:
         errors = [error and place + error for place, error in zip(places, errors, strict=True)]
@@ -177,7 +213,12 @@ def _answer_texts(
 
 
 def answer_frame(
-    model: Predictor, table: Frame, where: str, settings: TableSettings, record: Mapping[str, Any], is_batch: bool
+    model: Predictor,
+    table: Frame,
+    where: str,
+    settings: TableSettings,
+    record: Mapping[str, Any],
+    is_batch: bool,
 ) -> Frame:
     """Return a frame with the columns of answers; those of a batch do not depend on its rows, as `error`."""
     frame: Any = table
@@ -186,7 +227,11 @@ def answer_frame(
     answers = _answer_texts(model, [list(out_of_arrow(frame[name])) for name in columns], settings)
     if not is_batch:
         answers = answers.flatten()
-        answers = answers if any(answers.column(-1).to_pylist()) else answers.drop_columns(answers.schema.names[-1:])
+        answers = (
+            answers
+            if any(answers.column(-1).to_pylist())
+            else answers.drop_columns(answers.schema.names[-1:])
+        )
     return _add_columns(frame, answers)
 
 
@@ -206,8 +251,11 @@ def _add_columns(frame: Any, columns: pa.Table) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[Predictor, dict[str, Any]]:
-    if os.getpid() != _IMPORTING_PROCESS:  # engines run a process per core, and OpenMP can hang after a fork
+def _load_once(
+    name: str, options: InferenceOptions, changed: float
+) -> tuple[Predictor, dict[str, Any]]:
+    # engines run a process per core, and OpenMP can hang after a fork
+    if os.getpid() != _IMPORTING_PROCESS:
         os.environ["OMP_NUM_THREADS"] = "1"
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)
@@ -217,13 +265,15 @@ def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[Pr
 class BatchPredictor:
     """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
 
-    A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores` of multi-label;
-    `values` of regression; `entities` of a tagger), and `error`: empty, or why a text has no answer. Rows keep their
-    places. It is pickled without the model, which each process loads at its first batch.
+    A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores`
+    of multi-label; `values` of regression; `entities` of a tagger), and `error`: empty, or why a
+    text has no answer. Rows keep their places. It is pickled without the model, which each process
+    loads at its first batch.
 
     Args:
         model: A finished folder that all machines see, or the id of a repo.
-        text_column: The column of the texts; None is that of the training data, or one with a usual name.
+        text_column: The column of the texts; None is that of the training data, or one with a usual
+            name.
         text_pair_column: The column of the second texts, for a model of text pairs.
         all_scores: Whether the scores of all classes are an answer too, `scores`.
         prefix: Begins the names of the columns of answers and errors.
@@ -233,7 +283,8 @@ class BatchPredictor:
     Example:
         >>> predictor = BatchPredictor("out/tweets")
         >>> predictor({"text": ["best concert of my life!", None]})
-        {'text': ['best concert of my life!', None], 'label': ['positive', None], 'score': [0.9, None],
+        {'text': ['best concert of my life!', None], 'label': ['positive', None], 'score': [0.9,
+        None],
          'error': ['', 'no text']}
     """
 
@@ -248,7 +299,8 @@ class BatchPredictor:
         **loading: Any,
     ) -> None:
         name = os.path.expanduser(model)
-        self.model = os.path.abspath(name) if os.path.isdir(name) else name  # workers run in other folders
+        # workers run in other folders
+        self.model = os.path.abspath(name) if os.path.isdir(name) else name
         columns = TableSettings(text_column, text_pair_column, prefix=prefix)
         self.settings = replace(columns, all_scores=all_scores, target=target)
         self.options = InferenceOptions(**loading)
@@ -256,7 +308,9 @@ class BatchPredictor:
     def load(self) -> tuple[Predictor, dict[str, Any]]:
         """Return the model of this process, and the record of its training data."""
         weights = Path(self.model, "model.safetensors")  # a local model can be trained again
-        return _load_once(self.model, self.options, weights.stat().st_mtime if weights.is_file() else 0.0)
+        return _load_once(
+            self.model, self.options, weights.stat().st_mtime if weights.is_file() else 0.0
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -278,11 +332,15 @@ class BatchPredictor:
 def find_suffix(path: str) -> str:
     """Return the suffix of an output without that of its compression; refuse an unknown one."""
     if (suffix := suffix_of(path)) not in OUTPUT_SUFFIXES:
-        raise UserError(f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}")
+        raise UserError(
+            f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}"
+        )
     return suffix
 
 
-def format_table(table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False) -> bytes:
+def format_table(
+    table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
+) -> bytes:
     """Return a table as the content of a file with this name; refuse values that the format cannot hold."""
     suffix, stream = find_suffix(path), io.BytesIO()
     try:
@@ -295,7 +353,9 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
         elif suffix == ".xlsx":
             _write_excel(_flatten(table), stream)
         else:
-            separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
+            separator = (
+                "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
+            )
             stream.write(codecs.BOM_UTF8 if needs_mark else b"")
             csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
     except Exception as error:  # writers raise anything for types that they lack
@@ -308,7 +368,8 @@ def format_table(table: pa.Table, path: str, separator: str | None = None, needs
 def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
     """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
 
-    Integers of more than 15 digits, times before 1901 and times with a zone, which Excel lacks, become texts.
+    Integers of more than 15 digits, times before 1901 and times with a zone, which Excel lacks,
+    become texts.
     """
     try:
         import pandas as pd
@@ -321,11 +382,18 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
         if is_integer or is_date or pa.types.is_timestamp(column.type):
             low, high = pc.min_max(column).as_py().values()
             if low is not None:
-                fits &= -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER if is_integer else low.year > 1900
+                fits &= (
+                    -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER
+                    if is_integer
+                    else low.year > 1900
+                )
         if not fits:
             table = table.set_column(place, name, column.cast(pa.string()))
     options = {"strings_to_formulas": False, "strings_to_urls": False}
-    with warnings.catch_warnings(), pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
+    with (
+        warnings.catch_warnings(),
+        pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book,
+    ):
         warnings.simplefilter("error", UserWarning)  # pandas would cut long texts
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 

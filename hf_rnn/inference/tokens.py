@@ -1,7 +1,8 @@
 """Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary; without transformers.
 
-With the word tokenizers of this package and with BERT's, the tokens of a word depend on nothing beyond the spaces
-around it. So words are looked up, and new ones go through the tokenizer. Other tokenizers are called for each batch.
+With the word tokenizers of this package and with BERT's, the tokens of a word depend on nothing
+beyond the spaces around it. So words are looked up, and new ones go through the tokenizer. Other
+tokenizers are called for each batch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _LONGEST = 64  # characters of a word that is remembered
 _GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 _WORD_MODELS = ("WordLevel", "WordPiece", "Unigram")
-_CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")  # pre-tokenisers, the first ones of a sequence
+# pre-tokenisers, the first ones of a sequence
+_CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")
 
 
 class TokenizerFile:
@@ -41,7 +43,8 @@ class TokenizerFile:
     def __init__(self, folder: FinishedFolder) -> None:
         settings = folder.read_tokenizer_config()
         self.backend_tokenizer = tokenizers.Tokenizer.from_file(str(folder.tokenizer))
-        self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
+        # no limit, as in transformers
+        self.model_max_length: int = settings.get("model_max_length") or int(1e30)
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
@@ -60,10 +63,17 @@ class TokenizerFile:
         **options: object,
     ) -> Encodings:
         """Return what transformers' class returns for these arguments; the options are not read."""
-        set_truncation(self.backend_tokenizer, max_length or self.model_max_length if truncation else NO_LIMIT, self)
-        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
+        set_truncation(
+            self.backend_tokenizer,
+            max_length or self.model_max_length if truncation else NO_LIMIT,
+            self,
+        )
+        # here, as pickle drops it
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens
         rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return Encodings(self.backend_tokenizer.encode_batch(rows, is_pretokenized=is_split_into_words))
+        return Encodings(
+            self.backend_tokenizer.encode_batch(rows, is_pretokenized=is_split_into_words)
+        )
 
 
 def set_truncation(backend: tokenizers.Tokenizer, limit: int, tokenizer: Tokenizer) -> None:
@@ -80,7 +90,9 @@ class Encodings(dict):
     """The parts of transformers' `BatchEncoding` that the answers of a tagger read."""
 
     def __init__(self, encodings: Sequence[tokenizers.Encoding]) -> None:
-        ids, offsets = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "offsets"))
+        ids, offsets = (
+            [getattr(encoding, name) for encoding in encodings] for name in ("ids", "offsets")
+        )
         super().__init__(input_ids=ids, offset_mapping=offsets)
         self.word_ids = [encoding.word_ids for encoding in encodings].__getitem__
 
@@ -88,8 +100,8 @@ class Encodings(dict):
 class FastTokenizer:
     """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer of transformers or a file.
 
-    `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at construction. If `paired`,
-    a text is a pair `(first, second)`.
+    `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at
+    construction. If `paired`, a text is a pair `(first, second)`.
     """
 
     def __init__(self, tokenizer: Tokenizer, paired: bool = False) -> None:
@@ -108,13 +120,19 @@ class FastTokenizer:
         backend.encode_special_tokens = tokenizer.split_special_tokens
         first = backend.pre_tokenizer
         first = first[0] if type(first).__name__ == "Sequence" else first
-        if type(backend.model).__name__ not in _WORD_MODELS or type(first).__name__ not in _CUT_AT_SPACES:
+        if (
+            type(backend.model).__name__ not in _WORD_MODELS
+            or type(first).__name__ not in _CUT_AT_SPACES
+        ):
             return
         once, twice = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "a a"))
         whole = backend.encode("a").ids
         starts = [place for place in range(len(whole)) if whole[place : place + len(once)] == once]
         if twice == once * 2 and starts:  # a space makes no token
-            self._before, self._after = tuple(whole[: starts[0]]), tuple(whole[starts[0] + len(once) :])
+            self._before, self._after = (
+                tuple(whole[: starts[0]]),
+                tuple(whole[starts[0] + len(once) :]),
+            )
             self._words = {"": ()}
 
     def __call__(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[list[int]]:
@@ -128,14 +146,22 @@ class FastTokenizer:
         if self._backend is not None:
             set_truncation(self._backend, limit, self.tokenizer)
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
-        return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
+        return (
+            self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"]
+            if texts
+            else []
+        )
 
     def _encode_pairs(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of each pair around the separator."""
-        pairs = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+        pairs = (
+            list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+        )
         for position, pair in enumerate(pairs):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-                raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
+                raise UserError(
+                    f"texts[{position}] must be a pair (first, second): found {pair!r:.80}"
+                )
         firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         check_texts(firsts)
         check_texts(seconds)
@@ -148,7 +174,8 @@ class FastTokenizer:
         new = dict(zip(words, self._encode_words(words), strict=True)) if words else {}
         memory.update((word, ids) for word, ids in new.items() if len(word) <= _LONGEST)
         has_long = any(len(word) > _LONGEST for word in new)
-        ids_of = (ChainMap(memory, new) if has_long else memory).__getitem__  # a copy would take milliseconds
+        # a copy would take milliseconds
+        ids_of = (ChainMap(memory, new) if has_long else memory).__getitem__
         encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
         if len(memory) > _MOST_WORDS:
             self._words = {"": ()}
@@ -164,11 +191,14 @@ class FastTokenizer:
         groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
         word_ids: list[Ids] = []
         set_truncation(self._backend, NO_LIMIT, self.tokenizer)
-        encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
+        encodings = self._backend.encode_batch(
+            [" ".join(group) for group in groups], add_special_tokens=False
+        )
         for group, encoding in zip(groups, encodings, strict=True):
             ends = list(accumulate(len(word) + 1 for word in group))
             ids: list[list[int]] = [[] for _ in group]
             for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-                ids[bisect_right(ends, (start + end) / 2)].append(number)  # an added token may take a space
+                # an added token may take a space
+                ids[bisect_right(ends, (start + end) / 2)].append(number)
             word_ids += map(tuple, ids)
         return word_ids

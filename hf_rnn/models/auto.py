@@ -11,8 +11,14 @@ if TYPE_CHECKING:  # the second one takes seconds to import
 ENCODER = "RnnModel"  # has no task of its own: heads start from it
 # Class name: its module, or the class, and the Auto class of transformers.
 HEADS: dict[str, tuple[str | type, str]] = {
-    "RnnForSequenceClassification": (f"{__package__}.modeling_rnn", "AutoModelForSequenceClassification"),
-    "RnnForTokenClassification": (f"{__package__}.token_classification_rnn", "AutoModelForTokenClassification"),
+    "RnnForSequenceClassification": (
+        f"{__package__}.modeling_rnn",
+        "AutoModelForSequenceClassification",
+    ),
+    "RnnForTokenClassification": (
+        f"{__package__}.token_classification_rnn",
+        "AutoModelForTokenClassification",
+    ),
     "RnnForCausalLM": (f"{__package__}.causal_lm_rnn", "AutoModelForCausalLM"),
     ENCODER: (f"{__package__}.modeling_rnn", "AutoModel"),
 }
@@ -49,7 +55,9 @@ def head_name(config: PreTrainedConfig) -> str:
     """
     name = next(iter(config.architectures or HEADS))
     if name not in HEADS:
-        raise ValueError(f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}")
+        raise ValueError(
+            f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}"
+        )
     return name
 
 

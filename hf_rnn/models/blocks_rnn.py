@@ -6,11 +6,13 @@ A block reads and returns a stream x of states, `(T, B, R)`:
     x = x + W_o (act(W_g u) * [forward ; backward])     forward, backward: a cell of `CELLS` over u
     x = x + W_2 act(W_1 norm(x))
 
-Pre-norm branches: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". A gated
-recurrence with a short convolution and an MLP: De et al. 2024, "Griffin" (arxiv.org/abs/2402.19427), section 2;
-Feng et al. 2024, "Were RNNs All We Needed?" (arxiv.org/abs/2410.01201), appendix C.
+Pre-norm branches: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". A
+gated recurrence with a short convolution and an MLP: De et al. 2024, "Griffin"
+(arxiv.org/abs/2402.19427), section 2; Feng et al. 2024, "Were RNNs All We Needed?"
+(arxiv.org/abs/2410.01201), appendix C.
 
-Legend: B batch, T time, E embedding, R residual stream, H hidden per direction, D directions, K kernel, L layers.
+Legend: B batch, T time, E embedding, R residual stream, H hidden per direction, D directions, K
+kernel, L layers.
 """
 
 from collections.abc import Sequence
@@ -22,9 +24,11 @@ from torch import Tensor, nn
 from .cells_rnn import CompactTexts, RnnLayer, runs_eagerly_on_cpu
 from .configuration_rnn import RnnConfig
 
-ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}  # an import of transformers' own takes seconds
+# an import of transformers' own takes seconds
+ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 _BITS = 2**16  # numbers that 16 bits can be
-LONGEST_MEMORY = 100.0  # tokens: at first, units of a residual block remember from about one token to this number
+# tokens: at first, units of a residual block remember from about one token to this number
+LONGEST_MEMORY = 100.0
 
 
 class Dropout(nn.Dropout):
@@ -36,17 +40,25 @@ class Dropout(nn.Dropout):
             outputs = super().forward(inputs)
             return outputs if stream is None else stream + outputs
         dropped = min(round(self.p * _BITS), _BITS - 1)
-        words = torch.empty(inputs.numel() // 4 + 1, dtype=torch.int64, device="cpu").random_(-(2**63), None)
+        words = torch.empty(inputs.numel() // 4 + 1, dtype=torch.int64, device="cpu").random_(
+            -(2**63), None
+        )
         numbers = words.view(torch.int16)[: inputs.numel()].view(inputs.shape).float()
-        factors = numbers.add_(_BITS / 2 + 1 - dropped).clamp_(0, 1).mul_(_BITS / (_BITS - dropped)).to(inputs.dtype)
+        factors = (
+            numbers.add_(_BITS / 2 + 1 - dropped)
+            .clamp_(0, 1)
+            .mul_(_BITS / (_BITS - dropped))
+            .to(inputs.dtype)
+        )
         return inputs * factors if stream is None else torch.addcmul(stream, inputs, factors)
 
 
 class ShortConvolution(nn.Module):
     """A depthwise convolution along time: each feature is a weighted sum of K neighbouring tokens.
 
-    In a model of two directions the K tokens are centred; in one direction they end at the token itself, and the K - 1
-    tokens before a text can be given (`before`), so that a text can be read in pieces.
+    In a model of two directions the K tokens are centred; in one direction they end at the token
+    itself, and the K - 1 tokens before a text can be given (`before`), so that a text can be read
+    in pieces.
     """
 
     def __init__(self, config: RnnConfig) -> None:
@@ -80,8 +92,8 @@ class ShortConvolution(nn.Module):
 class ResidualBlock(nn.Module):
     """One block; see the formula at the top of this file.
 
-    The last layer of each branch starts divided by sqrt(2 L), so that the stream keeps its scale (Radford et al. 2019,
-    "Language Models are Unsupervised Multitask Learners", section 2.3).
+    The last layer of each branch starts divided by sqrt(2 L), so that the stream keeps its scale
+    (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3).
     """
 
     def __init__(self, config: RnnConfig) -> None:
@@ -137,7 +149,8 @@ class ResidualBlock(nn.Module):
 class TokenProjection(nn.Module):
     """Normalise token vectors `(..., E)` and project them to the residual stream `(..., R)`.
 
-    The table may be narrow: Lan et al. 2020, "ALBERT" (https://arxiv.org/abs/1909.11942), section 3.1.
+    The table may be narrow: Lan et al. 2020, "ALBERT" (https://arxiv.org/abs/1909.11942), section
+    3.1.
     """
 
     def __init__(self, config: RnnConfig) -> None:

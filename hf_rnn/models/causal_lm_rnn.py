@@ -1,9 +1,10 @@
 """The language model: the encoder in one direction, and a linear layer from its states to the next token.
 
-`generate` of transformers uses the recurrent state as its cache: a token costs one step, at any length of the text.
-Padding never changes an answer: a prompt continues in a batch as it does alone.
+`generate` of transformers uses the recurrent state as its cache: a token costs one step, at any
+length of the text. Padding never changes an answer: a prompt continues in a batch as it does alone.
 
-Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel and R stream of residual blocks.
+Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel and R stream of
+residual blocks.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from .modeling_rnn import RnnModel, RnnPreTrainedModel
 # The name in `generate` of the cache: it was `past_key_values` before transformers 5.2x.
 _CACHE = "cache" if "cache" in getattr(generation, "ALL_CACHE_NAMES", ()) else "past_key_values"
 _IGNORED = -100
-_PAD_BIAS = -30.0  # a share of 1e-13 for padding, which is never the next token; moderate, so that means stay finite
-# The Trainer smooths labels of the classes that are named there one place further, as a language model needs it.
+# a share of 1e-13 for padding, which is never the next token; moderate, so that means stay finite
+_PAD_BIAS = -30.0
+# The Trainer smooths labels of the classes that are named there one place further, as a language
+# model needs it.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[RnnConfig.model_type] = "RnnForCausalLM"
 
 
@@ -35,10 +38,12 @@ class RnnCache:
     hidden: Tensor  # (L, B, H)
     cell: Tensor | None  # (L, B, H), of an LSTM
     tokens: int  # number of tokens read, with padding
-    conv: Tensor | None = None  # (L, B, K - 1, R), the last inputs of the convolutions of residual blocks
+    # (L, B, K - 1, R), the last inputs of the convolutions of residual blocks
+    conv: Tensor | None = None
 
     is_compileable: ClassVar[bool] = False
-    is_linear: ClassVar[tuple[bool]] = (False,)  # so `generate` does not read again what the cache has read
+    # so `generate` does not read again what the cache has read
+    is_linear: ClassVar[tuple[bool]] = (False,)
 
     @property
     def states(self) -> dict[str, Tensor]:
@@ -63,7 +68,8 @@ class RnnCausalLMOutput(ModelOutput):
     Args:
         loss (scalar): Only with labels.
         logits (`(B, T, V)`): Scores of the next token before softmax.
-        cache ([`RnnCache`]): The state after the last token, for a call with the tokens that follow.
+        cache ([`RnnCache`]): The state after the last token, for a call with the tokens that
+            follow.
         hidden_states (`tuple`): As in [`RnnModelOutput`].
     """
 
@@ -76,9 +82,10 @@ class RnnCausalLMOutput(ModelOutput):
 class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     """[`RnnModel`] in one direction and a linear layer: token ids to logits of the next token.
 
-    With `config.tie_word_embeddings` the linear layer is the embedding; states of another width are projected first.
-    `config.classifier_dropout` is dropout on the states. The `last_hidden_state` of `model.rnn` has passed both: its
-    product with `lm_head` is the logits, which is how other libraries compute them.
+    With `config.tie_word_embeddings` the linear layer is the embedding; states of another width are
+    projected first. `config.classifier_dropout` is dropout on the states. The `last_hidden_state`
+    of `model.rnn` has passed both: its product with `lm_head` is the logits, which is how other
+    libraries compute them.
     """
 
     _auto_class = "AutoModelForCausalLM"
@@ -88,8 +95,11 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: RnnConfig) -> None:
         if config.bidirectional:
-            raise ValueError("a language model reads in one direction: found bidirectional=True; set it to False")
-        if config.bos_token_id is None:  # in training, a text follows the end of another: an empty prompt starts there
+            raise ValueError(
+                "a language model reads in one direction: found bidirectional=True; set it to False"
+            )
+        # in training, a text follows the end of another: an empty prompt starts there
+        if config.bos_token_id is None:
             ends = config.eos_token_id
             config.bos_token_id = ends[0] if isinstance(ends, list) else ends
         super().__init__(config)
@@ -97,7 +107,9 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         self.rnn.finish_states = self._finish_states
         self.dropout = nn.Dropout(config.classifier_dropout)
         size = config.embedding_size if config.tie_word_embeddings else config.output_size
-        self.projection = nn.Linear(config.output_size, size) if size != config.output_size else nn.Identity()
+        self.projection = (
+            nn.Linear(config.output_size, size) if size != config.output_size else nn.Identity()
+        )
         self.lm_head = nn.Linear(size, config.vocab_size)
         if config.tie_word_embeddings:  # the Trainer warns of any other missing weight
             self._keys_to_ignore_on_save = list(self._tied_weights_keys)
@@ -109,7 +121,11 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         """Initialise as the other models, and let padding start as an unlikely next token."""
         super()._init_weights(module)
         pad, ends = self.config.pad_token_id, self.config.eos_token_id
-        if module is self.lm_head and pad is not None and pad not in (ends if isinstance(ends, list) else [ends]):
+        if (
+            module is self.lm_head
+            and pad is not None
+            and pad not in (ends if isinstance(ends, list) else [ends])
+        ):
             for parameter, value in ((self.lm_head.weight, 0.0), (self.lm_head.bias, _PAD_BIAS)):
                 if not getattr(parameter, "_is_hf_initialized", False):
                     init.constant_(parameter[pad], value)
@@ -132,18 +148,19 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids (`(B, T)`): Token ids.
-            attention_mask (`(B, T)`): 0 at padding; by default where the id is `config.pad_token_id`. With `cache` it
-                may also have the tokens before these.
-            labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of each token but the
-                first, after the tokens before it; padding is ignored.
+            attention_mask (`(B, T)`): 0 at padding; by default where the id is
+                `config.pad_token_id`. With `cache` it may also have the tokens before these.
+            labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of
+                each token but the first, after the tokens before it; padding is ignored.
             inputs_embeds (`(B, T, E)`): Token vectors in place of `input_ids`.
             cache: The state after the tokens before these; gradients flow through it.
             use_cache: Whether to return the state; by default without labels.
             output_hidden_states: Whether to return the states of all layers.
-            logits_to_keep: Compute the logits of this number of places at the end only, 0 for all; or of these places.
+            logits_to_keep: Compute the logits of this number of places at the end only, 0 for all;
+                or of these places.
             past_key_values: Former name of `cache`.
-            **kwargs: `shift_labels` (`(B, T)`), in place of `labels`: the token to predict at each place, for a text
-                in pieces; and options of the loss, such as `num_items_in_batch`.
+            **kwargs: `shift_labels` (`(B, T)`), in place of `labels`: the token to predict at each
+                place, for a text in pieces; and options of the loss, such as `num_items_in_batch`.
         """
         cache = past_key_values if cache is None else cache
         # by name, the Trainer would require it
@@ -162,14 +179,20 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None and shift_labels is None:
             both = mask[:, :-1] & mask[:, 1:]
-            shift_labels = nn.functional.pad(labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED)
+            shift_labels = nn.functional.pad(
+                labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED
+            )
         if shift_labels is not None:
             options = {"vocab_size": self.config.vocab_size, **kwargs}
             shift_labels = shift_labels.long().contiguous()
-            loss = self.loss_function(logits=logits, labels=None, shift_labels=shift_labels, **options)
+            loss = self.loss_function(
+                logits=logits, labels=None, shift_labels=shift_labels, **options
+            )
         if use_cache:
             seen = mask.shape[1] + (0 if cache is None else cache.tokens)
-            cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state)
+            cache = RnnCache(
+                outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state
+            )
         return RnnCausalLMOutput(loss, logits, cache if use_cache else None, outputs.hidden_states)
 
     def _finish_states(self, states: Tensor) -> Tensor:
@@ -197,7 +220,13 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         return False
 
     def _update_model_kwargs_for_generation(
-        self, outputs: RnnCausalLMOutput, model_kwargs: dict[str, Any], *args: object, **kwargs: object
+        self,
+        outputs: RnnCausalLMOutput,
+        model_kwargs: dict[str, Any],
+        *args: object,
+        **kwargs: object,
     ) -> dict[str, Any]:
-        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        model_kwargs = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, *args, **kwargs
+        )
         return model_kwargs if outputs.cache is None else {**model_kwargs, _CACHE: outputs.cache}

@@ -2,11 +2,12 @@
 
 A new cell is a subclass of [`RecurrentCell`] and one entry in [`CELLS`].
 
-Texts are compact, see [`CompactTexts`]: the forward direction then needs no mask, and the backward one reads each
-text reversed within its own length. So torch's fused kernels run both. No length is needed on the host: all of it is
-mask and gather, which compiles, exports and runs on any device.
+Texts are compact, see [`CompactTexts`]: the forward direction then needs no mask, and the backward
+one reads each text reversed within its own length. So torch's fused kernels run both. No length is
+needed on the host: all of it is mask and gather, which compiles, exports and runs on any device.
 
-Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers, R residual stream.
+Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers, R residual
+stream.
 """
 
 import math
@@ -23,12 +24,17 @@ from .configuration_rnn import RnnConfig
 from .settings_rnn import RnnSettings, look_up
 
 State = Tensor | tuple[Tensor, Tensor] | None  # h, or (h, c), each (1, B, H); None is zero
-_SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
+# saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
+_SATURATION = 1e4
 
 
 def runs_eagerly_on_cpu(tensor: Tensor) -> bool:
     """Return whether Python code may look at values: on a CPU, and not while a graph is recorded."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
 
 
 def gather_rows(vectors: Tensor, rows: Tensor) -> Tensor:
@@ -39,8 +45,9 @@ def gather_rows(vectors: Tensor, rows: Tensor) -> Tensor:
 class CompactTexts:
     """The places of a batch's real tokens, and the index arithmetic between the batch and its compact form.
 
-    `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
-    `is_full` is True if there is no padding; False can also mean that this is not known.
+    `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their
+    compact places. `is_full` is True if there is no padding; False can also mean that this is not
+    known.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -48,7 +55,8 @@ class CompactTexts:
         self.mask = mask
         may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
         self.is_full = may_ask and bool(mask.all())
-        self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
+        # (B, T): real tokens first; None for a batch padded on the right, which is compact
+        self._order = None
         if self.is_full:  # needs no indices: generation makes such a batch for each token
             self.valid = mask.t()
             return
@@ -56,7 +64,8 @@ class CompactTexts:
         steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
         self.valid = steps < self.lengths
         self._column = torch.arange(batch, device=mask.device)
-        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
+        # (T, B): its own inverse
+        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)
         if not (may_ask and torch.equal(mask.t(), self.valid)):
             places = steps[:, 0]  # distinct keys: ONNX has no stable sort
             self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
@@ -64,7 +73,11 @@ class CompactTexts:
     def compact(self, batch_first: Tensor) -> Tensor:
         """Reorder (B, T) or (B, T, I) to (T, B) or (T, B, I), real tokens first."""
         if self._order is not None:
-            order = self._order if batch_first.dim() == 2 else self._order[:, :, None].expand_as(batch_first)
+            order = (
+                self._order
+                if batch_first.dim() == 2
+                else self._order[:, :, None].expand_as(batch_first)
+            )
             batch_first = batch_first.gather(1, order)
         return batch_first.transpose(0, 1)
 
@@ -88,9 +101,15 @@ class CompactTexts:
         """Return the state (B, H) of (T, B, H) after the last token, or the initial one for an empty text."""
         if self.is_full:
             return states[-1]
-        final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)
+        final = gather_rows(
+            states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column
+        )
         empty = (self.lengths == 0)[:, None]
-        return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
+        return (
+            final.masked_fill(empty, 0)
+            if initial is None
+            else torch.where(empty, initial.to(final.dtype), final)
+        )
 
     def last_inputs(self, wide: Tensor, count: int) -> Tensor:
         """Return the last `count` places `(count, B, R)` of each text, from `(count + T, B, R)`."""
@@ -103,18 +122,22 @@ class CompactTexts:
 class RecurrentCell(nn.Module):
     """Base of all cells: one layer in one direction, with the interface of torch's recurrent modules.
 
-    A subclass takes `(input_size, hidden_size)` and defines `forward(inputs, state)` with inputs `(T, B, I)`, T at
-    least 1, and state `(1, B, H)` or None for zero. It returns the states `(T, B, H)` and the last state `(1, B, H)`.
-    Padding follows the real tokens; states there are ignored, but must be finite. The defaults suit any such module.
+    A subclass takes `(input_size, hidden_size)` and defines `forward(inputs, state)` with inputs
+    `(T, B, I)`, T at least 1, and state `(1, B, H)` or None for zero. It returns the states `(T, B,
+    H)` and the last state `(1, B, H)`. Padding follows the real tokens; states there are ignored,
+    but must be finite. The defaults suit any such module.
 
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
-        has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
-        padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
-            that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
-        gates (`tuple`): Names in the order of the weights, "" for a candidate; only with weights named as torch's.
-        memory_gate (`tuple`, *optional*): Place in `gates` of the gate that keeps the state, and 1; or -1 if the gate
-            replaces it.
+        has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of
+            [`TorchCell`].
+        padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which
+            keep c unchanged (so that c_n can be returned) or unbounded states from overflowing;
+            needs the methods of [`TorchCell`].
+        gates (`tuple`): Names in the order of the weights, "" for a candidate; only with weights
+            named as torch's.
+        memory_gate (`tuple`, *optional*): Place in `gates` of the gate that keeps the state, and 1;
+            or -1 if the gate replaces it.
     """
 
     has_cell_state = False
@@ -126,7 +149,8 @@ class RecurrentCell(nn.Module):
     def spread_memory(self, longest: float) -> None:
         """Start with units that remember about 1 to `longest` tokens, evenly on a logarithmic scale.
 
-        Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (https://arxiv.org/abs/1804.11188).
+        Tallec and Ollivier 2018, "Can recurrent neural networks warp time?"
+        (https://arxiv.org/abs/1804.11188).
         """
         if self.memory_gate is None:
             return
@@ -150,22 +174,26 @@ class TorchCell(RecurrentCell):
     ) -> tuple[Tensor, Tensor]:
         """Return the states `(T, B, H)` and c_n `(1, B, H)`, or h_n for a cell without it.
 
-        Recurrent dropout is on the weights W_hh, once per batch, so that the fused kernel can run (DropConnect as in
-        Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 4.1). At `padding` `(T, B)` the
-        gates are those of `padding_gates`.
+        Recurrent dropout is on the weights W_hh, once per batch, so that the fused kernel can run
+        (DropConnect as in Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models",
+        section 4.1). At `padding` `(T, B)` the gates are those of `padding_gates`.
         """
-        weights = [getattr(self, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        weights = [
+            getattr(self, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
         weights[1] = nn.functional.dropout(weights[1], dropout)
         size = weights[1].shape[1]
         if padding is not None:
-            # One more input, 1 at padding only, whose weights set the gates there: still one fused call.
+            # One more input, 1 at padding only, whose weights set the gates there: still one fused
+            # call.
             inputs = torch.cat([inputs, padding[:, :, None].to(inputs.dtype)], dim=-1)
             column = weights[0].new_tensor(self.padding_gates).repeat_interleave(size)
             weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
         if state is None:
             zeros = inputs.new_zeros(1, inputs.shape[1], size)
             state = (zeros, zeros) if self.has_cell_state else zeros
-        # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional,
+        # batch_first
         results = self.kernel(inputs, state, weights, True, 1, 0.0, self.training, False, False)
         return results[0], results[-1]
 
@@ -201,7 +229,12 @@ class Lstm(nn.LSTM, TorchCell):
 
     def forward(self, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None) -> Any:  # type: ignore[override] # no packed texts
         """Run `nn.LSTM`; for a single step run torch's cell, since oneDNN would pack all weights for it."""
-        if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
+        if (
+            len(inputs) > 1
+            or state is None
+            or torch.is_grad_enabled()
+            or not runs_eagerly_on_cpu(inputs)
+        ):
             return super().forward(inputs, state)
         h, c = torch.lstm_cell(inputs[0], (state[0][0], state[1][0]), *self.all_weights[0])
         return h[None], (h[None], c[None])
@@ -217,7 +250,8 @@ class MinGru(RecurrentCell):
         h_t = (1 - z_t) * h_(t-1) + z_t * h~_t
 
     The paper's log-space form needs positive candidates; here states may be negative.
-    The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2 * H,)`.
+    The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2
+    * H,)`.
     """
 
     gates, memory_gate = ("update", ""), (0, -1)
@@ -228,15 +262,23 @@ class MinGru(RecurrentCell):
         self.weight_ih_l0 = nn.Parameter(torch.empty(2 * hidden_size, input_size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(2 * hidden_size))
         for parameter in self.parameters():
-            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
+            # as torch's modules
+            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 
     def forward(self, inputs: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read from the first place to the last."""
         if torch.jit.is_tracing():
-            raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
+            raise RuntimeError(
+                "torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`"
+            )
         sums = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
-        initial = sums.new_zeros(sums.shape[1], self.hidden_size) if state is None else state[0].to(sums.dtype)
-        # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a node of the graph.
+        initial = (
+            sums.new_zeros(sums.shape[1], self.hidden_size)
+            if state is None
+            else state[0].to(sums.dtype)
+        )
+        # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a
+        # node of the graph.
         if runs_eagerly_on_cpu(sums):
             states = _MinGruSteps.apply(sums, initial)
         else:
@@ -255,15 +297,18 @@ def find_cell(config: RnnSettings) -> type[RecurrentCell]:
     """Return the class of a configuration's cell; raise a ValueError if it is unknown or lacks recurrent dropout."""
     cell_class = look_up("cell_type", config.cell_type, CELLS)
     if config.recurrent_dropout > 0 and not cell_class.has_recurrent_dropout:
-        raise ValueError(f"{config.cell_type} has no recurrent_dropout: found {config.recurrent_dropout}; set it to 0")
+        raise ValueError(
+            f"{config.cell_type} has no recurrent_dropout: found {config.recurrent_dropout}; set it to 0"
+        )
     return cell_class
 
 
 class _MinGruSteps(torch.autograd.Function):
     """The states of a minGRU step by step, from the sums `(T, B, 2 * H)` of gate and candidate.
 
-    Backward is the same recurrence from the other end. With u for the gate after the sigmoid, c for the candidate, and
-    G_t for the gradient of all that depends on h_t = h_(t-1) + u_t (c_t - h_(t-1)):
+    Backward is the same recurrence from the other end. With u for the gate after the sigmoid, c for
+    the candidate, and G_t for the gradient of all that depends on h_t = h_(t-1) + u_t (c_t -
+    h_(t-1)):
 
         G_(t-1) = g_(t-1) + (1 - u_t) G_t
         dL / dc_t = u_t G_t
@@ -275,7 +320,9 @@ class _MinGruSteps(torch.autograd.Function):
         gate, candidate = sums.chunk(2, dim=-1)
         update = gate.sigmoid()
         states, state = torch.empty_like(update), initial
-        for target, share, place in zip(candidate.unbind(0), update.unbind(0), states.unbind(0), strict=True):
+        for target, share, place in zip(
+            candidate.unbind(0), update.unbind(0), states.unbind(0), strict=True
+        ):
             state = torch.lerp(state, target, share, out=place)
         ctx.save_for_backward(sums, update, states, initial)
         return states
@@ -284,8 +331,12 @@ class _MinGruSteps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         sums, update, states, initial = ctx.saved_tensors
-        grad_sums, total = torch.empty_like(sums), gradients[0].clone(memory_format=torch.contiguous_format)
-        grad_gate, grad_candidate = grad_sums.chunk(2, dim=-1)  # at first, the shares of the old states
+        grad_sums, total = (
+            torch.empty_like(sums),
+            gradients[0].clone(memory_format=torch.contiguous_format),
+        )
+        # at first, the shares of the old states
+        grad_gate, grad_candidate = grad_sums.chunk(2, dim=-1)
         torch.sub(1, update, out=grad_gate)
         steps = [*zip(grad_gate.unbind(0), total.unbind(0), strict=True)]
         for (share, after), (_, before) in pairwise(reversed(steps)):
@@ -302,8 +353,9 @@ class _MinGruSteps(torch.autograd.Function):
 def parallel_scan(decay: Tensor, addend: Tensor, initial: Tensor) -> Tensor:
     """Return h_t = decay_t * h_(t-1) + addend_t, `(T, B, H)` like both, from h_0 `(B, H)`, in about log2(T) steps.
 
-    Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every place with the one
-    1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986, "Data Parallel Algorithms").
+    Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every
+    place with the one 1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986,
+    "Data Parallel Algorithms").
     """
     addend = torch.cat([torch.addcmul(addend[:1], decay[:1], initial[None]), addend[1:]])
     distance = 1
@@ -317,7 +369,11 @@ def parallel_scan(decay: Tensor, addend: Tensor, initial: Tensor) -> Tensor:
 
 def _fails_under_autocast(inputs: Tensor) -> bool:
     """Return whether torch's LSTM would raise on this CPU, whose oneDNN lacks the dtype of autocast."""
-    if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+    if (
+        inputs.device.type != "cpu"
+        or not torch.is_autocast_enabled("cpu")
+        or not torch.backends.mkldnn.is_available()
+    ):
         return False
     dtype = "fp16" if torch.get_autocast_dtype("cpu") == torch.float16 else "bf16"
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{dtype}_supported")()
@@ -334,7 +390,12 @@ class RnnDirection(nn.Module):
         self.cell: Any = self.cell_class(input_size, config.hidden_size)
 
     def forward(
-        self, inputs: Tensor, texts: CompactTexts, h_0: Tensor | None, c_0: Tensor | None, output_final_states: bool
+        self,
+        inputs: Tensor,
+        texts: CompactTexts,
+        h_0: Tensor | None,
+        c_0: Tensor | None,
+        output_final_states: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n `(B, H)`, if asked for.
 
@@ -346,26 +407,42 @@ class RnnDirection(nn.Module):
         given, dtype = c_0 if h_0 is None else h_0, inputs.dtype
         state: State = None
         if given is not None:  # a part that is missing is zero
-            h, c = (torch.zeros_like(given, dtype=dtype) if x is None else x.to(dtype) for x in (h_0, c_0))
+            h, c = (
+                torch.zeros_like(given, dtype=dtype) if x is None else x.to(dtype)
+                for x in (h_0, c_0)
+            )
             state = (h[None], c[None]) if cell_class.has_cell_state else h[None]
         returns_c = output_final_states and cell_class.has_cell_state
         dropout = self.recurrent_dropout if self.training else 0.0
         needs_padding_gates = returns_c or not cell_class.has_cell_state
-        sets_gates = cell_class.padding_gates is not None and not texts.is_full and needs_padding_gates
+        sets_gates = (
+            cell_class.padding_gates is not None and not texts.is_full and needs_padding_gates
+        )
         with torch.autocast("cpu", enabled=False) if fails else nullcontext():
             if dropout or sets_gates:
                 self._check_kernel()
-                states, last = self.cell.run_kernel(inputs, state, dropout, ~texts.valid if sets_gates else None)
+                states, last = self.cell.run_kernel(
+                    inputs, state, dropout, ~texts.valid if sets_gates else None
+                )
             else:
                 states, last = self.cell(inputs, state)
                 last = last[1] if returns_c else last
         h_n = texts.last(states, h_0) if output_final_states else None
-        return texts.flip(states) if self.is_backward else states, h_n, last[0] if returns_c else None
+        return (
+            texts.flip(states) if self.is_backward else states,
+            h_n,
+            last[0] if returns_c else None,
+        )
 
     def _check_kernel(self) -> None:
         """Refuse the kernel for a cell that must be called, since it has hooks or is an adapter."""
         cell = self.cell
-        hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
+        hooks = (
+            cell._forward_pre_hooks,
+            cell._forward_hooks,
+            cell._backward_pre_hooks,
+            cell._backward_hooks,
+        )
         if any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.cell_class):
             raise ValueError(
                 "recurrent_dropout, the last cell state and cell_type='rnn_relu' need a cell without hooks (such as "
@@ -380,7 +457,9 @@ class RnnLayer(nn.Module):
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
         ways = (False, True)[: config.num_directions]
-        self.directions = nn.ModuleList(RnnDirection(config, input_size, backward) for backward in ways)
+        self.directions = nn.ModuleList(
+            RnnDirection(config, input_size, backward) for backward in ways
+        )
 
     def forward(
         self,
@@ -392,9 +471,12 @@ class RnnLayer(nn.Module):
     ) -> Any:
         """Run each direction from its `h_0` and `c_0`; return states `(T, B, D * H)`, then D times h_n and c_n.
 
-        One flat tuple, because reentrant checkpointing keeps gradients of tensors that are not nested only.
+        One flat tuple, because reentrant checkpointing keeps gradients of tensors that are not
+        nested only.
         """
         starts = zip(self.directions, h_0, c_0, strict=True)
-        results = [direction(inputs, texts, h, c, output_final_states) for direction, h, c in starts]
+        results = [
+            direction(inputs, texts, h, c, output_final_states) for direction, h, c in starts
+        ]
         states, h_n, c_n = zip(*results, strict=True)
         return torch.cat(states, dim=-1) if len(states) > 1 else states[0], *h_n, *c_n

@@ -1,7 +1,7 @@
 """Configuration of a recurrent model: architecture and labels, with types and ranges checked.
 
-As in transformers, unknown keys become attributes. `cell_type` and `pooling` are plain names here; the model looks
-them up when it is built, so that cells and poolings from elsewhere work.
+As in transformers, unknown keys become attributes. `cell_type` and `pooling` are plain names here;
+the model looks them up when it is built, so that cells and poolings from elsewhere work.
 """
 
 from dataclasses import field
@@ -12,7 +12,9 @@ try:
 except ImportError:
     from transformers import __version__
 
-    raise ImportError(f"hf_rnn needs transformers >= 5, found {__version__}: pip install -U transformers") from None
+    raise ImportError(
+        f"hf_rnn needs transformers >= 5, found {__version__}: pip install -U transformers"
+    ) from None
 from huggingface_hub.dataclasses import strict
 
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
@@ -25,13 +27,14 @@ _PER_LABEL = ("label_thresholds", "target_mean", "target_scale")  # a number per
 class RnnConfig(RnnSettings, PreTrainedConfig):
     """Configuration of [`RnnModel`] and the models on top of it.
 
-    The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
-    `num_labels`.
+    The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either
+    gives the other) or `num_labels`.
 
-    `hidden_size` is the units per direction, as in torch's modules; `output_size` is the width of the states.
+    `hidden_size` is the units per direction, as in torch's modules; `output_size` is the width of
+    the states.
 
-    A wrong type, choice or range, and labels that repeat, leave out an id or differ between the two maps, raise a
-    StrictDataclassError.
+    A wrong type, choice or range, and labels that repeat, leave out an id or differ between the two
+    maps, raise a StrictDataclassError.
 
     Example:
         >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})
@@ -50,23 +53,32 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
     pad_token_id: int | None = setting(1, "id of padding; its embedding is zero and stays zero")
     # settings without a flag
-    intermediate_size: int | None = setting(None, "residual: width of the MLP; twice the stream by default", least=1)
-    hidden_act: Literal["silu", "gelu", "relu"] = "silu"  # activation of the gate and the MLP of a residual block
+    intermediate_size: int | None = setting(
+        None, "residual: width of the MLP; twice the stream by default", least=1
+    )
+    # activation of the gate and the MLP of a residual block
+    hidden_act: Literal["silu", "gelu", "relu"] = "silu"
     layer_norm_eps: float = 1e-5  # added to the variance in layer normalization
-    word_hidden_size: int = setting(100, "units per direction of the LSTM over words", least=1, below=MAX_PARAMETERS)
+    word_hidden_size: int = setting(
+        100, "units per direction of the LSTM over words", least=1, below=MAX_PARAMETERS
+    )
     # fields of transformers, which checks types only of a subclass
     if TYPE_CHECKING:
         id2label: dict[int, str] = field(default_factory=dict)
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     task: str | None = None  # the value of `--task` that trained the model; None in older folders
-    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None  # ends a text that `generate` makes
-    sep_token_id: int | None = None  # id between the two texts of a pair, which are read one by one; None for texts
+    # id between the two texts of a pair, which are read one by one; None for texts
+    sep_token_id: int | None = None
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
     label_thresholds: list[float] | None = None
-    # regression, while training: mean and deviation of the numbers; the layer before learns standardised ones
+    # regression, while training: mean and deviation of the numbers; the layer before learns
+    # standardised ones
     target_mean: list[float] | None = None
     target_scale: list[float] | None = None
 
@@ -76,7 +88,9 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         if label2id is not None and maps.id2label is None:
             maps.id2label = {index: label for label, index in label2id.items()}
         if number is not None and maps.id2label is not None and len(maps.id2label) != number:
-            raise ValueError(f"num_labels={number} and {len(maps.id2label)} labels disagree; give one of them")
+            raise ValueError(
+                f"num_labels={number} and {len(maps.id2label)} labels disagree; give one of them"
+            )
         super().__post_init__(**kwargs)
         if label2id is not None:  # else the inverse of `id2label` would hide that they disagree
             maps.label2id = label2id
@@ -94,9 +108,12 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
         fields = {name: kwargs.pop(name) for name in _LABEL_MAPS if kwargs.get(name) is not None}
-        saved = config_dict.get("id2label") or ("LABEL_0", "LABEL_1")  # transformers leaves out its default
+        # transformers leaves out its default
+        saved = config_dict.get("id2label") or ("LABEL_0", "LABEL_1")
         number = kwargs.get("num_labels") or len(next(iter(fields.values()), saved))
-        replaced = (*_LABEL_MAPS, *_PER_LABEL) if number != len(saved) else _LABEL_MAPS if fields else ()
+        replaced = (
+            (*_LABEL_MAPS, *_PER_LABEL) if number != len(saved) else _LABEL_MAPS if fields else ()
+        )
         config_dict = {key: value for key, value in config_dict.items() if key not in replaced}
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             fields["problem_type"] = kwargs.pop("problem_type")
@@ -110,7 +127,11 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     @property
     def output_size(self) -> int:
         """`int`: Width of `last_hidden_state`: directions x hidden, or that of the residual stream."""
-        return self.stream_size if self.block_type == "residual" else self.num_directions * self.hidden_size
+        return (
+            self.stream_size
+            if self.block_type == "residual"
+            else self.num_directions * self.hidden_size
+        )
 
     @property
     def stream_size(self) -> int:
@@ -125,14 +146,24 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
             "bidirectional": self.bidirectional, "pooling": self.pooling == "attention", "crf": self.crf,
             "word_forms": self.word_forms, "token_ngrams": self.token_ngrams, "sep_token_id": self.sep_token_id,
         }  # fmt: skip
-        if self.streaming and (name := next((name for name, value in misfits.items() if value), None)) is not None:
-            raise ValueError(f"streaming does not go with {name}={getattr(self, name)!r}: change one of them")
+        if (
+            self.streaming
+            and (name := next((name for name, value in misfits.items() if value), None)) is not None
+        ):
+            raise ValueError(
+                f"streaming does not go with {name}={getattr(self, name)!r}: change one of them"
+            )
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
         states = self.num_directions * self.hidden_size
         parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
         if self.block_type == "residual":
-            parameters += 2 * self.num_hidden_layers * self.stream_size * (self.intermediate_size or 2 * states)
+            parameters += (
+                2
+                * self.num_hidden_layers
+                * self.stream_size
+                * (self.intermediate_size or 2 * states)
+            )
         if parameters > MAX_PARAMETERS:
             raise ValueError(
                 f"the model is too large: found about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.1e}; "
@@ -142,14 +173,20 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     def validate_labels(self) -> None:
         """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""
         if not self.id2label:
-            raise ValueError("a classifier needs at least one label: give id2label, label2id or num_labels")
+            raise ValueError(
+                "a classifier needs at least one label: give id2label, label2id or num_labels"
+            )
         ids, last = sorted(self.id2label), len(self.id2label) - 1
         if ids != list(range(last + 1)):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
         for name in _PER_LABEL:
             if (values := getattr(self, name)) is not None and len(values) != len(ids):
-                raise ValueError(f"{name} must have a number for each of {len(ids)} labels; found {len(values)}")
+                raise ValueError(
+                    f"{name} must have a number for each of {len(ids)} labels; found {len(values)}"
+                )
         inverse = {label: index for index, label in self.id2label.items()}
         if self.label2id != inverse or len(inverse) != len(ids):
             both = f"{self.id2label} and {self.label2id}"
-            raise ValueError(f"id2label and label2id disagree or repeat a label: found {both}; assign config.id2label")
+            raise ValueError(
+                f"id2label and label2id disagree or repeat a label: found {both}; assign config.id2label"
+            )

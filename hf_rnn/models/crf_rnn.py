@@ -1,10 +1,11 @@
 """A linear-chain conditional random field (Lafferty, McCallum and Pereira 2001) on top of scores per token and tag.
 
-A tagging of a text has the score of its tags at their tokens (emissions), of each pair of neighbouring tags
-(transitions), and of its first and last tag. The loss is exact, by the forward algorithm; so is the best tagging, by
-the Viterbi algorithm.
+A tagging of a text has the score of its tags at their tokens (emissions), of each pair of
+neighbouring tags (transitions), and of its first and last tag. The loss is exact, by the forward
+algorithm; so is the best tagging, by the Viterbi algorithm.
 
-Texts are compact: time first, the tokens of each text at the front. Legend: T time, B batch, C tags.
+Texts are compact: time first, the tokens of each text at the front. Legend: T time, B batch, C
+tags.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +28,19 @@ class Crf(nn.Module):
         self.transitions = nn.Parameter(torch.zeros(tags, tags))
 
     def forward(
-        self, emissions: torch.Tensor, valid: torch.Tensor, labels: torch.Tensor | None, names: Sequence[str]
+        self,
+        emissions: torch.Tensor,
+        valid: torch.Tensor,
+        labels: torch.Tensor | None,
+        names: Sequence[str],
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return `losses` if there are labels, and `best_scores` if there are names."""
         losses = None if labels is None else self.losses(emissions, labels, valid)
         return losses, self.best_scores(emissions, valid, names) if names else None
 
-    def losses(self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def losses(
+        self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
         """Return the negative log-likelihood of each text `(B,)`.
 
         Args:
@@ -43,7 +50,8 @@ class Crf(nn.Module):
         """
         tags = torch.arange(emissions.shape[-1], device=labels.device)
         other = (labels >= 0)[..., None] & (labels[..., None] != tags)
-        both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)  # (T, 2 B, C)
+        # (T, 2 B, C)
+        both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)
         factors = self.transitions.exp()
 
         def add_step(sums: torch.Tensor) -> torch.Tensor:
@@ -55,11 +63,13 @@ class Crf(nn.Module):
         labelled, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
         return torch.where(valid.any(dim=0), all_taggings - labelled, 0.0)
 
-    def best_scores(self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    def best_scores(
+        self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]
+    ) -> torch.Tensor:
         """Return the score of the best tagging that has this tag at this token, `(T, B, C)`.
 
-        Its largest value per token, which is subtracted, belongs to the best tagging of the whole text. Tags whose
-        names are B-X and I-X only form taggings where I-X follows B-X or I-X.
+        Its largest value per token, which is subtracted, belongs to the best tagging of the whole
+        text. Tags whose names are B-X and I-X only form taggings where I-X follows B-X or I-X.
         """
         first, pairs = (emissions.new_tensor(penalties) for penalties in forbidden(tuple(names)))
         step = self.transitions + pairs
@@ -77,7 +87,10 @@ class Crf(nn.Module):
 
     @staticmethod
     def _run(
-        emissions: torch.Tensor, valid: torch.Tensor, first: torch.Tensor, step: Callable[[torch.Tensor], torch.Tensor]
+        emissions: torch.Tensor,
+        valid: torch.Tensor,
+        first: torch.Tensor,
+        step: Callable[[torch.Tensor], torch.Tensor],
     ) -> list[torch.Tensor]:
         """Return, after each token, the score of the taggings that end with each tag: T times `(B, C)`."""
         sums = [first + emissions[0]]
@@ -92,9 +105,12 @@ def forbidden(names: tuple[str, ...]) -> tuple[list[float], list[list[float]]]:
 
     They are lists: a tensor that is made while a graph is recorded cannot be used afterwards.
     """
-    inside = {name: name[2:] for name in names if name.startswith("I-") and f"B-{name[2:]}" in names}
+    inside = {
+        name: name[2:] for name in names if name.startswith("I-") and f"B-{name[2:]}" in names
+    }
     first = [_FORBIDDEN * (name in inside) for name in names]
     pairs = [
-        [_FORBIDDEN * (name in inside and before[1:] != f"-{inside[name]}") for name in names] for before in names
+        [_FORBIDDEN * (name in inside and before[1:] != f"-{inside[name]}") for name in names]
+        for before in names
     ]
     return first, pairs

@@ -1,10 +1,10 @@
 """The recurrent encoder and the text classifier on top of it, as transformers models.
 
-Padding never changes a number: a text has the same logits alone, in any batch, padded left or right and by any amount.
-A mask with holes means the text without the masked tokens.
+Padding never changes a number: a text has the same logits alone, in any batch, padded left or right
+and by any amount. A mask with holes means the text without the masked tokens.
 
-Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes,
-S states, R residual stream, K kernel of the convolution.
+Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary,
+C classes, S states, R residual stream, K kernel of the convolution.
 """
 
 import json
@@ -28,8 +28,10 @@ from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
-PREFIXES, PREFIX_WEIGHT = 2, 0.25  # places in a text where a streaming model learns too, and their share of the loss
-NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # tokens in a row, and the numbers of their hash
+# places in a text where a streaming model learns too, and their share of the loss
+PREFIXES, PREFIX_WEIGHT = 2, 0.25
+# tokens in a row, and the numbers of their hash
+NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1
 
 
 @dataclass
@@ -37,15 +39,17 @@ class RnnModelOutput(BaseModelOutput):
     """Output of [`RnnModel`].
 
     Args:
-        last_hidden_state (`(B, T, S)`): States of the last layer, zero where the mask is zero. S is D * H; for
-            residual blocks it is the width R of their stream, which is normalised.
-        hidden_states (`tuple` of 1 + L tensors): With `output_hidden_states`: the inputs of the first layer, which are
-            the token vectors `(B, T, E)`, or for residual blocks their projection `(B, T, R)`; then the states
-            `(B, T, S)` of each layer, `last_hidden_state` last.
-        final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token read.
+        last_hidden_state (`(B, T, S)`): States of the last layer, zero where the mask is zero. S is
+            D * H; for residual blocks it is the width R of their stream, which is normalised.
+        hidden_states (`tuple` of 1 + L tensors): With `output_hidden_states`: the inputs of the
+            first layer, which are the token vectors `(B, T, E)`, or for residual blocks their
+            projection `(B, T, R)`; then the states `(B, T, S)` of each layer, `last_hidden_state`
+            last.
+        final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token
+            read.
         final_cell_state (`(L * D, B, H)`): With `output_final_states`: c_n of an LSTM.
-        final_conv_state (`(L, B, K - 1, R)`): With `output_final_states`: the last inputs of the convolutions of
-            residual blocks in one direction.
+        final_conv_state (`(L, B, K - 1, R)`): With `output_final_states`: the last inputs of the
+            convolutions of residual blocks in one direction.
     """
 
     final_hidden_state: Tensor | None = None
@@ -59,12 +63,14 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
 
     Args:
         loss (scalar): Only with labels.
-        logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label; the value itself for regression).
-        pooling_weights (`(B, T)`): Weight of each token, summing to 1 per text (0 for a text without tokens); only
-            for a pooling that weighs tokens.
-        final_pooling_state (`(B, 1 + P)`): With `output_final_states` in one direction: the number of tokens read and
-            their pooled vector, for a call with the tokens that follow.
-        prefix_logits (`(B, K, C)`): While a streaming model trains: the logits after K random shares of each text.
+        logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label; the value itself
+            for regression).
+        pooling_weights (`(B, T)`): Weight of each token, summing to 1 per text (0 for a text
+            without tokens); only for a pooling that weighs tokens.
+        final_pooling_state (`(B, 1 + P)`): With `output_final_states` in one direction: the number
+            of tokens read and their pooled vector, for a call with the tokens that follow.
+        prefix_logits (`(B, K, C)`): While a streaming model trains: the logits after K random
+            shares of each text.
     """
 
     pooling_weights: Tensor | None = None
@@ -82,7 +88,12 @@ def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
     """
     modules = enumerate(["Transformer", "Pooling", *further])
     return [
-        {"idx": n, "name": f"{n}", "path": f"{n}_{name}" if n else "", "type": f"sentence_transformers.models.{name}"}
+        {
+            "idx": n,
+            "name": f"{n}",
+            "path": f"{n}_{name}" if n else "",
+            "type": f"sentence_transformers.models.{name}",
+        }
         for n, name in modules
     ]
 
@@ -109,13 +120,15 @@ class RnnPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise cells and linear layers as torch does, and the embedding from a normal distribution.
 
-        In residual blocks, units start with memories of different lengths, convolutions as the identity, and the last
-        layer of each branch is scaled with depth.
+        In residual blocks, units start with memories of different lengths, convolutions as the
+        identity, and the last layer of each branch is scaled with depth.
         """
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
             # a slice loses the flag that makes `init` skip loaded weights
-            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+            if module.padding_idx is not None and not getattr(
+                module.weight, "_is_hf_initialized", False
+            ):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, RecurrentCell | nn.Linear):
             size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
@@ -151,10 +164,11 @@ class RnnPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Save as in transformers, with the modelling files, so that the folder also loads without this package.
 
-        `weights_dtype` (`float32`, `float16` or `bfloat16`) is how weights are stored; `float8` is bfloat16 with the
-        token table in float8. None stores them as they are, except a frozen table whose numbers float8 or bfloat16
-        holds exactly, as those of `multilingual` and `english`: a quarter or half of the bytes. `config.json` keeps
-        the dtype of the model, which loading restores.
+        `weights_dtype` (`float32`, `float16` or `bfloat16`) is how weights are stored; `float8` is
+        bfloat16 with the token table in float8. None stores them as they are, except a frozen table
+        whose numbers float8 or bfloat16 holds exactly, as those of `multilingual` and `english`: a
+        quarter or half of the bytes. `config.json` keeps the dtype of the model, which loading
+        restores.
         """
         if weights_dtype is not None or self.config.freeze_embedding:
             state_dict = dict(self.state_dict() if state_dict is None else state_dict)
@@ -162,18 +176,28 @@ class RnnPreTrainedModel(PreTrainedModel):
                 is_table = name.endswith(f"{self._input_embed_layer}.weight")
                 if weights_dtype is not None and weight.is_floating_point():
                     short = torch.float8_e4m3fn if is_table else torch.bfloat16
-                    stored = weight.to(short if weights_dtype == "float8" else getattr(torch, weights_dtype))
+                    stored = weight.to(
+                        short if weights_dtype == "float8" else getattr(torch, weights_dtype)
+                    )
                     if not stored.float().isfinite().all():
-                        raise ValueError(f"{name} has numbers that {weights_dtype} does not hold: store another dtype")
+                        raise ValueError(
+                            f"{name} has numbers that {weights_dtype} does not hold: store another dtype"
+                        )
                     state_dict[name] = stored
-                for dtype in (torch.bfloat16, torch.float8_e4m3fn) if is_table and weights_dtype is None else ():
+                for dtype in (
+                    (torch.bfloat16, torch.float8_e4m3fn)
+                    if is_table and weights_dtype is None
+                    else ()
+                ):
                     if torch.equal(weight.to(dtype).to(weight.dtype), weight):
                         state_dict[name] = weight.to(dtype)
         auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
         package, _, module = type(self).__module__.rpartition(".")
         if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
             auto_map["AutoModel"] = "modeling_rnn.RnnModel"
-            auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
+            auto_map["AutoModelForSequenceClassification"] = (
+                "modeling_rnn.RnnForSequenceClassification"
+            )
             auto_map[str(self._auto_class)] = f"{module}.{type(self).__name__}"
         self.config.auto_map = auto_map
         super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
@@ -186,18 +210,26 @@ class RnnModel(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
-        # a head whose last layer reads something else than the states sets this, so that `last_hidden_state` is that
+        # a head whose last layer reads something else than the states sets this, so that
+        # `last_hidden_state` is that
         self.finish_states: Callable[[Tensor], Tensor] | None = None
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.is_residual = config.block_type == "residual"  # then dropout is in the projection and in the blocks
+        self.embedding = nn.Embedding(
+            config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id
+        )
+        # then dropout is in the projection and in the blocks
+        self.is_residual = config.block_type == "residual"
         self.embedding_dropout = Dropout(0.0 if self.is_residual else config.embedding_dropout)
         self.hidden_dropout = Dropout(0.0 if self.is_residual else config.hidden_dropout)
         if self.is_residual:
             self.projection = TokenProjection(config)
-            self.layers = nn.ModuleList(StackedBlock(config) for _ in range(config.num_hidden_layers))
+            self.layers = nn.ModuleList(
+                StackedBlock(config) for _ in range(config.num_hidden_layers)
+            )
             self.norm = nn.LayerNorm(config.stream_size, eps=config.layer_norm_eps)
         else:
-            input_sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
+            input_sizes = [config.embedding_size] + [config.output_size] * (
+                config.num_hidden_layers - 1
+            )
             self.layers = nn.ModuleList(StackedLayer(config, size) for size in input_sizes)
         self.post_init()
         self.embedding.weight.requires_grad_(not config.freeze_embedding)
@@ -219,19 +251,24 @@ class RnnModel(RnnPreTrainedModel):
 
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids; any at masked places.
-            attention_mask (`(B, T)`, *optional*): 1 at tokens to read, 0 elsewhere, in any pattern. Default: all
-                tokens other than `pad_token_id` (all, for `inputs_embeds`).
-            inputs_embeds (`(B, T, E)`, *optional*): Token vectors instead of `input_ids`; word dropout does not apply.
-            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order; zero when absent.
+            attention_mask (`(B, T)`, *optional*): 1 at tokens to read, 0 elsewhere, in any pattern.
+                Default: all tokens other than `pad_token_id` (all, for `inputs_embeds`).
+            inputs_embeds (`(B, T, E)`, *optional*): Token vectors instead of `input_ids`; word
+                dropout does not apply.
+            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order; zero when
+                absent.
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
-            output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token read.
-            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, with gradients.
-            initial_conv_state (`(L, B, K - 1, R)`, *optional*): For residual blocks in one direction:
-                `final_conv_state` of the tokens before these; zero when absent.
+            output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token
+                read.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer,
+                with gradients.
+            initial_conv_state (`(L, B, K - 1, R)`, *optional*): For residual blocks in one
+                direction: `final_conv_state` of the tokens before these; zero when absent.
             **kwargs: Ignored, such as `token_type_ids`.
 
         Raises:
-            ValueError: For neither or both of `input_ids` and `inputs_embeds`, and for a shape that does not fit.
+            ValueError: For neither or both of `input_ids` and `inputs_embeds`, and for a shape that
+                does not fit.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -240,7 +277,9 @@ class RnnModel(RnnPreTrainedModel):
         if time == 0:  # torch's kernels need a step: read one masked token
             mask = nn.functional.pad(mask, (0, 1))
             input_ids = None if input_ids is None else nn.functional.pad(input_ids, (0, 1))
-            inputs_embeds = None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
+            inputs_embeds = (
+                None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
+            )
         h_0 = self._split_state("initial_hidden_state", initial_hidden_state, batch)
         c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
         if initial_conv_state is not None and not self.is_residual:
@@ -249,7 +288,8 @@ class RnnModel(RnnPreTrainedModel):
         texts, directions = CompactTexts(mask), self.config.num_directions
         states = self._embed(input_ids, inputs_embeds, texts)  # compact
         states = self.projection(states) if self.is_residual else states
-        shown, hidden, cell, conv = [], [], [], []  # type: list[Any], list[Any], list[Any], list[Any]
+        # type: list[Any], list[Any], list[Any], list[Any]
+        shown, hidden, cell, conv = [], [], [], []
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))
@@ -279,14 +319,23 @@ class RnnModel(RnnPreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save as in transformers, and as a model of sentence-transformers: a text is the mean of its states."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        pooling = {"word_embedding_dimension": self.config.output_size, "pooling_mode_mean_tokens": True}
-        for name, content in (("modules.json", list_sentence_modules()), ("1_Pooling/config.json", pooling)):
+        pooling = {
+            "word_embedding_dimension": self.config.output_size,
+            "pooling_mode_mean_tokens": True,
+        }
+        for name, content in (
+            ("modules.json", list_sentence_modules()),
+            ("1_Pooling/config.json", pooling),
+        ):
             path = Path(save_directory, name)
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
     def read_mask(
-        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None = None
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
         tokens = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
@@ -297,13 +346,17 @@ class RnnModel(RnnPreTrainedModel):
             raise ValueError(f"input_ids must be of shape (batch, time); found {shape}")
         if attention_mask is not None:
             if attention_mask.shape != shape:
-                raise ValueError(f"attention_mask must be of shape {shape}; found {tuple(attention_mask.shape)}")
+                raise ValueError(
+                    f"attention_mask must be of shape {shape}; found {tuple(attention_mask.shape)}"
+                )
             return attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
         return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 
-    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, texts: CompactTexts) -> Tensor:
+    def _embed(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, texts: CompactTexts
+    ) -> Tensor:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
         if inputs_embeds is not None:
             vectors = texts.compact(inputs_embeds)
@@ -312,8 +365,11 @@ class RnnModel(RnnPreTrainedModel):
         assert input_ids is not None  # see `read_mask`
         input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         vectors = texts.compact(self.embedding(input_ids))
-        if self.training and self.config.word_dropout > 0:  # per word type, as in Gal and Ghahramani 2016, section 4
-            factors = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
+        # per word type, as in Gal and Ghahramani 2016, section 4
+        if self.training and self.config.word_dropout > 0:
+            factors = nn.functional.dropout(
+                vectors.new_ones(self.config.vocab_size), self.config.word_dropout
+            )
             vectors = vectors * factors[texts.compact(input_ids)][..., None]
         return self.embedding_dropout(vectors)
 
@@ -323,19 +379,23 @@ class RnnModel(RnnPreTrainedModel):
         if state is None:
             return [[None] * directions] * layers
         if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
-            raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
+            raise ValueError(
+                f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}"
+            )
         expected = (layers * directions, batch, self.config.hidden_size)
         if state.shape != expected:
-            raise ValueError(f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}")
+            raise ValueError(
+                f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}"
+            )
         return state.view(layers, directions, *state.shape[1:])
 
 
 class TokenNgrams(nn.Module):
     """Scores for one, two and three tokens in a row: their sum over a text, divided by the root of its length.
 
-    They learn the words of the training texts that the encoder does not know well. A hash of the ids selects a column
-    of the table, as in fastText (Joulin, Grave, Bojanowski and Mikolov, "Bag of Tricks for Efficient Text
-    Classification", EACL 2017; arXiv:1607.01759).
+    They learn the words of the training texts that the encoder does not know well. A hash of the
+    ids selects a column of the table, as in fastText (Joulin, Grave, Bojanowski and Mikolov, "Bag
+    of Tricks for Efficient Text Classification", EACL 2017; arXiv:1607.01759).
     """
 
     def __init__(self, config: RnnConfig) -> None:
@@ -366,8 +426,9 @@ def _fill_empty(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 class RnnForSequenceClassification(RnnPreTrainedModel):
     """[`RnnModel`], pooling over the tokens, and a linear layer: token ids to logits.
 
-    `config.problem_type` selects the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
-    cross-entropy per label (`"multi_label_classification"`) or mean squared error (`"regression"`).
+    `config.problem_type` selects the loss as in transformers: cross-entropy
+    (`"single_label_classification"`), binary cross-entropy per label
+    (`"multi_label_classification"`) or mean squared error (`"regression"`).
     """
 
     _auto_class = "AutoModelForSequenceClassification"
@@ -379,9 +440,12 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.pooler: Any = find_pooler(config)(config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear((4 if self.has_pairs else 1) * self.pooler.output_size, config.num_labels)
+        self.classifier = nn.Linear(
+            (4 if self.has_pairs else 1) * self.pooler.output_size, config.num_labels
+        )
         self.ngrams = TokenNgrams(config) if config.token_ngrams else None
-        self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
+        # transformers' default depends on the class's name
+        self.loss_type = "ForSequenceClassification"
         self.post_init()
 
     @property
@@ -402,14 +466,17 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
-        With `config.sep_token_id` a row is a pair of texts around that id. Each is read alone; their pooled vectors u
-        and v become u, v, |u - v| and u * v, and states are those of the second text.
+        With `config.sep_token_id` a row is a pair of texts around that id. Each is read alone;
+        their pooled vectors u and v become u, v, |u - v| and u * v, and states are those of the
+        second text.
 
-        A model in one direction reads a text in pieces: the final states of a piece, `final_pooling_state` included,
-        are the initial ones of the next, and the logits are those of the text so far.
+        A model in one direction reads a text in pieces: the final states of a piece,
+        `final_pooling_state` included, are the initial ones of the next, and the logits are those
+        of the text so far.
 
-        Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
-        `(B, C)`; for regression floats. The loss gets the others too, such as the Trainer's `num_items_in_batch`.
+        Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label
+        0/1 floats `(B, C)`; for regression floats. The loss gets the others too, such as the
+        Trainer's `num_items_in_batch`.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = {**kwargs, "output_final_states": output_final_states, "return_dict": True}
@@ -425,7 +492,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         else:
             outputs = self.rnn(input_ids, mask, inputs_embeds, **options)
             pooled, weights = self._pool(outputs.last_hidden_state, mask)
-            if initial_pooling_state is not None or (output_final_states and not self.config.bidirectional):
+            if initial_pooling_state is not None or (
+                output_final_states and not self.config.bidirectional
+            ):
                 if initial_pooling_state is None:
                     initial_pooling_state = pooled.new_zeros(len(pooled), 1 + pooled.shape[1])
                 if weights is None:
@@ -439,11 +508,15 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                 raise ValueError("a classifier with token_ngrams needs input_ids")
             logits = logits + self.ngrams(input_ids, mask)
         if self.config.target_scale is not None:
-            scale, mean = map(logits.new_tensor, (self.config.target_scale, self.config.target_mean))
+            scale, mean = map(
+                logits.new_tensor, (self.config.target_scale, self.config.target_mean)
+            )
             logits = logits * scale + mean
         loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
         if loss is not None and labels is not None and prefix_logits is not None:
-            losses = [self.measure_loss(prefix, labels, **kwargs) for prefix in prefix_logits.unbind(1)]
+            losses = [
+                self.measure_loss(prefix, labels, **kwargs) for prefix in prefix_logits.unbind(1)
+            ]
             loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return RnnSequenceClassifierOutput(
             loss=loss,
@@ -470,7 +543,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     def _split_pair(self, input_ids: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the masks of the tokens before and after the first separator; without one, all are before."""
         if input_ids is None:
-            raise ValueError("a model of text pairs needs input_ids, whose separator divides the texts")
+            raise ValueError(
+                "a model of text pairs needs input_ids, whose separator divides the texts"
+            )
         separators = (input_ids == self.config.sep_token_id) & mask
         passed = separators.long().cumsum(dim=1)
         return mask & (passed == 0), mask & (passed > 0) & ~(separators & (passed == 1))
@@ -495,5 +570,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             wide, layer = torch.tensor(scale, dtype=torch.float64), self.classifier
             for weight in (layer.weight, *([] if self.ngrams is None else [self.ngrams.weight])):
                 weight.copy_(weight.cpu().double() * wide[:, None])
-            layer.bias.copy_(layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64))
+            layer.bias.copy_(
+                layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64)
+            )
             self.config.target_scale = self.config.target_mean = None

@@ -26,19 +26,23 @@ class RnnPooler(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pool states `(B, T, S)` by a mask `(B, T)`, True at real tokens in any pattern; T is at least 1.
 
-        Returns the pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights `(B, T)`, or None
-        for a pooling that does not weigh tokens. Values at masked places are arbitrary finite numbers.
+        Returns the pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights
+        `(B, T)`, or None for a pooling that does not weigh tokens. Values at masked places are
+        arbitrary finite numbers.
         """
         raise NotImplementedError
 
     def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         """Return the pooled vectors of two parts of texts `(B, P)`; `share` `(B, 1)` is the tokens of the second."""
-        raise ValueError(f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last")
+        raise ValueError(
+            f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last"
+        )
 
     def carry(self, states: Tensor, mask: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pooled vectors after these tokens, and what the next call needs as `before`: `(B, 1 + P)`.
 
-        It holds the number of tokens read and their pooled vector, and is zero at the start of a text.
+        It holds the number of tokens read and their pooled vector, and is zero at the start of a
+        text.
         """
         pooled, _ = self(states, mask)
         count = mask.sum(dim=1, keepdim=True).to(before.dtype)
@@ -97,7 +101,8 @@ class MeanMaxPooler(RnnPooler):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
         self.output_size = 2 * config.output_size
-        self.poolers = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
+        # a tuple: they have no weights to save
+        self.poolers = MeanPooler(config), MaxPooler(config)
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         return torch.cat([pooler(states, mask)[0] for pooler in self.poolers], dim=-1), None
@@ -110,7 +115,8 @@ class MeanMaxPooler(RnnPooler):
 class AttentionPooler(RnnPooler):
     """Mean of the states, weighted by the softmax of context · tanh(W state + b).
 
-    Yang et al. 2016, "Hierarchical Attention Networks for Document Classification", equations 5 to 7.
+    Yang et al. 2016, "Hierarchical Attention Networks for Document Classification", equations 5 to
+    7.
     """
 
     def __init__(self, config: RnnConfig) -> None:

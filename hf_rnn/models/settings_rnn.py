@@ -1,6 +1,7 @@
 """Settings of the architecture. The help of a command reads them, so nothing heavy is imported here.
 
-The metadata of a field has all facts about it: the text of the help, the range, the choices, and its effects.
+The metadata of a field has all facts about it: the text of the help, the range, the choices, and
+its effects.
 """
 
 from collections.abc import Mapping
@@ -23,8 +24,9 @@ def setting(default: object, meaning: str, **more: object) -> Any:
     Args:
         default: The value without a recipe and a flag.
         meaning: The text of the help. The short help ends at the first semicolon.
-        more: `least`, `above`, `most` and `below` limit a number. `shown="first"` and `shown="common"` put a setting
-            into the short help. An encoder to start from fixes one with `start="shape"`, a model also `start="head"`.
+        more: `least`, `above`, `most` and `below` limit a number. `shown="first"` and
+            `shown="common"` put a setting into the short help. An encoder to start from fixes one
+            with `start="shape"`, a model also `start="head"`.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -66,16 +68,27 @@ class RnnSettings:
 
     embedding_size: int = _size(300, "width of a token's vector")
     cell_type: str = setting(
-        "lstm", "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu", shown="common", start="shape"
+        "lstm",
+        "the cell: lstm, gru, min_gru (fastest), rnn_tanh or rnn_relu",
+        shown="common",
+        start="shape",
     )
     hidden_size: int = _size(128, "units per direction", shown="common")
     num_hidden_layers: int = _size(1, "stacked recurrent layers, or residual blocks")
     block_type: Literal["plain", "residual"] = setting(
-        "plain", "plain layers, or residual blocks (short convolution, cell, gate and MLP)", start="shape"
+        "plain",
+        "plain layers, or residual blocks (short convolution, cell, gate and MLP)",
+        start="shape",
     )
-    residual_size: int | None = _size(None, "residual: width of the stream of states (default: hidden_size)")
+    residual_size: int | None = _size(
+        None, "residual: width of the stream of states (default: hidden_size)"
+    )
     conv_kernel: int = setting(
-        3, "residual: tokens that the short convolution sees; 1 leaves it out", least=1, below=32, start="shape"
+        3,
+        "residual: tokens that the short convolution sees; 1 leaves it out",
+        least=1,
+        below=32,
+        start="shape",
     )
     bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
     pooling: str = setting(
@@ -86,12 +99,20 @@ class RnnSettings:
         start="head",
     )
     embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
-    word_dropout: float | int = _dropout("share of the word types to drop per batch, at all their occurrences")
-    hidden_dropout: float | int = _dropout("dropout between recurrent layers, and on what a residual block adds")
-    recurrent_dropout: float | int = _dropout("share of the hidden-to-hidden weights to drop; not for min_gru")
+    word_dropout: float | int = _dropout(
+        "share of the word types to drop per batch, at all their occurrences"
+    )
+    hidden_dropout: float | int = _dropout(
+        "dropout between recurrent layers, and on what a residual block adds"
+    )
+    recurrent_dropout: float | int = _dropout(
+        "share of the hidden-to-hidden weights to drop; not for min_gru"
+    )
     classifier_dropout: float | int = _dropout("dropout on the pooled vector")
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = setting(
-        "linear", "function between pooling and the last layer; linear is the identity", start="head"
+        "linear",
+        "function between pooling and the last layer; linear is the identity",
+        start="head",
     )
     crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head")
     word_forms: int = setting(
@@ -116,5 +137,9 @@ class RnnSettings:
         start="shape",
     )
     freeze_embedding: bool = setting(False, "exclude the embedding from training")
-    tie_word_embeddings: bool = setting(False, "causal-lm: the embedding is the output layer too", start="head")
-    embedding_initializer_range: float | int = setting(1.0, "standard deviation of the initial embedding", least=0)
+    tie_word_embeddings: bool = setting(
+        False, "causal-lm: the embedding is the output layer too", start="head"
+    )
+    embedding_initializer_range: float | int = setting(
+        1.0, "standard deviation of the initial embedding", least=0
+    )

@@ -26,9 +26,9 @@ FIRST_FORMS = len(_SIZES) + 1  # forms that belong to the first token of a word
 class WordReader(nn.Module):
     """A recurrent layer over words, from the states after reading each one in either direction and from its form.
 
-    The form of a word is its first and last letters, its shape, its capitals, and its tokens together, hashed to the
-    rows of a table. So the reader also knows words that are new to the encoder. [`WordReader.read`] reads the
-    vocabulary of a tokenizer.
+    The form of a word is its first and last letters, its shape, its capitals, and its tokens
+    together, hashed to the rows of a table. So the reader also knows words that are new to the
+    encoder. [`WordReader.read`] reads the vocabulary of a tokenizer.
     """
 
     codes: torch.Tensor
@@ -42,11 +42,14 @@ class WordReader(nn.Module):
         self.table = nn.EmbeddingBag(config.word_forms, settings.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.layer = RnnLayer(settings, config.output_size + settings.hidden_size)
-        # each direction's states are read at its last token of a word; a residual stream has read both sides
+        # each direction's states are read at its last token of a word; a residual stream has read
+        # both sides
         self.size = config.output_size if config.block_type == "residual" else config.hidden_size
         self.drop = config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
-        self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int32))
+        self.register_buffer(
+            "forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int32)
+        )
         self.register_buffer("kinds", torch.ones(config.vocab_size, dtype=torch.int8))
 
     def read(self, tokens: Sequence[str]) -> None:
@@ -55,9 +58,16 @@ class WordReader(nn.Module):
         hashed = [[crc32(form.encode()) % rows for form in list_forms(token)] for token in tokens]
         self.forms[: len(hashed)] = torch.tensor(hashed, dtype=torch.int32)
         self.codes[: len(tokens)] = torch.tensor([crc32(token.encode()) for token in tokens])
-        begin = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
-        starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
-        kinds = [MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
+        begin = next(
+            (mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None
+        )
+        starts = [
+            token.startswith(begin) if begin else not token.startswith("##") for token in tokens
+        ]
+        kinds = [
+            MARK if token[-1:] in _MARKS else int(start)
+            for token, start in zip(tokens, starts, strict=True)
+        ]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
 
     @property
@@ -90,7 +100,9 @@ class WordReader(nn.Module):
         def find(among: torch.Tensor, reduce: str, start: int) -> torch.Tensor:
             """Return the first or last place of each word `(B, W)`; `start` for a word without such a place."""
             ends = order.new_full((batch, words + 1), start)
-            return ends.scatter_reduce(1, places.masked_fill(~among, words), order, reduce)[:, :words]
+            return ends.scatter_reduce(1, places.masked_fill(~among, words), order, reduce)[
+                :, :words
+            ]
 
         begins, last = find(torch.ones_like(marks), "amin", length), find(~marks, "amax", -1)
         begins = begins.clamp(max=length - 1)
@@ -99,13 +111,19 @@ class WordReader(nn.Module):
         distance = order - first.gather(1, places.clamp(max=words - 1))
         codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(marks, 0)
         whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
-        starts, ends, capitals = (self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins))
+        starts, ends, capitals = (
+            self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins)
+        )
         hashed = [starts[..., :FIRST_FORMS], ends[..., FIRST_FORMS:], capitals[..., :1]]
         rows = torch.cat([*hashed, whole % self.table.num_embeddings], dim=-1).flatten(0, 1)
         weights = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
         forms = self.table(rows, per_sample_weights=weights).view(batch, words, -1)
-        ends_of_words = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
-        sides = [side.gather(1, tokens[..., None].expand(-1, -1, self.size)) for side, tokens in ends_of_words]
+        # forward, then backward
+        ends_of_words = zip(states.split(self.size, dim=-1), (last, first), strict=False)
+        sides = [
+            side.gather(1, tokens[..., None].expand(-1, -1, self.size))
+            for side, tokens in ends_of_words
+        ]
         texts = CompactTexts(mask)
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [None] * len(self.layer.directions)
@@ -119,7 +137,10 @@ def list_forms(token: str) -> list[str]:
     """
     word = re.sub("^(▁|Ġ|##)", "", token)
     shape = re.sub(r"[^\W\d_]+", "x", re.sub(r"\d+", "9", word))
-    starts, ends = ([f"{size}<{word[:size]}" for size in _SIZES], [f"{size}>{word[-size:]}" for size in _SIZES])
+    starts, ends = (
+        [f"{size}<{word[:size]}" for size in _SIZES],
+        [f"{size}>{word[-size:]}" for size in _SIZES],
+    )
     return [*starts, f"<{shape}", *ends, f">{shape}", f"#{min(len(word), 6)}"]
 
 
@@ -129,10 +150,11 @@ class RnnTokenClassifierOutput(TokenClassifierOutput):
 
     Args:
         loss (scalar): Only with labels.
-        logits (`(B, T, C)`): Scores before softmax, zero where the mask is zero. With `config.crf`, the score of the
-            best tagging that has this tag at this token, minus that of the best one: 0 for its tags, negative for
-            others. In training mode, `emissions`.
-        emissions (`(B, T, C)`): With `config.crf`: the scores that the conditional random field reads.
+        logits (`(B, T, C)`): Scores before softmax, zero where the mask is zero. With `config.crf`,
+            the score of the best tagging that has this tag at this token, minus that of the best
+            one: 0 for its tags, negative for others. In training mode, `emissions`.
+        emissions (`(B, T, C)`): With `config.crf`: the scores that the conditional random field
+            reads.
     """
 
     emissions: torch.Tensor | None = None
@@ -144,8 +166,9 @@ class RnnTokenClassifierOutput(TokenClassifierOutput):
 class RnnForTokenClassification(RnnPreTrainedModel):
     """[`RnnModel`] and a linear layer per token: token ids to logits of tags.
 
-    `config.crf` adds a conditional random field: the loss is that of the whole tagging, and the largest logits are
-    those of the best tagging. With tags B-X and I-X it is a valid one: I-X follows only B-X or I-X.
+    `config.crf` adds a conditional random field: the loss is that of the whole tagging, and the
+    largest logits are those of the best tagging. With tags B-X and I-X it is a valid one: I-X
+    follows only B-X or I-X.
     """
 
     _auto_class = "AutoModelForTokenClassification"
@@ -156,7 +179,11 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         self.rnn = RnnModel(config)
         self.words = WordReader(config) if config.word_forms else None
         self.dropout = nn.Dropout(config.classifier_dropout)
-        size = config.num_directions * config.word_hidden_size if config.word_forms else config.output_size
+        size = (
+            config.num_directions * config.word_hidden_size
+            if config.word_forms
+            else config.output_size
+        )
         self.classifier = nn.Linear(size, config.num_labels)
         self.crf = Crf(config.num_labels) if config.crf else None
         self.post_init()
@@ -177,7 +204,9 @@ class RnnForTokenClassification(RnnPreTrainedModel):
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
         """Resize as in transformers; a new token begins a word, and [`WordReader.read`] gives it its forms."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
-        for name, new in (("codes", 0), ("forms", 0), ("kinds", 1)) if self.words is not None else ():
+        for name, new in (
+            (("codes", 0), ("forms", 0), ("kinds", 1)) if self.words is not None else ()
+        ):
             old = getattr(self.words, name)
             resized = old.new_full((embeddings.num_embeddings, *old.shape[1:]), new)
             resized[: len(old)] = old[: len(resized)]
@@ -196,23 +225,27 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         """Tag the tokens of a batch of texts.
 
         Args:
-            labels (`torch.LongTensor` of shape `(B, T)`, *optional*): Tags; -100 at tokens without one, such as
-                padding and all but the first piece of a word. The loss is per token with a tag.
-            **kwargs: Further arguments of [`RnnModel.forward`]; `num_items_in_batch` is the number of tags over
-                accumulated batches.
+            labels (`torch.LongTensor` of shape `(B, T)`, *optional*): Tags; -100 at tokens without
+                one, such as padding and all but the first piece of a word. The loss is per token
+                with a tag.
+            **kwargs: Further arguments of [`RnnModel.forward`]; `num_items_in_batch` is the number
+                of tags over accumulated batches.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         labels = None if labels is None else labels.long().masked_fill(~mask, -100)
         seen, texts = mask, None
         if self.words is not None:
             if input_ids is None:
-                raise ValueError("a tagger with word_forms needs input_ids, whose tokens have forms")
+                raise ValueError(
+                    "a tagger with word_forms needs input_ids, whose tokens have forms"
+                )
             input_ids = input_ids.masked_fill(~mask, 0)
             kinds = self.words(input_ids)
             seen = mask & (kinds != MARK)  # the encoder does not read marks of capitals
         outputs = self.rnn(input_ids, seen, inputs_embeds, **kwargs, return_dict=True)
         states = outputs.last_hidden_state
-        if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
+        # tokens to words
+        if self.words is not None and input_ids is not None and mask.shape[1] > 0:
             texts = CompactTexts(mask)
             ids, kinds, valid = texts.compact(input_ids).T, texts.compact(kinds).T, texts.valid.T
             starts = kinds > 0  # the tokens that begin a word
@@ -249,18 +282,29 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         )
 
     def _score(
-        self, emissions: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, **kwargs: object
+        self,
+        emissions: torch.Tensor,
+        mask: torch.Tensor,
+        labels: torch.Tensor | None,
+        **kwargs: object,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Return the loss, None without labels, and the logits `(B, T, C)`."""
         if self.crf is None or not mask.shape[1]:
             if labels is None:
                 return None, emissions
-            return self.loss_function(logits=emissions, labels=labels, config=self.config, **kwargs), emissions
+            return self.loss_function(
+                logits=emissions, labels=labels, config=self.config, **kwargs
+            ), emissions
         texts, loss, logits = CompactTexts(mask), None, emissions
         compact = texts.compact(emissions).float()
-        names = () if self.training else [self.config.id2label[index] for index in range(self.num_labels)]
+        names = (
+            ()
+            if self.training
+            else [self.config.id2label[index] for index in range(self.num_labels)]
+        )
         tags = None if labels is None else texts.compact(labels)
-        losses, best = self.crf(compact, texts.valid, tags, names)  # one call, as hooks of offloading need it
+        # one call, as hooks of offloading need it
+        losses, best = self.crf(compact, texts.valid, tags, names)
         if labels is not None:
             count = kwargs.get("num_items_in_batch")
             loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if count is None else count)

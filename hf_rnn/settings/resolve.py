@@ -1,9 +1,10 @@
 """From flags or keywords to typed settings, resolved once: defaults < recipe < model to start from < user.
 
-A recipe is a flat mapping from setting to value, such as a YAML file. It has no setting that publishes a run or
-decides where it goes. Its key `recipe` names its base: a recipe of this package, or a path relative to the file. A
-user's file without that key builds on the default recipe of its task; `recipe: null` builds on nothing. A setting that
-is `null` is reset to the default that it has without any recipe.
+A recipe is a flat mapping from setting to value, such as a YAML file. It has no setting that
+publishes a run or decides where it goes. Its key `recipe` names its base: a recipe of this package,
+or a path relative to the file. A user's file without that key builds on the default recipe of its
+task; `recipe: null` builds on nothing. A setting that is `null` is reset to the default that it has
+without any recipe.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ logger = logging.getLogger(__name__)
 
 Section = TypeVar("Section")
 _FOLDER = Path(__file__).parent / "recipes"
-_START = ("tokenizer_name_or_path", "vectors", "widen_vocabulary")  # settings that a model to start from replaces
+# settings that a model to start from replaces
+_START = ("tokenizer_name_or_path", "vectors", "widen_vocabulary")
 _REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower layers, by setting
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
@@ -60,8 +62,10 @@ _REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower lay
 }
 ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package
 OTHER_LANGUAGES = {ENGLISH: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
-_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}  # implied by `streaming`
-_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # upper limits for a student with its teacher's table
+# implied by `streaming`
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}
+# upper limits for a student with its teacher's table
+_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,22 @@ class Settings:
 
 
 def resolve(
-    user: Mapping[str, Any], verb: str = "train", check: Callable[[Mapping[str, Any]], None] | None = None
+    user: Mapping[str, Any],
+    verb: str = "train",
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Settings:
     """Return typed settings from flags or keywords on top of a recipe.
 
-    The keyword `recipe` is a name, a path or a mapping; without it the run takes the recipe of [`choose_recipe`]. The
-    keyword None resets a setting to its default without any recipe. `check` gets the values before anything heavy is
-    imported.
+    The keyword `recipe` is a name, a path or a mapping; without it the run takes the recipe of
+    [`choose_recipe`]. The keyword None resets a setting to its default without any recipe. `check`
+    gets the values before anything heavy is imported.
 
-    Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and line.
+    Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and
+    line.
     """
-    converted = {name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"}
+    converted = {
+        name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"
+    }
     recipe = user.get("recipe") or choose_recipe(converted, verb)
     if verb == "distill":
         converted = _read_teacher_table(converted, user.get("recipe")) | converted
@@ -102,13 +111,20 @@ def resolve(
     values = {**_load_package_recipe(name), **user_recipe, **converted}
     if check is not None:
         check(values)
-    converted |= {"recipe": None if isinstance(recipe, Mapping) else str(recipe), "output_dir": name_output(values)}
+    converted |= {
+        "recipe": None if isinstance(recipe, Mapping) else str(recipe),
+        "output_dir": name_output(values),
+    }
     return _build(verb, name, user_recipe, converted)
 
 
 def retarget(settings: Settings, start: str) -> Settings:
     """Return the settings of a run that starts from an encoder of other languages, without mistyped rows: no gain."""
-    user = {"typos": settings.user_recipe.get("typos", 0.0), **settings.user, "model_name_or_path": start}
+    user = {
+        "typos": settings.user_recipe.get("typos", 0.0),
+        **settings.user,
+        "model_name_or_path": start,
+    }
     return _build(settings.verb, settings.recipe, settings.user_recipe, user)
 
 
@@ -117,8 +133,14 @@ def name_output(values: Mapping[str, Any]) -> str:
     if values.get("output_dir"):
         return str(values["output_dir"])
     if values.get("resume") or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--output_dir is missing: give the folder to resume, or that of all processes")
-    data = values.get("data_dir") or values.get("dataset_name") or (values.get("input") or ["model"])[0]
+        raise UserError(
+            "--output_dir is missing: give the folder to resume, or that of all processes"
+        )
+    data = (
+        values.get("data_dir")
+        or values.get("dataset_name")
+        or (values.get("input") or ["model"])[0]
+    )
     stem = f"{Path(str(data)).resolve().name.split('.')[0]}-{datetime.date.today()}"
     names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
     return next(name for name in names if not Path(name).exists())
@@ -140,7 +162,11 @@ def record(settings: Settings) -> dict[str, Any]:
 def _shorten_path(value: Any) -> Any:
     if isinstance(value, list):
         return [_shorten_path(item) for item in value]
-    if not isinstance(value, str) or find_built_in(value) or not (os.path.isabs(value) or os.path.exists(value)):
+    if (
+        not isinstance(value, str)
+        or find_built_in(value)
+        or not (os.path.isabs(value) or os.path.exists(value))
+    ):
         return value
     name = Path(value).name
     return name if find_built_in(name) is None else f"./{name}"
@@ -156,7 +182,9 @@ def list_changes(settings: Settings) -> dict[str, Any]:
         name: getattr(value, "value", value)  # an Enum has a value
         for section in (settings.model, settings.data, settings.training)
         for name, (field, *_) in list_settings((type(section),)).items()
-        if name in names and is_recorded(name) and (value := getattr(section, name)) != field.default
+        if name in names
+        and is_recorded(name)
+        and (value := getattr(section, name)) != field.default
     }
 
 
@@ -170,7 +198,8 @@ def recipe_names() -> list[str]:
 
 def list_recipe_settings() -> set[str]:
     """Return the settings that recipes of this package set."""
-    texts = [path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml")]  # a help needs no parser
+    # a help needs no parser
+    texts = [path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml")]
     return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)}
 
 
@@ -183,7 +212,11 @@ def scratch_recipe(recipe: str) -> str:
 def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
     name, user_recipe = read_recipe(recipe, verb="distill")  # it has the settings of `train` too
-    return {name: value for name, value in {**_load_package_recipe(name), **user_recipe}.items() if value is not None}
+    return {
+        name: value
+        for name, value in {**_load_package_recipe(name), **user_recipe}.items()
+        if value is not None
+    }
 
 
 @cache
@@ -206,9 +239,9 @@ def read_recipe(
 ) -> tuple[str | None, dict[str, Any]]:
     """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
 
-    `recipe` is a name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a mapping like such a
-    file; `task` is by default the one that it sets. Raises a [`UserError`] with file and line, or with `origin`, the
-    place of the recipe's name.
+    `recipe` is a name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a
+    mapping like such a file; `task` is by default the one that it sets. Raises a [`UserError`] with
+    file and line, or with `origin`, the place of the recipe's name.
     """
     if recipe is None or str(recipe) in recipe_names():
         return None if recipe is None else str(recipe), {}
@@ -218,7 +251,11 @@ def read_recipe(
         path = folder / os.path.expanduser(str(recipe))
         if path.suffix not in (".yaml", ".yml", ".json") and len(Path(str(recipe)).parts) == 1:
             near = get_close_matches(str(recipe), recipe_names(), n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a YAML file"
+            hint = (
+                f"Did you mean {near[0]!r}?"
+                if near
+                else f"Take {', '.join(recipe_names())}, or a YAML file"
+            )
             raise UserError(f"{origin}recipe {str(recipe)!r} is unknown. {hint}")
         if not path.is_file():
             raise UserError(f"{origin}the recipe file {path} does not exist")
@@ -226,10 +263,14 @@ def read_recipe(
     base, origin = values.pop("recipe", ("", origin))
     for name, (_, place) in values.items():
         if is_personal(name):
-            raise UserError(f"{place}a recipe cannot set {name}: remove it, and give it with the command")
+            raise UserError(
+                f"{place}a recipe cannot set {name}: remove it, and give it with the command"
+            )
     above = {name: _convert(name, value, verb, place) for name, (value, place) in values.items()}
     task = task or above.get("task")
-    package, below = read_recipe(_default_recipe(task, verb) if base == "" else base, task, verb, folder, origin)
+    package, below = read_recipe(
+        _default_recipe(task, verb) if base == "" else base, task, verb, folder, origin
+    )
     return package, _merge([below, above])
 
 
@@ -243,7 +284,11 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if first not in "yYnN" or not tag.endswith(":bool")]
+            first: [
+                (tag, pattern)
+                for tag, pattern in resolvers
+                if first not in "yYnN" or not tag.endswith(":bool")
+            ]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
@@ -257,8 +302,12 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
     starts, placed = ["", *(line.partition(":")[0] for line in text.splitlines())], {}
     for name, value in settings.items():
         if starts.count(str(name)) > 1:
-            raise UserError(f"{path}:{starts.index(str(name))}: {name} is set twice: remove one of them")
-        number = next((number for number, start in enumerate(starts) if start.strip(" \"'{") == str(name)), 1)
+            raise UserError(
+                f"{path}:{starts.index(str(name))}: {name} is set twice: remove one of them"
+            )
+        number = next(
+            (number for number, start in enumerate(starts) if start.strip(" \"'{") == str(name)), 1
+        )
         placed[str(name)] = value, f"{path}:{number}: "
     return placed
 
@@ -266,8 +315,8 @@ def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
 def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     """Return the default recipe for some settings.
 
-    Settings that contradict the encoder of the task's recipe (a cell, a width, tokens) get one that starts from
-    nothing; the log says so.
+    Settings that contradict the encoder of the task's recipe (a cell, a width, tokens) get one that
+    starts from nothing; the log says so.
     """
     recipe = _default_recipe(user.get("task"), verb)
     start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
@@ -281,7 +330,9 @@ def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
         return recipe
     scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
-        scratch = "blocks" if "tokenizer_name_or_path" in other and not user.keys() & {*shape} else "best"
+        scratch = (
+            "blocks" if "tokenizer_name_or_path" in other and not user.keys() & {*shape} else "best"
+        )
     message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
     logger.info(message, scratch, start.name, " or ".join(other))
     return scratch
@@ -302,17 +353,21 @@ def _convert(name: str, value: Any, verb: str, place: str = "") -> Any:
 def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings of layers, the lowest first.
 
-    A setting also removes contradicting settings of the layers below it. `model_name_or_path` also removes those that
-    the model to start from has `decided`.
+    A setting also removes contradicting settings of the layers below it. `model_name_or_path` also
+    removes those that the model to start from has `decided`.
     """
     replaces, merged = _REPLACES | {"model_name_or_path": (*_START, *decided)}, dict[str, Any]()
     for layer in layers:
-        rivals = {rival for name in layer if layer[name] is not None for rival in replaces.get(name, ())}
+        rivals = {
+            rival for name in layer if layer[name] is not None for rival in replaces.get(name, ())
+        }
         merged = {**{name: value for name, value in merged.items() if name not in rivals}, **layer}
     return merged
 
 
-def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: Mapping[str, Any]) -> Settings:
+def _build(
+    verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: Mapping[str, Any]
+) -> Settings:
     """Return typed settings from a recipe of the package and those of the user, with the architecture of the start."""
     from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
     from ..models.auto import head_name
@@ -320,12 +375,17 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
 
     typed = {**user_recipe, **user}
     task = get_task(typed.get("task") or DEFAULT_TASK)
-    package = {name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()}
+    package = {
+        name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()
+    }
     implied: dict[str, Any] = {**_STREAMING} if typed.get("streaming") else {}
     if implied and {**package, **user_recipe}.get("model_name_or_path") == ENGLISH:
         implied["model_name_or_path"] = CAUSAL
     layers = [package, user_recipe, implied, user]
-    start = next((layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer), None)
+    start = next(
+        (layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer),
+        None,
+    )
     config, decided = None, tuple[str, ...]()  # the settings that the start decides
     if start is not None:
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
@@ -334,17 +394,25 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
     declared = list_settings((*VERBS[verb], RnnTrainingArguments))
     for name in merged:
         if name not in declared:
-            raise UserError(f"recipe {recipe}: there is no setting {name!r}{advise(name, declared)}")
+            raise UserError(
+                f"recipe {recipe}: there is no setting {name!r}{advise(name, declared)}"
+            )
         merged[name] = convert(name, declared[name], merged[name])
-    _check_merged(merged, {name for name in typed if typed[name] is not None}, config, decided, task)
-    values: dict[str, Any] = {} if config is None else {name: getattr(config, name) for name in ARCHITECTURE}
+    _check_merged(
+        merged, {name for name in typed if typed[name] is not None}, config, decided, task
+    )
+    values: dict[str, Any] = (
+        {} if config is None else {name: getattr(config, name) for name in ARCHITECTURE}
+    )
     values |= merged
     if values.get("bf16") == "auto":
         has_blocks = config is not None and config.block_type == "residual"
         values["bf16"] = has_blocks and multiplies_bfloat16(values.get("use_cpu", False))
 
     def make(section: type[Section]) -> Section:
-        return section(**{name: values[name] for name in list_settings((section,)) if name in values})
+        return section(
+            **{name: values[name] for name in list_settings((section,)) if name in values}
+        )
 
     try:
         sections = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
@@ -356,20 +424,30 @@ def _build(verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: 
     return settings
 
 
-def _read_teacher_table(user: Mapping[str, Any], recipe: str | Path | Mapping[str, Any] | None) -> dict[str, Any]:
+def _read_teacher_table(
+    user: Mapping[str, Any], recipe: str | Path | Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
-    This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
-    table knows more words than the training texts teach. Tokens, vectors or a start that the user names come first.
+    This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of
+    this package: its table knows more words than the training texts teach. Tokens, vectors or a
+    start that the user names come first.
     """
     config = Path(teacher := user.get("teacher") or "", "config.json")
     others = (*TOKEN_SETTINGS, "model_name_or_path", "embedding_size")
     named = any(user.get(name) is not None for name in others)
-    if not recipe or named or not config.is_file() or "model_name_or_path" in (settings := load_recipe(recipe)):
+    if (
+        not recipe
+        or named
+        or not config.is_file()
+        or "model_name_or_path" in (settings := load_recipe(recipe))
+    ):
         return {}
     if read_mapping(config, config.read_bytes()).get("model_type") != "hf_rnn":
         return {}
-    logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
+    logger.info(
+        "the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones"
+    )
     dropout = {name: rate for name, rate in _TABLE_DROPOUT.items() if settings.get(name, 0) > rate}
     return {"tokenizer_name_or_path": teacher, "vectors": teacher, **dropout}
 
@@ -378,11 +456,19 @@ def _read_teacher_table(user: Mapping[str, Any], recipe: str | Path | Mapping[st
 
 
 def _check_merged(
-    merged: Mapping[str, Any], typed: Collection[str], config: RnnConfig | None, decided: Collection[str], task: Task
+    merged: Mapping[str, Any],
+    typed: Collection[str],
+    config: RnnConfig | None,
+    decided: Collection[str],
+    task: Task,
 ) -> None:
     """Raise a [`UserError`] for settings that the start overrules, and for random vectors that never learn."""
     if (start := merged.get("model_name_or_path")) is None:
-        if merged.get("freeze_embedding") and "freeze_embedding" not in typed and "vectors" not in merged:
+        if (
+            merged.get("freeze_embedding")
+            and "freeze_embedding" not in typed
+            and "vectors" not in merged
+        ):
             raise UserError(
                 "the recipe's freeze_embedding keeps random vectors here: give vectors (a student's are its "
                 "teacher's), or set freeze_embedding to false"
@@ -398,7 +484,9 @@ def _check_merged(
             )
     for name in decided:
         if name in merged and (value := getattr(config, name)) != merged[name]:
-            raise UserError(f"{name} of the model {start} is {value}: found {merged[name]}; leave it out{advice}")
+            raise UserError(
+                f"{name} of the model {start} is {value}: found {merged[name]}; leave it out{advice}"
+            )
 
 
 def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
@@ -409,8 +497,16 @@ def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
     is_constant = training.lr_scheduler_type == "constant"
     rules: list[tuple[Any, Collection[str], str]] = [
         (has_tokens, VOCABULARY_SETTINGS, "the tokenizer of another model never changes"),
-        (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
-        (is_constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
+        (
+            keeps_last,
+            ["metric_for_best_model"],
+            "without load_best_model_at_end the last epoch is kept",
+        ),
+        (
+            is_constant,
+            ["warmup_steps"],
+            "lr_scheduler_type is constant: use constant_with_warmup or linear",
+        ),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
     ]
     for applies, names, reason in rules:

@@ -15,10 +15,12 @@ from .fields import TrainingSettings
 class RnnTrainingArguments(TrainingSettings, TrainingArguments):
     """[`~transformers.TrainingArguments`] with settings of recurrent text classifiers.
 
-    Defaults are those of transformers, except for the order of the examples, the restored callbacks and
-    `ddp_find_unused_parameters`; recipes have good values for a task. The help of each field describes it.
+    Defaults are those of transformers, except for the order of the examples, the restored callbacks
+    and `ddp_find_unused_parameters`; recipes have good values for a task. The help of each field
+    describes it.
 
-    `class_weight_power`: the loss of a row is weighted with (n / (C n_c)) ** power, scaled to mean 1 over the n
+    `class_weight_power`: the loss of a row is weighted with (n / (C n_c)) ** power, scaled to mean
+        1 over the n
     training rows, with n_c rows in its class and C classes.
     """
 
@@ -31,25 +33,32 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
         except ValueError as error:
             raise UserError(str(error)) from error
         if self.overwrite_output_dir and self.resume:
-            raise UserError("overwrite_output_dir starts a new run and resume continues one: give one of them")
+            raise UserError(
+                "overwrite_output_dir starts a new run and resume continues one: give one of them"
+            )
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise UserError(
                 "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
                 "to false, and without eval_strategy early_stopping_patience to 0"
             )
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
-            self.save_steps = self.eval_steps or self.logging_steps  # each evaluation can be the best one
+            # each evaluation can be the best one
+            self.save_steps = self.eval_steps or self.logging_steps
         if self.data_seed is None:  # type: ignore[has-type]  # a field of transformers
-            self.data_seed = self.seed  # otherwise the order of the examples changes when a run is resumed
+            # otherwise the order of the examples changes when a run is resumed
+            self.data_seed = self.seed
         self.restore_callback_states_from_checkpoint = True  # such as the count of early stopping
         # these models use all parameters
         self.ddp_find_unused_parameters = bool(self.ddp_find_unused_parameters)  # type: ignore[has-type]
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
-            self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise
+            # the Trainer refuses bfloat16 and several processes on a CPU otherwise
+            self.use_cpu = True
         self.report_to = self.report_to or ["none"]
         super().__post_init__()
-        if self.early_stopping_patience and (self.eval_strategy == "no" or self.metric_for_best_model is None):
+        if self.early_stopping_patience and (
+            self.eval_strategy == "no" or self.metric_for_best_model is None
+        ):
             raise UserError(
                 "early_stopping_patience needs scores: set eval_strategy (such as epoch) and metric_for_best_model "
                 "(such as macro_recall), or early_stopping_patience to 0"
@@ -62,5 +71,6 @@ def multiplies_bfloat16(use_cpu: bool = False) -> bool:
     """Return whether the GPU, or without one or with `use_cpu` the CPU, has instructions for bfloat16."""
     if not use_cpu and torch.accelerator.is_available():
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not report them
+    # an older torch does not report them
+    has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

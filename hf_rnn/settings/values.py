@@ -24,7 +24,13 @@ _OTHER_NAMES = {  # that people know from other programs
     "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
 }  # fmt: skip
 _WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+}
 _ANY_CASE = ("cell_type", "pooling")
 _DISTILL_SETTINGS = ("augmentations", "soft_label_weight", "teacher", "unlabeled")
 
@@ -42,7 +48,10 @@ def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
     """Return the fields of dataclasses by name; the first class with a name declares it."""
     settings: dict[str, Declaration] = {}
     for declaring in classes:
-        hints, group = get_type_hints(declaring, include_extras=True), getattr(declaring, "group", "model")
+        hints, group = (
+            get_type_hints(declaring, include_extras=True),
+            getattr(declaring, "group", "model"),
+        )
         for field in fields(declaring):
             if field.init:
                 settings.setdefault(field.name, Declaration(field, hints[field.name], group))
@@ -53,7 +62,9 @@ def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
 def list_their_names() -> list[str]:
     """Return the names of the fields of `TrainingArguments`, from its source: the import takes a second."""
     spec = find_spec("transformers")
-    source = Path(str(spec and spec.origin)).with_name("training_args.py").read_text(encoding="utf-8")
+    source = (
+        Path(str(spec and spec.origin)).with_name("training_args.py").read_text(encoding="utf-8")
+    )
     return re.findall(r"^    (\w+): .+ = ", source, re.MULTILINE)
 
 
@@ -77,9 +88,11 @@ def list_types(hint: Any) -> list[Any]:
 def convert(name: str, declaration: Declaration, value: Any, place: str = "") -> Any:
     """Return a value of a flag, a recipe or a keyword as its setting has it; None stays None.
 
-    Raises a [`UserError`], which begins with `place`, for a value of another type, or outside its range.
+    Raises a [`UserError`], which begins with `place`, for a value of another type, or outside its
+    range.
     """
-    value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)  # NumPy, or an Enum
+    # NumPy, or an Enum
+    value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)
     types = list_types(declaration.hint)
     if value is not None and type(value) not in types:
         for value_type in types:
@@ -90,7 +103,9 @@ def convert(name: str, declaration: Declaration, value: Any, place: str = "") ->
                 continue
         else:
             expected = " or ".join(dict.fromkeys(map(_name_type, types)))
-            raise UserError(f"{place}{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
+            raise UserError(
+                f"{place}{name} must be {expected}; found {' '.join(repr(value).split()):.80}"
+            )
     try:
         check_range(name, value, declaration.field.metadata)
     except ValueError as error:
@@ -106,7 +121,10 @@ def _read_as(value_type: Any, value: Any) -> Any:
         return change(_read_as(inner, value))
     if origin is list:
         (inner,) = get_args(value_type) or (str,)
-        return [_read_as(inner, item) for item in (value if isinstance(value, list | tuple) else [value])]
+        return [
+            _read_as(inner, item)
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
     if origin is dict:
         return dict(value)
     if not isinstance(value, str | int | float | os.PathLike):

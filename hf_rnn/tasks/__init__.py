@@ -1,7 +1,8 @@
 """Everything that differs between tasks: columns, encoding, metrics, answers and card.
 
-A task is one class in a module here and one head in `hf_rnn.models`. Training and inference ask the task. A saved
-model names its task in `config.json`. Modules import data sets, metrics and torch in methods: prediction needs none.
+A task is one class in a module here and one head in `hf_rnn.models`. Training and inference ask the
+task. A saved model names its task in `config.json`. Modules import data sets, metrics and torch in
+methods: prediction needs none.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ class Task(ABC):
 
     name: ClassVar[str]  # the value of `--task`, and of `task` in `config.json`
     architecture: ClassVar[str]  # name of the head, an entry of `hf_rnn.models.auto.HEADS`
-    problem_type: ClassVar[str | None] = None  # `config.problem_type`; None if the head serves this task alone
-    scores: ClassVar[Mapping[str, bool]] = {}  # can choose the best epoch, besides `loss`; whether greater is better
+    # `config.problem_type`; None if the head serves this task alone
+    problem_type: ClassVar[str | None] = None
+    # can choose the best epoch, besides `loss`; whether greater is better
+    scores: ClassVar[Mapping[str, bool]] = {}
     recipe: ClassVar[str] = "default"  # name of the recipe that a run takes by default
     settings: ClassVar[Mapping[str, Any]] = {}  # in place of those of the package's recipes
-    one_label: ClassVar[bool] = False  # one of several classes per text: for class weights, `calibrate` and teachers
+    # one of several classes per text: for class weights, `calibrate` and teachers
+    one_label: ClassVar[bool] = False
     per_token: ClassVar[bool] = False  # whether the head answers for each token of a text
     generates: ClassVar[bool] = False  # whether its models continue a text, in place of an answer
     tokenizer_options: ClassVar[Mapping[str, Any]] = {}  # arguments of `train_tokenizer`
@@ -65,8 +69,8 @@ class Task(ABC):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read the splits that the data settings name, and count their rows in `report`.
 
-        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`. Raises a [`UserError`] for
-        rows or settings that cannot be used.
+        Options are `data` (rows in memory), `class_names`, `rejected_path` and `splits`. Raises a
+        [`UserError`] for rows or settings that cannot be used.
         """
 
     @abstractmethod
@@ -74,7 +78,9 @@ class Task(ABC):
         """Return the texts of a split for the vocabulary of a new tokenizer."""
 
     @abstractmethod
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+    def encode(
+        self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Splits:
         """Return the splits as `input_ids` and `labels`."""
 
     def audit_view(self, texts: Splits) -> Splits | None:
@@ -94,22 +100,30 @@ class Task(ABC):
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
         return math.log(config.num_labels)
 
-    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(
+        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    ) -> None:
         """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
 
-        `predictions` has outputs and labels by split, as `Trainer.predict` returns them; `validation` may be missing.
-        After a change of the weights, `predict` returns new ones of a split.
+        `predictions` has outputs and labels by split, as `Trainer.predict` returns them;
+        `validation` may be missing. After a change of the weights, `predict` returns new ones of a
+        split.
         """
 
     # ---- inference, evaluation, card ----
 
     def answers(
-        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self,
+        scores: np.ndarray,
+        config: Config,
+        texts: Sequence[str] = (),
+        encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
         """Return the answer to each text, here its best label. Every path of prediction calls it, also without torch.
 
-        `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the tokens of a text. Such a
-        head also needs the texts, and the tokenizer's output for them with `offset_mapping`.
+        `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the
+        tokens of a text. Such a head also needs the texts, and the tokenizer's output for them with
+        `offset_mapping`.
         """
         names = config.id2label  # an attribute of a configuration takes microseconds
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
@@ -129,13 +143,17 @@ class Task(ABC):
         """Set the training rows by label, and with `examples` a few of them, from the splits as they were read."""
 
 
-def make_audit_view(texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]) -> Splits:
+def make_audit_view(
+    texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]
+) -> Splits:
     """Return the splits with the columns `text` and `label` (ClassLabel), which `describe` makes of each row."""
     import datasets
 
     rows = {split: list(map(describe, split_rows)) for split, split_rows in texts.items()}
     names = sorted({label for pairs in rows.values() for _, label in pairs})
-    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    features = datasets.Features(
+        text=datasets.Value("string"), label=datasets.ClassLabel(names=names)
+    )
     view = datasets.DatasetDict()
     for split, pairs in rows.items():
         columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
@@ -160,16 +178,20 @@ def get_task(name: str) -> Task:
 def task_of(config: Config) -> Task:
     """Return the task of a model.
 
-    `config.task` names it. For an older model, or one whose head or type of problem was changed, it is the first task
-    with its head and type of problem. A model of another package has one label per text.
+    `config.task` names it. For an older model, or one whose head or type of problem was changed, it
+    is the first task with its head and type of problem. A model of another package has one label
+    per text.
 
-    Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs to no task.
+    Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs
+    to no task.
     """
     name, heads = None, [get_task(DEFAULT_TASK).architecture]
     if getattr(config, "model_type", "hf_rnn") == "hf_rnn":
         name, heads = getattr(config, "task", None), config.architectures or heads
     if name is not None and name not in TASKS:
-        raise UserError(f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS")
+        raise UserError(
+            f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS"
+        )
     problem = config.problem_type or "single_label_classification"
     for task in map(get_task, TASKS if name is None else (name, *TASKS)):
         if task.architecture in heads and task.problem_type in (None, problem):
@@ -180,7 +202,9 @@ def task_of(config: Config) -> Task:
 def check_answers(config: Config) -> None:
     """Refuse a model that continues texts, by a [`UserError`] with what does."""
     if (task := task_of(config)).generates:
-        raise UserError(f'a model for {task.name} continues texts: use pipeline("text-generation", FOLDER)')
+        raise UserError(
+            f'a model for {task.name} continues texts: use pipeline("text-generation", FOLDER)'
+        )
 
 
 # ---- logits to scores, in NumPy: a service needs neither torch nor transformers ----

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..models.settings_rnn import RnnSettings
 
 BLOCK_SIZE = 256  # tokens
-_STREAMS, _STREAM_TOKENS = 16, 4096  # parts of a text that are read side by side, and their least length
+# parts of a text that are read side by side, and their least length
+_STREAMS, _STREAM_TOKENS = 16, 4096
 
 
 class CausalLM(Task):
@@ -38,14 +39,18 @@ class CausalLM(Task):
         from ..data.load import load_text
 
         if options.get("data") is not None or arguments.data_dir is None:
-            raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
+            raise UserError(
+                f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file"
+            )
         splits, encoding = options.get("splits"), arguments.encoding
         return load_text(arguments.data_dir, splits=splits, encoding=encoding, report=report)
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         return rows["text"]
 
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+    def encode(
+        self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Splits:
         """Return the tokens in blocks of `max_length`, by default 256."""
         from ..data.encoding import encode_blocks
 
@@ -60,10 +65,14 @@ class CausalLM(Task):
 
     def check_settings(self, model: RnnSettings, training: object) -> None:
         if model.bidirectional:
-            raise UserError(f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does")
+            raise UserError(
+                f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does"
+            )
         for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):
             if value := getattr(training, name):
-                raise UserError(f"{name} is for classifiers: found {value} with {self.name}; leave it out")
+                raise UserError(
+                    f"{name} is for classifiers: found {value} with {self.name}; leave it out"
+                )
 
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return loss in nats per token, perplexity and bits per character, from the result of [`sum_losses`]."""
@@ -75,8 +84,8 @@ class CausalLM(Task):
 def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
     """Read a text with a language model; return the sum of the losses in nats, predicted tokens and their characters.
 
-    `blocks` are those of `encode_blocks`, which make one text. The model is in evaluation mode. Its state is carried,
-    so almost every token has the whole text before it as context.
+    `blocks` are those of `encode_blocks`, which make one text. The model is in evaluation mode. Its
+    state is carried, so almost every token has the whole text before it as context.
     """
     import torch
 
@@ -91,8 +100,13 @@ def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
     total, cache = 0.0, None
     with torch.inference_mode():
         for start in range(0, length, BLOCK_SIZE):
-            batch, targets = (stream[:, start : start + BLOCK_SIZE].to(model.device) for stream in (inputs, labels))
+            batch, targets = (
+                stream[:, start : start + BLOCK_SIZE].to(model.device)
+                for stream in (inputs, labels)
+            )
             mask = torch.ones_like(batch)
-            output = model(batch, mask, shift_labels=targets, cache=cache, use_cache=True, num_items_in_batch=1)
+            output = model(
+                batch, mask, shift_labels=targets, cache=cache, use_cache=True, num_items_in_batch=1
+            )
             total, cache = total + output.loss.item(), output.cache
     return np.array([total, tokens, sum(blocks["characters"]) * tokens / (tokens + 1)])

@@ -33,7 +33,11 @@ class SequenceClassification(Task):
     name = "sequence-classification"
     architecture = "RnnForSequenceClassification"
     problem_type: ClassVar[str | None] = "single_label_classification"
-    scores: ClassVar[Mapping[str, bool]] = {"accuracy": True, "macro_f1": True, "macro_recall": True}
+    scores: ClassVar[Mapping[str, bool]] = {
+        "accuracy": True,
+        "macro_f1": True,
+        "macro_recall": True,
+    }
     one_label = True
 
     # ---- data ----
@@ -41,8 +45,8 @@ class SequenceClassification(Task):
     def read(self, arguments: TableArguments, *, report: DataReport, **options: object) -> Splits:
         """Read labelled texts: files, a data set of the `datasets` library, or rows in memory.
 
-        Several labels of a text are in one column, between separators, or in columns of 0 and 1; numbers are each in
-        a column.
+        Several labels of a text are in one column, between separators, or in columns of 0 and 1;
+        numbers are each in a column.
         """
         from ..data.labels import LabelSets, Numbers
         from ..data.load import load_texts
@@ -52,7 +56,9 @@ class SequenceClassification(Task):
         elif self.problem_type == Regression.problem_type:
             options["scheme"] = Numbers.from_rows
         elif arguments.label_columns:
-            raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
+            raise UserError(
+                f"label_columns are for the tasks multi-label and regression: this is {self.name}"
+            )
         return load_texts(arguments, report=report, **options)
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
@@ -61,7 +67,9 @@ class SequenceClassification(Task):
         # by batches: a column by itself is read row by row, many times as slow
         return (text for name in columns for batch in rows.iter(10_000) for text in batch[name])
 
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+    def encode(
+        self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Splits:
         """Return the splits as `input_ids` and `labels`: class ids, or in float32 rows of 0 and 1, or numbers."""
         import datasets
 
@@ -84,7 +92,9 @@ class SequenceClassification(Task):
         if texts["train"].column_names == ["text", "label"] and self.one_label:
             return texts
         names = _label_names(texts)
-        return make_audit_view(texts, lambda row: (_join_pair(row), ", ".join(_describe(row, names)) or "no label"))
+        return make_audit_view(
+            texts, lambda row: (_join_pair(row), ", ".join(_describe(row, names)) or "no label")
+        )
 
     # ---- model and loss ----
 
@@ -111,7 +121,11 @@ class SequenceClassification(Task):
         check_finite_logits(predictions)
         logits, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels)
         scores = self.measure(logits.argmax(axis=1) if self.one_label else logits, labels, config)
-        return {"rows": len(labels), "loss": measure_loss(logits, labels, self.problem_type), **scores}
+        return {
+            "rows": len(labels),
+            "loss": measure_loss(logits, labels, self.problem_type),
+            **scores,
+        }
 
     # ---- card ----
 
@@ -129,7 +143,11 @@ class SequenceClassification(Task):
                 text = _join_pair(row)
                 for name in _describe(row, names):
                     if len(by_label.setdefault(name, [])) < _EXAMPLES_PER_LABEL:
-                        cut = text if len(text) <= _EXAMPLE_LENGTH else f"{text[: _EXAMPLE_LENGTH - 1]}…"
+                        cut = (
+                            text
+                            if len(text) <= _EXAMPLE_LENGTH
+                            else f"{text[: _EXAMPLE_LENGTH - 1]}…"
+                        )
                         by_label[name].append(cut)
             card.examples = dict(islice(by_label.items(), _EXAMPLE_LABELS))
 
@@ -140,13 +158,19 @@ class MultiLabel(SequenceClassification):
     name = "multi-label"
     problem_type = "multi_label_classification"
     scores = dict.fromkeys(("micro_f1", "macro_f1", "subset_accuracy", "average_precision"), True)
-    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
+    settings = {
+        "class_weight_power": 0,
+        "label_smoothing_factor": 0,
+        "metric_for_best_model": "average_precision",
+    }
     one_label = False
 
     def chance_loss(self, config: RnnConfig) -> float:
         return math.log(2)
 
-    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(
+        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    ) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         from ..evaluation.scores import check_finite_logits, tune_thresholds
 
@@ -156,12 +180,20 @@ class MultiLabel(SequenceClassification):
             model.config.label_thresholds = tune_thresholds(probabilities, held_out.label_ids)
 
     def answers(
-        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self,
+        scores: np.ndarray,
+        config: Config,
+        texts: Sequence[str] = (),
+        encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
         """Return the labels with a score above their threshold, and all scores."""
         names, answers = np.array(list(config.id2label.values()), object), []
-        for held, row in zip(scores > _thresholds(config).astype(scores.dtype), scores.tolist(), strict=True):
-            answers.append({"labels": names[held].tolist(), "scores": dict(zip(names, row, strict=True))})
+        for held, row in zip(
+            scores > _thresholds(config).astype(scores.dtype), scores.tolist(), strict=True
+        ):
+            answers.append(
+                {"labels": names[held].tolist(), "scores": dict(zip(names, row, strict=True))}
+            )
         return answers
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
@@ -186,30 +218,50 @@ class Regression(SequenceClassification):
     name = "regression"
     problem_type = "regression"
     scores = {"pearson": True, "spearman": True, "r2": True, "mae": False, "rmse": False}
-    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
+    settings = {
+        "class_weight_power": 0,
+        "label_smoothing_factor": 0,
+        "metric_for_best_model": "loss",
+    }
     one_label = False
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
         names = _label_names(texts)
-        column = texts["train"].select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
-        numbers = np.column_stack([column.field(name).to_numpy(zero_copy_only=False) for name in names])
+        column = (
+            texts["train"].select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+        )
+        numbers = np.column_stack(
+            [column.field(name).to_numpy(zero_copy_only=False) for name in names]
+        )
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
         for name, spread in zip(names, scale, strict=True):
             if not spread > 0:
-                raise UserError(f"{name!r:.80} is the same number in all rows of train: set --label_column")
-        return {**super().config_fields(texts), "target_mean": mean.tolist(), "target_scale": scale.tolist()}
+                raise UserError(
+                    f"{name!r:.80} is the same number in all rows of train: set --label_column"
+                )
+        return {
+            **super().config_fields(texts),
+            "target_mean": mean.tolist(),
+            "target_scale": scale.tolist(),
+        }
 
     def chance_loss(self, config: RnnConfig) -> float:
         """Return the variance of the numbers, at least that of the standardised ones."""
         return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
 
-    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(
+        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    ) -> None:
         """Let the last layer answer in the unit of the data."""
         cast("RnnForSequenceClassification", model).fold_targets()
 
     def answers(
-        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self,
+        scores: np.ndarray,
+        config: Config,
+        texts: Sequence[str] = (),
+        encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
@@ -229,7 +281,9 @@ class Regression(SequenceClassification):
 def _label_names(texts: Splits) -> list[str]:
     """Return the names of classes, labels or numbers by id."""
     feature = next(iter(texts.values())).features["label"]
-    return list(feature if isinstance(feature, dict) else getattr(feature, "feature", feature).names)
+    return list(
+        feature if isinstance(feature, dict) else getattr(feature, "feature", feature).names
+    )
 
 
 def _describe(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

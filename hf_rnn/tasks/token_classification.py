@@ -35,7 +35,8 @@ _LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # steps of the score of O
 class TokenClassification(Task):
     """Tag each word of a sentence.
 
-    Sentences are words with tags. A word is one or more tokens, and its tag is that of its first token.
+    Sentences are words with tags. A word is one or more tokens, and its tag is that of its first
+    token.
     """
 
     name = "token-classification"
@@ -51,7 +52,14 @@ class TokenClassification(Task):
         """Read CoNLL files, tables, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll
 
-        for name in ("separator", "encoding", "quoting", "text_pair_column", "label_columns", "label_map"):
+        for name in (
+            "separator",
+            "encoding",
+            "quoting",
+            "text_pair_column",
+            "label_columns",
+            "label_map",
+        ):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         if (data := options.pop("data", None)) is None:
@@ -59,20 +67,29 @@ class TokenClassification(Task):
             data = arguments.dataset_name or arguments.data_dir
         options |= {"token_column": arguments.text_column, "tag_column": arguments.label_column}
         return load_conll(
-            data, arguments.dataset_config, max_bad_rows=arguments.max_bad_rows, report=report, **options
+            data,
+            arguments.dataset_config,
+            max_bad_rows=arguments.max_bad_rows,
+            report=report,
+            **options,
         )
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the words of each sentence, joined by spaces."""
         return (" ".join(row["tokens"]) for row in rows)
 
-    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+    def encode(
+        self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    ) -> Splits:
         """Return the splits as `input_ids` and `labels`.
 
-        A tag belongs to the first token of a word. In train, the other tokens of a word continue its tag, so that
-        spans of raw texts are whole; elsewhere their label is -100.
+        A tag belongs to the first token of a word. In train, the other tokens of a word continue
+        its tag, so that spans of raw texts are whole; elsewhere their label is -100.
         """
-        encoded = {name: encode_tagged(texts[name], tokenizer, max_length, name == "train") for name in texts}
+        encoded = {
+            name: encode_tagged(texts[name], tokenizer, max_length, name == "train")
+            for name in texts
+        }
         return type(texts)(encoded)
 
     def audit_view(self, texts: Splits) -> Splits:
@@ -86,7 +103,9 @@ class TokenClassification(Task):
 
     def check_settings(self, model: RnnSettings, training: object) -> None:
         if getattr(training, "class_weight_power", 0):
-            raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
+            raise UserError(
+                f"class_weight_power needs one label per text: leave it out with {self.name}"
+            )
         if model.streaming:
             raise UserError(
                 "a tagger does not stream: leave out streaming, and tag the last sentence again as it grows"
@@ -101,19 +120,32 @@ class TokenClassification(Task):
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
         rows = [np.asarray(tags) for tags in labels]
-        outputs = [np.asarray(row)[: len(tags)][tags != NO_TAG] for row, tags in zip(predictions, rows, strict=True)]
+        outputs = [
+            np.asarray(row)[: len(tags)][tags != NO_TAG]
+            for row, tags in zip(predictions, rows, strict=True)
+        ]
         references = [tags[tags != NO_TAG] for tags in rows]
         logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
         check_finite_logits(logits)
         scores = self.measure([row.argmax(axis=1) for row in outputs], references, config)
-        return {"rows": len(rows), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
+        return {
+            "rows": len(rows),
+            "tokens": len(true),
+            "loss": measure_loss(logits, true, None),
+            **scores,
+        }
 
-    def complete(self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
+    def complete(
+        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    ) -> None:
         """Lower the score of O to where validation has the best F1: it is too high for rare entities."""
         names = list(model.config.id2label.values())
         if "validation" not in predictions or not entity_types(names):
             return
-        outside, bias = names.index("O"), cast("RnnForTokenClassification", model).classifier.bias.data
+        outside, bias = (
+            names.index("O"),
+            cast("RnnForTokenClassification", model).classifier.bias.data,
+        )
         learned, results, f1 = bias[outside].item(), {0.0: predictions["validation"]}, {}
         for less in (0.0, *_LOWERED):
             bias[outside] = learned - less
@@ -122,15 +154,30 @@ class TokenClassification(Task):
         best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
         if best:
-            logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", best, f1[best], f1[0.0])
-            predictions |= {split: results[best] if split == "validation" else predict(split) for split in predictions}
+            logger.info(
+                "the score of O is %g lower: F1 on validation %.3f, not %.3f",
+                best,
+                f1[best],
+                f1[0.0],
+            )
+            predictions |= {
+                split: results[best] if split == "validation" else predict(split)
+                for split in predictions
+            }
 
     def answers(
-        self, scores: np.ndarray, config: Config, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+        self,
+        scores: np.ndarray,
+        config: Config,
+        texts: Sequence[str] = (),
+        encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, scores, strict=True))
-        return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
+        return [
+            {"entities": find_spans(logits, encoded, row, text, config)}
+            for row, (text, logits) in rows
+        ]
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         import pyarrow as pa
@@ -144,7 +191,10 @@ class TokenClassification(Task):
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
-        names, counts = train.features["ner_tags"].feature.names, Counter(chain.from_iterable(train["ner_tags"]))
+        names, counts = (
+            train.features["ner_tags"].feature.names,
+            Counter(chain.from_iterable(train["ner_tags"])),
+        )
         types = {entity: names.index(f"B-{entity}") for entity in entity_types(names)}
         shown = types or {name: number for number, name in enumerate(names)}
         card.class_counts = {name: counts[number] for name, number in shown.items()}
@@ -155,24 +205,32 @@ class TokenClassification(Task):
 
 
 def encode_tagged(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, all_pieces: bool = False
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    all_pieces: bool = False,
 ) -> datasets.Dataset:
     """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
-    A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
-    other tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token has no
-    tag.
+    A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With
+    `all_pieces` the other tokens of a word continue its tag (I-X after B-X), else their label is
+    -100. A word without a token has no tag.
     """
     import datasets
 
     from ..data.encoding import take_fingerprint
 
     if not tokenizer.is_fast:
-        raise UserError("a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python")
+        raise UserError(
+            "a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python"
+        )
     limit = tokenizer.model_max_length if max_length is None else max_length
     names = rows.features["ner_tags"].feature.names
     places = {name: number for number, name in enumerate(names)}
-    inside = [places.get(f"I-{name[2:]}", tag) if name.startswith("B-") else tag for tag, name in enumerate(names)]
+    inside = [
+        places.get(f"I-{name[2:]}", tag) if name.startswith("B-") else tag
+        for tag, name in enumerate(names)
+    ]
     cut = 0
 
     def align(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
@@ -197,14 +255,19 @@ def encode_tagged(
             return_token_type_ids=False,
         )
         words = map(encoded.word_ids, range(len(batch["tokens"])))
-        return {"input_ids": encoded["input_ids"], "labels": list(map(align, words, batch["ner_tags"]))}
+        return {
+            "input_ids": encoded["input_ids"],
+            "labels": list(map(align, words, batch["ner_tags"])),
+        }
 
     types = {"input_ids": "int32", "labels": "int64"}
     table = rows.map(
         encode,
         batched=True,
         remove_columns=rows.column_names,
-        features=datasets.Features({name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}),
+        features=datasets.Features(
+            {name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}
+        ),
         new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
     )
     if cut:
@@ -218,8 +281,9 @@ def find_spans(
 ) -> list[dict[str, Any]]:
     """Return the entities of a text, or each word if the tags mark no entities.
 
-    A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same place are one word.
-    `logits` is `(T, C)`; `encoded` has the text in this row, with `offset_mapping`.
+    A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same
+    place are one word. `logits` is `(T, C)`; `encoded` has the text in this row, with
+    `offset_mapping`.
     """
     scores = compute_scores(logits, config)
     words: list[dict[str, Any]] = []
@@ -231,7 +295,8 @@ def find_spans(
         if words and (word == before or start < words[-1]["end"]):
             words[-1]["end"] = max(end, words[-1]["end"])
         else:
-            # a link that the tokenizer rewrites has the place of its last character: take what precedes it
+            # a link that the tokenizer rewrites has the place of its last character: take what
+            # precedes it
             before_it = re.split(r"\s", text[words[-1]["end"] if words else 0 : start])[-1]
             start -= len(before_it) if any(map(str.isalnum, before_it)) else 0
             best = int(scores[place].argmax())
@@ -244,7 +309,14 @@ def find_spans(
         for entity in _join(words):
             score = sum(word["score"] for word in entity) / len(entity)
             label = entity[0]["label"].partition("-")[2]
-            spans.append({"label": label, "start": entity[0]["start"], "end": entity[-1]["end"], "score": score})
+            spans.append(
+                {
+                    "label": label,
+                    "start": entity[0]["start"],
+                    "end": entity[-1]["end"],
+                    "score": score,
+                }
+            )
     return [{"text": text[span["start"] : span["end"]], **span} for span in spans]
 
 

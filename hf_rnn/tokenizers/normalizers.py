@@ -1,12 +1,14 @@
 r"""Normalisers: how a text is cleaned and cut into words, made only of parts that `tokenizer.json` can store.
 
-A normaliser is an entry of `NORMALIZERS`: a function that builds a normaliser (rewrites the text) and a pre-tokeniser
-(cuts it into words) of the `tokenizers` library. So the tokenizer works without this package, and rules are
-replacements by constants: they can delete, mark or insert, but not compute.
+A normaliser is an entry of `NORMALIZERS`: a function that builds a normaliser (rewrites the text)
+and a pre-tokeniser (cuts it into words) of the `tokenizers` library. So the tokenizer works without
+this package, and rules are replacements by constants: they can delete, mark or insert, but not
+compute.
 
-Patterns use only the syntax that Oniguruma (`tokenizers`) shares with JavaScript's `u` flag (transformers.js): no
-possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s` differ, so `_replace` writes them out. A
-match starts only where a run starts, so time is linear in the length.
+Patterns use only the syntax that Oniguruma (`tokenizers`) shares with JavaScript's `u` flag
+(transformers.js): no possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s`
+differ, so `_replace` writes them out. A match starts only where a run starts, so time is linear in
+the length.
 """
 
 from collections.abc import Callable
@@ -21,16 +23,19 @@ CAPITAL, ALL_CAPITALS = "⇧⇪"  # tokens before words
 def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     """Return the two stages of an entry of `NORMALIZERS`.
 
-    - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never padding.
-    - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower case, words of
-      `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`, which alone
-      `lowercase` decides. Everything else (emoji, words with a digit or an accent) is dropped, as in the tutorial.
-    - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles, hashtags and emoticons
-      are tokens of their own. With `lowercase`, a token ⇧ precedes a word that had a capital, and ⇪ one that began
-      with two.
-    - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`, `<user>`,
-      `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words, punctuation marks,
-      emoticons and emoji are tokens of their own, so `#word` is two.
+    - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never
+      padding.
+    - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower
+      case, words of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`,
+      `<<<URL>>>`, `<<<DIGIT>>>`, which alone `lowercase` decides. Everything else (emoji, words
+      with a digit or an accent) is dropped, as in the tutorial.
+    - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles,
+      hashtags and emoticons are tokens of their own. With `lowercase`, a token ⇧ precedes a word
+      that had a capital, and ⇪ one that began with two.
+    - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become
+      `<url>`, `<user>`, `<number>`; of a character three times or more in a row two remain (`soooo`
+      → `soo`). Words, punctuation marks, emoticons and emoji are tokens of their own, so `#word` is
+      two.
     """
     return NORMALIZERS[name](lowercase)
 
@@ -38,7 +43,12 @@ def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokeniz
 def _portable(pattern: str) -> Regex:
     """Write out the classes that JavaScript defines differently."""
     word = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾"  # Oniguruma's \w
-    classes = {r"\w": f"[{word}]", r"\W": f"[^{word}]", r"\s": r"\p{White_Space}", r"\S": r"\P{White_Space}"}
+    classes = {
+        r"\w": f"[{word}]",
+        r"\W": f"[^{word}]",
+        r"\s": r"\p{White_Space}",
+        r"\S": r"\P{White_Space}",
+    }
     for short, written in classes.items():
         pattern = pattern.replace(short, written)
     return Regex(pattern)
@@ -50,12 +60,17 @@ def _replace(pattern: str, content: str = " ") -> Normalizer:
 
 def _build_none(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     case = [Lowercase()] if lowercase else []
-    return normalizers.Sequence([*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]), WhitespaceSplit()
+    return normalizers.Sequence(
+        [*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]
+    ), WhitespaceSplit()
 
 
-# semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each token was kept,
-# replaced by a placeholder or dropped. These rules mark the places where that tokenizer cut, and drop at the end.
-_EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"  # cut off at the edge of a word; within a word they make it a word to drop
+# semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each
+# token was kept, replaced by a placeholder or dropped. These rules mark the places where that
+# tokenizer cut, and drop at the end.
+# drop at the end.
+# cut off at the edge of a word; within a word they make it a word to drop
+_EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"
 _RUN = r'[^\s.,?"]'  # characters that continue a word with an apostrophe
 _END = r'(?![^\s“"?!,:;])'  # after the last dot of an abbreviation
 _INITIAL = r"(?:^|\W)[a-zA-Z]"  # no lookbehind, which Oniguruma refuses in a lookbehind
@@ -65,7 +80,11 @@ _NAMES = f"(?:{'|'.join(_PLACEHOLDERS)})"
 
 
 def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    capitals = [] if lowercase else [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
+    capitals = (
+        []
+        if lowercase
+        else [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
+    )
     opening = rf"<(?!<<{_NAMES}>>>|(?<=<<)<{_NAMES}>>>|(?<=<<<){_NAMES}>>>)"
     closing = rf">(?!(?<=<<<{_NAMES}>)>>|(?<=<<<{_NAMES}>>)>|(?<=<<<{_NAMES}>>>))"
     rules = [
@@ -76,21 +95,29 @@ def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
         _replace(r"&(?:quot|nbsp|#160);"),
         _replace(rf"(?<![^\s:;.,]){_EDGE}+(?=[a-zA-Z0-9])|(?<=[a-zA-Z0-9]){_EDGE}+(?![^\s:;.,])"),
         _replace(r"(?:[hH][tT][tT][pP][sS]?://|[wW][wW][wW]\.)[^\s<>]+", " <<<url>>> "),
-        # "can't" stays; in "couldn't!" the apostrophe ties the mark to the word, and both are dropped
+        # "can't" stays; in "couldn't!" the apostrophe ties the mark to the word, and both are
+        # dropped
         _replace(rf"""(?<!{_RUN})(?![@#]|[a-zA-Z'-]+(?!{_RUN}))[^\s.,?"'’]+['’]{_RUN}*"""),
-        _replace(r"(?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+"),  # e-mail
+        # e-mail
+        _replace(r"(?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+"),
         _replace(rf"[@＠]\w+(?:['’]{_RUN}*)?|(?<!\()@(?!\S)", " <<<mention>>> "),
         _replace(rf"#\w+(?:['’]{_RUN}*)?|#(?![^\s:;,.!?])", " <<<hashtag>>> "),
-        _replace(r"(?<![0-9])[0-9]+(?:[.:,][0-9]+)+"),  # times, decimals, thousands: dropped, not <<<digit>>>
+        # times, decimals, thousands: dropped, not <<<digit>>>
+        _replace(r"(?<![0-9])[0-9]+(?:[.:,][0-9]+)+"),
         # emoticons with letters, before their letters look like words
-        _replace(r"(?<![0-9])[:;=](?:[^a-zA-Z0-9 ]|[oO])?(?:D+|(?:[pPd3]+|[oO]+|[vV]+|[sS]+)(?!\w))|<3+"),
+        _replace(
+            r"(?<![0-9])[:;=](?:[^a-zA-Z0-9 ]|[oO])?(?:D+|(?:[pPd3]+|[oO]+|[vV]+|[sS]+)(?!\w))|<3+"
+        ),
         # a dot stays after a title (mr.) and in initials (u.s., e.g), and separates everywhere else
         _replace(
             rf"(?!(?<={_TITLE})\.|(?<={_INITIAL})\.(?:[a-zA-Z]|(?<={_INITIAL}\.[a-zA-Z]\.))"
             rf"(?:\.[a-zA-Z]){{0,8}}\.?{_END})\."
         ),
         *(
-            _replace(f"<<<{''.join(f'[{letter}{letter.upper()}]' for letter in name)}>>>", f"<<<{name}>>> ")
+            _replace(
+                f"<<<{''.join(f'[{letter}{letter.upper()}]' for letter in name)}>>>",
+                f"<<<{name}>>> ",
+            )
             for name in _PLACEHOLDERS
         ),
         _replace(rf'[,!?:;…“”‘’"~–—―=←-⇿♫♪★☆♥❤♡☹-☻]|{opening}|{closing}|--+|->'),
@@ -103,8 +130,10 @@ def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), WhitespaceSplit()
 
 
-# tweet: patterns and what is written in their place, in this order. The backslash forms are spellings in some
-# published tweet files. A rule without a match costs 0.3 us per tweet, so rare characters share one rule.
+# tweet: patterns and what is written in their place, in this order. The backslash forms are
+# spellings in some published tweet files. A rule without a match costs 0.3 us per tweet, so rare
+# characters share one rule.
+# rule.
 _TWEET_RULES = (
     (r"&(?:amp;)+", "&"),  # first: tweets are often escaped twice
     ("&lt;", "<"),
@@ -123,7 +152,8 @@ _WORDS = "|".join(
     (
         r"\w+(?:'\w+)*",  # don't, b4, xD, T_T
         r"\.\.?|!!?|\?\??",
-        r"<(?:url>|user>|number>|eos>|3|/3|<<\w+>>>)",  # <<<MENTION>>> of prepared files is one word
+        # <<<MENTION>>> of prepared files is one word
+        r"<(?:url>|user>|number>|eos>|3|/3|<<\w+>>>)",
         # :) :-( :'( >:( :* :3 ;P (: -_- ^^ >_< \o/
         r"[>}]?[:;=][-o*'^]?(?:[)(\[\]{}@|/\\*]+|[dDpPoOsSxXcC3](?!\w))|\([-o*'^]?[:;=]|-_+-|\^_*\^|>_+<|\\[oO]/",
         r"[!-/:-@\[-`{-~]",
@@ -134,9 +164,11 @@ _WORDS = "|".join(
 def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     rules = [_replace(pattern, content) for pattern, content in _TWEET_RULES]
     rules += [Lowercase()] if lowercase else []
-    # each character of a row before its last two, except in <<<MENTION>>>; U+FE0F only asks for a coloured picture
+    # each character of a row before its last two, except in <<<MENTION>>>; U+FE0F only asks for a
+    # coloured picture
     rules.append(_replace(r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)|\uFE0F", ""))
-    # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's grapheme)
+    # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's
+    # grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
     flag, joiner, picture = "[\U0001f1e6-\U0001f1ff]", "\u200d", r"\p{Extended_Pictographic}"
     signs = (
@@ -152,7 +184,8 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
 def plain_placeholders() -> list[Normalizer]:
     """Return rules that write handles, links and the placeholders of prepared tweets in words that BERT's pieces know.
 
-    A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become their sign.
+    A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become
+    their sign.
     """
     rules = (
         (r"<<<(?:MENTION|mention)>>>|(?<!\w|@)@\w+", "@user"),
@@ -167,7 +200,8 @@ def capital_marks() -> list[Normalizer]:
     """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
     rules = []
     for capital in map(chr, range(ord("A"), ord("Z") + 1)):
-        start = rf"(?<![\p{{L}}\p{{N}}])(?<!<<<){capital}"  # a rule per letter, as a replacement is a constant
+        # a rule per letter, as a replacement is a constant
+        start = rf"(?<![\p{{L}}\p{{N}}])(?<!<<<){capital}"
         rules.append(_replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
         rules.append(_replace(start, CAPITAL + capital.lower()))
     return rules
@@ -176,7 +210,9 @@ def capital_marks() -> list[Normalizer]:
 def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     rules: list[Normalizer] = [Replace("\ufe0f", "")]
     rules += [*capital_marks(), Lowercase()] if lowercase else []
-    words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", _WORDS, r"\S"))
+    words = "|".join(
+        (f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", _WORDS, r"\S")
+    )
     return normalizers.Sequence(rules), Split(_portable(words), "removed", invert=True)
 
 

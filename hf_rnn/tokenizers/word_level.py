@@ -1,7 +1,8 @@
 """Train a tokenizer on texts: a stock `PreTrainedTokenizerFast`, by default of whole words in torchtext's order.
 
-The stages that will encode also count, inside the `tokenizers` library, so both agree on every character (Python
-lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer without this package.
+The stages that will encode also count, inside the `tokenizers` library, so both agree on every
+character (Python lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer
+without this package.
 """
 
 import copy
@@ -41,21 +42,28 @@ _PRIVATE = re.compile(r"\S@\S+\.\w|(?:\d[ ./()-]?){7}")  # an e-mail address, or
 class TaggerTokenizer(PreTrainedTokenizerFast):
     """The tokenizer of a tagger's folder, for pipelines: marks of capitals are hidden, and a blank text fits a batch.
 
-    Its tokens are those of `tokenizer.json`. Programs without this package load a plain tokenizer in its place.
+    Its tokens are those of `tokenizer.json`. Programs without this package load a plain tokenizer
+    in its place.
     """
 
     def _convert_encoding(self, *args: object, **options: object) -> Any:
         columns, encodings = super()._convert_encoding(*args, **options)
         if "special_tokens_mask" in columns:
             columns["special_tokens_mask"] = [
-                [int(hidden or token.endswith((CAPITAL, ALL_CAPITALS))) for hidden, token in zip(*pair, strict=True)]
-                for pair in ((encoding.special_tokens_mask, encoding.tokens) for encoding in encodings)
+                [
+                    int(hidden or token.endswith((CAPITAL, ALL_CAPITALS)))
+                    for hidden, token in zip(*pair, strict=True)
+                ]
+                for pair in (
+                    (encoding.special_tokens_mask, encoding.tokens) for encoding in encodings
+                )
             ]
         return columns, encodings
 
     def _encode_plus(self, *args: object, **options: object) -> Any:
         encoded = super()._encode_plus(*args, **options)
-        if getattr(places := encoded.get("offset_mapping"), "ndim", 3) < 3:  # a tensor of texts without tokens
+        # a tensor of texts without tokens
+        if getattr(places := encoded.get("offset_mapping"), "ndim", 3) < 3:
             encoded["offset_mapping"] = places.reshape(*places.shape, 2)
         return encoded
 
@@ -77,52 +85,71 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of whole words, characters or pieces of words.
 
-    Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
-    most frequent to the rarest, ties by code point. A shared vocabulary shows its words, so those that look like an
-    e-mail address or a long number get no id; see also `min_texts`.
+    Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or
+    characters from the most frequent to the rarest, ties by code point. A shared vocabulary shows
+    its words, so those that look like an e-mail address or a long number get no id; see also
+    `min_texts`.
 
-    The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
-    empty text is an empty list. `<unk>` and `<pad>` typed in a text are ordinary text (`split_special_tokens=True`),
-    so no text can turn into padding. Other programs do not read that setting: see [`save_tokenizer`].
+    The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads
+    on the right; an empty text is an empty list. `<unk>` and `<pad>` typed in a text are ordinary
+    text (`split_special_tokens=True`), so no text can turn into padding. Other programs do not read
+    that setting: see [`save_tokenizer`].
 
     Args:
-        texts: Any iterable, read once. Beyond two million distinct words, those seen once so far are forgotten.
-        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
-        max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`.
-            None keeps 16,000 pieces, or every word or character that is frequent enough.
+        texts: Any iterable, read once. Beyond two million distinct words, those seen once so far
+            are forgotten.
+        min_frequency: A word, character or merge of `bpe` must occur at least this often to get an
+            id.
+        max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds
+            `RnnConfig.vocab_size`. None keeps 16,000 pieces, or every word or character that is
+            frequent enough.
         lowercase: Whether to lowercase every text.
         normalizer: An entry of `hf_rnn.tokenizers.normalizers.NORMALIZERS`.
         model_max_length: Tokens per text with `truncation=True`.
-        tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are learned from the
-            texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause.
-        exact: Keep every character, so that `decode` returns the text: for language models, with normalizer `none`.
-            Pieces of `bpe` are bytes then; `word` loses the number of spaces. It pads on the left, as `generate`
-            needs it, and `<eos>` = 2 ends a text: typed in one, it is this token.
-        min_texts: Texts that a word or character must occur in. From 2 on, `bpe` counts a word once per text.
-            `hf-rnn train` takes 2, unless its `min_frequency` is 1.
+        tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are
+            learned from the texts. Languages written without spaces need one of the last two,
+            because there a `word` is a whole clause.
+        exact: Keep every character, so that `decode` returns the text: for language models, with
+            normalizer `none`. Pieces of `bpe` are bytes then; `word` loses the number of spaces. It
+            pads on the left, as `generate` needs it, and `<eos>` = 2 ends a text: typed in one, it
+            is this token.
+        min_texts: Texts that a word or character must occur in. From 2 on, `bpe` counts a word once
+            per text. `hf-rnn train` takes 2, unless its `min_frequency` is 1.
 
     Raises:
-        UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
+        UserError: For an argument out of range, an invalid text, or texts without a word that is
+            frequent enough.
     """
     specials = [UNK_TOKEN, PAD_TOKEN, EOS_TOKEN] if exact else [UNK_TOKEN, PAD_TOKEN]
-    for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
+    for name, value, choices in (
+        ("normalizer", normalizer, NORMALIZERS),
+        ("tokenizer", tokenizer, TOKENIZERS),
+    ):
         if value not in choices:
             raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
     if exact and normalizer != "none":
-        raise UserError(f"a tokenizer that keeps the text needs normalizer none: found {normalizer}")
+        raise UserError(
+            f"a tokenizer that keeps the text needs normalizer none: found {normalizer}"
+        )
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
     backend.normalizer, backend.pre_tokenizer, decoder = (
-        _build_exact(tokenizer, lowercase) if exact else _build_stages(tokenizer, normalizer, lowercase)
+        _build_exact(tokenizer, lowercase)
+        if exact
+        else _build_stages(tokenizer, normalizer, lowercase)
     )
     if decoder is not None:
         backend.decoder = decoder
     if tokenizer == "bpe":
         backend.model = BPE(unk_token=UNK_TOKEN)
-        _learn_pieces(backend, _read(texts), min_frequency, min_texts, max_vocab_size or _PIECES, specials)
+        _learn_pieces(
+            backend, _read(texts), min_frequency, min_texts, max_vocab_size or _PIECES, specials
+        )
     else:
         words = _count(backend, _read(texts), min_frequency, min_texts)
         vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
-        backend.model = WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
+        backend.model = WordLevel(
+            {word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN
+        )
     if backend.get_vocab_size() <= len(specials):
         often = f"{min_frequency} times" + f", and in {min_texts} texts" * (min_texts > 1)
         advice = ", or for languages without spaces set tokenizer to char or bpe (--tokenizer char)"
@@ -130,20 +157,33 @@ def train_tokenizer(
             f"no {'word' if tokenizer == 'word' else 'character'} occurs {often}: give more texts, or lower "
             f"min_frequency{advice if tokenizer == 'word' else ''}"
         )
-    options = {"model_max_length": model_max_length, "model_input_names": ["input_ids", "attention_mask"]}
+    options = {
+        "model_max_length": model_max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
     if exact:
-        options |= {"eos_token": EOS_TOKEN, "padding_side": "left", "clean_up_tokenization_spaces": False}
+        options |= {
+            "eos_token": EOS_TOKEN,
+            "padding_side": "left",
+            "clean_up_tokenization_spaces": False,
+        }
     names = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, split_special_tokens=True, **names, **options)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, split_special_tokens=True, **names, **options
+    )
 
 
-def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
+def widen_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int
+) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that also knows the first words of a file of vectors; existing ids stay.
 
     Args:
-        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
+        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps
+            these words whole.
         source: A file of vectors.
-        limit: Number of the source's first words. A word is added as the normaliser spells it, unless that splits it.
+        limit: Number of the source's first words. A word is added as the normaliser spells it,
+            unless that splits it.
 
     Raises:
         UserError: For a tokenizer of another kind, or an invalid source.
@@ -152,31 +192,44 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
 
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel | BPE):
-        raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
+        raise UserError(
+            "widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer"
+        )
     if not os.path.isfile(path := os.path.expanduser(source)):
-        raise UserError(f"widen_vocabulary reads the first words of a file of vectors: found {source}, not a file")
+        raise UserError(
+            f"widen_vocabulary reads the first words of a file of vectors: found {source}, not a file"
+        )
     vocabulary = dict(tokenizer.get_vocab())
     new = count(count_ids(tokenizer))  # after added tokens too: saving renumbers them
     for listed in read_first_words(path, limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
-        words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        words = (
+            [(text, None)]
+            if backend.pre_tokenizer is None
+            else backend.pre_tokenizer.pre_tokenize_str(text)
+        )
         if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
             vocabulary[word] = next(new)
     widened = copy.deepcopy(tokenizer)
     unknown = backend.model.unk_token
     if isinstance(backend.model, BPE):
         merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
-        widened.backend_tokenizer.model = BPE(vocabulary, merges, unk_token=unknown, ignore_merges=True)
+        widened.backend_tokenizer.model = BPE(
+            vocabulary, merges, unk_token=unknown, ignore_merges=True
+        )
     else:
         widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unknown)
     return widened
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: bool = False) -> None:
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: bool = False
+) -> None:
     """Save a tokenizer so that a special token typed in a text is text to other programs too.
 
-    These find the `added_tokens` of `tokenizer.json` in any text. So with `split_special_tokens`, those of the
-    vocabulary are only in `tokenizer_config.json`. With `for_tags`, transformers loads a [`TaggerTokenizer`].
+    These find the `added_tokens` of `tokenizer.json` in any text. So with `split_special_tokens`,
+    those of the vocabulary are only in `tokenizer_config.json`. With `for_tags`, transformers loads
+    a [`TaggerTokenizer`].
     """
     if for_tags and type(tokenizer) is PreTrainedTokenizerFast:
         tokenizer = copy.copy(tokenizer)
@@ -186,7 +239,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, for_tags: b
     if not tokenizer.split_special_tokens or not file.is_file():
         return
     content = json.loads(file.read_text(encoding="utf-8"))
-    vocabulary, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
+    vocabulary, named = (
+        Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(),
+        set(tokenizer.all_special_tokens),
+    )
     for token in list(content["added_tokens"]):
         if token["content"] in named and vocabulary.get(token["content"]) == token["id"]:
             content["added_tokens"].remove(token)
@@ -197,7 +253,8 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer put its separator, by default a new `<sep>`, between the two texts of a pair.
 
     Raises:
-        UserError: For a tokenizer in Python that puts nothing there, or one that puts other tokens there.
+        UserError: For a tokenizer in Python that puts nothing there, or one that puts other tokens
+            there.
     """
     if tokenizer.sep_token is None:
         tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
@@ -205,19 +262,32 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
         return
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer("", "")["input_ids"]:
-        raise UserError("the tokenizer puts no separator between the texts of a pair: choose another one")
-    separator, special = str(tokenizer.sep_token), [(str(tokenizer.sep_token), tokenizer.sep_token_id)]
-    backend.post_processor = TemplateProcessing(single="$A", pair=f"$A {separator} $B", special_tokens=special)
+        raise UserError(
+            "the tokenizer puts no separator between the texts of a pair: choose another one"
+        )
+    separator, special = (
+        str(tokenizer.sep_token),
+        [(str(tokenizer.sep_token), tokenizer.sep_token_id)],
+    )
+    backend.post_processor = TemplateProcessing(
+        single="$A", pair=f"$A {separator} $B", special_tokens=special
+    )
 
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer that lowercases put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
+    if (
+        backend is not None
+        and backend.normalizer is not None
+        and backend.normalizer.normalize_str("A") == "a"
+    ):
         backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
         if backend.decoder is not None:
             backend.decoder = _join_without_marks(backend.decoder)
-        tokenizer.add_tokens([AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)])
+        tokenizer.add_tokens(
+            [AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)]
+        )
 
 
 def _join_without_marks(decoder: Decoder) -> Decoder:
@@ -231,21 +301,31 @@ def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder | None]:
+def _build_stages(
+    tokenizer: str, normalizer: str, lowercase: bool
+) -> tuple[Normalizer, PreTokenizer, Decoder | None]:
     """Return the stages that turn a text into words, characters, or words to learn pieces from, and a decoder."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     if tokenizer == "word":
-        joined = _join_without_marks(decoders.WordPiece("\0", cleanup=False)) if normalizer == "cased" else None
+        joined = (
+            _join_without_marks(decoders.WordPiece("\0", cleanup=False))
+            if normalizer == "cased"
+            else None
+        )
         return rewrite, cut, joined
     if tokenizer == "char":
         spaces = [Replace(Regex(r"\s+"), " "), Strip()]
-        characters = Split(Regex(r"<(?:url|user|number)>|<<<[a-zA-Z]+>>>|\s|\S"), "removed", invert=True)
+        characters = Split(
+            Regex(r"<(?:url|user|number)>|<<<[a-zA-Z]+>>>|\s|\S"), "removed", invert=True
+        )
         return normalizers.Sequence([rewrite, *spaces]), characters, None
     # a special token that is typed in a text must not be one of the pieces
     rules = [rewrite, Replace(Regex(f"<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)"), "< ")]
     begin = Metaspace(prepend_scheme="always", split=False)
     marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
-    decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    decoder = decoders.Sequence(
+        [marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin]), decoder
 
 
@@ -253,21 +333,29 @@ def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokeni
     """Return stages like those of [`_build_stages`] that keep every character and cut off `<eos>`."""
     case = normalizers.Sequence([Lowercase()] if lowercase else [])
     if tokenizer == "word":
-        steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
+        steps = [
+            decoders.WordPiece("\0", cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r" ?\n ?"), "\n"),
+        ]
         words = Regex(rf"\n|{EOS_TOKEN}|(?:(?!{EOS_TOKEN})\S)+")
         stages = normalizers.Sequence([case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")])
         return stages, Split(words, "removed", invert=True), decoders.Sequence(steps)
     if tokenizer == "char":
         return case, Split(Regex(rf"{EOS_TOKEN}|[\s\S]"), "removed", invert=True), decoders.Fuse()
-    # lines apart, so that a text has the tokens of its lines; typed <unk> and <pad> are not one piece
+    # lines apart, so that a text has the tokens of its lines; typed <unk> and <pad> are not one
+    # piece
     typed = Regex(rf"\n|{EOS_TOKEN}|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
-    parts = rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"  # as GPT-2
+    # as GPT-2
+    parts = rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
     cuts = [Split(typed, "isolated"), Split(Regex(parts), "isolated")]
     pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return case, pre_tokenizers.Sequence([*cuts, pieces]), decoders.ByteLevel()
 
 
-def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int) -> list[str]:
+def _count(
+    backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int
+) -> list[str]:
     """Count words with the backend's own stages, and return those to keep, in their order."""
     totals, spread = Counter[str](), Counter[str]()  # occurrences, and texts
     normalize, cut = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
@@ -278,16 +366,35 @@ def _count(backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_tex
         if len(totals) > _MOST_WORDS:
             totals = Counter({word: count for word, count in totals.items() if count > 1})
             spread = Counter({word: spread[word] for word in totals})
-    frequent = (word for word, count in totals.items() if count >= min_frequency and spread[word] >= min_texts)
-    return sorted((word for word in frequent if not _PRIVATE.search(word)), key=lambda word: (-totals[word], word))
+    frequent = (
+        word
+        for word, count in totals.items()
+        if count >= min_frequency and spread[word] >= min_texts
+    )
+    return sorted(
+        (word for word in frequent if not _PRIVATE.search(word)),
+        key=lambda word: (-totals[word], word),
+    )
 
 
 def _learn_pieces(
-    backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int, size: int, specials: list[str]
+    backend: Tokenizer,
+    texts: Iterator[str],
+    min_frequency: int,
+    min_texts: int,
+    size: int,
+    specials: list[str],
 ) -> None:
     """Learn pieces of words with the library's own trainer."""
-    options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
-    options |= {"min_frequency": max(min_frequency, min_texts), "limit_alphabet": size - len(specials)}
+    options: dict[str, Any] = {
+        "vocab_size": size,
+        "special_tokens": specials,
+        "show_progress": False,
+    }
+    options |= {
+        "min_frequency": max(min_frequency, min_texts),
+        "limit_alphabet": size - len(specials),
+    }
     if EOS_TOKEN in specials:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
 
@@ -304,7 +411,9 @@ def _learn_pieces(
 def _read(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts, checked."""
     if isinstance(texts, str | bytes):
-        raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
+        raise UserError(
+            "texts must be an iterable of str, found one text: put it into a list, [text]"
+        )
     for place, text in enumerate(out_of_arrow(texts)):
         if fault := find_text_fault(text):
             raise UserError(f"texts[{place}] {fault}")

@@ -1,7 +1,8 @@
 """The output folder of a run and its checkpoints: one run at a time, resumed exactly, replaced all or nothing.
 
-A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress of the run. It is
-renamed when it is whole. The finished model is written beside an earlier one, whose place it then takes by renames.
+A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress
+of the run. It is renamed when it is whole. The finished model is written beside an earlier one,
+whose place it then takes by renames.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ RECORD = "run.json"
 LOCK = ".lock"
 WRITING = "writing"  # folder of a checkpoint that is not whole yet
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
-TEACHER_LOGITS = "teacher_logits.npz"  # left by a run that stopped after asking its teacher; the next one uses it
+# left by a run that stopped after asking its teacher; the next one uses it
+TEACHER_LOGITS = "teacher_logits.npz"
 _NAMES = {"data": "the texts or their labels", "start": "the weights that training starts from"}
 
 
@@ -60,14 +62,16 @@ class TrainingStopped(KeyboardInterrupt):
 class StopRequest:
     """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once.
 
-    The Trainer's own `enable_jit_checkpoint` ignores Ctrl-C, waits 3 seconds, and does not make processes agree.
+    The Trainer's own `enable_jit_checkpoint` ignores Ctrl-C, waits 3 seconds, and does not make
+    processes agree.
     """
 
     number = 0  # the signal, 0 for none
 
     def __enter__(self) -> StopRequest:
         self.number = 0
-        is_main = threading.current_thread() is threading.main_thread()  # Python allows handlers there only
+        # Python allows handlers there only
+        is_main = threading.current_thread() is threading.main_thread()
         numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
         self._handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
@@ -94,7 +98,8 @@ def take_fingerprint(
 ) -> dict[str, Any]:
     """Return everything that decides the steps and scores of a run, ready for JSON.
 
-    Data, tokenizer and first weights are hashes; architecture and settings are values by name, for messages.
+    Data, tokenizer and first weights are hashes; architecture and settings are values by name, for
+    messages.
     """
     data, weights = hashlib.sha256(), hashlib.sha256()
     for split, rows in examples.items():
@@ -109,7 +114,9 @@ def take_fingerprint(
     attributes = [getattr(tokenizer, name, None) for name in names]
     rules = json.dumps([read_rules(tokenizer) or tokenizer.get_vocab(), attributes], sort_keys=True)
     chosen = {
-        name: value for name, value in settings.to_dict().items() if is_recorded(name) and name not in AFTER_STEPS
+        name: value
+        for name, value in settings.to_dict().items()
+        if is_recorded(name) and name not in AFTER_STEPS
     }
     values = {
         "data": data.hexdigest(),
@@ -167,8 +174,8 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Path | None]]:
     """Hold the output folder of a run from its start to its end; yield it with the checkpoint to resume from, or None.
 
-    Raises a [`UserError`] when another run uses the folder; when it has files, unless the user chose to overwrite an
-    earlier run or to resume it; when there is no checkpoint to resume from.
+    Raises a [`UserError`] when another run uses the folder; when it has files, unless the user
+    chose to overwrite an earlier run or to resume it; when there is no checkpoint to resume from.
     """
     folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
     made = [path for path in (folder.root, *folder.root.absolute().parents) if not path.exists()]
@@ -180,8 +187,12 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
                 check_replaceable(folder, args.overwrite_output_dir)
             newest = next(iter(list_checkpoints(folder.checkpoints)), None) if args.resume else None
             if args.resume and newest is None:
-                advice = ", and --overwrite_output_dir replaces the earlier run" * bool(_list_earlier(folder))
-                raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}")
+                advice = ", and --overwrite_output_dir replaces the earlier run" * bool(
+                    _list_earlier(folder)
+                )
+                raise UserError(
+                    f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}"
+                )
             yield folder, newest
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
@@ -192,10 +203,17 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
     """Refuse a folder with files, or with `overwrite` one with files that are not those of an earlier run."""
     if overwrite:
-        marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
+        marks = (
+            folder.card_facts.name,
+            folder.training_args.name,
+            "checkpoints/checkpoint-*",
+            f"{UNFINISHED}*",
+        )
         taken = ", ".join([path.name for path in _finished_files(folder) if path.exists()][:3])
         if taken and not any(any(folder.root.glob(mark)) for mark in marks):
-            fault = f"holds no run of hf-rnn, and files that one would replace: {taken}. Give another"
+            fault = (
+                f"holds no run of hf-rnn, and files that one would replace: {taken}. Give another"
+            )
             raise UserError(f"output_dir {folder.root} {fault}")
     elif present := ", ".join(_list_earlier(folder)[:3]):
         resume = ", or --resume to continue it" * bool(list_checkpoints(folder.checkpoints))
@@ -213,8 +231,14 @@ def _list_earlier(folder: FinishedFolder) -> list[str]:
 def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:
     """Refuse an output folder that is a model, teacher or file that the run reads, by a [`UserError`]."""
     for setting, name in sources.items():
-        if name and os.path.exists(name) and os.path.realpath(name) == os.path.realpath(str(output_dir)):
-            raise UserError(f"{setting} {name} is the output_dir and would be replaced: give another")
+        if (
+            name
+            and os.path.exists(name)
+            and os.path.realpath(name) == os.path.realpath(str(output_dir))
+        ):
+            raise UserError(
+                f"{setting} {name} is the output_dir and would be replaced: give another"
+            )
 
 
 @contextlib.contextmanager
@@ -228,20 +252,29 @@ def hold_folder(folder: Path) -> Iterator[None]:
             finally:
                 (folder / LOCK).unlink(missing_ok=True)
     except Timeout as error:
-        raise UserError(f"{folder} is in use by another run: wait until it ends, or give another") from error
+        raise UserError(
+            f"{folder} is in use by another run: wait until it ends, or give another"
+        ) from error
 
 
-def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None) -> Written:
+def fill(
+    folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None
+) -> Written:
     """Write a finished model to a folder that is held, or leave it as it was; return the result of `write`.
 
-    `write` writes the new files to a subfolder. The old files move out, then the new ones in. `config.json` moves out
-    first and in last: the folder loads only when it is whole. A process that is killed during the moves leaves one of
-    the two models whole in its subfolder. When files cannot be written, a [`UserError`] ends with `remedy`.
+    `write` writes the new files to a subfolder. The old files move out, then the new ones in.
+    `config.json` moves out first and in last: the folder loads only when it is whole. A process
+    that is killed during the moves leaves one of the two models whole in its subfolder. When files
+    cannot be written, a [`UserError`] ends with `remedy`.
     """
     try:
-        for leftover in folder.root.glob(f"{UNFINISHED}*"):  # left by a run that was killed while it wrote
+        # left by a run that was killed while it wrote
+        for leftover in folder.root.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside, contextlib.ExitStack() as undo:
+        with (
+            tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside,
+            contextlib.ExitStack() as undo,
+        ):
             new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")
             new.root.mkdir()
             written = write(new)
@@ -249,7 +282,9 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
             files.sort(key=lambda path: path == new.config)
             incoming = {path: folder.root / path.relative_to(new.root) for path in files}
             outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
-            moves = [(path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()]
+            moves = [
+                (path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()
+            ]
             for source, target in [*moves, *incoming.items()]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)
@@ -258,9 +293,13 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
     except Exception as error:
         if not is_write_error(error):
             raise
-        resume = " with --resume: the checkpoints are intact" * bool(list_checkpoints(folder.checkpoints))
+        resume = " with --resume: the checkpoints are intact" * bool(
+            list_checkpoints(folder.checkpoints)
+        )
         remedy = remedy or f"Make room there, then repeat the command{resume}"
-        raise UserError(f"the finished model could not be written to {folder.root}: {error}. {remedy}") from error
+        raise UserError(
+            f"the finished model could not be written to {folder.root}: {error}. {remedy}"
+        ) from error
     with contextlib.suppress(OSError):  # missing, or it holds a file of the user
         folder.onnx_model.parent.rmdir()
     return written
@@ -268,5 +307,7 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:
     """Return the files of a finished folder, `config.json` first, without checkpoints."""
-    files = [path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)]
+    files = [
+        path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)
+    ]
     return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]

@@ -1,6 +1,7 @@
 """Distillation: a sequence classifier of transformers teaches a recurrent student.
 
-Each training row gets the teacher's logits beside its label; modified copies and unlabelled texts have them alone.
+Each training row gets the teacher's logits beside its label; modified copies and unlabelled texts
+have them alone.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ logger = logging.getLogger(__name__)
 
 NO_LABEL = -100  # label of a row that has only the teacher's logits
 TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
-MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point that is never used in texts
-_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
-# Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
+# a hidden word, before the tokenizer is known: a code point that is never used in texts
+MASKED = "\ufdd0"
+# share of hidden words, share of short copies, their length
+_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5
+# Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers
+# keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
 _BLOCK = 500  # texts between two steps of the bar
 
@@ -68,12 +72,12 @@ def distill(
 ) -> TrainingResult:
     """Train a classifier from labels and the logits of a teacher, and save a finished folder.
 
-    This is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and only the
-    teacher labels further texts. The loss is [`~hf_rnn.training.distill.distillation_loss`]; scores are on true
-    labels.
+    This is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its
+    label, and only the teacher labels further texts. The loss is
+    [`~hf_rnn.training.distill.distillation_loss`]; scores are on true labels.
 
-    Arguments and exceptions are those of [`~hf_rnn.train`]; the settings are those of `hf-rnn distill`. A new
-    tokenizer also learns words from the unlabelled texts.
+    Arguments and exceptions are those of [`~hf_rnn.train`]; the settings are those of `hf-rnn
+    distill`. A new tokenizer also learns words from the unlabelled texts.
 
     Example:
         >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
@@ -86,12 +90,18 @@ def distill(
 def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
     """Check the settings of a distillation, and train; `data` are rows in memory by split."""
     if arguments.distillation.teacher is None:
-        raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
+        raise UserError(
+            "teacher is not set: give the folder of a sequence classifier, or its id on the Hub"
+        )
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
-        raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
+        raise UserError(
+            f"a teacher gives one label per text: found the task {task.name}; train it instead"
+        )
     if arguments.data.text_pair_column is not None:
-        raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
+        raise UserError(
+            "a teacher answers to single texts: leave out text_pair_column, or train without a teacher"
+        )
     check_apart(arguments.training.output_dir, {"teacher": arguments.distillation.teacher})
     return run_training(arguments, Distillation(arguments), data=data)
 
@@ -103,9 +113,13 @@ class Distillation(Extension):
 
     def __init__(self, arguments: Settings) -> None:
         self.settings = settings = arguments.distillation
-        self._weights = {name: getattr(settings, name) for name in ("temperature", "soft_label_weight")}
+        self._weights = {
+            name: getattr(settings, name) for name in ("temperature", "soft_label_weight")
+        }
         self.loss = partial(distillation_loss, **self._weights)
-        self._teacher = Classifier.open(str(settings.teacher), settings.teacher_max_length, arguments.training)
+        self._teacher = Classifier.open(
+            str(settings.teacher), settings.teacher_max_length, arguments.training
+        )
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
         self._record: dict[str, Any] | None = None  # file and counts of the unlabelled texts
@@ -114,11 +128,14 @@ class Distillation(Extension):
     def read_texts(self, run: Run) -> Sequence[str]:
         """Match the labels to the teacher's, copy the training texts, and return the unlabelled texts.
 
-        With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a [`UserError`] for labels
-        that the teacher does not have, and for unlabelled texts that cannot be used.
+        With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a
+        [`UserError`] for labels that the teacher does not have, and for unlabelled texts that
+        cannot be used.
         """
         texts, settings, data = run.texts, self.settings, run.arguments.data
-        self._ids = self._teacher.align(texts["train"].features["label"].names, settings.teacher_labels)
+        self._ids = self._teacher.align(
+            texts["train"].features["label"].names, settings.teacher_labels
+        )
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
@@ -132,7 +149,9 @@ class Distillation(Extension):
                 return "blank" if text_fault(text) else uses.get(normalize_text(text))
 
             path = Path(settings.unlabeled)
-            self._unlabeled, counts = read_texts([path], data.text_column, fault=fault, encoding=data.encoding)
+            self._unlabeled, counts = read_texts(
+                [path], data.text_column, fault=fault, encoding=data.encoding
+            )
             self._record = {"file": path.name, **counts}
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
@@ -142,12 +161,15 @@ class Distillation(Extension):
     ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
         """Return the splits with the column `teacher_logits` and the rows without a label in `train`.
 
-        The column has C floats in the order of the classes; rows without a label have label -100. The second value
-        decides the steps of the training.
+        The column has C floats in the order of the classes; rows without a label have label -100.
+        The second value decides the steps of the training.
         """
         copies, unlabeled = self._copies, self._unlabeled
         texts = {split: list(rows["text"]) for split, rows in run.texts.items()}
-        asked = {"train": texts.pop("train"), "copies": write_masks(copies, self._teacher.tokenizer)}
+        asked = {
+            "train": texts.pop("train"),
+            "copies": write_masks(copies, self._teacher.tokenizer),
+        }
         asked["unlabeled"] = unlabeled
         self._rows = {name: len(lines) for name, lines in asked.items()}
         self._logits = self._ask(asked | texts, run)
@@ -156,7 +178,9 @@ class Distillation(Extension):
         tables = {"train": examples["train"].cast_column("labels", datasets.Value("int64"))}
         for name, further in (("copies", write_masks(copies, tokenizer)), ("unlabeled", unlabeled)):
             if further:
-                rows = datasets.Dataset.from_dict({"text": further}, split=datasets.NamedSplit(name))
+                rows = datasets.Dataset.from_dict(
+                    {"text": further}, split=datasets.NamedSplit(name)
+                )
                 rows = encode(rows, tokenizer, run.arguments.data.max_length)
                 tables[name] = rows.add_column("labels", np.full(len(rows), NO_LABEL))
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
@@ -164,13 +188,16 @@ class Distillation(Extension):
         for name, rows in tables.items():
             answers = list((self._logits[name] - weights).astype(np.float32))
             tables[name] = rows.add_column(TEACHER_LOGITS, answers, feature=feature)
-        splits = datasets.DatasetDict({**examples, "train": datasets.concatenate_datasets(list(tables.values()))})
+        splits = datasets.DatasetDict(
+            {**examples, "train": datasets.concatenate_datasets(list(tables.values()))}
+        )
         return splits, self._weights
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
 
-        They are stored in the output folder until the run ends, so that a resumed run does not ask again.
+        They are stored in the output folder until the run ends, so that a resumed run does not ask
+        again.
         """
         texts, path = list(chain.from_iterable(lists.values())), run.folder.root / LOGITS_FILE
         key = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
@@ -183,7 +210,9 @@ class Distillation(Extension):
         parts = np.split(stored[key][:, self._ids], np.cumsum(list(map(len, lists.values())))[:-1])
         return dict(zip(lists, parts, strict=True))
 
-    def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]) -> dict[str, Any]:
+    def measure(
+        self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
 
         `agreement` is the share of rows with the same label from teacher and student.
@@ -194,7 +223,12 @@ class Distillation(Extension):
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {name: scores[name] for name in task.scores} | {"agreement": agreement}
-        facts = {"name": self._teacher.name, "rows": self._rows, "unlabeled": self._record, "results": results}
+        facts = {
+            "name": self._teacher.name,
+            "rows": self._rows,
+            "unlabeled": self._record,
+            "results": results,
+        }
         return {"teacher": {**self._weights, **facts}}
 
 
@@ -210,14 +244,15 @@ def distillation_loss(
 ) -> torch.Tensor:
     """Return the loss of a batch, summed over its rows: a scalar, in nats.
 
-    With a = `soft_label_weight` and the temperature T, a row has the loss a T² KL(p ‖ q) + (1 - a) CE. Here p and q
-    are softmax(logits / T) of teacher and student, and CE is the cross-entropy of the true label at temperature 1. A
-    row without a label (-100) has the first part only. The factor T² keeps the size of its gradients about the same
-    for every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
-    2015, section 2.
+    With a = `soft_label_weight` and the temperature T, a row has the loss a T² KL(p ‖ q) + (1 - a)
+    CE. Here p and q are softmax(logits / T) of teacher and student, and CE is the cross-entropy of
+    the true label at temperature 1. A row without a label (-100) has the first part only. The
+    factor T² keeps the size of its gradients about the same for every T. After G. Hinton, O.
+    Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531, 2015, section
+    2.
 
-    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1. Adding log w to the teacher's logits
-    makes both parts learn the same.
+    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1. Adding log w to
+    the teacher's logits makes both parts learn the same.
 
     Both logits are `(B, C)`, labels `(B)`, and class weights `(C)` above 0.
     """
@@ -230,7 +265,12 @@ def distillation_loss(
         log_target=True,
     )
     hard = functional.cross_entropy(
-        logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing, ignore_index=NO_LABEL
+        logits,
+        labels,
+        class_weights,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+        ignore_index=NO_LABEL,
     )
     return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
 
@@ -241,7 +281,9 @@ class Classifier(Teacher):
     auto_class = AutoModelForSequenceClassification
 
     @classmethod
-    def open(cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments) -> Self:
+    def open(
+        cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments
+    ) -> Self:
         """Find it, see [`Teacher.open`]; refuse one that does not assign exactly one of several labels to a text."""
         teacher = super().open(name_or_path, max_length, training)
         for architecture in teacher.config.architectures or ():
@@ -252,14 +294,18 @@ class Classifier(Teacher):
         check_sorts(teacher.title, teacher.config)
         return teacher
 
-    def align(self, class_names: Sequence[str], teacher_names: Sequence[str] | None = None) -> list[int]:
+    def align(
+        self, class_names: Sequence[str], teacher_names: Sequence[str] | None = None
+    ) -> list[int]:
         """Return the teacher's id of each class of the data, matched by name.
 
-        `teacher_names` are names of its classes by id in place of those in its configuration. Generic names
-        (`LABEL_0`) are never guessed. Raises a [`UserError`] if the names differ.
+        `teacher_names` are names of its classes by id in place of those in its configuration.
+        Generic names (`LABEL_0`) are never guessed. Raises a [`UserError`] if the names differ.
         """
         count = self.config.num_labels
-        names = teacher_names or [str(self.config.id2label.get(index, index)) for index in range(count)]
+        names = teacher_names or [
+            str(self.config.id2label.get(index, index)) for index in range(count)
+        ]
         if sorted(names) == sorted(class_names) and len(names) == count:
             return [list(names).index(name) for name in class_names]
         remedy = "take a teacher of the same task"
@@ -279,14 +325,31 @@ class Classifier(Teacher):
 
     def answer(self, texts: Sequence[str]) -> np.ndarray:
         """Return the logits `(N, C)` of texts in float32, C in the order of the teacher's ids."""
-        length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
-        pads = self.tokenizer.pad_token_id is not None and getattr(self.config, "pad_token_id", None) is not None
+        length = (
+            {"truncation": True, "max_length": self.max_length}
+            if self.max_length is not None
+            else {}
+        )
+        pads = (
+            self.tokenizer.pad_token_id is not None
+            and getattr(self.config, "pad_token_id", None) is not None
+        )
         logits = []
-        with tqdm(desc="teacher", total=len(texts), unit=" texts", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(
+            desc="teacher", total=len(texts), unit=" texts", disable=not sys.stderr.isatty()
+        ) as bar:
             for start in range(0, len(texts), _BLOCK):
-                input_ids = self.tokenizer(list(texts[start : start + _BLOCK]), **length)["input_ids"]
-                with torch.autocast(self.training.device.type, torch.bfloat16, enabled=self.training.bf16):
-                    logits.append(compute_logits(self.model, self.tokenizer, input_ids, 32 if pads else 1).numpy())
+                input_ids = self.tokenizer(list(texts[start : start + _BLOCK]), **length)[
+                    "input_ids"
+                ]
+                with torch.autocast(
+                    self.training.device.type, torch.bfloat16, enabled=self.training.bf16
+                ):
+                    logits.append(
+                        compute_logits(
+                            self.model, self.tokenizer, input_ids, 32 if pads else 1
+                        ).numpy()
+                    )
                 bar.update(len(input_ids))
         return np.concatenate(logits)
 
@@ -297,10 +360,11 @@ class Classifier(Teacher):
 def augment(texts: Sequence[str], copies: int) -> Iterator[str]:
     """Yield modified copies of texts; the first copies of all come first.
 
-    A tenth of the words of a copy are hidden, written as `MASKED`; a quarter of the copies are then cut to one to five
-    neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left out.
-    After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks. arXiv:1903.12136,
-    2019, without its replacement by part of speech.
+    A tenth of the words of a copy are hidden, written as `MASKED`; a quarter of the copies are then
+    cut to one to five neighbouring words. Copies that equal their text or an earlier copy, or that
+    have only hidden words, are left out. After R. Tang et al.: Distilling Task-Specific Knowledge
+    from BERT into Simple Neural Networks. arXiv:1903.12136, 2019, without its replacement by part
+    of speech.
 
     All runs draw the same copies.
     """
@@ -324,8 +388,12 @@ def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> li
 
     A tokenizer without either, such as one of bytes, leaves hidden words out.
     """
-    masks = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
+    masks = [
+        [index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None
+    ]
     words = filter(None, (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS))
-    hidden = (word for word in words if tokenizer(word, add_special_tokens=False)["input_ids"] in masks)
+    hidden = (
+        word for word in words if tokenizer(word, add_special_tokens=False)["input_ids"] in masks
+    )
     mask = next(hidden, "")
     return [copy.replace(MASKED, mask) for copy in copies]

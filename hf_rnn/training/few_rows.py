@@ -1,6 +1,7 @@
 """Learn from few rows: draw the texts of a class together, then fit the last layer by logistic regression.
 
-With a few rows per class this is better than training all weights with a last layer that starts at random.
+With a few rows per class this is better than training all weights with a last layer that starts at
+random.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ WITHOUT_EFFECT = (
     "label_smoothing_factor", "word_dropout", "embedding_dropout", "hidden_dropout", "classifier_dropout",
     "early_stopping_patience", "metric_for_best_model",
 )  # fmt: skip
-_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of length 1 in the mean
+# C of the regression, for features of length 1 in the mean
+_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 _USUAL_STRENGTH = 3.0
 _FOLDS = 3
 _BATCH = 32
@@ -47,9 +49,13 @@ def fit_few_rows(
     start, texts, labels = time.monotonic(), rows["input_ids"][:], np.asarray(rows["labels"][:])
     projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    contrast_classes(model, tokenizer, [texts, *views], labels, projection, run.arguments.training.seed)
+    contrast_classes(
+        model, tokenizer, [texts, *views], labels, projection, run.arguments.training.seed
+    )
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
-    loss = fit_last_layer(run, model, _read_features(model, tokenizer, texts), projection, labels, weights)
+    loss = fit_last_layer(
+        run, model, _read_features(model, tokenizer, texts), projection, labels, weights
+    )
     seconds = round(time.monotonic() - start, 1)
     return {"method": METHOD, "epochs": 0.0, "steps": _STEPS, "seconds": seconds, "loss": loss}
 
@@ -64,11 +70,12 @@ def contrast_classes(
 ) -> None:
     """Change the encoder of a classifier so that texts of one class have similar features, and others have not.
 
-    Each step reads some texts, clean and mistyped: the more classes, the fewer texts of each. After P. Khosla et al.:
-    Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2.
+    Each step reads some texts, clean and mistyped: the more classes, the fewer texts of each. After
+    P. Khosla et al.: Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2.
 
-    `views` are the token ids of all N texts, first clean, then mistyped in several ways, and `labels` class ids `(N)`.
-    `projection` is the map `(S, P)` from features to the space where they are compared.
+    `views` are the token ids of all N texts, first clean, then mistyped in several ways, and
+    `labels` class ids `(N)`. `projection` is the map `(S, P)` from features to the space where they
+    are compared.
     """
     draw = random.Random(seed)
     by_class = [np.flatnonzero(labels == number).tolist() for number in np.unique(labels)]
@@ -77,12 +84,18 @@ def contrast_classes(
     model.train()
     for step in range(_STEPS):
         classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
-        texts = [row for rows in classes for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))]
+        texts = [
+            row
+            for rows in classes
+            for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))
+        ]
         batch = [views[0][row] for row in texts] + [draw.choice(views[1:])[row] for row in texts]
         classes_of_batch = torch.from_numpy(labels[texts]).repeat(2)
         vectors = normalize(_read_pooled(model, tokenizer, batch) @ projection.T, dim=-1)
         itself = torch.eye(len(batch), dtype=torch.bool, device=vectors.device)
-        scores = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
+        scores = (
+            (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
+        )
         same = (classes_of_batch[:, None] == classes_of_batch).to(vectors.device) & ~itself
         loss = -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
         for group in optimizer.param_groups:
@@ -103,9 +116,10 @@ def fit_last_layer(
 ) -> float:
     """Fit the last layer of a classifier on features `(N, P)` of rows with class ids `(N)`; return the loss.
 
-    The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
-    are weighted as in training. With pooling mean_max the regression reads the mean: maxima are noisier. An encoder
-    of `hf-rnn pretrain` maps the mean to its teacher's space, where few rows suffice; the layer takes that map in.
+    The strength of the regularisation is chosen by cross-validation, where each class has two rows
+    or more. Classes are weighted as in training. With pooling mean_max the regression reads the
+    mean: maxima are noisier. An encoder of `hf-rnn pretrain` maps the mean to its teacher's space,
+        where few rows suffice; the layer takes that map in.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -114,7 +128,9 @@ def fit_last_layer(
     features = features @ map_in.T
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
-    class_weight = dict(enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist()))
+    class_weight = dict(
+        enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist())
+    )
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
@@ -137,7 +153,9 @@ def _read_pooled(
 ) -> torch.Tensor:
     """Return the inputs of the last layer for texts `(N, P)`, of mean_max those of the mean."""
     pooled: list[torch.Tensor] = []
-    hook = model.classifier.register_forward_hook(lambda _, inputs, __: pooled.append(inputs[0].float()))
+    hook = model.classifier.register_forward_hook(
+        lambda _, inputs, __: pooled.append(inputs[0].float())
+    )
     try:
         batch = tokenizer.pad([{"input_ids": row} for row in input_ids], return_tensors="pt")
         model(**batch.to(model.device))
@@ -154,7 +172,10 @@ def _read_features(
     """Return the features `(N, P)` of all texts."""
     model.eval()
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    batches = [[texts[row] for row in order[start : start + _BATCH]] for start in range(0, len(order), _BATCH)]
+    batches = [
+        [texts[row] for row in order[start : start + _BATCH]]
+        for start in range(0, len(order), _BATCH)
+    ]
     pooled = torch.cat([_read_pooled(model, tokenizer, batch).cpu() for batch in batches])
     return pooled.numpy()[np.argsort(order)]
 

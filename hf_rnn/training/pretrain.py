@@ -1,11 +1,13 @@
 """Pretraining: teach a recurrent encoder the states of another encoder at every token, without labels.
 
-The student reads a part of the teacher's vocabulary, and its token table is the principal components of the teacher's.
-The teacher reads the student's tokens, so that both have a state at each of them. It is asked for each batch when the
-student learns from it, so texts may be many: new ones teach more than a second pass over the same. Some texts are
-mistyped for the student alone: its states at a word must be those that the teacher has at the word without mistakes.
+The student reads a part of the teacher's vocabulary, and its token table is the principal
+components of the teacher's. The teacher reads the student's tokens, so that both have a state at
+each of them. It is asked for each batch when the student learns from it, so texts may be many: new
+ones teach more than a second pass over the same. Some texts are mistyped for the student alone: its
+states at a word must be those that the teacher has at the word without mistakes.
 
-Legend: B texts of a batch, T tokens of a text, V tokens of the student, S width of the teacher's states.
+Legend: B texts of a batch, T tokens of a text, V tokens of the student, S width of the teacher's
+states.
 """
 
 from __future__ import annotations
@@ -80,8 +82,13 @@ class PretrainingResult:
 
     def summarize(self) -> str:
         """Return two lines for people: the scores on held-out texts, and how to start from the encoder."""
-        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.metrics["held_out"].items()]
-        command = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
+        scores = [
+            f"{name.replace('_', ' ')} {value:.3f}"
+            for name, value in self.metrics["held_out"].items()
+        ]
+        command = (
+            f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
+        )
         return f"held-out texts: {', '.join(scores)}\nstart from it: {command}"
 
 
@@ -89,8 +96,8 @@ class PretrainingResult:
 def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
     """Teach a recurrent encoder the states of a teacher at every token, minus their mean, and save it.
 
-    The mean of a text's states is its sentence vector. The folder is loaded by `AutoModel`, by `SentenceTransformer`
-    and, as a start, by `train` and `RnnClassifier` with `model_name_or_path`.
+    The mean of a text's states is its sentence vector. The folder is loaded by `AutoModel`, by
+    `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with `model_name_or_path`.
 
     Args:
         settings: Settings by the names of the command's flags, on top of the recipe `pretrain`.
@@ -110,9 +117,13 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
     """Teach an encoder with these settings; see [`pretrain`]."""
     args, options = copy.copy(settings.training), settings.pretraining
     if options.teacher is None or not options.input:
-        raise UserError("give teacher, the folder or Hub id of an encoder, and input, files with one text per line")
+        raise UserError(
+            "give teacher, the folder or Hub id of an encoder, and input, files with one text per line"
+        )
     if args.push_to_hub:
-        raise UserError("push_to_hub is for models with a head: leave it out, and type `hf upload` later")
+        raise UserError(
+            "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
+        )
     with open_output(args) as (folder, checkpoint):
         texts, counts = read_texts(
             options.input,
@@ -122,7 +133,9 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             most=options.max_texts,
         )
         if len(texts) < _LEAST_TEXTS:
-            raise UserError(f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more")
+            raise UserError(
+                f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more"
+            )
         teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
         if options.model_name_or_path is not None:
             tokenizer, pieces = load_pieces(options.model_name_or_path, teacher.tokenizer)
@@ -135,13 +148,16 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         draw = random.Random(args.seed)
         rows = {
             "eval_dataset": encode_texts(texts[:held_out], tokenizer, teacher.most_tokens),
-            "train_dataset": encode_texts(texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw),
+            "train_dataset": encode_texts(
+                texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw
+            ),
         }
         set_seed(args.seed)
         model = _make_student(settings, teacher)
         collator = StateCollator(teacher, rows["eval_dataset"])
         args.output_dir = str(folder.checkpoints)
-        args.load_best_model_at_end, args.remove_unused_columns = False, False  # the collator selects columns
+        # the collator selects columns
+        args.load_best_model_at_end, args.remove_unused_columns = False, False
         fingerprint = take_fingerprint(rows, tokenizer, model, args, teacher=teacher.hash)
         trainer = RnnTrainer(
             model,
@@ -155,18 +171,33 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         training = take_steps(trainer, checkpoint)
         measured = trainer.predict(rows["eval_dataset"]).metrics
         figures = {
-            "teacher": {"name": teacher.name, "state_size": model.state_size, "max_length": teacher.max_length},
-            "texts": {**counts, "learned": len(rows["train_dataset"]), "held_out": len(rows["eval_dataset"])},
+            "teacher": {
+                "name": teacher.name,
+                "state_size": model.state_size,
+                "max_length": teacher.max_length,
+            },
+            "texts": {
+                **counts,
+                "learned": len(rows["train_dataset"]),
+                "held_out": len(rows["eval_dataset"]),
+            },
             "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
             **measure_pieces(tokenizer, texts[:held_out]),
             "training": training,
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(folder, lambda new: write_encoder(new, model.rnn, model.projection, tokenizer, figures, settings))
+            fill(
+                folder,
+                lambda new: write_encoder(
+                    new, model.rnn, model.projection, tokenizer, figures, settings
+                ),
+            )
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
-    return PretrainingResult(folder.root, {name: figures[name] for name in ("texts", "held_out", "training")})
+    return PretrainingResult(
+        folder.root, {name: figures[name] for name in ("texts", "held_out", "training")}
+    )
 
 
 # ---- texts and tokens ----
@@ -188,16 +219,21 @@ def cut_sentences(text: str, most: int | None) -> Iterator[str]:
 
 
 def prune_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int | None, model_max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    size: int | None,
+    model_max_length: int,
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """Return the teacher's tokenizer with the `size` pieces that the texts use most, and their ids of the teacher.
 
-    All pieces that occur stay without a size. All characters of used pieces stay with any size, so that a word without
-    its piece is split into smaller ones. Special tokens other than padding and unknown are left out, and no tokens are
-    put around a text. Handles and links are rewritten, see [`plain_placeholders`].
+    All pieces that occur stay without a size. All characters of used pieces stay with any size, so
+    that a word without its piece is split into smaller ones. Special tokens other than padding and
+    unknown are left out, and no tokens are put around a text. Handles and links are rewritten, see
+    [`plain_placeholders`].
 
     Raises:
-        UserError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as XLM-R's.
+        UserError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as
+            XLM-R's.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     algorithm = content.get("model", {}).get("type")
@@ -208,19 +244,25 @@ def prune_tokenizer(
     backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
     before = [] if backend.normalizer is None else [backend.normalizer]
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
-    signs = (pad, unknown) if algorithm == "Unigram" else ()  # a text that spells one does not mean it
+    # a text that spells one does not mean it
+    signs = (pad, unknown) if algorithm == "Unigram" else ()
     after = [normalizers.Replace(sign, sign[1:-1]) for sign in signs]
     backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), _BATCH):
-        for encoding in backend.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=False):
+        for encoding in backend.encode_batch_fast(
+            texts[start : start + _BATCH], add_special_tokens=False
+        ):
             counts.update(encoding.ids)
     for index in tokenizer.all_special_ids:
         counts.pop(index, None)
     content = json.loads(backend.to_str())
     model = content["model"]
     if algorithm == "WordPiece":
-        prefix, names = model["continuing_subword_prefix"], sorted(model["vocab"], key=model["vocab"].get)
+        prefix, names = (
+            model["continuing_subword_prefix"],
+            sorted(model["vocab"], key=model["vocab"].get),
+        )
     else:
         prefix, names = "", [piece for piece, _ in model["vocab"]]
     pieces = [name.removeprefix(prefix) for name in names]
@@ -244,11 +286,14 @@ def prune_tokenizer(
     )
 
 
-def load_pieces(name_or_path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerFast, list[int]]:
+def load_pieces(
+    name_or_path: str, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """Return the tokenizer of an encoder to teach further, and the teacher's ids of its pieces.
 
     Raises:
-        UserError: For an encoder with pieces that the teacher lacks, such as emoji that were added later.
+        UserError: For an encoder with pieces that the teacher lacks, such as emoji that were added
+            later.
     """
     student, ids = AutoTokenizer.from_pretrained(find_folder(name_or_path)), tokenizer.get_vocab()
     pieces = student.convert_ids_to_tokens(range(len(student)))
@@ -272,7 +317,9 @@ def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | No
         return -counts.get(index, 0), index
 
     longer = sorted(counts.keys() - {*single}, key=rank)
-    return sorted([*single, *longer[: None if size is None else max(0, size - len(single))]], key=rank)
+    return sorted(
+        [*single, *longer[: None if size is None else max(0, size - len(single))]], key=rank
+    )
 
 
 def encode_texts(
@@ -284,8 +331,8 @@ def encode_texts(
 ) -> datasets.Dataset:
     """Return the tokens of texts, each at most `most`, that are not empty; with `typos` half of them are mistyped.
 
-    `input_ids` are the tokens that the student reads, and `input_words` number their words. `teacher_ids` and
-    `teacher_words` are those of the text without mistakes.
+    `input_ids` are the tokens that the student reads, and `input_words` number their words.
+    `teacher_ids` and `teacher_words` are those of the text without mistakes.
     """
     most = min(length for length in (most, tokenizer.model_max_length) if length is not None)
     encode, tables = tokenizer.backend_tokenizer.encode_batch, []
@@ -298,7 +345,9 @@ def encode_texts(
                 words = right.word_ids, wrong.word_ids
                 if right.ids == wrong.ids:  # then each token is a word of its own
                     words = (range(len(wrong.ids)),) * 2
-                for name, row in zip(_COLUMNS, (right.ids, words[0], wrong.ids, words[1]), strict=True):
+                for name, row in zip(
+                    _COLUMNS, (right.ids, words[0], wrong.ids, words[1]), strict=True
+                ):
                     columns[name].append(row[:most])
         lengths = list(map(len, columns["input_ids"]))
         arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
@@ -321,7 +370,11 @@ class Encoder(Teacher):
         """The special tokens before and after a text."""
         row = self.tokenizer("a", return_special_tokens_mask=True)
         first = row["special_tokens_mask"].index(0)
-        special = [index for index, mark in zip(row["input_ids"], row["special_tokens_mask"], strict=True) if mark]
+        special = [
+            index
+            for index, mark in zip(row["input_ids"], row["special_tokens_mask"], strict=True)
+            if mark
+        ]
         return special[:first], special[first:]
 
     @property
@@ -338,9 +391,14 @@ class Encoder(Teacher):
             spelled = [torch.tensor([*before, *pieces[rows[row]], *after]) for row in batch]
             ids = pad_sequence(spelled, batch_first=True, padding_value=self.tokenizer.pad_token_id)
             mask = pad_sequence([torch.ones_like(row) for row in spelled], batch_first=True)
-            inputs = {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+            inputs = {
+                "input_ids": ids.to(self.model.device),
+                "attention_mask": mask.to(self.model.device),
+            }
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.training.bf16):
-                hidden = self.model(**inputs).last_hidden_state.float().cpu().numpy()[:, len(before) :]
+                hidden = (
+                    self.model(**inputs).last_hidden_state.float().cpu().numpy()[:, len(before) :]
+                )
             for place, row in enumerate(batch):
                 states[row] = hidden[place, : len(rows[row])]
         return states
@@ -352,8 +410,8 @@ class Encoder(Teacher):
 class EncoderStudent(RnnPreTrainedModel):
     """A recurrent encoder and a linear layer to the teacher's space.
 
-    The loss of a batch is the mean of 1 - cosine to the teacher's state at every token, plus that of 1 - cosine of the
-    mean of a text's states to that of the teacher's.
+    The loss of a batch is the mean of 1 - cosine to the teacher's state at every token, plus that
+    of 1 - cosine of the mean of a text's states to that of the teacher's.
     """
 
     def __init__(self, config: RnnConfig, state_size: int) -> None:
@@ -364,7 +422,11 @@ class EncoderStudent(RnnPreTrainedModel):
         self.post_init()
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, states: torch.Tensor, labels: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        states: torch.Tensor,
+        labels: torch.Tensor,
     ) -> SequenceClassifierOutput:
         """Return the loss and as `logits` unit vectors `(B, S)` and each text's mean cosine of tokens `(B,)`.
 
@@ -379,15 +441,21 @@ class EncoderStudent(RnnPreTrainedModel):
         projected = self.projection(hidden).float() * attention_mask[..., None]
         vectors = normalize(projected.sum(dim=1), dim=-1)
         sizes = projected.norm(dim=-1) * states.norm(dim=-1)
-        cosines = (projected * states).sum(dim=-1) / sizes.clamp(min=1e-8)  # cheaper than torch's cosine_similarity
-        loss = 2 - (vectors * normalize(labels, dim=-1)).sum(dim=-1).mean() - cosines.sum() / lengths.sum()
+        # cheaper than torch's cosine_similarity
+        cosines = (projected * states).sum(dim=-1) / sizes.clamp(min=1e-8)
+        loss = (
+            2
+            - (vectors * normalize(labels, dim=-1)).sum(dim=-1).mean()
+            - cosines.sum() / lengths.sum()
+        )
         return SequenceClassifierOutput(loss=loss, logits=(vectors, cosines.sum(dim=1) / lengths))
 
 
 class StateCollator:
     """Ask the teacher for the states of a batch, subtract their mean, and pad.
 
-    States of some teachers share a large mean, which would hide how they differ. It is that over `sample`.
+    States of some teachers share a large mean, which would hide how they differ. It is that over
+    `sample`.
     """
 
     def __init__(self, teacher: Encoder, sample: datasets.Dataset) -> None:
@@ -396,7 +464,10 @@ class StateCollator:
 
     def __call__(self, features: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         """Return a batch for [`EncoderStudent`]."""
-        answers = [states - self._mean for states in self._teacher.read([row["teacher_ids"] for row in features])]
+        answers = [
+            states - self._mean
+            for states in self._teacher.read([row["teacher_ids"] for row in features])
+        ]
         states = [_spread(answer, row) for answer, row in zip(answers, features, strict=True)]
         ids = [torch.from_numpy(row["input_ids"].astype(np.int64)) for row in features]
         return {
@@ -410,7 +481,8 @@ class StateCollator:
 def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return at each token of the student the mean of the teacher's states `(T, S)` at its word; zero at other words.
 
-    Mistakes between Chinese characters change the number of words: then only the words before them agree.
+    Mistakes between Chinese characters change the number of words: then only the words before them
+    agree.
     """
     words, starts = np.unique(row["teacher_words"], return_index=True)
     means = np.add.reduceat(states, starts) / np.diff([*starts, len(states)])[:, None]
@@ -425,18 +497,23 @@ def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
         model = EncoderStudent(encoder.config, teacher.config.hidden_size)
         model.rnn = encoder
         weights = load_file(find_folder(start) / "2_Dense" / "model.safetensors")
-        model.projection.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
+        model.projection.load_state_dict(
+            {name.removeprefix("linear."): weight for name, weight in weights.items()}
+        )
         return model
     table = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces]
     size = settings.model.embedding_size
     if size > table.shape[1]:
-        raise UserError(f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}")
+        raise UserError(
+            f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}"
+        )
     centered = table.double() - table.double().mean(dim=0)
     reduced = centered @ torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :size]
     config = make_config(settings.model, vocab_size=len(table), pad_token_id=0)
     model = EncoderStudent(config, teacher.config.hidden_size)
     with torch.no_grad():
-        model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()  # 0 is padding
+        # 0 is padding
+        model.get_input_embeddings().weight[1:] = reduced[1:] / reduced.square().mean().sqrt()
     return model
 
 
@@ -444,4 +521,7 @@ def measure(output: EvalPrediction) -> dict[str, float]:
     """Return the mean cosines to the teacher's states at every token, and to their mean over a text."""
     vectors, by_text = (torch.as_tensor(part, dtype=torch.float32) for part in output.predictions)
     targets = normalize(torch.as_tensor(output.label_ids, dtype=torch.float32), dim=-1)
-    return {"cosine": (vectors * targets).sum(dim=-1).mean().item(), "token_cosine": by_text.mean().item()}
+    return {
+        "cosine": (vectors * targets).sum(dim=-1).mean().item(),
+        "token_cosine": by_text.mean().item(),
+    }

@@ -1,6 +1,7 @@
 """The inputs of a training run: settings that suit the language of the texts, their tokens, the weights to start from.
 
-Here are also the values that the steps of a run pass on, and the points that an extension overrides.
+Here are also the values that the steps of a run pass on, and the points that an extension
+overrides.
 """
 
 from __future__ import annotations
@@ -40,7 +41,15 @@ from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments
-from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, recipe_names, resolve, retarget, scratch_recipe
+from ..settings.resolve import (
+    ENGLISH,
+    OTHER_LANGUAGES,
+    Settings,
+    recipe_names,
+    resolve,
+    retarget,
+    scratch_recipe,
+)
 from ..tasks import Splits, Task, get_task
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
 from ..utils.errors import UserError, reason_of
@@ -49,15 +58,21 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
-OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")  # prefixes of the weights that have a row per label
+# prefixes of the weights that have a row per label
+OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
-_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)  # texts to check the tokenizer with; as transformers writes no limit
-_SMALL_TOKENS = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
+# texts to check the tokenizer with; as transformers writes no limit
+_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)
+_SMALL_TOKENS = (
+    "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
+)
 _MULTILINGUAL = OTHER_LANGUAGES[ENGLISH]
 _SAMPLE, _BEGINNING = 1_000, 400  # training texts that are looked at, and characters of each
 _FIRST = 100_000  # texts that they are taken from, at equal distances
-_MOST_UNKNOWN = 0.3  # share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
-_LEAST_CHARACTERS = 1.7  # per piece of multilingual, in ASCII; random letters have 1.5, Hindi in Latin letters 2.6
+# share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
+_MOST_UNKNOWN = 0.3
+# per piece of multilingual, in ASCII; random letters have 1.5, Hindi in Latin letters 2.6
+_LEAST_CHARACTERS = 1.7
 _MOST_ASCII = 0.9  # share of characters: the pieces of some scripts are short too, Tamil has 1.5
 _LONGEST_WORD = 12  # characters between two spaces on average; German has 6, Thai 19
 _MOST_WIDE = 0.3  # share of characters of Chinese and Japanese
@@ -84,7 +99,9 @@ class Extension:
         """Return the encoded splits with further rows, and what else decides the steps, by name."""
         return examples, {}
 
-    def measure(self, run: Run, config: RnnConfig, predictions: Mapping[str, PredictionOutput]) -> dict[str, Any]:
+    def measure(
+        self, run: Run, config: RnnConfig, predictions: Mapping[str, PredictionOutput]
+    ) -> dict[str, Any]:
         """Return further metrics, from the model's predictions by split."""
         return {}
 
@@ -137,17 +154,22 @@ class Fit:
     trainer: RnnTrainer
     numbers: dict[str, Any]
     few_rows: bool = False  # whether few_rows.py fitted the model
-    validation: tuple[np.ndarray, np.ndarray] | None = None  # scores (N, C) and class ids (N) of the validation rows
+    # scores (N, C) and class ids (N) of the validation rows
+    validation: tuple[np.ndarray, np.ndarray] | None = None
 
 
 # ---- settings that suit the texts ----
 
 
-def prepare_run(texts: Splits, report: DataReport, arguments: Settings, extension: Extension) -> Run:
+def prepare_run(
+    texts: Splits, report: DataReport, arguments: Settings, extension: Extension
+) -> Run:
     """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
     task = get_task(arguments.data.task)
     if arguments.training.calibrate and "validation" not in texts:
-        raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
+        raise UserError(
+            "calibrate needs rows that are not trained on: give a validation split, or leave it out"
+        )
     suited, start_note = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
     suited = suit_vocabulary(suited, rows=sum(report.label_counts["train"]))
     name = suited.data.model_name_or_path
@@ -155,27 +177,42 @@ def prepare_run(texts: Splits, report: DataReport, arguments: Settings, extensio
     return Run(task, suited, texts, report, extension, start, start_note)
 
 
-def suit_language(arguments: Settings, task: Task, texts: Iterable[str]) -> tuple[Settings, str | None]:
+def suit_language(
+    arguments: Settings, task: Task, texts: Iterable[str]
+) -> tuple[Settings, str | None]:
     """Return the arguments for the language of the texts, and a reason for the card or None.
 
-    A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the texts become fewer
-    tokens with `multilingual`. If no encoder knows the texts, the run takes the recipe that starts from nothing: words
-    become sub-words or characters. A start and a tokenizer that the user set stay, and so does the recipe that a user
-    wrote. A student keeps everything, because its start suits its teacher.
+    A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the
+    texts become fewer tokens with `multilingual`. If no encoder knows the texts, the run takes the
+    recipe that starts from nothing: words become sub-words or characters. A start and a tokenizer
+    that the user set stay, and so does the recipe that a user wrote. A student keeps everything,
+    because its start suits its teacher.
     """
     start, user = arguments.data.model_name_or_path, arguments.user
-    fixed = user.get("model_name_or_path") or user["recipe"] not in recipe_names() or arguments.verb == "distill"
+    fixed = (
+        user.get("model_name_or_path")
+        or user["recipe"] not in recipe_names()
+        or arguments.verb == "distill"
+    )
     if start is None:
         return arguments if fixed else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
     other, texts = OTHER_LANGUAGES[start], list(islice(texts, _FIRST))
     sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
-    (english, _), (pieces, unknown) = (_count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL))
-    is_english = english <= max(1, pieces)  # sets of English have 0.81 to 0.95 times as many, others 1.07 to 2.3
+    (english, _), (pieces, unknown) = (
+        _count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL)
+    )
+    # sets of English have 0.81 to 0.95 times as many, others 1.07 to 2.3
+    is_english = english <= max(1, pieces)
     letters = "".join("".join(sample).split())
-    length, ascii_share = len(letters) / max(1, pieces), sum(map(str.isascii, letters)) / max(1, len(letters))
-    is_known = unknown <= _MOST_UNKNOWN and not (ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS)
+    length, ascii_share = (
+        len(letters) / max(1, pieces),
+        sum(map(str.isascii, letters)) / max(1, len(letters)),
+    )
+    is_known = unknown <= _MOST_UNKNOWN and not (
+        ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
+    )
     if is_known and is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
     if not fixed and not is_known:
@@ -202,7 +239,8 @@ def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
         return arguments
     spaces = f"{length:.1f} characters between them, {wide:.0%} wide ones"
     logger.warning(
-        "the texts have few spaces (%s): this run takes tokenizer char; --tokenizer word keeps words", spaces
+        "the texts have few spaces (%s): this run takes tokenizer char; --tokenizer word keeps words",
+        spaces,
     )
     return arguments.decide(tokenizer=tokenizer)
 
@@ -212,10 +250,17 @@ def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
     data = arguments.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
-    if not new or rows >= _FEW_TEXTS or data.min_frequency <= most or arguments.user.get("min_frequency"):
+    if (
+        not new
+        or rows >= _FEW_TEXTS
+        or data.min_frequency <= most
+        or arguments.user.get("min_frequency")
+    ):
         return arguments
     logger.info(
-        "%d training rows are few: words that occur %s stay (min_frequency)", rows, ("once", "twice")[most - 1]
+        "%d training rows are few: words that occur %s stay (min_frequency)",
+        rows,
+        ("once", "twice")[most - 1],
     )
     return arguments.decide(min_frequency=most)
 
@@ -234,7 +279,11 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
         counts.update(_find_scripts(text))
     scripts = {"LATIN", *(name for name, count in counts.items() if count > rows / 500)}
     pieces, unknown = content["model"]["vocab"], content["model"]["unk_id"]
-    used = [piece for index, piece in enumerate(pieces) if index == unknown or _find_scripts(piece[0]) <= scripts]
+    used = [
+        piece
+        for index, piece in enumerate(pieces)
+        if index == unknown or _find_scripts(piece[0]) <= scripts
+    ]
     content["model"]["vocab"] = used
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
     share = f"{len(used):,} of the encoder's {len(pieces):,} tokens"
@@ -243,7 +292,9 @@ def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> No
 
 def _find_scripts(text: str) -> set[str]:
     """Return the first words of the Unicode names of the letters of a text, such as LATIN and CJK."""
-    return {unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()}
+    return {
+        unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()
+    }
 
 
 def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
@@ -253,7 +304,9 @@ def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
     unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])
     lengths = [
         start - end if index == unknown else 1  # negative for an unknown piece
-        for text, row in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True)
+        for text, row in zip(
+            texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
+        )
         for index, (start, end) in zip(row.ids, row.offsets, strict=True)
         if any(map(str.isalpha, text[start:end]))
     ]
@@ -264,7 +317,9 @@ def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
     """Return char or bpe, the characters between two spaces of the texts, and the share of wide characters."""
     words = " ".join(texts).split()
     characters = "".join(words)
-    wide = sum(unicodedata.east_asian_width(character) == "W" for character in characters) / max(1, len(characters))
+    wide = sum(unicodedata.east_asian_width(character) == "W" for character in characters) / max(
+        1, len(characters)
+    )
     length = len(characters) / max(1, len(words))
     return "char" if length > _LONGEST_WORD or wide > _MOST_WIDE else "bpe", length, wide
 
@@ -294,10 +349,14 @@ def make_tokens(run: Run) -> Tokens:
         sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
         if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
             needs = "streaming needs tokens that do not depend on later words"
-            raise UserError(f"{needs}, and those of tokenizer {data.tokenizer} do: choose word or bpe")
+            raise UserError(
+                f"{needs}, and those of tokenizer {data.tokenizer} do: choose word or bpe"
+            )
     if task.per_token and model.word_forms:
         mark_capitals(tokenizer)
-    encoded = task.encode(texts, tokenizer, training.block_size if task.generates else data.max_length)
+    encoded = task.encode(
+        texts, tokenizer, training.block_size if task.generates else data.max_length
+    )
     if (weights := run.extension.sample_weights) is not None:
         weights = (weights / weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
@@ -313,8 +372,12 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
     name, start, length = data.tokenizer_name_or_path, data.model_name_or_path, data.max_length
     if start is None and name is None:
         names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
-        options = {**{name: getattr(data, name) for name in names}, **get_task(data.task).tokenizer_options}
-        # a shared vocabulary must not show the words of one text, unless the settings ask for rare words
+        options = {
+            **{name: getattr(data, name) for name in names},
+            **get_task(data.task).tokenizer_options,
+        }
+        # a shared vocabulary must not show the words of one text, unless the settings ask for rare
+        # words
         tokenizer = train_tokenizer(texts, min_texts=min(2, data.min_frequency), **options)
     elif start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
@@ -323,7 +386,8 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
     else:
         tokenizer = _load_tokenizer(str(name))
     if length is not None:
-        tokenizer.model_max_length = length  # saved, so that prediction truncates at the same length
+        # saved, so that prediction truncates at the same length
+        tokenizer.model_max_length = length
     if data.text_pair_column is not None:
         add_separator(tokenizer)
     if data.vectors is not None and data.widen_vocabulary is not None:
@@ -332,7 +396,8 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
 
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    if "/" in name or Path(name).exists():  # the oldest tokenizers of the Hub have names without an owner
+    # the oldest tokenizers of the Hub have names without an owner
+    if "/" in name or Path(name).exists():
         check_name(name, "a tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -344,7 +409,8 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer {name} has no padding token: batches need one")
     if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing
         tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
-        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
+        # so that it is saved
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
     return tokenizer
 
 
@@ -354,7 +420,10 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
     Return None for texts that repeat by nature, which are not audited.
     """
     data = run.arguments.data
-    if not (run.is_main or data.fail_on_leak is not None) or (rows := run.task.audit_view(run.texts)) is None:
+    if (
+        not (run.is_main or data.fail_on_leak is not None)
+        or (rows := run.task.audit_view(run.texts)) is None
+    ):
         return None
     report = audit(rows, tokenizer, origins=run.report.lines)
     report.check_leaks(data.fail_on_leak)
@@ -362,8 +431,14 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
     summary = report.summary()
     unknown = summary["unknown_token_share"].get("validation") or 0.0
     if unknown > _MANY_UNKNOWN:
-        advice = "more training texts know more tokens" if data.tokenizer != "word" else _SMALL_TOKENS
-        logger.warning("%.0f %% of the tokens of validation are not in the vocabulary: %s", 100 * unknown, advice)
+        advice = (
+            "more training texts know more tokens" if data.tokenizer != "word" else _SMALL_TOKENS
+        )
+        logger.warning(
+            "%.0f %% of the tokens of validation are not in the vocabulary: %s",
+            100 * unknown,
+            advice,
+        )
     return summary
 
 
@@ -372,7 +447,9 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
     training = run.arguments.training
     rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}", half=True)
     with only_errors():  # texts that were cut were counted once
-        return run.task.encode(datasets.DatasetDict(train=rows), tokenizer, run.arguments.data.max_length)["train"]
+        return run.task.encode(
+            datasets.DatasetDict(train=rows), tokenizer, run.arguments.data.max_length
+        )["train"]
 
 
 # ---- the start ----
@@ -381,8 +458,8 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
 class WarmStart:
     """The weights of an encoder, or of a model with any head, to start from.
 
-    The encoder always keeps its weights. A head of the same class does too; its output layer keeps the rows of labels
-    with the same name. Everything else starts at random.
+    The encoder always keeps its weights. A head of the same class does too; its output layer keeps
+    the rows of labels with the same name. Everything else starts at random.
     """
 
     def __init__(self, name_or_path: str) -> None:
@@ -396,7 +473,11 @@ class WarmStart:
         one_label = old.problem_type in (None, "single_label_classification")
         if not one_label or type(self.model) is not type(model) or is_paired[0] != is_paired[1]:
             return {}
-        return {number: old.label2id[name] for number, name in new.id2label.items() if name in old.label2id}
+        return {
+            number: old.label2id[name]
+            for number, name in new.id2label.items()
+            if name in old.label2id
+        }
 
     @torch.no_grad()
     def copy_weights(self, new: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -411,9 +492,14 @@ class WarmStart:
         new.base_model.load_state_dict(weights)
         if type(old) is type(new):
             numbers, before, after = self.match_labels(new), old.state_dict(), new.state_dict()
-            if absent := [name for number, name in new.config.id2label.items() if number not in numbers]:
+            if absent := [
+                name for number, name in new.config.id2label.items() if number not in numbers
+            ]:
                 names = shorten(absent), self.name, shorten(list(old.config.label2id))
-                logger.info("labels %s are not among those of %s (%s): their output weights start at random", *names)
+                logger.info(
+                    "labels %s are not among those of %s (%s): their output weights start at random",
+                    *names,
+                )
             for name in before.keys() & after.keys():
                 if name.startswith(OUTPUT_LAYERS):
                     after[name][list(numbers)] = before[name][list(numbers.values())]

@@ -1,7 +1,7 @@
 """Write the finished folder of a run: weights, tokenizer, metrics, settings, figures and card. No pickle.
 
-The record of the settings, `training_args.json`, is a recipe that repeats the run. The folder of a pretrained encoder
-also loads in sentence-transformers.
+The record of the settings, `training_args.json`, is a recipe that repeats the run. The folder of a
+pretrained encoder also loads in sentence-transformers.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class TrainingResult:
 
     Attributes:
         folder: The finished folder.
-        metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of the task;
-            `training` with numbers of the run; `calibration` and `teacher` if used.
+        metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of
+            the task; `training` with numbers of the run; `calibration` and `teacher` if used.
         card: The facts of its card; None in a process that does not write it.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """
@@ -80,7 +80,10 @@ class TrainingResult:
 
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
-        scores = {split: [f"{name} {value:.3f}" for name, value in by.items()] for split, by in self._scores().items()}
+        scores = {
+            split: [f"{name} {value:.3f}" for name, value in by.items()]
+            for split, by in self._scores().items()
+        }
         parts = [f"{self.folder}", *(f"{split}: {', '.join(scores[split])}" for split in scores)]
         return f"{type(self).__name__}({'; '.join(parts)})"
 
@@ -92,14 +95,18 @@ class TrainingResult:
             parts = [f"{name.replace('_', ' ')} {scores[split][name]:.3f}" for name in names]
             card, classes, name = self.card, self.metrics[split].get("per_class", {}), names[0]
             for linear in (card.baselines or {}).values() if card else ():
-                parts.append(f"linear model {' and '.join(f'{linear[split][name]:.3f}' for name in names)}")
+                parts.append(
+                    f"linear model {' and '.join(f'{linear[split][name]:.3f}' for name in names)}"
+                )
             if card and name == "accuracy" and classes:
                 largest = max(card.class_counts, key=lambda label: card.class_counts[label])
                 share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
                 parts.append(f"always {largest!r} {share:.3f}")
         if (minutes := self.metrics["training"].get("max_minutes")) is not None:
             used = self.metrics["training"]
-            parts.append(f"{used['epochs']:.3g} epochs in {used['seconds'] / 60:.1f} of {minutes:g} minutes")
+            parts.append(
+                f"{used['epochs']:.3g} epochs in {used['seconds'] / 60:.1f} of {minutes:g} minutes"
+            )
         parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
         command = f'hf-rnn predict {shlex.quote(str(self.folder))} --text "..."'
         if self.card is not None and get_task(self.card.task).generates:
@@ -108,7 +115,11 @@ class TrainingResult:
 
     def _scores(self) -> dict[str, dict[str, float]]:
         return {
-            split: {name: score for name, score in scores.items() if isinstance(score, float) and name != "loss"}
+            split: {
+                name: score
+                for name, score in scores.items()
+                if isinstance(score, float) and name != "loss"
+            }
             for split, scores in self.metrics.items()
             if split in ("validation", "test")
         }
@@ -127,7 +138,9 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
                 advice = "--few_rows 0, which trains all weights"
             elif run.arguments.data.model_name_or_path is None:
                 advice = "recipe default for English texts, else recipe best with --vectors"
-            message = "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
+            message = (
+                "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
+            )
             logger.warning(message, name, theirs, ours, advice)
 
 
@@ -135,8 +148,14 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it."""
     report, data = run.report, run.arguments.data
     source, start = data.data_dir or data.dataset_name, data.model_name_or_path
-    files = {split: Path(files[0]).name for split, counts in report.splits.items() if (files := counts.files)}
-    columns = {f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")}
+    files = {
+        split: Path(files[0]).name
+        for split, counts in report.splits.items()
+        if (files := counts.files)
+    }
+    columns = {
+        f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")
+    }
     return {
         "name": None if source is None else Path(os.path.abspath(source)).name,
         "files": files,
@@ -158,14 +177,17 @@ def _find_unknown(start: str) -> str | None:
     return Path(start).name if os.path.exists(start) else start
 
 
-def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]) -> CardFacts:
+def write_folder(
+    folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]
+) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
     model = fit.trainer.model
     model.save_pretrained(folder.root, weights_dtype=run.arguments.training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
     recorded, training = record(run.arguments), run.arguments.training
-    if not fit.few_rows and recorded.pop("max_minutes", None) is not None:  # a repeated run takes the same steps
+    # a repeated run takes the same steps
+    if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
@@ -179,9 +201,13 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
     if fit.validation is not None:
         chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
         names = list(model.config.id2label.values())
-        chosen = [choose_thresholds(*fit.validation, names, target, chosen_on) for target in TARGETS]
+        chosen = [
+            choose_thresholds(*fit.validation, names, target, chosen_on) for target in TARGETS
+        ]
         if absent := [name for number, name in enumerate(names) if number not in fit.validation[1]]:
-            logger.warning("no validation rows, so no thresholds for --target, of %s", ", ".join(absent))
+            logger.warning(
+                "no validation rows, so no thresholds for --target, of %s", ", ".join(absent)
+            )
         write_thresholds(folder.thresholds, folder.weight_files()[0], chosen)
     card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, training.card_examples)
@@ -196,16 +222,28 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
             parameter.data = parameter.data.to(getattr(torch, weights_dtype)).to(parameter.dtype)
 
 
-def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]) -> CardFacts:
+def describe_run(
+    folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]
+) -> CardFacts:
     """Return the facts of a run for its card, and draw the figures."""
     training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
-    best_kept = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
-    has_linear = training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
-    linear, typos = linear_scores(run.texts, tokens.tokenizer) if has_linear else None, metrics.get("typos")
+    best_kept = (
+        trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
+    )
+    has_linear = (
+        training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
+    )
+    linear, typos = (
+        linear_scores(run.texts, tokens.tokenizer) if has_linear else None,
+        metrics.get("typos"),
+    )
     if linear is not None and typos is not None:
-        linear.measure(mistype_rows(run.texts[typos["split"]], typos["share"], typos["split"]), "typos")
+        linear.measure(
+            mistype_rows(run.texts[typos["split"]], typos["share"], typos["split"]), "typos"
+        )
     length, audit = tokens.tokenizer.model_max_length, tokens.audit
-    changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}  # perhaps chosen
+    # perhaps chosen
+    changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
@@ -221,7 +259,9 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
             for split in ("validation", "test")
             if split in metrics
         },
-        training={name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]},
+        training={
+            name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]
+        },
         data=metrics["data"],
         settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
         license=training.license,
@@ -231,7 +271,9 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         best_metric=training.metric_for_best_model if best_kept else None,
         max_length=length if length < 10**9 else None,
         audit=audit,
-        unknown_token_share=None if audit is None else audit["unknown_token_share"].get("validation"),
+        unknown_token_share=None
+        if audit is None
+        else audit["unknown_token_share"].get("validation"),
         vectors=None if tokens.vectors is None else tokens.vectors.describe(),
         start=None if run.start is None else run.start.describe(trainer.model),
         start_note=run.start_note,
@@ -241,7 +283,9 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, met
         typos=typos,
         decisions={
             target: {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
-            for target, chosen in read_thresholds(folder.thresholds, folder.weight_files()[0]).items()
+            for target, chosen in read_thresholds(
+                folder.thresholds, folder.weight_files()[0]
+            ).items()
         },
         size_in_bytes=folder.weights.stat().st_size,
     )
@@ -252,7 +296,11 @@ def draw_figures(
 ) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
     trainer = fit.trainer
-    figures, state, names = dict[str, str](), trainer.state, list(trainer.model.config.id2label.values())
+    figures, state, names = (
+        dict[str, str](),
+        trainer.state,
+        list(trainer.model.config.id2label.values()),
+    )
     try:
         if state.global_step > 0:
             best = state.best_global_step if trainer.args.load_best_model_at_end else None
@@ -264,7 +312,9 @@ def draw_figures(
         split = "validation" if "validation" in metrics else "test"
         if matrix := metrics.get(split, {}).get("confusion_matrix"):
             plot_confusion_matrix(matrix, names, folder.confusion_matrix)
-            figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
+            figures[f"True and predicted classes on the {split} split"] = (
+                folder.confusion_matrix.name
+            )
         if fit.validation is not None:
             margins = {} if linear is None else {"linear model": linear.margins["validation"]}
             caption = draw_coverage(*fit.validation, names, folder.coverage, margins)
@@ -286,12 +336,20 @@ def _data_facts(arguments: Settings, teacher: Mapping[str, Any] | None) -> dict[
         return {"dataset_name": "rows in memory"}
     inputs = {"DATA": (flag, source), "TEACHER": ("teacher", learned.get("name"))}
     inputs |= {"UNLABELED": ("unlabeled", (learned.get("unlabeled") or {}).get("file"))}
-    names = {"VECTORS": "vectors", "START": "model_name_or_path", "TOKENIZER": "tokenizer_name_or_path"}
+    names = {
+        "VECTORS": "vectors",
+        "START": "model_name_or_path",
+        "TOKENIZER": "tokenizer_name_or_path",
+    }
     inputs |= {word: (name, getattr(data, name)) for word, name in names.items()}
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
     command = ["hf-rnn", "distill" if teacher else "train", "--recipe", "MODEL/training_args.json"]
     for word, (name, value) in inputs.items():
-        if value is not None and find_built_in(value) is None and (os.path.exists(value) or name == "unlabeled"):
+        if (
+            value is not None
+            and find_built_in(value) is None
+            and (os.path.exists(value) or name == "unlabeled")
+        ):
             fill_in[word] = f"here {Path(os.path.abspath(value)).name}"
             command += [f"--{name}", word]
         elif value is not None and name in (flag, "teacher"):
@@ -319,17 +377,27 @@ def write_encoder(
     settings: Settings,
 ) -> None:
     """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root, training, weights_dtype = folder.root, settings.training, settings.pretraining.weights_dtype
+    root, training, weights_dtype = (
+        folder.root,
+        settings.training,
+        settings.pretraining.weights_dtype,
+    )
     encoder.save_pretrained(root, weights_dtype=weights_dtype)
     shutil.copymode(folder.config, folder.weights)
     save_tokenizer(tokenizer, root)
-    write_modules(root, projection.to(torch.float32 if weights_dtype == "float32" else torch.bfloat16))
+    write_modules(
+        root, projection.to(torch.float32 if weights_dtype == "float32" else torch.bfloat16)
+    )
     words = ["hf-rnn", "pretrain"]
     for name, value in record(settings).items():
         if value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     command = shlex.join([*words, "--output_dir", "OUT"])
-    content = {**figures, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
+    content = {
+        **figures,
+        "command": command,
+        "versions": {"hf-rnn": __version__, "torch": version("torch")},
+    }
     write_json(folder.pretraining, content)
     facts = ModelCardData(
         library_name="sentence-transformers",
@@ -353,9 +421,16 @@ def write_encoder(
 def write_modules(root: Path, projection: nn.Linear) -> None:
     """Add the projection to the modules of sentence-transformers; vectors then have length 1."""
     write_json(root / "modules.json", list_sentence_modules("Dense", "Normalize"))
-    sizes = {"in_features": projection.in_features, "out_features": projection.out_features, "bias": True}
+    sizes = {
+        "in_features": projection.in_features,
+        "out_features": projection.out_features,
+        "bias": True,
+    }
     content = {**sizes, "activation_function": "torch.nn.modules.linear.Identity"}
     (root / "2_Dense").mkdir(exist_ok=True)
     write_json(root / "2_Dense" / "config.json", content)
-    weights = {f"linear.{name}": weight.detach().contiguous() for name, weight in projection.named_parameters()}
+    weights = {
+        f"linear.{name}": weight.detach().contiguous()
+        for name, weight in projection.named_parameters()
+    }
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})

@@ -1,7 +1,8 @@
 """The estimators for scikit-learn: `fit` is `hf-rnn train` on texts in memory, and keeps the finished folder.
 
-Trainer and datasets are imported by `fit`. Labels become class names, as a configuration needs them; their type is
-kept in `task_specific_params` of the configuration, so that it travels with the model.
+Trainer and datasets are imported by `fit`. Labels become class names, as a configuration needs
+them; their type is kept in `task_specific_params` of the configuration, so that it travels with the
+model.
 """
 
 from __future__ import annotations
@@ -45,11 +46,25 @@ if TYPE_CHECKING:
 EvalSet: TypeAlias = tuple[Sequence[str], npt.ArrayLike] | None  # texts and labels
 _SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
-_REPLACED = ("class_names", *(field.name for field in dataclasses.fields(TableArguments)))  # settings, by `X` and `y`
-_METHODS = ("disable_tqdm", "hub_", "output_dir", "overwrite_output_dir", "push_to_hub", "resume", "task")  # in place
+# settings, by `X` and `y`
+_REPLACED = ("class_names", *(field.name for field in dataclasses.fields(TableArguments)))
+# in place
+_METHODS = (
+    "disable_tqdm",
+    "hub_",
+    "output_dir",
+    "overwrite_output_dir",
+    "push_to_hub",
+    "resume",
+    "task",
+)
 _PARAMETERS = sorted(
     name
-    for name in {*list_settings((RnnSettings, DataArguments, RnnTrainingArguments)), "random_state", "verbose"}
+    for name in {
+        *list_settings((RnnSettings, DataArguments, RnnTrainingArguments)),
+        "random_state",
+        "verbose",
+    }
     if name not in _REPLACED and not name.startswith(_METHODS)
 )
 
@@ -58,7 +73,8 @@ class _Targets(NamedTuple):
     """The meaning of `y`."""
 
     task: str
-    write: Callable[[npt.ArrayLike], list[Any]]  # makes the column `label` of a data set from some `y`
+    # makes the column `label` of a data set from some `y`
+    write: Callable[[npt.ArrayLike], list[Any]]
     names: list[str] | None  # names of classes, labels or numbers
     dtype: np.dtype[Any] | None = None  # type of the labels
 
@@ -69,17 +85,23 @@ class _RnnEstimator(BaseEstimator):
     random_state: Any
     verbose: Any
     _read_targets: Callable[[npt.ArrayLike], _Targets]
-    _adopt_labels: Callable[[Config], None]  # takes the labels of a model's configuration, or refuses its task
+    # takes the labels of a model's configuration, or refuses its task
+    _adopt_labels: Callable[[Config], None]
 
     def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
         for name in settings.keys() - set(_PARAMETERS):
-            raise UserError(f"{type(self).__name__}: there is no setting {name!r}{advise(name, _PARAMETERS)}")
+            raise UserError(
+                f"{type(self).__name__}: there is no setting {name!r}{advise(name, _PARAMETERS)}"
+            )
         self.__dict__.update(dict.fromkeys(_PARAMETERS) | settings)
 
     # Scikit-learn reads the parameters here.
     __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in _PARAMETERS]
+        + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in _PARAMETERS
+        ]
     )
 
     def __sklearn_tags__(self) -> Tags:
@@ -88,7 +110,13 @@ class _RnnEstimator(BaseEstimator):
         tags.input_tags.two_d_array = False  # numbers; a column of texts is accepted
         return tags
 
-    def _fit(self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None, eval_set: EvalSet) -> Self:
+    def _fit(
+        self,
+        X: Sequence[str],
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None,
+        eval_set: EvalSet,
+    ) -> Self:
         from ..data.splits import hold_out
         from .run import Extension
         from .train import run_training
@@ -100,23 +128,38 @@ class _RnnEstimator(BaseEstimator):
         if eval_set is not None:
             rows["validation"] = _make_split(*eval_set, targets)
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, y, dtype=np.float64, ensure_non_negative=True)
+            weights = _check_sample_weight(
+                sample_weight, y, dtype=np.float64, ensure_non_negative=True
+            )
             if targets.task != DEFAULT_TASK:
-                raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
+                raise UserError(
+                    f"sample_weight is for one label per text: the task is {targets.task}; leave it out"
+                )
             if eval_set is None:
                 ids = [targets.names.index(name) for name in rows["train"]["label"]]  # type: ignore[union-attr]
-                weights = weights[~hold_out(rows["train"]["text"][:], np.array(ids), share=0.1, seed=0)]
+                weights = weights[
+                    ~hold_out(rows["train"]["text"][:], np.array(ids), share=0.1, seed=0)
+                ]
             extension.sample_weights = weights
         if targets.dtype is not None:
-            extension.config_fields = {"task_specific_params": {_LABEL_TYPE: {"dtype": targets.dtype.name}}}
+            extension.config_fields = {
+                "task_specific_params": {_LABEL_TYPE: {"dtype": targets.dtype.name}}
+            }
         extension.quiet = self.verbose is not None and not self.verbose
-        params = {name: value for name, value in self.get_params(deep=False).items() if value is not None}
+        params = {
+            name: value for name, value in self.get_params(deep=False).items() if value is not None
+        }
         seed, _ = params.pop("random_state", None), params.pop("verbose", None)
         if seed is not None:
-            params["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
+            params["seed"] = int(
+                seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1)
+            )
             params.setdefault("data_seed", params["seed"])
         # the settings are read inside, because that resets accelerate's state of the process
-        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder, one_at_a_time():
+        with (
+            tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder,
+            one_at_a_time(),
+        ):
             replaced = dict.fromkeys(_REPLACED)  # the recipe may contain them
             settings = resolve({**replaced, **params, "task": targets.task, "output_dir": folder})
             settings.data.class_names, settings.data.label_separator = targets.names, "\x1f"
@@ -146,7 +189,8 @@ class _RnnEstimator(BaseEstimator):
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write the finished folder, as `hf-rnn train` does: every command and [`hf_rnn.push`] accept it.
 
-        Its files replace older ones; other files stay. The last part of its path becomes the model's name in the card.
+        Its files replace older ones; other files stay. The last part of its path becomes the
+        model's name in the card.
         """
         from ..hub.card import write_card
         from .checkpoints import fill, hold_folder
@@ -180,7 +224,9 @@ class _RnnEstimator(BaseEstimator):
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
             record = read_mapping(folder.training_args, folder.training_args.read_bytes())
-            settings.setdefault("recipe", {name: record[name] for name in record if not is_personal(name)})
+            settings.setdefault(
+                "recipe", {name: record[name] for name in record if not is_personal(name)}
+            )
         estimator = cls(**settings)
         estimator._adopt(folder)
         return estimator
@@ -190,14 +236,15 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
     """A recurrent text classifier for scikit-learn.
 
     Args:
-        settings: Those of `hf-rnn train` by the names of its flags, on top of the recipe `recipe` (None is `default`);
-            those of files are missing. None, the default of each, keeps the recipe's value. `random_state` replaces
-            `seed`; with `verbose=False` nothing is shown.
+        settings: Those of `hf-rnn train` by the names of its flags, on top of the recipe `recipe`
+            (None is `default`); those of files are missing. None, the default of each, keeps the
+            recipe's value. `random_state` replaces `seed`; with `verbose=False` nothing is shown.
 
     Attributes:
-        classes_ (`numpy.ndarray`): The labels, sorted, with the type given to `fit`. For several labels per text: the
-            names or numbers of the columns of `y`, in their order.
-        metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of the training.
+        classes_ (`numpy.ndarray`): The labels, sorted, with the type given to `fit`. For several
+            labels per text: the names or numbers of the columns of `y`, in their order.
+        metrics_ (`dict`): Contents of `metrics.json`: scores on the validation rows, and numbers of
+            the training.
 
     Example:
         >>> texts, labels = ["what a film", "never again", "loved it", "so dull"] * 20, [1, 0, 1, 0] * 20
@@ -215,31 +262,45 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         return tags
 
     def fit(
-        self, X: Sequence[str], y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None, eval_set: EvalSet = None
+        self,
+        X: Sequence[str],
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        eval_set: EvalSet = None,
     ) -> Self:
         """Train, as `hf-rnn train` would on the same rows.
 
         Args:
-            X: n texts, none empty: a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column.
-            y: n labels of two classes or more. For several labels per text, 0 and 1 `(n, labels)`; a frame names them.
-            sample_weight: n weights in the training loss, on top of `class_weight_power`, for one label per text.
-            eval_set: Texts and labels of the validation rows, by default a tenth, the same rows as by the command.
+            X: n texts, none empty: a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one
+                column.
+            y: n labels of two classes or more. For several labels per text, 0 and 1 `(n, labels)`;
+                a frame names them.
+            sample_weight: n weights in the training loss, on top of `class_weight_power`, for one
+                label per text.
+            eval_set: Texts and labels of the validation rows, by default a tenth, the same rows as
+                by the command.
 
         Raises:
-            UserError: For a bad setting, and for texts and labels that cannot be used. The estimator keeps its state.
+            UserError: For a bad setting, and for texts and labels that cannot be used. The
+                estimator keeps its state.
         """
         return self._fit(X, y, sample_weight, eval_set)
 
     def _read_targets(self, y: npt.ArrayLike) -> _Targets:
-        shape = getattr(y, "shape", None) or np.shape(y)  # a sparse matrix has a shape, but not for NumPy
+        # a sparse matrix has a shape, but not for NumPy
+        shape = getattr(y, "shape", None) or np.shape(y)
         return _read_columns(y, _SETS) if len(shape) == 2 and shape[1] != 1 else _read_classes(y)
 
     def _adopt_labels(self, config: Config) -> None:
         task = task_of(config)
         if not (task.one_label or task.name == _SETS):
-            raise UserError(f"the model is for the task {task.name}: RnnClassifier needs labels of texts")
+            raise UserError(
+                f"the model is for the task {task.name}: RnnClassifier needs labels of texts"
+            )
         names = np.array([config.id2label[number] for number in range(config.num_labels)])
-        record = (getattr(config, "task_specific_params", None) or {}).get(_LABEL_TYPE, {"dtype": "str"})
+        record = (getattr(config, "task_specific_params", None) or {}).get(
+            _LABEL_TYPE, {"dtype": "str"}
+        )
         dtype = np.dtype(record["dtype"].partition("str")[0] or "str")
         self.classes_ = names == "True" if dtype.kind == "b" else names.astype(dtype)
         self._columns, self._thresholds = np.arange(len(names)), None
@@ -251,7 +312,8 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """Return the most probable label of each text `(n,)`; texts may be empty.
 
-        For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose on validation rows.
+        For several labels per text it is 0 and 1 `(n, labels)`, by the thresholds that `fit` chose
+        on validation rows.
         """
         scores = self.predict_proba(X)
         if self._thresholds is not None:
@@ -311,7 +373,9 @@ def _read_classes(y: npt.ArrayLike) -> _Targets:
 
     check_classification_targets(y)
     if len(classes := np.unique(read_labels(y))) < 2:
-        raise UserError(f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}")
+        raise UserError(
+            f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}"
+        )
     return _Targets(DEFAULT_TASK, write, write(classes), classes.dtype)
 
 
@@ -319,19 +383,27 @@ def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
     """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
 
     def read_matrix(y: npt.ArrayLike) -> np.ndarray:
-        matrix = check_array(y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64)
+        matrix = check_array(
+            y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64
+        )
         return matrix[:, None] if matrix.ndim == 1 else matrix
 
     def write_sets(y: npt.ArrayLike) -> list[list[str]]:
         if not np.isin(matrix := read_matrix(y), (0, 1)).all():
-            raise UserError(f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}")
+            raise UserError(
+                f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}"
+            )
         return [[names[number] for number in np.flatnonzero(row)] for row in matrix]
 
-    labels = np.array(list(map(str, y.columns)) if hasattr(y, "columns") else range(read_matrix(y).shape[1]))
+    labels = np.array(
+        list(map(str, y.columns)) if hasattr(y, "columns") else range(read_matrix(y).shape[1])
+    )
     names = list(map(str, labels.tolist()))
     if task == _SETS:
         return _Targets(task, write_sets, names, labels.dtype)
-    return _Targets(task, lambda y: read_matrix(y).tolist(), names if hasattr(y, "columns") else None)
+    return _Targets(
+        task, lambda y: read_matrix(y).tolist(), names if hasattr(y, "columns") else None
+    )
 
 
 def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Dataset:

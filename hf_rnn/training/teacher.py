@@ -41,11 +41,14 @@ class Teacher:
     auto_class: ClassVar[Any]  # loads the model
 
     @classmethod
-    def open(cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments) -> Self:
+    def open(
+        cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments
+    ) -> Self:
         """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
 
-        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Raises a
-        [`UserError`] if it does not exist, cannot be read, or has another model's tokenizer.
+        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is
+        smaller. Raises a [`UserError`] if it does not exist, cannot be read, or has another model's
+        tokenizer.
         """
         check_name(name_or_path, "a teacher")
         local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
@@ -53,12 +56,21 @@ class Teacher:
         config = read_config(title, folder)
         with name_damage(title, "its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
-            raise UserError(f"{title} has a tokenizer without words: add its files, such as tokenizer.json")
-        limits, positions = [tokenizer.model_max_length, max_length], getattr(config, "max_position_embeddings", None)
+        # made up if its files are missing
+        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+            raise UserError(
+                f"{title} has a tokenizer without words: add its files, such as tokenizer.json"
+            )
+        limits, positions = (
+            [tokenizer.model_max_length, max_length],
+            getattr(config, "max_position_embeddings", None),
+        )
         if isinstance(positions, int) and positions > _NO_TABLE:
-            limits.append(positions - 2 * (config.pad_token_id == 1))  # models like RoBERTa count from there
-        limit = min((size for size in limits if size is not None and size < _NO_LIMIT), default=None)
+            # models like RoBERTa count from there
+            limits.append(positions - 2 * (config.pad_token_id == 1))
+        limit = min(
+            (size for size in limits if size is not None and size < _NO_LIMIT), default=None
+        )
         name = folder.resolve().name if local else name_or_path
         return cls(title, name, folder, config, tokenizer, limit, training)
 
@@ -85,7 +97,8 @@ class Teacher:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]  # no state depends on it
+        # no state depends on it
+        missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
         if missing:
             raise UserError(f"{self.title} has no weights for {', '.join(sorted(missing)[:3])}")
         return model.to(self.training.device).eval()
@@ -102,9 +115,9 @@ def read_texts(
 ) -> tuple[list[str], dict[str, int]]:
     """Return each distinct text of some files, one per line or in a column of a table, and log how many were left out.
 
-    `cut` splits a row into texts. `fault` returns why a text is left out, or None. Reading stops at `most` texts. The
-    counts have `kept`, `repeated` and `refused` texts, those of each fault, and their sum `lines`. Raises a
-    [`UserError`] for a file that cannot be read, and without any text.
+    `cut` splits a row into texts. `fault` returns why a text is left out, or None. Reading stops at
+    `most` texts. The counts have `kept`, `repeated` and `refused` texts, those of each fault, and
+    their sum `lines`. Raises a [`UserError`] for a file that cannot be read, and without any text.
     """
     texts: dict[str, None] = {}
     uses: Counter[str] = Counter()

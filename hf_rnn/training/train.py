@@ -19,7 +19,12 @@ import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    DataCollatorForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from transformers.trainer_utils import IntervalStrategy
 
 from ..data.errors import DataReport
@@ -72,7 +77,8 @@ _IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
-_REPEATED = 4  # times few_rows: up to this number of rows per class, a training is repeated with all rows
+# times few_rows: up to this number of rows per class, a training is repeated with all rows
+_REPEATED = 4
 
 
 @one_at_a_time()
@@ -88,17 +94,20 @@ def train(
     """Train a model and save a finished folder.
 
     Args:
-        data: The texts: a folder or file as for `data_dir`, or training rows in memory: a `Dataset`, a frame of
-            pandas or polars, or a list of dicts or of pairs (text, label). A `DatasetDict` or a dict holds all splits.
-        output_dir: Folder for the finished model; by default a new one with the name of the data and the date.
+        data: The texts: a folder or file as for `data_dir`, or training rows in memory: a
+            `Dataset`, a frame of pandas or polars, or a list of dicts or of pairs (text, label). A
+            `DatasetDict` or a dict holds all splits.
+        output_dir: Folder for the finished model; by default a new one with the name of the data
+            and the date.
         train: Training rows in memory, in place of `data`.
         validation: Validation rows in memory. Without them a part of train is held out.
         test: Test rows in memory.
-        settings: Settings by the names of the command's flags. `recipe` names the recipe below them: `default`,
-            another name, a file, or a mapping.
+        settings: Settings by the names of the command's flags. `recipe` names the recipe below
+            them: `default`, another name, a file, or a mapping.
 
     Raises:
-        UserError: For a mistake in settings or data. An earlier model in the folder is left as it was.
+        UserError: For a mistake in settings or data. An earlier model in the folder is left as it
+            was.
         TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
@@ -111,7 +120,10 @@ def train(
 
 
 def read_call(
-    data: object, output_dir: str | Path | None, splits: tuple[object, object, object], settings: Mapping[str, Any]
+    data: object,
+    output_dir: str | Path | None,
+    splits: tuple[object, object, object],
+    settings: Mapping[str, Any],
 ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
     train, *others = splits
@@ -143,7 +155,14 @@ def run_training(
     try:
         return dataclasses.replace(result, url=push(result.folder, **destination).url)
     except UserError as error:
-        again = ["hf-rnn", "push", "--model", str(result.folder), "--repo_id", destination["repo_id"]]
+        again = [
+            "hf-rnn",
+            "push",
+            "--model",
+            str(result.folder),
+            "--repo_id",
+            destination["repo_id"],
+        ]
         again += ["--private"] * bool(destination["private"])
         again += ["--revision", destination["revision"]] * (destination["revision"] is not None)
         message = f"the finished model is in {result.folder}, but {error}. To push it later: {shlex.join(again)}"
@@ -160,8 +179,8 @@ def train_on(
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is the one to resume
-    from. The run may leave the default start, see [`suit_language`].
+    `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is
+    the one to resume from. The run may leave the default start, see [`suit_language`].
     """
     run = prepare_run(texts, report, arguments, extension or Extension())
     tokens = make_tokens(run)
@@ -192,14 +211,20 @@ def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     tokenizer, start, vectors = tokens.tokenizer, run.start, tokens.vectors
     names = ["pad_token_id", "bos_token_id", "eos_token_id"]
     names += ["sep_token_id"] * (run.arguments.data.text_pair_column is not None)
-    fields: dict[str, Any] = {"task": run.task.name} | {name: getattr(tokenizer, name) for name in names}
+    fields: dict[str, Any] = {"task": run.task.name} | {
+        name: getattr(tokenizer, name) for name in names
+    }
     size = fields["vocab_size"] = count_ids(tokenizer)
-    if start is not None and size >= count_ids(start.tokenizer):  # it may have more rows than tokens
+    # it may have more rows than tokens
+    if start is not None and size >= count_ids(start.tokenizer):
         fields["vocab_size"] = max(size, start.model.config.vocab_size)
     if vectors is not None:
         fields["embedding_size"] = vectors.matrix.shape[1]
     config = make_config(
-        run.arguments.model, **fields, **run.extension.config_fields, **run.task.config_fields(run.texts)
+        run.arguments.model,
+        **fields,
+        **run.extension.config_fields,
+        **run.task.config_fields(run.texts),
     )
     model = head_class(run.task.architecture)(config)
     if (words := getattr(model, "words", None)) is not None:
@@ -209,7 +234,8 @@ def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
             model.get_input_embeddings().weight.copy_(vectors.matrix)
     if start is not None:
         start.copy_weights(model, tokenizer)
-    if words is not None:  # rows that the encoder never reads: zero is exact in the types of stored tables
+    # rows that the encoder never reads: zero is exact in the types of stored tables
+    if words is not None:
         model.get_input_embeddings().weight.data[words.marks] = 0
     return model
 
@@ -228,9 +254,13 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
         )
         if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
             logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
-        return Fit(trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True)
+        return Fit(
+            trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True
+        )
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
-    trainer.made_from = take_fingerprint(examples, tokens.tokenizer, model, trainer.args, **tokens.decisive)
+    trainer.made_from = take_fingerprint(
+        examples, tokens.tokenizer, model, trainer.args, **tokens.decisive
+    )
     return Fit(trainer, take_steps(trainer, checkpoint))
 
 
@@ -242,7 +272,11 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
     if "validation" not in examples:
-        args.eval_strategy, args.do_eval, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+        args.eval_strategy, args.do_eval, args.load_best_model_at_end = (
+            IntervalStrategy.NO,
+            False,
+            False,
+        )
         args.early_stopping_patience = None
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
@@ -254,7 +288,9 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         train_dataset=examples["train"],
         eval_dataset=examples.get("validation"),
         processing_class=tokenizer,
-        compute_metrics=lambda output: scores.compute(predictions=output.predictions, references=output.label_ids),
+        compute_metrics=lambda output: scores.compute(
+            predictions=output.predictions, references=output.label_ids
+        ),
         data_collator=DataCollatorForTokenClassification(tokenizer) if has_token_labels else None,
         loss=run.extension.loss or weighted_loss,
         loss_columns=[SAMPLE_WEIGHT, *run.extension.loss_columns],
@@ -269,12 +305,19 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
 
 
 def answer(
-    task: Task, tokenizer: PreTrainedTokenizerBase, batch_size: int, model: PreTrainedModel, rows: datasets.Dataset
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    model: PreTrainedModel,
+    rows: datasets.Dataset,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs of a model in evaluation mode for rows, and their labels."""
     if task.generates:
         return sum_losses(model, rows), np.empty(0)
-    logits, labels = compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy(), rows["labels"][:]
+    logits, labels = (
+        compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy(),
+        rows["labels"][:],
+    )
     if not task.per_token:
         return logits, np.asarray(labels)
     padded = np.full(logits.shape[:2], _IGNORED)
@@ -298,8 +341,8 @@ def draw_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
     """Return the epochs of a run: those of its settings, of `row_budget`, or of `max_minutes`.
 
-    With `row_budget` many rows have fewer epochs, and few rows more. A resumed run keeps the number that `max_minutes`
-    gave.
+    With `row_budget` many rows have fewer epochs, and few rows more. A resumed run keeps the number
+    that `max_minutes` gave.
     """
     training, rows = run.arguments.training, len(trainer.train_dataset)
     epochs = training.num_train_epochs
@@ -325,8 +368,8 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     """Train, from a checkpoint if one is given.
 
-    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
-    for weights that are not finite, and [`TrainingStopped`] after a signal.
+    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume.
+    Raises a [`UserError`] for weights that are not finite, and [`TrainingStopped`] after a signal.
     """
     args = trainer.args
     if checkpoint is not None:
@@ -336,7 +379,9 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
         outcome = trainer.train(None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(request.number, None)
-    broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
+    broken = [
+        name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()
+    ]
     if broken:
         raise UserError(_DIVERGED.format(f"{broken[0]} has NaN or infinite values"))
     return {
@@ -358,18 +403,31 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
 
     Raises a [`UserError`] for a model that is much worse than guessing.
     """
-    task, training, trainer, examples = run.task, run.arguments.training, fit.trainer, tokens.examples
+    task, training, trainer, examples = (
+        run.task,
+        run.arguments.training,
+        fit.trainer,
+        tokens.examples,
+    )
     model, further = trainer.model, {}
     round_weights(model, training.weights_dtype)
     chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
-    predictions = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
+    predictions = {
+        split: trainer.predict(examples[split])
+        for split in ("validation", "test")
+        if split in examples
+    }
     if training.calibrate:
-        weights = (weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS))
+        weights = (
+            weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS)
+        )
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
         split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
-        by_share = measure_prefixes(engine, examples[split]["input_ids"][:], examples[split]["labels"][:])
+        by_share = measure_prefixes(
+            engine, examples[split]["input_ids"][:], examples[split]["labels"][:]
+        )
         further["streaming"] = {"split": split, **by_share}
     if task.one_label and (output := predictions.get("validation")) is not None:
         shares = compute_scores(np.asarray(output.predictions), model.config)
@@ -380,7 +438,11 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         with only_errors():
             mistyped = task.encode(mistyped, tokens.tokenizer, run.arguments.data.max_length)
         scores = trainer.compute_metrics(trainer.predict(mistyped["test"]))
-        floats = {name: score for name, score in scores.items() if isinstance(score, float) and name != "loss"}
+        floats = {
+            name: score
+            for name, score in scores.items()
+            if isinstance(score, float) and name != "loss"
+        }
         further["typos"] = {"split": split, "share": SHOWN_TYPOS, **floats}
     rows = sum(run.report.label_counts["train"])
     metrics = {
@@ -399,34 +461,45 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
 def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
     """With few rows, learn those that were held out for the scores too; return whether that was done.
 
-    The last layer is fitted again, or all weights are trained again for the same number of epochs: at 64 rows per
-    class of three sets, the last epoch on all rows is better by .025 than the best one on nine tenths.
+    The last layer is fitted again, or all weights are trained again for the same number of epochs:
+    at 64 rows per class of three sets, the last epoch on all rows is better by .025 than the best
+    one on nine tenths.
     """
     training, trainer = run.arguments.training, fit.trainer
     fixed = training.calibrate or training.max_minutes or run.extension.loss
     if not run.report.held_out or fixed or not run.has_few_rows(_REPEATED):
         return False
     train, held_out = tokens.examples["train"], tokens.examples["validation"]
-    logger.info("the rows are few: after its scores, the model learns from the %d rows held out too", len(held_out))
+    logger.info(
+        "the rows are few: after its scores, the model learns from the %d rows held out too",
+        len(held_out),
+    )
     if SAMPLE_WEIGHT in train.column_names:
         held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
     joined = datasets.concatenate_datasets([train, held_out.cast(train.features)])
     texts = [run.texts["train"], run.texts["validation"].cast(run.texts["train"].features)]
-    whole = dataclasses.replace(run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts)))
+    whole = dataclasses.replace(
+        run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts))
+    )
     all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
     again = make_trainer(whole, all_tokens, make_model(whole, all_tokens), quiet=True)
     if fit.few_rows:
         fit_few_rows(whole, again.model, tokens.tokenizer, joined)
     else:
         again.on_begin = None  # the checkpoints of the first training stay
-        again.args.num_train_epochs, again.args.save_strategy = trainer.args.num_train_epochs, IntervalStrategy.NO
+        again.args.num_train_epochs, again.args.save_strategy = (
+            trainer.args.num_train_epochs,
+            IntervalStrategy.NO,
+        )
         take_steps(again, None)
     round_weights(again.model, training.weights_dtype)
     trainer.model.load_state_dict(again.model.state_dict())
     return True
 
 
-def save(run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], learned_held_out: bool) -> TrainingResult:
+def save(
+    run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], learned_held_out: bool
+) -> TrainingResult:
     """Write the finished folder, and remove the checkpoints."""
     measured = {**metrics, "data": describe_data(run, learned_held_out=learned_held_out)}
     if not run.is_main:
@@ -446,25 +519,35 @@ def check_early(arguments: Settings) -> None:
     model, data, training = arguments.model, arguments.data, arguments.training
     task = get_task(data.task)
     if training.calibrate and not task.one_label:
-        raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")
+        raise UserError(
+            f"calibrate is for one label per text: found the task {task.name}; leave it out"
+        )
     task.check_settings(model, training)
     scores = ("loss", *task.scores)
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
-        raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
-    sources = {name: getattr(data, name) for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")}
+        raise UserError(
+            f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}"
+        )
+    sources = {
+        name: getattr(data, name)
+        for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")
+    }
     check_apart(training.output_dir, sources)
     if training.dataloader_drop_last:
         raise UserError("dataloader_drop_last leaves rows out of training and scores: leave it out")
     make_config(model)
     if training.bf16 and training.device.type == "cpu" and not multiplies_bfloat16(use_cpu=True):
-        logger.warning("bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16")
+        logger.warning(
+            "bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16"
+        )
 
 
 def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
     """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
-    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss.
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training
+    loss.
     """
     if not math.isfinite(metrics["training"]["loss"]):
         raise UserError(_DIVERGED.format("the training loss is not finite"))
@@ -476,7 +559,13 @@ def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
         much = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
         raise UserError(_DIVERGED.format(much))
     if loss > _HIGH_LOSS_RATIO * chance_loss:
-        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, _SMALLER_STEPS)
+        logger.warning(
+            "the %s loss is %.3g, that of guessing %.2f: %s",
+            split,
+            loss,
+            chance_loss,
+            _SMALLER_STEPS,
+        )
 
 
 # ---- push_to_hub ----
@@ -485,16 +574,18 @@ def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
 def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     """Return the arguments of [`push`] for a run, or None without `push_to_hub`.
 
-    The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and the user's own),
-    `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed, whatever `hub_strategy` is. Raises
-    a [`UserError`] without a token, for a token that the Hub refuses, and for an invalid repo id.
+    The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and
+    the user's own), `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed,
+    whatever `hub_strategy` is. Raises a [`UserError`] without a token, for a token that the Hub
+    refuses, and for an invalid repo id.
     """
     if not arguments.push_to_hub:
         return None
     name = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
     token = find_token(arguments.hub_token)
     with explain_errors("the Hub cannot check the token"):
-        user = connect(token).whoami()["name"]  # also with a full name: it finds a refused token before the training
+        # also with a full name: it finds a refused token before the training
+        user = connect(token).whoami()["name"]
     repo_id = name if "/" in name else f"{user}/{name}"
     check_repo_id(repo_id)
     options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}

@@ -33,7 +33,12 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import (
     IntervalStrategy,
@@ -46,21 +51,29 @@ from transformers.trainer_utils import (
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import UserError, is_write_error, reason_of
-from .checkpoints import RECORD, WRITING, StopRequest, TrainingStopped, list_checkpoints, read_record
+from .checkpoints import (
+    RECORD,
+    WRITING,
+    StopRequest,
+    TrainingStopped,
+    list_checkpoints,
+    read_record,
+)
 
 logger = logging.getLogger(__name__)
 
 _TRIAL_BATCHES = (8, 40)  # timed for max_minutes
 _MOST_TOKENS = 4096  # per forward and backward pass, padding included
-_SORTED_BATCHES = 100  # that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
+# that share a sort by length: 2 % of the tokens of tweets are padding, 7 % for 25
+_SORTED_BATCHES = 100
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
 
 
 def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
     """Return one weight per class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
 
-    The scale keeps the size of the loss for every power: 0 weighs all rows alike, 1 all classes alike. An empty class
-    has weight 1; label smoothing and a teacher's logits use it.
+    The scale keeps the size of the loss for every power: 0 weighs all rows alike, 1 all classes
+    alike. An empty class has weight 1; label smoothing and a teacher's logits use it.
     """
     rows = torch.tensor(counts, dtype=torch.float64)
     weights = (rows.sum() / (len(counts) * rows)) ** power
@@ -79,25 +92,31 @@ def weighted_loss(
     sample_weight: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Return the sum of the weighted, smoothed cross-entropies of a batch: logits `(B, C)`, labels `(B)`."""
-    losses = functional.cross_entropy(logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing)
+    losses = functional.cross_entropy(
+        logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing
+    )
     return (losses * sample_weight).sum()
 
 
 class RnnTrainer(Trainer):
     """[`~transformers.Trainer`] for recurrent models.
 
-    - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
-      `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
-    - Optimizer: `args.embedding_learning_rate` for the embedding, `args.head_learning_rate` for the head.
+    - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths,
+      and a column `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation
+      losses of all runs are comparable.
+    - Optimizer: `args.embedding_learning_rate` for the embedding, `args.head_learning_rate` for the
+      head.
     - Progress: one line per evaluation on stderr, nothing on stdout.
     - Checkpoints are whole, and a resumed run takes the same steps as an undisturbed one. Inside
-      `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save, and raise [`TrainingStopped`].
+      `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save, and raise
+      [`TrainingStopped`].
 
     Args:
         loss (`Callable`): Like [`weighted_loss`].
         loss_columns (`Sequence[str]`): Columns of the training rows that `loss` takes by name.
-        answer (`Callable`, *optional*): Takes the model in evaluation mode and rows; returns predictions and labels,
-            in place of the Trainer's own evaluation. Then `compute_metrics` returns the loss too.
+        answer (`Callable`, *optional*): Takes the model in evaluation mode and rows; returns
+            predictions and labels, in place of the Trainer's own evaluation. Then `compute_metrics`
+            returns the loss too.
         made_from (`Mapping`, *optional*): The fingerprint of the run, for its checkpoints.
         quiet (`bool`): Whether to show neither bars nor progress lines.
         kwargs: As for the Trainer.
@@ -107,7 +126,8 @@ class RnnTrainer(Trainer):
     model: PreTrainedModel
     control: TrainerControl
     current_gradient_accumulation_steps: float
-    on_begin: Callable[[], Any] | None = None  # called when the first step can start: all settings were accepted
+    # called when the first step can start: all settings were accepted
+    on_begin: Callable[[], Any] | None = None
     redraw: Callable[[int], datasets.Dataset] | None = None  # returns the training rows of an epoch
     seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
     _began = 0.0  # when the first step of this call could start
@@ -130,7 +150,11 @@ class RnnTrainer(Trainer):
         self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._extra: dict[str, torch.Tensor] = {}  # `loss_columns` of the current batch
         self._set_loss()
-        if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty() and not quiet:
+        if (
+            self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+            and sys.stderr.isatty()
+            and not quiet
+        ):
             self.add_callback(ProgressBars)
         self.pop_callback(PrinterCallback)
         if patience := getattr(self.args, "early_stopping_patience", None):
@@ -143,13 +167,18 @@ class RnnTrainer(Trainer):
         data, config = self.train_dataset, self.model.config
         self._set_signature_columns_if_needed()
         self._signature_columns += self.loss_columns
-        self.loss_columns = [name for name in self.loss_columns if name in (getattr(data, "column_names", ()) or ())]
+        self.loss_columns = [
+            name for name in self.loss_columns if name in (getattr(data, "column_names", ()) or ())
+        ]
         power = 0 if data is None else getattr(self.args, "class_weight_power", 0)
         is_weighted = power or self.loss_columns or self.label_smoother
         self._custom_loss = bool(is_weighted or self.loss is not weighted_loss)
         if not self._custom_loss:
             return
-        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+        if config.num_labels < 2 or config.problem_type not in (
+            None,
+            "single_label_classification",
+        ):
             raise UserError(
                 "class_weight_power, label_smoothing_factor and sample_weight need one label per text: found another "
                 "task; leave them out"
@@ -164,11 +193,17 @@ class RnnTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         if self._custom_loss:
-            batch_samples = [{"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples]
+            batch_samples = [
+                {"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples
+            ]
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: object
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        **kwargs: object,
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
         self._extra = {name: inputs.pop(name) for name in self.loss_columns if name in inputs}
@@ -178,18 +213,26 @@ class RnnTrainer(Trainer):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory."""
         (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
-        adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None  # the loss of rows
-        if parts < 2 or not adds_up or self.args.device.type != "cpu":  # small parts would slow an accelerator down
+        # the loss of rows
+        adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None
+        # small parts would slow an accelerator down
+        if parts < 2 or not adds_up or self.args.device.type != "cpu":
             return super().training_step(model, inputs, num_items_in_batch)
         losses = []
         for part in torch.arange(rows).chunk(parts):
-            self.current_gradient_accumulation_steps = steps * rows / len(part)  # divides a mean loss
-            with self.accelerator.no_sync(model) if part[-1] < rows - 1 else contextlib.nullcontext():
+            # divides a mean loss
+            self.current_gradient_accumulation_steps = steps * rows / len(part)
+            with (
+                self.accelerator.no_sync(model) if part[-1] < rows - 1 else contextlib.nullcontext()
+            ):
                 rows_of_part = {name: values[part] for name, values in inputs.items()}
                 losses.append(super().training_step(model, rows_of_part, num_items_in_batch))
         self.current_gradient_accumulation_steps = steps
@@ -203,9 +246,14 @@ class RnnTrainer(Trainer):
     ) -> torch.Tensor:
         """Return the sum of the losses divided by the rows of the whole accumulated batch: weights have mean 1."""
         smoothing = self.args.label_smoothing_factor
-        facts: dict[str, Any] = {"class_weights": self._class_weights, "label_smoothing": smoothing, **self._extra}
+        facts: dict[str, Any] = {
+            "class_weights": self._class_weights,
+            "label_smoothing": smoothing,
+            **self._extra,
+        }
         rows = len(labels) if num_items_in_batch is None else num_items_in_batch
-        # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss for all rows.
+        # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss
+        # for all rows.
         loss = self.loss(outputs["logits"].float(), labels, **facts)
         if (prefixes := outputs.get("prefix_logits")) is not None:
             losses = [self.loss(early.float(), labels, **facts) for early in prefixes.unbind(1)]
@@ -218,7 +266,10 @@ class RnnTrainer(Trainer):
         made = self.optimizer is not None
         optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
-        for name, weights in (("embedding", {trained.get_input_embeddings().weight}), ("head", head)):
+        for name, weights in (
+            ("embedding", {trained.get_input_embeddings().weight}),
+            ("head", head),
+        ):
             rate = getattr(self.args, f"{name}_learning_rate", None)
             for group in [] if made or rate is None else [*optimizer.param_groups]:
                 selected = [weight for weight in group["params"] if weight in weights]
@@ -235,14 +286,20 @@ class RnnTrainer(Trainer):
             return super().get_train_dataloader()
         self._epoch_rows = EpochRows(self.train_dataset)
         return self._get_dataloader(
-            self._epoch_rows, "Training", self._train_batch_size, self._get_train_sampler, is_training=True
+            self._epoch_rows,
+            "Training",
+            self._train_batch_size,
+            self._get_train_sampler,
+            is_training=True,
         )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         sampler = super()._get_train_sampler(self.train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = self._sampler = EpochSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
+            sampler = self._sampler = EpochSampler(
+                sampler.batch_size, lengths=sampler.lengths, seed=seed
+            )
         return sampler
 
     def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> SequentialSampler:
@@ -258,13 +315,16 @@ class RnnTrainer(Trainer):
             # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
             return
-        if self._sampler is not None:  # with several processes, accelerate does not find it after a resume
+        # with several processes, accelerate does not find it after a resume
+        if self._sampler is not None:
             self._sampler.epoch = kwargs["epoch"]
         if self.redraw is not None:
             self._epoch_rows.rows = self.redraw(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
-    def predict(self, test_dataset: datasets.Dataset, *args: object, **kwargs: object) -> PredictionOutput:
+    def predict(
+        self, test_dataset: datasets.Dataset, *args: object, **kwargs: object
+    ) -> PredictionOutput:
         """Return the outputs for rows and their labels, by `answer` if it is given, and then without metrics."""
         if self.answer is None:
             return super().predict(test_dataset, *args, **kwargs)
@@ -277,10 +337,16 @@ class RnnTrainer(Trainer):
         """Measure all rows, whole in every process, by `answer` if it is given; log the scores that are numbers."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
-        scores = self.compute_metrics(self.predict(self.eval_dataset if eval_dataset is None else eval_dataset))
-        metrics = {f"eval_{name}": value for name, value in scores.items() if isinstance(value, float)}
+        scores = self.compute_metrics(
+            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset)
+        )
+        metrics = {
+            f"eval_{name}": value for name, value in scores.items() if isinstance(value, float)
+        }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     # ---- time ----
@@ -289,13 +355,24 @@ class RnnTrainer(Trainer):
         """Return the epochs that take these minutes with their evaluations, by the time of a few batches."""
         args = self.args
         trial_args = copy.copy(args)
-        trial_args.num_train_epochs, trial_args.report_to, trial_args.load_best_model_at_end = 1.0, [], False
-        trial_args.eval_strategy = trial_args.save_strategy = trial_args.logging_strategy = IntervalStrategy.NO
+        trial_args.num_train_epochs, trial_args.report_to, trial_args.load_best_model_at_end = (
+            1.0,
+            [],
+            False,
+        )
+        trial_args.eval_strategy = trial_args.save_strategy = trial_args.logging_strategy = (
+            IntervalStrategy.NO
+        )
         trial_args.early_stopping_patience = None
-        options = {name: getattr(self, name) for name in ("processing_class", "data_collator", "loss", "loss_columns")}
+        options = {
+            name: getattr(self, name)
+            for name in ("processing_class", "data_collator", "loss", "loss_columns")
+        }
 
         def time_steps(rows: datasets.Dataset) -> float:
-            trial = RnnTrainer(copy.deepcopy(self.model), trial_args, train_dataset=rows, quiet=True, **options)
+            trial = RnnTrainer(
+                copy.deepcopy(self.model), trial_args, train_dataset=rows, quiet=True, **options
+            )
             return trial.train().metrics["train_runtime"]
 
         def time_answers(rows: datasets.Dataset) -> float:
@@ -303,19 +380,30 @@ class RnnTrainer(Trainer):
             self.predict(rows)
             return time.monotonic() - start
 
-        seconds = _extrapolate(time_steps, self.train_dataset, args.train_batch_size * args.world_size, args.seed)
+        seconds = _extrapolate(
+            time_steps, self.train_dataset, args.train_batch_size * args.world_size, args.seed
+        )
         if self.eval_dataset is not None and args.eval_strategy != "no":
-            seconds += _extrapolate(time_answers, self.eval_dataset, args.eval_batch_size, args.seed)
+            seconds += _extrapolate(
+                time_answers, self.eval_dataset, args.eval_batch_size, args.seed
+            )
         seconds = float(self.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
         epochs = 60 * minutes / seconds
         epochs = float(int(epochs)) if epochs >= 10 else max(round(epochs, 2), 0.01)
-        logger.info("max_minutes %g: num_train_epochs is %.3g, of about %.1f seconds each", minutes, epochs, seconds)
+        logger.info(
+            "max_minutes %g: num_train_epochs is %.3g, of about %.1f seconds each",
+            minutes,
+            epochs,
+            seconds,
+        )
         set_seed(args.seed)
         return epochs
 
     # ---- checkpoints ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object
+    ) -> TrainOutput:
         """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
         if (checkpoint := resume_from_checkpoint) is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -332,7 +420,9 @@ class RnnTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         if self._progress:
             self.seconds_before = self._progress["seconds"]
-            unlogged, self._total_loss_scalar, self._globalstep_last_logged = self._progress["losses"]
+            unlogged, self._total_loss_scalar, self._globalstep_last_logged = self._progress[
+                "losses"
+            ]
             self._tr_loss += unlogged
             self._initial_global_step = 0  # the mean loss is that of all steps
 
@@ -340,7 +430,9 @@ class RnnTrainer(Trainer):
         """Return whether any process was asked to stop; all processes must call this together."""
         number = self.stop_request.number
         if self.accelerator.num_processes > 1:
-            number = int(self.accelerator.gather(torch.tensor([number], device=self.args.device)).max())
+            number = int(
+                self.accelerator.gather(torch.tensor([number], device=self.args.device)).max()
+            )
             if number:  # 0 would erase a signal that came meanwhile
                 self.stop_request.number = number
         return number > 0
@@ -357,14 +449,21 @@ class RnnTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if args.should_save:
-                (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # an unused pickle with local paths
-                record = {"made_from": self.made_from, "progress": {"seconds": seconds, "losses": losses}}
+                # an unused pickle with local paths
+                (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+                record = {
+                    "made_from": self.made_from,
+                    "progress": {"seconds": seconds, "losses": losses},
+                }
                 (written / RECORD).write_text(json.dumps(record), encoding="utf-8")
                 written.rename(folder / written.name)
         except Exception as error:
-            if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
+            # torch raises RuntimeError
+            if not is_write_error(error) and not isinstance(error, RuntimeError):
                 raise
-            advice = " with --resume: earlier checkpoints are intact" * bool(list_checkpoints(folder))
+            advice = " with --resume: earlier checkpoints are intact" * bool(
+                list_checkpoints(folder)
+            )
             message = f"{written} could not be written: {reason_of(error):.300}. Make room there"
             raise UserError(f"{message}, then repeat the command{advice}") from error
         finally:
@@ -372,7 +471,9 @@ class RnnTrainer(Trainer):
             if args.should_save:
                 shutil.rmtree(written.parent, ignore_errors=True)
         if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+            self.state.best_model_checkpoint = str(
+                folder / f"checkpoint-{self.state.best_global_step}"
+            )
         if args.should_save:
             rotate_checkpoints(str(folder), args.save_total_limit, self.state.best_model_checkpoint)
         if self.asked_to_stop():  # in all processes or none, or the others would wait
@@ -389,21 +490,34 @@ class RnnTrainer(Trainer):
         line = [f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"]
         if self.args.max_steps > 0:
             line = [f"step {self.state.global_step}/{self.state.max_steps}"]
-        line += [f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry][-1:]
-        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        line += [
+            f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry
+        ][-1:]
+        scores = {
+            name.removeprefix("eval_"): value
+            for name, value in logs.items()
+            if name.startswith("eval_")
+        }
         for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
             if isinstance(scores[name], float) and not name.endswith(("runtime", "per_second")):
                 split = "validation " if name in ("accuracy", "loss") else ""
                 line.append(f"{split}{name.replace('_', ' ')} {scores[name]:.3f}")
-        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
+        # a closed terminal or a full disk must not end the training
+        with contextlib.suppress(OSError):
             tqdm.write("  ".join(line), file=sys.stderr)
 
 
 def _extrapolate(
-    time_rows: Callable[[datasets.Dataset], float], rows: datasets.Dataset, batch_size: int, seed: int
+    time_rows: Callable[[datasets.Dataset], float],
+    rows: datasets.Dataset,
+    batch_size: int,
+    seed: int,
 ) -> float:
     """Return the seconds for all rows, from the difference of two numbers of batches: each call also has a start."""
-    rows, sizes = rows.shuffle(seed=seed), [min(len(rows), count * batch_size) for count in _TRIAL_BATCHES]
+    rows, sizes = (
+        rows.shuffle(seed=seed),
+        [min(len(rows), count * batch_size) for count in _TRIAL_BATCHES],
+    )
     few, many = (min(time_rows(rows.select(range(size))) for _ in range(2)) for size in sizes)
     if sizes[0] == sizes[1]:
         return few
@@ -420,17 +534,23 @@ class SavePoints(TrainerCallback):
         self._trainer = trainer
         self._postponed = False
 
-    def on_train_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+    def on_train_begin(
+        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Let the Trainer restore its progress, with all states loaded."""
         self._trainer.begin()
 
-    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+    def on_step_end(
+        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Save if asked to stop; postpone every save at the end of an epoch."""
         save = self._trainer.asked_to_stop() or control.should_save
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
         control.should_save, self._postponed = save and not ends, save and ends
 
-    def on_epoch_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+    def on_epoch_end(
+        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Do a postponed save."""
         control.should_save = control.should_save or self._postponed
         self._postponed = False
@@ -439,7 +559,9 @@ class SavePoints(TrainerCallback):
 class ProgressBars(ProgressCallback):
     """The Trainer's bars without its log lines, which go to stdout."""
 
-    def on_log(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+    def on_log(
+        self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Print nothing; the Trainer does."""
 
 
@@ -466,8 +588,10 @@ class EpochSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Any:
         generator, size = torch.Generator().manual_seed(self.seed + self.epoch), self.batch_size
-        together = min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))  # all rows would be the same batches
+        # all rows would be the same batches
+        together = min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))
         rows = get_length_grouped_indices(self.lengths, size, together, generator)
-        whole = len(rows) // size  # full batches, which come sorted by length; in that order a model learns less
+        # full batches, which come sorted by length; in that order a model learns less
+        whole = len(rows) // size
         order = [*torch.randperm(whole, generator=generator).tolist(), whole]
         return iter([row for place in order for row in rows[place * size : (place + 1) * size]])

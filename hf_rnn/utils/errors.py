@@ -14,14 +14,15 @@ NO_TEXT = "no text"  # why an empty or blank cell or line has no answer, as trai
 class UserError(ValueError):
     """A mistake in data, flags, paths or files that the user can correct.
 
-    The message says what was found, where, and what to do. The command line prints it in one line and exits with 2;
-    any other exception is a bug and keeps its traceback.
+    The message says what was found, where, and what to do. The command line prints it in one line
+    and exits with 2; any other exception is a bug and keeps its traceback.
     """
 
 
 def is_write_error(error: Exception) -> bool:
     """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
-    from safetensors import SafetensorError  # not at import: a service with ONNX Runtime has no safetensors
+    # not at import: a service with ONNX Runtime has no safetensors
+    from safetensors import SafetensorError
 
     return isinstance(error, OSError | SafetensorError) or type(error) is Exception
 
@@ -78,7 +79,9 @@ def list_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str | bytes):
         raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
     if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
-        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
+        raise UserError(
+            f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list"
+        )
     listed = texts if type(texts) is list else list(out_of_arrow(texts))
     check_texts(listed)
     return listed

@@ -1,7 +1,7 @@
 """Files, imports and threads of a process. Nothing heavy is imported here.
 
-A process may train as one of its parts, such as a notebook or a server: threads that train take turns, and random
-states and progress bars are restored.
+A process may train as one of its parts, such as a notebook or a server: threads that train take
+turns, and random states and progress bars are restored.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
 def write_whole(path: Path, content: bytes) -> None:
     """Write a temporary file beside `path` and rename it, so that readers see the old file or the new one.
 
-    The new file has the permissions of the old one. A symbolic link stays, and the file that it names is replaced.
+    The new file has the permissions of the old one. A symbolic link stays, and the file that it
+    names is replaced.
 
     Raises:
         OSError: When the file cannot be written; the old file is unchanged.
     """
     path = Path(os.path.realpath(path))
-    # hidden, so that it is never shared; a random name, because another process may write the same file
+    # hidden, so that it is never shared; a random name, because another process may write the same
+    # file
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.unfinished")
     try:
         with open(temporary, "wb") as file:
@@ -96,7 +98,10 @@ def library_bars_off() -> Iterator[None]:
     import datasets
     from transformers.utils import logging
 
-    shown, shown_by_datasets = logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    shown, shown_by_datasets = (
+        logging.is_progress_bar_enabled(),
+        not datasets.are_progress_bars_disabled(),
+    )
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:

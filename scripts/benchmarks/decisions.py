@@ -5,12 +5,14 @@
 
 Each file has a text and a label per line. It prints a JSON object per file and seed.
 
-`none` trains without a fifth of the classes, then reads texts of all. It has the area under the curve (AUROC) of three
-scores: highest probability, energy (W. Liu et al.: Energy-based Out-of-distribution Detection, arXiv:2010.03759),
-distance to the nearest class mean before the last layer.
+`none` trains without a fifth of the classes, then reads texts of all. It has the area under the
+curve (AUROC) of three scores: highest probability, energy (W. Liu et al.: Energy-based
+Out-of-distribution Detection, arXiv:2010.03759), distance to the nearest class mean before the last
+layer.
 
-`fresh` trains on six tenths of the rows. One half of the others chooses thresholds for 0.95, and the other
-half is answered with them: share and accuracy, by label and with a single threshold. Each seed draws other halves.
+`fresh` trains on six tenths of the rows. One half of the others chooses thresholds for 0.95, and
+the other half is answered with them: share and accuracy, by label and with a single threshold. Each
+seed draws other halves.
 """
 
 import argparse
@@ -33,10 +35,14 @@ def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> "tuple[np.ndar
     import torch
 
     vectors, logits = [], []
-    model.classifier.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0].float().numpy()))
+    model.classifier.register_forward_pre_hook(
+        lambda _, inputs: vectors.append(inputs[0].float().numpy())
+    )
     with torch.inference_mode():
         for start in range(0, len(texts), 64):
-            batch = tokenizer(texts[start : start + 64], padding=True, truncation=True, return_tensors="pt")
+            batch = tokenizer(
+                texts[start : start + 64], padding=True, truncation=True, return_tensors="pt"
+            )
             logits.append(model(batch["input_ids"], batch["attention_mask"]).logits.float().numpy())
     return np.concatenate(vectors), np.concatenate(logits)
 
@@ -66,14 +72,22 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
     unknown = draw.sample(unknown, min(len(unknown), len(test)))
     with tempfile.TemporaryDirectory() as folder:
         train(
-            train=rest, output_dir=f"{folder}/out", baselines=False, use_cpu=True, seed=seed, overwrite_output_dir=True
+            train=rest,
+            output_dir=f"{folder}/out",
+            baselines=False,
+            use_cpu=True,
+            seed=seed,
+            overwrite_output_dir=True,
         )
         model, tokenizer = load_model(f"{folder}/out")[:2]
     known, learned = [text for text, _ in test], [text for text, _ in rest]
     vectors, logits = read_vectors(model.eval(), tokenizer, learned + known + unknown)
     labels = np.array([model.config.label2id[label] for _, label in rest])
     means = np.stack(
-        [vectors[: len(rest)][labels == number].mean(axis=0) for number in range(model.config.num_labels)]
+        [
+            vectors[: len(rest)][labels == number].mean(axis=0)
+            for number in range(model.config.num_labels)
+        ]
     )
     vectors, logits = vectors[len(rest) :].astype(float), logits[len(rest) :].astype(float)
     distances = np.sqrt(((vectors[:, None] - means[None]) ** 2).sum(axis=-1)).min(axis=1)
@@ -83,7 +97,9 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
         "distance": -distances,
     }
     has_class = np.arange(len(vectors)) < len(known)
-    return {name: round(float(roc_auc_score(has_class, values)), 4) for name, values in scores.items()}
+    return {
+        name: round(float(roc_auc_score(has_class, values)), 4) for name, values in scores.items()
+    }
 
 
 def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
@@ -106,7 +122,9 @@ def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
         first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
         chosen = choose_thresholds(scores[first], labels[first], names, TARGET)
         by_label, single = (
-            measure_decisions(needs_person(limits, names, scores[second]), scores[second], labels[second])
+            measure_decisions(
+                needs_person(limits, names, scores[second]), scores[second], labels[second]
+            )
             for limits in (chosen.by_label, dict.fromkeys(names, chosen.single))
         )
         facts = {"threshold": chosen.single, "share": single.share, "accuracy": single.accuracy}
@@ -115,14 +133,18 @@ def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Print one JSON object per file and seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("none", "fresh"))
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, help="default: 2 for none, 10 for fresh")
     arguments = parser.parse_args()
     for path in arguments.files:
         if arguments.what == "none":
-            found: Iterable[dict[str, Any]] = (measure_none(path, seed) for seed in range(arguments.seeds or 2))
+            found: Iterable[dict[str, Any]] = (
+                measure_none(path, seed) for seed in range(arguments.seeds or 2)
+            )
         else:
             found = measure_fresh(path, arguments.seeds or 10)
         for seed, facts in enumerate(found):

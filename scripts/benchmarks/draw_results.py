@@ -15,15 +15,23 @@ def read_points(text: str) -> list[tuple[str, float, float]]:
     """Return name, accuracy and speed of the rows that have one number of each."""
     points = []
     for line in text.splitlines():
-        cells = [cell.strip().replace("*", "").replace("`", "") for cell in line.strip("|").split("|")]
-        if len(cells) == 5 and re.fullmatch(r"0\.\d+", cells[1]) and (speed := re.match(r"[\d.]+", cells[2])):
+        cells = [
+            cell.strip().replace("*", "").replace("`", "") for cell in line.strip("|").split("|")
+        ]
+        if (
+            len(cells) == 5
+            and re.fullmatch(r"0\.\d+", cells[1])
+            and (speed := re.match(r"[\d.]+", cells[2]))
+        ):
             points.append((cells[0].replace(",", ""), float(cells[1]), float(speed[0])))
     return points
 
 
 def main() -> None:
     """Write .github/results.png."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.parse_args()
     from matplotlib import pyplot
 

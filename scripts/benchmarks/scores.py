@@ -1,14 +1,16 @@
 """Train models on data sets and print their scores: recipes of this package, a linear model, fastText and MiniLM-L6.
 
     pip install '.[bench]'
-    python scripts/benchmarks/scores.py --data_dir DIR/emotion DIR/suite/cr --model linear default scratch \
+    python scripts/benchmarks/scores.py --data_dir DIR/emotion DIR/suite/cr --model linear default
+    scratch \
         "scratch --normalizer tweet" --seeds 0 1 2 --output_file scores.jsonl
 
-A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm` (frozen, with a
-logistic regression), `minilm-tuned`, a folder of model2vec (`model2vec.distill` of MiniLM-L6 in an environment of its
-own; with a logistic regression), or a recipe with flags of `hf-rnn train`. Settings of the peers are chosen on the
-rows that are scored, as the recipes' were. `--rows_per_class N` learns from N random rows of each class. `--typos 0.1
-0.2` scores recipes and the linear model on mistyped rows too. Each result is a line of the output file: a stopped run
+A set is a folder with train.tsv (also .gz) and dev.tsv. A model is `linear`, `fasttext`, `minilm`
+(frozen, with a logistic regression), `minilm-tuned`, a folder of model2vec (`model2vec.distill` of
+MiniLM-L6 in an environment of its own; with a logistic regression), or a recipe with flags of
+`hf-rnn train`. Settings of the peers are chosen on the rows that are scored, as the recipes' were.
+`--rows_per_class N` learns from N random rows of each class. `--typos 0.1 0.2` scores recipes and
+the linear model on mistyped rows too. Each result is a line of the output file: a stopped run
 continues there. Seconds are processor time.
 """
 
@@ -34,7 +36,12 @@ class DataSet:
     """Texts and labels of a folder to learn from and to score."""
 
     def __init__(
-        self, folder: Path, rows_per_class: int | None, seed: int, max_bad_rows: str, typos: Sequence[float]
+        self,
+        folder: Path,
+        rows_per_class: int | None,
+        seed: int,
+        max_bad_rows: str,
+        typos: Sequence[float],
     ) -> None:
         from hf_rnn import load_tsv
 
@@ -89,7 +96,8 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
 
     recipe, *flags = shlex.split(words)
     given = {
-        name.removeprefix("--"): yaml.safe_load(value) for name, value in zip(flags[::2], flags[1::2], strict=True)
+        name.removeprefix("--"): yaml.safe_load(value)
+        for name, value in zip(flags[::2], flags[1::2], strict=True)
     }
     with tempfile.TemporaryDirectory() as place:
         result = train(
@@ -100,14 +108,17 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
             **{"seed": seed, "baselines": False, "disable_tqdm": True, **given},
         )
         model = FastRnn.from_pretrained(result.folder)
-        scores = data.score_all(lambda texts: [answer["label"] for answer in model.predict(list(texts))])
+        scores = data.score_all(
+            lambda texts: [answer["label"] for answer in model.predict(list(texts))]
+        )
         return {**scores, "bytes": (result.folder / "model.safetensors").stat().st_size}
 
 
 def score_best(data: DataSet, fit: Callable[[float], Any], dev: Any) -> dict[str, float]:
     """Return the best scores of logistic regressions of several strengths."""
     return max(
-        (data.score(fit(strength).predict(dev)) for strength in STRENGTHS), key=lambda scores: scores["macro_f1"]
+        (data.score(fit(strength).predict(dev)) for strength in STRENGTHS),
+        key=lambda scores: scores["macro_f1"],
     )
 
 
@@ -136,14 +147,24 @@ def score_fasttext(data: DataSet, seed: int) -> dict[str, float]:
         for rate in (0.1, 0.5):
             for epochs in (5, 25):
                 for least in (0, 3):
-                    settings = {"lr": rate, "epoch": epochs, "wordNgrams": 2, "minn": least, "maxn": 5 * bool(least)}
+                    settings = {
+                        "lr": rate,
+                        "epoch": epochs,
+                        "wordNgrams": 2,
+                        "minn": least,
+                        "maxn": 5 * bool(least),
+                    }
                     fixed = {"thread": 1, "verbose": 0, "dim": 50, "bucket": 200_000, "seed": seed}
                     try:
                         model = fasttext.train_supervised(file.name, **settings, **fixed)
                     except RuntimeError:  # the rate was too high: it reports NaN
                         continue
                     answers, _ = model.predict(lines)
-                    tried.append(data.score([names[answer[0].removeprefix("__label__")] for answer in answers]))
+                    tried.append(
+                        data.score(
+                            [names[answer[0].removeprefix("__label__")] for answer in answers]
+                        )
+                    )
     return max(tried, key=lambda scores: scores["macro_f1"])
 
 
@@ -161,7 +182,9 @@ def score_vectors(data: DataSet, encode: Callable[[Texts], Any]) -> dict[str, fl
     rows = encode(data.texts)
 
     def fit(strength: float) -> Any:
-        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(rows, data.labels)
+        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(
+            rows, data.labels
+        )
 
     return score_best(data, fit, encode(data.dev_texts))
 
@@ -197,7 +220,9 @@ def score_minilm_tuned(data: DataSet, seed: int) -> dict[str, float]:
 
     def encode(texts: Texts, labels: Texts) -> datasets.Dataset:
         ids = tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
-        return datasets.Dataset.from_dict({"input_ids": ids, "label": [names.index(label) for label in labels]})
+        return datasets.Dataset.from_dict(
+            {"input_ids": ids, "label": [names.index(label) for label in labels]}
+        )
 
     with tempfile.TemporaryDirectory() as place:
         arguments = TrainingArguments(
@@ -217,12 +242,16 @@ def score_minilm_tuned(data: DataSet, seed: int) -> dict[str, float]:
             seed=seed,
         )
         trainer = Trainer(
-            AutoModelForSequenceClassification.from_pretrained(find_minilm(), num_labels=len(names)),
+            AutoModelForSequenceClassification.from_pretrained(
+                find_minilm(), num_labels=len(names)
+            ),
             arguments,
             DataCollatorWithPadding(tokenizer),
             encode(data.texts, data.labels),
             encode(data.dev_texts, data.dev_labels),
-            compute_metrics=lambda output: data.score([names[row.argmax()] for row in output.predictions]),
+            compute_metrics=lambda output: data.score(
+                [names[row.argmax()] for row in output.predictions]
+            ),
         )
         trainer.train()
         answers = np.argmax(trainer.predict(trainer.eval_dataset).predictions, axis=-1)
@@ -256,9 +285,15 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
                 if Path(model).is_dir():
                     scores = score_model2vec(data, model)
                 else:
-                    scores = PEERS[model](data, seed) if model in PEERS else score_recipe(data, seed, model)
+                    scores = (
+                        PEERS[model](data, seed)
+                        if model in PEERS
+                        else score_recipe(data, seed, model)
+                    )
                 seconds = round(time.process_time() - start, 1)
-                results.append({"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores})
+                results.append(
+                    {"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores}
+                )
                 with flags.output_file.open("a", encoding="utf-8") as file:
                     file.write(f"{json.dumps(results[-1])}\n")
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
@@ -267,34 +302,54 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
 
 def make_table(results: Sequence[dict[str, Any]]) -> str:
     """Return a row per model: mean accuracy / macro-F1 over the seeds of each set, and the means over the sets."""
-    sets, models = (list(dict.fromkeys(result[key] for result in results)) for key in ("set", "model"))
+    sets, models = (
+        list(dict.fromkeys(result[key] for result in results)) for key in ("set", "model")
+    )
     names = [Path(data).name for data in sets]
     lines = [f"| model | {' | '.join(names)} | mean | seconds |", f"|{'---|' * (len(sets) + 3)}"]
     for model in models:
         cells, means, seconds = [], [], 0.0
         for data in sets:
-            runs = [result for result in results if (result["model"], result["set"]) == (model, data)]
+            runs = [
+                result for result in results if (result["model"], result["set"]) == (model, data)
+            ]
             if not runs:
                 cells.append("")
                 continue
-            pair = [statistics.mean(run[score] for run in runs) for score in ("accuracy", "macro_f1")]
+            pair = [
+                statistics.mean(run[score] for run in runs) for score in ("accuracy", "macro_f1")
+            ]
             cells.append(" / ".join(f"{value:.3f}" for value in pair))
             means.append(pair)
             seconds += statistics.mean(run["seconds"] for run in runs)
         whole = " / ".join(f"{statistics.mean(column):.3f}" for column in zip(*means, strict=True))
-        lines.append(f"| {model} | {' | '.join(cells)} | {whole if len(means) == len(sets) else ''} | {seconds:.0f} |")
+        lines.append(
+            f"| {model} | {' | '.join(cells)} | {whole if len(means) == len(sets) else ''} | {seconds:.0f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure what is missing in the output file, and print the table of all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
-    parser.add_argument("--model", nargs="+", default=["linear", "default"], help="default: linear default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv"
+    )
+    parser.add_argument(
+        "--model", nargs="+", default=["linear", "default"], help="default: linear default"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("--rows_per_class", type=int, help="learn from this number of random rows of each class")
-    parser.add_argument("--typos", type=float, nargs="+", default=[], help="shares of words to mistype")
-    parser.add_argument("--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%")
+    parser.add_argument(
+        "--rows_per_class", type=int, help="learn from this number of random rows of each class"
+    )
+    parser.add_argument(
+        "--typos", type=float, nargs="+", default=[], help="shares of words to mistype"
+    )
+    parser.add_argument(
+        "--max_bad_rows", default="0", help="bad rows to skip: a count, or a share such as 0.1%%"
+    )
     parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
     flags = parser.parse_args()
     import torch

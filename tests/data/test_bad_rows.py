@@ -17,9 +17,24 @@ BAD_LINES = {  # name: (line, reason, part of the message, options)
     "blank text": ("\u3000 \x85\tpositive".encode(), Reason.BLANK_TEXT, r"'\u3000 \x85'", {}),
     "no label": (b"a\t", Reason.EMPTY_LABEL, "''", {}),
     "blank label": (b"a\t  ", Reason.EMPTY_LABEL, "''", {}),
-    "label of other case": (b"a\tPOSITIVE", Reason.UNKNOWN_LABEL, "known are", {"class_names": NAMES}),
-    "unknown label": (b"a\txyz", Reason.UNKNOWN_LABEL, "'negative', 'positive'", {"class_names": NAMES}),
-    "Latin-1": ("café\tpositive".encode("latin-1"), Reason.NOT_UTF8, "0xe9 at byte 4 of the line", {}),
+    "label of other case": (
+        b"a\tPOSITIVE",
+        Reason.UNKNOWN_LABEL,
+        "known are",
+        {"class_names": NAMES},
+    ),
+    "unknown label": (
+        b"a\txyz",
+        Reason.UNKNOWN_LABEL,
+        "'negative', 'positive'",
+        {"class_names": NAMES},
+    ),
+    "Latin-1": (
+        "café\tpositive".encode("latin-1"),
+        Reason.NOT_UTF8,
+        "0xe9 at byte 4 of the line",
+        {},
+    ),
     "surrogate": (b"a\xed\xa0\x80\tpositive", Reason.NOT_UTF8, "0xed at byte 2", {}),
     "NUL": (b"a\0b\tpositive", Reason.NUL, "character 2", {}),
 }
@@ -33,13 +48,21 @@ def test_a_bad_line(tmp_path, line, reason, detail, options):
     error, message = caught.value, str(caught.value)
     assert (error.path, error.line, error.reason) == (path, 3, reason)
     assert message.startswith(f"{path}:3: {reason}: ") and "\n" not in message
-    assert detail in message and "only rejected row among 5. To skip it: --max_bad_rows 1" in message
+    assert (
+        detail in message and "only rejected row among 5. To skip it: --max_bad_rows 1" in message
+    )
 
     rejected, report = tmp_path / "out" / "rejected.jsonl", DataReport()
     rows = load_train(path, **options, max_bad_rows=1, rejected_path=rejected, report=report)
     assert rows == [("good day", "positive"), ("bad day", "negative")] * 2
     (record,) = map(json.loads, rejected.open(encoding="utf-8"))
-    as_text = [Reason.BLANK_TEXT, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL, Reason.EMPTY_TEXT, Reason.NUL]
+    as_text = [
+        Reason.BLANK_TEXT,
+        Reason.EMPTY_LABEL,
+        Reason.UNKNOWN_LABEL,
+        Reason.EMPTY_TEXT,
+        Reason.NUL,
+    ]
     text = line.split(b"\t")[0] if reason in as_text else line
     expected = (path, 3, reason, text.decode(errors="backslashreplace")[:80])
     assert tuple(record[name] for name in ("file", "line", "reason", "text")) == expected
@@ -74,16 +97,23 @@ def test_a_file_that_no_limit_allows(tmp_path, content, reason, options):
 
 
 def many_rows(tmp_path, bad):
-    lines = [f"text {number}\t{'ab'[number % 2]}" if number % 100 else "bad" for number in range(1, 100 * bad + 1)]
+    lines = [
+        f"text {number}\t{'ab'[number % 2]}" if number % 100 else "bad"
+        for number in range(1, 100 * bad + 1)
+    ]
     return write(tmp_path / "many.tsv", "\n".join(lines).encode())
 
 
 @pytest.mark.parametrize(("limit", "bad"), [("3", 3), (0.01, 2), ("1.5%", 1)])
 def test_rows_within_the_limit_are_skipped_and_listed(tmp_path, limit, bad):
     report, rejected = DataReport(), tmp_path / "rejected.jsonl"
-    rows = load_train(many_rows(tmp_path, bad), max_bad_rows=limit, rejected_path=rejected, report=report)
+    rows = load_train(
+        many_rows(tmp_path, bad), max_bad_rows=limit, rejected_path=rejected, report=report
+    )
     assert len(rows) == 99 * bad and (report.rows_read, report.rows_rejected) == (100 * bad, bad)
-    assert [json.loads(line)["line"] for line in rejected.open()] == [100 * (number + 1) for number in range(bad)]
+    assert [json.loads(line)["line"] for line in rejected.open()] == [
+        100 * (number + 1) for number in range(bad)
+    ]
     assert report.rejected_path == str(rejected)
     load_train(write(tmp_path / "clean.tsv", GOOD), rejected_path=rejected, report=report)
     assert not rejected.exists() and (report.rejected_path, report.rows_read) == (None, 2)
@@ -100,9 +130,15 @@ def test_past_the_limit_it_stops_and_says_how_many_there_are(tmp_path, limit):
 
 
 def test_white_space_at_the_ends_of_labels_is_removed_and_counted(tmp_path, caplog):
-    path, report = write(tmp_path / "train.tsv", GOOD + b"a\t positive\nb\tnegative \n"), DataReport()
+    path, report = (
+        write(tmp_path / "train.tsv", GOOD + b"a\t positive\nb\tnegative \n"),
+        DataReport(),
+    )
     assert [label for _, label in load_train(path, report=report)] == ["positive", "negative"] * 2
-    assert report.splits["train"].trimmed == 2 and "white space at the ends of 2 labels was removed" in caplog.text
+    assert (
+        report.splits["train"].trimmed == 2
+        and "white space at the ends of 2 labels was removed" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("limit", ["many", -1, "100%"])

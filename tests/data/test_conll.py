@@ -28,21 +28,39 @@ def write(folder, **splits):
 
 def rows(dataset):
     names = dataset.features["ner_tags"].feature.names
-    return [list(zip(row["tokens"], (names[tag] for tag in row["ner_tags"]), strict=True)) for row in dataset]
+    return [
+        list(zip(row["tokens"], (names[tag] for tag in row["ner_tags"]), strict=True))
+        for row in dataset
+    ]
 
 
 def test_a_file_of_conll_2003(tmp_path):
     """Spaces, document marks, comments, a token `#`, and IOB1."""
     data = load_conll(write(tmp_path, train=CONLL_2003, dev=CONLL_2003), tag_column=3)
-    expected = [("EU", "B-ORG"), ("rejects", "O"), ("German", "B-MISC"), ("Italian", "B-MISC"), ("#", "O")]
+    expected = [
+        ("EU", "B-ORG"),
+        ("rejects", "O"),
+        ("German", "B-MISC"),
+        ("Italian", "B-MISC"),
+        ("#", "O"),
+    ]
     assert rows(data["train"]) == rows(data["validation"]) == [expected]
-    assert data["train"].features["ner_tags"].feature.names == ["O", "B-MISC", "I-MISC", "B-ORG", "I-ORG"]
+    assert data["train"].features["ner_tags"].feature.names == [
+        "O",
+        "B-MISC",
+        "I-MISC",
+        "B-ORG",
+        "I-ORG",
+    ]
     parts_of_speech = load_conll(tmp_path, tag_column=1)
     assert [tag for _, tag in rows(parts_of_speech["train"])[0]] == ["NNP", "VBZ", "JJ", "JJ", "NN"]
 
 
 FORMS = [
-    ('\ufeffa b\tX\r\n\u00a0\tY\r\n\r\n\r\n"q\u2028\tX', [[("a b", "X"), ("\u00a0", "Y")], [('"q\u2028', "X")]]),
+    (
+        '\ufeffa b\tX\r\n\u00a0\tY\r\n\r\n\r\n"q\u2028\tX',
+        [[("a b", "X"), ("\u00a0", "Y")], [('"q\u2028', "X")]],
+    ),
     ("\ufeff\ufeff X\na Y\n", [[("\ufeff", "X"), ("a", "Y")]]),
     ("1-10\tX\nb\tY\n", [[("1-10", "X"), ("b", "Y")]]),
     ("a X\nb Y\n-DOCSTART- O\nc X\n", [[("a", "X"), ("b", "Y")], [("c", "X")]]),
@@ -52,7 +70,10 @@ FORMS = [
     ),
     ("# a comment\n# X\nb Y\nc X\n", [[("#", "X"), ("b", "Y"), ("c", "X")]]),
     ("# id 7\tdomain=en\na _ _ O\nb _ _ B-x\n", [[("a", "O"), ("b", "B-x")]]),
-    ("1-2\tdu" + "\t_" * 8 + "\n1\tde" + "\t_" * 7 + "\tX\n2\tle" + "\t_" * 7 + "\tY\n", [[("1", "X"), ("2", "Y")]]),
+    (
+        "1-2\tdu" + "\t_" * 8 + "\n1\tde" + "\t_" * 7 + "\tX\n2\tle" + "\t_" * 7 + "\tY\n",
+        [[("1", "X"), ("2", "Y")]],
+    ),
 ]
 
 
@@ -94,7 +115,9 @@ def test_a_tenth_is_held_out(tmp_path):
     """Equal sentences stay on one side."""
     words = [" ".join(f"w{number}x{place}" for place in range(19)).split() for number in range(20)]
     sentences = [[*row, "a"] for row in words] * 2
-    text = "".join("".join(f"{word}\t{'XY'[word < 'b']}\n" for word in row) + "\n" for row in sentences)
+    text = "".join(
+        "".join(f"{word}\t{'XY'[word < 'b']}\n" for word in row) + "\n" for row in sentences
+    )
     write(tmp_path, train=text)
     data, whole = load_conll(tmp_path), load_conll(tmp_path, validation_share=0)["train"]
     assert sorted(rows(data["train"]) + rows(data["validation"])) == sorted(rows(whole))
@@ -106,7 +129,9 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
     data = load_conll(write(tmp_path, train=CONLL_2003, dev=CONLL_2003))
     again = load_conll(data)
     assert rows(again["train"]) == rows(data["train"])
-    pairs = load_conll({"train": [(["a", "b"], ["X", "Y"])] * 2, "test": [(["b"], ["Y"])]}, validation_share=0)
+    pairs = load_conll(
+        {"train": [(["a", "b"], ["X", "Y"])] * 2, "test": [(["b"], ["Y"])]}, validation_share=0
+    )
     assert rows(pairs["test"]) == [[("b", "Y")]]
     with pytest.raises(DataError, match="no column 'ner_tags': found 'tokens', 'tags'"):
         load_conll({"train": [{"tokens": ["a", "b"], "tags": ["X", "Y"]}]})
@@ -122,7 +147,8 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
     ("written", "expected"),
     [
         ("I-a I-a O I-b B-b I-b", "B-a I-a O B-b B-b I-b"),  # IOB1
-        ("B-a I-a I-b O B-b B-b", "B-a I-a B-b O B-b B-b"),  # IOB2, with an I- that continues nothing
+        # IOB2, with an I- that continues nothing
+        ("B-a I-a I-b O B-b B-b", "B-a I-a B-b O B-b B-b"),
         ("B-a E-a S-a O B-b I-b E-b", "B-a I-a B-a O B-b I-b I-b"),
         ("B-a L-a U-a U-b O B-b L-b", "B-a I-a B-a B-b O B-b I-b"),
         ("B-a M-a E-a W-b O", "B-a I-a I-a B-b O"),

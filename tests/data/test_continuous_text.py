@@ -21,7 +21,10 @@ def folder(tmp_path):
 def test_a_folder(folder):
     report = DataReport()
     texts = load_text(folder, report=report)
-    assert {split: "".join(rows["text"]) for split, rows in texts.items()} == {"train": TEXT, "validation": "dev\n"}
+    assert {split: "".join(rows["text"]) for split, rows in texts.items()} == {
+        "train": TEXT,
+        "validation": "dev\n",
+    }
     assert report.rows_read == 3 * 7 + 1 + 1 and report.rows_rejected == 0
     assert list(load_text(folder, splits=["dev"])) == ["validation"]
     with pytest.raises(UserError, match="has no split test"):
@@ -51,8 +54,15 @@ def test_text_that_is_not_text(folder, content, error):
         load_text(folder)
 
 
-@pytest.mark.parametrize(("files", "error"), [({}, "rows train.txt"), ({"train.txt": " \n"}, "empty file"),
-                                              ({"a.txt": "a", "b.txt": "b"}, "a.txt, b.txt")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ({}, "rows train.txt"),
+        ({"train.txt": " \n"}, "empty file"),
+        # fmt: skip
+        ({"a.txt": "a", "b.txt": "b"}, "a.txt, b.txt"),
+    ],
+)
 def test_a_folder_without_text(tmp_path, files, error):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -65,13 +75,17 @@ def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
     text = TEXT + "\n  Ünï <pad> <unk> x END\n"
     lines = text.splitlines(True)
     size = 300 if kind == "bpe" else None
-    tokenizer = train_tokenizer(lines, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=10**30)
+    tokenizer = train_tokenizer(
+        lines, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=10**30
+    )
     ids = tokenizer(text)["input_ids"]
     assert ids == sum(tokenizer(lines)["input_ids"], [])
     assert not {tokenizer.pad_token_id, tokenizer.eos_token_id} & {None, *ids}
     found = tokenizer.decode(ids)
     if kind == "word":  # spaces are not words
-        text = "\n".join(" ".join(line.split()) for line in text.split("\n")).replace("<pad>", "<unk>")
+        text = "\n".join(" ".join(line.split()) for line in text.split("\n")).replace(
+            "<pad>", "<unk>"
+        )
     assert found == text
     if kind == "bpe":
         assert tokenizer.decode(tokenizer("☃ new")["input_ids"]) == "☃ new"
@@ -80,10 +94,13 @@ def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
 @pytest.mark.parametrize("size", [5, 64, 100_000])
 def test_blocks_hold_each_token_once_in_order(size, folder):
     texts = load_text(folder)
-    tokenizer = train_tokenizer(texts["train"]["text"], 1, tokenizer="char", exact=True, lowercase=False)
+    tokenizer = train_tokenizer(
+        texts["train"]["text"], 1, tokenizer="char", exact=True, lowercase=False
+    )
     blocks = encode_blocks(texts, tokenizer, size)["train"]
     assert (
-        sum(blocks["input_ids"], []) == tokenizer(TEXT)["input_ids"] and blocks["labels"][:] == blocks["input_ids"][:]
+        sum(blocks["input_ids"], []) == tokenizer(TEXT)["input_ids"]
+        and blocks["labels"][:] == blocks["input_ids"][:]
     )
     assert {len(block) for block in blocks["input_ids"][:-1]} <= {size}
     assert sum(blocks["characters"]) == pytest.approx(len(TEXT))

@@ -17,7 +17,9 @@ from hf_rnn.utils.errors import UserError
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "good": 2, "bad": 3, "day": 4}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<unk>": 0, "<pad>": 1, "good": 2, "bad": 3, "day": 4}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>")
 
@@ -46,15 +48,20 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, caplog):
 def test_truncation_is_that_of_the_tokenizer(tokenizer):
     """Special tokens at the ends are kept."""
     own = copy.deepcopy(tokenizer)
-    own.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A <pad>", special_tokens=[("<pad>", 1)])
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<pad> $A <pad>", special_tokens=[("<pad>", 1)]
+    )
     own.model_max_length = 4
     texts = datasets.Dataset.from_dict({"text": ["good bad good bad", "day"], "label": [0, 1]})
     encoded = encode(texts, own)["input_ids"][:]
-    assert encoded == own(texts["text"][:], truncation=True)["input_ids"] == [[1, 2, 3, 1], [1, 4, 1]]
+    assert (
+        encoded == own(texts["text"][:], truncation=True)["input_ids"] == [[1, 2, 3, 1], [1, 4, 1]]
+    )
 
 
 @pytest.mark.parametrize(
-    ("texts", "found"), [(["good"] * 1500 + [None], r"\[1500\].*None"), ([["good", "day"]], r"\[0\].*\['good'")]
+    ("texts", "found"),
+    [(["good"] * 1500 + [None], r"\[1500\].*None"), ([["good", "day"]], r"\[0\].*\['good'")],
 )
 def test_an_invalid_text_is_named_by_its_position(tokenizer, texts, found):
     rows = datasets.Dataset.from_dict({"text": texts})

@@ -22,7 +22,12 @@ from hf_rnn.data.errors import DataError, Reason
 from hf_rnn.data.read import read_column, read_table
 from hf_rnn.utils.errors import UserError
 
-ROWS = [("0", "plain"), ("1", 'she said "so, so"; well'), ("0", "two\nlines, and | a ; here"), ("1", "é 好")]
+ROWS = [
+    ("0", "plain"),
+    ("1", 'she said "so, so"; well'),
+    ("0", "two\nlines, and | a ; here"),
+    ("1", "é 好"),
+]
 
 
 def cells(table, columns=None):
@@ -30,7 +35,11 @@ def cells(table, columns=None):
     rows = zip(*(table.cells(name) for name in columns or table.columns), strict=True)
     good = [(row, place) for number, (row, place) in enumerate(zip(rows, table.places, strict=True))
             if number not in table.rejected]  # fmt: skip
-    return [row for row, _ in good], [place for _, place in good], [row.line for row in table.rejected.values()]
+    return (
+        [row for row, _ in good],
+        [place for _, place in good],
+        [row.line for row in table.rejected.values()],
+    )
 
 
 # ---- formats ----
@@ -38,7 +47,9 @@ def cells(table, columns=None):
 
 def written_by_csv(separator):
     stream = io.StringIO()
-    csv.writer(stream, delimiter=separator, lineterminator="\r\n").writerows([("label", "text"), *ROWS])
+    csv.writer(stream, delimiter=separator, lineterminator="\r\n").writerows(
+        [("label", "text"), *ROWS]
+    )
     return stream.getvalue()
 
 
@@ -48,7 +59,11 @@ def test_separator_and_encoding_are_found(tmp_path, separator, encoding):
     path = tmp_path / "table.csv"
     path.write_bytes(written_by_csv(separator).encode(encoding))
     table = read_table(path)
-    assert (table.separator, list(table.columns), table.encoding) == (separator, ["label", "text"], encoding)
+    assert (table.separator, list(table.columns), table.encoding) == (
+        separator,
+        ["label", "text"],
+        encoding,
+    )
     assert cells(table) == (ROWS, [2, 3, 4, 6], [])
 
 
@@ -82,7 +97,12 @@ def save(frame, path):
 def test_all_formats_give_the_rows_that_pandas_wrote(tmp_path, suffix, packed):
     plain = save(pd.DataFrame(ROWS, columns=["label", "text"]), tmp_path / f"table.{suffix}")
     path = tmp_path / f"table.{suffix}{packed}"
-    pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}[packed]
+    pack = {
+        "": bytes,
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".zst": pa.Codec("zstd").compress,
+    }[packed]
     path.write_bytes(pack(plain.read_bytes()))
     table = read_table(path)
     assert list(table.columns) == ["label", "text"] and cells(table)[0] == ROWS
@@ -92,7 +112,10 @@ def test_all_formats_give_the_rows_that_pandas_wrote(tmp_path, suffix, packed):
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "xlsx"])
 def test_a_header_without_rows_is_a_table_and_two_columns_of_one_name_are_not(tmp_path, suffix):
     path = save(pd.DataFrame({"text": [], "label": []}, dtype=str), tmp_path / f"table.{suffix}")
-    assert (list(read_table(path).columns), cells(read_table(path))) == (["text", "label"], ([], [], []))
+    assert (list(read_table(path).columns), cells(read_table(path))) == (
+        ["text", "label"],
+        ([], [], []),
+    )
     if suffix == "parquet":
         pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, ["text", "text"]), path)
     else:
@@ -103,16 +126,32 @@ def test_a_header_without_rows_is_a_table_and_two_columns_of_one_name_are_not(tm
 
 def test_all_rows_of_excel_are_read_where_the_dimension_is_wrong(tmp_path):
     """A reader that believes the sheet keeps 10 of 100 rows."""
-    frame = pd.DataFrame({"text": [f"text {row}" for row in range(100)], "label": [row % 2 for row in range(100)]})
+    frame = pd.DataFrame(
+        {"text": [f"text {row}" for row in range(100)], "label": [row % 2 for row in range(100)]}
+    )
     save(frame, tmp_path / "right.xlsx")
-    with zipfile.ZipFile(tmp_path / "right.xlsx") as right, zipfile.ZipFile(tmp_path / "wrong.xlsx", "w") as wrong:
+    with (
+        zipfile.ZipFile(tmp_path / "right.xlsx") as right,
+        zipfile.ZipFile(tmp_path / "wrong.xlsx", "w") as wrong,
+    ):
         for name in right.namelist():
-            wrong.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1:B11"', right.read(name)))
-    assert cells(read_table(tmp_path / "wrong.xlsx"))[0] == list(frame.itertuples(index=False, name=None))
+            wrong.writestr(
+                name,
+                re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1:B11"', right.read(name)),
+            )
+    assert cells(read_table(tmp_path / "wrong.xlsx"))[0] == list(
+        frame.itertuples(index=False, name=None)
+    )
 
 
 def test_cells_of_excel(tmp_path):
-    rows = [["id", "text", None], [1, "a", None], [None, None, None], [2, None, "more"], [3.5, 2021, None]]
+    rows = [
+        ["id", "text", None],
+        [1, "a", None],
+        [None, None, None],
+        [2, None, "more"],
+        [3.5, 2021, None],
+    ]
     pd.DataFrame(rows).to_excel(tmp_path / "a.xlsx", index=False, header=False)
     table = read_table(tmp_path / "a.xlsx")
     assert table.to_arrow().to_pylist() == [
@@ -137,7 +176,23 @@ def test_a_formula_that_no_program_has_computed_is_read_as_its_text(tmp_path, en
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 odd = st.sampled_from(
-    ['"', '""', "\n", "\r", "\r\n", "\t", ",", 'a"b', '"a"', "NA", "null", "7.0", " ", "", "é\u2028"]
+    [
+        '"',
+        '""',
+        "\n",
+        "\r",
+        "\r\n",
+        "\t",
+        ",",
+        'a"b',
+        '"a"',
+        "NA",
+        "null",
+        "7.0",
+        " ",
+        "",
+        "é\u2028",
+    ]
 )
 anything = st.lists(st.one_of(texts, odd), max_size=3).map("".join)
 
@@ -156,14 +211,16 @@ WRITERS = {
     "csv": write_by_csv,
     "pandas": write_by_pandas,
     "pandas, all quoted": partial(write_by_pandas, quoting=csv.QUOTE_ALL),
-    "polars": lambda rows, path, separator: pl.DataFrame(rows, ["text", "label"], orient="row").write_csv(
-        path, separator=separator
-    ),
+    "polars": lambda rows, path, separator: pl.DataFrame(
+        rows, ["text", "label"], orient="row"
+    ).write_csv(path, separator=separator),
 }
 
 
 @SAME_FILE
-@given(rows=st.lists(st.tuples(anything, st.sampled_from(["yes", "no", ""])), min_size=1, max_size=8))
+@given(
+    rows=st.lists(st.tuples(anything, st.sampled_from(["yes", "no", ""])), min_size=1, max_size=8)
+)
 @example(rows=[('"all"', "yes"), ('a "b"', "no"), ("lone\rCR", "no"), ("", "yes")])
 @example(rows=[('"all"', "yes"), ('a "b"', "no"), ("two\nlines", "no")])
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
@@ -180,7 +237,9 @@ def test_quotes_of_tsv_enclose_fields_where_columns_have_names(tmp_path, header,
     """Unless quoting is set."""
     path = write(tmp_path / "a.tsv", f'{header}"all"\tyes\n"a ""b"" c"\tno\n'.encode())
     quoted = bool(header) if quoted is None else quoted
-    expected = [("all", "yes"), ('a "b" c', "no")] if quoted else [('"all"', "yes"), ('"a ""b"" c"', "no")]
+    expected = (
+        [("all", "yes"), ('a "b" c', "no")] if quoted else [('"all"', "yes"), ('"a ""b"" c"', "no")]
+    )
     assert load_train(path, quoting=quoting) == expected
     with pytest.raises(UserError, match="unknown quoting"):
         read_table(path, quoting="all")
@@ -189,7 +248,11 @@ def test_quotes_of_tsv_enclose_fields_where_columns_have_names(tmp_path, header,
 @pytest.mark.parametrize(
     ("content", "good", "bad"),
     [
-        ('label,text\n0,a 5" pipe is 3 inch\n1,b\n', [("0", 'a 5" pipe is 3 inch'), ("1", "b")], []),
+        (
+            'label,text\n0,a 5" pipe is 3 inch\n1,b\n',
+            [("0", 'a 5" pipe is 3 inch'), ("1", "b")],
+            [],
+        ),
         ('label,text\n0,"a"b\n1,c\n', [("1", "c")], [2]),
         ("label,text\n0,a,b\n\n1\n1,c\n", [("1", "c")], [2, 4]),
         ("label,text\n0,a\rb\n1,c\n", [("0", "a\rb"), ("1", "c")], []),
@@ -208,12 +271,17 @@ def test_a_damaged_row_costs_only_itself(tmp_path, content, good, bad):
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [('label,text\n1,b\n0,"5 inch\n1,b\n1,c\n', 3), ('label,text\n0,"5 inch\n1,b\n0,"c, d"\n1,e\n', 2)],
+    [
+        ('label,text\n1,b\n0,"5 inch\n1,b\n1,c\n', 3),
+        ('label,text\n0,"5 inch\n1,b\n0,"c, d"\n1,e\n', 2),
+    ],
 )
 def test_an_unclosed_quote_is_an_error_with_its_row(tmp_path, content, line):
     """No limit skips it: nobody can say where such a row ends."""
     (tmp_path / "table.csv").write_text(content)
-    with pytest.raises(DataError, match=f"table.csv:{line}: misplaced quote.* or set --quoting none") as caught:
+    with pytest.raises(
+        DataError, match=f"table.csv:{line}: misplaced quote.* or set --quoting none"
+    ) as caught:
         load_train(tmp_path / "table.csv", max_bad_rows=99)
     assert caught.value.line == line
 
@@ -242,15 +310,24 @@ plain = st.text(st.characters(exclude_characters="\t\n\0", exclude_categories=["
     mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
     last_end=st.booleans(),
 )
-@example([('"quoted', "negative"), ('quoted"', "positive"), (" framed ", "positive")], "\n", b"", True)
-@example([("NA", "positive"), ("null", "negative"), ("a\rb\x85c\u2028d", "negative")], "\r\n", b"\xef\xbb\xbf", False)
+@example(
+    [('"quoted', "negative"), ('quoted"', "positive"), (" framed ", "positive")], "\n", b"", True
+)
+@example(
+    [("NA", "positive"), ("null", "negative"), ("a\rb\x85c\u2028d", "negative")],
+    "\r\n",
+    b"\xef\xbb\xbf",
+    False,
+)
 def test_rows_of_plain_tsv_are_read_as_they_were_written(tmp_path, rows, end, mark, last_end):
     rows = [("first", "positive"), *rows, ("last", "negative")]
     content = mark + end.join(map("\t".join, rows)).encode() + (end.encode() if last_end else b"")
     assert load_train(write(tmp_path / "rows.tsv", content)) == rows
 
 
-PIECES = [b"\t"] * 3 + [b"\n"] * 3 + [b"\r\n", b"\r", b"\0", b" ", b"a", b"word", b"0", b"1", b"7", b'"']
+PIECES = (
+    [b"\t"] * 3 + [b"\n"] * 3 + [b"\r\n", b"\r", b"\0", b" ", b"a", b"word", b"0", b"1", b"7", b'"']
+)
 PIECES += [piece.encode() for piece in ("é", "\u2028", "\x85", "\u3000", "\ufeff", "日本", "\x1c")]
 PIECES += [b"\xe9", b"\xed\xa0\x80", b"\xc0\xaf", b"\xc3"]
 
@@ -284,7 +361,9 @@ def test_columns_by_name_and_by_number(tmp_path, order):
     numbers = {"text_column": order.index("text"), "label_column": order.index("label")}
     assert load_train(path) == load_train(path, text_column="text", label_column="label") == rows
     assert load_train(path, **numbers) == rows
-    assert load_train(write(tmp_path / "headless.tsv", content.split(b"\n", 1)[1]), **numbers) == rows
+    assert (
+        load_train(write(tmp_path / "headless.tsv", content.split(b"\n", 1)[1]), **numbers) == rows
+    )
 
 
 # ---- JSON lines ----
@@ -292,7 +371,14 @@ def test_columns_by_name_and_by_number(tmp_path, order):
 
 def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path):
     records = [
-        {"id": 1, "big": 1, "part": 1, "exact": (1 << 53) + 1, "more": {"a": 1}, "text": "2020-01-01 00:00:00"},
+        {
+            "id": 1,
+            "big": 1,
+            "part": 1,
+            "exact": (1 << 53) + 1,
+            "more": {"a": 1},
+            "text": "2020-01-01 00:00:00",
+        },
         {"id": 2, "big": 2, "part": 2, "exact": 1.0, "more": {"b": 2.5}, "text": "b"},
         {"id": 3, "big": 1 << 63, "part": 2.5, "exact": 2.5, "more": None, "text": None},
         {"id": 4, "big": "x", "part": None, "exact": "x", "more": {}, "text": "d"},
@@ -301,11 +387,24 @@ def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path):
     table = read_table(tmp_path / "a.jsonl")
     columns = table.to_arrow().to_pydict()
     assert (table.places, table.rejected) == ([1, 2, 3, 4], {})
-    assert columns["id"] == pl.read_ndjson(tmp_path / "a.jsonl", schema={"id": pl.Int64})["id"].to_list()
-    assert columns["big"] == ["1", "2", str(1 << 63), "x"] and columns["part"] == [1.0, 2.0, 2.5, None]
+    assert (
+        columns["id"]
+        == pl.read_ndjson(tmp_path / "a.jsonl", schema={"id": pl.Int64})["id"].to_list()
+    )
+    assert columns["big"] == ["1", "2", str(1 << 63), "x"] and columns["part"] == [
+        1.0,
+        2.0,
+        2.5,
+        None,
+    ]
     assert columns["exact"] == [str((1 << 53) + 1), "1", "2.5", "x"]
     assert columns["text"] == [record["text"] for record in records]
-    assert columns["more"] == [{"a": 1, "b": None}, {"a": None, "b": 2.5}, None, {"a": None, "b": None}]
+    assert columns["more"] == [
+        {"a": 1, "b": None},
+        {"a": None, "b": 2.5},
+        None,
+        {"a": None, "b": None},
+    ]
 
 
 def test_damaged_records_cost_only_their_line(tmp_path):
@@ -328,26 +427,42 @@ def test_a_value_that_is_not_a_record_costs_only_its_row(tmp_path, fields):
     lines = [json.dumps(row) + "\n" for row in [*rows, {"f": fields}, *rows]]
     (tmp_path / "a.jsonl").write_text("".join(lines))
     names = {"text_column": "f.text", "label_column": "f.label"}
-    assert load_train(tmp_path / "a.jsonl", max_bad_rows=1, **names) == [(text, label) for label, text in ROWS] * 2
+    assert (
+        load_train(tmp_path / "a.jsonl", max_bad_rows=1, **names)
+        == [(text, label) for label, text in ROWS] * 2
+    )
 
 
 def test_a_number_is_one_class_as_integer_and_as_float_and_infinity_is_missing(tmp_path):
     labels = ["1", "1.0", '"x"', "Infinity", "NaN"]
-    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "a", "label": {label}}}\n' for label in labels))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"text": "a", "label": {label}}}\n' for label in labels)
+    )
     assert load_train(tmp_path / "a.jsonl", max_bad_rows=2) == [("a", "1"), ("a", "1"), ("a", "x")]
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1.0, 2.5, float("inf")]})
-    assert load_train(save(frame, tmp_path / "a.parquet"), max_bad_rows=1) == [("a", "1"), ("b", "2.5")]
+    assert load_train(save(frame, tmp_path / "a.parquet"), max_bad_rows=1) == [
+        ("a", "1"),
+        ("b", "2.5"),
+    ]
 
 
 def test_lists_and_records_in_the_column_of_texts_are_refused_by_row(tmp_path):
-    rows = [{"text": text, "label": label} for text, label in (("a", "x"), (["a"], "x"), ({"b": 1}, "y"), ("c", "y"))]
+    rows = [
+        {"text": text, "label": label}
+        for text, label in (("a", "x"), (["a"], "x"), ({"b": 1}, "y"), ("c", "y"))
+    ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     bad = [row for row in read_column(tmp_path / "a.jsonl") if not isinstance(row, str)]
-    assert [(row.line, row.fault.reason) for row in bad] == [(2, Reason.NOT_A_TEXT), (3, Reason.NOT_A_TEXT)]
+    assert [(row.line, row.fault.reason) for row in bad] == [
+        (2, Reason.NOT_A_TEXT),
+        (3, Reason.NOT_A_TEXT),
+    ]
     assert load_train(tmp_path / "a.jsonl", max_bad_rows=2) == [("a", "x"), ("c", "y")]
     nested = "".join(json.dumps({"fields": row}) + "\n" for row in rows)
     (tmp_path / "b.jsonl").write_text(nested)
-    assert [row for row in read_column(tmp_path / "b.jsonl", "fields.text") if isinstance(row, str)] == ["a", "c"]
+    assert [
+        row for row in read_column(tmp_path / "b.jsonl", "fields.text") if isinstance(row, str)
+    ] == ["a", "c"]
 
 
 # ---- empty texts, other files ----
@@ -360,7 +475,8 @@ def test_empty_and_missing_texts_are_the_same_in_all_formats(tmp_path, suffix):
     assert list(read_column(path)) == ["a", "", "", "b"]
     assert load_train(path, max_bad_rows=2) == [("a", "x"), ("b", "y")]
     with pytest.raises(
-        DataError, match=r"empty text: .* first of 2 rejected rows among 4\. To skip them: --max_bad_rows 2"
+        DataError,
+        match=r"empty text: .* first of 2 rejected rows among 4\. To skip them: --max_bad_rows 2",
     ):
         load_train(path)
 
@@ -372,7 +488,9 @@ def test_whole_files_that_cannot_be_read_name_the_reason(tmp_path):
         pa.string(), 2, [None, *pa.array(["ab", "cd"]).buffers()[1:2], pa.py_buffer(b"\xff\xfeab")]
     )
     pq.write_table(pa.table({"text": texts, "label": ["x", "y"]}), tmp_path / "binary.parquet")
-    pq.write_table(pa.table({"text": [["a"], ["b"]], "label": ["x", "y"]}), tmp_path / "lists.parquet")
+    pq.write_table(
+        pa.table({"text": [["a"], ["b"]], "label": ["x", "y"]}), tmp_path / "lists.parquet"
+    )
     contents = {
         "empty.csv": b"\n",
         "header.csv": b"text,label\n",
@@ -388,5 +506,7 @@ def test_whole_files_that_cannot_be_read_name_the_reason(tmp_path):
             load_train(tmp_path / name, max_bad_rows=9)
         expected = dict.fromkeys(("empty.csv", "header.csv"), Reason.EMPTY_FILE)
         expected["lists.parquet"] = Reason.MISSING_COLUMN
-        assert error.value.reason is expected.get(name, Reason.UNREADABLE) and "\n" not in str(error.value)
+        assert error.value.reason is expected.get(name, Reason.UNREADABLE) and "\n" not in str(
+            error.value
+        )
         assert str(error.value).startswith(str(tmp_path / name))

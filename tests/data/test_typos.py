@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from hf_rnn.data.typos import mistype, mistype_half, mistype_rows
 
-UNTOUCHED = ["12345", "$9.99", "@friend", "https://a.example/path", "www.example.org", "me@example.org", "<<<URL>>>"]
+UNTOUCHED = [
+    "12345",
+    "$9.99",
+    "@friend",
+    "https://a.example/path",
+    "www.example.org",
+    "me@example.org",
+    "<<<URL>>>",
+]
 UNTOUCHED += ["😂😂", "an", "U2", "b2b", "...", "我的", "I'm"]
 
 
@@ -19,7 +27,9 @@ def distance(first, second):
     for i in range(1, len(first) + 1):
         for j in range(1, len(second) + 1):
             rows[i, j] = min(
-                rows[i - 1, j] + 1, rows[i, j - 1] + 1, rows[i - 1, j - 1] + (first[i - 1] != second[j - 1])
+                rows[i - 1, j] + 1,
+                rows[i, j - 1] + 1,
+                rows[i - 1, j - 1] + (first[i - 1] != second[j - 1]),
             )
             if i > 1 and j > 1 and first[i - 2 : i] == second[j - 2 : j][::-1]:
                 rows[i, j] = min(rows[i, j], rows[i - 2, j - 2] + 1)
@@ -27,11 +37,23 @@ def distance(first, second):
 
 
 def test_each_chosen_word_has_one_mistake():
-    words = ["battery", "Größe", "don't", "hello!", "über-rascht", "cafe\u0301s", "HELLO", "книга", "aaa"] * 50
+    words = [
+        "battery",
+        "Größe",
+        "don't",
+        "hello!",
+        "über-rascht",
+        "cafe\u0301s",
+        "HELLO",
+        "книга",
+        "aaa",
+    ] * 50
     typed = mistype(" ".join(words), 1.0, random.Random(0)).split(" ")
     assert len(typed) == len(words)
     for word, mistyped in zip(words, typed, strict=True):
-        assert 1 <= distance(word, mistyped) <= 2, "two code points if a letter has an accent of its own"
+        assert 1 <= distance(word, mistyped) <= 2, (
+            "two code points if a letter has an accent of its own"
+        )
         assert word != "aaa" or mistyped in ("aa", "aaaa") or "a" in mistyped
     upper = [mistyped for word, mistyped in zip(words, typed, strict=True) if word == "HELLO"]
     assert all(map(str.isupper, upper)) and len(set(upper)) > 15, "all kinds of mistakes"
@@ -69,12 +91,25 @@ def test_shares_are_those_of_words_and_of_texts():
 
 
 def test_rows_of_every_task_keep_their_labels_and_words():
-    columns = {"text": ["some words here"] * 50, "text_pair": ["others there"] * 50, "label": list(range(50))}
+    columns = {
+        "text": ["some words here"] * 50,
+        "text_pair": ["others there"] * 50,
+        "label": list(range(50)),
+    }
     rows = datasets.Dataset.from_dict(columns)
     typed = mistype_rows(rows, 0.5, "0 1")
-    assert typed["label"][:] == rows["label"][:] and typed["text"][:] != rows["text"][:] != typed["text_pair"][:]
-    assert typed["text"][:] == mistype_rows(rows, 0.5, "0 1")["text"][:] != mistype_rows(rows, 0.5, "0 2")["text"][:]
+    assert (
+        typed["label"][:] == rows["label"][:]
+        and typed["text"][:] != rows["text"][:] != typed["text_pair"][:]
+    )
+    assert (
+        typed["text"][:]
+        == mistype_rows(rows, 0.5, "0 1")["text"][:]
+        != mistype_rows(rows, 0.5, "0 2")["text"][:]
+    )
     sentences = [["New York", "is", "", "big"], ["words", "and", "others"]] * 30
     typed = mistype_rows(datasets.Dataset.from_dict({"tokens": sentences}), 0.5, "0")["tokens"][:]
     assert [len(words) for words in typed] == [4, 3] * 30 and typed != sentences
-    assert {words[1] for words in typed[::2]} == {"is"} and {words[2] for words in typed[::2]} == {""}
+    assert {words[1] for words in typed[::2]} == {"is"} and {words[2] for words in typed[::2]} == {
+        ""
+    }

@@ -26,10 +26,15 @@ def test_the_first_form_with_vectors_is_taken(write):
 
 def test_coverage_worked_by_hand(write):
     tokenizer = make_tokenizer("the", "film", "zyx", "london")
-    texts = ["the film the", "zyx film", "london unheard", ""]  # 7 tokens; the, film, the, film, london have vectors
+    # 7 tokens; the, film, the, film, london have vectors
+    texts = ["the film the", "zyx film", "london unheard", ""]
     loaded = load_vectors(write(write_text(TABLE)), tokenizer, texts=iter(texts))
     assert loaded.coverage == "3 of 4 words (75.0%), 71.4% of the tokens"
-    assert loaded.describe() == {"name": "vectors.txt", "coverage_types": 3 / 4, "coverage_tokens": 5 / 7}
+    assert loaded.describe() == {
+        "name": "vectors.txt",
+        "coverage_types": 3 / 4,
+        "coverage_tokens": 5 / 7,
+    }
     for texts in (None, []):
         assert load_vectors(write(write_text(TABLE)), tokenizer, texts=texts).token_share is None
     assert not loaded.matrix[tokenizer.pad_token_id].any()
@@ -66,7 +71,13 @@ def test_sources_that_are_not_vectors(tmp_path, hub, write, bert):
 
 # ---- widen_vocabulary ----
 
-WIDE = {"The": [0.5, 1.5], "Paris": [2.5, 3.5], "film": [4.5, 5.5], "<unk>": [6.5, 7.5], "a\u3000b": [1.0, 2.0]}
+WIDE = {
+    "The": [0.5, 1.5],
+    "Paris": [2.5, 3.5],
+    "film": [4.5, 5.5],
+    "<unk>": [6.5, 7.5],
+    "a\u3000b": [1.0, 2.0],
+}
 WIDE |= {"rare": [8.5, 9.5], "beyond": [0.25, 0.75]}
 
 
@@ -81,11 +92,20 @@ def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path / "wide")
     text = "The rare FILM of Paris <unk> <pad> beyond"
     known = ["the", "rare", "film", None, "paris", None, None, None]
-    assert wide(text)["input_ids"] == [0 if word is None else wide.get_vocab()[word] for word in known]
+    assert wide(text)["input_ids"] == [
+        0 if word is None else wide.get_vocab()[word] for word in known
+    ]
     assert loaded(text)["input_ids"] == wide(text)["input_ids"]
-    assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (0, 1, narrow.model_max_length)
+    assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (
+        0,
+        1,
+        narrow.model_max_length,
+    )
     vectors = load_vectors(path, wide)
-    assert row_of(vectors, wide, "paris") == WIDE["Paris"] and row_of(vectors, wide, "rare") == WIDE["rare"]
+    assert (
+        row_of(vectors, wide, "paris") == WIDE["Paris"]
+        and row_of(vectors, wide, "rare") == WIDE["rare"]
+    )
 
 
 # ---- files ----
@@ -98,8 +118,12 @@ def read_lists(path, words):
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_numbers(write, name):
     path = write(FORMATS[name], name)
-    assert read_lists(path, ["the", "näive", "absent"]) == {word: TABLE[word] for word in ("the", "näive")}
-    assert read_first_words(path, 3) == list(TABLE)[:3] and read_first_words(path, 99) == list(TABLE)
+    assert read_lists(path, ["the", "näive", "absent"]) == {
+        word: TABLE[word] for word in ("the", "näive")
+    }
+    assert read_first_words(path, 3) == list(TABLE)[:3] and read_first_words(path, 99) == list(
+        TABLE
+    )
     tokenizer = make_tokenizer("film", "the", "näive")
     loaded = load_vectors(path, tokenizer)
     assert loaded.matrix.shape == (5, 3) and loaded.matrix.dtype == torch.float32
@@ -114,11 +138,17 @@ TEXT, VEC = write_text(LONG), write_text(LONG, header=True)
 DAMAGED = {
     "prose": (b"It was a dark and stormy night.\n", "line 1: expected a word and 6 numbers"),
     "a fastText model": (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"fastText \(its \.vec file\)"),
-    "one number too few": (b"w0 0.5 0.25 1.5\nw1 0.5 0.25\n", "line 2: expected a word and 3 numbers, found"),
+    "one number too few": (
+        b"w0 0.5 0.25 1.5\nw1 0.5 0.25\n",
+        "line 2: expected a word and 3 numbers, found",
+    ),
     "no number": (b"w0 0.5 0.25\nw1 0.5 x\n", "'w1': could not convert"),
     "NaN": (b"w0 0.5 0.25\nw1 0.5 nan\n", "'w1' contains a number that is not finite"),
     "text cut after a row": (VEC[: VEC.rindex(b"w39")], "has 39 rows and announces 40 on line 1"),
-    "binary word2vec": (b"1 3\nw0 " + np.ones(3, "<f4").tobytes(), "line 2: expected a word and 3 numbers"),
+    "binary word2vec": (
+        b"1 3\nw0 " + np.ones(3, "<f4").tobytes(),
+        "line 2: expected a word and 3 numbers",
+    ),
     "gzip cut short": (gzip.compress(TEXT)[:-20], "it is damaged"),
 }
 
@@ -149,7 +179,9 @@ def test_words_are_rows_or_means_of_pieces(bert):
         torch.testing.assert_close(loaded.matrix[tokenizer.get_vocab()[word]], expected)
     assert loaded.covered == 4, "zyx is unknown"
     assert loaded.token_share == 2 / 3
-    assert not torch.equal(loaded.matrix[0], load_vectors(bert[0], tokenizer, seed=1).matrix[0]), "<unk> is drawn"
+    assert not torch.equal(loaded.matrix[0], load_vectors(bert[0], tokenizer, seed=1).matrix[0]), (
+        "<unk> is drawn"
+    )
 
 
 def test_a_models_own_tokenizer_gets_its_rows_unchanged(bert):

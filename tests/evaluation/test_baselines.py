@@ -19,7 +19,10 @@ from hf_rnn.evaluation.scores import fit_linear, linear_scores
 
 def table(rows, names=LABELS):
     features = Features(text=Value("string"), label=ClassLabel(names=list(names)))
-    columns = {"text": [text for text, _ in rows], "label": [names.index(label) for _, label in rows]}
+    columns = {
+        "text": [text for text, _ in rows],
+        "label": [names.index(label) for _, label in rows],
+    }
     return Dataset.from_dict(columns, features=features)
 
 
@@ -33,7 +36,9 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
     name = found.name
     strength, balanced = float(re.search(r"C ([\d.]+)", name)[1]), "class-weighted" in name
 
-    features = [TfidfVectorizer(ngram_range=(1, 4), analyzer="char", sublinear_tf=True, min_df=least)]
+    features = [
+        TfidfVectorizer(ngram_range=(1, 4), analyzer="char", sublinear_tf=True, min_df=least)
+    ]
     if "word pairs" in name:
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
         features = [words, features[0].set_params(ngram_range=(1, 5), analyzer="char_wb")]
@@ -58,7 +63,10 @@ def invent_signals(seed):
     chance = random.Random(seed)
     labels = chance.choices(range(10), [1 / (number + 1) for number in range(10)], k=400)
     noise = [["".join(chance.choices("abcdefgh", k=4)) for _ in range(30)] for _ in labels]
-    return [" ".join([*words, f"key{chr(105 + label)}"]) for words, label in zip(noise, labels, strict=True)], labels
+    return [
+        " ".join([*words, f"key{chr(105 + label)}"])
+        for words, label in zip(noise, labels, strict=True)
+    ], labels
 
 
 def test_the_options_are_chosen_for_the_rows():
@@ -67,9 +75,14 @@ def test_the_options_are_chosen_for_the_rows():
     model, name = fit_linear(texts, labels)
     fixed = make_pipeline(model[0], LogisticRegression(class_weight="balanced")).fit(texts, labels)
     assert model.score(others, true) > fixed.score(others, true) + 0.02
-    assert "chosen in 3 folds" in name and "too few to choose" in fit_linear(["so good", "so bad"], [0, 1])[1]
+    assert (
+        "chosen in 3 folds" in name
+        and "too few to choose" in fit_linear(["so good", "so bad"], [0, 1])[1]
+    )
     again, same = fit_linear(texts, labels)
-    assert same == name and (again.decision_function(others) == model.decision_function(others)).all()
+    assert (
+        same == name and (again.decision_function(others) == model.decision_function(others)).all()
+    )
 
 
 def test_it_reads_what_the_model_reads():
@@ -77,7 +90,10 @@ def test_it_reads_what_the_model_reads():
     bad = [(f"wwww{number} here", "bad") for number in range(40)]
     train = [(f"https://t.co/{number} here", "good") for number in range(20)]
     validation = [(f"www.{number}.org here", "good") for number in range(20)]
-    texts, found = DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:])), {}
+    texts, found = (
+        DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:])),
+        {},
+    )
     for normalizer in ("tweet", "none"):
         tokenizer = train_tokenizer(texts["train"]["text"], normalizer=normalizer, min_frequency=1)
         found[normalizer] = linear_scores(texts, tokenizer).scores["validation"]["accuracy"]
@@ -98,5 +114,7 @@ def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
 def test_texts_without_spaces_have_a_baseline(monkeypatch):
     """No two texts are equal, so no word is in two of them."""
     monkeypatch.setattr("hf_rnn.evaluation.scores.MANY_ROWS", 40)
-    texts = [f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}" for number in range(60)]
+    texts = [
+        f"{chr(0x4E00 + number)}房间{'很好' if number % 2 else '太吵'}" for number in range(60)
+    ]
     assert fit_linear(texts[:40], [0, 1] * 20)[0].predict(texts[40:]).tolist() == [0, 1] * 10

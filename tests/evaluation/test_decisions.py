@@ -44,7 +44,9 @@ def test_the_bound_is_that_of_scipy():
     for rows in (1, 2, 12, 44, 45, 300):
         for right in {0, rows // 2, rows - 1, rows}:
             for target in (0.5, 0.9, 0.95):
-                assert is_above(np.array(right), np.array(rows), target) == (find_bound(right, rows) >= target)
+                assert is_above(np.array(right), np.array(rows), target) == (
+                    find_bound(right, rows) >= target
+                )
 
 
 def test_a_threshold_is_the_lowest_with_the_bound():
@@ -54,7 +56,10 @@ def test_a_threshold_is_the_lowest_with_the_bound():
     above = [(limit, confidence >= limit) for limit in np.unique(confidence)]
     expected = [limit for limit, rows in above if find_bound(right[rows].sum(), rows.sum()) >= 0.8]
     assert find_threshold(confidence, right, 0.8) == expected[0]
-    assert find_threshold(confidence, ~right, 0.8) is None and find_threshold(confidence[:0], right[:0], 0.8) is None
+    assert (
+        find_threshold(confidence, ~right, 0.8) is None
+        and find_threshold(confidence[:0], right[:0], 0.8) is None
+    )
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(600, 4), (1500, 12), (900, 60)])
@@ -64,7 +69,9 @@ def test_answers_on_fresh_rows_are_right_at_the_rate_of_the_target(rows, classes
     for seed in range(5):
         chosen = choose_thresholds(*draw(rows, classes, seed), names(classes), target)
         scores, labels = draw(20_000, classes, seed + 100)
-        found = measure_decisions(needs_person(chosen.by_label, names(classes), scores), scores, labels)
+        found = measure_decisions(
+            needs_person(chosen.by_label, names(classes), scores), scores, labels
+        )
         assert chosen.repeated.share == pytest.approx(found.share, abs=0.2)
         right, alone = right + found.share * (found.accuracy or 0), alone + found.share
     assert right / alone >= target - 0.01 and alone / 5 > 0.25
@@ -76,8 +83,12 @@ def test_a_label_with_twelve_answers_has_no_threshold_of_luck():
     few[:, 3] = 0.997
     scores = np.concatenate([np.pad(scores, ((0, 0), (0, 1))), few])
     labels = np.append(labels, [3] * 12)
-    strict, lax = (choose_thresholds(scores, labels, names(4), target).by_label for target in (0.95, 0.8))
-    assert strict["label 3"] is None and strict["label 0"] is not None and lax["label 3"] is not None
+    strict, lax = (
+        choose_thresholds(scores, labels, names(4), target).by_label for target in (0.95, 0.8)
+    )
+    assert (
+        strict["label 3"] is None and strict["label 0"] is not None and lax["label 3"] is not None
+    )
     assert needs_person(strict, names(4), few).all()
 
 
@@ -92,7 +103,10 @@ def test_one_spoiled_label_costs_its_own_share_alone():
     by_label = measure_labels(chosen.by_label, scores, labels, names(6))
     assert by_label["label 0"]["share"] == 0 and by_label["label 1"]["share"] > 0.5
     sentence = describe_costliest(by_label, 0.985)
-    assert sentence.startswith("'label 0' costs most") and str(by_label["label 0"]["answers"]) in sentence
+    assert (
+        sentence.startswith("'label 0' costs most")
+        and str(by_label["label 0"]["answers"]) in sentence
+    )
 
 
 def test_labels_without_answers_or_rows_are_for_a_person():
@@ -108,7 +122,9 @@ def test_labels_without_answers_or_rows_are_for_a_person():
 def test_thresholds_are_stored_by_target_and_bound_to_the_weights(tmp_path):
     weights, path = tmp_path / "model.safetensors", tmp_path / "thresholds.json"
     weights.write_bytes(b"weights")
-    first, second = (choose_thresholds(*draw(400, 3, 0), names(3), target) for target in (0.9, 0.95))
+    first, second = (
+        choose_thresholds(*draw(400, 3, 0), names(3), target) for target in (0.9, 0.95)
+    )
     assert read_thresholds(path, weights) == {}
     write_thresholds(path, weights, [first])
     write_thresholds(path, weights, [second])

@@ -25,7 +25,9 @@ def drawn(monkeypatch):
     """The figures that were written, in order."""
     figures, save = [], Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *given, **named: (figures.append(self), save(self, *given, **named))[1]
+        Figure,
+        "savefig",
+        lambda self, *given, **named: (figures.append(self), save(self, *given, **named))[1],
     )
     return figures
 
@@ -38,7 +40,11 @@ def test_learning_curve_shows_the_log(tmp_path, drawn):
     caption = plot_learning_curve(LOG, tmp_path / "curve.png", kept_step=10)
     loss, score = drawn[0].axes
     kept = {"kept: epoch 1": [[1, 0], [1, 1]]}
-    assert curves(loss) == {"train, with dropout": [[1, 1.1], [2, 0.7]], "validation": [[1, 1.0], [2, 0.8]], **kept}
+    assert curves(loss) == {
+        "train, with dropout": [[1, 1.1], [2, 0.7]],
+        "validation": [[1, 1.0], [2, 0.8]],
+        **kept,
+    }
     assert curves(score) == {
         **kept,
         "accuracy, validation": [[1, 0.45], [2, 0.5]],
@@ -53,7 +59,11 @@ def test_confusion_matrix_shows_counts_and_shares(tmp_path, drawn):
     texts = {tuple(text.get_position()): text.get_text() for text in axes.texts}
     assert (texts[0, 0], texts[2, 0], texts[2, 2]) == ("12", "5", "1,300")  # column, row
     assert len(texts) == np.count_nonzero(MATRIX)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["negative  0", "neutral  1", "positive  2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "negative  0",
+        "neutral  1",
+        "positive  2",
+    ]
     assert [label.get_text() for label in axes.get_xticklabels()] == NAMES
     np.testing.assert_allclose(axes.images[0].get_array()[0], [0.6, 0.15, 0.25])
     np.testing.assert_array_equal(axes.images[0].get_array()[1], [0, 0, 0])
@@ -69,7 +79,9 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
     axes = drawn[0].axes[0]
     labels = axes.get_yticklabels()
     assert len({label.get_text() for label in labels}) == len(labels), "cut names still differ"
-    columns, rows = ([label.get_text() for label in half] for half in (axes.get_xticklabels(), labels))
+    columns, rows = (
+        [label.get_text() for label in half] for half in (axes.get_xticklabels(), labels)
+    )
     assert [row.rpartition("  ")[0] or row for row in rows] == columns, "ids on one axis only"
     ticks = [label.get_window_extent() for label in labels]
     assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))

@@ -17,7 +17,10 @@ from hf_rnn.utils.errors import UserError
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two models that differ in their weights."""
-    return [write_finished_folder(tmp_path_factory.mktemp("finished") / f"{seed}", seed) for seed in range(2)]
+    return [
+        write_finished_folder(tmp_path_factory.mktemp("finished") / f"{seed}", seed)
+        for seed in range(2)
+    ]
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ def logits_of(model, tokenizer):
     """Return the logits of each text, run alone by the plain model."""
     texts = [text for text in TEXTS if text]
     with torch.no_grad():
-        return torch.cat([model.eval()(**tokenizer([text], return_tensors="pt")).logits for text in texts])
+        return torch.cat(
+            [model.eval()(**tokenizer([text], return_tensors="pt")).logits for text in texts]
+        )
 
 
 def refusal(name, revision=None):
@@ -48,13 +53,20 @@ def test_a_repo_id_in_place_of_a_folder(hub, pushed, folders, monkeypatch):
     """Each revision is itself, and is found again without the network."""
     first, second = (logits_of(*load_model(folder)) for folder in folders)
     assert not torch.allclose(first, second, atol=1e-2), "premise"
-    expected = {None: first, "main": first, "v2": second, hub.repos["me/films"].branches["v2"]: second}
+    expected = {
+        None: first,
+        "main": first,
+        "v2": second,
+        hub.repos["me/films"].branches["v2"]: second,
+    }
     for offline in (False, True):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         calls = len(hub.calls)
         for revision, logits in expected.items():
             torch.testing.assert_close(logits_of(*load_model("me/films", revision)), logits)
-            model = AutoModelForSequenceClassification.from_pretrained("me/films", revision=revision or "main")
+            model = AutoModelForSequenceClassification.from_pretrained(
+                "me/films", revision=revision or "main"
+            )
             tokenizer = AutoTokenizer.from_pretrained("me/films", revision=revision or "main")
             torch.testing.assert_close(logits_of(model, tokenizer), logits)
         assert (len(hub.calls) == calls) == offline
@@ -64,7 +76,12 @@ def test_a_repo_id_in_place_of_a_folder(hub, pushed, folders, monkeypatch):
     ("revision", "token", "failure", "message"),
     [
         ("v9", "hf_mine", None, "Revision Not Found"),
-        (None, "hf_unknown", None, "Invalid credentials in Authorization header; for another token"),
+        (
+            None,
+            "hf_unknown",
+            None,
+            "Invalid credentials in Authorization header; for another token",
+        ),
         (None, "hf_mine", 503, "503 Service Unavailable"),
     ],
 )

@@ -15,9 +15,20 @@ from hf_rnn.hub.card import CardFacts, render
 NAMES = ["negative", "neutral", "positive"]
 TRUE = [0] * 5 + [1] * 9 + [2] * 6
 PREDICTED = [0, 0, 0, 1, 2] + [1] * 7 + [0, 2] + [2] * 4 + [1, 0]
-MEASURED = {**classification_metrics(PREDICTED, TRUE, NAMES), "loss": np.float64(0.98765432), "rows": 20}
+MEASURED = {
+    **classification_metrics(PREDICTED, TRUE, NAMES),
+    "loss": np.float64(0.98765432),
+    "rows": 20,
+}
 
-ARCHITECTURE = ("cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size")
+ARCHITECTURE = (
+    "cell_type",
+    "num_hidden_layers",
+    "hidden_size",
+    "bidirectional",
+    "pooling",
+    "embedding_size",
+)
 REQUIRED = {
     **{name: getattr(RnnConfig(), name) for name in (*ARCHITECTURE, "vocab_size")},
     "num_parameters": 1_234_567,
@@ -52,33 +63,56 @@ METADATA = {
 # Optional facts, and the text that shows each of them.
 OPTIONAL = {
     "baselines": (
-        {"a linear model": {"validation": {"accuracy": 0.1234, "macro_f1": 0.5, "macro_recall": 0.25}}},
+        {
+            "a linear model": {
+                "validation": {"accuracy": 0.1234, "macro_f1": 0.5, "macro_recall": 0.25}
+            }
+        },
         "| a linear model | 0.123 | 0.500 | 0.250 |",
     ),
     "examples": (
         {"negative": ["so | bad", "worse"], "neutral": ["it is"], "positive": []},
         "| negative | so \\| bad |\n| negative | worse |\n| neutral | it is |",
     ),
-    "training": ({"epochs": 12.5, "steps": 4000, "seconds": 33.4}, ": 12.5 epochs, 4,000 steps in 33 seconds."),
-    "settings": ({"learning_rate": 0.001, "normalizer": "tweet"}, "`learning_rate=0.001`, `normalizer=tweet`"),
+    "training": (
+        {"epochs": 12.5, "steps": 4000, "seconds": 33.4},
+        ": 12.5 epochs, 4,000 steps in 33 seconds.",
+    ),
+    "settings": (
+        {"learning_rate": 0.001, "normalizer": "tweet"},
+        "`learning_rate=0.001`, `normalizer=tweet`",
+    ),
     "audit": (AUDIT, "| train | 100 | 5 |  |  | 1.0% |\n| validation | 20 | 0 | 7 | 3 |  |"),
     "best_metric": ("macro_recall", "best `macro_recall` on the validation split"),
     "max_length": (512, "its first 512 tokens"),
     "start_note": ("it looks like German_", "It looks like German\\_.\n"),
     "data": (
-        {"text_column": "message", "label_column": "a`b", "held_out": {"share": 0.2, "seed": 7, "rows": 1234}},
+        {
+            "text_column": "message",
+            "label_column": "a`b",
+            "held_out": {"share": 0.2, "seed": 7, "rows": 1234},
+        },
         "My tweets (columns: text `message`, label `` a`b ``)",
     ),
     "command": ("hf-rnn train --data_dir DATA", "hf-rnn train --data_dir DATA\n```"),
     "fill_in": ({"DATA": "here a_b"}, "repeats the run. Replace `DATA` (here a\\_b):\n"),
     "figures": ({"A matrix": "confusion_matrix.png"}, "![A matrix](<confusion_matrix.png>)"),
-    "vectors": ({"name": "GloVe", "coverage_types": 0.5, "coverage_tokens": 0.6}, "50.0% of its vocabulary and 60.0%"),
+    "vectors": (
+        {"name": "GloVe", "coverage_types": 0.5, "coverage_tokens": 0.6},
+        "50.0% of its vocabulary and 60.0%",
+    ),
     "calibration": (
         {"fitted_on": "validation", "temperature": 1.5, "splits": {"test": ERRORS}},
         "from 0.100 to 0.020, the Brier score from 0.400 to 0.300",
     ),
-    "teacher": (TEACHER, "answers of me/large\\* to texts (6,000 train, 12,345 unlabeled) at\ntemperature 2"),
-    "onnx": ({"onnx/model.onnx": {"bytes": 1234, "texts": 200, "max_difference": 1e-6}}, "ONNX Runtime: 1,234 bytes"),
+    "teacher": (
+        TEACHER,
+        "answers of me/large\\* to texts (6,000 train, 12,345 unlabeled) at\ntemperature 2",
+    ),
+    "onnx": (
+        {"onnx/model.onnx": {"bytes": 1234, "texts": 200, "max_difference": 1e-6}},
+        "ONNX Runtime: 1,234 bytes",
+    ),
 }
 GIVEN = {**METADATA, **{name: value for name, (value, _) in OPTIONAL.items()}}
 
@@ -89,22 +123,33 @@ def facts(**changes):
 
 
 def test_the_hub_reads_the_metadata_back():
-    test = {**classification_metrics(TRUE, TRUE, NAMES), "loss": float("nan")}  # the Hub would refuse NaN
+    # the Hub would refuse NaN
+    test = {**classification_metrics(TRUE, TRUE, NAMES), "loss": float("nan")}
     content = render(facts(results={**REQUIRED["results"], "test": test}))
     card = ModelCard(content)
     assert card.content == content, "reading changes nothing"
     data = card.data.to_dict()
     assert [entry["name"] for entry in data.pop("model-index")] == ["tweets"]
     assert (data["pipeline_tag"], data["library_name"]) == ("text-classification", "transformers")
-    assert (data["license"], data["language"], data["datasets"]) == ("apache-2.0", ["en", "de"], ["me/my-tweets"])
+    assert (data["license"], data["language"], data["datasets"]) == (
+        "apache-2.0",
+        ["en", "de"],
+        ["me/my-tweets"],
+    )
     assert (data["base_model"], data["tags"]) == ("me/x", ["hf_rnn", "lstm", "sentiment"])
-    found = {(result.dataset_split, result.metric_name): result for result in card.data.eval_results}
+    found = {
+        (result.dataset_split, result.metric_name): result for result in card.data.eval_results
+    }
     names = ("accuracy", "macro_f1", "macro_recall")
     scores = {(split, name) for split in ("validation", "test") for name in names}
     assert found.keys() == {("validation", "loss"), *scores}
     result = found["validation", "macro_f1"]
     assert result.metric_value == pytest.approx(MEASURED["macro_f1"], abs=5e-5)
-    assert (result.metric_type, result.dataset_type, result.dataset_name) == ("f1", "me/my-tweets", "My tweets")
+    assert (result.metric_type, result.dataset_type, result.dataset_name) == (
+        "f1",
+        "me/my-tweets",
+        "My tweets",
+    )
 
 
 @pytest.mark.parametrize("fact", OPTIONAL)
@@ -125,7 +170,9 @@ def test_many_classes_have_a_short_card():
     card = render(CardFacts(**{**REQUIRED, "class_counts": counts, "results": {"test": measured}}))
     check_form(card)
     assert len(card.splitlines()) < 200
-    assert "`intent 9` and 67 more" in card and "the classes that occur: 7 of 77 are neither" in card
+    assert (
+        "`intent 9` and 67 more" in card and "the classes that occur: 7 of 77 are neither" in card
+    )
     assert card.count("| intent ") == 40
     f1 = {name: row["f1"] for name, row in measured["per_class"].items() if row["support"]}
     assert f"| {max(f1, key=f1.get)} |" in card and f"| {min(f1, key=f1.get)} |" in card
@@ -145,15 +192,28 @@ def test_use_names_the_model_in_each_way():
     for block in blocks:
         compile(block, "card", "exec")
         assert '"it\'s $HOME"' in block
-    assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), "places are not names"
+    assert "(columns" not in render(facts(data={"text_column": "0", "label_column": "-1"})), (
+        "places are not names"
+    )
 
 
-NASTY = ["a|b", "<script>alert(1)</script>", "`$x`", "- {name}: ---", "{{ card_data }}", "**b** _i_ [l](u)"]
+NASTY = [
+    "a|b",
+    "<script>alert(1)</script>",
+    "`$x`",
+    "- {name}: ---",
+    "{{ card_data }}",
+    "**b** _i_ [l](u)",
+]
 
 
 def test_names_cannot_break_out_of_their_place():
     measured = classification_metrics([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], NASTY)
-    names = {"name": "---\nlicense: other", "dataset_name": "a: b\n---\n# c", "command": "echo '```'"}
+    names = {
+        "name": "---\nlicense: other",
+        "dataset_name": "a: b\n---\n# c",
+        "command": "echo '```'",
+    }
     tables = {"class_counts": dict.fromkeys(NASTY, 3), "examples": dict.fromkeys(NASTY, NASTY)}
     card = render(facts(**names, **tables, results={"validation": measured}))
     data = ModelCard(card).data
@@ -161,7 +221,8 @@ def test_names_cannot_break_out_of_their_place():
     assert data.eval_results[0].dataset_name == "a: b\n---\n# c"
     tables = [line for line in card.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
-    assert cells == {3, 5, 6, 7}  # labels and examples have 2 columns, scores 4, classes 5, the audit 6
+    # labels and examples have 2 columns, scores 4, classes 5, the audit 6
+    assert cells == {3, 5, 6, 7}
     outside_code = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", card, flags=re.DOTALL)
     assert "<script>" not in outside_code.replace("\\<", "")
     assert r"\{\{ card\_data \}\}" in card and "````bash\necho '```'\n````" in card

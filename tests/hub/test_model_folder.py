@@ -16,7 +16,9 @@ from hf_rnn.utils.errors import UserError
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loading") / "model"
     tokenizer = train_tokenizer(["a b c d"], min_frequency=1)
-    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=4, hidden_size=4, id2label={0: "no", 1: "yes"})
+    config = RnnConfig(
+        vocab_size=len(tokenizer), embedding_size=4, hidden_size=4, id2label={0: "no", 1: "yes"}
+    )
     RnnForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -41,25 +43,47 @@ def change_weights(path, change):
     ("name", "damage", "message"),
     [
         ("config.json", lambda path: change_json(path, model_type="bert"), "is a 'bert' model"),
-        ("config.json", lambda path: change_json(path, vocab_size=7), "not belong together.*embedding.weight"),
+        (
+            "config.json",
+            lambda path: change_json(path, vocab_size=7),
+            "not belong together.*embedding.weight",
+        ),
         (
             "model.safetensors",
-            lambda path: change_weights(path, lambda weights: weights.update({"a.further": torch.zeros(1)})),
+            lambda path: change_weights(
+                path, lambda weights: weights.update({"a.further": torch.zeros(1)})
+            ),
             "they differ in a.further",
         ),
-        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "because of model.safetensors"),
         (
             "model.safetensors",
-            lambda path: change_weights(path, lambda weights: weights["classifier.bias"].fill_(torch.nan)),
+            lambda path: path.write_bytes(path.read_bytes()[:-9]),
+            "because of model.safetensors",
+        ),
+        (
+            "model.safetensors",
+            lambda path: change_weights(
+                path, lambda weights: weights["classifier.bias"].fill_(torch.nan)
+            ),
             "has NaN or infinite weights",
         ),
-        ("tokenizer.json", lambda path: path.write_text("{"), "because of tokenizer.json or tokenizer_config.json"),
         (
             "tokenizer.json",
-            lambda path: train_tokenizer(["a b c d e f"], min_frequency=1).save_pretrained(path.parent),
+            lambda path: path.write_text("{"),
+            "because of tokenizer.json or tokenizer_config.json",
+        ),
+        (
+            "tokenizer.json",
+            lambda path: train_tokenizer(["a b c d e f"], min_frequency=1).save_pretrained(
+                path.parent
+            ),
             "tokenizer has ids up to 7, the model a table of 6 rows",
         ),
-        ("adapter_config.json", lambda path: path.write_text("{}"), "contains an adapter .*merge_and_unload"),
+        (
+            "adapter_config.json",
+            lambda path: path.write_text("{}"),
+            "contains an adapter .*merge_and_unload",
+        ),
         ("tokenizer_config.json", lambda path: path.unlink(), "has no tokenizer_config.json"),
     ],
 )

@@ -16,9 +16,17 @@ from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder, load_model
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
 
-FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+    "metrics.json",
+}
 FILES |= {"training_args.json", "learning_curve.png", "card_facts.json", *MODELLING_FILES}
-FILES -= {"causal_lm_rnn.py", "crf_rnn.py", "token_classification_rnn.py"}  # these belong to other heads
+# these belong to other heads
+FILES -= {"causal_lm_rnn.py", "crf_rnn.py", "token_classification_rnn.py"}
 CARD = {"README.md", "card_facts.json"}
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
@@ -35,7 +43,11 @@ def folder(original, tmp_path):
 
 
 def stored(hub, revision="main"):
-    return {name: data for name, data in hub.repos["me/films"].files(revision).items() if name != ".gitattributes"}
+    return {
+        name: data
+        for name, data in hub.repos["me/films"].files(revision).items()
+        if name != ".gitattributes"
+    }
 
 
 def read(folder):
@@ -67,7 +79,9 @@ def test_one_commit_with_the_finished_files_and_no_others(hub, folder):
     assert repo.history() == ["second", "first", "initial commit"]
     assert stored(hub)["metrics.json"] == b'{"validation": {"accuracy": 0.75}}'
     assert "learning_curve.png" in repo.files(), "other files of the repo stay"
-    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=True)
+    assert f"{hub.url}/me/films/settings" in fails(
+        "exists already", folder, "me/films", private=True
+    )
 
 
 def test_a_branch_is_created_once_and_main_stays(hub, folder):
@@ -122,10 +136,18 @@ def test_a_token_is_needed_except_for_a_dry_run(hub, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "metrics.json:1 has a path of this machine"),
+        (
+            "metrics.json",
+            '{"from": "FOLDER/predictions.tsv"}',
+            "metrics.json:1 has a path of this machine",
+        ),
         ("README.md", f"\nuse run_{TOKEN}", r"README.md:2 has a secret:"),
         ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "has a secret"),
-        ("metrics.json", '{"from": "https://jane:hunter22@corp.org/x"}', r"has a secret \(Basic Auth Credentials\)"),
+        (
+            "metrics.json",
+            '{"from": "https://jane:hunter22@corp.org/x"}',
+            r"has a secret \(Basic Auth Credentials\)",
+        ),
         ("README.md", "AKIA" + "Q3EGRI7AZXC5LVPM", r"README.md:1 has a secret \(AWS Access Key\)"),
         ("README.md", "password = 'hunt3r'", r"README.md:1 has a secret \(Secret Keyword\)"),
         ("cells_rnn.py", "# \n# HOME/cells.py", "cells_rnn.py:2 has a path"),
@@ -140,7 +162,10 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
 
 def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
     finished = FinishedFolder(folder)
-    write_card(finished, dataclasses.replace(read_facts(finished), examples={"bad": ["so dull a film", "bad"]}))
+    write_card(
+        finished,
+        dataclasses.replace(read_facts(finished), examples={"bad": ["so dull a film", "bad"]}),
+    )
     push(folder, "me/films")
     assert not any(b"so dull a film" in content for content in stored(hub).values())
     finished.card.write_text(finished.card.read_text() + "\nMy own words.\n")
@@ -158,7 +183,9 @@ def test_content_that_only_looks_private(folder, monkeypatch, caplog):
     )
     assert push(folder, "me/films", dry_run=True).files and not caplog.text
     monkeypatch.setitem(sys.modules, "detect_secrets.core.scan", None)
-    assert push(folder, "me/films", dry_run=True).files and "push" in caplog.text, "an extra finds more"
+    assert push(folder, "me/films", dry_run=True).files and "push" in caplog.text, (
+        "an extra finds more"
+    )
 
 
 # ---- folders that cannot be shared ----
@@ -176,7 +203,9 @@ def test_an_unfinished_or_damaged_folder(hub, folder):
 def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command):
     code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--dry_run")
     assert (code, hub.calls) == (0, []), err
-    code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--private", "--revision", "v1")
+    code, out, err = command(
+        "push", "--model", folder, "--repo_id", "me/films", "--private", "--revision", "v1"
+    )
     assert code == 0 and hub.repos["me/films"].private, err
     *lines, url = out.splitlines()
     sizes = dict(line.split()[:2] for line in lines)
@@ -190,7 +219,8 @@ def test_weights_in_several_files(hub, folder):
     load_model(folder)[0].save_pretrained(folder, max_shard_size="1KB")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     assert len(shards) > 1, "premise"
-    fails("weights twice.*remove the older", folder, "me/films")  # transformers would load the old file
+    # transformers would load the old file
+    fails("weights twice.*remove the older", folder, "me/films")
     (folder / "model.safetensors").unlink()
     push(folder, "me/films")
     assert {*shards, "model.safetensors.index.json"} <= stored(hub).keys()
@@ -213,10 +243,17 @@ def test_a_run_pushes_the_same_files_as_the_command(hub, texts_dir, tmp_path, co
     push(tmp_path / "films", "me/command")
     by_run, by_command = hub.repos["me/films"].files("v2"), hub.repos["me/command"].files()
     assert by_run.keys() == by_command.keys() and "model.safetensors" in by_run
-    assert {name for name in by_run if by_run[name] != by_command[name]} == {"README.md", "card_facts.json"}
+    assert {name for name in by_run if by_run[name] != by_command[name]} == {
+        "README.md",
+        "card_facts.json",
+    }
     assert json.loads(by_run["card_facts.json"])["repo_id"] == "me/films"
-    assert hub.repos["me/films"].private and "model.safetensors" not in hub.repos["me/films"].files()
-    assert len(hub.repos["me/films"].history("v2")) == 2, "one commit, and nothing by the Trainer itself"
+    assert (
+        hub.repos["me/films"].private and "model.safetensors" not in hub.repos["me/films"].files()
+    )
+    assert len(hub.repos["me/films"].history("v2")) == 2, (
+        "one commit, and nothing by the Trainer itself"
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,7 +263,9 @@ def test_a_run_pushes_the_same_files_as_the_command(hub, texts_dir, tmp_path, co
         ({"hub_model_id": "me/x"}, "", "no token to push with.*hf auth login"),
     ],
 )
-def test_mistakes_are_found_before_the_training(hub, tiny_settings, tmp_path, monkeypatch, settings, token, message):
+def test_mistakes_are_found_before_the_training(
+    hub, tiny_settings, tmp_path, monkeypatch, settings, token, message
+):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(UserError, match=message):
         train(**tiny_settings, output_dir=str(tmp_path / "out"), push_to_hub=True, **settings)
@@ -236,6 +275,17 @@ def test_mistakes_are_found_before_the_training(hub, tiny_settings, tmp_path, mo
 def test_a_run_whose_push_fails_names_the_command_that_repeats_it(hub, tiny_settings, tmp_path):
     again = r"To push it later: hf-rnn push --model .*model --repo_id somebody/x --private --revision v2$"
     with pytest.raises(UserError, match=rf"model is in .*model, but .*{again}"):
-        settings = {"hub_model_id": "somebody/x", "hub_private_repo": True, "hub_revision": "v2", "max_steps": 1}
-        train(**tiny_settings, **settings, output_dir=str(tmp_path / "model"), push_to_hub=True, baselines=False)
+        settings = {
+            "hub_model_id": "somebody/x",
+            "hub_private_repo": True,
+            "hub_revision": "v2",
+            "max_steps": 1,
+        }
+        train(
+            **tiny_settings,
+            **settings,
+            output_dir=str(tmp_path / "model"),
+            push_to_hub=True,
+            baselines=False,
+        )
     FinishedFolder(tmp_path / "model").check_finished()

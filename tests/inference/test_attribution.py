@@ -47,13 +47,17 @@ def test_an_effect_is_the_loss_without_the_word(trained):
         without = " ".join(words[:place] + words[place + 1 :])
         assert effect == pytest.approx(whole - probability(*learned, without, "good"), abs=1e-5)
     assert max(found, key=lambda part: part[1])[0] == "miro"
-    parts = dict(explain(FastRnn.from_pretrained(trained.folder), "miro miro miro miro selk box").parts)
+    parts = dict(
+        explain(FastRnn.from_pretrained(trained.folder), "miro miro miro miro selk box").parts
+    )
     assert parts["selk"] * parts["miro"] < 0, "evidence for different labels"
 
 
 def test_a_text_without_words():
     explanation = explain(MODELS["none"], "  \n")
-    assert explanation.parts == [("  \n", None)] and sum(explanation.scores.values()) == pytest.approx(1)
+    assert explanation.parts == [("  \n", None)] and sum(
+        explanation.scores.values()
+    ) == pytest.approx(1)
     with pytest.raises(UserError, match="not UTF-8 at character 2"):
         explain(MODELS["none"], "a \ud800")
 
@@ -67,12 +71,15 @@ def test_a_text_without_words():
     ],
 )
 def test_tokens_cover_the_characters_they_were_made_from(text, tokens):
-    assert [part for part, effect in explain(MODELS["tweet"], text).parts if effect is not None] == tokens
+    assert [
+        part for part, effect in explain(MODELS["tweet"], text).parts if effect is not None
+    ] == tokens
 
 
 HOSTILE = ["<script>alert(1)</script>", "{{value}}", '" onmouseover="x', "\u202e", "\r", "\0"]
 TEXTS = st.lists(
-    st.text(max_size=8) | st.sampled_from([*WORDS.split(), "@me", "http://t.co/x", "sooooo", "&amp;", " ", *HOSTILE]),
+    st.text(max_size=8)
+    | st.sampled_from([*WORDS.split(), "@me", "http://t.co/x", "sooooo", "&amp;", " ", *HOSTILE]),
     max_size=12,
 ).map("".join)
 
@@ -82,4 +89,6 @@ def test_any_text_is_shown_whole(text, name):
     explanation = explain(MODELS[name], text)
     assert "".join(part for part, _ in explanation.parts) == text
     explained = sum(effect is not None for _, effect in explanation.parts)
-    assert explained == explanation.tokens or (name == "cased" and explained < explanation.tokens), "marks of capitals"
+    assert explained == explanation.tokens or (
+        name == "cased" and explained < explanation.tokens
+    ), "marks of capitals"

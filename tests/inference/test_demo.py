@@ -22,7 +22,10 @@ def test_a_text_gets_scores_and_effects(trained):
     assert list(scores) == ["bad", "good", "plain"] and max(scores, key=scores.get) == "good"
     assert "".join(part for part, _ in shown) == "the miro & <i>" and not notes
     effects = {part: effect for part, effect in shown if effect is not None}
-    assert max(effects, key=effects.get) == "miro" and effects["miro"] == max(map(abs, effects.values())) == 1
+    assert (
+        max(effects, key=effects.get) == "miro"
+        and effects["miro"] == max(map(abs, effects.values())) == 1
+    )
     demo.label_text(model, "box " * 600, notes.append)
     assert notes == ["The model reads the first 512 of the 600 tokens."]
     with pytest.raises(UserError, match="not UTF-8"):
@@ -49,16 +52,27 @@ def start(arguments, folder, **variables):
     """Run Python and return its process and the first line that it prints."""
     pytest.importorskip("gradio", reason="Gradio is not installed: pip install '.[demo]'")
     (folder / "sitecustomize.py").write_text(WATCH)
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     paths = {
         "PYTHONPATH": os.pathsep.join([str(folder), str(Path.cwd()), *sys.path]),
         "LOOKED_UP": str(folder / "looked_up"),
         **variables,
     }
     # Ctrl-C may be ignored where tests run in the background
-    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    options = (
+        {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        if os.name == "posix"
+        else {}
+    )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, *map(str, arguments)], env={**env, **paths}, **pipes, **options)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)], env={**env, **paths}, **pipes, **options
+    )
     line = process.stdout.readline()
     if not line:
         pytest.fail(process.communicate(timeout=10)[1])
@@ -81,7 +95,9 @@ def ask(url, host=None, body=None):
 @pytest.mark.parametrize("way", ["command", "two lines"])
 def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, way):
     app = tmp_path / "app.py"
-    app.write_text(f"from hf_rnn.inference.demo import build\nbuild({str(trained.folder)!r}).launch()\n")
+    app.write_text(
+        f"from hf_rnn.inference.demo import build\nbuild({str(trained.folder)!r}).launch()\n"
+    )
     arguments = ["-m", "hf_rnn", "demo", "--model", trained.folder] if way == "command" else [app]
     process, line = start(arguments, tmp_path)
     try:
@@ -90,7 +106,9 @@ def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, wa
             assert "A recurrent network. Type a text" in response.read().decode()
         if way == "command":
             assert ask(url, "localhost") == 200, "premise"
-            assert ask(url, "evil.example") == 400, "a website cannot read the page through a name of its own"
+            assert ask(url, "evil.example") == 400, (
+                "a website cannot read the page through a name of its own"
+            )
             large = http.client.HTTPConnection(url.removeprefix("http://"))
             large.putrequest("POST", "/gradio_api/call/x")
             large.putheader("Content-Length", "2000000")

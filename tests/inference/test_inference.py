@@ -17,7 +17,16 @@ from hf_rnn.inference.engines import torch as reference
 from hf_rnn.inference.native import load_library
 from hf_rnn.utils.errors import UserError
 
-TEXTS = ["a good day", "", "bad bad bad", "a", "<unk> <pad> a", "   ", "so many new words here", "a good day"]
+TEXTS = [
+    "a good day",
+    "",
+    "bad bad bad",
+    "a",
+    "<unk> <pad> a",
+    "   ",
+    "so many new words here",
+    "a good day",
+]
 COUNTS = (1, 3, 10, 75)  # texts: one by one, a few, the model itself, a batch
 IDS = draw_ids([12, 0, *range(12), 7] * 5)
 
@@ -68,12 +77,16 @@ def test_settings_of_the_calling_program_change_nothing(cell, native, tokenizer,
 
 class TestAnswers:
     @pytest.mark.parametrize(("cell", "native"), [("lstm", "0"), ("lstm", "1"), ("min_gru", "1")])
-    def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(self, tokenizer, cell, native, switch):
+    def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(
+        self, tokenizer, cell, native, switch
+    ):
         switch(native)
         model = make(block="plain", cell=cell, num_hidden_layers=2).bfloat16()
         fast = FastRnn(model, tokenizer)
         for count in (1, 10, 70):
-            assert_close(fast.logits(IDS[:count]), plain_logits(copy.deepcopy(model).float(), IDS[:count]))
+            assert_close(
+                fast.logits(IDS[:count]), plain_logits(copy.deepcopy(model).float(), IDS[:count])
+            )
 
     @pytest.mark.parametrize("native", ["1", "0"])
     def test_survive_pickling(self, tokenizer, native, switch):
@@ -87,20 +100,32 @@ class TestAnswers:
         assert other.options.tokens_per_batch == 7
         np.testing.assert_array_equal(other.predict_proba(TEXTS), fast.predict_proba(TEXTS))
 
-    def test_by_the_kernel_survive_training_and_the_plain_model_refuses_training_mode(self, tokenizer, switch):
-        model = make(vocab_size=len(tokenizer), cell="lstm", block="plain", pooling="attention", embedding_dropout=0.5)
+    def test_by_the_kernel_survive_training_and_the_plain_model_refuses_training_mode(
+        self, tokenizer, switch
+    ):
+        model = make(
+            vocab_size=len(tokenizer),
+            cell="lstm",
+            block="plain",
+            pooling="attention",
+            embedding_dropout=0.5,
+        )
         before = FastRnn(model, tokenizer).predict_proba(TEXTS)
         fast = FastRnn(model, tokenizer)
         switch("0")
         plain = FastRnn(model, tokenizer)
         for parameter in model.train().parameters():
             parameter.data.add_(1)
-        np.testing.assert_array_equal(fast.predict_proba(TEXTS), before, "no row of the table was filled before")
+        np.testing.assert_array_equal(
+            fast.predict_proba(TEXTS), before, "no row of the table was filled before"
+        )
         for answer in (lambda: plain.predict(TEXTS), lambda: FastRnn(model, tokenizer)):
             with pytest.raises(ValueError, match=r"call model.eval\(\)"):
                 answer()
 
-    @pytest.mark.parametrize("collect", [iter, np.array, pd.Series, pa.array], ids=["iter", "numpy", "pandas", "pa"])
+    @pytest.mark.parametrize(
+        "collect", [iter, np.array, pd.Series, pa.array], ids=["iter", "numpy", "pandas", "pa"]
+    )
     def test_to_any_collection_of_texts(self, tokenizer, collect):
         fast = FastRnn(make(vocab_size=len(tokenizer)), tokenizer)
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
@@ -156,7 +181,9 @@ def test_a_finished_folder(trained):
     fast = FastRnn.from_pretrained(trained.folder)
     assert type(fast) is FastRnn and torch.equal(torch.get_rng_state(), state)
     model, tokenizer = load_model(trained.folder)
-    logits = reference.compute_logits(model, tokenizer, tokenizer(TEXTS, truncation=True)["input_ids"])
+    logits = reference.compute_logits(
+        model, tokenizer, tokenizer(TEXTS, truncation=True)["input_ids"]
+    )
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="no/such/folder"):
         FastRnn.from_pretrained("no/such/folder")

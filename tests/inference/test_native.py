@@ -39,9 +39,17 @@ pytestmark = pytest.mark.skipif(library.load_library() is None, reason="there is
 
 ENGLISH = PRETRAINED / "english"
 VOCABULARY = 53
-LAYERS = [("residual", "min_gru"), *(("plain", cell) for cell in ("min_gru", "lstm", "gru", "rnn_tanh", "rnn_relu"))]
+LAYERS = [
+    ("residual", "min_gru"),
+    *(("plain", cell) for cell in ("min_gru", "lstm", "gru", "rnn_tanh", "rnn_relu")),
+]
 SIZES = {
-    "one direction": {"embedding_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "bidirectional": False},
+    "one direction": {
+        "embedding_size": 20,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "bidirectional": False,
+    },
     "widths that are padded": {"embedding_size": 7, "hidden_size": 21, "num_hidden_layers": 3},
 }
 BLOCKS = {"residual_size": 48, "intermediate_size": 70, "conv_kernel": 4}
@@ -74,14 +82,23 @@ def draw_ids(lengths, seed=0):
 
 
 def plain_logits(model, ids):
-    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(text, dtype=torch.long) for text in ids], batch_first=True)
+    batch = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(text, dtype=torch.long) for text in ids], batch_first=True
+    )
     mask = torch.arange(batch.shape[1]) < torch.tensor([len(text) for text in ids])[:, None]
     with torch.no_grad():
         logits = model(batch, mask).logits
     return (logits[mask] if logits.dim() == 3 else logits).numpy()
 
 
-HOSTILE = [[], [0], [VOCABULARY - 1], [0] * 40, *draw_ids([2, 60, 0, 300, 12, 13]), [VOCABULARY - 1, 0] * 9]
+HOSTILE = [
+    [],
+    [0],
+    [VOCABULARY - 1],
+    [0] * 40,
+    *draw_ids([2, 60, 0, 300, 12, 13]),
+    [VOCABULARY - 1, 0] * 9,
+]
 
 
 KNOWN = [[], [0], [1, 2, 3, 4] * 5, [18]]  # ids of a small vocabulary
@@ -101,8 +118,14 @@ def levels():
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize(("block", "cell"), LAYERS, ids=["-".join(names) for names in LAYERS])
 def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes):
-    poolings, activations = ("mean_max", "last", "attention", "mean", "max"), ("linear", "relu", "tanh", "gelu")
-    heads = [{"pooling": name, "classifier_activation": activations[at % 4]} for at, name in enumerate(poolings)]
+    poolings, activations = (
+        ("mean_max", "last", "attention", "mean", "max"),
+        ("linear", "relu", "tanh", "gelu"),
+    )
+    heads = [
+        {"pooling": name, "classifier_activation": activations[at % 4]}
+        for at, name in enumerate(poolings)
+    ]
     models = [make(block=block, cell=cell, **head, **sizes) for head in heads]
     models.append(make("tagger", block, cell, **sizes))
     models.append(make(block=block, cell=cell, token_ngrams=100, **sizes))
@@ -114,7 +137,9 @@ def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes)
             packed = pack(model)
             np.testing.assert_allclose(packed.compute(HOSTILE, None), numbers, atol=1e-5)
             alone = np.concatenate([packed.compute([text], None) for text in HOSTILE])
-            np.testing.assert_array_equal(alone, packed.compute(HOSTILE, None), "the same bits in any batch")
+            np.testing.assert_array_equal(
+                alone, packed.compute(HOSTILE, None), "the same bits in any batch"
+            )
 
 
 @pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
@@ -130,13 +155,17 @@ def test_all_lengths_and_numbers_of_threads(block, cell):
 
 @pytest.mark.parametrize(("precision", "bound"), [("int16", 3e-3), ("int8", 0.1)])
 @pytest.mark.parametrize(("block", "cell"), LAYERS[:3])
-def test_short_products_are_near_and_used_only_where_the_processor_has_them(levels, block, cell, precision, bound):
+def test_short_products_are_near_and_used_only_where_the_processor_has_them(
+    levels, block, cell, precision, bound
+):
     model, ids = make(block=block, cell=cell, num_hidden_layers=2), draw_ids([3, 40, 7, 0, 90])
     expected = plain_logits(model, ids)
     for level in levels:
         logits = pack(model, precision).run(ids)
         np.testing.assert_allclose(logits, expected, atol=bound if level else 1e-5)
-        assert (np.abs(logits - expected).max() > 2e-6) == (level > 0), "premise: short products round"
+        assert (np.abs(logits - expected).max() > 2e-6) == (level > 0), (
+            "premise: short products round"
+        )
 
 
 def test_a_table_that_is_too_large_is_made_for_the_texts_at_hand(monkeypatch):
@@ -159,13 +188,20 @@ def test_stored_dtypes(copy, dtype):
 def test_a_table_in_float8(copy):
     model, tokenizer = load_model(copy)
     table = model.get_input_embeddings().weight
-    codes = torch.arange(table.numel(), dtype=torch.int32).remainder(256).to(torch.uint8).reshape(table.shape)
+    codes = (
+        torch.arange(table.numel(), dtype=torch.int32)
+        .remainder(256)
+        .to(torch.uint8)
+        .reshape(table.shape)
+    )
     values = codes.view(torch.float8_e4m3fn).float()
     table.data = torch.where(values.isfinite() & (values.abs() < 16), values, 0)
     model.config.freeze_embedding = True
     model.save_pretrained(copy)
     stored, _ = read_stored("", FinishedFolder(copy))
-    np.testing.assert_allclose(stored.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5)
+    np.testing.assert_allclose(
+        stored.run(KNOWN), compute_logits(model, tokenizer, KNOWN), atol=1e-5
+    )
 
 
 def test_states_that_are_refused():
@@ -183,7 +219,9 @@ def test_states_that_are_refused():
 # ---- what never reaches C ----
 
 
-@pytest.mark.parametrize("ids", [[[1, -1]], [[VOCABULARY]], [[1], [2**40]], [[], [1, VOCABULARY, 2]]])
+@pytest.mark.parametrize(
+    "ids", [[[1, -1]], [[VOCABULARY]], [[1], [2**40]], [[], [1, VOCABULARY, 2]]]
+)
 def test_ids_outside_the_vocabulary(ids):
     with pytest.raises(IndexError, match="from 0 to 52"):
         pack(make()).run(ids)
@@ -219,10 +257,29 @@ def test_wrong_shapes_and_settings_are_refused(name):
 @pytest.mark.parametrize("kind", ["trained", "tagger"])
 def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path):
     """Any value of `config.json` and any shape of a weight: the native loader leaves it, or gives torch's answers."""
-    folder = FinishedFolder(shutil.copytree(request.getfixturevalue(kind).folder, tmp_path / "model"))
+    folder = FinishedFolder(
+        shutil.copytree(request.getfixturevalue(kind).folder, tmp_path / "model")
+    )
     settings, weights = json.loads(folder.config.read_text()), load_file(folder.weights)
     chance = np.random.default_rng(0)
-    values = [None, True, -1, 0, 1, 3, 2**31, 10**12, 0.5, "", "mean", "lstm", [], {}, [1, 2], "residual"]
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        3,
+        2**31,
+        10**12,
+        0.5,
+        "",
+        "mean",
+        "lstm",
+        [],
+        {},
+        [1, 2],
+        "residual",
+    ]
     native = 0
     for _ in range(150):
         changed, arrays = dict(settings), dict(weights)
@@ -244,26 +301,36 @@ def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path
                 assert arrays == weights
                 continue
             ids = [[1, 2, 3], [], [4]]
-            np.testing.assert_allclose(stored[0].run(ids), compute_logits(model, tokenizer, ids), atol=1e-5)
+            np.testing.assert_allclose(
+                stored[0].run(ids), compute_logits(model, tokenizer, ids), atol=1e-5
+            )
     assert 20 < native < 140, "premise: both happen"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs LD_PRELOAD")
-@pytest.mark.parametrize(("found", "library_name"), [("address,undefined", "libasan.so"), ("thread", "libtsan.so")])
+@pytest.mark.parametrize(
+    ("found", "library_name"), [("address,undefined", "libasan.so"), ("thread", "libtsan.so")]
+)
 def test_sanitizers_find_nothing(found, library_name, tmp_path):
     """AddressSanitizer and UBSan, or ThreadSanitizer, over every cell and instruction set, in four threads."""
-    run = subprocess.run(["cc", f"-print-file-name={library_name}"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        ["cc", f"-print-file-name={library_name}"], capture_output=True, text=True, check=True
+    )
     if not os.path.isabs(preload := run.stdout.strip()):
         pytest.skip("the compiler has no sanitizers")
-    build(tmp_path / "_kernel.so", ("-g", "-O1", f"-fsanitize={found}", "-fno-sanitize-recover=all"))
+    build(
+        tmp_path / "_kernel.so", ("-g", "-O1", f"-fsanitize={found}", "-fno-sanitize-recover=all")
+    )
     cases = []
     for block, cell in LAYERS:
         for number, pooling in enumerate(("mean_max", "attention")):
             model = make(block=block, cell=cell, pooling=pooling, **[*SIZES.values()][number % 2])
             cases.append(pack(model)._source)
         cases.append(pack(make("tagger", block, cell))._source)
-        cases.append(pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._source)
+        cases.append(
+            pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._source
+        )
     plain = [(SimpleNamespace(**vars(config)), *rest) for config, *rest in cases]
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""
@@ -288,7 +355,11 @@ for level in (2, 1, 0):
                 list(pool.map(work, range(4)))
 print("whole")
 """
-    environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}
+    environment = os.environ | {
+        "LD_PRELOAD": preload,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "TSAN_OPTIONS": "exitcode=66",
+    }
     assert run_python(program, env=environment) == "whole\n"
 
 
@@ -315,7 +386,11 @@ print(Tagger.from_pretrained({str(tagger.folder)!r}).predict(["Anna Bo sees Rome
 """
     first, files, *others, heavy, name = run_python(program).splitlines()
     answers = FastRnn(*load_model(trained.folder)).predict(["so good", "so bad"])
-    for found in (json.loads(first), list(map(json.loads, others[:2])), list(map(json.loads, others[2:]))):
+    for found in (
+        json.loads(first),
+        list(map(json.loads, others[:2])),
+        list(map(json.loads, others[2:])),
+    ):
         assert [answer["label"] for answer in found] == [answer["label"] for answer in answers]
         scores = [answer["score"] for answer in answers]
         assert [answer["score"] for answer in found] == pytest.approx(scores, abs=1e-5)
@@ -336,7 +411,9 @@ def test_the_switch_and_a_missing_kernel_leave_the_plain_model(trained, monkeypa
             pack(make())
         plain.predict(texts[:3])
         assert not caplog.records, "a few texts are fast enough"
-        np.testing.assert_allclose([plain.predict_proba(texts) for _ in range(2)][1], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            [plain.predict_proba(texts) for _ in range(2)][1], expected, atol=1e-6
+        )
         assert len(caplog.records) == warnings
     library.load_library.cache_clear()
 
@@ -350,21 +427,32 @@ def test_a_kernel_of_another_version_is_refused(monkeypatch, caplog):
 
 
 TAGS = dict(enumerate(["O", "B-X", "I-X", "B-Y", "I-Y"]))
-TAGGERS = {"plain": {}, "words": {"word_forms": 64}, "crf": {"crf": True}, "both": {"crf": True, "word_forms": 64}}
+TAGGERS = {
+    "plain": {},
+    "words": {"word_forms": 64},
+    "crf": {"crf": True},
+    "both": {"crf": True, "word_forms": 64},
+}
 
 
 @pytest.mark.parametrize("settings", TAGGERS.values(), ids=TAGGERS)
 @pytest.mark.parametrize(("block", "cell"), LAYERS[::2])
 def test_taggers(block, cell, settings):
     """With a layer over words, whose tokens are whole words, pieces and marks, and with a random field."""
-    more = {"id2label": TAGS, "label2id": {name: tag for tag, name in TAGS.items()}, "word_hidden_size": 13}
+    more = {
+        "id2label": TAGS,
+        "label2id": {name: tag for tag, name in TAGS.items()},
+        "word_hidden_size": 13,
+    }
     model = make("tagger", block, cell, num_labels=5, **settings, **more)
     if model.crf is not None:
         for weight in model.crf.parameters():
             weight.data.normal_()
     if model.words is not None:
         kinds = ["⇧", "##ab", "Foo", "x9", "⇪", "##Zz"]
-        model.words.read([kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)])
+        model.words.read(
+            [kinds[id % 6] + str(id) * (id % 6 not in (0, 4)) for id in range(VOCABULARY)]
+        )
     found, expected = copy_weights(model).run(HOSTILE), plain_logits(model, HOSTILE)
     real = np.arange(found.shape[1]) < np.array([len(text) for text in HOSTILE])[:, None]
     np.testing.assert_allclose(found[real], expected, atol=1e-5, rtol=1e-5)

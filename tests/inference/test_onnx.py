@@ -37,7 +37,13 @@ BLOCK = {"block_type": "residual", "residual_size": 8, "num_hidden_layers": 2}
 
 def make(head=RnnForSequenceClassification, **given):
     torch.manual_seed(0)
-    fields = {"vocab_size": VOCABULARY, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, **given}
+    fields = {
+        "vocab_size": VOCABULARY,
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "num_labels": 3,
+        **given,
+    }
     model = head(RnnConfig(**fields)).eval()
     if head is RnnForSequenceClassification:
         model.classifier.weight.data *= 10  # so that small differences show
@@ -54,22 +60,39 @@ def logits_of(session, ids, mask):
 
 @torch.inference_mode()
 def torch_logits(model, ids, mask):
-    return model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+    return model(
+        input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+    ).logits.numpy()
 
 
 def draw(batch, time, seed=0):
     """Ids, and a mask with holes at any place."""
     chance = np.random.default_rng(seed)
-    return chance.integers(0, VOCABULARY, (batch, time)), (chance.random((batch, time)) > 0.4).astype(np.int64)
+    return chance.integers(0, VOCABULARY, (batch, time)), (
+        chance.random((batch, time)) > 0.4
+    ).astype(np.int64)
 
 
 # ---- the graph ----
 
 
-POOLINGS = ["last", "mean", "max", "mean_max", "attention", "mean", "max", "last", "attention", "mean_max"]
+POOLINGS = [
+    "last",
+    "mean",
+    "max",
+    "mean_max",
+    "attention",
+    "mean",
+    "max",
+    "last",
+    "attention",
+    "mean_max",
+]
 PLAIN = [
     {"cell_type": cell, "bidirectional": both, "num_hidden_layers": layers, "pooling": pooling}
-    for cell, both, layers, pooling in zip(CELLS * 2, [True, False] * 5, [1, 2] * 5, POOLINGS, strict=True)
+    for cell, both, layers, pooling in zip(
+        CELLS * 2, [True, False] * 5, [1, 2] * 5, POOLINGS, strict=True
+    )
 ]
 BLOCKS = [
     {"cell_type": cell, "bidirectional": both, "conv_kernel": kernel, "pooling": pooling, **BLOCK}
@@ -81,10 +104,17 @@ BLOCKS = [
     )
 ]
 ACTIVATIONS = [{"classifier_activation": name} for name in ("relu", "tanh", "gelu")]
-STANDARDISED = {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]}
+STANDARDISED = {
+    "problem_type": "regression",
+    "target_scale": [2.0, 1.0, 0.5],
+    "target_mean": [9.0, 0.0, -1.0],
+}
 NUMBERS = [STANDARDISED, {"token_ngrams": 60}, {**STANDARDISED, "token_ngrams": 60}]
 MODELS = [
-    *((RnnForSequenceClassification, settings) for settings in (*PLAIN, *BLOCKS, *ACTIVATIONS, *NUMBERS)),
+    *(
+        (RnnForSequenceClassification, settings)
+        for settings in (*PLAIN, *BLOCKS, *ACTIVATIONS, *NUMBERS)
+    ),
     *((RnnModel, settings) for settings in ({}, BLOCK)),
 ]
 
@@ -101,7 +131,9 @@ def test_the_graph_is_the_model(head, settings):
         ids, mask = draw(batch, time)
         mask[-1:] = 0
         (outputs,) = run_session(session, ids, mask).values()
-        np.testing.assert_allclose(outputs, model(torch.from_numpy(ids), torch.from_numpy(mask))[0], atol=3e-5)
+        np.testing.assert_allclose(
+            outputs, model(torch.from_numpy(ids), torch.from_numpy(mask))[0], atol=3e-5
+        )
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -111,14 +143,18 @@ def test_only_the_mask_decides_where_tokens_are(cell_type):
     session = session_of(model)
     text = np.array([[3, 1, 4, 1, 5]])
     alone = logits_of(session, text, np.ones_like(text))
-    assert np.abs(alone - logits_of(session, text[:, ::-1].copy(), np.ones_like(text))).max() > 1e-2, "premise"
+    assert (
+        np.abs(alone - logits_of(session, text[:, ::-1].copy(), np.ones_like(text))).max() > 1e-2
+    ), "premise"
     ids = np.full((4, 9), -100)
     mask = np.zeros_like(ids)
     for row, places in enumerate([range(5), range(4, 9), (0, 2, 3, 6, 8)]):
         ids[row, list(places)], mask[row, list(places)] = text[0], (1, -1, 7, 1, 2)
     padded = logits_of(session, ids, mask)
     np.testing.assert_allclose(padded[:3], alone.repeat(3, axis=0), atol=1e-6)
-    np.testing.assert_allclose(padded[3], torch_logits(model, text, np.zeros_like(text))[0], atol=1e-6)
+    np.testing.assert_allclose(
+        padded[3], torch_logits(model, text, np.zeros_like(text))[0], atol=1e-6
+    )
 
 
 def test_relu_states_do_not_overflow_in_the_padding():
@@ -137,8 +173,13 @@ def test_the_graph_is_valid_and_has_named_inputs():
     graph = build_graph(make(cell_type="min_gru", num_hidden_layers=2), {"version": "1"})
     onnx.checker.check_model(graph, full_check=True)
     session = open_session(graph.SerializeToString())
-    kinds = [(value.name, value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
-    inputs = [(name, "tensor(int64)", ["batch", "time"]) for name in ("input_ids", "attention_mask")]
+    kinds = [
+        (value.name, value.type, value.shape)
+        for value in (*session.get_inputs(), *session.get_outputs())
+    ]
+    inputs = [
+        (name, "tensor(int64)", ["batch", "time"]) for name in ("input_ids", "attention_mask")
+    ]
     assert kinds == [*inputs, ("logits", "tensor(float)", ["batch", 3])]
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"version": "1"}
     opsets = [(opset.domain, opset.version) for opset in graph.opset_import]
@@ -164,14 +205,18 @@ def folder(copy, monkeypatch):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_a_file_that_disagrees_is_not_written(folder, monkeypatch):
     """Gates in the wrong order make a valid graph with other answers."""
     monkeypatch.setitem(ONNX_CELLS, "lstm", partial(ONNX_CELLS["lstm"], gates=(2, 1, 3, 0)))
     before = contents(folder)
-    with pytest.raises(UserError, match=r"model.onnx was not written: over 40 texts its numbers differ by up to"):
+    with pytest.raises(
+        UserError, match=r"model.onnx was not written: over 40 texts its numbers differ by up to"
+    ):
         export(folder)
     assert contents(folder) == before
 
@@ -190,17 +235,30 @@ def exported(trained, tmp_path_factory):
 
 def test_a_table_with_8_significant_bits_is_stored_in_float16(folder):
     exact = export(folder)
-    RnnForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    RnnForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(
+        folder
+    )
     short = export(folder)
     table = load_model(folder)[0].get_input_embeddings().weight
-    assert exact.bytes - short.bytes == pytest.approx(2 * table.numel(), abs=500) and short.max_difference < 1e-4
+    assert (
+        exact.bytes - short.bytes == pytest.approx(2 * table.numel(), abs=500)
+        and short.max_difference < 1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("head", "settings", "message"),
     [
-        (RnnForCausalLM, {"bidirectional": False}, "found the head RnnForCausalLM, the export knows RnnForSeq"),
-        (RnnForTokenClassification, {}, "found the head RnnForTokenClassification, the export knows RnnForSeq"),
+        (
+            RnnForCausalLM,
+            {"bidirectional": False},
+            "found the head RnnForCausalLM, the export knows RnnForSeq",
+        ),
+        (
+            RnnForTokenClassification,
+            {},
+            "found the head RnnForTokenClassification, the export knows RnnForSeq",
+        ),
         (RnnForSequenceClassification, {"sep_token_id": 0}, "it reads pairs of texts"),
     ],
 )
@@ -219,11 +277,18 @@ def test_the_verb_prints_the_result_and_the_card_lists_the_file(command, folder)
     code, out, err = command("export", "--model", folder)
     assert code == 0, err
     result, file = json.loads(out), folder / "onnx/model.onnx"
-    assert (result.pop("file"), result["bytes"], result["texts"]) == (str(file), file.stat().st_size, 40)
+    assert (result.pop("file"), result["bytes"], result["texts"]) == (
+        str(file),
+        file.stat().st_size,
+        40,
+    )
     assert 0 < result["max_difference"] < 1e-4
     assert len(err.splitlines()) == 1 and "over 40 texts" in err, "no lines of other libraries"
     assert read_facts(FinishedFolder(folder)).onnx["onnx/model.onnx"] == result
-    assert f"- `onnx/model.onnx` for ONNX Runtime: {result['bytes']:,} bytes" in (folder / "README.md").read_text()
+    assert (
+        f"- `onnx/model.onnx` for ONNX Runtime: {result['bytes']:,} bytes"
+        in (folder / "README.md").read_text()
+    )
     metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert json.loads(metadata["id2label"]) == {"0": "bad", "1": "good", "2": "plain"}
 
@@ -244,14 +309,25 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
 
 # ---- the runtime ----
 
-TEXTS_TO_PREDICT = ["the miro box", "", "selk", "sand near a door", "never seen words", "miro " * 50] * 3
+TEXTS_TO_PREDICT = [
+    "the miro box",
+    "",
+    "selk",
+    "sand near a door",
+    "never seen words",
+    "miro " * 50,
+] * 3
 
 
 @pytest.fixture(scope="module")
 def expected(trained):
     model, tokenizer = load_model(trained.folder)
-    logits = compute_logits(model, tokenizer, tokenizer(TEXTS_TO_PREDICT, truncation=True)["input_ids"])
-    return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(dim=1).numpy()
+    logits = compute_logits(
+        model, tokenizer, tokenizer(TEXTS_TO_PREDICT, truncation=True)["input_ids"]
+    )
+    return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(
+        dim=1
+    ).numpy()
 
 
 def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected):
@@ -261,7 +337,9 @@ def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected):
     np.testing.assert_allclose(classifier.predict_proba(TEXTS_TO_PREDICT), scores, atol=1e-4)
     answers = classifier.predict(iter(TEXTS_TO_PREDICT))
     assert [answer["label"] for answer in answers] == labels
-    assert [answer["score"] for answer in answers] == pytest.approx(scores.max(axis=1).tolist(), abs=1e-4)
+    assert [answer["score"] for answer in answers] == pytest.approx(
+        scores.max(axis=1).tolist(), abs=1e-4
+    )
     assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
 
 
@@ -290,7 +368,9 @@ def test_a_missing_or_outdated_file_is_refused(folder):
     assert "was made of other weights" in refuse()
 
 
-def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, tmp_path, monkeypatch):
+def test_the_hub_sends_only_the_files_that_are_needed(
+    hub, exported, expected, tmp_path, monkeypatch
+):
     from hf_rnn import push
 
     monkeypatch.setattr("getpass.getuser", lambda: "me")
@@ -303,6 +383,8 @@ def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, t
     got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert {"model.onnx", *names} <= got and "model.safetensors" not in got
     files = repo.files()
-    repo.add("main", "less", {name: blob for name, blob in files.items() if name != "onnx/model.onnx"})
+    repo.add(
+        "main", "less", {name: blob for name, blob in files.items() if name != "onnx/model.onnx"}
+    )
     with pytest.raises(UserError, match=r"me/films has no onnx/model.onnx: its owner makes it"):
         FastRnn.from_pretrained("me/films", backend="onnx")

@@ -20,13 +20,20 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
 from hf_rnn.inference.tokens import TokenizerFile  # noqa: E402
 
-TEXTS = ["miro the box!", "", "SELK @you near a door", "sand \U0001f600 <unk> https://a.org/b?c=1", "the box " * 60]
+TEXTS = [
+    "miro the box!",
+    "",
+    "SELK @you near a door",
+    "sand \U0001f600 <unk> https://a.org/b?c=1",
+    "the box " * 60,
+]
 KINDS = {
     "classes": {"num_labels": 3},
     "numbers": {"num_labels": 2, "problem_type": "regression"},
     "blocks": {"num_labels": 2, "block_type": "residual", "cell_type": "min_gru"},
 }
-# In a fresh interpreter, after torch, transformers and whatever else an image may lack were made unimportable.
+# In a fresh interpreter, after torch, transformers and whatever else an image may lack were made
+# unimportable.
 ALONE = """
 import json, sys
 
@@ -57,7 +64,9 @@ def folders(tmp_path_factory):
     for kind, settings in KINDS.items():
         torch.manual_seed(0)
         folders[kind] = tmp_path_factory.mktemp("alone") / kind
-        model = RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
+        model = RnnForSequenceClassification(
+            RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings)
+        )
         model.classifier.weight.data *= 10
         model.save_pretrained(folders[kind])
         tokenizer.save_pretrained(folders[kind])
@@ -72,7 +81,9 @@ def test_it_needs_neither_torch_nor_transformers(folders):
     asked = {kind: (str(folder), TEXTS) for kind, folder in folders.items()}
     found, kilobytes = json.loads(run_python(ALONE, json.dumps(asked)))
     for kind, (folder, texts) in asked.items():
-        np.testing.assert_allclose(found[kind], FastRnn.from_pretrained(folder).predict_proba(texts), atol=1e-4)
+        np.testing.assert_allclose(
+            found[kind], FastRnn.from_pretrained(folder).predict_proba(texts), atol=1e-4
+        )
     assert kilobytes < 120_000
 
 
@@ -84,8 +95,13 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
     else:
         how = {"tokenizer": kind} if kind == "bpe" else {"normalizer": kind}
         train_tokenizer(TEXTS, min_frequency=1, **how).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(tmp_path, model_max_length=9, truncation_side=side).save_pretrained(tmp_path)
-    expected, found = AutoTokenizer.from_pretrained(tmp_path), TokenizerFile(FinishedFolder(tmp_path))
+    AutoTokenizer.from_pretrained(
+        tmp_path, model_max_length=9, truncation_side=side
+    ).save_pretrained(tmp_path)
+    expected, found = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        TokenizerFile(FinishedFolder(tmp_path)),
+    )
     ids = expected(TEXTS, truncation=True)["input_ids"]
     for file in (found, pickle.loads(pickle.dumps(found))):
         assert file(TEXTS, truncation=True)["input_ids"] == ids

@@ -37,9 +37,17 @@ TEXTS = [
     "a" * 300 + " b",
 ]
 TOKENIZER = train_tokenizer(TEXTS * 3, min_frequency=1, normalizer="tweet", model_max_length=60)
-RESIDUAL = {"block_type": "residual", "cell_type": "min_gru", "hidden_size": 32, "residual_size": 48}
+RESIDUAL = {
+    "block_type": "residual",
+    "cell_type": "min_gru",
+    "hidden_size": 32,
+    "residual_size": 48,
+}
 MODELS = [
-    *({"cell_type": cell, "pooling": "mean_max"} for cell in ("lstm", "gru", "min_gru", "rnn_tanh", "rnn_relu")),
+    *(
+        {"cell_type": cell, "pooling": "mean_max"}
+        for cell in ("lstm", "gru", "min_gru", "rnn_tanh", "rnn_relu")
+    ),
     *({**RESIDUAL, "pooling": pooling} for pooling in ("mean", "max", "mean_max", "last")),
     {**RESIDUAL, "pooling": "mean", "problem_type": "multi_label_classification", "conv_kernel": 1},
     {"cell_type": "gru", "pooling": "last", "problem_type": "regression", "num_labels": 1},
@@ -48,7 +56,12 @@ MODELS = [
 
 def make(engine="native", streaming=True, tokenizer=TOKENIZER, **settings):
     torch.manual_seed(0)
-    sizes = {"embedding_size": 20, "hidden_size": 24, "num_hidden_layers": 2, "num_labels": 3} | settings
+    sizes = {
+        "embedding_size": 20,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_labels": 3,
+    } | settings
     config = RnnConfig(vocab_size=len(tokenizer), bidirectional=False, streaming=streaming, **sizes)
     predictor = FastRnn(RnnForSequenceClassification(config).eval(), tokenizer)
     if engine == "torch":
@@ -70,7 +83,9 @@ def flatten(answer):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("settings", MODELS, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize(
+    "settings", MODELS, ids=lambda settings: "-".join(map(str, settings.values()))
+)
 def test_each_answer_is_that_of_predict(engine, settings):
     predictor, whole, draw = make(engine, **settings), make("torch", **settings), random.Random(0)
     words = " ".join(TEXTS).split(" ")
@@ -86,14 +101,20 @@ def test_each_answer_is_that_of_predict(engine, settings):
 
 
 STREAMED = ("english_causal", "multilingual_causal")  # encoders of the package for streams
-WHITE = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Zs")]
+WHITE = [
+    chr(code)
+    for code in range(0x110000)
+    if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Zs")
+]
 
 
 @pytest.mark.parametrize("kind", ["none", "cased", "tweet", "bpe", *STREAMED])
 def test_white_space_and_marks_of_format_are_those_of_predict(kind):
     """All of Unicode's, alone, in words and between them; Python and tokenizers do not agree what white space is."""
     if kind in STREAMED:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(PRETRAINED / kind, model_max_length=10**6)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            PRETRAINED / kind, model_max_length=10**6
+        )
     else:
         options = {"tokenizer": kind} if kind == "bpe" else {"normalizer": kind}
         tokenizer = train_tokenizer(TEXTS, min_frequency=1, model_max_length=10**6, **options)
@@ -110,7 +131,9 @@ def test_white_space_and_marks_of_format_are_those_of_predict(kind):
             for piece in pieces:
                 answer, so_far = stream.feed(piece), so_far + piece
             assert answer["tokens"] == len(predictor.tokenize([so_far])[0]), (sign, pieces)
-            assert answer["score"] == pytest.approx(predictor.predict([so_far])[0]["score"], abs=1e-5)
+            assert answer["score"] == pytest.approx(
+                predictor.predict([so_far])[0]["score"], abs=1e-5
+            )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -119,8 +142,13 @@ def test_many_streams_in_one_call(engine):
     streams = [predictor.stream() for _ in TEXTS]
     for start in range(0, 63, 7):
         answers = feed_many(streams, [text[start : start + 7] for text in TEXTS])
-    for answer, alone in zip(answers, predictor.predict([text[:63] for text in TEXTS]), strict=True):
-        assert (answer["label"], answer["score"]) == (alone["label"], pytest.approx(alone["score"], abs=1e-5))
+    for answer, alone in zip(
+        answers, predictor.predict([text[:63] for text in TEXTS]), strict=True
+    ):
+        assert (answer["label"], answer["score"]) == (
+            alone["label"],
+            pytest.approx(alone["score"], abs=1e-5),
+        )
 
 
 def test_copies_pickles_and_resets_are_independent():
@@ -160,7 +188,9 @@ def test_a_stop_is_sent_once_at_the_same_place_whatever_the_pieces(engine):
             stream = predictor.stream(stream.save())  # continue elsewhere
         sent += [stop for stop in [stream.end().get("stop")] if stop]
         expected = find_stop_by_prefixes(whole, text, "LABEL_1", threshold, in_a_row)
-        assert [(stop["tokens"], stop["characters"]) for stop in sent] == [expected] * (expected is not None), text
+        assert [(stop["tokens"], stop["characters"]) for stop in sent] == [expected] * (
+            expected is not None
+        ), text
         assert all(stop["label"] == "LABEL_1" and stop["score"] >= threshold for stop in sent)
         stream.reset()  # another text
         streams, again = [stream, unfed, predictor.stream()], []
@@ -224,7 +254,10 @@ def test_a_damaged_or_foreign_state_is_refused():
 def test_both_engines_measure_how_early_answers_are_sure():
     """At the first token here: no text is left for the others."""
     ids = [TOKENIZER(text)["input_ids"] for text in TEXTS[:3]]
-    found = [measure_prefixes(make(name, **RESIDUAL).engine, ids, [0, 1, 2], 0.0)["early"] for name in ENGINES]
+    found = [
+        measure_prefixes(make(name, **RESIDUAL).engine, ids, [0, 1, 2], 0.0)["early"]
+        for name in ENGINES
+    ]
     assert found[0] == pytest.approx(found[1]) and found[0]["reached"] == 1
 
 
@@ -242,17 +275,28 @@ def test_torch_carries_states_by_its_own_arguments():
         output = model(torch.tensor([ids[start:end]]), output_final_states=True, **states)
         names = [f"{kind}_state" for kind in ("hidden", "conv", "pooling")]
         states = {f"initial_{name}": output[f"final_{name}"] for name in names}
-    torch.testing.assert_close(output.logits, model(torch.tensor([ids])).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        output.logits, model(torch.tensor([ids])).logits, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
 def streaming(tiny_settings, tmp_path_factory):
-    return train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("streaming") / "model"))
+    return train(
+        **tiny_settings,
+        streaming=True,
+        output_dir=str(tmp_path_factory.mktemp("streaming") / "model"),
+    )
 
 
 def test_training_a_streaming_model(streaming, tiny_settings, tmp_path, command):
-    predictor, rows = FastRnn.from_pretrained(streaming.folder), Path(tiny_settings["data_dir"], "dev.tsv")
-    texts, labels = zip(*(line.split("\t") for line in rows.read_text("utf-8").splitlines()), strict=True)
+    predictor, rows = (
+        FastRnn.from_pretrained(streaming.folder),
+        Path(tiny_settings["data_dir"], "dev.tsv"),
+    )
+    texts, labels = zip(
+        *(line.split("\t") for line in rows.read_text("utf-8").splitlines()), strict=True
+    )
     measured = streaming.metrics["streaming"]["by_share"]
     for row in measured:  # by `predict`, on as many of the tokens
         ids = [ids[: math.ceil(row["share"] * len(ids))] for ids in predictor.tokenize(texts)]
@@ -278,9 +322,13 @@ def test_the_command_answers_as_it_reads(streaming, tmp_path, command):
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [answer["tokens"] for answer in answers] == list(range(1, len(ids) + 1))
     logits = predictor.logits([ids[:count] for count in range(1, len(ids) + 1)])
-    assert [answer["score"] for answer in answers] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
+    assert [answer["score"] for answer in answers] == pytest.approx(
+        softmax(logits, axis=1).max(axis=1), abs=1e-5
+    )
     code, out, _ = command("predict", *flags)
-    assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(answers[-1]["score"])
+    assert code == 0 and json.loads(out.splitlines()[-1])["score"] == pytest.approx(
+        answers[-1]["score"]
+    )
     flags += ("--stop", answers[4]["label"], "--threshold", 0, "--in_a_row", 3)
     for every, lines in (("token", len(ids)), ("change", 0)):
         code, out, _ = command("predict", *flags, "--every", every)
@@ -288,7 +336,10 @@ def test_the_command_answers_as_it_reads(streaming, tmp_path, command):
         assert code == 0 and len(found) >= lines
         (stop,) = (answer["stop"] for answer in found if "stop" in answer)
         assert (stop["tokens"], text[: stop["characters"]]) == (3, "the box \u00e9")
-    wrongs = {("--stop", "odd"): "stop must be one of", ("--in_a_row", 0): "in_a_row must be at least 1"}
+    wrongs = {
+        ("--stop", "odd"): "stop must be one of",
+        ("--in_a_row", 0): "in_a_row must be at least 1",
+    }
     for wrong, message in wrongs.items():
         code, out, err = command("predict", *flags, *wrong)
         assert (code, out, len(err.splitlines())) == (2, "", 1) and message in err

@@ -22,12 +22,16 @@ TEXTS = [text for text, _ in invent_rows(50, seed=7)]
 def folder(trained, tmp_path_factory):
     """The trained model with thresholds for 0.8, and for 0.95, where a person checks all answers `good`."""
     folder = tmp_path_factory.mktemp("decided") / "model"
-    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "thresholds.json"))
+    shutil.copytree(
+        trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "thresholds.json")
+    )
     rows = invent_rows(150, seed=8)
     scores = FastRnn.from_pretrained(folder).predict_proba([text for text, _ in rows])
     labels = np.array([LABELS.index(label) for _, label in rows])
     chosen = [choose_thresholds(scores, labels, LABELS, target) for target in (0.8, 0.95)]
-    chosen[1].by_label.update(good=None, bad=float(np.median(scores[:, 0][scores.argmax(axis=1) == 0])))
+    chosen[1].by_label.update(
+        good=None, bad=float(np.median(scores[:, 0][scores.argmax(axis=1) == 0]))
+    )
     write_thresholds(folder / "thresholds.json", folder / "model.safetensors", chosen)
     return folder
 
@@ -52,26 +56,42 @@ def test_each_answer_says_whether_it_is_for_a_person(folder, expected):
             {**answer, "for_a_person": waits} for answer, waits in zip(plain, expected, strict=True)
         ]
     assert [answer["for_a_person"] for answer in fast.predict(TEXTS, target=0.8)] != expected
-    assert fast.answer_each([TEXTS[0], None], target=0.95) == [fast.predict(TEXTS[:1], target=0.95)[0], "no text"]
+    assert fast.answer_each([TEXTS[0], None], target=0.95) == [
+        fast.predict(TEXTS[:1], target=0.95)[0],
+        "no text",
+    ]
 
 
 def test_columns_of_tables_and_batches(folder, expected, command, tmp_path):
     frame = pd.DataFrame({"text": [*TEXTS, None]})
     tables = [
-        FastRnn.from_pretrained(folder).predict_table(pa.table({"text": frame["text"]}), target=0.95).to_pandas()
+        FastRnn.from_pretrained(folder)
+        .predict_table(pa.table({"text": frame["text"]}), target=0.95)
+        .to_pandas()
     ]
     tables += [BatchPredictor(folder, target=0.95)(frame)]
     frame.to_csv(tmp_path / "in.csv", index=False)
-    flags = ("--input", tmp_path / "in.csv", "--target", 0.95, "--output_file", tmp_path / "out.csv")
+    flags = (
+        "--input",
+        tmp_path / "in.csv",
+        "--target",
+        0.95,
+        "--output_file",
+        tmp_path / "out.csv",
+    )
     assert command("predict", folder, *flags)[0] == 0
     for table in (*tables, pd.read_csv(tmp_path / "out.csv")):
-        assert table["for_a_person"][:50].tolist() == expected and pd.isna(table["for_a_person"][50])
+        assert table["for_a_person"][:50].tolist() == expected and pd.isna(
+            table["for_a_person"][50]
+        )
     _, out, _ = command("predict", folder, "--text", TEXTS[0], "--target", 0.95)
     assert json.loads(out)["for_a_person"] == expected[0]
 
 
 def test_the_file_of_onnx_without_torch_and_scipy(folder, expected, tmp_path):
-    export = pytest.importorskip("hf_rnn.inference.onnx", reason="the extra onnx is not installed").export
+    export = pytest.importorskip(
+        "hf_rnn.inference.onnx", reason="the extra onnx is not installed"
+    ).export
     shutil.copytree(folder, tmp_path / "model")
     page = export(tmp_path / "model", web=True).web
     assert (page / "thresholds.json").read_bytes() == (folder / "thresholds.json").read_bytes()
@@ -93,7 +113,11 @@ def test_mistakes_are_one_line(folder, trained, tagger, command, tmp_path):
     model = shutil.copytree(folder, tmp_path / "model")
     for name, target, message in (
         (model, 1.5, "target must be"),
-        (model, 0.5, f"has thresholds for 0.8, 0.95 alone: for 0.5 type hf-rnn evaluate {model} DATA --target 0.5"),
+        (
+            model,
+            0.5,
+            f"has thresholds for 0.8, 0.95 alone: for 0.5 type hf-rnn evaluate {model} DATA --target 0.5",
+        ),
         (trained.folder, 0.951, f"hf-rnn evaluate {trained.folder} DATA --target 0.951"),
         (tagger.folder, 0.95, "models that choose one label"),
     ):

@@ -8,7 +8,13 @@ import pytest
 import torch
 from conftest import invent_rows
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, train_tokenizer
+from hf_rnn import (
+    FastRnn,
+    RnnConfig,
+    RnnForSequenceClassification,
+    RnnForTokenClassification,
+    train_tokenizer,
+)
 from hf_rnn.inference.engines.native import NativeEngine
 from hf_rnn.inference.native import load_library
 from hf_rnn.inference.stream import feed_many
@@ -17,9 +23,19 @@ from hf_rnn.inference.tokens import FastTokenizer
 TEXTS = list(dict.fromkeys(text for text, _ in invent_rows(30, 7)))
 TOKENIZER = train_tokenizer(TEXTS, min_frequency=1)
 THREADS = 8
-STREAMING = {"block_type": "residual", "cell_type": "min_gru", "bidirectional": False, "streaming": True}
+STREAMING = {
+    "block_type": "residual",
+    "cell_type": "min_gru",
+    "bidirectional": False,
+    "streaming": True,
+}
 TAGS = dict(enumerate(["O", "B-X", "I-X", "B-Y", "I-Y"]))
-WORDS = {"id2label": TAGS, "label2id": {name: tag for tag, name in TAGS.items()}, "crf": True, "word_forms": 50}
+WORDS = {
+    "id2label": TAGS,
+    "label2id": {name: tag for tag, name in TAGS.items()},
+    "crf": True,
+    "word_forms": 50,
+}
 WORDS |= {"num_labels": 5, "architectures": ["RnnForTokenClassification"]}
 
 
@@ -48,7 +64,9 @@ CASES = {
 
 
 @pytest.mark.parametrize(("head", "settings", "work"), CASES.values(), ids=CASES)
-@pytest.mark.parametrize("slow", [(NativeEngine, "_project"), (FastTokenizer, "_encode_words")], ids=["rows", "words"])
+@pytest.mark.parametrize(
+    "slow", [(NativeEngine, "_project"), (FastTokenizer, "_encode_words")], ids=["rows", "words"]
+)
 def test_threads_that_share_a_fresh_model(head, settings, work, slow, monkeypatch):
     """The table of token vectors and the memory of words fill slowly, so that threads meet there."""
     if load_library() is None:

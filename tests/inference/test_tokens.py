@@ -17,21 +17,89 @@ from hf_rnn.inference import tokens
 from hf_rnn.inference.tokens import FastTokenizer
 from hf_rnn.utils.errors import UserError
 
-# Everything that the rules of the normalisers look at: word ends, white space, marks, entities, emoji that join.
+# Everything that the rules of the normalisers look at: word ends, white space, marks, entities,
+# emoji that join.
 PIECES = [
     *"aBdDpPo019.,:;'\"!?#@<>3&()-_^*\\\t\n\r\x0b\x1c\x1f\x85\xa0\u2028\u3000\u200d\ufe0f\u0301😀👨👩🇩🇪❤Σςİé’“…–"
 ]
-PIECES += [" ", " ", " ", "  ", "<pad>", "<unk>", "http://t.co/x", "HTTPS://T.CO/X", "WWW.T.CO", "www.a.b", "&amp;"]
-PIECES += ["&nbsp;", "&#39;", "\\n", "\\u2019", "u.s.", "mr.", "can't", "<url>", "<user>", "<number>", "<<<mention>>>"]
-PIECES += [":-)", ":D", "<3", "a@b.com", "7:40pm", "sooo", "Oo", "it's", "Day", "#tag", "@user_1", "http://", "aaa"]
-PIECES += ["82,000", "!!!", "..", "-_-", "^_^", "$", "''", "£", "❤\ufe0f", "ww.", "(:", ">_<", "[SEP]", "x[CLS]"]
-PIECES += ["🏻", "x" * 101, "<<<MENTION>>>", "<<<URL>>>", "<<<HASHTAG>>>", "<<<digit>>>", "@@", "@é", "http://é/x"]
+PIECES += [
+    " ",
+    " ",
+    " ",
+    "  ",
+    "<pad>",
+    "<unk>",
+    "http://t.co/x",
+    "HTTPS://T.CO/X",
+    "WWW.T.CO",
+    "www.a.b",
+    "&amp;",
+]
+PIECES += [
+    "&nbsp;",
+    "&#39;",
+    "\\n",
+    "\\u2019",
+    "u.s.",
+    "mr.",
+    "can't",
+    "<url>",
+    "<user>",
+    "<number>",
+    "<<<mention>>>",
+]
+PIECES += [
+    ":-)",
+    ":D",
+    "<3",
+    "a@b.com",
+    "7:40pm",
+    "sooo",
+    "Oo",
+    "it's",
+    "Day",
+    "#tag",
+    "@user_1",
+    "http://",
+    "aaa",
+]
+PIECES += [
+    "82,000",
+    "!!!",
+    "..",
+    "-_-",
+    "^_^",
+    "$",
+    "''",
+    "£",
+    "❤\ufe0f",
+    "ww.",
+    "(:",
+    ">_<",
+    "[SEP]",
+    "x[CLS]",
+]
+PIECES += [
+    "🏻",
+    "x" * 101,
+    "<<<MENTION>>>",
+    "<<<URL>>>",
+    "<<<HASHTAG>>>",
+    "<<<digit>>>",
+    "@@",
+    "@é",
+    "http://é/x",
+]
 
 
 def train(normalizer="none", lowercase=True, model_max_length=12, kind="word"):
     """Every piece is in the vocabulary."""
     texts = [*PIECES, "a good day"] + [f"{left}{right}" for left in PIECES for right in PIECES[:40]]
-    options = {"normalizer": normalizer, "lowercase": lowercase, "model_max_length": model_max_length}
+    options = {
+        "normalizer": normalizer,
+        "lowercase": lowercase,
+        "model_max_length": model_max_length,
+    }
     return train_tokenizer(texts, min_frequency=1, tokenizer=kind, **options)
 
 
@@ -41,13 +109,19 @@ def bert(lowercase=True, model_max_length=12, split_special_tokens=False, texts=
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=30_000, special_tokens=specials, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=30_000, special_tokens=specials, show_progress=False
+    )
     backend.train_from_iterator([*(texts or PIECES * 2), "a Good day"], trainer)
     around = [("[CLS]", 2), ("[SEP]", 3)]
-    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=around)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=around
+    )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     options = {"model_max_length": model_max_length, "split_special_tokens": split_special_tokens}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="[MASK]", **options, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, mask_token="[MASK]", **options, **names
+    )
 
 
 def english():
@@ -60,9 +134,14 @@ def unigram():
     """Pieces as those of multilingual encoders: emoji apart, and a mark before each word."""
     backend = Tokenizer(Unigram())
     backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
-    emoji, mark = pre_tokenizers.Split("😀", "isolated"), pre_tokenizers.Metaspace(prepend_scheme="always")
+    emoji, mark = (
+        pre_tokenizers.Split("😀", "isolated"),
+        pre_tokenizers.Metaspace(prepend_scheme="always"),
+    )
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), emoji, mark])
-    trainer = trainers.UnigramTrainer(vocab_size=300, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
+    )
     backend.train_from_iterator(PIECES * 3, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", model_max_length=12)
 
@@ -73,9 +152,13 @@ def foreign(model_max_length=5):
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     around = [("<s>", 2), ("</s>", 3)]
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=around)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=around
+    )
     names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=model_max_length, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=model_max_length, **names
+    )
 
 
 def check(tokenizer, texts, looked_up=None):
@@ -91,12 +174,17 @@ WORD_TOKENIZERS = {
     f"{name}-{lowercase}": (lambda name=name, lowercase=lowercase: train(name, lowercase))
     for name, lowercase in (("none", False), ("cased", True), ("tweet", True))
 }
-BERTS = {f"bert-{lower}": (lambda lower=lower: bert(lower, split_special_tokens=lower)) for lower in (True, False)}
+BERTS = {
+    f"bert-{lower}": (lambda lower=lower: bert(lower, split_special_tokens=lower))
+    for lower in (True, False)
+}
 BERTS |= {"english": english, "unigram": unigram}
 OTHERS = {kind: (lambda kind=kind: train("tweet", kind=kind)) for kind in ("char", "bpe")}
 
 
-@pytest.mark.parametrize("make", [*WORD_TOKENIZERS.values(), *BERTS.values()], ids=[*WORD_TOKENIZERS, *BERTS])
+@pytest.mark.parametrize(
+    "make", [*WORD_TOKENIZERS.values(), *BERTS.values()], ids=[*WORD_TOKENIZERS, *BERTS]
+)
 def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
     tokenizer = make()
 
@@ -106,16 +194,26 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
 
     check_texts()
     draw = random.Random(0)
-    check(tokenizer, [" ".join("".join(draw.choices(PIECES, k=3)) for _ in range(20)) for _ in range(200)])
+    check(
+        tokenizer,
+        [" ".join("".join(draw.choices(PIECES, k=3)) for _ in range(20)) for _ in range(200)],
+    )
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_other_tokenizers_are_called(make):
     draw = random.Random(0)
-    check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
+    check(
+        make(),
+        ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)],
+        looked_up=False,
+    )
 
 
-ADDED = [AddedToken("<new>", special=True, lstrip=True), AddedToken("#Tag", special=True, normalized=False)]
+ADDED = [
+    AddedToken("<new>", special=True, lstrip=True),
+    AddedToken("#Tag", special=True, normalized=False),
+]
 
 
 @pytest.mark.parametrize("token", ADDED, ids=repr)
@@ -123,7 +221,10 @@ ADDED = [AddedToken("<new>", special=True, lstrip=True), AddedToken("#Tag", spec
 def test_added_tokens(make, token):
     tokenizer = make()
     tokenizer.add_tokens([token], special_tokens=token.special)
-    check(tokenizer, ["a <new> day", "a new day #new", "<NEW> day", "a#tag day #Tags #Tag", "a<pad>a [SEP]a"])
+    check(
+        tokenizer,
+        ["a <new> day", "a new day #new", "<NEW> day", "a#tag day #Tags #Tag", "a<pad>a [SEP]a"],
+    )
 
 
 @pytest.mark.parametrize("make", [train, lambda **given: train("tweet", **given), bert, foreign])
@@ -138,7 +239,9 @@ def test_texts_are_truncated_as_usual(make, side):
     fast = FastTokenizer(tokenizer)
     fast(["a b a b"])
     tokenizer.model_max_length = 3
-    assert fast(["a b a b"]) == tokenizer(["a b a b"], truncation=True)["input_ids"], "the limit of the moment"
+    assert fast(["a b a b"]) == tokenizer(["a b a b"], truncation=True)["input_ids"], (
+        "the limit of the moment"
+    )
 
 
 def test_threads_get_the_ids_that_one_would(monkeypatch):

@@ -34,7 +34,10 @@ from hf_rnn.inference.onnx.exporter import make_texts  # noqa: E402
 ROOT = Path(__file__).parents[2]
 NPM = ROOT / ".node"  # `.ci/run` installs the engine here
 ENGLISH, MULTILINGUAL = (hf_rnn.PRETRAINED / name for name in ("english", "multilingual"))
-TWEETS = [line.split("\t")[0] for line in (ROOT / "data/tweets/train.tsv").read_text(encoding="utf-8").splitlines()]
+TWEETS = [
+    line.split("\t")[0]
+    for line in (ROOT / "data/tweets/train.tsv").read_text(encoding="utf-8").splitlines()
+]
 FOREIGN = ["Ganz toll😂 :)  so", "今天天气真好！", "आज का दिन", "العالم جميل", "오늘 날씨 👍🏽"]
 FOREIGN += ["ﬁn ½ Ⅷ ｆｕｌｌ", "สวัสดี", "🇩🇪🇫🇷"]
 MULTI = {"problem_type": "multi_label_classification", "label_thresholds": [0.4, 0.5, 0.6]}
@@ -69,7 +72,12 @@ def make_folder(folder, name):
     else:
         tokenizer = train_tokenizer(TWEETS, 2, max_vocab_size=900, model_max_length=4096, **options)
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(tokenizer), "embedding_size": 12, "residual_size": 12, "hidden_size": 9}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "embedding_size": 12,
+        "residual_size": 12,
+        "hidden_size": 9,
+    }
     model = RnnForSequenceClassification(RnnConfig(**sizes, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,7 +130,13 @@ def test_a_browser_gives_the_ids_and_answers_of_python(browser, tmp_path, name):
     folder = make_folder(tmp_path / "model", name)
     page = write_page(folder)
     tokenizer = load_model(folder, allow_encoder=True)[1]
-    texts = [*make_texts(tokenizer), *TWEETS[:100], *FOREIGN, "<sep> <eos> [SEP] __proto__", "Pi\u00f1a " * 2000]
+    texts = [
+        *make_texts(tokenizer),
+        *TWEETS[:100],
+        *FOREIGN,
+        "<sep> <eos> [SEP] __proto__",
+        "Pi\u00f1a " * 2000,
+    ]
     with serve(page) as url:
         browser.get(url)
         browser.set_script_timeout(300)
@@ -146,7 +160,9 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
     config["id2label"] = {number: name + HOSTILE for number, name in config["id2label"].items()}
     (copy / "config.json").write_text(json.dumps(config | {"label2id": None}))
     rows = Decisions(0, 0.0, None)
-    chosen = [Thresholds(target, {f"good{HOSTILE}": target / 2}, rows, rows) for target in (0.9, 0.95)]
+    chosen = [
+        Thresholds(target, {f"good{HOSTILE}": target / 2}, rows, rows) for target in (0.9, 0.95)
+    ]
     chosen[1].by_label[f"good{HOSTILE}"] = None
     write_thresholds(copy / "thresholds.json", copy / "model.safetensors", chosen)
     with serve(write_page(copy)) as url:
@@ -158,30 +174,53 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
         wait(lambda: browser.find_element("id", "answer").text == "good" + HOSTILE)
         assert browser.find_element("id", "person").text == "Needs no person for the target 0.9."
         marks = wait(lambda: browser.find_elements("css selector", "#words mark"))
-        effects = {mark.text: float(mark.get_attribute("title").replace("−", "-")) for mark in marks}
+        effects = {
+            mark.text: float(mark.get_attribute("title").replace("−", "-")) for mark in marks
+        }
         assert max(effects, key=effects.get) == "miro"
         assert f"speaks for good{HOSTILE}" in browser.find_element("id", "legend").text
         area.send_keys(HOSTILE)
         wait(lambda: HOSTILE in browser.find_element("id", "words").get_property("textContent"))
         button = browser.find_element("css selector", "#examples button")
         button.click()
-        assert area.get_property("value") == button.text and browser.execute_script("return window.hacked") is None
+        assert (
+            area.get_property("value") == button.text
+            and browser.execute_script("return window.hacked") is None
+        )
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-        events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-        sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        assert {urlsplit(asked).netloc for asked in sent if asked.startswith(("http", "ws"))} == {urlsplit(url).netloc}
+        events = (
+            json.loads(entry["message"])["message"] for entry in browser.get_log("performance")
+        )
+        sent = [
+            e["params"]["request"]["url"]
+            for e in events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
+        assert {urlsplit(asked).netloc for asked in sent if asked.startswith(("http", "ws"))} == {
+            urlsplit(url).netloc
+        }
 
 
 @pytest.mark.slow
 def test_a_page_whose_packages_cannot_be_loaded_names_the_remedy(copy, browser):
     page = export(copy, web=True).web
     index = page / "index.html"
-    index.write_text(index.read_text(encoding="utf-8").replace("cdn.jsdelivr.net", "cdn.invalid"), encoding="utf-8")
+    index.write_text(
+        index.read_text(encoding="utf-8").replace("cdn.jsdelivr.net", "cdn.invalid"),
+        encoding="utf-8",
+    )
     with serve(page) as url:
-        for address, advice in ((url, "export --web --npm"), (index.as_uri(), "python -m http.server")):
+        for address, advice in (
+            (url, "export --web --npm"),
+            (index.as_uri(), "python -m http.server"),
+        ):
             browser.get(address)
             assert advice in wait(
-                lambda: (found := browser.find_element("id", "status").text) and "cannot" in found and found
+                lambda: (
+                    (found := browser.find_element("id", "status").text)
+                    and "cannot" in found
+                    and found
+                )
             )
 
 
@@ -191,8 +230,12 @@ def test_a_page_without_npm_names_a_cdn_and_a_folder_without_it_is_refused(copy,
     assert {path.name for path in page.iterdir()} == {
         *("index.html", "model.onnx", "thresholds.json", "tokenizer.json")
     }
-    assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(encoding="utf-8")
-    with pytest.raises(UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"):
+    assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@" in (page / "index.html").read_text(
+        encoding="utf-8"
+    )
+    with pytest.raises(
+        UserError, match=f"Type: npm install --prefix {tmp_path} onnxruntime-web@.* @huggingface"
+    ):
         export(copy, web=True, npm=tmp_path)
 
 
@@ -202,7 +245,9 @@ def test_the_wheel_has_every_file_that_programs_read(tmp_path):
     wheel = [sys.executable, "-m", "pip", "wheel", *options, ROOT]
     subprocess.run(wheel, check=True)
     packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    tracked = subprocess.run(["git", "ls-files", "hf_rnn"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files", "hf_rnn"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     needed = {name for name in tracked if not name.endswith((".md", ".c")) or "/hub/card" in name}
     assert "hf_rnn/inference/web/index.html" in needed and needed <= packed
 
@@ -222,7 +267,8 @@ console.log(JSON.stringify(found));
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["@huggingface/transformers", "transformers-4"])  # versions 3 and 4, see .ci/run
+# versions 3 and 4, see .ci/run
+@pytest.mark.parametrize("package", ["@huggingface/transformers", "transformers-4"])
 def test_pipelines_of_transformers_js_give_the_scores_of_python(package, tmp_path):
     library = NPM / "node_modules" / package / "dist/transformers.node.mjs"
     if shutil.which("node") is None or not library.is_file():
@@ -231,11 +277,18 @@ def test_pipelines_of_transformers_js_give_the_scores_of_python(package, tmp_pat
     tasks = dict.fromkeys(MODELS, "text-classification")
     tasks |= dict.fromkeys(("encoder", "multilingual"), "feature-extraction")
     del tasks["numbers"]
-    options = {"text-classification": {"top_k": None}, "feature-extraction": {"pooling": "mean", "normalize": True}}
+    options = {
+        "text-classification": {"top_k": None},
+        "feature-extraction": {"pooling": "mean", "normalize": True},
+    }
     for name in (*tasks, "numbers"):
         folder = MULTILINGUAL if name == "multilingual" else make_folder(tmp_path / name, name)
-        written = export(folder, output_dir=tmp_path / "out" / re.sub(r"\W+", "-", name)).file.parent
-        assert (written / "transformers_js").is_dir() == (name != "numbers"), "its pipelines have no numbers"
+        written = export(
+            folder, output_dir=tmp_path / "out" / re.sub(r"\W+", "-", name)
+        ).file.parent
+        assert (written / "transformers_js").is_dir() == (name != "numbers"), (
+            "its pipelines have no numbers"
+        )
     places = {name: re.sub(r"\W+", "-", name) + "/transformers_js" for name in tasks}
     models = [(places[name], task, options.get(task, {})) for name, task in tasks.items()]
     given = [library.as_uri(), f"{tmp_path}/out/", json.dumps([texts, models])]
@@ -244,7 +297,9 @@ def test_pipelines_of_transformers_js_give_the_scores_of_python(package, tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     for name, answers in zip(tasks, json.loads(done.stdout), strict=True):
         if tasks[name] == "feature-extraction":
-            encoder = hf_rnn.SentenceEncoder.from_pretrained(MULTILINGUAL if name == "multilingual" else ENGLISH)
+            encoder = hf_rnn.SentenceEncoder.from_pretrained(
+                MULTILINGUAL if name == "multilingual" else ENGLISH
+            )
             np.testing.assert_allclose(answers, encoder.encode(texts), atol=1e-5)
             continue
         run = pipeline(tasks[name], str(tmp_path / name), trust_remote_code=False)

@@ -10,13 +10,21 @@ from hf_rnn.models import cells_rnn
 from hf_rnn.models.blocks_rnn import Dropout
 from hf_rnn.models.cells_rnn import CELLS, MinGru
 
-SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
+SIZES = {
+    "vocab_size": 50,
+    "embedding_size": 6,
+    "hidden_size": 8,
+    "residual_size": 10,
+    "intermediate_size": 14,
+}
 LENGTHS = (7, 3, 1, 0)
 
 
 def make_model(seed=0, **settings):
     torch.manual_seed(seed)
-    config = RnnConfig(**{**SIZES, "block_type": "residual", "num_hidden_layers": 2, "pad_token_id": 0, **settings})
+    config = RnnConfig(
+        **{**SIZES, "block_type": "residual", "num_hidden_layers": 2, "pad_token_id": 0, **settings}
+    )
     model = RnnModel(config).eval()
     with torch.no_grad():  # no weight is one that hides a mistake, such as an identity
         for parameter in model.parameters():
@@ -51,8 +59,12 @@ def read_text(model, ids):
             padded = nn.functional.pad(inputs.T[None], (block.conv.size - 1 - ahead, ahead))
             inputs = conv1d(padded, block.conv.weight.T[:, None], groups=inputs.shape[-1])[0].T
         forward, *backward = [direction.cell for direction in block.mixer.directions]
-        states = [read_cell(forward, inputs)] + [read_cell(cell, inputs.flip(0)).flip(0) for cell in backward]
-        mixed = torch.cat(states, dim=-1) * silu(linear(inputs, block.gate_proj.weight, block.gate_proj.bias))
+        states = [read_cell(forward, inputs)] + [
+            read_cell(cell, inputs.flip(0)).flip(0) for cell in backward
+        ]
+        mixed = torch.cat(states, dim=-1) * silu(
+            linear(inputs, block.gate_proj.weight, block.gate_proj.bias)
+        )
         stream = stream + linear(mixed, block.out_proj.weight, block.out_proj.bias)
         inner = silu(block.up_proj(norm(block.mlp_norm, stream)))
         stream = stream + block.down_proj(inner)
@@ -63,21 +75,31 @@ def read_text(model, ids):
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_states_follow_the_formula_wherever_padding_is(cell_type, bidirectional, side):
-    model = make_model(cell_type=cell_type, bidirectional=bidirectional, conv_kernel=4 if cell_type == "gru" else 3)
+    model = make_model(
+        cell_type=cell_type, bidirectional=bidirectional, conv_kernel=4 if cell_type == "gru" else 3
+    )
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 50, (len(LENGTHS), 9), generator=generator)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row, length in enumerate(LENGTHS):
-        places = {"left": range(9 - length, 9), "right": range(length), "holes": range(0, 2 * length, 2)}[side]
+        places = {
+            "left": range(9 - length, 9),
+            "right": range(length),
+            "holes": range(0, 2 * length, 2),
+        }[side]
         mask[row, [place % 9 for place in places]] = True
     output = model(ids, mask, output_final_states=True)
     for row, length in enumerate(LENGTHS):
         found = output.last_hidden_state[row]
         assert not found[~mask[row]].any()
         if length:
-            torch.testing.assert_close(found[mask[row]], read_text(model, ids[row][mask[row]]), atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                found[mask[row]], read_text(model, ids[row][mask[row]]), atol=2e-5, rtol=1e-4
+            )
             alone = model(ids[row][mask[row]][None], output_final_states=True)
-            torch.testing.assert_close(output.final_hidden_state[:, row], alone.final_hidden_state[:, 0])
+            torch.testing.assert_close(
+                output.final_hidden_state[:, row], alone.final_hidden_state[:, 0]
+            )
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -97,16 +119,22 @@ def test_a_text_may_be_read_in_pieces(cell_type):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_dropout_drops_its_share_and_scales_the_rest(share, dtype):
-    inputs, stream = torch.ones(333, 301, dtype=dtype, requires_grad=True), torch.full((333, 301), 5.0)
+    inputs, stream = (
+        torch.ones(333, 301, dtype=dtype, requires_grad=True),
+        torch.full((333, 301), 5.0),
+    )
     layer = Dropout(share)
     torch.manual_seed(0)
     found = layer(inputs)
     found.sum().backward()
     assert torch.equal(inputs.grad, found.detach()), "what is dropped has no gradient"
     kept = found != 0
-    torch.testing.assert_close(found[kept].float(), torch.full((kept.sum(),), 1 / (1 - share)), rtol=5e-3, atol=0)
+    torch.testing.assert_close(
+        found[kept].float(), torch.full((kept.sum(),), 1 / (1 - share)), rtol=5e-3, atol=0
+    )
     assert kept.float().mean().item() == pytest.approx(1 - share, abs=0.006)  # four standard errors
-    for shift in (1, 4, 301):  # neighbours are independent: both are kept in (1 - share) ** 2 of the cases
+    # neighbours are independent: both are kept in (1 - share) ** 2 of the cases
+    for shift in (1, 4, 301):
         both = (kept.flatten()[shift:] & kept.flatten()[:-shift]).float().mean().item()
         assert both == pytest.approx((1 - share) ** 2, abs=0.01)
     torch.manual_seed(0)
@@ -125,7 +153,9 @@ MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])
 @pytest.mark.parametrize("eager", [True, False], ids=["steps", "scan"])
 @pytest.mark.parametrize("time", [1, 3, 70])
 @pytest.mark.parametrize("steepness", [1, 1e4], ids=["", "gates of 0 and 1"])
-def test_the_states_of_min_gru_and_their_gradients_are_those_of_its_formula(eager, time, steepness, monkeypatch):
+def test_the_states_of_min_gru_and_their_gradients_are_those_of_its_formula(
+    eager, time, steepness, monkeypatch
+):
     monkeypatch.setattr(cells_rnn, "runs_eagerly_on_cpu", lambda _: eager)
     torch.manual_seed(time)
     cell = MinGru(4, 3).double()
@@ -143,7 +173,9 @@ def test_the_states_of_min_gru_and_their_gradients_are_those_of_its_formula(eage
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(last[0], state, rtol=1e-9, atol=1e-9)
     wanted = [inputs, initial, *cell.parameters()]
-    gradients = [torch.autograd.grad(states.sin().sum(), wanted) for states in (found, torch.stack(expected))]
+    gradients = [
+        torch.autograd.grad(states.sin().sum(), wanted) for states in (found, torch.stack(expected))
+    ]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 

@@ -15,9 +15,16 @@ EXACT = {"atol": 1e-12, "rtol": 1e-12}
 
 def make(cell="lstm", **settings):
     torch.manual_seed(3)
-    sizes = {"vocab_size": 11, "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2, "bidirectional": False}
+    sizes = {
+        "vocab_size": 11,
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "num_hidden_layers": 2,
+        "bidirectional": False,
+    }
     model = RnnForCausalLM(RnnConfig(cell_type=cell, **sizes, **settings)).double().eval()
-    model.loss_function = lambda logits, shift_labels, **_: nn.functional.cross_entropy(  # transformers' is in float32
+    # transformers' is in float32
+    model.loss_function = lambda logits, shift_labels, **_: nn.functional.cross_entropy(
         logits.flatten(0, 1), shift_labels.flatten(), reduction="sum"
     )
     return model
@@ -25,7 +32,9 @@ def make(cell="lstm", **settings):
 
 def pad(texts, left):
     width = max(map(len, texts)) + 2
-    rows = [[1] * (width - len(ids)) + ids if left else ids + [1] * (width - len(ids)) for ids in texts]
+    rows = [
+        [1] * (width - len(ids)) + ids if left else ids + [1] * (width - len(ids)) for ids in texts
+    ]
     return torch.tensor(rows)
 
 
@@ -51,7 +60,9 @@ def test_the_loss_in_pieces_is_that_of_one_pass(cell, tied, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True}, {"block_type": "residual"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"tie_word_embeddings": True}, {"block_type": "residual"}], ids=str
+)
 def test_the_logits_are_the_output_layer_of_the_last_hidden_state(settings, training):
     """Other libraries, such as TRL, train what they compute so."""
     model, ids = make(**settings, classifier_dropout=0.4).train(training), pad(PROMPTS, left=False)
@@ -72,7 +83,9 @@ def test_padding_changes_no_logit_and_no_loss(left):
     alone = [torch.tensor([prompt]) for prompt in PROMPTS]
     for row, prompt, whole in zip(logits, alone, ids, strict=True):
         torch.testing.assert_close(row[whole != 1], model(prompt).logits[0], **EXACT)
-    torch.testing.assert_close(loss, sum(model(prompt, labels=prompt).loss for prompt in alone), **EXACT)
+    torch.testing.assert_close(
+        loss, sum(model(prompt, labels=prompt).loss for prompt in alone), **EXACT
+    )
 
 
 @pytest.mark.parametrize("block_type", ["plain", "residual"])
@@ -86,11 +99,15 @@ def test_greedy_text_is_that_of_whole_passes(cell, block_type):
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}]
+)
 def test_a_batch_continues_as_its_prompts_alone_and_as_without_cache(options):
     model, ids = make("gru"), pad(PROMPTS, left=True)
     settings = {"do_sample": False, "max_new_tokens": 7, "pad_token_id": 1, **options}
-    alone = [model.generate(torch.tensor([prompt]), **settings)[:, len(prompt) :] for prompt in PROMPTS]
+    alone = [
+        model.generate(torch.tensor([prompt]), **settings)[:, len(prompt) :] for prompt in PROMPTS
+    ]
     mask = (ids != 1).long()
     for use_cache in (True, False):
         found = model.generate(ids, attention_mask=mask, use_cache=use_cache, **settings)
@@ -100,7 +117,9 @@ def test_a_batch_continues_as_its_prompts_alone_and_as_without_cache(options):
 def test_samples_follow_the_model_and_never_are_padding():
     model = make()
     torch.manual_seed(0)
-    drawn = model.generate(torch.tensor([[3]]).expand(4000, 1), do_sample=True, max_new_tokens=1, top_k=0)[:, 1]
+    drawn = model.generate(
+        torch.tensor([[3]]).expand(4000, 1), do_sample=True, max_new_tokens=1, top_k=0
+    )[:, 1]
     share = torch.bincount(drawn, minlength=11) / len(drawn)
     expected = model(torch.tensor([[3]])).logits[0, -1].softmax(-1)
     assert share[1] == 0 and expected[1] < 1e-12
@@ -122,14 +141,18 @@ def test_generation_continues_from_a_state():
 
 def test_the_usual_decoding_loop_passes_the_whole_mask():
     model, ids = make(), pad(PROMPTS, left=True)
-    mask, whole = (ids != 1).long(), model.generate(ids, attention_mask=(ids != 1).long(), max_new_tokens=4)
+    mask, whole = (
+        (ids != 1).long(),
+        model.generate(ids, attention_mask=(ids != 1).long(), max_new_tokens=4),
+    )
     inputs, cache = ids, None
     for _ in range(4):
         output = model(inputs, attention_mask=mask, cache=cache, use_cache=True)
         inputs, cache = output.logits[:, -1:].argmax(-1), output.cache
         ids, mask = torch.cat([ids, inputs], dim=1), nn.functional.pad(mask, (0, 1), value=1)
     assert torch.equal(ids, whole)
-    model.generate(ids, attention_mask=mask, max_new_tokens=3, guidance_scale=1.5)  # has such a loop
+    # has such a loop
+    model.generate(ids, attention_mask=mask, max_new_tokens=3, guidance_scale=1.5)
 
 
 def test_generate_reads_given_vectors_once_and_forwards_arguments():
@@ -137,8 +160,12 @@ def test_generate_reads_given_vectors_once_and_forwards_arguments():
     expected = model.generate(ids, max_new_tokens=5)
     vectors = model.rnn.embedding(ids)
     assert torch.equal(model.generate(inputs_embeds=vectors, max_new_tokens=5), expected[:, 5:])
-    assert torch.equal(model.generate(input_ids=ids, inputs_embeds=vectors, max_new_tokens=5), expected)
-    shown = model.generate(ids, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True)
+    assert torch.equal(
+        model.generate(input_ids=ids, inputs_embeds=vectors, max_new_tokens=5), expected
+    )
+    shown = model.generate(
+        ids, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True
+    )
     assert [states[0].shape[1] for states in shown.hidden_states] == [5, 1]
 
 

@@ -61,7 +61,11 @@ def test_a_wrong_value_that_is_set_later():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"id2label": {"0": "no", "1": "yes", "2": "so"}}, {"label2id": {"so": "2", "no": "0", "yes": "1"}}]
+    "settings",
+    [
+        {"id2label": {"0": "no", "1": "yes", "2": "so"}},
+        {"label2id": {"so": "2", "no": "0", "yes": "1"}},
+    ],
 )
 def test_either_label_map_gives_the_other(settings):
     config = RnnConfig(**settings)
@@ -74,7 +78,12 @@ def test_labels_given_on_loading_replace_those_saved(tmp_path, number):
     id2label = {index: f"class {index}" for index in range(number)}
     label2id = {label: index for index, label in id2label.items()}
     both = {"id2label": id2label, "label2id": label2id}
-    for given in ({"id2label": id2label}, {"label2id": label2id}, both, {**both, "num_labels": number}):
+    for given in (
+        {"id2label": id2label},
+        {"label2id": label2id},
+        both,
+        {**both, "num_labels": number},
+    ):
         config = RnnConfig.from_pretrained(tmp_path, **given)
         assert (config.id2label, config.label2id, config.num_labels) == (id2label, label2id, number)
         config.save_pretrained(tmp_path / "again")

@@ -1,9 +1,10 @@
 """transformers' own common tests of models, configurations and tokenizers, on every head and three cells.
 
-They are in the source distribution of transformers, which pip downloads; without it, these tests are skipped. The
-tables below list those that do not apply: a test that is skipped or fails, and is not there, fails here, and so does
-an excuse that no test needs. The archive lacks the tests of `generate` (`GenerationTesterMixin`) and of exporters;
-`test_causal_lm_rnn.py` and `test_modeling_rnn.py` hold those promises.
+They are in the source distribution of transformers, which pip downloads; without it, these tests
+are skipped. The tables below list those that do not apply: a test that is skipped or fails, and is
+not there, fails here, and so does an excuse that no test needs. The archive lacks the tests of
+`generate` (`GenerationTesterMixin`) and of exporters; `test_causal_lm_rnn.py` and
+`test_modeling_rnn.py` hold those promises.
 """
 
 import importlib
@@ -65,8 +66,18 @@ EXPECTED = {  # pattern of CASE.TEST: why it fails
 def source(tmp_path_factory):
     """Return the folder of transformers' tests, of the installed version."""
     folder, name = tmp_path_factory.mktemp("source"), f"transformers=={transformers.__version__}"
-    options = ["--no-deps", "--no-binary", "transformers", "--no-build-isolation", "--quiet", "--dest", str(folder)]
-    done = subprocess.run([sys.executable, "-m", "pip", "download", *options, name], capture_output=True, text=True)
+    options = [
+        "--no-deps",
+        "--no-binary",
+        "transformers",
+        "--no-build-isolation",
+        "--quiet",
+        "--dest",
+        str(folder),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, name], capture_output=True, text=True
+    )
     archives = list(folder.glob("*.tar.gz"))
     if not archives:
         pytest.skip(f"pip downloads no source distribution of {name}: {done.stderr[-200:]}")
@@ -81,8 +92,18 @@ def common(source, request):
     for path in source.glob("test_*.py"):
         for marker in re.findall(r"\bmark\.(\w+)", path.read_text(encoding="utf-8")):
             request.config.addinivalue_line("markers", marker)
-    shared = {"dtype": "float16", "is_decoder": True, "id2label": {0: "label"}, "label2id": {"label": 0}}
-    shared |= {"eos_token_id": 8, "bos_token_id": 6, "problem_type": "regression", "output_hidden_states": True}
+    shared = {
+        "dtype": "float16",
+        "is_decoder": True,
+        "id2label": {0: "label"},
+        "label2id": {"label": 0},
+    }
+    shared |= {
+        "eos_token_id": 8,
+        "bos_token_id": 6,
+        "problem_type": "regression",
+        "output_hidden_states": True,
+    }
     missing = {
         "exporters.test_export": {"ExportTesterMixin": object},
         "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
@@ -93,7 +114,10 @@ def common(source, request):
     (source / "fixtures" / "sample_text.txt").write_text("This is a sample text.\n")
     modules = {PACKAGE: {"__path__": [str(source)]}}
     for name, content in missing.items():
-        modules |= {f"{PACKAGE}.{name.split('.')[0]}": {"__path__": []}, f"{PACKAGE}.{name}": content}
+        modules |= {
+            f"{PACKAGE}.{name.split('.')[0]}": {"__path__": []},
+            f"{PACKAGE}.{name}": content,
+        }
     for name, content in modules.items():
         sys.modules[name] = types.ModuleType(name)
         vars(sys.modules[name]).update(content)
@@ -108,17 +132,26 @@ class ModelTester:
     batch_size, seq_length, num_hidden_layers, is_training = 3, 7, 2, True
 
     def __init__(self, cell, head, settings):
-        self.settings = {"cell_type": cell, "bidirectional": head != "RnnForCausalLM", "vocab_size": 99, **settings}
+        self.settings = {
+            "cell_type": cell,
+            "bidirectional": head != "RnnForCausalLM",
+            "vocab_size": 99,
+            **settings,
+        }
         self.settings |= {"hidden_size": 4, "num_hidden_layers": 2, "num_labels": 3}
         self.settings |= {"embedding_size": 6}
         config = self.get_config()  # the tests compare the width of the first hidden states alone
-        self.hidden_size = config.output_size if config.block_type == "residual" else config.embedding_size
+        self.hidden_size = (
+            config.output_size if config.block_type == "residual" else config.embedding_size
+        )
 
     def get_config(self):
         return RnnConfig(**self.settings)
 
     def prepare_config_and_inputs_for_common(self):
-        ids = torch.randint(2, 99, (self.batch_size, self.seq_length), generator=torch.Generator().manual_seed(0))
+        ids = torch.randint(
+            2, 99, (self.batch_size, self.seq_length), generator=torch.Generator().manual_seed(0)
+        )
         mask = torch.ones_like(ids)
         mask[1, 5:] = 0
         return self.get_config(), {"input_ids": ids, "attention_mask": mask}
@@ -131,12 +164,17 @@ def run(case, where):
     """Run the tests of a `TestCase`; return how many passed, and the lines of those that should have."""
     result, lines, skipped = unittest.TestResult(), [], 0
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
-    wrong = [(test, text.strip().splitlines()[-1], EXPECTED) for test, text in result.failures + result.errors]
+    wrong = [
+        (test, text.strip().splitlines()[-1], EXPECTED)
+        for test, text in result.failures + result.errors
+    ]
     for test, reason, table in [*wrong, *((test, why, SKIPPED) for test, why in result.skipped)]:
         name = f"{where}.{test.id().rpartition('.')[2]}"
         skipped += table is SKIPPED
         parts = "|".join(table).split("|")
-        excuses = {part for part in parts if re.search(part, name if table is EXPECTED else test.id())}
+        excuses = {
+            part for part in parts if re.search(part, name if table is EXPECTED else test.id())
+        }
         USED.update(excuses)
         if not excuses:
             lines.append(f"{name}: {reason}")
@@ -155,7 +193,8 @@ def test_models(cell, head, settings, common):
 
         def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
             inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
-            if return_labels and head != "RnnModel":  # transformers knows the labels of its own classes only
+            # transformers knows the labels of its own classes only
+            if return_labels and head != "RnnModel":
                 shape = (3,) if head == "RnnForSequenceClassification" else (3, 7)
                 inputs["labels"] = torch.zeros(shape, dtype=torch.long)
             return inputs
@@ -171,16 +210,23 @@ def test_configurations(common):
     class Case(unittest.TestCase):
         def test_common(self):
             names = ["hidden_size", "num_hidden_layers", "eos_token_id", "bos_token_id"]
-            module.ConfigTester(self, config_class=RnnConfig, common_properties=names).run_common_tests()
+            module.ConfigTester(
+                self, config_class=RnnConfig, common_properties=names
+            ).run_common_tests()
 
     assert run(Case, "config") == (1, [])
 
 
 @pytest.mark.parametrize("kind", ["word", "char", "bpe"])
 def test_tokenizers(kind, common, tmp_path):
-    texts = ["This is the first sentence.\n", "This sentence (contains #) over symbols and numbers 12 3.\n"]
+    texts = [
+        "This is the first sentence.\n",
+        "This sentence (contains #) over symbols and numbers 12 3.\n",
+    ]
     size = 300 if kind == "bpe" else None
-    tokenizer = train_tokenizer(texts, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=512)
+    tokenizer = train_tokenizer(
+        texts, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=512
+    )
     tokenizer.save_pretrained(tmp_path)
 
     class Case(common("test_tokenization_common").TokenizerTesterMixin, unittest.TestCase):

@@ -27,11 +27,24 @@ IDS, HOLES = torch.tensor([[3, 4, 5, 9], [9, 6, 9, 7]]), torch.tensor([[1, 1, 1,
 
 
 def make(
-    cell="lstm", layers=1, bidirectional=True, pooling="mean_max", model=RnnForSequenceClassification, **settings
+    cell="lstm",
+    layers=1,
+    bidirectional=True,
+    pooling="mean_max",
+    model=RnnForSequenceClassification,
+    **settings,
 ):
     torch.manual_seed(sum(map(ord, f"{cell}{layers}{bidirectional}{pooling}")))
-    sizes = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": layers, "num_labels": 3}
-    return model(RnnConfig(**sizes, bidirectional=bidirectional, cell_type=cell, pooling=pooling, **settings)).eval()
+    sizes = {
+        "vocab_size": 13,
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "num_hidden_layers": layers,
+        "num_labels": 3,
+    }
+    return model(
+        RnnConfig(**sizes, bidirectional=bidirectional, cell_type=cell, pooling=pooling, **settings)
+    ).eval()
 
 
 def pad_right(texts, extra=0, filler=PAD):
@@ -50,13 +63,17 @@ def plain_rnn(encoder):
     options = {"bidirectional": config.bidirectional, "batch_first": True}
     options |= {"nonlinearity": config.cell_type[4:]} if kind is nn.RNN else {}
     reference = kind(config.embedding_size, config.hidden_size, config.num_hidden_layers, **options)
-    reference.load_state_dict({name: weight.detach().clone() for name, weight in named_weights(encoder)})
+    reference.load_state_dict(
+        {name: weight.detach().clone() for name, weight in named_weights(encoder)}
+    )
     return reference
 
 
 def named_weights(encoder):
     """Yield the cells' weights under the names of torch's multi-layer modules."""
-    for layer, direction in itertools.product(range(len(encoder.layers)), range(encoder.config.num_directions)):
+    for layer, direction in itertools.product(
+        range(len(encoder.layers)), range(encoder.config.num_directions)
+    ):
         for name, weight in encoder.layers[layer].directions[direction].cell.named_parameters():
             yield name.replace("_l0", f"_l{layer}") + ("_reverse" if direction else ""), weight
 
@@ -72,7 +89,11 @@ def pool_by_hand(model, states):
     """Pool states (T, S) of one text."""
     pooling, half = model.config.pooling, model.config.hidden_size
     if pooling == "last":
-        return torch.cat([states[-1, :half], states[0, half:]]) if model.config.bidirectional else states[-1]
+        return (
+            torch.cat([states[-1, :half], states[0, half:]])
+            if model.config.bidirectional
+            else states[-1]
+        )
     if pooling == "attention":
         pooler = model.pooler
         hidden = torch.tanh(states @ pooler.projection.weight.T + pooler.projection.bias)
@@ -89,8 +110,11 @@ class TestPaddingNeverChangesANumber:
         expected = []
         for text in TEXTS:
             states = reference(model.rnn.embedding(torch.tensor([text])))[0][0]
-            expected.append(pool_by_hand(model, states) @ model.classifier.weight.T + model.classifier.bias)
-        expected = torch.stack([*expected, model.classifier.bias])  # a text without tokens: a zero pooled vector
+            expected.append(
+                pool_by_hand(model, states) @ model.classifier.weight.T + model.classifier.bias
+            )
+        # a text without tokens: a zero pooled vector
+        expected = torch.stack([*expected, model.classifier.bias])
         assert expected.std(dim=0).max() > 1e-3, "premise: the texts have different answers"
         texts = [*TEXTS, []]
         ids, mask = pad_right(texts)
@@ -98,11 +122,17 @@ class TestPaddingNeverChangesANumber:
         for filler in (PAD, 7, -100, 10**6):  # also ids that are not in the table
             ids, mask = pad_right(texts, extra=6, filler=filler)
             torch.testing.assert_close(model(ids, mask).logits, expected, **TOLERANCE)
-            torch.testing.assert_close(model(ids.roll(6, 1), 2 * mask.roll(6, 1)).logits, expected, **TOLERANCE)
+            torch.testing.assert_close(
+                model(ids.roll(6, 1), 2 * mask.roll(6, 1)).logits, expected, **TOLERANCE
+            )
         holes = torch.full((len(texts), 15), 9)
         mask = torch.zeros_like(holes, dtype=torch.bool)
         for row, text in enumerate(texts):
-            places = torch.randperm(15, generator=torch.Generator().manual_seed(row))[: len(text)].sort().values
+            places = (
+                torch.randperm(15, generator=torch.Generator().manual_seed(row))[: len(text)]
+                .sort()
+                .values
+            )
             holes[row, places], mask[row, places] = torch.tensor(text, dtype=torch.long), True
         torch.testing.assert_close(model(holes, mask).logits, expected, **TOLERANCE)
         no_time = model(torch.zeros(2, 0, dtype=torch.long)).logits
@@ -111,14 +141,18 @@ class TestPaddingNeverChangesANumber:
 
     def test_gradients(self, cell, layers, bidirectional, pooling):
         model = make(cell, layers, bidirectional, pooling).train()
-        sum(model(torch.tensor([t]), labels=LABELS[i : i + 1]).loss / 4 for i, t in enumerate(TEXTS)).backward()
+        sum(
+            model(torch.tensor([t]), labels=LABELS[i : i + 1]).loss / 4 for i, t in enumerate(TEXTS)
+        ).backward()
         alone = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         ids, mask = pad_right(TEXTS, extra=3, filler=12)
         for shift in (0, 3):
             model.zero_grad()
             model(ids.roll(shift, 1), mask.roll(shift, 1), labels=LABELS).loss.backward()
             for name, parameter in model.named_parameters():
-                torch.testing.assert_close(parameter.grad, alone[name], atol=1e-6, rtol=1e-4, msg=name)
+                torch.testing.assert_close(
+                    parameter.grad, alone[name], atol=1e-6, rtol=1e-4, msg=name
+                )
             assert not model.rnn.embedding.weight.grad[12].any()
 
 
@@ -129,23 +163,38 @@ def test_against_packed_sequences(cell, layers, bidirectional, with_initial_stat
     model = make(cell, layers, bidirectional, model=RnnModel)
     reference = plain_rnn(model)
     ids, mask = pad_right(TEXTS, extra=2)
-    given = [state for state in initial_states(model.config, len(TEXTS)) if state is not None and with_initial_states]
+    given = [
+        state
+        for state in initial_states(model.config, len(TEXTS))
+        if state is not None and with_initial_states
+    ]
     ours, theirs = ([state.clone().requires_grad_() for state in given] for _ in range(2))
     names = ["initial_hidden_state", "initial_cell_state"]
     found = model(ids, mask, output_final_states=True, **dict(zip(names, ours, strict=False)))
-    packed = pack_padded_sequence(model.embedding(ids), mask.sum(1), batch_first=True, enforce_sorted=False)
-    output, final = reference(packed, (tuple(theirs) if cell == "lstm" else theirs[0]) if theirs else None)
+    packed = pack_padded_sequence(
+        model.embedding(ids), mask.sum(1), batch_first=True, enforce_sorted=False
+    )
+    output, final = reference(
+        packed, (tuple(theirs) if cell == "lstm" else theirs[0]) if theirs else None
+    )
     output, _ = pad_packed_sequence(output, batch_first=True, total_length=ids.shape[1])
     expected = [output, *(final if cell == "lstm" else [final])]
-    results = [found.last_hidden_state, found.final_hidden_state, found.final_cell_state][: len(expected)]
+    results = [found.last_hidden_state, found.final_hidden_state, found.final_cell_state][
+        : len(expected)
+    ]
     torch.testing.assert_close(results, expected, **TOLERANCE)
     assert (found.final_cell_state is None) == (cell != "lstm")
 
     weights, others = dict(named_weights(model)), dict(reference.named_parameters())
     gradients = []
-    for tensors, inputs in ((results, [*ours, *weights.values()]), (expected, [*theirs, *map(others.get, weights)])):
+    for tensors, inputs in (
+        (results, [*ours, *weights.values()]),
+        (expected, [*theirs, *map(others.get, weights)]),
+    ):
         loss = sum((tensor.sin() * (1 + number)).sum() for number, tensor in enumerate(tensors))
-        gradients.append(torch.autograd.grad(loss, [*inputs, model.embedding.weight], retain_graph=True))
+        gradients.append(
+            torch.autograd.grad(loss, [*inputs, model.embedding.weight], retain_graph=True)
+        )
     torch.testing.assert_close(*gradients, atol=2e-5, rtol=1e-4)
 
 
@@ -153,7 +202,9 @@ def test_against_packed_sequences(cell, layers, bidirectional, with_initial_stat
 def test_final_states_of_a_text_without_tokens_are_the_initial_ones(cell):
     model, (ids, mask) = make(cell, layers=2, model=RnnModel), pad_right([[3, 4], []])
     h_0, c_0 = initial_states(model.config, 2)
-    output = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0, output_final_states=True)
+    output = model(
+        ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0, output_final_states=True
+    )
     torch.testing.assert_close(output.final_hidden_state[:, 1], h_0[:, 1])
     if cell == "lstm":
         torch.testing.assert_close(output.final_cell_state[:, 1], c_0[:, 1])
@@ -166,7 +217,9 @@ def test_inputs_embeds(cell):
     ids, mask = pad_right(TEXTS, extra=2)
     vectors = model.rnn.embedding(ids).detach().clone()
     vectors[mask == 0] = float("nan")  # masked places are never read
-    torch.testing.assert_close(model(inputs_embeds=vectors, attention_mask=mask).logits, model(ids, mask).logits)
+    torch.testing.assert_close(
+        model(inputs_embeds=vectors, attention_mask=mask).logits, model(ids, mask).logits
+    )
 
 
 @pytest.mark.parametrize("pooling", POOLERS)
@@ -199,15 +252,25 @@ def test_hidden_states(cell):
     """They have the places of the tokens, and gradients."""
     model = make(cell, layers=2).train()
     output = model(IDS, HOLES, labels=LABELS[:2], output_hidden_states=True)
-    assert [tuple(state.shape) for state in output.hidden_states] == [(2, 4, 6), (2, 4, 10), (2, 4, 10)]
-    torch.testing.assert_close(output.hidden_states[0], model.rnn.embedding(IDS) * HOLES[:, :, None])
+    assert [tuple(state.shape) for state in output.hidden_states] == [
+        (2, 4, 6),
+        (2, 4, 10),
+        (2, 4, 10),
+    ]
+    torch.testing.assert_close(
+        output.hidden_states[0], model.rnn.embedding(IDS) * HOLES[:, :, None]
+    )
     torch.testing.assert_close(output.hidden_states[-1], model.rnn(IDS, HOLES).last_hidden_state)
     torch.testing.assert_close(output.logits, model(IDS, HOLES).logits)
     gradients = torch.autograd.grad(output.loss, output.hidden_states)
     assert all(gradient.any() and not gradient[HOLES == 0].any() for gradient in gradients)
     assert model(IDS).hidden_states is None
     empty = model.rnn(IDS[:, :0], output_hidden_states=True)
-    assert [tuple(state.shape) for state in empty.hidden_states] == [(2, 0, 6), (2, 0, 10), (2, 0, 10)]
+    assert [tuple(state.shape) for state in empty.hidden_states] == [
+        (2, 0, 6),
+        (2, 0, 10),
+        (2, 0, 10),
+    ]
     assert empty.last_hidden_state.shape == (2, 0, 10)
 
 
@@ -249,7 +312,10 @@ def test_hooks_and_adapters_on_cells(cell, way):
     found.loss.backward()
     assert len(calls) == 4
     if way == "pruned":
-        gradient, mask = directions[0].cell.weight_ih_l0_orig.grad, directions[0].cell.weight_ih_l0_mask
+        gradient, mask = (
+            directions[0].cell.weight_ih_l0_orig.grad,
+            directions[0].cell.weight_ih_l0_mask,
+        )
         assert gradient.any() and not gradient[mask == 0].any()
     else:
         torch.testing.assert_close(found.logits, expected, **TOLERANCE)
@@ -280,7 +346,8 @@ def test_compile_gives_the_same_numbers(cell):
     model = make(cell, pooling="attention")
     ids, mask = pad_right([*TEXTS, []], extra=2)
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="eager", fullgraph=cell == "min_gru")  # torch's cells break the graph
+    # torch's cells break the graph
+    compiled = torch.compile(model, backend="eager", fullgraph=cell == "min_gru")
     torch.testing.assert_close(compiled(ids, mask).logits, model(ids, mask).logits, **TOLERANCE)
 
 
@@ -288,7 +355,11 @@ def test_compile_gives_the_same_numbers(cell):
 @pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
 @pytest.mark.parametrize(
     ("cell", "settings"),
-    [("gru", {"pooling": "attention"}), ("lstm", {"token_ngrams": 30}), ("min_gru", {"token_ngrams": 30})],
+    [
+        ("gru", {"pooling": "attention"}),
+        ("lstm", {"token_ngrams": 30}),
+        ("min_gru", {"token_ngrams": 30}),
+    ],
 )
 def test_export_with_dynamic_batch(cell, settings):
     model = make(cell, **settings)
@@ -305,7 +376,14 @@ def test_export_with_dynamic_batch(cell, settings):
 
 class TestDropout:
     @pytest.mark.parametrize(
-        "name", ["embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout"]
+        "name",
+        [
+            "embedding_dropout",
+            "word_dropout",
+            "hidden_dropout",
+            "recurrent_dropout",
+            "classifier_dropout",
+        ],
     )
     @pytest.mark.parametrize("cell", ["gru", "lstm"])
     def test_active_only_in_training(self, name, cell):
@@ -325,18 +403,24 @@ class TestDropout:
         dropped = vectors.abs().sum(-1) == 0
         assert all(len(dropped[ids == word].unique()) == 1 for word in range(2, 12))
         assert 0 < dropped.float().mean() < 1
-        torch.testing.assert_close(vectors[~dropped], 2 * model.embedding(ids)[~dropped])  # scaled by 1 / (1 - p)
+        # scaled by 1 / (1 - p)
+        torch.testing.assert_close(vectors[~dropped], 2 * model.embedding(ids)[~dropped])
 
 
-@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+@pytest.mark.parametrize(
+    "problem_type", ["single_label_classification", "multi_label_classification"]
+)
 def test_gradient_accumulation_counts_items_once(problem_type):
     """The Trainer expects that losses of parts, each over the number of all items, add up to the whole loss."""
     model = make(problem_type=problem_type)
     ids, mask = pad_right(TEXTS)
-    labels = nn.functional.one_hot(LABELS, 3).float() if problem_type.startswith("multi") else LABELS
+    labels = (
+        nn.functional.one_hot(LABELS, 3).float() if problem_type.startswith("multi") else LABELS
+    )
     items = labels.numel()
     parts = sum(
-        model(ids[i:j], mask[i:j], labels=labels[i:j], num_items_in_batch=items).loss for i, j in [(0, 1), (1, 4)]
+        model(ids[i:j], mask[i:j], labels=labels[i:j], num_items_in_batch=items).loss
+        for i, j in [(0, 1), (1, 4)]
     )
     torch.testing.assert_close(parts, model(ids, mask, labels=labels).loss)
 
@@ -344,18 +428,31 @@ def test_gradient_accumulation_counts_items_once(problem_type):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cell", CELLS)
 def test_cuda_gives_the_same_numbers(cell):
-    model = make(cell, 2, pooling="attention", recurrent_dropout=0.2 if cell in WITH_RECURRENT_WEIGHTS else 0.0)
+    model = make(
+        cell,
+        2,
+        pooling="attention",
+        recurrent_dropout=0.2 if cell in WITH_RECURRENT_WEIGHTS else 0.0,
+    )
     ids, mask = pad_right([*TEXTS, []], extra=2)
     expected = model(ids, mask, output_final_states=True)
     output = model.cuda()(ids.cuda(), mask.cuda(), output_final_states=True)
     torch.testing.assert_close(output.logits.cpu(), expected.logits, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(output.final_hidden_state.cpu(), expected.final_hidden_state, atol=1e-4, rtol=1e-3)
-    model.train()(ids.cuda(), mask.cuda(), labels=torch.tensor([0, 1, 2, 0, 1]).cuda()).loss.backward()
+    torch.testing.assert_close(
+        output.final_hidden_state.cpu(), expected.final_hidden_state, atol=1e-4, rtol=1e-3
+    )
+    model.train()(
+        ids.cuda(), mask.cuda(), labels=torch.tensor([0, 1, 2, 0, 1]).cuda()
+    ).loss.backward()
 
 
 def test_scores_of_tokens_in_a_row():
     """Plain sums over the tokens of each text, wherever padding and holes are; the numbers of `fold_targets` too."""
-    numbers = {"problem_type": "regression", "target_scale": [2.0, 3.0, 0.5], "target_mean": [1.0, 0.0, 2.0]}
+    numbers = {
+        "problem_type": "regression",
+        "target_scale": [2.0, 3.0, 0.5],
+        "target_mean": [1.0, 0.0, 2.0],
+    }
     model, without = make(token_ngrams=40, **numbers), make(**numbers)
     torch.nn.init.normal_(model.ngrams.weight)
     without.load_state_dict(model.state_dict(), strict=False)
@@ -372,7 +469,9 @@ def test_scores_of_tokens_in_a_row():
                 scores += model.ngrams.weight[:, value % 13]
         expected.append(scores / max(1, len(text)) ** 0.5 * torch.tensor(numbers["target_scale"]))
     logits = model(ids, mask).logits
-    torch.testing.assert_close(logits - without(ids, mask).logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        logits - without(ids, mask).logits, torch.stack(expected), atol=1e-5, rtol=1e-5
+    )
     model.fold_targets()
     torch.testing.assert_close(model(ids, mask).logits, logits, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="input_ids"):

@@ -20,12 +20,18 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
 
 def make(**settings):
     torch.manual_seed(0)
-    defaults = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "id2label": {0: "bad", 1: "so so", 2: "good"}}
+    defaults = {
+        "vocab_size": 13,
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "id2label": {0: "bad", 1: "so so", 2: "good"},
+    }
     return RnnForSequenceClassification(RnnConfig(**{**defaults, **settings})).eval()
 
 
 @pytest.mark.parametrize(
-    ("cell", "pooling"), [("rnn_tanh", "last"), ("gru", "mean_max"), ("lstm", "attention"), ("min_gru", "attention")]
+    ("cell", "pooling"),
+    [("rnn_tanh", "last"), ("gru", "mean_max"), ("lstm", "attention"), ("min_gru", "attention")],
 )
 def test_round_trip(tmp_path, cell, pooling):
     model = make(cell_type=cell, pooling=pooling, num_hidden_layers=2)
@@ -40,11 +46,17 @@ def test_round_trip(tmp_path, cell, pooling):
     assert loaded.config.id2label == {0: "bad", 1: "so so", 2: "good"}
     encoder = AutoModel.from_pretrained(tmp_path)
     assert type(encoder) is RnnModel
-    torch.testing.assert_close(encoder(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state)
+    torch.testing.assert_close(
+        encoder(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state
+    )
 
 
 @pytest.mark.parametrize(
-    "load", [RnnForSequenceClassification.from_pretrained, AutoModelForSequenceClassification.from_pretrained]
+    "load",
+    [
+        RnnForSequenceClassification.from_pretrained,
+        AutoModelForSequenceClassification.from_pretrained,
+    ],
 )
 def test_a_frozen_embedding_stays_frozen(tmp_path, load):
     model = make(freeze_embedding=True)
@@ -82,7 +94,9 @@ def test_the_dtype_of_stored_weights_is_a_choice(tmp_path, dtype, frozen):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32, "exact products of rounded weights"
     for name, weight in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], weight.to(getattr(torch, dtype)).float()), name
+        assert torch.equal(loaded.state_dict()[name], weight.to(getattr(torch, dtype)).float()), (
+            name
+        )
     if dtype != "bfloat16":  # NumPy does not have it
         read = numpy.load_file(tmp_path / "model.safetensors")
         assert all(np.array_equal(read[name], weight.numpy()) for name, weight in stored.items())
@@ -101,7 +115,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def test_a_checkpoint_of_the_first_version_gives_the_same_answers():
     expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "checkpoint")
-    model, info = AutoModelForSequenceClassification.from_pretrained(GOLDEN / "checkpoint", output_loading_info=True)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        GOLDEN / "checkpoint", output_loading_info=True
+    )
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert [tokenizer(text).input_ids for text in expected["texts"]] == expected["input_ids"]
     batch = tokenizer(expected["texts"], padding=True, return_tensors="pt")
@@ -152,12 +168,20 @@ def test_remote_code_without_the_package(block_type, tmp_path):
     ids = IDS.clamp(max=len(tokenizer) - 1)
     environment = {"PATH": "", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     given = [folder, tmp_path / "again", json.dumps(ids.tolist()), json.dumps(MASK.tolist())]
-    out = run_python(WITHOUT_THE_PACKAGE, *given, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    out = run_python(
+        WITHOUT_THE_PACKAGE, *given, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL
+    )
     there = json.loads(out.splitlines()[-1])
-    torch.testing.assert_close(torch.tensor(there["logits"]), torch.stack([model(ids, MASK).logits] * 2))
-    torch.testing.assert_close(torch.tensor(there["states"]), model.rnn(ids, MASK).last_hidden_state)
+    torch.testing.assert_close(
+        torch.tensor(there["logits"]), torch.stack([model(ids, MASK).logits] * 2)
+    )
+    torch.testing.assert_close(
+        torch.tensor(there["states"]), model.rnn(ids, MASK).last_hidden_state
+    )
     here = pipeline("text-classification", str(folder), top_k=None)(["good film", ""])
     for ours, theirs in zip(here, there["pipeline"], strict=True):
         assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
-        assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
+        assert [entry["score"] for entry in ours] == pytest.approx(
+            [entry["score"] for entry in theirs]
+        )
     assert there["frozen"] and there["ids"] == tokenizer("a good film").input_ids

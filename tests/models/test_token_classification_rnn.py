@@ -31,7 +31,9 @@ def make(**settings):
 
 @pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("word_forms", [0, 64])
-@pytest.mark.parametrize(("cell", "block"), [("gru", "plain"), ("lstm", "plain"), ("min_gru", "residual")])
+@pytest.mark.parametrize(
+    ("cell", "block"), [("gru", "plain"), ("lstm", "plain"), ("min_gru", "residual")]
+)
 def test_padding_changes_no_answer(cell, block, word_forms, crf):
     model = make(crf=crf, cell_type=cell, block_type=block, word_forms=word_forms)
     ids, mask = pad_right(TEXTS, extra=2)
@@ -45,18 +47,31 @@ def test_padding_changes_no_answer(cell, block, word_forms, crf):
         reverse, padded = model(torch.tensor([text[::-1]])).logits[0], model(*left).logits[row]
         torch.testing.assert_close(padded[-len(text) :], reverse, **TOLERANCE)
         assert not whole.logits[row, len(text) :].any()
-        words.append(sum(place == 0 or (text[place - 1] != 4 and VOCABULARY[token][0] == "▁")
-                         for place, token in enumerate(text)) if word_forms else len(text))  # fmt: skip
+        words.append(
+            sum(
+                place == 0 or (text[place - 1] != 4 and VOCABULARY[token][0] == "▁")
+                # fmt: skip
+                for place, token in enumerate(text)
+            )
+            if word_forms
+            else len(text)
+        )
         losses.append(alone.loss * words[-1])
     torch.testing.assert_close(whole.loss, sum(losses) / sum(words), **TOLERANCE)
     holes, full = torch.tensor([[1, 0, 1, 1]]), torch.tensor([[5, 9, 7, 3]])
-    torch.testing.assert_close(model(full, holes).logits[:, [0, 2, 3]], model(full[:, [0, 2, 3]]).logits, **TOLERANCE)
+    torch.testing.assert_close(
+        model(full, holes).logits[:, [0, 2, 3]], model(full[:, [0, 2, 3]]).logits, **TOLERANCE
+    )
 
 
 def enumerate_taggings(crf, emissions):
     """Return each tagging of a text with its score, by the definition."""
     for tags in itertools.product(range(emissions.shape[1]), repeat=len(emissions)):
-        score = crf.first[tags[0]] + crf.last[tags[-1]] + sum(emissions[place, tag] for place, tag in enumerate(tags))
+        score = (
+            crf.first[tags[0]]
+            + crf.last[tags[-1]]
+            + sum(emissions[place, tag] for place, tag in enumerate(tags))
+        )
         yield tags, score + sum(crf.transitions[pair] for pair in itertools.pairwise(tags))
 
 
@@ -74,14 +89,19 @@ def test_loss_and_best_tagging_equal_those_of_all_taggings():
     crf, emissions = Crf(5).requires_grad_(False), 2 * torch.randn(4, 3, 5)
     for weight in crf.parameters():
         weight.normal_()
-    valid = torch.tensor([[True, True, True], [True, True, False], [True, True, False], [True, False, False]])
-    labels = torch.tensor([[0, 1, 4], [3, 2, -100], [4, -100, -100], [0, -100, -100]])  # one is not known
+    valid = torch.tensor(
+        [[True, True, True], [True, True, False], [True, True, False], [True, False, False]]
+    )
+    # one is not known
+    labels = torch.tensor([[0, 1, 4], [3, 2, -100], [4, -100, -100], [0, -100, -100]])
     losses, best = crf.losses(emissions, labels, valid), crf.best_scores(emissions, valid, TAGS)
     for text, length in enumerate((4, 3, 1)):
         scored = dict(enumerate_taggings(crf, emissions[:length, text]))
         known = labels[:length, text].tolist()
         agree = [
-            score for tags, score in scored.items() if all(b in (a, -100) for a, b in zip(tags, known, strict=True))
+            score
+            for tags, score in scored.items()
+            if all(b in (a, -100) for a, b in zip(tags, known, strict=True))
         ]
         expected = torch.stack(list(scored.values())).logsumexp(0) - torch.stack(agree).logsumexp(0)
         torch.testing.assert_close(losses[text], expected, atol=1e-4, rtol=1e-5)
@@ -91,7 +111,9 @@ def test_loss_and_best_tagging_equal_those_of_all_taggings():
         for place, tag in itertools.product(range(length), range(5)):
             through = [score for tags, score in scored.items() if tags[place] == tag]
             if through:
-                torch.testing.assert_close(best[place, text, tag], max(through) - scored[top], atol=1e-4, rtol=1e-5)
+                torch.testing.assert_close(
+                    best[place, text, tag], max(through) - scored[top], atol=1e-4, rtol=1e-5
+                )
             else:
                 assert best[place, text, tag] < -1000
 
@@ -99,21 +121,30 @@ def test_loss_and_best_tagging_equal_those_of_all_taggings():
 def test_long_texts_keep_the_digits_of_their_scores():
     """A conditional random field in float64; sums over 3,000 tokens in float32 were 1e-3 off."""
     torch.manual_seed(0)
-    crf, emissions, valid = Crf(5).requires_grad_(False), 5 * torch.randn(3000, 1, 5), torch.ones(3000, 1).bool()
+    crf, emissions, valid = (
+        Crf(5).requires_grad_(False),
+        5 * torch.randn(3000, 1, 5),
+        torch.ones(3000, 1).bool(),
+    )
     exact = crf.double().best_scores(emissions.double(), valid, TAGS)
-    torch.testing.assert_close(crf.float().best_scores(emissions, valid, TAGS), exact.float(), atol=1e-4, rtol=1e-6)
+    torch.testing.assert_close(
+        crf.float().best_scores(emissions, valid, TAGS), exact.float(), atol=1e-4, rtol=1e-6
+    )
 
 
 def test_gradients_of_the_loss_are_finite_for_extreme_scores():
     crf = Crf(3)
     torch.nn.init.constant_(crf.transitions, -80.0)
     emissions = (1e3 * torch.randn(5, 2, 3)).requires_grad_()
-    crf.losses(emissions, torch.zeros(5, 2, dtype=torch.long), torch.ones(5, 2, dtype=torch.bool)).sum().backward()
+    crf.losses(
+        emissions, torch.zeros(5, 2, dtype=torch.long), torch.ones(5, 2, dtype=torch.bool)
+    ).sum().backward()
     assert emissions.grad.isfinite().all() and crf.transitions.grad.isfinite().all()
 
 
 def test_the_tokens_of_a_word_have_one_tag():
-    model, tokens = make(crf=True, word_forms=64), torch.tensor([[4, 6, 3, 5, 2, 12, 11]])  # ⇧dbce a ji
+    # ⇧dbce a ji
+    model, tokens = make(crf=True, word_forms=64), torch.tensor([[4, 6, 3, 5, 2, 12, 11]])
     with torch.no_grad():
         model.classifier.bias[1] = 50.0  # every word begins an entity of a
     assert model(tokens).logits.argmax(-1).tolist() == [[1, 2, 2, 2, 1, 1, 2]]
@@ -136,8 +167,14 @@ def test_a_word_has_the_states_of_its_tokens_and_its_form():
 def test_a_new_head_and_new_tokens_have_no_forms_yet(tmp_path):
     """Buffers that no checkpoint has are initialised, and grow with the vocabulary."""
     make().rnn.save_pretrained(tmp_path)
-    model = AutoModelForTokenClassification.from_pretrained(tmp_path, word_forms=64, word_hidden_size=4)
-    assert model.words.kinds.eq(1).all() and not model.words.codes.any() and not model.words.forms.any()
+    model = AutoModelForTokenClassification.from_pretrained(
+        tmp_path, word_forms=64, word_hidden_size=4
+    )
+    assert (
+        model.words.kinds.eq(1).all()
+        and not model.words.codes.any()
+        and not model.words.forms.any()
+    )
     model.words.read(VOCABULARY)
     before = model(torch.tensor([[4, 6, 3]])).logits
     model.resize_token_embeddings(15, mean_resizing=False)
@@ -151,7 +188,9 @@ def test_a_new_head_and_new_tokens_have_no_forms_yet(tmp_path):
 def test_offloaded_weights_give_the_same_answers(offload_buffers):
     model, ids = make(word_forms=64, crf=True), torch.tensor([[4, 6, 3, 5, 2]])
     expected = model(ids).logits
-    torch.testing.assert_close(cpu_offload(model, "cpu", offload_buffers=offload_buffers)(ids).logits, expected)
+    torch.testing.assert_close(
+        cpu_offload(model, "cpu", offload_buffers=offload_buffers)(ids).logits, expected
+    )
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 DATA = SCRIPTS.parent / "data" / "tweets"
 COURSE = sorted(SCRIPTS.glob("lesson_[1-5]_*.py"))
 TRAIN, SOLUTIONS = SCRIPTS / "train_sentiment.py", SCRIPTS / "lesson_solutions.py"
-RUNNABLE = sorted(path for path in SCRIPTS.rglob("*.py") if 'if __name__ == "__main__"' in path.read_text("utf-8"))
+RUNNABLE = sorted(
+    path for path in SCRIPTS.rglob("*.py") if 'if __name__ == "__main__"' in path.read_text("utf-8")
+)
 
 
 @pytest.fixture
@@ -25,8 +27,13 @@ def start(tmp_path):
     """Run a script in a process of its own, from another folder."""
 
     def start_script(script):
-        options = {"cwd": tmp_path, "env": {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}}
-        done = subprocess.run([sys.executable, script], capture_output=True, encoding="utf-8", timeout=1500, **options)
+        options = {
+            "cwd": tmp_path,
+            "env": {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        }
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, encoding="utf-8", timeout=1500, **options
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -52,22 +59,32 @@ print({{"torch", "transformers", "datasets", "hf_rnn"}} & set(sys.modules))
 
 def cells(path):
     """Return (kind, source) of the cells in percent format; text without its comment signs or quotes."""
-    parts = re.split(r"^# %%(?: \[(markdown)\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = re.split(
+        r"^# %%(?: \[(markdown)\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert parts[0] == "", "the file starts with a cell"
     found = []
     for kind, source in zip(parts[1::2], parts[2::2], strict=True):
         text = source.strip()
         if kind == "markdown":
             quoted = text.startswith('"""')
-            text = text.strip('"').strip() if quoted else re.sub(r"^# ?", "", text, flags=re.MULTILINE)
+            text = (
+                text.strip('"').strip() if quoted else re.sub(r"^# ?", "", text, flags=re.MULTILINE)
+            )
         found.append((kind or "code", text))
     return found
 
 
 def test_each_exercise_has_a_solution():
-    exercises = re.findall(r"^# (\d\.\d) ", "".join(path.read_text("utf-8") for path in COURSE), re.MULTILINE)
+    exercises = re.findall(
+        r"^# (\d\.\d) ", "".join(path.read_text("utf-8") for path in COURSE), re.MULTILINE
+    )
     solutions = re.findall(r"^# %% (\d\.\d) ", SOLUTIONS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert exercises == solutions == [f"{lesson}.{number}" for lesson in range(1, 6) for number in range(1, 4)]
+    assert (
+        exercises
+        == solutions
+        == [f"{lesson}.{number}" for lesson in range(1, 6) for number in range(1, 4)]
+    )
 
 
 @pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
@@ -97,7 +114,20 @@ def test_the_course_runs(path, start):
 def test_the_course_runs_with_other_texts(rows, start, tmp_path, monkeypatch):
     """Any number of rows, in German, with two classes; lessons 4 and 5 spend their time on tasks of their own."""
     draw = random.Random(rows)
-    words = ["der", "Bus", "kam", "spät", "aber", "die", "Fahrerin", "lächelte", "im", "Café", "gut", "schlecht"]
+    words = [
+        "der",
+        "Bus",
+        "kam",
+        "spät",
+        "aber",
+        "die",
+        "Fahrerin",
+        "lächelte",
+        "im",
+        "Café",
+        "gut",
+        "schlecht",
+    ]
     for split, count in (("train", rows), ("dev", rows // 5), ("test", rows // 5)):
         texts = [" ".join(draw.choices(words, k=draw.randint(1, 25))) for _ in range(count)]
         lines = [f"{text}\t{'froh' if 'gut' in text else 'traurig'}\n" for text in texts]
@@ -112,7 +142,9 @@ def test_the_live_page_answers_as_python(browser):
     """The stored page has the scores of its model, token by token, computed here with torch."""
     page = SCRIPTS / "lesson_page.html"
     model = json.loads(
-        re.search(r'id="model" type="application/json">(.*?)</script>', page.read_text("utf-8"), re.S)[1]
+        re.search(
+            r'id="model" type="application/json">(.*?)</script>', page.read_text("utf-8"), re.S
+        )[1]
     )
     text, size = "The bus was late AGAIN, but the driver made my day! 🌱 naïve", model["units"]
     browser.get(page.as_uri())
@@ -121,14 +153,19 @@ def test_the_live_page_answers_as_python(browser):
     rows = [row.text.split() for row in browser.find_elements("css selector", "#cells tr")]
     words = re.findall(r"[\w'’]+|[^\w\s]", text.lower())
     assert rows[0] == words
-    lstm, weights = torch.nn.LSTM(size, size), {name: torch.tensor(model[name]) for name in ("W", "U", "b", "A", "a")}
+    lstm, weights = (
+        torch.nn.LSTM(size, size),
+        {name: torch.tensor(model[name]) for name in ("W", "U", "b", "A", "a")},
+    )
     values = (weights["W"], weights["U"], weights["b"], torch.zeros(4 * size))
     lstm.load_state_dict(dict(zip(lstm.state_dict(), values, strict=True)))
     ids = [model["vocabulary"].get(word, 0) for word in words]
     with torch.no_grad():
         states = lstm(torch.tensor(model["table"])[ids])[0]
     expected = (states @ weights["A"].T + weights["a"]).softmax(-1).T
-    shown = torch.tensor([[float(number) for number in row[1:]] for row in rows[-len(model["labels"]) :]])
+    shown = torch.tensor(
+        [[float(number) for number in row[1:]] for row in rows[-len(model["labels"]) :]]
+    )
     torch.testing.assert_close(shown, expected, atol=0.0051, rtol=0)
     for bias, keeps in ((0, 0.5**30), (5, 0.8178)):
         script = "const s = arguments[0]; $('bias').value = s; return drawMemory()"
@@ -143,7 +180,16 @@ def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
     """The printed answer is that of the saved model."""
     from transformers import pipeline
 
-    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path / "gru", "--cell_type", "gru", "--num_train_epochs", 1]
+    flags = [
+        "--data_dir",
+        texts_dir,
+        "--output_dir",
+        tmp_path / "gru",
+        "--cell_type",
+        "gru",
+        "--num_train_epochs",
+        1,
+    ]
     code, out, err = run_script(TRAIN, [*flags, "--text", "lovely 🌱"], monkeypatch, capsys)
     assert code == 0, err
     answer = ast.literal_eval(out.strip().splitlines()[-1].removeprefix("lovely 🌱 "))
@@ -154,9 +200,19 @@ def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
 def test_scores_of_a_recipe_and_a_peer(tmp_path, monkeypatch, capsys):
     """The table is the mean over the lines of the output file, and a second run measures nothing again."""
     output = tmp_path / "scores.jsonl"
-    flags = ["--data_dir", DATA, "--model", "linear", "scratch --num_train_epochs 1", "--output_file", output]
+    flags = [
+        "--data_dir",
+        DATA,
+        "--model",
+        "linear",
+        "scratch --num_train_epochs 1",
+        "--output_file",
+        output,
+    ]
     for _ in range(2):
-        code, out, err = run_script(SCRIPTS / "benchmarks" / "scores.py", flags, monkeypatch, capsys)
+        code, out, err = run_script(
+            SCRIPTS / "benchmarks" / "scores.py", flags, monkeypatch, capsys
+        )
         assert code == 0, err
         results = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
         assert [result["model"] for result in results] == ["linear", "scratch --num_train_epochs 1"]
@@ -168,11 +224,24 @@ def test_finetune_teacher(bert, texts_dir, tmp_path, monkeypatch, capfd):
     """One object on stdout; a teacher with the data's labels, which `distill` opens."""
     from hf_rnn.training.distill import Classifier
 
-    flags = ["--model", bert[0], "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--max_length", 16]
+    flags = [
+        "--model",
+        bert[0],
+        "--data_dir",
+        texts_dir,
+        "--output_dir",
+        tmp_path / "out",
+        "--max_length",
+        16,
+    ]
     flags += ["--epochs", 1, "--use_cpu"]
     code, out, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 0, err
-    assert Classifier.open(str(tmp_path / "out"), None, None).align(["bad", "good", "plain"]) == [0, 1, 2]
+    assert Classifier.open(str(tmp_path / "out"), None, None).align(["bad", "good", "plain"]) == [
+        0,
+        1,
+        2,
+    ]
     assert "validation_macro_recall" in json.loads(out)["validation"]
     code, _, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 2 and "not empty" in err

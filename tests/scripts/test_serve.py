@@ -47,9 +47,13 @@ def ask(connection, body, path="/predict"):
 def folder(tiny_settings, tmp_path_factory):
     from hf_rnn import train
 
-    folder = train(**tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model")).folder
+    folder = train(
+        **tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model")
+    ).folder
     hashed = hash_file(folder / "model.safetensors")
-    (folder / "thresholds.json").write_text(json.dumps({"model": hashed, "targets": {"0.9": THRESHOLDS}}))
+    (folder / "thresholds.json").write_text(
+        json.dumps({"model": hashed, "targets": {"0.9": THRESHOLDS}})
+    )
     return folder
 
 
@@ -59,7 +63,16 @@ def server(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(SCRIPTS), "serve:app", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--app-dir",
+        str(SCRIPTS),
+        "serve:app",
+        "--port",
+        str(port),
+    ]
     environment = {**os.environ, "MODEL": str(folder)}
     with subprocess.Popen([*command, "--log-level", "warning"], env=environment) as process:
         try:
@@ -85,7 +98,10 @@ def test_answers_and_limits(server, folder):
     status, content = ask(connection, {"inputs": TEXTS, "target": 0.9})
     found = [answer.pop("for_a_person") for answer in json.loads(content)]
     limit = THRESHOLDS["by_label"]
-    assert found == [answer["score"] < limit[answer["label"]] for answer in answers] and len(set(found)) == 2
+    assert (
+        found == [answer["score"] < limit[answer["label"]] for answer in answers]
+        and len(set(found)) == 2
+    )
     for body, status in (
         ({"inputs": "a", "target": 0.5}, 422),
         ({"inputs": ["a"] * 257}, 422),
@@ -141,7 +157,11 @@ class Socket:
     async def receive(self):
         piece = next(self.pieces, None)
         kind = "bytes" if isinstance(piece, bytes) else "text"
-        return {"type": "websocket.disconnect"} if piece is None else {"type": "websocket.receive", kind: piece}
+        return (
+            {"type": "websocket.disconnect"}
+            if piece is None
+            else {"type": "websocket.receive", kind: piece}
+        )
 
     async def send_json(self, answer):
         self.sent.append(answer)
@@ -153,7 +173,9 @@ class Socket:
 def test_a_stream_is_answered_in_a_thread_and_has_limits(service, monkeypatch):
     threads, feed = [], TextStream.feed
     monkeypatch.setattr(
-        TextStream, "feed", lambda stream, piece: threads.append(threading.current_thread()) or feed(stream, piece)
+        TextStream,
+        "feed",
+        lambda stream, piece: threads.append(threading.current_thread()) or feed(stream, piece),
     )
     limit = service.MOST_CHARACTERS
     for pieces, answers, code in (
@@ -169,9 +191,18 @@ def test_a_stream_is_answered_in_a_thread_and_has_limits(service, monkeypatch):
     assert threads and threading.main_thread() not in threads, "the event loop stays free"
     socket = Socket("the mi", "ro box ", "miro", "")
     asyncio.run(service.stream(socket, target=0.9, stop="good", threshold=0.0, in_a_row=2))
-    stops = [(number, answer["stop"]["characters"]) for number, answer in enumerate(socket.sent) if "stop" in answer]
+    stops = [
+        (number, answer["stop"]["characters"])
+        for number, answer in enumerate(socket.sent)
+        if "stop" in answer
+    ]
     assert stops == [(1, 8)] and all("for_a_person" in answer for answer in socket.sent)
-    for wrong in ({"stop": "odd"}, {"stop": "good", "threshold": 2}, {"stop": "good", "in_a_row": 0}, {"target": 2}):
+    for wrong in (
+        {"stop": "odd"},
+        {"stop": "good", "threshold": 2},
+        {"stop": "good", "in_a_row": 0},
+        {"target": 2},
+    ):
         asyncio.run(service.stream(socket := Socket("a"), **wrong))
         assert socket.closed[0] == 1008 and socket.closed[1] and not socket.sent
 
@@ -181,12 +212,16 @@ def test_fifty_connections_get_their_answers(server, folder):
     expected = FastRnn.from_pretrained(folder).predict(texts)
 
     def keep_asking(number):
-        connection, some = http.client.HTTPConnection("127.0.0.1", server, timeout=60), slice(number, number + 9)
+        connection, some = (
+            http.client.HTTPConnection("127.0.0.1", server, timeout=60),
+            slice(number, number + 9),
+        )
         for _ in range(20):
             status, content = ask(connection, {"inputs": texts[some]})
             assert status == 200
             assert json.loads(content) == [
-                {**answer, "score": pytest.approx(answer["score"], abs=1e-6)} for answer in expected[some]
+                {**answer, "score": pytest.approx(answer["score"], abs=1e-6)}
+                for answer in expected[some]
             ]
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -197,7 +232,9 @@ def test_conversations_at_once(server, folder):
     websocket = pytest.importorskip("websocket")
     texts = [f"{text} {number} the end" for number in range(CONNECTIONS) for text in TEXTS]
     expected = FastRnn.from_pretrained(folder).predict(texts)
-    sockets = [websocket.create_connection(f"ws://127.0.0.1:{server}/stream", timeout=30) for _ in texts]
+    sockets = [
+        websocket.create_connection(f"ws://127.0.0.1:{server}/stream", timeout=30) for _ in texts
+    ]
     for start in range(0, max(map(len, texts)), 5):
         for connection, text in zip(sockets, texts, strict=True):
             if piece := text[start : start + 5]:
@@ -206,4 +243,7 @@ def test_conversations_at_once(server, folder):
     for connection, answer in zip(sockets, expected, strict=True):
         connection.send("")
         last = json.loads(connection.recv())
-        assert (last["label"], last["score"]) == (answer["label"], pytest.approx(answer["score"], abs=1e-5))
+        assert (last["label"], last["score"]) == (
+            answer["label"],
+            pytest.approx(answer["score"], abs=1e-5),
+        )

@@ -57,15 +57,30 @@ def shown(capsys):
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80
         options = re.split(r"\s(?=--)", " ".join(out.partition("essentials:")[2].split()))
-        return {option.split()[0].replace("[no_]", ""): option for option in options if option.startswith("--")}
+        return {
+            option.split()[0].replace("[no_]", ""): option
+            for option in options
+            if option.startswith("--")
+        }
 
     return read
 
 
 def test_the_help_opens_with_what_a_first_run_needs(shown):
     short, whole = shown("--help"), shown("--help_all")
-    needs = ["--data_dir", "--text_column", "--label_column", "--task", "--output_dir", "--recipe", "--max_minutes"]
-    assert list(short)[:7] == needs and {"--max_bad_rows", "--calibrate", "--card_examples"} <= short.keys()
+    needs = [
+        "--data_dir",
+        "--text_column",
+        "--label_column",
+        "--task",
+        "--output_dir",
+        "--recipe",
+        "--max_minutes",
+    ]
+    assert (
+        list(short)[:7] == needs
+        and {"--max_bad_rows", "--calibrate", "--card_examples"} <= short.keys()
+    )
     assert all(text.count("(") == text.count(")") for text in short.values())
     assert whole.keys() == {f"--{name}" for name in FLAGS.settings} > short.keys() - {"--help_all"}
 
@@ -83,7 +98,9 @@ def test_each_setting_of_the_trainer_is_a_flag_and_unlike_ours(mine):
     more = ["--torch_compile", "true", "--eval-delay=2", "--logging_steps=7"]
     training = parse(flags(*more)).training
     assert (training.torch_compile, training.eval_delay, training.logging_steps) == (True, 2, 7)
-    again = parse(flags("--recipe", mine("torch_compile: true\neval_delay: 1e0\nlogging_steps: 7"))).training
+    again = parse(
+        flags("--recipe", mine("torch_compile: true\neval_delay: 1e0\nlogging_steps: 7"))
+    ).training
     assert (again.torch_compile, again.eval_delay, again.logging_steps) == (True, 1, 7)
 
 
@@ -92,10 +109,15 @@ def test_each_setting_of_the_trainer_is_a_flag_and_unlike_ours(mine):
 
 def test_recipe_then_file_then_flags(mine):
     path = mine("recipe: pretrain\nhidden_size: 20\nlearning_rate: 1e-1\n")
-    for argv in (flags("--recipe", path, "--hidden_size", 30), ["--hidden-size=30", *flags(f"--recipe={path}")]):
+    for argv in (
+        flags("--recipe", path, "--hidden_size", 30),
+        ["--hidden-size=30", *flags(f"--recipe={path}")],
+    ):
         arguments = parse(argv)
         assert arguments.model.num_hidden_layers == 4, "from the recipe"
-        assert arguments.training.learning_rate == 0.1, "from the file; YAML itself reads 1e-1 as text"
+        assert arguments.training.learning_rate == 0.1, (
+            "from the file; YAML itself reads 1e-1 as text"
+        )
         assert arguments.model.hidden_size == 30, "from the flag"
 
 
@@ -109,7 +131,11 @@ def test_values_of_every_type(mine):
     settings = parse(["--output_dir", "out", "--recipe", path])
     model, data, training = settings.model, settings.data, settings.training
     assert (model.bidirectional, model.crf, data.max_bad_rows) == (False, True, 3)
-    assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
+    assert (data.class_names, data.max_vocab_size, data.data_dir) == (
+        ["-1", "no way", "é"],
+        None,
+        "-dash",
+    )
     assert (training.eval_strategy, training.language) == ("no", ["en", "no"])
     assert training.report_to == ["tensorboard", "wandb"]
     assert (training.tags, training.calibrate) == (["alone"], True)
@@ -117,23 +143,50 @@ def test_values_of_every_type(mine):
 
 
 def test_keywords_are_flags(tmp_path):
-    given = {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "lowercase": False}
+    given = {
+        "data_dir": "texts",
+        "output_dir": "out",
+        "hidden_size": 9,
+        "class_names": ["a", "b"],
+        "lowercase": False,
+    }
     by_name = resolve({**given, "recipe": "scratch"})
     by_flag = parse(flags("--hidden_size", 9, "--class_names", "a", "b", "--no_lowercase"))
     assert (by_name.model, by_name.data) == (by_flag.model, by_flag.data)
     assert by_name.training.to_dict() == by_flag.training.to_dict()
-    mapping = resolve({"recipe": {"recipe": "pretrain", "hidden_size": 9}, "output_dir": tmp_path / "out"})
-    assert (mapping.model.num_hidden_layers, mapping.training.output_dir) == (4, str(tmp_path / "out"))
+    mapping = resolve(
+        {"recipe": {"recipe": "pretrain", "hidden_size": 9}, "output_dir": tmp_path / "out"}
+    )
+    assert (mapping.model.num_hidden_layers, mapping.training.output_dir) == (
+        4,
+        str(tmp_path / "out"),
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "given", "expected"),
     [
         ("recipe: scratch", {"early_stopping_patience": None}, {"early_stopping_patience": None}),
-        ("dataset_name: me/x\ndataset_config: en", {"data_dir": "a"}, {"data_dir": "a", "dataset_config": None}),
-        ("data_dir: a\nrecipe: scratch\nembedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
-        ("data_dir: a\nrecipe: scratch\nvectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
-        ("greater_is_better: true", {"metric_for_best_model": "loss"}, {"greater_is_better": False}),
+        (
+            "dataset_name: me/x\ndataset_config: en",
+            {"data_dir": "a"},
+            {"data_dir": "a", "dataset_config": None},
+        ),
+        (
+            "data_dir: a\nrecipe: scratch\nembedding_size: 77",
+            {"vectors": "v.txt"},
+            {"embedding_size": 300},
+        ),
+        (
+            "data_dir: a\nrecipe: scratch\nvectors: v.txt\nembedding_size: 77",
+            {},
+            {"embedding_size": 77},
+        ),
+        (
+            "greater_is_better: true",
+            {"metric_for_best_model": "loss"},
+            {"greater_is_better": False},
+        ),
         ("recipe: scratch", {"max_minutes": 3}, {"row_budget": None}),
     ],
 )
@@ -146,11 +199,20 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
     start = {"model_name_or_path": str(trained.folder), "output_dir": "out"}
     for recipe in ("blocks", mine("cell_type: gru\nhidden_size: 77\nvectors: v.txt\n")):
         found = values_of(resolve({**start, "recipe": recipe}))
-        assert [found[name] for name in ("cell_type", "hidden_size", "vectors")] == ["lstm", 8, None]
+        assert [found[name] for name in ("cell_type", "hidden_size", "vectors")] == [
+            "lstm",
+            8,
+            None,
+        ]
     assert resolve({**start, "word_dropout": 0.25}).model.word_dropout == 0.25
-    for wrong in ({"hidden_size": 9}, {"recipe": {"hidden_size": 9, "model_name_or_path": str(trained.folder)}}):
+    for wrong in (
+        {"hidden_size": 9},
+        {"recipe": {"hidden_size": 9, "model_name_or_path": str(trained.folder)}},
+    ):
         with pytest.raises(UserError, match="hidden_size .*found 9"):
-            resolve({**start, **wrong} if "hidden_size" in wrong else {"output_dir": "out", **wrong})
+            resolve(
+                {**start, **wrong} if "hidden_size" in wrong else {"output_dir": "out", **wrong}
+            )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +223,15 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
         ({"normalizer": "tweet"}, "scratch"),
         ({"vectors": "glove.txt"}, "best"),
         ({"tokenizer_name_or_path": "bert", "vectors": "bert"}, "blocks"),
-        ({"recipe": "best", "cell_type": "lstm", "tokenizer_name_or_path": "bert", "vectors": "bert"}, "best"),
+        (
+            {
+                "recipe": "best",
+                "cell_type": "lstm",
+                "tokenizer_name_or_path": "bert",
+                "vectors": "bert",
+            },
+            "best",
+        ),
         ({"task": "token-classification", "hidden_size": 9}, "token-classification-scratch"),
         ({"cell_type": "LSTM", "hidden_size": 5}, "default"),  # those of `english`
         ({"pooling": "last"}, "default"),
@@ -193,7 +263,10 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("recipe: best\nvectors: ~/glove.txt\n")
     found = values_of(parse(["--data_dir=texts", "--output_dir=~/out", "--recipe=~/mine.yaml"]))
-    assert Path(found["vectors"]) == tmp_path / "glove.txt" and Path(found["output_dir"]) == tmp_path / "out"
+    assert (
+        Path(found["vectors"]) == tmp_path / "glove.txt"
+        and Path(found["output_dir"]) == tmp_path / "out"
+    )
 
 
 # ---- recipes ----
@@ -203,7 +276,11 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def test_a_file_and_a_mapping_build_on_default(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text('{"hidden_size": 7}')
-    assert load_recipe(name) == load_recipe(tmp_path / name) == {**load_recipe("default"), "hidden_size": 7}
+    assert (
+        load_recipe(name)
+        == load_recipe(tmp_path / name)
+        == {**load_recipe("default"), "hidden_size": 7}
+    )
     mapping = {"recipe": "blocks", "learning_rate": 0.03, "hidden_size": None}
     (tmp_path / name).write_text(json.dumps(mapping))
     assert load_recipe(mapping) == load_recipe(name) != load_recipe("blocks")
@@ -212,7 +289,9 @@ def test_a_file_and_a_mapping_build_on_default(tmp_path, monkeypatch, name):
     assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
 
 
-@pytest.mark.parametrize(("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")])
+@pytest.mark.parametrize(
+    ("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")]
+)
 def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
     path = tmp_path / "mine.yaml"
     path.write_text(f"task: {task}\nclassifier_dropout: 0.7\n")
@@ -246,13 +325,19 @@ def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, n
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("hiden_size: 7", r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?"),
+        (
+            "hiden_size: 7",
+            r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?",
+        ),
         ("hidden_size: many", r"mine.yaml:2: hidden_size must be a whole number; found 'many'"),
         ("block_type: rnn", r"mine.yaml:2: block_type must be plain or residual; found 'rnn'"),
         ("- hidden_size\n- 7", r"mine.yaml: a recipe must"),
         ("hidden_size: 7\nhidden_size: 8", r"mine.yaml:2: hidden_size is set twice"),
         ("a: [1\nb: 2", r"mine.yaml: invalid YAML: .*line 3"),
-        ("hidden_size: 7\nrecipe: scrach", r"mine.yaml:3: recipe 'scrach' is unknown. Did you mean 'scratch'"),
+        (
+            "hidden_size: 7\nrecipe: scrach",
+            r"mine.yaml:3: recipe 'scrach' is unknown. Did you mean 'scratch'",
+        ),
         ("recipe: missing.yaml", r"mine.yaml:2: .*missing.yaml"),
     ],
 )
@@ -265,7 +350,10 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
     ("argv", "message"),
     [
         (["--hiden-size=7"], r"unknown option --hiden_size. Did you mean --hidden_size\?"),
-        (["--recipe", "student"], "recipe student: there is no setting 'augmentations': it belongs to hf-rnn distill"),
+        (
+            ["--recipe", "student"],
+            "recipe student: there is no setting 'augmentations': it belongs to hf-rnn distill",
+        ),
         (["--teacher", "x"], "unknown option --teacher: it belongs to hf-rnn distill"),
         (["stray"], r"'stray' belongs to no option"),
         (["--recipe", "scrach"], r"Did you mean 'scratch'"),
@@ -282,7 +370,9 @@ def test_a_mistake_in_a_flag(argv, message):
 
 
 def test_a_mistake_in_a_keyword():
-    with pytest.raises(UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
+    with pytest.raises(
+        UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"
+    ):
         resolve({"hidden_sise": 3, "output_dir": "out"})
     rows = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
     with pytest.raises(UserError, match=r"data_dir must be text; found DatasetDict"):
@@ -311,12 +401,18 @@ def test_bfloat16_works_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
-def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(monkeypatch, has_instructions):
+def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(
+    monkeypatch, has_instructions
+):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_instructions})
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": has_instructions}
+    )
     data = {"output_dir": "out", "data_dir": "data"}
     assert not resolve(data).training.bf16  # the start has an LSTM in place of residual blocks
-    monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
+    monkeypatch.setattr(
+        "hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained"
+    )
     assert resolve(data).training.bf16 is has_instructions
     assert not resolve({**data, "recipe": "scratch"}).training.bf16
     assert resolve({**data, "bf16": True}).training.bf16
@@ -329,13 +425,33 @@ def test_the_record_is_what_a_user_would_type(mine, trained):
     settings = parse(flags("--recipe", mine("recipe: fast\nhidden_size: 9\nseed: 3\n"), "--seed=7"))
     assert record(settings) == {"recipe": "fast", "hidden_size": 9, "data_dir": "texts", "seed": 7}
     started = retarget(parse(["texts", "out"]), str(trained.folder))
-    assert started.model.hidden_size == 8 and record(started)["model_name_or_path"] == trained.folder.name
+    assert (
+        started.model.hidden_size == 8
+        and record(started)["model_name_or_path"] == trained.folder.name
+    )
 
 
 def test_the_record_is_a_recipe_that_repeats_the_run(mine):
-    more = ["--recipe", "pretrain", "--cell_type", "gru", "--warmup_steps", 0.1, "--class_names", "a", "b"]
-    schedule = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.001}']
-    arguments = parse(flags(*more, *schedule, "--accelerator_config", '{"use_seedable_sampler": false}'))
+    more = [
+        "--recipe",
+        "pretrain",
+        "--cell_type",
+        "gru",
+        "--warmup_steps",
+        0.1,
+        "--class_names",
+        "a",
+        "b",
+    ]
+    schedule = [
+        "--lr_scheduler_type",
+        "cosine_with_min_lr",
+        "--lr_scheduler_kwargs",
+        '{"min_lr": 0.001}',
+    ]
+    arguments = parse(
+        flags(*more, *schedule, "--accelerator_config", '{"use_seedable_sampler": false}')
+    )
     again = parse(flags("--recipe", mine(json.dumps(record(arguments)), "training_args.json")))
     assert (again.model, again.data) == (arguments.model, arguments.data)
     before, after = arguments.training.to_dict(), again.training.to_dict()
@@ -348,12 +464,24 @@ def test_the_record_is_a_recipe_that_repeats_the_run(mine):
 def test_the_record_has_no_secrets_and_paths(tmp_path):
     home = tmp_path / "home" / "somebody"
     home.mkdir(parents=True)
-    paths = {"data_dir": home, "output_dir": home / "out", "tokenizer_name_or_path": home, "run_name": home}
+    paths = {
+        "data_dir": home,
+        "output_dir": home / "out",
+        "tokenizer_name_or_path": home,
+        "run_name": home,
+    }
     settings = {**paths, "recipe": "scratch", "hub_token": "hf_secret", "hub_model_id": "me/x"}
     settings |= {"push_to_hub": True, "card_examples": True, "report_to": ["wandb"]}
     recorded = record(resolve(settings))
     assert str(tmp_path) not in json.dumps(recorded) and "secret" not in json.dumps(recorded)
-    private = {"output_dir", "hub_token", "hub_model_id", "push_to_hub", "card_examples", "report_to"}
+    private = {
+        "output_dir",
+        "hub_token",
+        "hub_model_id",
+        "push_to_hub",
+        "card_examples",
+        "report_to",
+    }
     assert recorded["data_dir"] == "somebody" and not recorded.keys() & private
 
 

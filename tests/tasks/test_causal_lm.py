@@ -28,7 +28,12 @@ def text_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(tiny_settings, text_dir):
-    sizes = {"hidden_size": 24, "embedding_size": 8, "per_device_train_batch_size": 8, "block_size": 40}
+    sizes = {
+        "hidden_size": 24,
+        "embedding_size": 8,
+        "per_device_train_batch_size": 8,
+        "block_size": 40,
+    }
     sizes |= {"num_train_epochs": 6, "warmup_steps": 0, "recipe": "lm"}
     settings = {**tiny_settings, **sizes, "task": "causal-lm", "data_dir": str(text_dir)}
     del settings["embedding_dropout"]
@@ -52,11 +57,14 @@ def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, com
     assert first["generated_text"].startswith("Cleo:\n  sings to Bob.\n")
     assert second["generated_text"].startswith(prompts[1] + "  sails.\n")
     assert write(prompts[0], **options) == [first]
-    code, out, err = command("evaluate", "--model", model_folder, "--data_dir", text_dir, "--split", "dev")
+    code, out, err = command(
+        "evaluate", "--model", model_folder, "--data_dir", text_dir, "--split", "dev"
+    )
     assert code == 0, err
     found = json.loads(out)
     assert {name: found[name] for name in metrics} == pytest.approx(metrics)
-    model, tokenizer = load_model(model_folder)  # in one pass, without the streams of the evaluation
+    # in one pass, without the streams of the evaluation
+    model, tokenizer = load_model(model_folder)
     ids = tokenizer((text_dir / "dev.txt").read_text(), return_tensors="pt")["input_ids"]
     assert model(ids, labels=ids).loss.item() == pytest.approx(metrics["loss"], abs=1e-5)
     assert 'pipeline("text-generation"' in (model_folder / "README.md").read_text()
@@ -64,30 +72,50 @@ def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, com
 
 def test_training_reads_each_block_alone(settings, tmp_path):
     """Without steps, the training loss is the mean over the tokens of the blocks but their first."""
-    still = {"learning_rate": 0, "classifier_dropout": 0, "per_device_train_batch_size": 2, "num_train_epochs": 1}
+    still = {
+        "learning_rate": 0,
+        "classifier_dropout": 0,
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 1,
+    }
     (tmp_path / "train.txt").write_text("abcdefgh bca\n" * 10)
     (tmp_path / "dev.txt").write_text("abc\n")
     result = train(
-        **{**settings, **still, "block_size": 13, "data_dir": str(tmp_path)}, output_dir=str(tmp_path / "out")
+        **{**settings, **still, "block_size": 13, "data_dir": str(tmp_path)},
+        output_dir=str(tmp_path / "out"),
     )
     model, tokenizer = load_model(result.folder)
     ids = tokenizer("abcdefgh bca\n", return_tensors="pt")["input_ids"]
     assert ids.shape == (1, 13) and result.metrics["training"]["steps"] == 5
-    assert result.metrics["training"]["loss"] == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-5)
+    assert result.metrics["training"]["loss"] == pytest.approx(
+        model(ids, labels=ids).loss.item(), abs=1e-5
+    )
 
 
-def test_a_run_that_is_stopped_within_an_epoch_resumes_bit_for_bit(settings, model_folder, tmp_path):
+def test_a_run_that_is_stopped_within_an_epoch_resumes_bit_for_bit(
+    settings, model_folder, tmp_path
+):
     again = {**settings, "output_dir": str(tmp_path / "out")}
     run_until(41, lambda: train(**again))
     folder = train(**again, resume=True).folder
-    assert (folder / "model.safetensors").read_bytes() == (model_folder / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (
+        model_folder / "model.safetensors"
+    ).read_bytes()
     metrics = [json.loads((place / "metrics.json").read_text()) for place in (folder, model_folder)]
-    assert len({metric["training"].pop("seconds") for metric in metrics}) and metrics[0] == metrics[1]
+    assert (
+        len({metric["training"].pop("seconds") for metric in metrics}) and metrics[0] == metrics[1]
+    )
 
 
 def test_predict_refuses_a_language_model_in_one_line(model_folder, command):
     code, out, err = command("predict", model_folder, "a")
-    assert code == 2 and out == "" and err.count("\n") == 1 and "causal-lm" in err and "text-generation" in err
+    assert (
+        code == 2
+        and out == ""
+        and err.count("\n") == 1
+        and "causal-lm" in err
+        and "text-generation" in err
+    )
 
 
 def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
@@ -98,8 +126,22 @@ def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
 
 
 def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
-    flags = ["--hidden_size=24", "--num_train_epochs=2", "--batch_size=8", "--block_size=40", "--learning_rate=0.02"]
-    arguments = ["--data_dir", text_dir, "--output_dir", tmp_path / "out", *flags, "--prompt", "Bob:"]
+    flags = [
+        "--hidden_size=24",
+        "--num_train_epochs=2",
+        "--batch_size=8",
+        "--block_size=40",
+        "--learning_rate=0.02",
+    ]
+    arguments = [
+        "--data_dir",
+        text_dir,
+        "--output_dir",
+        tmp_path / "out",
+        *flags,
+        "--prompt",
+        "Bob:",
+    ]
     code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
     assert code == 0, err
     assert "nats per character" in out and "\nBob:" in out and load_model(tmp_path / "out")

@@ -28,14 +28,19 @@ def invent(count, seed):
             for _ in range(chance.randrange(3)):
                 words.insert(chance.randrange(len(words)), word)
         labels = [label for word, label in LABELS.items() if word in words]
-        rows.append((" ".join(words), labels, 100 + 10 * words.count("miro") - 5 * words.count("selk")))
+        rows.append(
+            (" ".join(words), labels, 100 + 10 * words.count("miro") - 5 * words.count("selk"))
+        )
     return rows
 
 
 def write(folder, task, **counts):
     folder.mkdir(exist_ok=True)
     for seed, (split, count) in enumerate(counts.items()):
-        rows = [(text, ", ".join(labels) if task == "multi-label" else n) for text, labels, n in invent(count, seed)]
+        rows = [
+            (text, ", ".join(labels) if task == "multi-label" else n)
+            for text, labels, n in invent(count, seed)
+        ]
         write_rows(folder / f"{split}.tsv", rows)
     return folder
 
@@ -77,7 +82,9 @@ def test_every_way_to_the_answer_agrees(case, command):
     lines = pipeline("text-classification", str(result.folder), top_k=None)(texts)
     for row, line in zip(scores.tolist(), lines, strict=True):
         found = {each["label"]: each["score"] for each in line}
-        assert [found[name] for name in model.config.id2label.values()] == pytest.approx(row, abs=1e-4)
+        assert [found[name] for name in model.config.id2label.values()] == pytest.approx(
+            row, abs=1e-4
+        )
     code, out, _ = command("predict", "--model", result.folder, "--text", texts[0])
     answer = json.loads(out)
     if task == "regression":
@@ -86,7 +93,9 @@ def test_every_way_to_the_answer_agrees(case, command):
         names = model.config.id2label
         held = [names[n] for n, at in enumerate(model.config.label_thresholds) if scores[0, n] > at]
         assert answer["labels"] == held and set(answer["scores"]) == set(names.values())
-    code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", data, "--split", "test")
+    code, out, _ = command(
+        "evaluate", "--model", result.folder, "--data_dir", data, "--split", "test"
+    )
     found = json.loads(out)
     for name, value in result.metrics["test"].items():
         if isinstance(value, float):
@@ -94,7 +103,12 @@ def test_every_way_to_the_answer_agrees(case, command):
 
 
 def test_a_constant_is_refused(tiny_settings, tmp_path):
-    settings = {**tiny_settings, "task": "regression", "data_dir": None, "output_dir": str(tmp_path)}
+    settings = {
+        **tiny_settings,
+        "task": "regression",
+        "data_dir": None,
+        "output_dir": str(tmp_path),
+    }
     with pytest.raises(UserError, match="same number"):
         train(**settings, train=[(f"a box {number}", 5.0) for number in range(60)])
 
@@ -113,9 +127,13 @@ def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
     config = RnnConfig.from_pretrained(result.folder)
     assert config.id2label == {0: "bad", 1: "good"}
     flags = ["--text_column", "text", "--label_columns", "good,bad", "--split", "dev"]
-    code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", tmp_path / "data", *flags)
+    code, out, _ = command(
+        "evaluate", "--model", result.folder, "--data_dir", tmp_path / "data", *flags
+    )
     score = "loss" if task == "multi-label" else "rmse"
-    assert json.loads(out)[score] == pytest.approx(result.metrics["validation"][score], rel=1e-5), "the order is free"
+    assert json.loads(out)[score] == pytest.approx(result.metrics["validation"][score], rel=1e-5), (
+        "the order is free"
+    )
     with (tmp_path / "data" / "train.tsv").open("a") as file:
         file.write("41\ta box\tyes\t1\n")
     with pytest.raises(UserError, match="train.tsv:42: .*'yes'.*column 'good'"):
@@ -146,7 +164,9 @@ def paired(tiny_settings, tmp_path_factory):
         write_rows(folder / f"{split}.tsv", rows)
     more = {"text_pair_column": "1", "label_column": "2", "word_dropout": 0.0}
     more |= {"num_train_epochs": 6, "learning_rate": 0.05, "per_device_train_batch_size": 32}
-    return train(**{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}), folder
+    return train(
+        **{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}
+    ), folder
 
 
 def test_pairs_are_compared(paired, command):
@@ -158,14 +178,24 @@ def test_pairs_are_compared(paired, command):
     logits = compute_logits(model, tokenizer, ids)
     fast = FastRnn.from_pretrained(result.folder)
     assert np.allclose(fast.text_logits([row[:2] for row in rows]), logits, atol=1e-4)
-    found = pipeline("text-classification", str(result.folder))([{"text": a, "text_pair": b} for a, b, _ in rows])
-    assert [each["label"] for each in found] == [each["label"] for each in fast.predict([row[:2] for row in rows])]
+    found = pipeline("text-classification", str(result.folder))(
+        [{"text": a, "text_pair": b} for a, b, _ in rows]
+    )
+    assert [each["label"] for each in found] == [
+        each["label"] for each in fast.predict([row[:2] for row in rows])
+    ]
     file = folder / "pairs.txt"
     file.write_text("".join(f"{first}\t{second}\n" for first, second, _ in rows) + "alone\n")
     code, out, _ = command("predict", "--model", result.folder, "--input", file)
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 1 and [line["label"] for line in lines[:-1]] == [each["label"] for each in found]
-    assert lines[-1]["error"] == {"line": 21, "reason": "too few fields", "detail": "found 1 of 2 texts"}
-    code, out, _ = command("predict", "--model", result.folder, "--text", rows[0][0], "--text_pair", rows[0][1])
+    assert lines[-1]["error"] == {
+        "line": 21,
+        "reason": "too few fields",
+        "detail": "found 1 of 2 texts",
+    }
+    code, out, _ = command(
+        "predict", "--model", result.folder, "--text", rows[0][0], "--text_pair", rows[0][1]
+    )
     assert code == 0 and json.loads(out)["label"] == found[0]["label"]
     assert command("predict", "--model", result.folder, "--text", "alone")[0] == 2

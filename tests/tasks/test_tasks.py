@@ -30,7 +30,10 @@ class Ordinal(SequenceClassification):
 
     def answers(self, scores, config, texts=(), encoded=None):
         ranks = (scores @ np.arange(config.num_labels)).tolist()
-        return [{**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)]
+        return [
+            {**answer, "rank": rank}
+            for answer, rank in zip(super().answers(scores, config), ranks, strict=True)
+        ]
 
     def answer_types(self, config):
         types = super().answer_types(config)
@@ -67,7 +70,11 @@ def test_every_path_answers_by_it(ordinal, registered, tiny_settings, capsys):
     assert main(["predict", str(ordinal.folder), "--text", text]) in (0, None)
     assert json.loads(capsys.readouterr().out) == answer
     columns = BatchPredictor(ordinal.folder)({"text": [text]})
-    assert columns == {"text": [text], **{name: [value] for name, value in answer.items()}, "error": [""]}
+    assert columns == {
+        "text": [text],
+        **{name: [value] for name, value in answer.items()},
+        "error": [""],
+    }
     main(["evaluate", str(ordinal.folder), str(tiny_settings["data_dir"])])
     measured = json.loads(capsys.readouterr().out)["mean_distance"]
     assert measured == pytest.approx(ordinal.metrics["test"]["mean_distance"])
@@ -86,12 +93,18 @@ def test_a_model_of_an_unknown_task_is_refused(ordinal, registered, monkeypatch)
         ({"problem_type": "regression"}, "regression"),
         ({}, "sequence-classification"),
         ({"task": "sequence-classification", "problem_type": "regression"}, "regression"),
-        ({"task": "sequence-classification", "architectures": ["RnnForTokenClassification"]}, "token-classification"),
+        (
+            {"task": "sequence-classification", "architectures": ["RnnForTokenClassification"]},
+            "token-classification",
+        ),
     ],
 )
 def test_head_and_type_of_problem_decide_without_a_valid_name(fields, name):
     """Older folders have no name; a model whose head was replaced has that of its start."""
-    assert task_of(RnnConfig(**{"architectures": ["RnnForSequenceClassification"], **fields})).name == name
+    assert (
+        task_of(RnnConfig(**{"architectures": ["RnnForSequenceClassification"], **fields})).name
+        == name
+    )
 
 
 def test_unknown_names(trained):

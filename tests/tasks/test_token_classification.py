@@ -22,28 +22,48 @@ TEXT = "Anna Bo sees the box, near Old Town.  Miro (and Rome)"
 
 def spans(entities, text=TEXT):
     for found in entities:
-        assert found.get("text", text[found["start"] : found["end"]]) == text[found["start"] : found["end"]]
-    return [(found.get("label") or found["entity_group"], text[found["start"] : found["end"]]) for found in entities]
+        assert (
+            found.get("text", text[found["start"] : found["end"]])
+            == text[found["start"] : found["end"]]
+        )
+    return [
+        (found.get("label") or found["entity_group"], text[found["start"] : found["end"]])
+        for found in entities
+    ]
 
 
 EXPECTED = [("person", "Anna Bo"), ("place", "Old Town"), ("person", "Miro"), ("place", "Rome")]
 
 
 def test_each_way_finds_the_same_spans(tagger, command, tagged_dir, tmp_path):
-    assert tagger.metrics["test"]["f1"] > 0.95 and "validation: f1 " in repr(tagger), "whole entities are the score"
+    assert tagger.metrics["test"]["f1"] > 0.95 and "validation: f1 " in repr(tagger), (
+        "whole entities are the score"
+    )
     code, out, _ = command("predict", "--model", tagger.folder, "--text", TEXT, "--text", "")
     first, empty = map(json.loads, out.splitlines())
     assert code == 0 and empty["error"]["reason"] == "no text"
     assert spans(first["entities"]) == EXPECTED
     assert all(0 < found["score"] <= 1 for found in first["entities"])
-    find = pipeline("token-classification", str(tagger.folder), aggregation_strategy="simple", trust_remote_code=False)
+    find = pipeline(
+        "token-classification",
+        str(tagger.folder),
+        aggregation_strategy="simple",
+        trust_remote_code=False,
+    )
     assert spans(find(TEXT)) == EXPECTED
     words = [entity["word"] for entity in find(TEXT)]
     assert words == [text.lower() for _, text in EXPECTED], "without marks of capitals"
     for size in (1, 3):
         assert list(map(spans, find(["", TEXT, " "], batch_size=size))) == [[], EXPECTED, []]
     pieces = pipeline("token-classification", str(tagger.folder), aggregation_strategy="none")(TEXT)
-    assert [piece["word"].strip("▁") for piece in pieces] == ["anna", "bo", "old", "town", "miro", "rome"]
+    assert [piece["word"].strip("▁") for piece in pieces] == [
+        "anna",
+        "bo",
+        "old",
+        "town",
+        "miro",
+        "rome",
+    ]
     model = load_model(tagger.folder)[0]
     assert model.words.marks.sum() == 2 and not model.rnn.embedding.weight[model.words.marks].any()
     code, out, _ = command("evaluate", "--model", tagger.folder, "--data_dir", tagged_dir)
@@ -53,19 +73,28 @@ def test_each_way_finds_the_same_spans(tagger, command, tagged_dir, tmp_path):
     code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
     assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
     card = (tagger.folder / "README.md").read_text()
-    assert "pipeline_tag: token-classification" in card and "| person |" in card and "pooling" not in card
+    assert (
+        "pipeline_tag: token-classification" in card
+        and "| person |" in card
+        and "pooling" not in card
+    )
     (tmp_path / "test.conll").write_text("Anna\tB-animal\n")
     code, _, err = command("evaluate", "--model", tagger.folder, "--data_dir", tmp_path)
-    assert code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
+    assert (
+        code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
+    )
 
 
 def test_a_text_has_the_same_answer_alone_and_in_any_batch(tagger):
     tag = Tagger.from_pretrained(tagger.folder)
-    texts = [TEXT, "Rome", "", "the box " * 700 + "near Ulm"]  # longer than sentences of the training may be
+    # longer than sentences of the training may be
+    texts = [TEXT, "Rome", "", "the box " * 700 + "near Ulm"]
     together = tag.predict(texts)
     for text, answer in zip(texts, together, strict=True):
         (alone,) = tag.predict([text])
-        assert alone["entities"] == [{**span, "score": pytest.approx(span["score"])} for span in answer["entities"]]
+        assert alone["entities"] == [
+            {**span, "score": pytest.approx(span["score"])} for span in answer["entities"]
+        ]
     assert spans(together[3]["entities"], texts[3])[-1] == ("place", "Ulm")
     with pytest.raises(UserError, match="one text"):
         tag.predict(TEXT)
@@ -90,7 +119,11 @@ def test_remote_code_without_the_package(tagger, tmp_path):
 
 def test_a_mistake_is_one_line(tagger_settings, tmp_path):
     with pytest.raises(UserError, match="unknown metric_for_best_model"):
-        train(**tagger_settings, metric_for_best_model="macro_recall", output_dir=str(tmp_path / "out"))
+        train(
+            **tagger_settings,
+            metric_for_best_model="macro_recall",
+            output_dir=str(tmp_path / "out"),
+        )
     with pytest.raises(UserError, match="class_weight_power needs one label per text"):
         train(**tagger_settings, class_weight_power=0.5, output_dir=str(tmp_path / "out"))
 
@@ -104,27 +137,43 @@ def test_words_and_tokens_are_aligned(tagged_dir):
     names = rows.features["ner_tags"].feature.names
     first, every = (encode_tagged(rows, tokenizer, all_pieces=both)[0] for both in (False, True))
     words = tokenizer(["Zorbly"], is_split_into_words=True)["input_ids"]
-    assert first["input_ids"] == [*words, *tokenizer("sees")["input_ids"]], "a word without a token has no tag"
+    assert first["input_ids"] == [*words, *tokenizer("sees")["input_ids"]], (
+        "a word without a token has no tag"
+    )
     assert [label for label in first["labels"] if label != -100] == [1, 0]
     assert first["labels"][: len(words)] == [1] + [-100] * (len(words) - 1)
-    assert [names[label] for label in every["labels"][: len(words)]] == ["B-person"] + ["I-person"] * (len(words) - 1)
+    assert [names[label] for label in every["labels"][: len(words)]] == ["B-person"] + [
+        "I-person"
+    ] * (len(words) - 1)
 
 
 def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):
     for name, copies in (("train", 30), ("dev", 3)):
         (tmp_path / f"{name}.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * copies)
-    changes = {"data_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "num_train_epochs": 3, "crf": False}
+    changes = {
+        "data_dir": str(tmp_path),
+        "output_dir": str(tmp_path / "out"),
+        "num_train_epochs": 3,
+        "crf": False,
+    }
     result = train(**{**tagger_settings, **changes})
     assert result.metrics["validation"]["accuracy"] == result.metrics["validation"]["f1"] == 1
     _, out, _ = command("predict", "--model", result.folder, "--text", "I see Rome.")
     words = json.loads(out)["entities"]
-    assert [(word["text"], word["label"]) for word in words] == [("I", "O"), ("see", "V"), ("Rome", "N"), (".", ",")]
+    assert [(word["text"], word["label"]) for word in words] == [
+        ("I", "O"),
+        ("see", "V"),
+        ("Rome", "N"),
+        (".", ","),
+    ]
 
 
 def test_a_rewritten_link_is_a_whole_word():
     """The tokenizer of `english` reads links, handles and placeholders as other words."""
     text = "see http://x.org/y?z @bo (www.x.org ) <<<URL>>>!"
-    encoded = AutoTokenizer.from_pretrained(PRETRAINED / "english")([text], return_offsets_mapping=True)
+    encoded = AutoTokenizer.from_pretrained(PRETRAINED / "english")(
+        [text], return_offsets_mapping=True
+    )
     config = SimpleNamespace(id2label={0: "noun", 1: "verb"}, problem_type=None, num_labels=2)
     words = find_spans(np.zeros((len(encoded["input_ids"][0]), 2)), encoded, 0, text, config)
     expected = ["see", "http://x.org/y?z", "@bo", "(", "www.x.org", ")", "<<<URL>>>", "!"]
@@ -136,7 +185,12 @@ def test_metrics_of_entities_by_hand():
     true = [[1, 2, 0, 3], [3, 4, 0]]  # a, b, b
     found = tagging_metrics([[1, 2, 0, 1], [3, 0, 0]], true, names)  # a is right
     assert (found["precision"], found["recall"]) == (1 / 3, 1 / 3)
-    assert found["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert found["per_class"]["a"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "support": 1,
+    }
     assert found["accuracy"] == pytest.approx(5 / 7)
 
 

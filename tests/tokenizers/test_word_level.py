@@ -14,17 +14,30 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from hf_rnn.tokenizers.normalizers import NORMALIZERS, build_normalizer
-from hf_rnn.tokenizers.word_level import PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
+from hf_rnn.tokenizers.word_level import (
+    PAD_TOKEN,
+    TOKENIZERS,
+    UNK_TOKEN,
+    save_tokenizer,
+    train_tokenizer,
+)
 from hf_rnn.utils.errors import UserError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real tweets are not at {DATA}")
 
-CORPUS = ["the ferry was late again", "the FERRY was lovely", "late late show", "lovely view from the ferry"]
+CORPUS = [
+    "the ferry was late again",
+    "the FERRY was lovely",
+    "late late show",
+    "lovely view from the ferry",
+]
 
 
 def rows(folder, split):
-    lines = (DATA / folder / f"{split}.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = (
+        (DATA / folder / f"{split}.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    )
     return [line.split("\t")[0] for line in lines]
 
 
@@ -45,9 +58,15 @@ def reference_vocabulary(corpus, min_frequency, min_texts, lowercase):
         counter.update(found)
         texts.update(set(found))
     frequent = [
-        (-count, word) for word, count in counter.items() if count >= min_frequency and texts[word] >= min_texts
+        (-count, word)
+        for word, count in counter.items()
+        if count >= min_frequency and texts[word] >= min_texts
     ]
-    return [UNK_TOKEN, PAD_TOKEN, *(word for _, word in sorted(frequent) if word not in (UNK_TOKEN, PAD_TOKEN))]
+    return [
+        UNK_TOKEN,
+        PAD_TOKEN,
+        *(word for _, word in sorted(frequent) if word not in (UNK_TOKEN, PAD_TOKEN)),
+    ]
 
 
 @needs_data
@@ -63,17 +82,24 @@ def test_vocabulary_and_ids_of_the_tutorial():
         assert tokenizer(text)["input_ids"] == ids
 
 
-# Up to U+2FFF, so that Python's and the library's tables agree on case; U+001C..1F are white space to Python only.
-letters = st.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\x1c\x1d\x1e\x1f", max_codepoint=0x2FFF)
+# Up to U+2FFF, so that Python's and the library's tables agree on case; U+001C..1F are white space
+# to Python only.
+letters = st.characters(
+    exclude_categories=("Cs", "Cn"), exclude_characters="\x1c\x1d\x1e\x1f", max_codepoint=0x2FFF
+)
 some_words = st.sampled_from(
     ["a", "b", "A", "aa", "é", "ΟΔΟΣ", "οδος", "İ", "ß", "😂", "<unk>", "<PAD>", "<pad>", "a<unk>b"]
 )
 corpora = st.lists(
-    st.lists(some_words | st.text(letters, max_size=4), max_size=8).map(" ".join) | st.text(letters), max_size=12
+    st.lists(some_words | st.text(letters, max_size=4), max_size=8).map(" ".join)
+    | st.text(letters),
+    max_size=12,
 )
 
 
-@given(corpus=corpora, least=st.tuples(st.integers(1, 3), st.integers(1, 2)), lowercase=st.booleans())
+@given(
+    corpus=corpora, least=st.tuples(st.integers(1, 3), st.integers(1, 2)), lowercase=st.booleans()
+)
 def test_order_and_ids_equal_a_count_in_plain_python(corpus, least, lowercase):
     expected = reference_vocabulary(corpus, *least, lowercase)
     options = {"min_frequency": least[0], "min_texts": least[1], "lowercase": lowercase}
@@ -93,10 +119,18 @@ def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     corpus = [" ".join(f"w{index:05x}" for index in range(stop)) for stop in (40_000, 10, 5)]
     assert len(train_tokenizer(corpus, min_frequency=1)) == 40_002
     small = train_tokenizer(corpus, min_frequency=1, max_vocab_size=7)
-    assert small.get_vocab().keys() == {UNK_TOKEN, PAD_TOKEN, *(f"w{index:05x}" for index in range(5))}
+    assert small.get_vocab().keys() == {
+        UNK_TOKEN,
+        PAD_TOKEN,
+        *(f"w{index:05x}" for index in range(5)),
+    }
 
 
-@given(text=st.lists(st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\u3000"])).map("".join))
+@given(
+    text=st.lists(
+        st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\u3000"])
+    ).map("".join)
+)
 @example("<<pad>>")
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_no_text_turns_into_padding(normalizer, text):
@@ -108,13 +142,18 @@ def test_no_text_turns_into_padding(normalizer, text):
 def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, normalizer):
     tokenizer = train_tokenizer([*CORPUS, "<unk> pad unk"], min_frequency=1, normalizer=normalizer)
     save_tokenizer(tokenizer, tmp_path)
-    bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
+    bare, loaded = (
+        Tokenizer.from_file(str(tmp_path / "tokenizer.json")),
+        AutoTokenizer.from_pretrained(tmp_path),
+    )
     for text in ["the ferry", "the <pad> ferry", "<pad>", "x<pad>y <unk>", "<unk>the"]:
         assert bare.encode(text).ids == loaded(text).input_ids == tokenizer(text).input_ids
     assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
     assert (loaded.unk_token, loaded.pad_token, loaded.pad_token_id) == ("<unk>", "<pad>", 1)
     assert loaded.decode([1, 2, 1], skip_special_tokens=True) == tokenizer.decode([2])
-    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])["input_ids"][1].tolist() == [
+    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])[
+        "input_ids"
+    ][1].tolist() == [
         2,
         1,
     ]
@@ -123,9 +162,17 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
 @pytest.mark.parametrize(
     ("texts", "arguments", "message"),
     [
-        (CORPUS, {"normalizer": "twet"}, "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased"),
+        (
+            CORPUS,
+            {"normalizer": "twet"},
+            "normalizer='twet' is unknown: choose one of none, semeval, tweet, cased",
+        ),
         (CORPUS, {"normalizer": "tweet", "exact": True}, "needs normalizer none: found tweet"),
-        (["each word once"], {}, "no word occurs 3 times: give more texts, or lower min_frequency, or for"),
+        (
+            ["each word once"],
+            {},
+            "no word occurs 3 times: give more texts, or lower min_frequency, or for",
+        ),
         (["a a a", None], {}, "texts[1] is not a str: found None"),
         ("one text", {}, "put it into a list"),
     ],
@@ -139,16 +186,31 @@ def test_mistakes(texts, arguments, message):
     ("raw", "expected"),
     [
         ("RT @Nora_B: see http://ex.am/x1, or www.ex.am", "rt <user> : see <url> or <url>"),
-        ("#BakeDay is sooooo GOOOD!!!! low-cost... why?!", "# bakeday is soo good !! low - cost .. why ? !"),
-        ("don\u2019t &quot;stop&quot; &amp;amp; &lt;3 it\\u2019s\\u002c ok", "don't \" stop \" & <3 it's , ok"),
-        ("$3.39 for 82,000 at 7:40pm, 2nd, b4 2", "$ <number> for <number> at <number> pm , 2nd , b4 <number>"),
+        (
+            "#BakeDay is sooooo GOOOD!!!! low-cost... why?!",
+            "# bakeday is soo good !! low - cost .. why ? !",
+        ),
+        (
+            "don\u2019t &quot;stop&quot; &amp;amp; &lt;3 it\\u2019s\\u002c ok",
+            "don't \" stop \" & <3 it's , ok",
+        ),
+        (
+            "$3.39 for 82,000 at 7:40pm, 2nd, b4 2",
+            "$ <number> for <number> at <number> pm , 2nd , b4 <number>",
+        ),
         ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
         ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
         (">:( :* :3, xD </3 \\o/ (: ;P T_T", ">:( :* :3 , xd </3 \\o/ (: ;p t_t"),
         ("at 1:3 (x): a/3 score:3", "at <number> ( x ) : a / <number> score : <number>"),
-        ("rock'n'roll y'all'd've 'n' it&#8217;s it&rsquo;s", "rock'n'roll y'all'd've ' n ' it's it's"),
-        ("<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;", "<<<mention>>> : <<<url>>> ! <<<digit>>>"),
+        (
+            "rock'n'roll y'all'd've 'n' it&#8217;s it&rsquo;s",
+            "rock'n'roll y'all'd've ' n ' it's it's",
+        ),
+        (
+            "<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;",
+            "<<<mention>>> : <<<url>>> ! <<<digit>>>",
+        ),
     ],
 )
 def test_tweet_by_hand(raw, expected):
@@ -161,7 +223,10 @@ def test_semeval_gives_the_preprocessed_rows(split):
     raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
     assert len(raw) == len(preprocessed) > 1000
     normalizer, _ = stages("semeval", False)
-    same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
+    same = [
+        " ".join(normalizer.normalize_str(a).split()) == b
+        for a, b in zip(raw, preprocessed, strict=True)
+    ]
     assert sum(same) / len(same) > 0.995
 
 
@@ -174,8 +239,39 @@ def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
 
 
 pieces = st.sampled_from(
-    ["&amp;", "&lt;3", "@ann", "#tag", "http://ex.am/p", "www.ex.am", ":)", ":D", "<user>", "<<<URL>>>", "it's", "x'!"]
-    + ["7:40", "12", "3rd", "sooo", "!!!", "...", "mr.", "u.s.", "-", "--", "(", ")", '"', "'", "😂", "👍🏽", "é"]
+    [
+        "&amp;",
+        "&lt;3",
+        "@ann",
+        "#tag",
+        "http://ex.am/p",
+        "www.ex.am",
+        ":)",
+        ":D",
+        "<user>",
+        "<<<URL>>>",
+        "it's",
+        "x'!",
+    ]
+    + [
+        "7:40",
+        "12",
+        "3rd",
+        "sooo",
+        "!!!",
+        "...",
+        "mr.",
+        "u.s.",
+        "-",
+        "--",
+        "(",
+        ")",
+        '"',
+        "'",
+        "😂",
+        "👍🏽",
+        "é",
+    ]
     + ["\x00", "<pad>", " ", " ", " ", "A", "b"]
 )
 tweets = st.lists(pieces, max_size=15).map("".join)
@@ -187,13 +283,18 @@ def test_any_text_is_cut_into_words(normalizer, text):
     result = words(normalizer, text)
     assert all(result)
     if normalizer == "semeval":
-        assert all(re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word) for word in result)
+        assert all(
+            re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word)
+            for word in result
+        )
     else:  # each character is part of a word or white space
         normalized = stages(normalizer, True)[0].normalize_str(text)
         assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
 
 
-@pytest.mark.parametrize("seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"])
+@pytest.mark.parametrize(
+    "seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"]
+)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.slow
 def test_a_huge_line_is_read_to_its_end(normalizer, seed):
@@ -212,7 +313,8 @@ def unspaced_texts(count=60):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer, tmp_path):
     texts = unspaced_texts()
-    few = {"min_frequency": 1} if kind == "word" and normalizer == "none" else {}  # each text is a word
+    # each text is a word
+    few = {"min_frequency": 1} if kind == "word" and normalizer == "none" else {}
     tokenizer = train_tokenizer(texts, normalizer=normalizer, tokenizer=kind, **few)
     ids = tokenizer(["".join(reversed(text)) for text in texts])["input_ids"]
     unknown = np.mean([number == 0 for row in ids for number in row])
@@ -230,7 +332,9 @@ def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer
 def test_words_of_one_text_and_contacts_are_not_in_a_vocabulary(kind, exact):
     private = ["hunter-two"] * 9, ["jane.doe@corp.org", "555-123-4567", "+4930123456789"] * 9
     texts = [f"ask at 10:30 on Monday, or visit us {' '.join(private[1])}" for _ in range(50)]
-    tokens = train_tokenizer([*texts, " ".join(private[0])], 2, tokenizer=kind, exact=exact, min_texts=2).get_vocab()
+    tokens = train_tokenizer(
+        [*texts, " ".join(private[0])], 2, tokenizer=kind, exact=exact, min_texts=2
+    ).get_vocab()
     assert len(tokens) >= 10, "premise"
     for word in (part for words in private for part in words):
         assert not any(word[:6] in token for token in tokens)
@@ -242,7 +346,10 @@ def test_the_end_of_a_text_is_the_id_of_its_token(kind, tmp_path):
     texts = ["It's late again.\n", "again, it  is <late>!\n"]
     tokenizer = train_tokenizer(texts * 3, 1, 300, lowercase=False, tokenizer=kind, exact=True)
     save_tokenizer(tokenizer, tmp_path)
-    bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
+    bare, loaded = (
+        Tokenizer.from_file(str(tmp_path / "tokenizer.json")),
+        AutoTokenizer.from_pretrained(tmp_path),
+    )
     for text in texts:
         ids = tokenizer(text).input_ids
         assert 2 not in ids and tokenizer.eos_token_id == 2

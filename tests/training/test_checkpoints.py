@@ -41,7 +41,10 @@ def outcome(folder):
 def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, caplog, whole, settings, step):
     caplog.set_level("INFO", "hf_rnn")
     trained, settings = request.getfixturevalue(whole), request.getfixturevalue(settings)
-    settings, handler = {**settings, "output_dir": str(tmp_path / "out")}, signal.getsignal(signal.SIGTERM)
+    settings, handler = (
+        {**settings, "output_dir": str(tmp_path / "out")},
+        signal.getsignal(signal.SIGTERM),
+    )
     stopped = run_until(step, lambda: train(**settings))
     assert stopped.checkpoint == tmp_path / "out" / "checkpoints" / f"checkpoint-{step}"
     assert stopped.exit_code == 143 and "resume=True" in str(stopped)
@@ -57,7 +60,12 @@ def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, caplog, whole, set
 
 
 def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path, monkeypatch):
-    settings = {**tiny_settings, "learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}
+    settings = {
+        **tiny_settings,
+        "learning_rate": 0.0,
+        "num_train_epochs": 9,
+        "early_stopping_patience": 2,
+    }
     settings["output_dir"] = str(tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr("hf_rnn.training.train.fill", Mock(side_effect=KeyboardInterrupt))
@@ -76,30 +84,48 @@ def test_another_run_is_not_resumed(tiny_settings, tmp_path):
     rows = invent_rows(240, seed=1)
     write_rows(tmp_path / "texts" / "train.tsv", [(rows[0][0], "good"), *rows[1:]])
     for change, message in (
-        ({"label_smoothing_factor": 0.3}, r"label_smoothing_factor \(was 0.1, now 0.3\)\. .*--overwrite_output_dir"),
+        (
+            {"label_smoothing_factor": 0.3},
+            r"label_smoothing_factor \(was 0.1, now 0.3\)\. .*--overwrite_output_dir",
+        ),
         ({"learning_rate": 0.01}, r"learning_rate \(was 0.02, now 0.01\)"),
         ({"data_dir": str(tmp_path / "texts")}, "the texts or their labels"),
         ({"hidden_size": 9}, r"hidden_size \(was 8, now 9\)"),
         ({"seed": 3}, r"seed \(was 42, now 3\), the weights that training starts from"),
     ):
-        with pytest.raises(UserError, match=f"changed since .*checkpoint-16 was saved: .*{message}"):
+        with pytest.raises(
+            UserError, match=f"changed since .*checkpoint-16 was saved: .*{message}"
+        ):
             train(**{**settings, **change}, resume=True)
     same = {"card_examples": True, "baselines": False, "tags": ["films"], "disable_tqdm": True}
     assert train(**settings, **same, resume=True).metrics["training"]["epochs"] == 4
-    with pytest.raises(UserError, match="no checkpoint in .*leave out --resume, and --overwrite_output_dir"):
+    with pytest.raises(
+        UserError, match="no checkpoint in .*leave out --resume, and --overwrite_output_dir"
+    ):
         train(**settings, resume=True)
 
 
 def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(tiny_settings, tmp_path):
-    settings = {**tiny_settings, "output_dir": str(tmp_path / "out"), "num_train_epochs": 1, "baselines": False}
-    put(FinishedFolder(tmp_path / "out" / "checkpoints" / "writing" / "checkpoint-1"), "model.safetensors", "stray")
+    settings = {
+        **tiny_settings,
+        "output_dir": str(tmp_path / "out"),
+        "num_train_epochs": 1,
+        "baselines": False,
+    }
+    put(
+        FinishedFolder(tmp_path / "out" / "checkpoints" / "writing" / "checkpoint-1"),
+        "model.safetensors",
+        "stray",
+    )
     with pytest.raises(UserError, match="leave out --resume$"):
         train(**settings, resume=True)
     assert train(**settings).metrics["training"]["epochs"] == 1
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])  # a full disk, and kill
-def test_a_checkpoint_that_is_not_written_leaves_the_earlier_ones(tiny_settings, tmp_path, monkeypatch, kind):
+def test_a_checkpoint_that_is_not_written_leaves_the_earlier_ones(
+    tiny_settings, tmp_path, monkeypatch, kind
+):
     settings, save = {**tiny_settings, "output_dir": str(tmp_path / "out")}, torch.save
 
     def fail(content, path, *args, **kwargs):
@@ -110,16 +136,25 @@ def test_a_checkpoint_that_is_not_written_leaves_the_earlier_ones(tiny_settings,
     message = r"checkpoint-45 could not be written: .*No space left on device.*--resume"
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", fail)
-        with pytest.raises((UserError, KeyboardInterrupt), match=message if kind is OSError else None):
+        with pytest.raises(
+            (UserError, KeyboardInterrupt), match=message if kind is OSError else None
+        ):
             train(**settings)
     assert list_checkpoints(tmp_path / "out" / "checkpoints")[0].name == "checkpoint-30"
     assert train(**settings, resume=True).metrics["training"]["steps"] == 60
 
 
-def test_ctrl_c_prints_the_command_that_resumes(command, tiny_settings, trained, tmp_path, monkeypatch):
+def test_ctrl_c_prints_the_command_that_resumes(
+    command, tiny_settings, trained, tmp_path, monkeypatch
+):
     """Without tokens and without overwriting; under torchrun with torchrun."""
     flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
-    flags += [f"--output_dir={tmp_path / 'an out'}", "--overwrite_output_dir", "--hub_token", "hf_secret"]
+    flags += [
+        f"--output_dir={tmp_path / 'an out'}",
+        "--overwrite_output_dir",
+        "--hub_token",
+        "hf_secret",
+    ]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     with signal_at(20, signal.SIGINT):
         code, out, err = command("train", *flags)
@@ -143,7 +178,10 @@ def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
         again = {**settings, "output_dir": str(tmp_path / str(delay))}
         process = fork.Process(target=train, kwargs=again)
         process.start()
-        while not list((tmp_path / str(delay)).glob("checkpoints/*/checkpoint-30")) and process.is_alive():
+        while (
+            not list((tmp_path / str(delay)).glob("checkpoints/*/checkpoint-30"))
+            and process.is_alive()
+        ):
             pass
         signal.sigtimedwait([signal.SIGUSR1], delay)
         process.kill()
@@ -153,8 +191,21 @@ def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
 
 # ---- the output folder ----
 
-FINISHED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json")
-FINISHED += ("card_facts.json", "training_args.json", "learning_curve.png", "onnx/model.onnx", *MODELLING_FILES)
+FINISHED = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+    "metrics.json",
+)
+FINISHED += (
+    "card_facts.json",
+    "training_args.json",
+    "learning_curve.png",
+    "onnx/model.onnx",
+    *MODELLING_FILES,
+)
 NEW = {"config.json", "model.safetensors", "README.md", "sub/vocab.txt"}
 
 
@@ -171,31 +222,53 @@ def put(folder, *names, content="old"):
 
 
 def list_files(folder):
-    return {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder.root).as_posix()
+        for path in folder.root.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("recipe", ["scratch", "default"])  # with steps, and few rows without
 def test_two_runs_at_once_do_not_share_a_folder(folder, recipe):
     """The second one is refused at its start, and deletes nothing of the first."""
     put(folder, ".unfinished-1/config.json", "checkpoints/checkpoint-1/optimizer.pt")
-    settings = {"train": invent_rows(30, 1), "output_dir": str(folder.root), "recipe": recipe, "use_cpu": True}
+    settings = {
+        "train": invent_rows(30, 1),
+        "output_dir": str(folder.root),
+        "recipe": recipe,
+        "use_cpu": True,
+    }
     with pytest.raises(KeyboardInterrupt), hold_folder(folder.root):
         with pytest.raises(UserError, match="out is in use by another run"):
             train(**settings, overwrite_output_dir=True)
         raise KeyboardInterrupt
-    assert list_files(folder) == {".unfinished-1/config.json", "checkpoints/checkpoint-1/optimizer.pt"}
+    assert list_files(folder) == {
+        ".unfinished-1/config.json",
+        "checkpoints/checkpoint-1/optimizer.pt",
+    }
     train(**settings, num_train_epochs=1, overwrite_output_dir=True)
     assert folder.config.is_file() and not list(folder.root.glob(".unfinished-*"))
 
 
 @pytest.mark.parametrize("recipe", ["scratch", "default"])
 def test_a_full_disk_at_the_end_gives_advice_that_works(folder, recipe, monkeypatch):
-    settings = {"train": invent_rows(60, 1), "output_dir": str(folder.root), "recipe": recipe, "use_cpu": True}
+    settings = {
+        "train": invent_rows(60, 1),
+        "output_dir": str(folder.root),
+        "recipe": recipe,
+        "use_cpu": True,
+    }
     settings |= {"num_train_epochs": 1, "baselines": False}
     with monkeypatch.context() as patch:
         error = OSError(28, "No space left on device")
-        patch.setattr("hf_rnn.training.save.save_tokenizer", lambda *args, **options: (_ for _ in ()).throw(error))
-        with pytest.raises(UserError, match=r"No space left.*\. Make room there, then repeat the command") as refused:
+        patch.setattr(
+            "hf_rnn.training.save.save_tokenizer",
+            lambda *args, **options: (_ for _ in ()).throw(error),
+        )
+        with pytest.raises(
+            UserError, match=r"No space left.*\. Make room there, then repeat the command"
+        ) as refused:
             train(**settings)
     resume = "--resume" in str(refused.value)
     assert resume == (recipe == "scratch"), "few rows have no checkpoint"
@@ -245,4 +318,7 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
         killed = FinishedFolder(tmp_path / f"killed-{failing}")
         assert not killed.config.exists() or failing == 1, "it loads only when whole"
         kept = [FinishedFolder(path) for path in killed.root.glob(".unfinished-*/*")]
-        assert any({*FINISHED} <= list_files(model) or list_files(model) >= NEW for model in (killed, *kept))
+        assert any(
+            {*FINISHED} <= list_files(model) or list_files(model) >= NEW
+            for model in (killed, *kept)
+        )

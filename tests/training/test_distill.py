@@ -25,7 +25,14 @@ from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.settings.resolve import load_recipe
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
-from hf_rnn.training.distill import MASKED, NO_LABEL, Classifier, augment, distillation_loss, write_masks
+from hf_rnn.training.distill import (
+    MASKED,
+    NO_LABEL,
+    Classifier,
+    augment,
+    distillation_loss,
+    write_masks,
+)
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(40, seed=31)]
@@ -49,23 +56,31 @@ def unlabeled(tmp_path_factory):
 def distilled(quick, unlabeled, tmp_path_factory):
     """Return settings and the result of a distillation; its folder does not change."""
     settings = {**quick, "unlabeled": str(unlabeled), "temperature": 3.0}
-    return settings, distill(**settings, output_dir=str(tmp_path_factory.mktemp("distilled") / "model"))
+    return settings, distill(
+        **settings, output_dir=str(tmp_path_factory.mktemp("distilled") / "model")
+    )
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The texts that teachers read, in this test."""
     texts, answer = [], Classifier.answer
-    monkeypatch.setattr(Classifier, "answer", lambda self, block: texts.extend(block) or answer(self, block))
+    monkeypatch.setattr(
+        Classifier, "answer", lambda self, block: texts.extend(block) or answer(self, block)
+    )
     return texts
 
 
 def open_teacher(folder, max_length=None, bf16=False):
-    return Classifier.open(str(folder), max_length, SimpleNamespace(device=torch.device("cpu"), bf16=bf16))
+    return Classifier.open(
+        str(folder), max_length, SimpleNamespace(device=torch.device("cpu"), bf16=bf16)
+    )
 
 
 def predict(folder, texts):
-    return np.array([one["label"] for one in pipeline("text-classification", str(folder), device="cpu")(texts)])
+    return np.array(
+        [one["label"] for one in pipeline("text-classification", str(folder), device="cpu")(texts)]
+    )
 
 
 # ---- the loss ----
@@ -92,8 +107,14 @@ def test_loss_by_hand(temperature, weight):
             share[label] += 1 - smoothing
             expected -= (1 - weight) * (share * weights * np.log(row)).sum()
     logits, labels, teachers, weights = map(torch.from_numpy, (logits, labels, teachers, weights))
-    settings = {"temperature": temperature, "soft_label_weight": weight, "label_smoothing": smoothing}
-    found = distillation_loss(logits, labels, teacher_logits=teachers, class_weights=weights, **settings)
+    settings = {
+        "temperature": temperature,
+        "soft_label_weight": weight,
+        "label_smoothing": smoothing,
+    }
+    found = distillation_loss(
+        logits, labels, teacher_logits=teachers, class_weights=weights, **settings
+    )
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -116,9 +137,18 @@ def test_copies_of_any_text(texts, copies):
     for copy in drawn:
         kept = copy.split(" ")
         assert set(kept) != {MASKED}
-        windows = [words[first : first + len(kept)] for words in sources for first in range(len(words))]
-        windows = [part for part in windows if len(part) == len(kept) and (len(kept) <= 5 or part in sources)]
-        assert any(all(one in (MASKED, other) for one, other in zip(kept, part, strict=True)) for part in windows)
+        windows = [
+            words[first : first + len(kept)] for words in sources for first in range(len(words))
+        ]
+        windows = [
+            part
+            for part in windows
+            if len(part) == len(kept) and (len(kept) <= 5 or part in sources)
+        ]
+        assert any(
+            all(one in (MASKED, other) for one, other in zip(kept, part, strict=True))
+            for part in windows
+        )
 
 
 def test_a_hidden_word_is_one_token():
@@ -129,7 +159,9 @@ def test_a_hidden_word_is_one_token():
     for normalizer in NORMALIZERS:
         own = train_tokenizer(["the sand unk mask"], min_frequency=1, normalizer=normalizer)
         (copy,) = write_masks(copies, own)
-        assert own.convert_ids_to_tokens(own(copy)["input_ids"]) == ["the", "<unk>", "sand"], normalizer
+        assert own.convert_ids_to_tokens(own(copy)["input_ids"]) == ["the", "<unk>", "sand"], (
+            normalizer
+        )
 
 
 # ---- teachers ----
@@ -170,7 +202,9 @@ def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
         open_teacher(folder).model  # noqa: B018 - it loads
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)]
+)
 def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
     folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "other")
     if not folder.exists():
@@ -192,8 +226,12 @@ def test_the_hash_depends_on_all_that_changes_a_logit_and_not_on_the_place(teach
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)
-    side = change_config(teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left")
-    assert expected not in {open_teacher(*changed).hash for changed in ((teacher, 8), (side,), (moved,))}
+    side = change_config(
+        teacher, tmp_path / "side", "tokenizer_config.json", truncation_side="left"
+    )
+    assert expected not in {
+        open_teacher(*changed).hash for changed in ((teacher, 8), (side,), (moved,))
+    }
 
 
 # ---- whole runs ----
@@ -210,40 +248,70 @@ def test_a_run_leaves_a_finished_folder(distilled, teacher, texts_dir, unlabeled
         teachers, students = predict(teacher, texts), predict(folder.root, texts)
         found = metrics["teacher"]["results"][name]
         assert found["accuracy"] == pytest.approx(np.mean(teachers == labels))
-        assert found["agreement"] == pytest.approx(np.mean(teachers == students)) and found["agreement"] > 0.6
+        assert (
+            found["agreement"] == pytest.approx(np.mean(teachers == students))
+            and found["agreement"] > 0.6
+        )
         assert metrics[name]["accuracy"] == pytest.approx(np.mean(students == labels))
     counts, record = metrics["teacher"]["rows"], dict(metrics["teacher"]["unlabeled"])
-    known, lines = {text for part in rows.values() for text, _ in part}, unlabeled.read_text().splitlines()
+    known, lines = (
+        {text for part in rows.values() for text, _ in part},
+        unlabeled.read_text().splitlines(),
+    )
     assert counts["unlabeled"] == record["kept"] == sum(line not in known for line in lines)
-    assert record.pop("file") == "unlabeled.txt" and record.pop("lines") == sum(record.values()) == len(lines)
+    assert record.pop("file") == "unlabeled.txt" and record.pop("lines") == sum(
+        record.values()
+    ) == len(lines)
     assert counts["train"] == 240 == metrics["training"]["rows"] and 120 < counts["copies"] <= 240
     assert metrics["training"]["steps"] == 2 * -(-sum(counts.values()) // 16)
     card = folder.card.read_text()
     assert "tiny-bert" in card and "hf-rnn distill" in card and f"{counts['copies']} " in card
     for path in (folder.card, folder.metrics, folder.training_args, folder.card_facts):
-        assert str(teacher.parent) not in path.read_text() and str(unlabeled.parent) not in path.read_text()
+        assert (
+            str(teacher.parent) not in path.read_text()
+            and str(unlabeled.parent) not in path.read_text()
+        )
 
 
 def test_the_command_repeats_a_run(command, distilled, tmp_path):
     """Settings come from training_args.json."""
     settings, first = distilled
-    flags = ["--recipe", first.folder / "training_args.json", "--use_cpu", "--output_dir", tmp_path / "out"]
+    flags = [
+        "--recipe",
+        first.folder / "training_args.json",
+        "--use_cpu",
+        "--output_dir",
+        tmp_path / "out",
+    ]
     for name in ("teacher", "data_dir", "unlabeled"):
         flags += [f"--{name}", settings[name]]
     code, out, err = command("distill", *flags)
     assert code == 0, err
-    assert same_weights(first.folder, tmp_path / "out") and not list((tmp_path / "out").glob("*.npz"))
+    assert same_weights(first.folder, tmp_path / "out") and not list(
+        (tmp_path / "out").glob("*.npz")
+    )
     printed = json.loads(out)
-    assert printed["teacher"]["name"] == "tiny-bert" and printed["output_dir"] == str(tmp_path / "out")
+    assert printed["teacher"]["name"] == "tiny-bert" and printed["output_dir"] == str(
+        tmp_path / "out"
+    )
 
 
 def test_a_stopped_run_resumes_bit_for_bit_and_asks_once(distilled, tmp_path, asked):
     settings, whole = distilled
     steps = whole.metrics["training"]["steps"]
     run_until(steps // 2 + 4, lambda: distill(**settings, output_dir=str(tmp_path / "out")))
-    assert len(asked) == sum({**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}.values())
-    changes = [({"temperature": 2.0}, "temperature"), ({"soft_label_weight": 0.5}, "soft_label_weight")]
-    for change, message in [*changes, ({"augmentations": 2}, "texts"), ({"teacher_max_length": 4}, "texts")]:
+    assert len(asked) == sum(
+        {**whole.metrics["teacher"]["rows"], "validation": 60, "test": 60}.values()
+    )
+    changes = [
+        ({"temperature": 2.0}, "temperature"),
+        ({"soft_label_weight": 0.5}, "soft_label_weight"),
+    ]
+    for change, message in [
+        *changes,
+        ({"augmentations": 2}, "texts"),
+        ({"teacher_max_length": 4}, "texts"),
+    ]:
         stored = (tmp_path / "out" / "teacher_logits.npz").read_bytes()
         with pytest.raises(UserError, match=message):
             distill(**{**settings, **change}, output_dir=str(tmp_path / "out"), resume=True)
@@ -258,21 +326,43 @@ def test_a_stopped_run_resumes_bit_for_bit_and_asks_once(distilled, tmp_path, as
 
 def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
     """The default recipe fits their labels alone by regression, which no unlabelled text has."""
-    settings = {"teacher": quick["teacher"], "unlabeled": str(unlabeled), "max_steps": 1, "baselines": False}
-    result = distill(train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings)
+    settings = {
+        "teacher": quick["teacher"],
+        "unlabeled": str(unlabeled),
+        "max_steps": 1,
+        "baselines": False,
+    }
+    result = distill(
+        train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings
+    )
     assert result.metrics["training"]["steps"] == 1
 
 
 @pytest.mark.parametrize("given", [{}, {"tokenizer": "word", "min_frequency": 3}])
-def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
+def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(
+    quick, trained, tmp_path, given
+):
     settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
-    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2, "learning_rate": 1e-9}
+    settings |= {
+        "recipe": "fast",
+        "teacher": str(trained.folder),
+        "max_steps": 2,
+        "learning_rate": 1e-9,
+    }
     student = distill(**settings, output_dir=str(tmp_path / "student")).folder
-    tables = [load_file(folder / "model.safetensors")["rnn.embedding.weight"] for folder in (student, trained.folder)]
-    assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (not given)
-    vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
+    tables = [
+        load_file(folder / "model.safetensors")["rnn.embedding.weight"]
+        for folder in (student, trained.folder)
+    ]
+    assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (
+        not given
+    )
+    vocabularies = [
+        AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)
+    ]
     assert given or vocabularies[0] == vocabularies[1]
-    assert load_recipe(student / "training_args.json")["min_frequency"] == 3  # few rows do not lower it
+    # few rows do not lower it
+    assert load_recipe(student / "training_args.json")["min_frequency"] == 3
 
 
 @pytest.mark.slow
@@ -281,16 +371,24 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     generator, folder = np.random.default_rng(0), tmp_path / "noisy"
     folder.mkdir()
     rows = enumerate(invent_rows(90, seed=1))
-    noisy = [(text, str(generator.choice(LABELS)) if row % 2 else label) for row, (text, label) in rows]
+    noisy = [
+        (text, str(generator.choice(LABELS)) if row % 2 else label) for row, (text, label) in rows
+    ]
     write_rows(folder / "train.tsv", noisy)
     write_rows(folder / "dev.tsv", invent_rows(60, seed=2))
-    (tmp_path / "more.txt").write_text("".join(f"{text}\n" for text, _ in invent_rows(300, seed=51)))
+    (tmp_path / "more.txt").write_text(
+        "".join(f"{text}\n" for text, _ in invent_rows(300, seed=51))
+    )
     settings = {**quick, "data_dir": str(folder), "num_train_epochs": 4}
     plain = {name: value for name, value in settings.items() if name != "teacher"}
     train(**plain, output_dir=str(tmp_path / "alone"))
-    distill(**settings, unlabeled=str(tmp_path / "more.txt"), output_dir=str(tmp_path / "distilled"))
+    distill(
+        **settings, unlabeled=str(tmp_path / "more.txt"), output_dir=str(tmp_path / "distilled")
+    )
     texts = [text for text, _ in invent_rows(150, seed=52)]
-    alone, student, teachers = (predict(one, texts) for one in (tmp_path / "alone", tmp_path / "distilled", teacher))
+    alone, student, teachers = (
+        predict(one, texts) for one in (tmp_path / "alone", tmp_path / "distilled", teacher)
+    )
     assert np.mean(student == teachers) > max(0.9, np.mean(alone == teachers) + 0.1)
 
 
@@ -310,8 +408,23 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     (tmp_path / "empty.txt").write_text("\n \n")
     before = (teacher / "model.safetensors").read_bytes()
     flags = [teacher if flag == "TEACHER" else flag for flag in flags]
-    usual = ["--recipe", "scratch", "--data_dir", texts_dir, "--output_dir", "out", "--use_cpu", "--teacher", teacher]
+    usual = [
+        "--recipe",
+        "scratch",
+        "--data_dir",
+        texts_dir,
+        "--output_dir",
+        "out",
+        "--use_cpu",
+        "--teacher",
+        teacher,
+    ]
     code, out, err = command("distill", *usual, *flags)
     assert (code, out) == (2, "") and "Traceback" not in err
-    assert err.splitlines()[-1].startswith("hf-rnn distill: error: ") and message in err.splitlines()[-1]
-    assert (teacher / "model.safetensors").read_bytes() == before and not list(tmp_path.rglob("config.json"))
+    assert (
+        err.splitlines()[-1].startswith("hf-rnn distill: error: ")
+        and message in err.splitlines()[-1]
+    )
+    assert (teacher / "model.safetensors").read_bytes() == before and not list(
+        tmp_path.rglob("config.json")
+    )

@@ -28,8 +28,19 @@ from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
-QUICK = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 4, "learning_rate": 0.05, "use_cpu": True}
-QUICK |= {"baselines": False, "num_train_epochs": 1, "min_frequency": 1, "per_device_train_batch_size": 8}
+QUICK = {
+    "recipe": "scratch",
+    "embedding_size": 8,
+    "hidden_size": 4,
+    "learning_rate": 0.05,
+    "use_cpu": True,
+}
+QUICK |= {
+    "baselines": False,
+    "num_train_epochs": 1,
+    "min_frequency": 1,
+    "per_device_train_batch_size": 8,
+}
 QUICK["verbose"] = False
 TEXTS, NAMES = (list(column) for column in zip(*invent_rows(24, seed=5), strict=True))
 ASKED = ["miro", "selk and sand", "a door", "", "the box of dry sand stood there for days"]
@@ -45,7 +56,9 @@ def fitted(tiny_settings, _figures):
     settings = {name: value for name, value in tiny_settings.items() if name != "data_dir"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_rnn.training.save.draw_figures", _figures)
-        return RnnClassifier(**settings, verbose=False).fit(*columns(240, seed=1), eval_set=columns(60, seed=2))
+        return RnnClassifier(**settings, verbose=False).fit(
+            *columns(240, seed=1), eval_set=columns(60, seed=2)
+        )
 
 
 def read_weights(source):
@@ -68,25 +81,52 @@ def test_held_out_rows_are_those_of_the_command(tmp_path):
     settings = {name: value for name, value in QUICK.items() if name != "verbose"}
     result = train(data_dir=str(tmp_path), output_dir=str(tmp_path / "out"), **settings)
     classifier = RnnClassifier(**QUICK).fit(texts, labels)
-    assert classifier.metrics_["validation"] == result.metrics["validation"] and same(classifier, result.folder)
+    assert classifier.metrics_["validation"] == result.metrics["validation"] and same(
+        classifier, result.folder
+    )
     classifier.save_pretrained(tmp_path / "saved")
-    rows = [read_training_rows(FinishedFolder(folder)) for folder in (tmp_path / "saved", result.folder)]
+    rows = [
+        read_training_rows(FinishedFolder(folder)) for folder in (tmp_path / "saved", result.folder)
+    ]
     assert rows[0].tolist() == rows[1].tolist()
 
 
 def test_sample_weight_equals_repeated_rows(trained):
     """Full-batch SGD without dropout, from the same weights, with class weights and accumulation."""
-    dropouts = dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "classifier_dropout"), 0)
-    settings = {**dropouts, "model_name_or_path": str(trained.folder), "optim": "sgd", "learning_rate": 0.5}
-    settings |= {"num_train_epochs": 4, "lr_scheduler_type": "constant", "class_weight_power": 1.0, "max_grad_norm": 0}
-    settings |= {"label_smoothing_factor": 0.1, "load_best_model_at_end": False, "use_cpu": True, "verbose": False}
-    settings |= {"early_stopping_patience": None, "warmup_steps": 0, "per_device_train_batch_size": 99}
+    dropouts = dict.fromkeys(
+        ("embedding_dropout", "word_dropout", "hidden_dropout", "classifier_dropout"), 0
+    )
+    settings = {
+        **dropouts,
+        "model_name_or_path": str(trained.folder),
+        "optim": "sgd",
+        "learning_rate": 0.5,
+    }
+    settings |= {
+        "num_train_epochs": 4,
+        "lr_scheduler_type": "constant",
+        "class_weight_power": 1.0,
+        "max_grad_norm": 0,
+    }
+    settings |= {
+        "label_smoothing_factor": 0.1,
+        "load_best_model_at_end": False,
+        "use_cpu": True,
+        "verbose": False,
+    }
+    settings |= {
+        "early_stopping_patience": None,
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 99,
+    }
     settings |= {"baselines": False, "few_rows": 0, "typos": 0}
     counts = np.array([3, 1, 2, 1, 1, 0, 2, 2, *[1] * 16])
     parts = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4}
 
     def fit(texts, names, weights=None, **more):
-        classifier = RnnClassifier(**settings | more).fit(texts, names, weights, eval_set=(TEXTS, NAMES))
+        classifier = RnnClassifier(**settings | more).fit(
+            texts, names, weights, eval_set=(TEXTS, NAMES)
+        )
         return classifier.predict_proba(TEXTS)
 
     expected = fit(np.repeat(TEXTS, counts), np.repeat(NAMES, counts))
@@ -176,7 +216,10 @@ def test_predictions_equal_the_pipelines(fitted, tmp_path):
 def test_columns_are_sorted_for_any_order_of_ids(copy):
     """Scorers of scikit-learn rely on it."""
     names, file = ["plain", "bad", "good"], copy / "config.json"
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: id for id, name in enumerate(names)}}
+    labels = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: id for id, name in enumerate(names)},
+    }
     file.write_text(json.dumps(json.loads(file.read_text()) | labels))
     classifier = RnnClassifier.from_pretrained(copy, use_cpu=True)
     assert classifier.classes_.tolist() == ["bad", "good", "plain"]
@@ -194,7 +237,11 @@ class SpelledNumbers:
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array, tags.input_tags.one_d_array, tags.input_tags.string = True, False, False
+        tags.input_tags.two_d_array, tags.input_tags.one_d_array, tags.input_tags.string = (
+            True,
+            False,
+            False,
+        )
         for own in filter(None, (tags.classifier_tags, tags.regressor_tags)):
             own.poor_score = True  # near numbers are unrelated words
         return tags
@@ -225,18 +272,26 @@ def test_checks_of_scikit_learn(kind):
     """All of `check_estimator`."""
     order = "batches are drawn and the best epoch kept, so a copied text takes other steps than a weight; see above"
     reasons = {"check_sample_weight_equivalence_on_dense_data": order}
-    for check in check_estimator(kind(**QUICK), expected_failed_checks=reasons, on_skip=None, on_fail=None):
+    for check in check_estimator(
+        kind(**QUICK), expected_failed_checks=reasons, on_skip=None, on_fail=None
+    ):
         assert check["status"] != "failed", f"{check['check_name']}: {check['exception']!r}"
 
 
 @pytest.mark.slow
 def test_a_grid_over_a_pipeline():
     """Compared with a loop; the classifier sees the output of the step before it, and its fit gets the weights."""
-    texts, labels, cut = np.array(TEXTS, dtype=object), np.array([len(name) for name in NAMES]), StratifiedKFold(2)
+    texts, labels, cut = (
+        np.array(TEXTS, dtype=object),
+        np.array([len(name) for name in NAMES]),
+        StratifiedKFold(2),
+    )
     weights = np.resize([1.0, 3.0], len(labels))
     upper = FunctionTransformer(lambda texts: [text.upper() for text in texts])
     steps = make_pipeline(upper, RnnClassifier(**QUICK, lowercase=False))
-    search = GridSearchCV(steps, {"rnnclassifier__cell_type": ["gru"]}, cv=cut, scoring="neg_log_loss")
+    search = GridSearchCV(
+        steps, {"rnnclassifier__cell_type": ["gru"]}, cv=cut, scoring="neg_log_loss"
+    )
     search.fit(texts, labels, rnnclassifier__sample_weight=weights)
     best = search.best_estimator_[-1]
     assert best._runner.config.cell_type == "gru" and "BOX" in best._runner.tokenizer.get_vocab()
@@ -244,7 +299,11 @@ def test_a_grid_over_a_pipeline():
     for known, asked in cut.split(texts, labels):
         one = RnnClassifier(**QUICK, lowercase=False, cell_type="gru")
         one.fit(upper.transform(texts[known]), labels[known], sample_weight=weights[known])
-        losses.append(log_loss(labels[asked], one.predict_proba(upper.transform(texts[asked])), labels=one.classes_))
+        losses.append(
+            log_loss(
+                labels[asked], one.predict_proba(upper.transform(texts[asked])), labels=one.classes_
+            )
+        )
     assert -search.best_score_ == pytest.approx(np.mean(losses))
 
 
@@ -265,9 +324,13 @@ def test_the_saved_folder_is_the_commands(fitted, trained, tmp_path, monkeypatch
     assert {path.name for path in folder.root.iterdir()} >= names | {"notes.txt"}
     assert (folder.root / "notes.txt").read_text() == "mine"
     for name, own in (("config.json", "task_specific_params"), ("training_args.json", "data_dir")):
-        found, expected = (json.loads((one / name).read_text()) for one in (folder.root, trained.folder))
+        found, expected = (
+            json.loads((one / name).read_text()) for one in (folder.root, trained.folder)
+        )
         assert found.pop(own, None) != expected.pop(own, None)
-        assert found == expected | ({"task": "sequence-classification"} if name == "training_args.json" else {})
+        assert found == expected | (
+            {"task": "sequence-classification"} if name == "training_args.json" else {}
+        )
     card = folder.card.read_text()
     assert "# films\n" in card and "240 rows" in card and "hf-rnn train" not in card
 
@@ -294,7 +357,9 @@ LONGER = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "num_trai
 def invent(count, seed):
     chance = np.random.default_rng(seed)
     texts = [" ".join(chance.choice(WORDS, 5)) for _ in range(count)]
-    return texts, np.array([[word in text for word in ("miro", "selk")] for text in texts], dtype=int)
+    return texts, np.array(
+        [[word in text for word in ("miro", "selk")] for text in texts], dtype=int
+    )
 
 
 def test_a_matrix_of_labels(tmp_path):
@@ -317,7 +382,10 @@ def test_numbers(tmp_path):
     tests, matrix = invent(60, 4)
     found, true = regressor.predict(tests), 1000 + matrix @ [30, -10]
     assert found.shape == (60,)
-    assert regressor.score(tests, true) == pytest.approx(r2_score(true, found)) and r2_score(true, found) > 0.8
+    assert (
+        regressor.score(tests, true) == pytest.approx(r2_score(true, found))
+        and r2_score(true, found) > 0.8
+    )
     regressor.save_pretrained(tmp_path / "saved")
     assert np.array_equal(RnnRegressor.from_pretrained(tmp_path / "saved").predict(tests), found)
     with pytest.raises(UserError, match="for the task regression"):

@@ -40,11 +40,17 @@ def test_the_folder_is_complete(trained, texts_dir):
         "cells_rnn.py", "pooling_rnn.py",
     }  # fmt: skip
     assert expected <= names and "checkpoints" not in names
-    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl")) or name.startswith(".")]
+    assert not [
+        name
+        for name in names
+        if name.endswith((".bin", ".pt", ".pth", ".pkl")) or name.startswith(".")
+    ]
     for path in trained.folder.iterdir():
         if path.suffix in (".json", ".md"):
             text = path.read_text(encoding="utf-8")
-            assert str(texts_dir.parent) not in text and str(trained.folder.parent) not in text, path.name
+            assert str(texts_dir.parent) not in text and str(trained.folder.parent) not in text, (
+                path.name
+            )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -52,7 +58,9 @@ def test_scores_are_those_of_the_weights_as_they_are_stored(dtype, short, texts_
     result = train(**short, weights_dtype=dtype)
     stored = load_file(result.folder / "model.safetensors").values()
     assert {str(weight.dtype) for weight in stored} == {f"torch.{dtype}"}
-    code, out, err = command("evaluate", "--model", result.folder, "--data_dir", texts_dir, "--split", "test")
+    code, out, err = command(
+        "evaluate", "--model", result.folder, "--data_dir", texts_dir, "--split", "test"
+    )
     assert code == 0, err
     assert json.loads(out)["loss"] == pytest.approx(result.metrics["test"]["loss"], rel=1e-6)
 
@@ -60,7 +68,10 @@ def test_scores_are_those_of_the_weights_as_they_are_stored(dtype, short, texts_
 def test_metrics_equal_sklearn_on_the_answers_of_the_pipeline(trained):
     rows = invent_rows(60, seed=3)
     classify = pipeline("text-classification", str(trained.folder), top_k=None, device="cpu")
-    scores = [{one["label"]: one["score"] for one in answer} for answer in classify([text for text, _ in rows])]
+    scores = [
+        {one["label"]: one["score"] for one in answer}
+        for answer in classify([text for text, _ in rows])
+    ]
     true = [label for _, label in rows]
     answers = [max(answer, key=answer.get) for answer in scores]
     found = trained.metrics["test"]
@@ -68,18 +79,32 @@ def test_metrics_equal_sklearn_on_the_answers_of_the_pipeline(trained):
     assert found["macro_f1"] == pytest.approx(f1_score(true, answers, average="macro"))
     assert found["macro_recall"] == pytest.approx(recall_score(true, answers, average="macro"))
     shares = np.array([[answer[name] for name in LABELS] for answer in scores])
-    assert found["loss"] == pytest.approx(log_loss(true, shares / shares.sum(axis=1, keepdims=True)), abs=1e-5)
+    assert found["loss"] == pytest.approx(
+        log_loss(true, shares / shares.sum(axis=1, keepdims=True)), abs=1e-5
+    )
     assert json.loads((trained.folder / "metrics.json").read_text()) == trained.metrics
 
 
 def test_the_best_epoch_is_kept(tiny_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_rnn.training.train.remove_checkpoints", lambda folder: None)
-    result = train(**{**tiny_settings, "learning_rate": 0.15, "save_total_limit": 9}, output_dir=str(tmp_path / "out"))
-    states = [json.loads(path.read_text()) for path in result.folder.glob("checkpoints/*/trainer_state.json")]
+    result = train(
+        **{**tiny_settings, "learning_rate": 0.15, "save_total_limit": 9},
+        output_dir=str(tmp_path / "out"),
+    )
+    states = [
+        json.loads(path.read_text())
+        for path in result.folder.glob("checkpoints/*/trainer_state.json")
+    ]
     last = max(states, key=lambda state: state["global_step"])
-    scores = {line["step"]: line["eval_macro_f1"] for line in last["log_history"] if "eval_macro_f1" in line}
+    scores = {
+        line["step"]: line["eval_macro_f1"]
+        for line in last["log_history"]
+        if "eval_macro_f1" in line
+    }
     assert len(scores) == 4 and result.metrics["validation"]["macro_f1"] == max(scores.values())
-    assert same_weights(result.folder, result.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}")
+    assert same_weights(
+        result.folder, result.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}"
+    )
 
 
 def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
@@ -90,27 +115,45 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
     assert record["held_out"] is None and not record["learned_held_out"]
     assert FinishedFolder(trained.folder).read_data_record() == record
     rows = invent_rows(60, 1)
-    result = train(**{**short, "data_dir": None, "output_dir": str(tmp_path / "out")}, train=rows, max_steps=1)
+    result = train(
+        **{**short, "data_dir": None, "output_dir": str(tmp_path / "out")}, train=rows, max_steps=1
+    )
     data, hashes = result.metrics["data"], np.load(result.folder / "training_rows.npy")
     assert data["held_out"] == {"share": 0.1, "seed": 0, "rows": data["rows"]["validation"]}
     held_out = hold_out(
-        [text for text, _ in rows], np.array([sorted(LABELS).index(label) for _, label in rows]), 0.1, 0
+        [text for text, _ in rows],
+        np.array([sorted(LABELS).index(label) for _, label in rows]),
+        0.1,
+        0,
     )
     known = np.isin(hash_texts(text.upper() for text, _ in rows), hashes)
-    assert hashes.dtype == np.uint64 and (known == ~held_out).all() and held_out.sum() == data["rows"]["validation"]
+    assert (
+        hashes.dtype == np.uint64
+        and (known == ~held_out).all()
+        and held_out.sum() == data["rows"]["validation"]
+    )
 
 
 def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog, monkeypatch):
     """A pass over train and one over validation take 0.4 seconds each, so 3 seconds are 3.75 epochs."""
     caplog.set_level("INFO", "hf_rnn")
     monkeypatch.setattr(
-        "hf_rnn.training.trainer._extrapolate", lambda time, rows, *_: 0.4 * (time(rows.select(range(16))) > 0)
+        "hf_rnn.training.trainer._extrapolate",
+        lambda time, rows, *_: 0.4 * (time(rows.select(range(16))) > 0),
     )
-    settings = {**tiny_settings, "lr_scheduler_type": "linear", "baselines": False, "early_stopping_patience": 0}
+    settings = {
+        **tiny_settings,
+        "lr_scheduler_type": "linear",
+        "baselines": False,
+        "early_stopping_patience": 0,
+    }
     del settings["num_train_epochs"]
     result = train(**settings, max_minutes=0.05, output_dir=str(tmp_path / "out"))
     training = result.metrics["training"]
-    assert f"{training['epochs']:.3g} epochs in" in result.summarize() and "of 0.05 minutes" in result.summarize()
+    assert (
+        f"{training['epochs']:.3g} epochs in" in result.summarize()
+        and "of 0.05 minutes" in result.summarize()
+    )
     assert "num_train_epochs is 3.75" in caplog.text
     assert training["epochs"] == pytest.approx(3.75, abs=1 / 15)  # whole steps
     recorded = json.loads((result.folder / "training_args.json").read_text())
@@ -123,7 +166,10 @@ def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, capl
 )
 def test_few_rows_keep_rarer_tokens(short, rows, changes, least):
     """A word of only one text may be private."""
-    texts = [(f"{text} rare{number // least}x", label) for number, (text, label) in enumerate(invent_rows(rows, 1))]
+    texts = [
+        (f"{text} rare{number // least}x", label)
+        for number, (text, label) in enumerate(invent_rows(rows, 1))
+    ]
     settings = {name: value for name, value in short.items() if name != "data_dir"}
     result = train(train=texts, max_steps=1, baselines=False, **{**settings, **changes})
     recorded = json.loads((result.folder / "training_args.json").read_text())
@@ -132,7 +178,10 @@ def test_few_rows_keep_rarer_tokens(short, rows, changes, least):
 
 def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better(short, caplog):
     result = train(**{**short, "learning_rate": 0.0}, load_best_model_at_end=False)
-    assert result.card.best_metric is None and "was kept" not in (result.folder / "README.md").read_text()
+    assert (
+        result.card.best_metric is None
+        and "was kept" not in (result.folder / "README.md").read_text()
+    )
     (line,) = [line for line in caplog.messages if "linear model" in line]
     (linear,), own = result.card.baselines.values(), result.metrics["validation"]["macro_f1"]
     scores = f"macro_f1 {linear['validation']['macro_f1']:.3f} against {own:.3f}"
@@ -149,11 +198,16 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
     filled |= {"OUTPUT": tmp_path / "again"}
     words = [str(filled.get(word, word)) for word in shlex.split(trained.card.command)]
     again = train(**FLAGS.read(words[2:]), use_cpu=True)
-    assert words[:2] == ["hf-rnn", "train"] and trained.card.fill_in["DATA"] == f"here {texts_dir.name}"
+    assert (
+        words[:2] == ["hf-rnn", "train"]
+        and trained.card.fill_in["DATA"] == f"here {texts_dir.name}"
+    )
     assert again.metrics["validation"] == trained.metrics["validation"]
     parsed = train(**{**tiny_settings, "output_dir": str(tmp_path / "parsed")})
     assert all(same_weights(trained.folder, result.folder) for result in (again, parsed))
-    seven = train(**{**tiny_settings, "num_train_epochs": 1}, seed=7, output_dir=str(tmp_path / "seven"))
+    seven = train(
+        **{**tiny_settings, "num_train_epochs": 1}, seed=7, output_dir=str(tmp_path / "seven")
+    )
     assert not same_weights(trained.folder, seven.folder)
 
 
@@ -161,18 +215,25 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
 
 
 def test_overwriting_replaces_the_old_run_and_nothing_else(copy, short):
-    mine = [copy / name for name in ("notes.txt", "my_rnn.py", "runs/mine", "onnx/mine.txt", "checkpoints/mine.txt")]
+    mine = [
+        copy / name
+        for name in ("notes.txt", "my_rnn.py", "runs/mine", "onnx/mine.txt", "checkpoints/mine.txt")
+    ]
     theirs = [copy / "onnx/model.onnx", copy / ".unfinished-1/config.json"]
     for path in (*mine, *theirs):
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     train(**{**short, "hidden_size": 5, "output_dir": str(copy)}, overwrite_output_dir=True)
-    assert [path.read_text() for path in mine] == ["mine"] * len(mine) and not any(path.exists() for path in theirs)
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine) and not any(
+        path.exists() for path in theirs
+    )
     assert json.loads((copy / "config.json").read_text())["hidden_size"] == 5
     assert not list((copy / "checkpoints").glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("point", ["training.trainer.RnnTrainer.training_step", "training.save.write_card"])
+@pytest.mark.parametrize(
+    "point", ["training.trainer.RnnTrainer.training_step", "training.save.write_card"]
+)
 def test_a_run_that_dies_leaves_the_old_model(copy, short, monkeypatch, point):
     """No checkpoint of the old run stays, which --resume could take for one of the new run."""
     before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
@@ -202,7 +263,8 @@ def test_a_mistake_overwrites_nothing(copy, trained, tiny_settings, tmp_path):
     write_rows(bad / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
     for mistake in (
         {"data_dir": str(bad)},
-        {"lr_scheduler_type": "cosine_with_min_lr"},  # without lr_scheduler_kwargs, which only the Trainer notices
+        # without lr_scheduler_kwargs, which only the Trainer notices
+        {"lr_scheduler_type": "cosine_with_min_lr"},
         {"tokenizer_name_or_path": str(copy)},
     ):
         with pytest.raises(ValueError):
@@ -216,7 +278,13 @@ def test_a_mistake_overwrites_nothing(copy, trained, tiny_settings, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"cell_type": "rnn_relu", "pooling": "last", "optim": "sgd", "learning_rate": 1e30, "max_grad_norm": 0},
+        {
+            "cell_type": "rnn_relu",
+            "pooling": "last",
+            "optim": "sgd",
+            "learning_rate": 1e30,
+            "max_grad_norm": 0,
+        },
         {"learning_rate": 1000},
         {"embedding_initializer_range": 1e38},
     ],
@@ -230,12 +298,24 @@ def test_a_diverged_run_is_not_finished(short, settings):
 
 @pytest.mark.parametrize(
     ("training", "validation", "outcome"),
-    [(109, 109, None), (111, 1, None), (1, 111, "error"), (math.nan, 1, "error"), (111, None, "error")],
+    [
+        (109, 109, None),
+        (111, 1, None),
+        (1, 111, "error"),
+        (math.nan, 1, "error"),
+        (111, None, "error"),
+    ],
 )
 def test_a_loss_over_100_times_that_of_guessing_is_refused(training, validation, outcome):
     """ln(3) is 1.0986. A good validation loss shows that the kept epoch is fine."""
-    metrics = {"training": {"loss": training}} | ({} if validation is None else {"validation": {"loss": validation}})
-    with pytest.raises(UserError, match="diverged") if outcome == "error" else contextlib.nullcontext():
+    metrics = {"training": {"loss": training}} | (
+        {} if validation is None else {"validation": {"loss": validation}}
+    )
+    with (
+        pytest.raises(UserError, match="diverged")
+        if outcome == "error"
+        else contextlib.nullcontext()
+    ):
         check_loss(metrics, math.log(3))
 
 
@@ -280,14 +360,20 @@ def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_pa
     dev = [(f"{text} other{n}", label) for n, (text, label) in enumerate(invent_rows(57, 2))]
     write_rows(folder / "dev.tsv", [*dev, (rows[0][0].upper(), "good"), *rows[1:3]])
     settings = {**short, "data_dir": str(folder), "max_steps": 1, "baselines": False}
-    with pytest.raises(UserError, match="3 of 60 rows of validation repeat a row of train .5.00%") as refused:
+    with pytest.raises(
+        UserError, match="3 of 60 rows of validation repeat a row of train .5.00%"
+    ) as refused:
         train(**settings, fail_on_leak=0.049, class_names=["bad", "good", "plain"])
     assert f"{folder / 'dev.tsv'}:58 repeats {folder / 'train.tsv'}:1" in str(refused.value)
     assert not Path(short["output_dir"]).exists()
     result = train(**settings, fail_on_leak=0.05)
-    assert rows[0][1] == "bad" and "repeat a row of train (5.00%, 1 with another label)" in caplog.text
+    assert (
+        rows[0][1] == "bad" and "repeat a row of train (5.00%, 1 with another label)" in caplog.text
+    )
     assert "not in the vocabulary" not in caplog.text
-    stored = json.loads((result.folder / "card_facts.json").read_text())["audit"]["leaks"]["validation"]["train"]
+    stored = json.loads((result.folder / "card_facts.json").read_text())["audit"]["leaks"][
+        "validation"
+    ]["train"]
     assert stored == {"exact": 3, "exact_other_label": 1, "share": 0.05}
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     row = next(line for line in card.splitlines() if line.startswith("| validation | 60 |"))

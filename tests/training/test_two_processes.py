@@ -1,7 +1,7 @@
 """Training in two processes equals training in one: the same weights, scores and files.
 
-gloo on CPUs. torch sometimes aborts such processes at their very end (`terminate called without an active
-exception`), so their files are checked, not their exit codes.
+gloo on CPUs. torch sometimes aborts such processes at their very end (`terminate called without an
+active exception`), so their files are checked, not their exit codes.
 """
 
 import json
@@ -24,10 +24,21 @@ pytestmark = pytest.mark.slow
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ROWS = {"train": 240, "dev": 61, "test": 67}
-PER_STEP, PER_EVALUATION = 16, 8  # rows per step in all processes; rows per evaluation batch in each
+# rows per step in all processes; rows per evaluation batch in each
+PER_STEP, PER_EVALUATION = 16, 8
 
-SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "min_frequency": 1, "word_dropout": 0}
-SETTINGS |= {"embedding_dropout": 0, "num_train_epochs": 3, "per_device_eval_batch_size": PER_EVALUATION}
+SETTINGS = {
+    "recipe": "scratch",
+    "embedding_size": 16,
+    "hidden_size": 8,
+    "min_frequency": 1,
+    "word_dropout": 0,
+}
+SETTINGS |= {
+    "embedding_dropout": 0,
+    "num_train_epochs": 3,
+    "per_device_eval_batch_size": PER_EVALUATION,
+}
 SETTINGS |= {"learning_rate": 0.02, "train_sampling_strategy": "sequential", "baselines": False}
 
 
@@ -37,13 +48,21 @@ def noisy_dir(tmp_path_factory):
     folder, chance = tmp_path_factory.mktemp("noisy"), random.Random(0)
     for number, (split, count) in enumerate(ROWS.items()):
         rows = invent_rows(count, seed=number)
-        rows = [(text, chance.choice(LABELS) if chance.random() < 1 / 6 else label) for text, label in rows]
+        rows = [
+            (text, chance.choice(LABELS) if chance.random() < 1 / 6 else label)
+            for text, label in rows
+        ]
         write_rows(folder / f"{split}.tsv", rows)
     return folder
 
 
 def command_line(output_dir, *further, processes=2, **settings):
-    settings = {**SETTINGS, "output_dir": output_dir, "per_device_train_batch_size": PER_STEP // processes, **settings}
+    settings = {
+        **SETTINGS,
+        "output_dir": output_dir,
+        "per_device_train_batch_size": PER_STEP // processes,
+        **settings,
+    }
     return ["train", *(f"--{name}={value}" for name, value in settings.items()), *further]
 
 
@@ -94,7 +113,9 @@ TAGS = {"recipe": "token-classification-scratch", "hidden_dropout": 0, "classifi
 TEXT = {"recipe": "lm", "block_size": 16, "classifier_dropout": 0}
 
 
-@pytest.mark.parametrize(("task", "settings"), [("token-classification", TAGS), ("causal-lm", TEXT)])
+@pytest.mark.parametrize(
+    ("task", "settings"), [("token-classification", TAGS), ("causal-lm", TEXT)]
+)
 def test_taggers_and_language_models_have_the_same_scores(task, settings, tagged_dir, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tagged_dir, data)
@@ -107,10 +128,20 @@ def test_taggers_and_language_models_have_the_same_scores(task, settings, tagged
 
 def test_a_stopped_run_resumes_bit_for_bit(noisy_dir, tmp_path):
     """SIGTERM to the launcher in the second epoch; batches of similar lengths."""
-    settings = {"data_dir": noisy_dir, "train_sampling_strategy": "group_by_length", "word_dropout": 0.2}
+    settings = {
+        "data_dir": noisy_dir,
+        "train_sampling_strategy": "group_by_length",
+        "word_dropout": 0.2,
+    }
     settings |= {"num_train_epochs": 8, "early_stopping_patience": 0}
     whole, _ = run_two(tmp_path / "whole", **settings)
-    command = [sys.executable, *TORCHRUN, "-m", "hf_rnn", *command_line(tmp_path / "cut", **settings)]
+    command = [
+        sys.executable,
+        *TORCHRUN,
+        "-m",
+        "hf_rnn",
+        *command_line(tmp_path / "cut", **settings),
+    ]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("cut/checkpoints/checkpoint-15")) and process.poll() is None:
             time.sleep(0.01)

@@ -13,13 +13,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def fail(source, target):
-        assert source.parent == path.parent and source.name.startswith("."), "hidden, on the same disk"
+        assert source.parent == path.parent and source.name.startswith("."), (
+            "hidden, on the same disk"
+        )
         raise OSError("no space")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         write_whole(path, b"new")
-    assert [found.name for found in tmp_path.iterdir()] == ["answers"] and path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == [
+        "answers"
+    ] and path.read_bytes() == b"old"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")

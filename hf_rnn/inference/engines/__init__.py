@@ -1,6 +1,7 @@
 """Engines: token ids → logits. `native` computes in C, `torch` by the plain model, `onnx` in ONNX Runtime.
 
-An engine knows neither texts nor labels: `Predictor` prepares texts and forms answers, the same for all of them.
+An engine knows neither texts nor labels: `Predictor` prepares texts and forms answers, the same for
+all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from ...tasks import Config
 
-CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"  # in `architectures`
+# in `architectures`
+CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
 Precision = Literal["float32", "int16", "int8"]
 Backend = Literal["torch", "onnx"]
 
@@ -40,9 +42,13 @@ class InferenceOptions:
     def __post_init__(self) -> None:
         for name, choices in (("precision", Precision), ("backend", Backend)):
             if (choice := getattr(self, name)) not in get_args(choices):
-                raise UserError(f"{name} must be one of {', '.join(get_args(choices))}: found {choice!r}")
+                raise UserError(
+                    f"{name} must be one of {', '.join(get_args(choices))}: found {choice!r}"
+                )
         if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
-            raise UserError(f"precision and device are for the backend torch: leave them out with {self.backend}")
+            raise UserError(
+                f"precision and device are for the backend torch: leave them out with {self.backend}"
+            )
 
 
 DEFAULTS = InferenceOptions()
@@ -55,14 +61,18 @@ class Engine(ABC):
     model: PreTrainedModel | None = None  # the model of torch, where it is in memory
 
     @abstractmethod
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+    def run(
+        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
+    ) -> np.ndarray:
         """Return the logits `(N, C)` of texts in float32; of a tagger those of tokens, `(N, T, C)`, zero after a text.
 
         Raises:
             IndexError: For an id outside the vocabulary.
         """
 
-    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits `(N, C)` of a streaming model after further tokens of texts, and the states `(N, K)`.
 
         `states` are those before these tokens, None at the start.
@@ -73,7 +83,9 @@ class Engine(ABC):
 def check_mode(model: PreTrainedModel) -> None:
     """Raise a ValueError for a model in training mode."""
     if model.training:
-        raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+        raise ValueError(
+            "the model is in training mode, where dropout changes its answers: call model.eval()"
+        )
 
 
 def pad_ids(
@@ -102,7 +114,9 @@ def batch_by_length(
     """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
     batch: list[int] = []
     for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
-        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(batch) == texts_per_batch
+        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(
+            batch
+        ) == texts_per_batch
         if batch and full:
             yield batch
             batch = []

@@ -1,6 +1,7 @@
 """`TaggerEngine`: taggers of words, or with a conditional random field, over a network in C.
 
-The arithmetic of these heads is NumPy's. Legend: T tokens of all texts, W words of all texts, C tags, B texts.
+The arithmetic of these heads is NumPy's. Legend: T tokens of all texts, W words of all texts, C
+tags, B texts.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ _TEXTS_AT_ONCE = 256
 class TaggerEngine(Engine):
     """A tagger with a reader of words, a random field, or both; the arguments are those of [`NativeEngine`]."""
 
-    def __init__(self, config: Config, weights: Mapping[str, np.ndarray], precision: Precision = "float32") -> None:
-        self.config, self._source, self.outputs = config, (config, weights, precision), int(config.num_labels)
+    def __init__(
+        self, config: Config, weights: Mapping[str, np.ndarray], precision: Precision = "float32"
+    ) -> None:
+        self.config, self._source, self.outputs = (
+            config,
+            (config, weights, precision),
+            int(config.num_labels),
+        )
         prefixes = ["words.layer."] * bool(config.word_forms) + ["words.", "crf.", "classifier."]
         rest, parts = dict(weights), {}
         for prefix in prefixes:
@@ -41,37 +48,70 @@ class TaggerEngine(Engine):
         self._reader: NativeEngine | None = None
         if config.word_forms:
             units, tokens = config.word_hidden_size, config.vocab_size
-            sizes = {"vocab_size": 1, "embedding_size": states + units, "hidden_size": units, "num_hidden_layers": 1}
-            reader = SimpleNamespace(**{**settings, **sizes, "block_type": "plain", "cell_type": "lstm"})
-            layer = {f"rnn.layers.0.{name[12:]}": weight for name, weight in parts["words.layer."].items()}
+            sizes = {
+                "vocab_size": 1,
+                "embedding_size": states + units,
+                "hidden_size": units,
+                "num_hidden_layers": 1,
+            }
+            reader = SimpleNamespace(
+                **{**settings, **sizes, "block_type": "plain", "cell_type": "lstm"}
+            )
+            layer = {
+                f"rnn.layers.0.{name[12:]}": weight
+                for name, weight in parts["words.layer."].items()
+            }
             layer[TABLE] = np.zeros((1, states + units), np.float32)  # it has no tokens
             self._reader = NativeEngine(reader, layer | top, precision, TAGGER)
-            self._codes, self._kinds = (head.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds"))
+            self._codes, self._kinds = (
+                head.read_stored(f"words.{name}", tokens) for name in ("codes", "kinds")
+            )
             self._forms = head.read_stored("words.forms", tokens, _FORMS)
             self._table = head.read("words.table.weight", config.word_forms, units)
-            if any(numbers.dtype.kind != "i" for numbers in (self._codes, self._kinds, self._forms)):
+            if any(
+                numbers.dtype.kind != "i" for numbers in (self._codes, self._kinds, self._forms)
+            ):
                 raise Unsupported("the forms of words are not whole numbers")
             square = np.eye(states, dtype=np.float32)
             top = {"classifier.weight": square, "classifier.bias": np.zeros_like(square[0])}
             settings["num_labels"] = states
         self._encoder = NativeEngine(SimpleNamespace(**settings), rest | top, precision, TAGGER)
-        names, swap = [config.id2label[tag] for tag in range(self.outputs)], {"B-": "I-", "I-": "B-"}
-        others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]  # B-X of I-X, and I-X of B-X
-        self._partners = [names.index(other) if other in names else tag for tag, other in enumerate(others)]
+        names, swap = (
+            [config.id2label[tag] for tag in range(self.outputs)],
+            {"B-": "I-", "I-": "B-"},
+        )
+        # B-X of I-X, and I-X of B-X
+        others = [swap.get(name[:2], name[:2]) + name[2:] for name in names]
+        self._partners = [
+            names.index(other) if other in names else tag for tag, other in enumerate(others)
+        ]
         self._inside = [name.startswith("I-") for name in names]
-        self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # scores of first, pairs and last
+        # scores of first, pairs and last
+        self._crf: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         if config.crf:
-            bound = [name.startswith("I-") and other in names for name, other in zip(names, others, strict=True)]
-            pairs = [[bound[tag] and before[1:] != name[1:] for tag, name in enumerate(names)] for before in names]
+            bound = [
+                name.startswith("I-") and other in names
+                for name, other in zip(names, others, strict=True)
+            ]
+            pairs = [
+                [bound[tag] and before[1:] != name[1:] for tag, name in enumerate(names)]
+                for before in names
+            ]
             first, last = (head.read(f"crf.{name}", self.outputs) for name in ("first", "last"))
             step = head.read("crf.transitions", self.outputs, self.outputs)
-            self._crf = first + _FORBIDDEN * np.array(bound), step + _FORBIDDEN * np.array(pairs), last
+            self._crf = (
+                first + _FORBIDDEN * np.array(bound),
+                step + _FORBIDDEN * np.array(pairs),
+                last,
+            )
         head.check_read()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._source
 
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+    def run(
+        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
+    ) -> np.ndarray:
         """As in [`Engine`]."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         if self._reader is None:
@@ -81,17 +121,27 @@ class TaggerEngine(Engine):
         return pad_tokens(logits, input_ids)
 
     def _tag_words(
-        self, reader: NativeEngine, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, threads: int | None
+        self,
+        reader: NativeEngine,
+        input_ids: Sequence[Sequence[int]],
+        lengths: np.ndarray,
+        threads: int | None,
     ) -> np.ndarray:
         """Return the logits `(T, C)` of all tokens by those of their words.
 
-        A word is marks of capitals, if any, and then other tokens; the encoder does not read the marks.
+        A word is marks of capitals, if any, and then other tokens; the encoder does not read the
+        marks.
         """
-        ids, kinds = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum())), self._kinds
+        ids, kinds = (
+            np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum())),
+            self._kinds,
+        )
         if not len(ids):
             return np.zeros((0, self.outputs), np.float32)
         if not 0 <= ids.min() <= ids.max() < len(kinds):
-            raise IndexError(f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}")
+            raise IndexError(
+                f"token ids must be from 0 to {len(kinds) - 1}: found {ids.min()} and {ids.max()}"
+            )
         marks, starts = kinds[ids] == _MARK, kinds[ids] > 0
         states = np.zeros((len(ids), self._encoder.outputs), np.float32)
         unmarked = [[id for id in text if kinds[id] != _MARK] for text in input_ids]
@@ -104,14 +154,22 @@ class TaggerEngine(Engine):
         logits = self._score(emissions, counts)[np.cumsum(starts) - 1]
         further = logits[~starts]  # those of a word with B-X have I-X
         other = further[:, self._partners]
-        logits[~starts] = np.where(self._inside, np.maximum(further, other), np.minimum(further, other))
+        logits[~starts] = np.where(
+            self._inside, np.maximum(further, other), np.minimum(further, other)
+        )
         return logits
 
-    def _describe(self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    def _describe(
+        self, ids: np.ndarray, states: np.ndarray, starts: np.ndarray, marks: np.ndarray
+    ) -> np.ndarray:
         """Return the inputs `(W, ...)` of the layer over words: states at its ends, and its forms."""
         begins, forms, table = np.flatnonzero(starts), self._forms, self._table
-        ends, lengths = np.append(begins[1:], len(ids)), np.add.reduceat(~marks, begins, dtype=np.int64)
-        first, last = np.where(lengths > 0, [ends - lengths, ends - 1], begins)  # a word may have marks only
+        ends, lengths = (
+            np.append(begins[1:], len(ids)),
+            np.add.reduceat(~marks, begins, dtype=np.int64),
+        )
+        # a word may have marks only
+        first, last = np.where(lengths > 0, [ends - lengths, ends - 1], begins)
         distance = np.arange(len(ids)) - first[np.cumsum(starts) - 1]
         codes = np.where(marks, 0, self._codes[ids] * (2 * distance + 1))
         whole = np.add.reduceat(codes, begins)[:, None] % len(table)
@@ -133,7 +191,9 @@ class TaggerEngine(Engine):
             padded = np.zeros((*valid.shape, self.outputs), np.float32)
             padded[valid] = emissions[places]
             if valid.shape[1]:
-                logits[places] = find_best_tags(padded.swapaxes(0, 1), valid.T, *self._crf).swapaxes(0, 1)[valid]
+                logits[places] = find_best_tags(
+                    padded.swapaxes(0, 1), valid.T, *self._crf
+                ).swapaxes(0, 1)[valid]
         return logits
 
 

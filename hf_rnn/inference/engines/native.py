@@ -1,9 +1,10 @@
 """`NativeEngine`: the weights of a model in the order of `kernel.c`, and its logits for token ids.
 
-Every weight must have the shape that the configuration says, and every id a row of the table, before C sees them.
+Every weight must have the shape that the configuration says, and every id a row of the table,
+before C sees them.
 
-Legend: V vocabulary, E embedding, R residual stream, H hidden per direction, D directions, S = D * H, G parts of a
-cell, C classes, N texts, T tokens.
+Legend: V vocabulary, E embedding, R residual stream, H hidden per direction, D directions, S = D *
+H, G parts of a cell, C classes, N texts, T tokens.
 """
 
 from __future__ import annotations
@@ -30,20 +31,25 @@ POOLINGS = (None, "last", "mean", "max", "mean_max", "attention")
 ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # per panel
-_TOKENS, _TOKENS_OF_STEPS = 512, 2048  # per call: more leave the cache, but each step of a cell needs many texts
+# per call: more leave the cache, but each step of a cell needs many texts
+_TOKENS, _TOKENS_OF_STEPS = 512, 2048
 _LARGEST_TABLE = 1 << 28  # bytes
 _NGRAMS, _NGRAM_FACTOR, _NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # as in models/modeling_rnn.py
 _ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
-_SHORT_NORM, _MOST_SHORT = 65500, 4096  # int16: the norm of an output's weights, see `kernel.c`; most inputs
+# int16: the norm of an output's weights, see `kernel.c`; most inputs
+_SHORT_NORM, _MOST_SHORT = 65500, 4096
 _NOT_FINITE = {np.dtype(np.uint16): 0x7F80, np.dtype(np.uint8): 0x7F}  # bits of bfloat16 and float8
 
 MISSING = "the kernel is not built"
 TABLE = "rnn.embedding.weight"
 Matrix = tuple[np.ndarray, np.ndarray]  # weights (outputs, inputs) and biases
 
-# The 256 numbers of float8 (e4m3fn): a sign, 4 bits of exponent and 3 of fraction, without infinity.
+# The 256 numbers of float8 (e4m3fn): a sign, 4 bits of exponent and 3 of fraction, without
+# infinity.
 _EXPONENTS, _FRACTIONS = np.divmod(np.arange(128, dtype=np.float32), 8)
-_POSITIVE = np.where(_EXPONENTS > 0, (8 + _FRACTIONS) * 2 ** (_EXPONENTS - 10), _FRACTIONS * 2.0**-9)
+_POSITIVE = np.where(
+    _EXPONENTS > 0, (8 + _FRACTIONS) * 2 ** (_EXPONENTS - 10), _FRACTIONS * 2.0**-9
+)
 _POSITIVE[-1] = np.nan
 _FLOAT8 = np.concatenate([_POSITIVE, -_POSITIVE]).astype(np.float32)
 
@@ -75,10 +81,23 @@ def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
 def find_unsupported_setting(config: Config, head: str) -> str | None:
     """Return the first setting that the kernel does not compute, in words; None if it computes all."""
     residual = config.block_type == "residual"
-    sizes = [config.vocab_size, config.embedding_size, config.hidden_size, config.num_hidden_layers, config.num_labels]
-    sizes += [size for size in (config.residual_size, config.intermediate_size) if residual and size is not None]
+    sizes = [
+        config.vocab_size,
+        config.embedding_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_labels,
+    ]
+    sizes += [
+        size
+        for size in (config.residual_size, config.intermediate_size)
+        if residual and size is not None
+    ]
     sizes += [config.conv_kernel] if residual else []
-    if not all(type(size) is int and 0 < size < _LARGEST for size in sizes) or type(config.bidirectional) is not bool:
+    if (
+        not all(type(size) is int and 0 < size < _LARGEST for size in sizes)
+        or type(config.bidirectional) is not bool
+    ):
         return "a size is not a number of the kernel"
     supported: list[tuple[str, object, Sequence[object]]] = [
         ("the head", head, (CLASSIFIER, TAGGER)),
@@ -91,12 +110,19 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
         supported += [("hidden_act", getattr(config, "hidden_act", "silu"), ("silu",))]
         supported += [("the rest of the stream by 16", rest, (0,))]
     if head == TAGGER:
-        supported += [(name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")]
+        supported += [
+            (name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")
+        ]
     else:
         separator = getattr(config, "sep_token_id", None)  # a model of pairs has one
-        supported += [("pooling", config.pooling, POOLINGS[1:]), ("sep_token_id", separator, (None,))]
+        supported += [
+            ("pooling", config.pooling, POOLINGS[1:]),
+            ("sep_token_id", separator, (None,)),
+        ]
         supported += [("classifier_activation", config.classifier_activation, ACTIVATIONS)]
-    return next((f"{name} is {value!r}" for name, value, values in supported if value not in values), None)
+    return next(
+        (f"{name} is {value!r}" for name, value, values in supported if value not in values), None
+    )
 
 
 class Weights:
@@ -150,7 +176,9 @@ class Weights:
         panels = weight.reshape(-1, _COLUMNS, weight.shape[1])
         short = 0 if exact or weight.shape[1] > _MOST_SHORT else min(self._shortened, most)
         if not short:
-            return Layer(self.keep(panels.transpose(0, 2, 1)), bias, None, None, *weight.shape[::-1], 0)
+            return Layer(
+                self.keep(panels.transpose(0, 2, 1)), bias, None, None, *weight.shape[::-1], 0
+            )
         start, largest = None, np.abs(panels).max(axis=2, keepdims=True)
         if short == 2:
             factor = np.maximum(largest / 127, 1e-30)
@@ -168,8 +196,9 @@ class Weights:
 class NativeEngine(Engine):
     """A recurrent network in C, from the settings of a model, and its weights by name, as [`to_float`] reads them.
 
-    The products inside have the `precision` where the processor has instructions for it: int8 needs AVX-512 with VNNI,
-    and is int16 elsewhere. Raises [`Unsupported`] if the kernel is not there or does not compute the model.
+    The products inside have the `precision` where the processor has instructions for it: int8 needs
+    AVX-512 with VNNI, and is int16 elsewhere. Raises [`Unsupported`] if the kernel is not there or
+    does not compute the model.
     """
 
     def __init__(
@@ -187,21 +216,28 @@ class NativeEngine(Engine):
             raise Unsupported(reason)
         self.config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
         self._directions = 2 if config.bidirectional else 1
-        self._stream = (config.residual_size or self._units) if config.block_type == "residual" else 0
+        self._stream = (
+            (config.residual_size or self._units) if config.block_type == "residual" else 0
+        )
         level = library.hf_rnn_level(-1)
-        short = 2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
+        short = (
+            2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
+        )
         self._weights = Weights(weights, short)
         self._embedding = self._weights.read_stored(TABLE, config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
         numbers = getattr(config, "token_ngrams", 0) if head == CLASSIFIER else 0
         shape = config.num_labels, max(1, numbers // config.num_labels)
-        self._ngrams = np.ascontiguousarray(self._weights.read("ngrams.weight", *shape).T) if numbers else None
+        self._ngrams = (
+            np.ascontiguousarray(self._weights.read("ngrams.weight", *shape).T) if numbers else None
+        )
         self._read_encoder()
         self._read_head()
         self._weights.check_read()
         rows = config.vocab_size if 4 * config.vocab_size * self._model.row <= _LARGEST_TABLE else 0
-        self._table = np.empty((rows, self._model.row), np.float32)  # a row is computed when a text first needs it
+        # a row is computed when a text first needs it
+        self._table = np.empty((rows, self._model.row), np.float32)
         self._filled, self._filling = np.zeros(rows, bool), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -214,7 +250,10 @@ class NativeEngine(Engine):
         config, model, weights, stream = self.config, self._model, self._weights, self._stream
         model.hidden = -(-self._units // _COLUMNS) * _COLUMNS
         if stream:
-            blocks = [self._read_residual(f"rnn.layers.{number}") for number in range(config.num_hidden_layers)]
+            blocks = [
+                self._read_residual(f"rnn.layers.{number}")
+                for number in range(config.num_hidden_layers)
+            ]
             projection = weights.linear("rnn.projection.projection", stream, config.embedding_size)
             self._rows = [weights.layer(projection, exact=True)]
             norms = ("rnn.projection.norm.weight", "rnn.projection.norm.bias")
@@ -226,7 +265,9 @@ class NativeEngine(Engine):
         else:
             blocks = [self._read_layer(number) for number in range(config.num_hidden_layers)]
             first = blocks[0]
-            self._rows = [first.keep, first.candidate] if config.cell_type == "min_gru" else [first.input]
+            self._rows = (
+                [first.keep, first.candidate] if config.cell_type == "min_gru" else [first.input]
+            )
             model.row = self._directions * model.hidden * CELLS[config.cell_type]
         self._blocks = (Block * len(blocks))(*blocks)
         model.blocks, model.count = ctypes.addressof(self._blocks), len(blocks)
@@ -237,13 +278,21 @@ class NativeEngine(Engine):
         states, inner = sides * self._units, self.config.intermediate_size or 2 * stream
         gate = weights.linear(f"{name}.gate_proj", states, stream)
         out = weights.linear(f"{name}.out_proj", stream, states)
-        up, down = weights.linear(f"{name}.up_proj", inner, stream), weights.linear(f"{name}.down_proj", stream, inner)
-        block = Block(weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream))
+        up, down = (
+            weights.linear(f"{name}.up_proj", inner, stream),
+            weights.linear(f"{name}.down_proj", stream, inner),
+        )
+        block = Block(
+            weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream)
+        )
         if (taps := self.config.conv_kernel) > 1:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
-        block.keep, block.candidate = map(weights.layer, self._read_min_gru(f"{name}.mixer", stream))
+        block.keep, block.candidate = map(
+            weights.layer, self._read_min_gru(f"{name}.mixer", stream)
+        )
         block.gate = weights.layer((pad(gate[0], 0, sides), pad(gate[1], 0, sides)))
-        block.out = weights.layer((pad(out[0], 1, sides), out[1]), most=1)  # int8 here changes twice as many labels
+        # int8 here changes twice as many labels
+        block.out = weights.layer((pad(out[0], 1, sides), out[1]), most=1)
         block.up = weights.layer(up)
         block.down = weights.layer((pad(down[0], 1, 1), down[1]))
         return block
@@ -257,7 +306,12 @@ class NativeEngine(Engine):
         else:
             cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
             sums = [self._read_cell(cell, "ih", inputs) for cell in cells]
-            matrices = [(np.concatenate([cell[0] for cell in sums]), np.concatenate([cell[1] for cell in sums]))]
+            matrices = [
+                (
+                    np.concatenate([cell[0] for cell in sums]),
+                    np.concatenate([cell[1] for cell in sums]),
+                )
+            ]
             for side, cell in enumerate(cells):
                 weight, bias = self._read_cell(cell, "hh", self._units)
                 block.hidden[side] = weights.layer((pad(weight, 1, 1), bias))
@@ -272,8 +326,13 @@ class NativeEngine(Engine):
 
     def _read_min_gru(self, name: str, inputs: int) -> list[Matrix]:
         """Read the layers whose sums say what is kept, 1 - sigmoid(z) = sigmoid(-z), and what is added."""
-        cells = [self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs) for side in range(self._directions)]
-        weight = np.stack([cell[0].reshape(2, -1, inputs) for cell in cells], axis=1).reshape(2, -1, inputs)
+        cells = [
+            self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs)
+            for side in range(self._directions)
+        ]
+        weight = np.stack([cell[0].reshape(2, -1, inputs) for cell in cells], axis=1).reshape(
+            2, -1, inputs
+        )
         bias = np.stack([cell[1].reshape(2, -1) for cell in cells], axis=1).reshape(2, -1)
         return [(-weight[0], -bias[0]), (weight[1], bias[1])]
 
@@ -295,7 +354,9 @@ class NativeEngine(Engine):
             weight, bias = weights.linear("pooler.projection", states, states)
             square = pad(pad(weight, 0, sides), 1, sides), pad(bias, 0, sides)
             model.attention = weights.layer(square, exact=True)
-            model.context = weights.keep(pad(weights.read("pooler.context.weight", 1, states), 1, sides))
+            model.context = weights.keep(
+                pad(weights.read("pooler.context.weight", 1, states), 1, sides)
+            )
         copies = 2 if POOLINGS[model.pooling] == "mean_max" else 1
         self.outputs = int(config.num_labels)
         weight, bias = weights.linear("classifier", self.outputs, copies * states)
@@ -303,7 +364,9 @@ class NativeEngine(Engine):
         model.pooled = model.head.inputs
         width = self._stream or self._directions * model.hidden
         more = (model.taps - 1) * width if self._stream else model.hidden
-        model.carried = model.count * (model.hidden + more) + (0 if self.per_token else 3 * width + 2)
+        model.carried = model.count * (model.hidden + more) + (
+            0 if self.per_token else 3 * width + 2
+        )
 
     # ---- the table ----
 
@@ -311,26 +374,42 @@ class NativeEngine(Engine):
         """Return the rows of token vectors `(N, E)`."""
         if self._stream:
             centred = vectors - vectors.mean(axis=1, keepdims=True)
-            deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon))
+            deviation = np.sqrt(
+                (centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon)
+            )
             vectors = centred / deviation * self._norm[0] + self._norm[1]
         vectors, parts = np.ascontiguousarray(vectors), list[np.ndarray]()
-        for product, layer in zip((_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,), self._rows, strict=True):
+        for product, layer in zip(
+            (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,), self._rows, strict=True
+        ):
             parts.append(np.empty((len(vectors), layer.outputs), np.float32))
             places = vectors.ctypes.data, len(vectors), parts[-1].ctypes.data, parts[0].ctypes.data
             self._library.hf_rnn_linear(product, ctypes.addressof(layer), *places)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _look_up(self, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _look_up(
+        self, texts: Sequence[Sequence[int]], lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
         one = len(texts) == 1
-        ids = np.array(texts[0], np.int64) if one else np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
-        if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):  # a negative id is a large one
+        ids = (
+            np.array(texts[0], np.int64)
+            if one
+            else np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
+        )
+        # a negative id is a large one
+        if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):
             most = len(self._embedding) - 1
-            raise IndexError(f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}")
+            raise IndexError(
+                f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}"
+            )
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
             starts = range(0, max(1, len(used)), _ROWS_AT_ONCE)
-            parts = [self._project(to_float(self._embedding[used[start : start + _ROWS_AT_ONCE]])) for start in starts]
+            parts = [
+                self._project(to_float(self._embedding[used[start : start + _ROWS_AT_ONCE]]))
+                for start in starts
+            ]
             return np.concatenate(parts), rows.astype(np.int32)
         with self._filling:  # threads share the table
             missing = ids[~self._filled[ids]]
@@ -344,7 +423,9 @@ class NativeEngine(Engine):
 
     # ---- answers ----
 
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+    def run(
+        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
+    ) -> np.ndarray:
         """As in [`Engine`]; `threads` of the options does not change the logits."""
         logits = self.compute(input_ids, options.threads)
         return pad_tokens(logits, input_ids) if self.per_token else logits
@@ -353,20 +434,35 @@ class NativeEngine(Engine):
         """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens `(T, C)`."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
-        return logits if self._ngrams is None else logits + score_ngrams(self._ngrams, input_ids, lengths)
+        return (
+            logits
+            if self._ngrams is None
+            else logits + score_ngrams(self._ngrams, input_ids, lengths)
+        )
 
-    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]; a text may get no token."""
         size = self._model.carried
         states = np.zeros((len(input_ids), size), np.float32) if states is None else states.copy()
-        if self._directions > 1 or (states.shape, states.dtype) != ((len(input_ids), size), np.float32):
-            raise ValueError(f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction")
+        if self._directions > 1 or (states.shape, states.dtype) != (
+            (len(input_ids), size),
+            np.float32,
+        ):
+            raise ValueError(
+                f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction"
+            )
         lengths = np.array([*map(len, input_ids)], np.int64)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
-    def run_vectors(self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None) -> np.ndarray:
+    def run_vectors(
+        self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None
+    ) -> np.ndarray:
         """Return what `compute` returns for texts of these numbers of token vectors."""
-        rows = self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
+        rows = (
+            self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
+        )
         return self._run(rows, np.arange(len(vectors), dtype=np.int32), lengths, threads)
 
     def _run(
@@ -386,15 +482,22 @@ class NativeEngine(Engine):
         ends = np.cumsum(lengths[order])
         if steps:  # the place of each token among the texts as given
             starts = np.cumsum(lengths) - lengths
-            places_before = np.repeat(starts[order] - ends + lengths[order], lengths[order]) + np.arange(tokens)
+            places_before = np.repeat(
+                starts[order] - ends + lengths[order], lengths[order]
+            ) + np.arange(tokens)
             rows = rows[places_before]
-        logits = np.empty((tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32)
+        logits = np.empty(
+            (tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32
+        )
         ordered = states if states is None or not steps else states[order]
 
         def run_batch(batch: tuple[int, int]) -> None:
             first, last = batch
             model = Model.from_buffer_copy(self._model)
-            model.table, model.state = table.ctypes.data, None if ordered is None else ordered[first:].ctypes.data
+            model.table, model.state = (
+                table.ctypes.data,
+                None if ordered is None else ordered[first:].ctypes.data,
+            )
             before = int(ends[first - 1]) if first else 0
             places, out = ends[first:last] - before, logits[before if self.per_token else first :]
             arguments = rows[before:].ctypes.data, places.ctypes.data, last - first, out.ctypes.data
@@ -404,7 +507,9 @@ class NativeEngine(Engine):
         batches, most = [(0, 1)] if len(ends) == 1 else [], _TOKENS_OF_STEPS if steps else _TOKENS
         while (first := batches[-1][1] if batches else 0) < len(ends):  # a longer text is alone
             before = ends[first - 1] if first else 0
-            batches.append((first, max(first + 1, int(np.searchsorted(ends, before + most, side="right")))))
+            batches.append(
+                (first, max(first + 1, int(np.searchsorted(ends, before + most, side="right"))))
+            )
         threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -421,10 +526,13 @@ class NativeEngine(Engine):
         return sorted_back
 
 
-def score_ngrams(table: np.ndarray, texts: Sequence[Sequence[int]], lengths: np.ndarray) -> np.ndarray:
+def score_ngrams(
+    table: np.ndarray, texts: Sequence[Sequence[int]], lengths: np.ndarray
+) -> np.ndarray:
     """Return the scores `(N, C)` of one to three tokens in a row, as `TokenNgrams` of the model does."""
     ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))  # tokens from here to the end of the text
+    # tokens from here to the end of the text
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))
     hashes, scores = np.zeros_like(ids), np.zeros((len(ids), table.shape[1]), np.float32)
     for number in range(min(_NGRAMS, len(ids))):
         hashes = (hashes[: len(ids) - number] * _NGRAM_FACTOR + ids[number:] + 1) % _NGRAM_PRIME
@@ -440,4 +548,10 @@ def count_threads() -> int:
     """Return the threads to use: `OMP_NUM_THREADS`, or the processors of this process."""
     number = os.environ.get("OMP_NUM_THREADS", "")
     affinity = getattr(os, "sched_getaffinity", None)  # not on all systems
-    return int(number) if number.isdigit() and int(number) else len(affinity(0)) if affinity else os.cpu_count() or 1
+    return (
+        int(number)
+        if number.isdigit() and int(number)
+        else len(affinity(0))
+        if affinity
+        else os.cpu_count() or 1
+    )

@@ -1,6 +1,7 @@
 """`OnnxEngine`: logits of an ONNX file in ONNX Runtime, with the tokenizer and the configuration beside it.
 
-The packages are `onnxruntime`, `tokenizers` and `numpy`: nothing here imports torch, transformers or datasets.
+The packages are `onnxruntime`, `tokenizers` and `numpy`: nothing here imports torch, transformers
+or datasets.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .stored import load_config, open_folder
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-WEIGHTS_KEY = "weights_sha256"  # in the metadata of the file, shows whether it still belongs to its folder
+# in the metadata of the file, shows whether it still belongs to its folder
+WEIGHTS_KEY = "weights_sha256"
 _TOKENS = 8192  # per batch, padding included
 _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all that is fetched
 
@@ -31,28 +33,43 @@ _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all tha
 class OnnxEngine(Engine):
     """ONNX Runtime on the file of `hf-rnn export`, within 1e-4 of the model's numbers; its first output is the result.
 
-    The weights of the folder may be missing. An engine is pickled as its arguments: the other process loads the file.
+    The weights of the folder may be missing. An engine is pickled as its arguments: the other
+    process loads the file.
 
     Raises:
         UserError: If the file is missing, or was made from other weights than the folder has.
     """
 
-    def __init__(self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False) -> None:
+    def __init__(
+        self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
+    ) -> None:
         name = os.path.expanduser(name)
         check_name(name, "a trained model")
-        folder, again = open_folder(name, _FILES, options.revision), "its owner makes it with hf-rnn export"
+        folder, again = (
+            open_folder(name, _FILES, options.revision),
+            "its owner makes it with hf-rnn export",
+        )
         if os.path.isdir(name):
-            name, again = os.path.abspath(name), f"make it with `hf-rnn export --model {shlex.quote(name)}`"
+            name, again = (
+                os.path.abspath(name),
+                f"make it with `hf-rnn export --model {shlex.quote(name)}`",
+            )
         self._arguments = name, options, is_encoder
         self.config = load_config(name, folder)
         if not folder.onnx_model.is_file():
             raise UserError(f"{name} has no onnx/{folder.onnx_model.name}: {again}")
         self.session = open_session(str(folder.onnx_model), options.threads)
         weights = self.session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
-        if all(path.is_file() for path in folder.weight_files()) and weights != hash_weights(folder):
-            raise UserError(f"{folder.onnx_model} was made of other weights than {folder.root} holds: {again}")
+        if all(path.is_file() for path in folder.weight_files()) and weights != hash_weights(
+            folder
+        ):
+            raise UserError(
+                f"{folder.onnx_model} was made of other weights than {folder.root} holds: {again}"
+            )
         if is_encoder and self.session.get_outputs()[0].name != "sentence_embedding":
-            raise UserError("the file has no sentence_embedding: export an encoder of hf-rnn pretrain")
+            raise UserError(
+                "the file has no sentence_embedding: export an encoder of hf-rnn pretrain"
+            )
         with name_damage(name, TOKENIZER):
             self.tokenizer = TokenizerFile(folder)
         check_tokenizer(name, self.tokenizer, self.config)
@@ -60,14 +77,21 @@ class OnnxEngine(Engine):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
 
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+    def run(
+        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
+    ) -> np.ndarray:
         """As in [`Engine`]; an encoder gives vectors. ONNX Runtime would count a negative id from the end."""
         output = self.session.get_outputs()[0]
-        results, largest = np.zeros((len(input_ids), output.shape[-1]), np.float32), self.config.vocab_size - 1
+        results, largest = (
+            np.zeros((len(input_ids), output.shape[-1]), np.float32),
+            self.config.vocab_size - 1,
+        )
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
             ids, mask = pad_ids([input_ids[row] for row in rows])
             if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
-                raise IndexError(f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}")
+                raise IndexError(
+                    f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}"
+                )
             results[rows] = run_session(self.session, ids, mask)[output.name]
         return results
 
@@ -86,7 +110,9 @@ def open_session(model: str | bytes, threads: int | None = None) -> InferenceSes
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_session(session: InferenceSession, input_ids: np.ndarray, attention_mask: np.ndarray) -> dict[str, np.ndarray]:
+def run_session(
+    session: InferenceSession, input_ids: np.ndarray, attention_mask: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return the outputs by name of ids and mask, int64 `(B, T)`."""
     names = [node.name for node in session.get_outputs()]
     values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})

@@ -17,7 +17,16 @@ import torch
 from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
 from ...models.auto import head_class
 from ..native import SWITCH, load_library
-from . import CLASSIFIER, DEFAULTS, Engine, InferenceOptions, batch_by_length, check_mode, pad_ids, pad_tokens
+from . import (
+    CLASSIFIER,
+    DEFAULTS,
+    Engine,
+    InferenceOptions,
+    batch_by_length,
+    check_mode,
+    pad_ids,
+    pad_tokens,
+)
 from .native import to_float
 from .stored import load_sentence_encoder
 
@@ -43,17 +52,25 @@ class TorchEngine(Engine):
             model = copy.deepcopy(model).float()  # as the kernel computes it
         self.config, self.model, self._tokenizer = model.config, model, tokenizer
 
-    def run(self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS) -> np.ndarray:
+    def run(
+        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
+    ) -> np.ndarray:
         """As in [`Engine`]; `tokens_per_batch` of the options is about how many tokens are read at once."""
         check_mode(self.model)
-        if len(input_ids) >= _MANY_TEXTS and load_library() is None and self.model.device.type == "cpu":
+        if (
+            len(input_ids) >= _MANY_TEXTS
+            and load_library() is None
+            and self.model.device.type == "cpu"
+        ):
             _warn_of_missing_kernel()
         with torch.autocast("cpu", enabled=False):
             tokens = options.tokens_per_batch or _TOKENS
             return compute_logits(self.model, self._tokenizer, input_ids, _TEXTS, tokens).numpy()
 
     @torch.inference_mode()
-    def advance(self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def advance(
+        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
         count, before = len(input_ids), {}
         if states is not None:
@@ -64,7 +81,10 @@ class TorchEngine(Engine):
                 before[name.replace("final", "initial")] = values.contiguous()
         places = [torch.from_numpy(numbers).to(self.model.device) for numbers in pad_ids(input_ids)]
         outputs = self.model(*places, output_final_states=True, **before)
-        after = [outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).flatten(1) for name in self._state_shapes]
+        after = [
+            outputs[name].movedim(_TEXT_AXES.get(name, 1), 0).flatten(1)
+            for name in self._state_shapes
+        ]
         return outputs.logits.float().cpu().numpy(), torch.cat(after, dim=1).float().cpu().numpy()
 
     @cached_property
@@ -73,14 +93,21 @@ class TorchEngine(Engine):
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
         outputs = self.model(nothing, nothing, output_final_states=True)
         states = {name: state for name, state in outputs.items() if name.startswith("final_")}
-        return {name: list(state.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:]) for name, state in states.items()}
+        return {
+            name: list(state.movedim(_TEXT_AXES.get(name, 1), 0).shape[1:])
+            for name, state in states.items()
+        }
 
 
 @cache
 def _warn_of_missing_kernel() -> None:
     if os.environ.get(SWITCH) != "0":
-        slow = "predicting by torch takes two to four times as long as the kernel, which is not built"
-        _LOGGER.warning("%s: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`", slow)
+        slow = (
+            "predicting by torch takes two to four times as long as the kernel, which is not built"
+        )
+        _LOGGER.warning(
+            "%s: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`", slow
+        )
 
 
 @torch.inference_mode()
@@ -95,13 +122,16 @@ def compute_logits(
 
     A head that answers for each token gives `(N, T, C)`, zero after the tokens of a text.
 
-    Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
+    Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a
+    longer text runs alone.
     """
     if not len(input_ids):
         return torch.zeros(0, model.config.num_labels, dtype=torch.float32, device="cpu")
     order, parts, per_token = list[int](), list[torch.Tensor](), False
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        padded = pad_ids([input_ids[row] for row in rows], tokenizer.pad_token_id or 0, tokenizer.padding_side)
+        padded = pad_ids(
+            [input_ids[row] for row in rows], tokenizer.pad_token_id or 0, tokenizer.padding_side
+        )
         ids, mask = (torch.from_numpy(numbers).to(model.device) for numbers in padded)
         outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
         per_token = outputs.dim() == 3
@@ -127,5 +157,7 @@ def load_sentence_model(
     with name_damage(name, "model.safetensors"):
         weights = load_sentence_encoder(name, folder, config)
         model = head_class(CLASSIFIER)(config).eval()
-        model.load_state_dict({key: torch.tensor(to_float(weight)) for key, weight in weights.items()})
+        model.load_state_dict(
+            {key: torch.tensor(to_float(weight)) for key, weight in weights.items()}
+        )
     return model, tokenizer

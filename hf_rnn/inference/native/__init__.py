@@ -1,7 +1,7 @@
 """The shared library of `kernel.c`: its structures, and its functions by ctypes.
 
-Nothing is compiled when a program runs: an install does it, or `python -m hf_rnn.inference.native`. Without the
-library every model answers through torch.
+Nothing is compiled when a program runs: an install does it, or `python -m hf_rnn.inference.native`.
+Without the library every model answers through torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def _fields(field_type: type, names: str) -> list[tuple[str, type]]:
 class Layer(ctypes.Structure):
     """A linear layer; see `kernel.c` for this and the next structures."""
 
-    _fields_ = _fields(_POINTER, "weights bias scale start") + _fields(_INT, "inputs outputs is_short")
+    _fields_ = _fields(_POINTER, "weights bias scale start") + _fields(
+        _INT, "inputs outputs is_short"
+    )
 
 
 class Norm(ctypes.Structure):
@@ -69,13 +71,22 @@ def load_library() -> ctypes.CDLL | None:
             try:
                 library = ctypes.CDLL(str(path))
                 if library.hf_rnn_size() != 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model):
-                    raise OSError("found another version; compile it by python -m hf_rnn.inference.native")
+                    raise OSError(
+                        "found another version; compile it by python -m hf_rnn.inference.native"
+                    )
                 library.hf_rnn_level(-1)
             except (OSError, AttributeError) as error:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
                 continue
             library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
-            library.hf_rnn_linear.argtypes = [ctypes.c_int, _POINTER, _POINTER, ctypes.c_int, _POINTER, _POINTER]
+            library.hf_rnn_linear.argtypes = [
+                ctypes.c_int,
+                _POINTER,
+                _POINTER,
+                ctypes.c_int,
+                _POINTER,
+                _POINTER,
+            ]
             library.hf_rnn_linear.restype = None
             return library
     return None

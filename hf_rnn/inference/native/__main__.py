@@ -14,7 +14,17 @@ def build(target: Path = FOLDER / "_kernel.so", options: tuple[str, ...] = ()) -
     """Compile to a shared library by the compiler `cc`, or that of the variable CC."""
     compiler = os.environ.get("CC", "cc")
     unfinished = target.with_suffix(f".{os.getpid()}")
-    command = [compiler, "-O3", "-shared", "-fPIC", *options, str(FOLDER / "kernel.c"), "-o", str(unfinished), "-lm"]
+    command = [
+        compiler,
+        "-O3",
+        "-shared",
+        "-fPIC",
+        *options,
+        str(FOLDER / "kernel.c"),
+        "-o",
+        str(unfinished),
+        "-lm",
+    ]
     subprocess.run(command, check=True)
     return unfinished.replace(target)
 

@@ -64,27 +64,33 @@ def export(
 ) -> ExportResult:
     """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
 
-    Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4 of the model's
-    (within 1e-5 of the largest one if that is above 10). An embedding table whose values have 8 significant bits, as
-    that of the package's encoders, is stored in float16. The folder `transformers_js/` beside `onnx/` (or in
-    `output_dir`) has the same for the pipelines of transformers.js.
+    Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4
+    of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose
+    values have 8 significant bits, as that of the package's encoders, is stored in float16. The
+    folder `transformers_js/` beside `onnx/` (or in `output_dir`) has the same for the pipelines of
+    transformers.js.
 
     Args:
-        name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
-        output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
+        name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this
+            package.
+        output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then
+            lists the file.
         revision: Branch, tag or commit, for a repo id.
         web: Whether to write a page for browsers too, into `web/`.
-        npm: For the page: folder whose `node_modules` has its two packages; None takes them from a CDN.
+        npm: For the page: folder whose `node_modules` has its two packages; None takes them from a
+            CDN.
 
     Raises:
-        UserError: If the model cannot be loaded or exported, packages are missing, or the file does not give the
-            model's answers.
+        UserError: If the model cannot be loaded or exported, packages are missing, or the file does
+            not give the model's answers.
     """
     name = os.path.expanduser(name_or_path)
     try:
         from .graph import build_graph
     except ImportError as error:
-        raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
+        raise UserError(
+            f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}"
+        ) from error
     if find_built_in(name) is None:
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
@@ -92,13 +98,21 @@ def export(
     source = load_source(name, revision)
     folder, texts = source.folder, make_texts(source.tokenizer)
     if web and type(source.model).__name__ == ENCODER:
-        raise UserError(f"{name} has no web page: it has no sentence vectors to show; leave out --web")
+        raise UserError(
+            f"{name} has no web page: it has no sentence vectors to show; leave out --web"
+        )
     ids = source.tokenizer(texts, truncation=True)["input_ids"]
-    if folder.tokenizer.is_file() and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids:
+    if (
+        folder.tokenizer.is_file()
+        and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids
+    ):
         other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
         raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
     table = source.model.get_input_embeddings().weight.detach()
-    is_short = torch.equal(table, table.bfloat16().to(table.dtype)) and float(table.abs().max()) < _LARGEST_HALF
+    is_short = (
+        torch.equal(table, table.bfloat16().to(table.dtype))
+        and float(table.abs().max()) < _LARGEST_HALF
+    )
     metadata = {
         "model_type": source.model.config.model_type,
         "id2label": json.dumps(source.model.config.id2label, ensure_ascii=False),
@@ -113,7 +127,8 @@ def export(
     if not difference <= MAX_DIFFERENCE:  # NaN too
         reason = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}, more than {MAX_DIFFERENCE:.2g}"
         raise UserError(f"{target} was not written: {reason}. Please report this model")
-    root = target.parent.parent if output_dir is None else target.parent  # has the folders for JavaScript
+    # has the folders for JavaScript
+    root = target.parent.parent if output_dir is None else target.parent
     page = root / "web" if web else None
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
@@ -121,7 +136,13 @@ def export(
         write_whole(target.with_name(folder.thresholds.name), folder.thresholds.read_bytes())
     write_transformers_js(root / "transformers_js", source, target)
     if page is not None:
-        write_page(page, source, target, [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED], npm)
+        write_page(
+            page,
+            source,
+            target,
+            [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED],
+            npm,
+        )
     measured = f"over {len(texts)} texts its numbers differ by at most {difference:.1e}"
     logger.info("%s: %s bytes; %s", target, f"{len(graph):,}", measured)
     result = ExportResult(target, len(graph), difference, len(texts), page)
@@ -129,7 +150,11 @@ def export(
         file = target.relative_to(folder.root).as_posix()
         fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
         if not amend_card(folder, facts, onnx={file: fact}):
-            logger.info("%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, file)
+            logger.info(
+                "%s was edited by hand and stays as it is: add a line on %s yourself",
+                folder.card,
+                file,
+            )
     return result
 
 
@@ -137,16 +162,25 @@ def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
     from .graph import ONNX_CELLS, ONNX_POOLINGS
 
-    folder, refused = FinishedFolder(find_folder(name, revision)), f"{name} cannot be exported to ONNX"
+    folder, refused = (
+        FinishedFolder(find_folder(name, revision)),
+        f"{name} cannot be exported to ONNX",
+    )
     model, tokenizer = load_model(folder.root, allow_encoder=True)
     config, head, heads = model.config, type(model).__name__, (CLASSIFIER, ENCODER)
     if head not in heads:
-        raise UserError(f"{refused}: found the head {head}, the export knows {', '.join(heads)}; use hf_rnn.FastRnn")
+        raise UserError(
+            f"{refused}: found the head {head}, the export knows {', '.join(heads)}; use hf_rnn.FastRnn"
+        )
     if config.sep_token_id is not None:
-        raise UserError(f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn")
+        raise UserError(
+            f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn"
+        )
     for setting, supported in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         if (value := getattr(config, setting)) not in supported:
-            raise UserError(f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}")
+            raise UserError(
+                f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}"
+            )
     gives_vectors = head == ENCODER and (folder.root / PROJECTION).is_file()
     model = load_sentence_model(folder.root)[0] if gives_vectors else model
     return ExportSource(folder, model, tokenizer, gives_vectors)
@@ -169,7 +203,9 @@ def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 @torch.inference_mode()
-def measure_difference(source: ExportSource, session: InferenceSession, input_ids: Sequence[Sequence[int]]) -> float:
+def measure_difference(
+    source: ExportSource, session: InferenceSession, input_ids: Sequence[Sequence[int]]
+) -> float:
     """Return the largest difference between two numbers, less where they exceed 10; NaN if one is NaN."""
     differences, model = [0.0], source.model
     for start in range(0, len(input_ids), _BATCH):
@@ -177,8 +213,14 @@ def measure_difference(source: ExportSource, session: InferenceSession, input_id
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         results, outputs = run_session(session, ids, mask), model(**batch)
         if source.gives_vectors:
-            states = model.classifier(model.rnn(**batch).last_hidden_state) * batch["attention_mask"][:, :, None]
-            expected = {"last_hidden_state": states, "sentence_embedding": normalize(outputs.logits, dim=-1)}
+            states = (
+                model.classifier(model.rnn(**batch).last_hidden_state)
+                * batch["attention_mask"][:, :, None]
+            )
+            expected = {
+                "last_hidden_state": states,
+                "sentence_embedding": normalize(outputs.logits, dim=-1),
+            }
         else:
             expected = {name: outputs[name] for name in results}
         for name, numbers in expected.items():

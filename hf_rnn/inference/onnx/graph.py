@@ -1,12 +1,13 @@
 """Write a model as an ONNX graph, node by node, in less than a second.
 
-`torch.onnx.export(dynamo=True)` of torch 2.13 fixes the number of tokens of an LSTM and a GRU, errs by 3e-3 with
-minGRU in texts that are longer than its example, and takes 12 seconds to minutes.
+`torch.onnx.export(dynamo=True)` of torch 2.13 fixes the number of tokens of an LSTM and a GRU, errs
+by 3e-3 with minGRU in texts that are longer than its example, and takes 12 seconds to minutes.
 
-The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS` and `ONNX_POOLINGS` list what is supported.
+The guide in `inference/README.md` lists inputs and outputs. `ONNX_CELLS` and `ONNX_POOLINGS` list
+what is supported.
 
-Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), E embedding,
-R residual stream, P width of a pooled vector, C classes.
+Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D
+* H), E embedding, R residual stream, P width of a pooled vector, C classes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from transformers import PreTrainedModel
 from ...models.auto import ENCODER
 from ...models.blocks_rnn import ResidualBlock
 from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
-from ...models.modeling_rnn import NGRAM_FACTOR, NGRAM_PRIME, NGRAMS, RnnForSequenceClassification, RnnModel
+from ...models.modeling_rnn import (
+    NGRAM_FACTOR,
+    NGRAM_PRIME,
+    NGRAMS,
+    RnnForSequenceClassification,
+    RnnModel,
+)
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _FLOAT = TensorProto.FLOAT
@@ -36,8 +43,9 @@ _LOWEST = float(np.finfo(np.float32).min)
 class Graph:
     """Nodes and constants: `graph.Add(value, 1)` adds a node and returns the name of its output.
 
-    Arguments are names of values, numbers and lists in Python's types (stored once), or weights of torch and NumPy.
-    The inputs are padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
+    Arguments are names of values, numbers and lists in Python's types (stored once), or weights of
+    torch and NumPy. The inputs are padded so that B and T are at least 1: operators of ONNX Runtime
+    crash on an empty batch.
     """
 
     def __init__(self) -> None:
@@ -45,8 +53,14 @@ class Graph:
         self._constants: dict[str, onnx.TensorProto] = {}
         self._outputs: list[onnx.ValueInfoProto] = []
         names = ("input_ids", "attention_mask")
-        self._inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]) for name in names]
-        self._count, self._time = (self.Shape("input_ids", start=axis, end=axis + 1) for axis in (0, 1))  # as given
+        self._inputs = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"])
+            for name in names
+        ]
+        # as given
+        self._count, self._time = (
+            self.Shape("input_ids", start=axis, end=axis + 1) for axis in (0, 1)
+        )
         behind_all = self.Concat([0, 0], self.Sub([1], self.Min(self._count, [1])), [1], axis=0)
         self.ids, mask = (self.Pad(name, behind_all) for name in names)  # (B, T), int64
         self.mask = self.Cast(mask, to=TensorProto.BOOL)  # (B, T)
@@ -56,11 +70,15 @@ class Graph:
             raise AttributeError(operator)
         return partial(self._add, operator)
 
-    def _add(self, operator: str, *inputs: object, outputs: int = 1, **attributes: object) -> str | list[str]:
+    def _add(
+        self, operator: str, *inputs: object, outputs: int = 1, **attributes: object
+    ) -> str | list[str]:
         """Add a node; return the name of its output, or a list if there are several."""
         name = f"{operator}_{len(self._nodes)}"
         names = [f"{name}_{number}" for number in range(outputs)]
-        inputs = tuple(value if isinstance(value, str) else self.constant(value) for value in inputs)
+        inputs = tuple(
+            value if isinstance(value, str) else self.constant(value) for value in inputs
+        )
         self._nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
         return names[0] if outputs == 1 else names
 
@@ -68,11 +86,19 @@ class Graph:
         """Store a constant and return its name."""
         is_weight = isinstance(value, torch.Tensor | np.ndarray)
         if isinstance(value, torch.Tensor):
-            value = (value.detach().float() if value.dtype == torch.bfloat16 else value.detach()).cpu().numpy()
+            value = (
+                (value.detach().float() if value.dtype == torch.bfloat16 else value.detach())
+                .cpu()
+                .numpy()
+            )
         array = np.ascontiguousarray(value) if is_weight else np.asarray(value)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        name = f"weight_{len(self._constants)}" if is_weight else f"constant_{array.dtype}_{array.tolist()}"
+        name = (
+            f"weight_{len(self._constants)}"
+            if is_weight
+            else f"constant_{array.dtype}_{array.tolist()}"
+        )
         if name not in self._constants:
             self._constants[name] = numpy_helper.from_array(array, name)
         return name
@@ -101,14 +127,20 @@ class Graph:
         if activation == "silu":
             return self.Mul(inputs, self.Sigmoid(inputs))
         if activation == "gelu":
-            return self.Mul(self.Mul(inputs, 0.5), self.Add(self.Erf(self.Mul(inputs, 0.5**0.5)), 1.0))
+            return self.Mul(
+                self.Mul(inputs, 0.5), self.Add(self.Erf(self.Mul(inputs, 0.5**0.5)), 1.0)
+            )
         return getattr(self, activation.capitalize())(inputs)  # Relu, Tanh
 
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Return the complete model."""
-        graph = helper.make_graph(self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values()))
+        graph = helper.make_graph(
+            self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values())
+        )
         opset = [helper.make_opsetid("", _OPSET)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hf-rnn")
+        model = helper.make_model(
+            graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="hf-rnn"
+        )
         helper.set_model_props(model, dict(metadata))
         return model
 
@@ -120,16 +152,24 @@ class Texts:
         count = graph.Cast(graph.mask, to=TensorProto.INT64)
         self._graph, self.lengths = graph, graph.ReduceSum(count, [1], keepdims=0)  # (B,)
         self.longest = graph.Max(graph.ReduceMax(self.lengths, axes=[0]), [1])  # (1,), T
-        self.steps_read = graph.Max(self.lengths, [1])  # (B,): an empty text has one step, which is masked later
-        self.rows = graph.Range(0, graph.Squeeze(graph.Shape(self.lengths), [0]), 1)  # (B,): 0 to B - 1
-        self.steps = graph.Unsqueeze(graph.Range(0, graph.Squeeze(self.longest, [0]), 1), [1])  # (T, 1): 0 to T - 1
-        self.valid = graph.Unsqueeze(graph.Less(self.steps, self.lengths), [2])  # (T, B, 1), whether there is a token
+        # (B,): an empty text has one step, which is masked later
+        self.steps_read = graph.Max(self.lengths, [1])
+        # (B,): 0 to B - 1
+        self.rows = graph.Range(0, graph.Squeeze(graph.Shape(self.lengths), [0]), 1)
+        # (T, 1): 0 to T - 1
+        self.steps = graph.Unsqueeze(graph.Range(0, graph.Squeeze(self.longest, [0]), 1), [1])
+        # (T, B, 1), whether there is a token
+        self.valid = graph.Unsqueeze(graph.Less(self.steps, self.lengths), [2])
         self.real = graph.Cast(self.valid, to=_FLOAT)
-        self.some = graph.Unsqueeze(graph.Greater(self.lengths, 0), [1])  # (B, 1), whether the text has a token
-        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
+        # (B, 1), whether the text has a token
+        self.some = graph.Unsqueeze(graph.Greater(self.lengths, 0), [1])
+        # A token goes to the place that counts the tokens before it; padding keeps its order behind
+        # all of them.
         self._before = graph.CumSum(count, 1, exclusive=1)
         padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
-        places = graph.Where(graph.mask, self._before, graph.Add(padding, graph.Unsqueeze(self.lengths, [1])))
+        places = graph.Where(
+            graph.mask, self._before, graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
+        )
         ids = graph.Where(graph.mask, graph.ids, 0)
         ids = graph.slice(graph.ScatterElements(ids, places, ids, axis=1), 0, self.longest, 1)
         self.ids = graph.Transpose(ids, perm=[1, 0])  # (T, B), 0 without a token
@@ -142,7 +182,9 @@ class Texts:
         """Take values (T, B, ...) at steps (..., B) of each text."""
         graph = self._graph
         rows = graph.Add(self.rows, graph.Mul(steps, 0))
-        return graph.GatherND(values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1))
+        return graph.GatherND(
+            values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1)
+        )
 
     def restore(self, values: str) -> str:
         """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
@@ -167,12 +209,17 @@ def _add_operator(
 ) -> str:
     """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
 
-    Each direction reads forward and padding comes last, so none needs `sequence_lens`, with which OpenVINO computes
-    wrong states for batches. The backward direction reads each text reversed.
+    Each direction reads forward and padding comes last, so none needs `sequence_lens`, with which
+    OpenVINO computes wrong states for batches. The backward direction reads each text reversed.
     """
     states = []
-    for number, cell in enumerate(cast("list[TorchCell]", [direction.cell for direction in layer.directions])):
-        parts = {name: weight.detach().float().cpu().chunk(len(gates)) for name, weight in cell.named_parameters()}
+    for number, cell in enumerate(
+        cast("list[TorchCell]", [direction.cell for direction in layer.directions])
+    ):
+        parts = {
+            name: weight.detach().float().cpu().chunk(len(gates))
+            for name, weight in cell.named_parameters()
+        }
 
         # (1, names * gates * H, ...), the gates in ONNX's order
         weights = [
@@ -180,9 +227,12 @@ def _add_operator(
             for names in (["weight_ih_l0"], ["weight_hh_l0"], ["bias_ih_l0", "bias_hh_l0"])
         ]
         vectors = texts.reverse(inputs) if number else inputs
-        hidden = getattr(graph, operator)(vectors, *weights, hidden_size=cell.hidden_size, **attributes)
+        hidden = getattr(graph, operator)(
+            vectors, *weights, hidden_size=cell.hidden_size, **attributes
+        )
         hidden = graph.Squeeze(hidden, [1])  # of (T, 1, B, H)
-        if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
+        # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
+        if attributes:
             hidden = graph.Where(texts.valid, hidden, 0.0)
         states.append(texts.reverse(hidden) if number else hidden)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
@@ -191,23 +241,32 @@ def _add_operator(
 def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
-    The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
+    The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at
+    the end of it.
     """
     cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
     body = parser.parse_graph("""step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state)
                                  {product = Mul(h, decay) next = Add(product, addend) state = Identity(next)}""")
-    states, shape = [], graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
+    states, shape = (
+        [],
+        graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0),
+    )
     for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        sequences = graph.ConstantOfShape(shape), graph.Sub(1.0, update), graph.Mul(update, candidate)
+        sequences = (
+            graph.ConstantOfShape(shape),
+            graph.Sub(1.0, update),
+            graph.Mul(update, candidate),
+        )
         ways = {"scan_input_directions": [backward] * 2, "scan_output_directions": [backward]}
         states.append(graph.Scan(*sequences, outputs=2, body=body, num_scan_inputs=2, **ways)[1])
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
-# Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.
+# Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as
+# in torch and cuDNN.
 ONNX_CELLS: dict[str, Callable[..., str]] = {
     "rnn_tanh": partial(_add_operator, operator="RNN", gates=(0,)),
     "rnn_relu": partial(_add_operator, operator="RNN", gates=(0,), activations=["Relu"]),
@@ -222,13 +281,16 @@ ONNX_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 
 
 def build_graph(
-    model: PreTrainedModel, metadata: Mapping[str, str], gives_vectors: bool = False, half_table: bool = False
+    model: PreTrainedModel,
+    metadata: Mapping[str, str],
+    gives_vectors: bool = False,
+    half_table: bool = False,
 ) -> onnx.ModelProto:
     """Write a classifier or an encoder as an ONNX graph in float32; `metadata` are stored in the file.
 
-    `half_table` stores the embedding table in float16. With `gives_vectors` the classifier is a sentence encoder,
-    whose logits are its vectors before normalisation; its `last_hidden_state` are projected too, so that their mean,
-    normalised, is the vector.
+    `half_table` stores the embedding table in float16. With `gives_vectors` the classifier is a
+    sentence encoder, whose logits are its vectors before normalisation; its `last_hidden_state` are
+    projected too, so that their mean, normalised, is the vector.
     """
     graph = Graph()
     texts, width = Texts(graph), model.config.output_size
@@ -264,15 +326,24 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
     linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
 
     def norm(inputs: str, layer: nn.LayerNorm) -> str:
-        return graph.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
+        return graph.LayerNormalization(
+            inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps
+        )
 
     stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
     for block in cast("list[ResidualBlock]", encoder.layers):
         inputs = norm(stream, block.input_norm)
         if (conv := block.conv) is not None:
-            wide = graph.Pad(graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])
-            taps = [graph.slice(wide, place, graph.Add(texts.longest, [place])) for place in range(conv.size)]
-            inputs = graph.Sum(*(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True)))
+            wide = graph.Pad(
+                graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0]
+            )
+            taps = [
+                graph.slice(wide, place, graph.Add(texts.longest, [place]))
+                for place in range(conv.size)
+            ]
+            inputs = graph.Sum(
+                *(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True))
+            )
         states = ONNX_CELLS[encoder.config.cell_type](graph, texts, inputs, block.mixer)
         gate = graph.activate(linear(inputs, block.gate_proj), activation)
         stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
@@ -298,7 +369,9 @@ def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassifi
         return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
     if "mean" in pooling:
         total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
-        parts.append(graph.Div(total, graph.Unsqueeze(graph.Cast(texts.steps_read, to=_FLOAT), [1])))
+        parts.append(
+            graph.Div(total, graph.Unsqueeze(graph.Cast(texts.steps_read, to=_FLOAT), [1]))
+        )
     if "max" in pooling:
         highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
         parts.append(graph.Where(texts.some, highest, 0.0))
@@ -310,7 +383,9 @@ def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
     hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.t())
     for number in range(NGRAMS):
         ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
-        hashes = graph.Mod(graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME)
+        hashes = graph.Mod(
+            graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME
+        )
         valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
         rows = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
         sums.append(graph.Mul(rows, graph.Cast(graph.Unsqueeze(valid, [2]), to=_FLOAT)))

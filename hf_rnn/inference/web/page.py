@@ -44,12 +44,17 @@ class ExportSource:
 
 
 def write_page(
-    target: Path, source: ExportSource, graph: Path, texts: list[str], npm: str | os.PathLike[str] | None = None
+    target: Path,
+    source: ExportSource,
+    graph: Path,
+    texts: list[str],
+    npm: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write the page of a model and its `graph` into the folder `target`, in place of an earlier one.
 
-    The page compares the token ids of `texts` with those of Python, and shows a warning where they differ. The folder
-    `npm` has packages in `node_modules`, which are copied; None takes them from a CDN.
+    The page compares the token ids of `texts` with those of Python, and shows a warning where they
+    differ. The folder `npm` has packages in `node_modules`, which are copied; None takes them from
+    a CDN.
 
     Raises:
         UserError: For a tokenizer without a `tokenizer.json`, and for missing packages.
@@ -57,17 +62,25 @@ def write_page(
     folder, config, tokenizer = source.folder, source.model.config, source.tokenizer
     if not folder.tokenizer.is_file():
         raise UserError(f"{folder.root} has no web page: its tokenizer has no tokenizer.json")
-    engine = {key: f"{_CDN}/{name}@{version}/{file}" for key, (name, version, file) in _ENGINE.items()}
+    engine = {
+        key: f"{_CDN}/{name}@{version}/{file}" for key, (name, version, file) in _ENGINE.items()
+    }
     files: dict[str, Path] = {}
     if npm is not None:
         root = Path(os.path.expanduser(npm), "node_modules")
         files = {key: root / name / file for key, (name, _, file) in _ENGINE.items()}
         engine = {key: f"./{path.name}" for key, path in files.items()}
     if missing := [path for path in files.values() if not path.is_file()]:
-        packages = " ".join(dict.fromkeys(f"{name}@{version}" for name, version, _ in _ENGINE.values()))
-        raise UserError(f"--npm: {missing[0]} is missing. Type: npm install --prefix {npm} {packages}")
+        packages = " ".join(
+            dict.fromkeys(f"{name}@{version}" for name, version, _ in _ENGINE.values())
+        )
+        raise UserError(
+            f"--npm: {missing[0]} is missing. Type: npm install --prefix {npm} {packages}"
+        )
     whole, bare = (tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (True, False))
-    start = next(place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare)
+    start = next(
+        place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
+    )
     examples = read_examples(folder)
     decides = bool(read_thresholds(folder.thresholds, folder.weights))
     content = {
@@ -101,8 +114,9 @@ def write_page(
 def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
     """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
 
-    The pipelines of transformers.js load this name, and read inputs and outputs of the graph. Nothing is written for
-    a model of numbers, as the pipelines compute probabilities, nor without a `tokenizer.json`.
+    The pipelines of transformers.js load this name, and read inputs and outputs of the graph.
+    Nothing is written for a model of numbers, as the pipelines compute probabilities, nor without a
+    `tokenizer.json`.
     """
     config, folder = source.model.config, source.folder
     if not folder.tokenizer.is_file() or score_kind(config) == "values":
@@ -110,13 +124,22 @@ def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> No
     (target / "onnx").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(graph, target / "onnx" / graph.name)
     is_encoder = source.gives_vectors or type(source.model).__name__ == ENCODER
-    names = ["pad_token_id", "vocab_size", *(() if is_encoder else ("id2label", "label2id", "problem_type"))]
+    names = [
+        "pad_token_id",
+        "vocab_size",
+        *(() if is_encoder else ("id2label", "label2id", "problem_type")),
+    ]
     settings = {name: value for name, value in config.to_dict().items() if name in names}
     head = "BertModel" if is_encoder else "BertForSequenceClassification"
-    settings |= {"model_type": "bert", "architectures": [head], "transformers.js_config": {"dtype": "fp32"}}
+    settings |= {
+        "model_type": "bert",
+        "architectures": [head],
+        "transformers.js_config": {"dtype": "fp32"},
+    }
     contents = {
         folder.config.name: settings,
-        folder.tokenizer_config.name: folder.read_tokenizer_config() | {"tokenizer_class": "PreTrainedTokenizerFast"},
+        folder.tokenizer_config.name: folder.read_tokenizer_config()
+        | {"tokenizer_class": "PreTrainedTokenizerFast"},
         folder.tokenizer.name: _adapt_tokenizer(json.loads(folder.tokenizer.read_bytes())),
     }
     for name, content in contents.items():
@@ -128,16 +151,24 @@ def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
     steps = (content["normalizer"] or {}).get("normalizers", [])
     if (nmt := {"type": "Nmt"}) in steps:
         place = steps.index(nmt)
-        rules = [{"type": "Replace", "pattern": {"Regex": old}, "content": new} for old, new in _NMT]
+        rules = [
+            {"type": "Replace", "pattern": {"Regex": old}, "content": new} for old, new in _NMT
+        ]
         steps[place : place + 1] = rules
-    # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it normalises
-    marks = [token for token in content["added_tokens"] if token["normalized"] and not token["special"]]
+    # marks of capitals, which a normaliser writes: transformers.js looks for added tokens before it
+    # normalises
+    marks = [
+        token for token in content["added_tokens"] if token["normalized"] and not token["special"]
+    ]
     if marks:
         first = content["pre_tokenizer"]
         cuts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
         pattern = {"Regex": f"[{''.join(mark['content'] for mark in marks)}]"}
         split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cuts[0], split, *cuts[1:]]}
+        content["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [cuts[0], split, *cuts[1:]],
+        }
         content["added_tokens"] = [token for token in content["added_tokens"] if token not in marks]
         content["model"]["vocab"] |= {mark["content"]: mark["id"] for mark in marks}
     return content
