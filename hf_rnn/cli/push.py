@@ -39,7 +39,11 @@ def run(argv: Sequence[str]) -> None:
     arguments: PushArguments = FLAGS.build(argv)
     FinishedFolder(Path(arguments.model)).check_finished()
     from ..hub import model_folder
+    from ..hub.client import find_token
     from ..hub.push import push
+
+    if not arguments.dry_run:
+        find_token()  # before the checks, which take seconds
 
     model_folder.quiet()
     # or the owner's default

@@ -101,15 +101,29 @@ def _end_process_group() -> None:
 
 
 def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
-    training, folder = settings.training, str(settings.training.output_dir)
+    training = settings.training
+    folder = str(training.output_dir)
     if training.save_only_model:
         return "with save_only_model there is no checkpoint to resume from"
-    more = ["--overwrite_output_dir=false"] * training.overwrite_output_dir
-    named = any(
-        word in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for word in argv
-    )
-    more += ["--resume", *([] if named else ["--output_dir", folder])]
-    start = [*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", settings.verb]
-    # a secret
-    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join([*start, *argv, *more]))
+
+    words = ["hf-rnn", settings.verb, *_without(argv, "overwrite_output_dir", "resume"), "--resume"]
+    spellings = (folder, f"--output_dir={folder}", f"--output-dir={folder}")
+    if not any(word in spellings for word in argv):
+        words += ["--output_dir", folder]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        words = ["torchrun", "...", *words]
+    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join(words))  # a secret
     return f"to resume, type: {hidden}"
+
+
+def _without(argv: Sequence[str], *flags: str) -> list[str]:
+    """Return the words of a command without yes-or-no flags and their values."""
+    kept: list[str] = []
+    is_value = False  # of a flag that was left out
+    for word in argv:
+        name, _, value = word.removeprefix("--").replace("-", "_").partition("=")
+        is_left_out = word.startswith("--") and name.removeprefix("no_") in flags
+        if not is_left_out and not (is_value and not word.startswith("-")):
+            kept.append(word)
+        is_value = is_left_out and not value and not name.startswith("no_")
+    return kept

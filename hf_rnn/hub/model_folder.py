@@ -204,20 +204,25 @@ class FinishedFolder:
         missing = [path.name for path in (*self.missing_to_load(), *further) if not path.is_file()]
         if not missing:
             return
-        whole = (path.parent for path in self.root.glob(f"{UNFINISHED}*/*/config.json"))
-        replaced = next(
-            (path for path in whole if not FinishedFolder(path).missing_to_load()), None
-        )
-        advice = "Give the folder of a trained model, or restore the missing files"
-        if replaced is not None:
-            advice = (
-                f"A run was killed while it replaced the model: move {replaced}/* to {self.root}"
+        raise UserError(f"{self.root} has no {', '.join(missing)}. {self._advise()}")
+
+    def _advise(self) -> str:
+        """Return what to do about missing files."""
+        if any(self.checkpoints.glob("checkpoint-*")):
+            return (
+                "Training did not finish: repeat its command with --resume, "
+                f"or take one of {self.checkpoints}"
             )
-        elif any(self.checkpoints.glob("checkpoint-*")):
-            advice = f"Training did not finish: repeat its command with --resume, or take one of {self.checkpoints}"
-        elif (nested := nested_model(self.root)) is not None:
-            advice = f"Did you mean {nested}?"
-        raise UserError(f"{self.root} has no {', '.join(missing)}. {advice}")
+        for config in self.root.glob(f"{UNFINISHED}*/*/config.json"):
+            if not FinishedFolder(config.parent).missing_to_load():
+                return (
+                    "A run was killed while it replaced the model: "
+                    f"move {config.parent}/* to {self.root}"
+                )
+        nested = nested_model(self.root)
+        if nested is not None:
+            return f"Did you mean {nested}?"
+        return "Give the folder of a trained model, or restore the missing files"
 
     def check_finished(self) -> None:
         """Check that training finished here and its records are valid, so that the folder can be shared."""

@@ -83,6 +83,8 @@ def push(
         'https://huggingface.co/me/film-reviews'
     """
     check_repo_id(repo_id)
+    if not dry_run:
+        token = find_token(token)
     finished = FinishedFolder(Path(folder).expanduser())
     finished.check_finished()
     _, tokenizer = load_model(finished.root)
@@ -95,7 +97,7 @@ def push(
     plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), sizes)
     if dry_run:
         return plan
-    api = connect(find_token(token))
+    api = connect(token)
     with explain_errors(f"the push to {repo_id} failed"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None and bool(api.repo_info(repo_id).private) != private:

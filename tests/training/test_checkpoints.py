@@ -17,6 +17,7 @@ from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import checkpoints
 from hf_rnn.training.checkpoints import fill, hold_folder, list_checkpoints
+from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 # ---- resume ----
@@ -140,7 +141,10 @@ def test_a_checkpoint_that_is_not_written_leaves_the_earlier_ones(
             (UserError, KeyboardInterrupt), match=message if kind is OSError else None
         ):
             train(**settings)
-    assert list_checkpoints(tmp_path / "out" / "checkpoints")[0].name == "checkpoint-30"
+    newest = list_checkpoints(tmp_path / "out" / "checkpoints")[0]
+    assert newest.name == "checkpoint-30"
+    state = json.loads((newest / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(newest)
     assert train(**settings, resume=True).metrics["training"]["steps"] == 60
 
 
@@ -151,7 +155,8 @@ def test_ctrl_c_prints_the_command_that_resumes(
     flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
     flags += [
         f"--output_dir={tmp_path / 'an out'}",
-        "--overwrite_output_dir",
+        "--overwrite-output-dir",
+        "yes",
         "--hub_token",
         "hf_secret",
     ]
@@ -163,6 +168,8 @@ def test_ctrl_c_prints_the_command_that_resumes(
     (line,) = [line for line in err.splitlines() if "--resume" in line]
     typed = shlex.split(line.split(": ")[-1])
     assert typed[:4] == ["torchrun", "...", "hf-rnn", "train"]
+    assert typed.count("--resume") == 1 and "yes" not in typed
+    assert not [word for word in typed if word.startswith("--overwrite")]
     code, _, err = command(*typed[3:])
     assert code == 0, err
     assert outcome(tmp_path / "an out")[0] == outcome(trained.folder)[0]
@@ -172,21 +179,41 @@ def test_ctrl_c_prints_the_command_that_resumes(
 @pytest.mark.skipif(os.name != "posix", reason="forks")
 def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
     """SIGKILL at any moment of the saving; the resumed run ends with the same weights."""
-    settings, fork = {**tiny_settings, "num_train_epochs": 3}, multiprocessing.get_context("fork")
+    settings = {**tiny_settings, "num_train_epochs": 3}
+    fork = multiprocessing.get_context("fork")
     expected = outcome(train(**settings, output_dir=str(tmp_path / "whole")).folder)[0]
-    for delay in (0.0, 0.002, 0.01, 0.05):
-        again = {**settings, "output_dir": str(tmp_path / str(delay))}
-        process = fork.Process(target=train, kwargs=again)
+    for moment in ("written", "renamed", "first step after it", "last step"):
+        folder = tmp_path / moment
+        again = {**settings, "output_dir": str(folder)}
+        process = fork.Process(target=train_until, args=(moment, again))
         process.start()
-        while (
-            not list((tmp_path / str(delay)).glob("checkpoints/*/checkpoint-30"))
-            and process.is_alive()
-        ):
-            pass
-        signal.sigtimedwait([signal.SIGUSR1], delay)
-        process.kill()
         process.join()
+        assert process.exitcode == -signal.SIGKILL
+        saved = [path.name for path in list_checkpoints(folder / "checkpoints")]
+        assert saved[0] == {"written": "checkpoint-15"}.get(moment, "checkpoint-30")
         assert outcome(train(**again, resume=True).folder)[0] == expected
+
+
+def train_until(moment, settings):
+    """Train, and kill this process at a moment of the second checkpoint, or after it."""
+    rename = Path.rename
+
+    def kill_at_rename(path, target):
+        if path.name == "checkpoint-30" and moment == "written":
+            os.kill(os.getpid(), signal.SIGKILL)
+        moved = rename(path, target)
+        if path.name == "checkpoint-30" and moment == "renamed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return moved
+
+    def kill_at_step(self, args, state, control, **kwargs):
+        steps = {"first step after it": 31, "last step": 44}
+        if state.global_step == steps.get(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.rename = kill_at_rename
+    SavePoints.on_step_begin = kill_at_step
+    train(**settings)
 
 
 # ---- the output folder ----
