@@ -24,7 +24,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.errors import DataReport, shorten
+from ..data.errors import shorten
+from ..data.report import DataReport
 from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
@@ -51,8 +52,9 @@ from ..settings.resolve import (
     scratch_recipe,
 )
 from ..tasks import Splits, Task, get_task
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.language import choose_tokenizer, find_language
-from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
+from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer
 from ..utils.errors import UserError, reason_of
 from ..utils.process import only_errors
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
@@ -63,7 +65,7 @@ logger = logging.getLogger(__name__)
 OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # texts to check the tokenizer with; as transformers writes no limit
-_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)
+_STREAM_SAMPLE = 1000
 _SMALL_TOKENS = (
     "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
 )
@@ -301,7 +303,7 @@ def make_tokens(run: Run) -> Tokens:
     audit = audit_texts(run, tokenizer)
     if model.streaming:
         if data.max_length is None:
-            tokenizer.model_max_length = _NO_LENGTH
+            tokenizer.model_max_length = NO_LENGTH_LIMIT
         sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
         if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
             needs = "streaming needs tokens that do not depend on later words"
@@ -346,8 +348,6 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
         tokenizer.model_max_length = length
     if data.text_pair_column is not None:
         add_separator(tokenizer)
-    if data.vectors is not None and data.widen_vocabulary is not None:
-        return widen_vocabulary(tokenizer, data.vectors, data.widen_vocabulary)
     return tokenizer
 
 
