@@ -233,7 +233,9 @@ for name, values in few.items():
 course.draw_points("5_few", few, "validation accuracy", {"most frequent\nclass": tweets.guess})
 leads = {}
 for count in (60, total) if tweets.is_sample else ():
-    leads[count] = np.subtract(few[f"encoder, {count} tweets"], few[f"linear model, {count} tweets"])
+    leads[count] = np.subtract(
+        few[f"encoder, {count} tweets"], few[f"linear model, {count} tweets"]
+    )
 if tweets.is_sample:
     assert course.most(leads[60] > 0)
     assert course.most(leads[total] < leads[60] - 0.05)
