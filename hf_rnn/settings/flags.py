@@ -161,7 +161,7 @@ class Flags:
         ]
         by_recipe: Collection[str] = ()
         if self.trains:
-            from .resolve import list_recipe_settings
+            from .recipe import list_recipe_settings
 
             by_recipe = list_recipe_settings()
         texts = {}

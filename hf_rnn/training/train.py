@@ -251,7 +251,9 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "for the last layer; --few_rows 0 trains as usual",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
+        if unused := [
+            name for name in WITHOUT_EFFECT if run.arguments.layers.user.get(name) is not None
+        ]:
             logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
         return Fit(
             trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True
