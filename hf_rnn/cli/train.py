@@ -58,10 +58,12 @@ def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Setti
         _end_process_group()
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
-    if is_main:
-        print(
-            result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result)
-        )
+    if not is_main:
+        return
+    if sys.stdout.isatty() and "--json" not in argv:
+        print(result.summarize())
+    else:
+        print(json.dumps(_list_facts(result), ensure_ascii=False))
 
 
 def _keep_freed_memory() -> None:
@@ -74,21 +76,22 @@ def _keep_freed_memory() -> None:
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: its largest value
 
 
-def _to_json(result: Any) -> str:
-    facts: dict[str, Any] = {"output_dir": str(result.folder)} | (
-        {} if result.url is None else {"url": result.url}
-    )
+def _list_facts(result: Any) -> dict[str, Any]:
+    """Return folder, page and scores of a training for JSON."""
+    facts: dict[str, Any] = {"output_dir": str(result.folder)}
+    if result.url is not None:
+        facts["url"] = result.url
     for split, metrics in result.metrics.items():
         if split != "data":
             facts[split] = {
-                name: one
-                for name, one in metrics.items()
-                if not isinstance(one, dict | list | None)
+                name: value
+                for name, value in metrics.items()
+                if not isinstance(value, dict | list | None)
             }
     card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
         (facts["linear_model"],) = card.baselines.values()
-    return json.dumps(facts, ensure_ascii=False)
+    return facts
 
 
 def _end_process_group() -> None:

@@ -203,7 +203,7 @@ def suit_language(
     reason = f"{name}: the run starts from {start if fixed or is_english else other}"
     if fixed and not is_english:
         logger.warning("%s: --model_name_or_path %s may be better", name, other)
-    elif not fixed and not is_english:
+    elif not fixed:
         logger.info(reason)
     return arguments if fixed or is_english else retarget(arguments, other), reason
 

@@ -483,7 +483,9 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
         run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts))
     )
     all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
-    again = make_trainer(whole, all_tokens, make_model(whole, all_tokens), quiet=True)
+    with only_errors():  # the start was logged once
+        model = make_model(whole, all_tokens)
+    again = make_trainer(whole, all_tokens, model, quiet=True)
     if fit.few_rows:
         fit_few_rows(whole, again.model, tokens.tokenizer, joined)
     else:
