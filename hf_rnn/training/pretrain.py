@@ -53,7 +53,7 @@ from ..settings.resolve import Settings, resolve
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
-from .checkpoints import fill, open_output, remove_checkpoints, take_fingerprint
+from .checkpoints import open_output, remove_checkpoints, replace_model, take_fingerprint
 from .save import write_encoder
 from .teacher import Teacher, read_texts
 from .train import make_config, take_steps
@@ -191,7 +191,7 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(
+            replace_model(
                 folder,
                 lambda new: write_encoder(
                     new, model.rnn, model.projection, tokenizer, figures, settings

@@ -53,10 +53,10 @@ from .checkpoints import (
     TrainingStopped,
     check_apart,
     check_unchanged,
-    fill,
     open_output,
     read_record,
     remove_checkpoints,
+    replace_model,
     take_fingerprint,
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
@@ -507,7 +507,7 @@ def save(
     measured = {**metrics, "data": describe_data(run, learned_held_out=learned_held_out)}
     if not run.is_main:
         return TrainingResult(run.folder.root, measured)
-    card = fill(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))
+    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))
     remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     warn_if_linear_wins(run, card, measured)

@@ -16,7 +16,7 @@ from conftest import invent_rows, run_until, signal_at, write_rows
 from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import checkpoints
-from hf_rnn.training.checkpoints import fill, hold_folder, list_checkpoints
+from hf_rnn.training.checkpoints import list_checkpoints, lock_folder, replace_model
 from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
@@ -69,7 +69,7 @@ def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path,
     }
     settings["output_dir"] = str(tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("hf_rnn.training.train.fill", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("hf_rnn.training.train.replace_model", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(**settings)
     (tmp_path / "out" / ".unfinished-1").mkdir()  # as if killed while it wrote the finished folder
@@ -266,7 +266,7 @@ def test_two_runs_at_once_do_not_share_a_folder(folder, recipe):
         "recipe": recipe,
         "use_cpu": True,
     }
-    with pytest.raises(KeyboardInterrupt), hold_folder(folder.root):
+    with pytest.raises(KeyboardInterrupt), lock_folder(folder.root):
         with pytest.raises(UserError, match="out is in use by another run"):
             train(**settings, overwrite_output_dir=True)
         raise KeyboardInterrupt
@@ -339,7 +339,7 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
     for failing in range(1, len(FINISHED) + len(NEW) + 1):
         calls.clear()
         with pytest.raises(UserError, match="Input/output error"):
-            fill(folder, lambda new: put(new, *NEW, content="new"))
+            replace_model(folder, lambda new: put(new, *NEW, content="new"))
         assert list_files(folder) == {*FINISHED, "notes.txt"}
         assert {(folder.root / name).read_text() for name in FINISHED} == {"old"}
         killed = FinishedFolder(tmp_path / f"killed-{failing}")
