@@ -10,6 +10,7 @@ BANKING77. The words of each candidate decide.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
-
-from .splits import normalize_text
 
 _BANDS, _HASHES = (24, 4)  # of each band; a pair with Jaccard similarity .6 is found with p = .96
 _LEAST_OVERLAP = 0.35  # estimated Jaccard similarity of a candidate
@@ -46,6 +45,22 @@ class NearRepeats:
     similarity: np.ndarray
 
 
+def normalize_text(text: str) -> str:
+    """Return the form of a text whose equality makes duplicates.
+
+    Case, width and composition of characters are ignored (compatibility caseless matching, The
+    Unicode Standard, section 3.13, D146), and so is white space, except that it separates words.
+    Punctuation, links, handles and digits count.
+    """
+    if text.isascii():
+        folded = text.lower()  # a faster way to the same result
+    else:
+        folded = unicodedata.normalize("NFD", text).casefold()
+        folded = unicodedata.normalize("NFKD", folded).casefold()
+        folded = unicodedata.normalize("NFKD", folded)
+    return " ".join(folded.split())
+
+
 def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
     """Return the pairs of rows that nearly repeat each other.
 
@@ -65,11 +80,10 @@ def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
         word_counts.update(set(form.split()))
     for one, other, similarity in _compare(unique, _find_candidates(unique)):
         if _are_repeats(unique[one].split(), unique[other].split(), word_counts):
-            rows = sorted((rows_of[unique[one]][0], rows_of[unique[other]][0]))
-            pairs.append((*rows, similarity))
-    first, second, similarity = np.array(pairs, dtype=float).reshape(-1, 3).T
-    order = np.lexsort((second, first))
-    return NearRepeats(first[order].astype(int), second[order].astype(int), similarity[order])
+            first, second = sorted((rows_of[unique[one]][0], rows_of[unique[other]][0]))
+            pairs.append((first, second, similarity))
+    columns = np.array(sorted(pairs), dtype=float).reshape(-1, 3).T
+    return NearRepeats(columns[0].astype(int), columns[1].astype(int), columns[2])
 
 
 def group_near_repeats(texts: Sequence[str]) -> np.ndarray:
