@@ -114,7 +114,9 @@ def test_a_person_labels_in_a_browser(table, tmp_path):
             wait(lambda: read_state() not in (None, before))
 
         def read_state():
-            return browser.execute_script("return busy ? null : state && [state.row, state.answers]")
+            return browser.execute_script(
+                "return busy ? null : state && [state.row, state.answers]"
+            )
 
         def text():
             return find("#text").text
