@@ -261,7 +261,7 @@ print(f"only the encoder {only_encoder}; as uneven by chance: {chance:.0%}")
 assert chance > 0.05 or not tweets.is_sample
 
 # %% [markdown]
-# These tweets cannot tell which is better. With a thousand labels, a linear model in a second is as good as the encoder's frozen vectors. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
+# These tweets do not decide which is better. With a thousand labels, a linear model, trained in a second, is level with the encoder's frozen vectors. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
 #
 # ## 5.4 One look at the test tweets
 # Five GRUs that read in one direction, as in lesson 4. The best of them on the validation tweets is kept; its score there is flattering, as it was chosen by it. So the test tweets get one look.
