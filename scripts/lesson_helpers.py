@@ -316,25 +316,28 @@ def draw_points(
 
 
 def draw_memory(accuracies: dict[tuple[float, int], list[float]]) -> None:
-    """Draw the accuracy of each run against what its forget gate leaves of the first token, a colour per distance."""
-    _, axis = plt.subplots(figsize=(7, 3))
-    distances = sorted({distance for _, distance in accuracies})
-    for (bias, distance), values in accuracies.items():
-        left = (1 / (1 + np.exp(-bias))) ** distance
-        places = left * np.geomspace(0.5, 2, len(values))
-        colour, label = (
-            COLOURS[distances.index(distance)],
-            f"distance {distance}" if bias == 0 else None,
-        )
-        axis.plot(places, values, "o", color=colour, markersize=5, alpha=0.75, label=label)
-        axis.annotate(f"{bias}", (places[2], 0.03), ha="center", fontsize=7, color=colour)
+    """Draw the accuracy of each run, by what its forget gate leaves of the first token, a colour per distance."""
+
+    def share_left(run: tuple[float, int]) -> float:
+        bias, distance = run
+        return (1 / (1 + np.exp(-bias))) ** distance
+
+    _, axis = plt.subplots(figsize=(8, 3.2))
+    ordered = sorted(accuracies, key=share_left)
+    distances = sorted({distance for _, distance in ordered})
+    for number, distance in enumerate(distances):
+        axis.plot([], [], "o", color=COLOURS[number], label=f"distance {distance}")
+    titles: list[str] = []
+    for column, run in enumerate(ordered):
+        bias, distance = run
+        values = accuracies[run]
+        places = column + np.linspace(-0.25, 0.25, len(values))
+        colour = COLOURS[distances.index(distance)]
+        axis.plot(places, values, "o", color=colour, markersize=5, alpha=0.75)
+        titles.append(f"{share_left(run):.0e}\nbias {bias}")
     axis.axhline(0.25, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    axis.set(
-        xscale="log",
-        ylim=(0, 1.05),
-        xlabel="share of the first token that is left; below the points: the bias",
-    )
-    axis.set_ylabel("accuracy")
+    axis.set_xticks(range(len(ordered)), titles, fontsize=8)
+    axis.set(ylim=(0, 1.05), xlabel="share of the first token that is left", ylabel="accuracy")
     axis.legend(fontsize=8, loc="upper left")
     show("4_memory")
 
