@@ -191,7 +191,7 @@ def score_tables(facts: CardFacts, split: str) -> str:
     if not labels:
         return table
     columns = list(next(iter(labels.values())))
-    rows = [[label, *(row[column] for column in columns)] for label, row in _ends(labels)]
+    rows = [[label, *row.values()] for label, row in _ends(labels)]
     return f"{table}\n\n{make_table(['label', *columns], rows)}"
 
 
