@@ -460,7 +460,7 @@ READ_ONCE = SimpleNamespace(from_file=cache(Tokenizer.from_file), from_str=Token
 @pytest.fixture
 def encoders(monkeypatch):
     """The encoders of the package itself, whose large tokenizers are read once."""
-    monkeypatch.setattr("hf_rnn.training.run.Tokenizer", READ_ONCE)
+    monkeypatch.setattr("hf_rnn.tokenizers.language.Tokenizer", READ_ONCE)
     monkeypatch.setattr(
         "hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained"
     )
