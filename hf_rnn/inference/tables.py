@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -36,6 +35,7 @@ Frame = TypeVar("Frame")
 
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_EXCEL_TEXT = 32_767  # characters of a cell
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
@@ -393,12 +393,16 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
                 )
         if not fits:
             table = table.set_column(place, name, column.cast(pa.string()))
+        # pandas cuts them, with a warning in some versions
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            longest = pc.max(pc.utf8_length(column)).as_py() or 0
+            if longest > _EXCEL_TEXT:
+                raise ValueError(
+                    f"Cell contents too long: found {longest:,} characters in {name!r}, "
+                    f"Excel has at most {_EXCEL_TEXT:,}; write .csv"
+                )
     options = {"strings_to_formulas": False, "strings_to_urls": False}
-    with (
-        warnings.catch_warnings(),
-        pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book,
-    ):
-        warnings.simplefilter("error", UserWarning)  # pandas would cut long texts
+    with pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
