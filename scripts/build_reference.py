@@ -147,7 +147,8 @@ def build_reference() -> str:
     """Return the page: the package, and the rooms that declare public names."""
     rooms = [info.name for info in pkgutil.iter_modules(hf_rnn.__path__) if info.ispkg]
     modules = [hf_rnn, *(importlib.import_module(f"hf_rnn.{room}") for room in rooms)]
-    lines, listed = [INTRODUCTION, *describe_flags(), FUNCTIONS], {"__version__"}
+    lines = [INTRODUCTION, *describe_flags(), FUNCTIONS]
+    listed = {"__version__"}
     for module in modules:
         if names := [name for name in getattr(module, "__all__", ()) if name not in listed]:
             lines.append(f"\n### `{module.__name__}`")

@@ -28,12 +28,13 @@ from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
-V, E, H = len(tweets.tokenizer), 50, 50
+V = len(tweets.tokenizer)
+E = 50
+H = 50
 
 # %% [markdown]
 # ## 4.1 The LSTM and the GRU in formulas
@@ -86,7 +87,10 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
             cell.weight_ih_l0 @ x_t + cell.bias_ih_l0 + cell.weight_hh_l0 @ h + cell.bias_hh_l0
         )
         i, f, g, o = stacked.chunk(4)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        i = i.sigmoid()
+        f = f.sigmoid()
+        g = g.tanh()
+        o = o.sigmoid()
         c = f * c + i * g
         h = o * c.tanh()
         steps.append((i, f, o, c, h))
@@ -98,10 +102,12 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
 
 # %%
 torch.manual_seed(SEED)
-embedding, text = nn.Embedding(V, E, padding_idx=course.PAD), "i love this song , love it , love it"
+embedding = nn.Embedding(V, E, padding_idx=course.PAD)
+text = "i love this song , love it , love it"
 ids = tweets.tokenizer(text, return_tensors="pt")["input_ids"]
 inputs = embedding(ids).detach().transpose(0, 1)  # (T, 1, E)
-lstm, gru = nn.LSTM(E, H), nn.GRU(E, H)
+lstm = nn.LSTM(E, H)
+gru = nn.GRU(E, H)
 ours = course.with_weights_of(lstm, "lstm", embedding)
 with torch.no_grad():
     output, (h_n, c_n) = lstm(inputs)
@@ -161,7 +167,8 @@ def set_gates(
 ) -> None:
     """Set the biases of an LSTM's forget gate and, if asked for, of its input gate; "chrono" sets both."""
     with torch.no_grad():
-        (i, f, _, _), (i_more, f_more, _, _) = cell.bias_ih_l0.chunk(4), cell.bias_hh_l0.chunk(4)
+        (i, f, _, _) = cell.bias_ih_l0.chunk(4)
+        (i_more, f_more, _, _) = cell.bias_hh_l0.chunk(4)
         f_more.zero_()
         f.copy_(
             (1 + torch.rand(len(f)) * (distance - 2)).log()
@@ -331,7 +338,9 @@ for distance in (30, 100):
 # **Prediction.** Tweets have 18 words on average. Will the memory of the cells matter as much as in 4.4?
 
 # %%
-scores, trained, best = {}, {}, {}
+scores = {}
+trained = {}
+best = {}
 
 
 def try_rate(name: str, rate: float) -> float:
@@ -380,7 +389,8 @@ for name, values in at_best.items():
 # %%
 reader = trained["LSTM", best["LSTM"], SEEDS[0]].eval().cpu()
 cell = reader.rnn.layers[0].directions[0].cell
-texts, answers = tweets.texts["validation"], tweets.predict(reader).softmax(-1)
+texts = tweets.texts["validation"]
+answers = tweets.predict(reader).softmax(-1)
 reader.cpu()
 sure, chosen = answers.max(-1)
 is_right = chosen == tweets.labels["validation"]

@@ -27,7 +27,8 @@ SAMPLE = HERE.parent / "data" / "tweets"
 DATA = Path(os.environ.get("COURSE_DATA", SAMPLE))  # the lessons say how to set both
 SEED = int(os.environ.get("COURSE_SEED", 0))
 SEEDS = range(5 * SEED, 5 * SEED + 5)
-UNK, PAD = 0, 1
+UNK = 0
+PAD = 1
 DROPOUT = {"word_dropout": 0.2, "embedding_dropout": 0.5, "classifier_dropout": 0.5}
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -90,7 +91,8 @@ class Tweets:
 
     def order(self, split: str, size: int, seed: int | None = None) -> list[list[int]]:
         """Return batches of similar lengths: with a seed in random order, without one the shortest first."""
-        draw, lengths = np.random.default_rng(seed), self.lengths[split]
+        draw = np.random.default_rng(seed)
+        lengths = self.lengths[split]
         ties: Any = np.arange(len(lengths)) if seed is None else draw.random(len(lengths))
         order = np.lexsort((ties, lengths)).tolist()
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -166,7 +168,8 @@ def learn(model: Any, make_batch: Any, steps: int, rate: float) -> tuple[float, 
 
     Return this accuracy, and the number of steps.
     """
-    optimizer, accuracies = torch.optim.AdamW(model.parameters(), lr=rate), [0.0] * 20
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    accuracies = [0.0] * 20
     while len(accuracies) < 20 + steps and np.mean(accuracies[-20:]) < 0.95:
         ids, labels = make_batch()
         result = model(ids, labels=labels)
@@ -231,7 +234,8 @@ def draw_look_up(vocabulary: dict[str, int], table: Any, vectors: Any) -> None:
     )
     texts, words, numbers = vectors.shape
     for text in reversed(range(texts)):
-        x, y = 1.3 * text, 1.1 * text
+        x = 1.3 * text
+        y = 1.1 * text
         right.imshow(vectors[text], extent=(x, x + numbers, y, y + words), zorder=-text, **colours)
         right.add_patch(
             plt.Rectangle((x, y), numbers, words, fill=False, linewidth=1.5, zorder=-text + 0.1)
@@ -360,7 +364,8 @@ def draw_diagram(name: str) -> None:
     layer.
     """
     diagram = json.loads((HERE / "lesson_diagrams.json").read_text("utf-8"))[name]
-    places, arrows = diagram["places"], diagram["arrows"]
+    places = diagram["places"]
+    arrows = diagram["arrows"]
     x, y, _ = zip(*places.values(), strict=True)
     _, axis = plt.subplots(figsize=(9, 0.75 * (max(y) - min(y)) + 0.8))
     axis.set(xlim=(min(x) - 1, max(x) + 1), ylim=(min(y) - 0.6, max(y) + 0.6))

@@ -27,7 +27,8 @@ CLASSES = {  # the first class with one of these words in the name of an intent
     "card delivery": ("arrival", "delivery", "order", "physical", "spare", "expire"),
     "card use": ("card", "contactless"),
 }
-TYPOS, WRONG = 0.1, 0.03
+TYPOS = 0.1
+WRONG = 0.03
 
 
 def merge_intents(path: Path) -> list[tuple[str, str]]:
@@ -69,7 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     from hf_rnn.data.typos import mistype
 
-    draw, names = random.Random(arguments.seed), [name for name in CLASSES if name != "new"]
+    draw = random.Random(arguments.seed)
+    names = [name for name in CLASSES if name != "new"]
     train = [
         (mistype(text, TYPOS, draw), label)
         for text, label in merge_intents(arguments.data_dir / "train.tsv")
