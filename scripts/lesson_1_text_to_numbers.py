@@ -248,8 +248,11 @@ print(f"always the most frequent class: {tweets.guess:.3f} right in validation")
 texts = data["train"]["text"][:]
 tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=2, min_texts=2, normalizer="tweet")
 V = len(tokenizer)
-frequency = Counter(word for text in texts for word in tweets.words(text))
-tweets_with = Counter(word for text in texts for word in set(tweets.words(text)))
+frequency: Counter[str] = Counter()
+tweets_with: Counter[str] = Counter()
+for text in texts:
+    frequency.update(tweets.words(text))
+    tweets_with.update(set(tweets.words(text)))
 kept = [frequency[word] for word, count in tweets_with.items() if count >= 2]
 print(
     f"{len(frequency)} different words, {len(kept)} of them ({len(kept) / len(frequency):.0%}) in two tweets"
@@ -272,7 +275,10 @@ assert tweets.words("<<<MENTION>>> thanks") == ["<<<mention>>>", "thanks"]
 # %%
 def padding_share(lengths: list[int], batches: list[list[int]]) -> float:
     """Return the share of padding in the batches."""
-    places = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    places = 0
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        places += len(batch) * longest
     return 1 - sum(lengths) / places
 
 

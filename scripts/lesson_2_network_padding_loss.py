@@ -132,7 +132,9 @@ distances = {
 }
 distances["between the two texts"] = torch.sub(*drift.values()).norm(dim=-1)
 course.draw_lines("2_drift", distances, "padding tokens read after the text", "distance")
-left = {f"U x {factor}": [remaining(seed, factor) for seed in SEEDS] for factor in (1, 2, 4)}
+left = {}
+for factor in (1, 2, 4):
+    left[f"U x {factor}"] = [remaining(seed, factor) for seed in SEEDS]
 for name, values in left.items():
     print(f"{name}: share of the distance that is left:", course.points(values))
 course.draw_points("2_left", left, "distance left after 25 padding tokens")

@@ -209,7 +209,8 @@ def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool
         ]
         for indices in zip(*orders, strict=True):
             count = min(map(len, indices))  # the last batch may have fewer tweets
-            batch = tweets.batch("train", [index for some in indices for index in some[:count]])
+            rows = sum((tweets_of_one[:count] for tweets_of_one in indices), [])
+            batch = tweets.batch("train", rows)
             ids = batch["input_ids"].cpu().view(5, count, -1)
             targets = batch["labels"].cpu()
             inputs = []
@@ -396,17 +397,17 @@ free = [fit(seed, epochs=10, patience=10) for seed in SEEDS]
 cured = [fit(seed, epochs=30, patience=3, **course.DROPOUT) for seed in SEEDS]
 course.draw_lines("3_overfitting", free[0], "epoch, from 0", "one seed, without dropout")
 lowest = {
-    name: [min(h["validation loss"]) for h in some]
-    for name, some in (("free", free), ("cured", cured))
+    "free": [min(history["validation loss"]) for history in free],
+    "cured": [min(history["validation loss"]) for history in cured],
 }
-at_end = {
-    name: [h[name][-1] for h in free]
-    for name in ("train accuracy", "validation loss", "validation accuracy")
-}
-best = [
-    int(np.argmin(h["validation loss"])) for h in cured
-]  # the epoch whose weights a real run keeps
-at_best = {name: [h[name][epoch] for h, epoch in zip(cured, best, strict=True)] for name in at_end}
+at_end = {}
+at_best = {}
+for name in ("train accuracy", "validation loss", "validation accuracy"):
+    at_end[name] = [history[name][-1] for history in free]
+    at_best[name] = []
+    for history in cured:
+        best = int(np.argmin(history["validation loss"]))  # a real run keeps its weights
+        at_best[name].append(history[name][best])
 print("without: training accuracy in the end   ", course.points(at_end["train accuracy"]))
 print("with:    training accuracy, best epoch  ", course.points(at_best["train accuracy"]))
 print("without: validation loss, lowest        ", course.points(lowest["free"]))

@@ -195,9 +195,9 @@ def gradient_by_distance(name: str, seed: int, steps: int = 60) -> torch.Tensor:
 
 
 starts = [*CELLS, "LSTM, forget bias 1", "LSTM, forget bias 3"]
-measured = {
-    name: torch.stack([gradient_by_distance(name, seed) for seed in SEEDS]) for name in starts
-}
+measured = {}
+for name in starts:
+    measured[name] = torch.stack([gradient_by_distance(name, seed) for seed in SEEDS])
 means = {name: norms.mean(dim=0) for name, norms in measured.items()}
 course.draw_lines(
     "4_vanishing", means, "distance k from the last word", "gradient, relative", log=True
@@ -269,11 +269,10 @@ def try_biases(forget: Any, write: Any, distance: int) -> list[float]:
     return list(accuracies)
 
 
-grid = {
-    (bias, distance): try_biases(bias, None, distance)
-    for distance in (10, 30, 100)
-    for bias in (0, 1, 3, 5)
-}
+grid = {}
+for distance in (10, 30, 100):
+    for bias in (0, 1, 3, 5):
+        grid[bias, distance] = try_biases(bias, None, distance)
 course.draw_memory(grid)
 for (bias, distance), accuracies in grid.items():
     left = (1 / (1 + math.exp(-bias))) ** distance
@@ -355,10 +354,12 @@ def try_rate(name: str, rate: float) -> float:
 
 for name in CELLS:
     means = {rate: try_rate(name, rate) for rate in (0.01, 0.03, 0.1)}
-    while (best_rate := max(means, key=means.__getitem__)) in (edges := (min(means), max(means))):
-        further = best_rate / 3 if best_rate == edges[0] else 3 * best_rate
-        means[round(further, 4)] = try_rate(name, round(further, 4))
-    best[name] = best_rate
+    best[name] = max(means, key=means.__getitem__)
+    while best[name] in (min(means), max(means)):
+        factor = 1 / 3 if best[name] == min(means) else 3
+        further = round(factor * best[name], 4)
+        means[further] = try_rate(name, further)
+        best[name] = max(means, key=means.__getitem__)
 print("best rates", best)
 ordered = sorted(scores, key=lambda run: (list(CELLS).index(run[0]), run[1]))
 columns = {f"{name}, {rate}": scores[name, rate] for name, rate in ordered}

@@ -122,9 +122,9 @@ for name, settings in READERS.items():
     learned[name] = accuracies
     print(f"{name:22} accuracy {course.points(accuracies)}; steps {list(steps)}")
 course.draw_points("5_order", learned, "accuracy", {"guessing": 1 / 3})
-count = {
-    name: sum(accuracy > 0.9 for accuracy in accuracies) for name, accuracies in learned.items()
-}
+count = {}
+for name, accuracies in learned.items():
+    count[name] = sum(accuracy > 0.9 for accuracy in accuracies)
 print("seeds that learned it:", count)
 layers = count["one layer, of minGRUs"] + count["two layers, of minGRUs"]
 assert (

@@ -30,14 +30,12 @@ SEEDS = range(5 * SEED, 5 * SEED + 5)
 UNK = 0
 PAD = 1
 DROPOUT = {"word_dropout": 0.2, "embedding_dropout": 0.5, "classifier_dropout": 0.5}
-BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#999999",
-)
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+GREY = "#999999"
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, GREY, "#000000", "#E69F00"]
 plt.rcParams.update(
     {"figure.dpi": 150, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -70,11 +68,13 @@ class Tweets:
             self.texts["train"], 2, min_texts=2, normalizer="tweet"
         )
         encoded = hf_rnn.encode(self.data, self.tokenizer)
-        self.ids = {
-            split: list(map(torch.tensor, part["input_ids"])) for split, part in encoded.items()
-        }
-        self.labels = {split: torch.tensor(part["labels"][:]) for split, part in encoded.items()}
-        self.lengths = {split: [len(row) for row in rows] for split, rows in self.ids.items()}
+        self.ids: dict[str, list[Any]] = {}
+        self.labels: dict[str, Any] = {}
+        self.lengths: dict[str, list[int]] = {}
+        for split, part in encoded.items():
+            self.ids[split] = list(map(torch.tensor, part["input_ids"]))
+            self.labels[split] = torch.tensor(part["labels"][:])
+            self.lengths[split] = list(map(len, part["input_ids"]))
         counts = self.labels["validation"].bincount(minlength=len(self.class_names))
         # accuracy of always answering the most frequent class
         self.guess = (counts.max() / counts.sum()).item()
@@ -388,10 +388,11 @@ def draw_diagram(name: str) -> None:
         shape: dict[str, Any] = {"arrowstyle": head, "color": "#444444"}
         for side, key in (("A", start), ("B", end)):
             boxed = labels[key].get_bbox_patch()
-            shape[f"shrink{side}"] = (
-                (22 if "," in places[key][2] else 14) if places[key][2] and not boxed else 0
-            )
+            text = places[key][2]
             if boxed:
                 shape[f"patch{side}"] = boxed
+            shape[f"shrink{side}"] = 0
+            if text and not boxed:
+                shape[f"shrink{side}"] = 22 if "," in text else 14
         axis.annotate("", places[end][:2], places[start][:2], arrowprops=shape)
     show(f"diagram_{name}")

@@ -41,7 +41,9 @@ print(
 )
 
 # %% 1.2 The vocabulary in plain Python
-frequency = Counter(word for text in texts for word in text.lower().split())
+frequency: Counter[str] = Counter()
+for text in texts:
+    frequency.update(text.lower().split())
 expected = sorted(
     (word for word, count in frequency.items() if count >= 2),
     key=lambda word: (-frequency[word], word),
@@ -55,9 +57,7 @@ print("1.2", len(plain), "entries, the first:", *expected[:8])
 # trained. The score of a network on validation tweets would decide.
 for least in (1, 2, 3, 5):
     tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=least, normalizer="tweet")
-    running = [
-        number for row in tokenizer(tweets.texts["validation"])["input_ids"] for number in row
-    ]
+    running = sum(tokenizer(tweets.texts["validation"])["input_ids"], [])
     print(
         f"1.3 min_frequency {least}: V {len(tokenizer)}, unknown {running.count(course.UNK) / len(running):.1%}"
     )

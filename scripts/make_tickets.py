@@ -36,16 +36,16 @@ def merge_intents(path: Path) -> list[tuple[str, str]]:
     rows = []
     for line in path.read_text("utf-8").splitlines():
         text, _, intent = line.rpartition("\t")
-        words = intent.lower()
-        rows.append(
-            (
-                text,
-                next(
-                    name for name, parts in CLASSES.items() if any(part in words for part in parts)
-                ),
-            )
-        )
+        rows.append((text, find_class(intent.lower())))
     return rows
+
+
+def find_class(intent: str) -> str:
+    """Return the first class with a part of an intent's name."""
+    for name, parts in CLASSES.items():
+        if any(part in intent for part in parts):
+            return name
+    raise KeyError(intent)
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
