@@ -27,8 +27,7 @@ hf_rnn/tokenizers/language.py hf_rnn/tokenizers/normalizers.py hf_rnn/tokenizers
 hf_rnn/training/run.py hf_rnn/training/save.py hf_rnn/training/train.py hf_rnn/utils/errors.py
 hf_rnn/utils/process.py scripts/benchmarks/decisions.py scripts/benchmarks/draw_results.py
 scripts/benchmarks/labelling.py scripts/benchmarks/scores.py scripts/benchmarks/speed.py
-scripts/build_encoders.py 
-scripts/serve.py
+scripts/build_encoders.py scripts/serve.py
 """.split())  # fmt: skip  # noqa: SIM905 - shorter than a list
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
