@@ -183,22 +183,34 @@ class Distillation(Extension):
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
 
-        tables = {"train": examples["train"].cast_column("labels", datasets.Value("int64"))}
-        copies = write_masks(self._copies, tokenizer)
-        for name, further in (("copies", copies), ("unlabeled", self._unlabeled)):
-            if further:
-                split = datasets.NamedSplit(name)
-                rows = datasets.Dataset.from_dict({"text": further}, split=split)
-                rows = encode(rows, tokenizer, run.arguments.data.max_length)
-                tables[name] = rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
-
+        tables = {
+            "train": examples["train"].cast_column("labels", datasets.Value("int64")),
+            "copies": self._encode("copies", write_masks(self._copies, tokenizer), run, tokenizer),
+            "unlabeled": self._encode("unlabeled", self._unlabeled, run, tokenizer),
+        }
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
-        for name, rows in tables.items():
-            answers = list((self._logits[name] - weights).astype(np.float32))
-            tables[name] = rows.add_column(TEACHER_LOGITS, answers, feature=feature)
-        train = datasets.concatenate_datasets(list(tables.values()))
+        answered = [
+            rows.add_column(
+                TEACHER_LOGITS,
+                list((self._logits[name] - weights).astype(np.float32)),
+                feature=feature,
+            )
+            for name, rows in tables.items()
+            if rows is not None
+        ]
+        train = datasets.concatenate_datasets(answered)
         return datasets.DatasetDict({**examples, "train": train}), self._weights
+
+    def _encode(
+        self, name: str, texts: Sequence[str], run: Run, tokenizer: PreTrainedTokenizerBase
+    ) -> datasets.Dataset | None:
+        """Return the rows of texts without labels, or None without any."""
+        if not texts:
+            return None
+        rows = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
+        rows = encode(rows, tokenizer, run.arguments.data.max_length)
+        return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.

@@ -152,17 +152,20 @@ def fit_last_layer(
         fitted = search.fit(features, labels, sample_weight=weights).best_estimator_
     fitted.fit(features, labels, sample_weight=weights)
 
-    weight = fitted.coef_ @ map_in / scale
-    bias = fitted.intercept_
-    if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
+    _set_last_layer(model, fitted.coef_ @ map_in / scale, fitted.intercept_)
+    right = fitted.predict_proba(features)[np.arange(len(labels)), labels]
+    return float(-np.log(right + 1e-12).mean())
+
+
+def _set_last_layer(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Set the last layer, to weights `(C, P)` of the first inputs and a bias `(C)`; C is 1 for two classes."""
+    if len(weight) == 1:  # one logit becomes two of opposite signs
         weight = np.concatenate([-weight, weight]) / 2
         bias = np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         model.classifier.bias.copy_(torch.from_numpy(bias))
-    right = fitted.predict_proba(features)[np.arange(len(labels)), labels]
-    return float(-np.log(right + 1e-12).mean())
 
 
 def _read_pooled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -137,9 +137,12 @@ def read_texts(
             break
 
     counts = {"lines": uses.total(), **uses}
-    summary = ", ".join(f"{count:,} {use.replace('_', ' ')}" for use, count in counts.items())
+    summary = _describe_counts(counts)
     if not texts:
-        names = ", ".join(map(str, paths))
-        raise DataError(f"{names}: no text to learn from: found {summary}")
+        raise DataError(f"{', '.join(map(str, paths))}: no text to learn from: found {summary}")
     logger.info("texts without labels: %s", summary)
     return list(texts), counts
+
+
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {use.replace('_', ' ')}" for use, count in counts.items())
