@@ -15,7 +15,7 @@ from ..settings.fields import DataArguments
 from ..settings.flags import Flags
 from ..settings.resolve import resolve
 from ..settings.values import convert
-from ..utils.errors import UserError
+from ..utils.errors import SettingError
 from .console import print_note
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
     output_file = flags.pop("output_file", None)
     pairs_file = flags.pop("pairs_file", None)
     if output_file and not with_labels:
-        raise UserError("--output_file has the rows with suspicious labels: add --labels")
+        raise SettingError("--output_file has the rows with suspicious labels: add --labels")
     settings = resolve(flags, check=FLAGS.check)
     import datasets
 
@@ -71,10 +71,13 @@ def run(argv: Sequence[str]) -> None:
 
     datasets.disable_progress_bars()
     model_folder.quiet()
-    task, report = get_task(settings.data.task), DataReport()
+    task = get_task(settings.data.task)
+    report = DataReport()
     texts = task.read(settings.data, class_names=settings.data.class_names, report=report)
-    if (rows := task.audit_view(texts)) is None:
-        raise UserError(f"texts of the task {task.name} are not audited: leave out --task")
+    rows = task.audit_view(texts)
+    if rows is None:
+        raise SettingError(f"texts of the task {task.name} are not audited: leave out --task")
+
     settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
     data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
     try:
@@ -82,6 +85,7 @@ def run(argv: Sequence[str]) -> None:
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
+
     pairs = find_near_pairs(rows)
     results = audit(rows, tokenizer, origins=report.lines)
     results = replace(results, near_repeats=count_near_pairs(pairs))
@@ -90,7 +94,7 @@ def run(argv: Sequence[str]) -> None:
     suspicious = None
     if with_labels:
         if not task.one_label:
-            raise UserError(f"--labels is for one label per text: leave it out with {task.name}")
+            raise SettingError(f"--labels is for one label per text: leave it out with {task.name}")
         suspicious = _judge_labels(rows, report.lines)
         if output_file:
             _write(output_file, suspicious.rows)
