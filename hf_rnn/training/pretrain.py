@@ -161,7 +161,7 @@ class _Lesson:
     train: datasets.Dataset
     held_out: datasets.Dataset
     held_out_texts: list[str]
-    counts: dict[str, int]  # of the texts, by their use
+    counts: dict[str, int]  # texts by their use
 
 
 def _prepare_lesson(settings: Settings) -> _Lesson:
