@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .inference.predictor import SentenceEncoder as SentenceEncoder
     from .inference.predictor import Tagger as Tagger
     from .inference.tables import BatchPredictor as BatchPredictor
+    from .labelling.labeller import Labeller as Labeller
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -70,6 +71,7 @@ else:
         "pretrain": "training.pretrain",
         "Tagger": "inference.predictor",
         "BatchPredictor": "inference.tables",
+        "Labeller": "labelling.labeller",
     }
     __all__ = ["__version__", *_HOME]
 

@@ -20,6 +20,7 @@ from ..utils.errors import UserError
 from .console import INTERRUPTED, print_note
 
 _VERBS = {
+    "label": "label texts on a page in your browser, then train",
     "train": "train a classifier, tagger or language model from your texts",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -15,33 +14,20 @@ import xxhash
 
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, explain
+from .near_repeats import group_near_repeats, normalize_text
 from .read import Table
 from .report import DataReport
 
 logger = logging.getLogger(__name__)
 
+_MOST_COMPARED = 100_000  # rows whose near repeats are sought, which takes about 6 s
+_LARGEST_GROUP = 20  # near repeats that stay together; more come of a template
 SPLITS = ("train", "validation", "test")
 FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
 MOST_HELD_OUT = 50_000  # expected rows; the standard error of an accuracy is then at most 0.2 %
 
 
 # ---- hashes of texts ----
-
-
-def normalize_text(text: str) -> str:
-    """Return the form of a text whose equality makes duplicates.
-
-    Case, width and composition of characters are ignored (compatibility caseless matching, The
-    Unicode Standard, section 3.13, D146), and so is white space, except that it separates words.
-    Punctuation, links, handles and digits count.
-    """
-    if text.isascii():
-        folded = text.lower()  # a faster way to the same result
-    else:
-        folded = unicodedata.normalize("NFD", text).casefold()
-        folded = unicodedata.normalize("NFKD", folded).casefold()
-        folded = unicodedata.normalize("NFKD", folded)
-    return " ".join(folded.split())
 
 
 def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
@@ -126,7 +112,8 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     share, but never all rows. Only at these limits can new rows move others. A text with more rows
     than the limit stays in train. If this leaves nothing for validation or for train, single rows
     are drawn, with a warning. Fewer than 20 rows are all kept. The share is halved until it is at
-    most `MOST_HELD_OUT` rows. The seed changes which texts are held out.
+    most `MOST_HELD_OUT` rows. The seed changes which texts are held out. Rows that nearly repeat
+    each other stay together too, up to 20; of a table with more than 100,000 rows only equal ones.
     """
     if not 0 < share <= 0.5:
         raise UserError(
@@ -138,7 +125,13 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         return np.zeros(len(classes), dtype=bool)
     while share * len(classes) > MOST_HELD_OUT:
         share /= 2
+    texts = list(texts)
     hashes = hash_texts(texts, seed)
+    if len(texts) <= _MOST_COMPARED:
+        hashes = _join_near_repeats(hashes, texts)
+    else:
+        message = "%d rows are many: near repeats of a text may be in train and in validation"
+        logger.info(message, len(texts))
     held_out = _draw(hashes, classes, share)
     if not held_out.any() or held_out.all():
         logger.warning(
@@ -151,6 +144,19 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
             earlier[text] += 1
         held_out = _draw(hash_texts(copies), classes, share)
     return held_out
+
+
+def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Return the hashes of texts, for the rows of a group of near repeats that of one member.
+
+    The products decide which member, because the smallest hash would be held out more often.
+    """
+    groups = group_near_repeats(texts)
+    order = np.argsort(hashes * np.uint64(0x9E3779B97F4A7C15), kind="stable")
+    _, first = np.unique(groups[order], return_index=True)
+    joined = hashes[order[first]][groups]
+    is_small = np.bincount(groups)[groups] <= _LARGEST_GROUP
+    return np.where(is_small, joined, hashes)
 
 
 def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from ..data.encoding import encode
 from ..data.errors import listed, text_fault
-from ..data.splits import normalize_text
+from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
