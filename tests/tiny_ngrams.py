@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from hf_rnn.tokenizers.ngrams import NgramTable, distinct_ngrams
+from hf_rnn.tokenizers.ngrams import NgramTable, distinct_ngrams, flatten
 
 
 def attach(model, texts=200, seed=0):
@@ -13,7 +13,7 @@ def attach(model, texts=200, seed=0):
     chance = np.random.default_rng(seed)
     config = model.config
     rows = [chance.integers(0, config.vocab_size, 8).tolist() for _ in range(texts)]
-    hashes = np.unique(distinct_ngrams(rows)[0])
+    hashes = np.unique(distinct_ngrams(*flatten(rows))[0])
     weights = chance.normal(size=(len(hashes), config.num_labels))
     table = NgramTable.build(hashes, weights)
     names = [field.name for field in dataclasses.fields(table)]

@@ -130,6 +130,11 @@ class TrainingSettings:
     typos: float = setting(
         0.0, "share of words to mistype in half of the texts of an epoch", least=0, most=0.5
     )
+    wide: bool = setting(
+        False,
+        "add a linear part over n-grams to a finished classifier, where validation rows gain by it",
+        shown="common",
+    )
     few_rows: int = setting(
         0, "at most this number of rows per class have a training of their own; 0 never", least=0
     )

@@ -26,38 +26,40 @@ _MOST_SHIFT = 2**15
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of texts, one entry per place: three arrays of the same length."""
+    """The n-grams of texts, an entry per place: three arrays of the same length."""
 
     hashes: np.ndarray  # int64
     places: np.ndarray  # of the first token, in all texts one after another
     sizes: np.ndarray  # number of tokens
 
 
-def hash_ngrams(texts: Sequence[Sequence[int]]) -> Ngrams:
-    """Return the n-grams of one to three tokens of texts, at all places."""
+def flatten(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of texts one after another, and the number of tokens of each text."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
+    return np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum())), lengths
+
+
+def hash_ngrams(ids: np.ndarray, lengths: np.ndarray) -> Ngrams:
+    """Return the n-grams of one to three tokens of texts, at all places; see [`flatten`]."""
+    ids = ids.astype(np.int64, copy=False)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))
     hashes = np.zeros_like(ids)
-    found: list[np.ndarray] = []
-    places: list[np.ndarray] = []
-    sizes: list[np.ndarray] = []
+    by_size: list[Ngrams] = [Ngrams(ids[:0], ids[:0], ids[:0])]
     for further in range(min(NGRAMS, len(ids))):
         hashes = (hashes[: len(ids) - further] * FACTOR + ids[further:] + 1) % PRIME
         inside = np.flatnonzero(left[: len(hashes)] > further)
-        found.append(hashes[inside])
-        places.append(inside)
-        sizes.append(np.full(len(inside), further + 1))
-    if not found:
-        return Ngrams(ids, ids, ids)
-    return Ngrams(np.concatenate(found), np.concatenate(places), np.concatenate(sizes))
+        by_size.append(Ngrams(hashes[inside], inside, np.full(len(inside), further + 1)))
+    return Ngrams(
+        np.concatenate([ngrams.hashes for ngrams in by_size]),
+        np.concatenate([ngrams.places for ngrams in by_size]),
+        np.concatenate([ngrams.sizes for ngrams in by_size]),
+    )
 
 
-def distinct_ngrams(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def distinct_ngrams(ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of the distinct n-grams of texts, and the number of the text of each."""
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    ngrams = hash_ngrams(texts)
-    numbers = np.repeat(np.arange(len(texts)), lengths)[ngrams.places]
+    ngrams = hash_ngrams(ids, lengths)
+    numbers = np.repeat(np.arange(len(lengths)), lengths)[ngrams.places]
     pairs = np.unique(numbers * (PRIME + 1) + ngrams.hashes)
     return pairs % (PRIME + 1), pairs // (PRIME + 1)
 
@@ -95,13 +97,14 @@ class NgramTable:
 
     def score(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the scores `(N, C)` of texts, as `NgramScores` of the model does."""
-        hashes, numbers = distinct_ngrams(texts)
+        ids, lengths = flatten(texts)
+        hashes, numbers = distinct_ngrams(ids, lengths)
         rows = self.find_rows(hashes)
         is_known = rows >= 0
         sums = np.zeros((len(texts), self.weight.shape[1]), np.float32)
         np.add.at(sums, numbers[is_known], self.weight[rows[is_known]])
-        lengths = np.array([max(1, len(text)) for text in texts], np.float32)
-        return sums * self.scale / np.sqrt(lengths)[:, None]
+        roots = np.sqrt(np.maximum(lengths, 1), dtype=np.float32)
+        return sums * self.scale / roots[:, None]
 
 
 def _step(hashes: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 logger = logging.getLogger(__name__)
 
 # prefixes of the weights that have a row per label
-OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
+OUTPUT_LAYERS = ("classifier.", "lm_head.")
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # texts to check the tokenizer with; as transformers writes no limit
 _STREAM_SAMPLE = 1000
@@ -143,6 +143,17 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Wide:
+    """The linear part of a model: its facts for the metrics and the card."""
+
+    ngrams: int
+    factor: float
+    seconds: float
+    network: dict[str, Any] | None  # validation scores of the network alone
+    strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
+
+
+@dataclass(frozen=True)
 class Fit:
     """A Trainer that has fitted its model, and the numbers of that training."""
 
@@ -151,6 +162,7 @@ class Fit:
     few_rows: bool = False  # whether few_rows.py fitted the model
     # scores (N, C) and class ids (N) of the validation rows
     validation: tuple[np.ndarray, np.ndarray] | None = None
+    wide: Wide | None = None  # the linear part that wide.py fitted
 
 
 # ---- settings that suit the texts ----
@@ -459,7 +471,7 @@ class WarmStart:
             for name in before.keys() & after.keys():
                 if name.startswith(OUTPUT_LAYERS):
                     after[name][list(numbers)] = before[name][list(numbers.values())]
-                elif not name.startswith(f"{new.base_model_prefix}."):
+                elif not name.startswith((f"{new.base_model_prefix}.", "ngrams.")):
                     after[name].copy_(before[name])
         config, head = old.config, head_name(old.config)
         shape = config.cell_type, config.num_hidden_layers, config.hidden_size

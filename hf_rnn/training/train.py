@@ -63,6 +63,7 @@ from .few_rows import WITHOUT_EFFECT, fit_few_rows
 from .run import OUTPUT_LAYERS, Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, prepare_run
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
+from .wide import fit_wide
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -185,6 +186,8 @@ def train_on(
     tokens = make_tokens(run)
     model = make_model(run, tokens)
     fit = fit_model(run, tokens, model, checkpoint)
+    round_weights(model, arguments.training.weights_dtype)
+    fit = fit_wide(run, tokens, fit)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -409,7 +412,6 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         tokens.examples,
     )
     model, further = trainer.model, {}
-    round_weights(model, training.weights_dtype)
     chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
     predictions = {
         split: trainer.predict(examples[split])
@@ -417,9 +419,11 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         if split in examples
     }
     if training.calibrate:
-        weights = (
+        weights = [
             weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS)
-        )
+        ]
+        if getattr(model, "ngrams", None) is not None:
+            weights.append(model.ngrams.scale)
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
@@ -444,6 +448,8 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         }
         further["typos"] = {"split": split, "share": SHOWN_TYPOS, **floats}
     rows = sum(run.report.label_counts["train"])
+    if fit.wide is not None:
+        further["wide"] = dataclasses.asdict(fit.wide)
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
         "training": {"rows": rows, **fit.numbers, "parameters": model.num_parameters()},
@@ -492,6 +498,10 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
         )
         take_steps(again, None)
     round_weights(again.model, training.weights_dtype)
+    if fit.wide is not None:
+        refitted = Fit(again, fit.numbers)
+        fit_wide(whole, all_tokens, refitted, factor=fit.wide.factor)
+        trainer.model.attach_ngrams(again.model.ngrams.state_dict())
     trainer.model.load_state_dict(again.model.state_dict())
     return True
 
