@@ -1,8 +1,8 @@
 """The linear part of a classifier: scores for n-grams of tokens, fitted after the network.
 
 A table has a row of weights per n-gram of the training texts. The hash of an n-gram selects a
-bucket of rows, the shift of the bucket makes its n-grams fall on rows of their own, and a byte of
-another hash refuses nearly all n-grams that the table does not have (D. Belazzougui, F. Botelho and
+bucket of rows, the shift of the bucket makes its n-grams fall on rows of their own, and two bytes
+of another hash refuse nearly all n-grams that the table does not have (D. Belazzougui, F. Botelho and
 M. Dietzfelbinger: Hash, displace, and compress. ESA 2009). `hf_rnn.tokenizers.ngrams` fills it.
 
 Legend: B batch, T time, R rows, C classes.
@@ -32,7 +32,7 @@ class NgramScores(nn.Module):
         super().__init__()
         buckets = -(-rows // ROWS_PER_BUCKET)
         self.register_buffer("weight", torch.zeros(rows, num_labels, dtype=torch.int8))
-        self.register_buffer("check", torch.zeros(rows, dtype=torch.int8))
+        self.register_buffer("check", torch.zeros(rows, dtype=torch.int16))
         self.register_buffer("shift", torch.zeros(buckets, dtype=torch.int16))
         self.register_buffer("scale", torch.zeros(num_labels))
 
@@ -60,6 +60,6 @@ class NgramScores(nn.Module):
         shift = self.shift[ordered * BUCKET_FACTOR % PRIME % len(self.shift)].long()
         step = 1 + ordered * STEP_FACTOR % PRIME
         rows = (ordered + shift * step) % len(self.weight)
-        is_counted &= ordered * CHECK_FACTOR % PRIME % 256 - 128 == self.check[rows]
+        is_counted &= ordered * CHECK_FACTOR % PRIME % 2**16 - 2**15 == self.check[rows]
         weights = self.weight[rows].to(self.scale.dtype)
         return (weights * is_counted[..., None]).sum(dim=1)

@@ -69,7 +69,7 @@ class NgramTable:
     """A row of weights per n-gram; the fields are the weights of a model, by name."""
 
     weight: np.ndarray  # (R, C), int8
-    check: np.ndarray  # (R), int8
+    check: np.ndarray  # (R), int16
     shift: np.ndarray  # (R / 4), int16
     scale: np.ndarray  # (C), float32
 
@@ -84,7 +84,7 @@ class NgramTable:
         scale = np.maximum(np.abs(weights).max(axis=0, initial=0) / 127, 1e-30).astype(np.float32)
         weight = np.zeros((rows, weights.shape[1]), np.int8)
         weight[places] = np.rint(weights / scale)
-        check = np.zeros(rows, np.int8)
+        check = np.zeros(rows, np.int16)
         check[places] = _check(hashes)
         return cls(weight, check, shift, scale)
 
@@ -112,7 +112,7 @@ def _step(hashes: np.ndarray) -> np.ndarray:
 
 
 def _check(hashes: np.ndarray) -> np.ndarray:
-    return hashes * CHECK_FACTOR % PRIME % 256 - 128
+    return hashes * CHECK_FACTOR % PRIME % 2**16 - 2**15
 
 
 def _place(hashes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -420,6 +420,20 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
         )["train"]
 
 
+def cut_windows(rows: datasets.Dataset, window: int, seed: int) -> datasets.Dataset:
+    """Return encoded rows; a longer one is a stretch of `window` tokens at a random place."""
+    draw = np.random.default_rng(seed)
+
+    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        texts = []
+        for ids in batch["input_ids"]:
+            first = draw.integers(len(ids) - window + 1) if len(ids) > window else 0
+            texts.append(ids[first : first + window])
+        return {"input_ids": texts}
+
+    return rows.map(cut, batched=True, new_fingerprint=f"{rows._fingerprint}{window}-{seed}")
+
+
 # ---- the start ----
 
 

@@ -60,10 +60,20 @@ from .checkpoints import (
     take_fingerprint,
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
-from .run import OUTPUT_LAYERS, Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, prepare_run
+from .run import (
+    OUTPUT_LAYERS,
+    Extension,
+    Fit,
+    Run,
+    Tokens,
+    cut_windows,
+    make_tokens,
+    mistype_epoch,
+    prepare_run,
+)
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
-from .wide import fit_wide
+from .wide import fit_wide, read_batches
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -188,6 +198,7 @@ def train_on(
     fit = fit_model(run, tokens, model, checkpoint)
     round_weights(model, arguments.training.weights_dtype)
     fit = fit_wide(run, tokens, fit)
+    round_weights(model, arguments.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -299,8 +310,9 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
     )
-    if args.typos:
-        trainer.redraw = partial(draw_epoch, run, tokens)
+    window = find_window(run, tokens, model)
+    if args.typos or window:
+        trainer.redraw = partial(draw_epoch, run, tokens, window)
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
@@ -328,16 +340,39 @@ def answer(
     return logits, padded
 
 
-def draw_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch, some mistyped, with all their columns; rows of an extension stay."""
+def draw_epoch(run: Run, tokens: Tokens, window: int, epoch: int) -> datasets.Dataset:
+    """Return the training rows of an epoch, some mistyped, long ones cut; rows of an extension stay clean."""
+    rows = tokens.examples["train"]
+    if run.arguments.training.typos:
+        rows = mistype_examples(run, tokens, epoch)
+    if window:
+        rows = cut_windows(rows, window, run.arguments.training.seed + epoch)
+    return rows
+
+
+def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
+    """Return the training rows, some mistyped, with all their columns."""
+    examples = tokens.examples["train"]
     rows = mistype_epoch(run, tokens.tokenizer, epoch)
-    clean = tokens.examples["train"].select(range(len(rows)))
+    clean = examples.select(range(len(rows)))
     for name in set(clean.column_names) - set(rows.column_names):
         rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
-    if len(clean) == len(tokens.examples["train"]):
+    if len(clean) == len(examples):
         return rows
-    further = tokens.examples["train"].select(range(len(rows), len(tokens.examples["train"])))
+    further = examples.select(range(len(rows), len(examples)))
     return datasets.concatenate_datasets([rows.cast(further.features), further])
+
+
+def find_window(run: Run, tokens: Tokens, model: PreTrainedModel) -> int:
+    """Return the most tokens of a training text that an epoch reads; 0 where it reads all of them."""
+    window = run.arguments.training.train_window
+    is_text = not run.task.per_token and not run.task.generates
+    if not window or not is_text or model.config.sep_token_id is not None:
+        return 0
+    for _, lengths in read_batches(tokens.examples["train"]):
+        if lengths.max(initial=0) > window:
+            return window
+    return 0
 
 
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
@@ -497,11 +532,10 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
             IntervalStrategy.NO,
         )
         take_steps(again, None)
-    round_weights(again.model, training.weights_dtype)
     if fit.wide is not None:
-        refitted = Fit(again, fit.numbers)
-        fit_wide(whole, all_tokens, refitted, factor=fit.wide.factor)
+        fit_wide(whole, all_tokens, Fit(again, fit.numbers), factor=fit.wide.factor)
         trainer.model.attach_ngrams(again.model.ngrams.state_dict())
+    round_weights(again.model, training.weights_dtype)
     trainer.model.load_state_dict(again.model.state_dict())
     return True
 

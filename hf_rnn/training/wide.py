@@ -301,7 +301,7 @@ def count_rows(classes: int) -> int:
     share = (classes - _FEW_CLASSES) / (_MANY_CLASSES - _FEW_CLASSES)
     size = _SMALL_TABLE + (_LARGE_TABLE - _SMALL_TABLE) * min(1.0, max(0.0, share))
     return int(
-        0.9 * size / (classes + 1.5)
+        0.9 * size / (classes + 2.5)
     )  # weights, check and shift of a row; nine of ten are used
 
 

@@ -60,7 +60,7 @@ static const int64_t NGRAM_STEP_FACTOR = 461845907, NGRAM_CHECK_FACTOR = 1812433
 
 typedef struct {            // the linear part of a classifier
   const int8_t *weights;    // [rows][labels]
-  const int8_t *check;      // per row
+  const int16_t *check;     // per row
   const int16_t *shift;     // per bucket
   const float *scale;       // per label
   int64_t rows, buckets;
@@ -250,7 +250,7 @@ EXPORT int hf_rnn_ngrams(const Ngrams *table, const int64_t *ids, const int64_t 
         if (i && hash == ordered[i - 1]) continue;
         int64_t shift = table->shift[hash * NGRAM_BUCKET_FACTOR % NGRAM_PRIME % table->buckets];
         int64_t row = (hash + shift * (1 + hash * NGRAM_STEP_FACTOR % NGRAM_PRIME)) % table->rows;
-        if (hash * NGRAM_CHECK_FACTOR % NGRAM_PRIME % 256 - 128 != table->check[row]) continue;
+        if (hash * NGRAM_CHECK_FACTOR % NGRAM_PRIME % 65536 - 32768 != table->check[row]) continue;
         const int8_t *weights = table->weights + row * table->labels;
         for (int c = 0; c < table->labels; c++) sums[c] += weights[c];
       }

@@ -407,7 +407,7 @@ def _add_rows(graph: Graph, ngrams: NgramScores, hashes: str, is_new: str) -> st
     shift = graph.Gather(ngrams.shift.long(), bucket)
     step = graph.Add(graph.Mod(graph.Mul(hashes, STEP_FACTOR), PRIME), 1)
     places = graph.Mod(graph.Add(hashes, graph.Mul(shift, step)), rows)
-    check = graph.Sub(graph.Mod(graph.Mod(graph.Mul(hashes, CHECK_FACTOR), PRIME), 256), 128)
+    check = graph.Sub(graph.Mod(graph.Mod(graph.Mul(hashes, CHECK_FACTOR), PRIME), 2**16), 2**15)
     stored = graph.Cast(graph.Gather(ngrams.check, places), to=TensorProto.INT64)
     is_known = graph.And(is_new, graph.Equal(check, stored))
     weights = graph.Cast(graph.Gather(ngrams.weight, places), to=_FLOAT)  # (T, B, C)
