@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedConfig
 
-    from ..data.read import Table
+    from ..data.table import Table
     from ..inference.engines import Engine
     from ..inference.tokens import Tokenizer
     from ..tasks import Task

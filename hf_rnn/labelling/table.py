@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..data.lines import is_table, suffix_of
-from ..data.read import USUAL_NAMES, Table, find_column, read_lines, read_table
+from ..data.read import read_lines, read_table
+from ..data.table import USUAL_NAMES, Table, find_column
 from ..models.settings_rnn import setting
 from ..utils.errors import DataError
 
@@ -79,7 +80,8 @@ def _read_table(path: str, flags: ColumnFlags) -> Table:
 
 
 def _read_column(table: Table, number: int) -> list[str]:
-    texts, bad = table.texts(list(table.columns)[number])
+    column, bad = table.texts(list(table.columns)[number])
+    texts = [text or "" for text in column.to_pylist()]
     for row in bad:
         texts[row] = ""
     return texts

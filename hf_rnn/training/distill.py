@@ -31,7 +31,8 @@ from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import IGNORED_LABEL
-from ..settings.resolve import Settings, load_recipe, resolve
+from ..settings.recipe import load_recipe
+from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import UserError

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from package_encoders import encoders  # noqa: F401
 from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
