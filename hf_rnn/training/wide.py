@@ -29,7 +29,7 @@ from ..models.modeling_rnn import RnnForSequenceClassification
 from ..tokenizers.ngrams import PRIME, NgramTable, distinct_ngrams, hash_ngrams
 from ..utils.process import only_errors
 from .run import Fit, Run, Tokens, Wide
-from .trainer import weigh_classes
+from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)
 
@@ -89,15 +89,15 @@ def fit_wide(run: Run, tokens: Tokens, fit: Fit, factor: float | None = None) ->
         return fit
     start = time.monotonic()
     copies = make_copies(run, tokens)
-    labels = read_labels(tokens, len(copies[0]), model)
+    targets = read_targets(tokens, len(copies[0]), model)
     vocabulary = find_vocabulary(copies, model.config.num_labels)
     if not len(vocabulary.hashes):
         return fit
-    weights, biases = solve(run, model, vocabulary, copies, labels)
+    weights, biases = solve(run, model, vocabulary, copies, targets)
     best = find_best(weights, count_rows(model.config.num_labels))
     if len(best) < len(vocabulary.hashes):
         vocabulary = vocabulary.select(best)
-        weights, biases = solve(run, model, vocabulary, copies, labels)
+        weights, biases = solve(run, model, vocabulary, copies, targets)
 
     network = None
     if factor is None:
@@ -147,10 +147,21 @@ def make_copies(run: Run, tokens: Tokens) -> list[datasets.Dataset]:
     return [clean, encoded["train"]]
 
 
-def read_labels(tokens: Tokens, rows: int, model: PreTrainedModel) -> np.ndarray:
-    """Return the labels of the training rows: class ids `(N)`, else `(N, C)`; numbers standardised."""
-    labels = np.asarray(tokens.examples["train"].select(range(rows))["labels"][:])
-    return standardise(labels, model)
+@dataclass(frozen=True)
+class Targets:
+    """What the linear part learns of the training rows."""
+
+    labels: np.ndarray  # class ids (N); of other tasks (N, C), numbers standardised
+    weights: np.ndarray  # of the rows (N)
+
+
+def read_targets(tokens: Tokens, rows: int, model: PreTrainedModel) -> Targets:
+    """Return labels and weights of the first rows, those of train."""
+    examples = tokens.examples["train"].select(range(rows))
+    weights = np.ones(rows)
+    if SAMPLE_WEIGHT in examples.column_names:
+        weights = np.asarray(examples[SAMPLE_WEIGHT][:], np.float64)
+    return Targets(standardise(np.asarray(examples["labels"][:]), model), weights)
 
 
 def standardise(numbers: np.ndarray, model: PreTrainedModel) -> np.ndarray:
@@ -210,39 +221,37 @@ def solve(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     copies: Sequence[datasets.Dataset],
-    labels: np.ndarray,
+    targets: Targets,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights `(K, C)` and biases `(C)` of the best linear model of the training rows."""
     classes = model.config.num_labels
-    problem = model.config.problem_type
-    if problem == "regression":
-        estimators = [make_ridge(column.shape) for column in labels.T]
-        targets = list(labels.T)
-    elif problem == "multi_label_classification":
-        estimators = [make_svm(None, len(labels)) for _ in range(classes)]
-        targets = list(labels.T.astype(np.int64))
-    else:
-        power = run.arguments.training.class_weight_power
-        counts = np.bincount(labels, minlength=classes).tolist()
-        estimators = [make_svm(dict(enumerate(weigh_classes(counts, power).tolist())), len(labels))]
-        targets = [labels]
-
+    labels = targets.labels
     weights = np.zeros((len(vocabulary.hashes), classes))
     biases = np.zeros(classes)
-    for number, (estimator, target) in enumerate(zip(estimators, targets, strict=True)):
-        if problem != "regression" and len(np.unique(target)) < 2:
+    if model.config.problem_type in (None, "single_label_classification"):
+        power = run.arguments.training.class_weight_power
+        counts = np.bincount(labels, targets.weights, classes).tolist()
+        class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
+        svm = make_svm(class_weight, len(labels))
+        fit_rows(svm, vocabulary, copies, targets)
+        coefficients = svm.coef_
+        intercepts = svm.intercept_
+        if len(svm.classes_) == 2:  # one margin becomes two of opposite signs
+            coefficients = np.concatenate([-coefficients, coefficients])
+            intercepts = np.concatenate([-intercepts, intercepts])
+        weights[:, svm.classes_] = coefficients.T
+        biases[svm.classes_] = intercepts
+        return weights, biases
+
+    is_numbers = model.config.problem_type == "regression"
+    for column in range(classes):
+        target = replace(targets, labels=labels[:, column])
+        if not is_numbers and len(np.unique(target.labels)) < 2:
             continue  # a label that all rows have, or none
+        estimator = make_ridge(len(labels)) if is_numbers else make_svm(None, len(labels))
         fit_rows(estimator, vocabulary, copies, target)
-        columns = [number]
-        coefficients = np.atleast_2d(estimator.coef_)
-        intercepts = np.atleast_1d(estimator.intercept_)
-        if problem in (None, "single_label_classification"):
-            columns = estimator.classes_.tolist()
-            if len(columns) == 2:  # one margin becomes two of opposite signs
-                coefficients = np.concatenate([-coefficients, coefficients])
-                intercepts = np.concatenate([-intercepts, intercepts])
-        weights[:, columns] = coefficients.T
-        biases[columns] = intercepts
+        weights[:, column] = np.ravel(estimator.coef_)
+        biases[column] = np.ravel(estimator.intercept_)[0]
     return weights, biases
 
 
@@ -259,41 +268,48 @@ def make_svm(class_weight: Mapping[int, float] | None, rows: int) -> Any:
     )
 
 
-def make_ridge(shape: tuple[int, ...]) -> Any:
+def make_ridge(rows: int) -> Any:
     """Return ridge regression, which descends in batches for many rows."""
     from sklearn.linear_model import Ridge, SGDRegressor
 
-    if shape[0] <= _MOST_ROWS:
+    if rows <= _MOST_ROWS:
         return Ridge(alpha=1.0, solver="sparse_cg", random_state=0)
-    return SGDRegressor(alpha=1 / shape[0], average=True, random_state=0)
+    return SGDRegressor(alpha=1 / rows, average=True, random_state=0)
 
 
 def fit_rows(
-    estimator: Any, vocabulary: Vocabulary, copies: Sequence[datasets.Dataset], target: np.ndarray
+    estimator: Any, vocabulary: Vocabulary, copies: Sequence[datasets.Dataset], targets: Targets
 ) -> None:
     """Fit an estimator to the rows of all copies: to all at once, or in batches if it takes these."""
-    if not hasattr(estimator, "partial_fit"):
-        batches = [vocabulary.read(*batch) for rows in copies for batch in read_batches(rows)]
-        estimator.fit(vstack(batches), np.tile(target, len(copies)))
+    if hasattr(estimator, "partial_fit"):
+        descend(estimator, vocabulary, copies, targets)
         return
-    order = np.random.default_rng(0).permutation(len(target))
-    weights = np.ones(len(target))
-    options = {}
+    batches = [vocabulary.read(*batch) for rows in copies for batch in read_batches(rows)]
+    labels = np.tile(targets.labels, len(copies))
+    estimator.fit(vstack(batches), labels, sample_weight=np.tile(targets.weights, len(copies)))
+
+
+def descend(
+    estimator: Any, vocabulary: Vocabulary, copies: Sequence[datasets.Dataset], targets: Targets
+) -> None:
+    """Fit an estimator by stochastic gradient descent, in batches of rows in a random order."""
+    order = np.random.default_rng(0).permutation(len(targets.labels))
+    weights = targets.weights
+    options: dict[str, Any] = {}
     if hasattr(estimator, "class_weight"):
-        options["classes"] = np.unique(target)
+        options["classes"] = np.unique(targets.labels)
         if estimator.class_weight is not None:  # partial_fit takes weights of rows only
-            weights = np.array([estimator.class_weight[label] for label in target])
+            by_class = np.array([estimator.class_weight[label] for label in options["classes"]])
+            weights = weights * by_class[np.searchsorted(options["classes"], targets.labels)]
             estimator.set_params(class_weight=None)
     for rows in copies:
-        shuffled = rows.select(order)
         first = 0
-        for ids, lengths in read_batches(shuffled):
+        for ids, lengths in read_batches(rows.select(order)):
             chosen = order[first : first + len(lengths)]
             first += len(lengths)
             features = vocabulary.read(ids, lengths)
-            estimator.partial_fit(
-                features, target[chosen], sample_weight=weights[chosen], **options
-            )
+            labels = targets.labels[chosen]
+            estimator.partial_fit(features, labels, sample_weight=weights[chosen], **options)
 
 
 def count_rows(classes: int) -> int:
