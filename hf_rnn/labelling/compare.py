@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEVEL = 0.05
-_MOST_ROWS = 20_000  # of each table, at random
+_MOST_ROWS = 20_000  # from each table, at random
 _DIRECTIONS = 50
 _SPLITS = 999
 _SHOWN = 10

@@ -32,7 +32,7 @@ _FEWEST = 5  # rows of a label that is judged
 _STRENGTH = 3.0  # C of both regressions; 30 is worse on emotions and BANKING77
 _STEPS = 60
 _MOST_FITTED = 30_000  # rows of a fold that are learned from, at random
-_CHARACTERS = 2_000  # of a text whose words are read
+_CHARACTERS = 2_000  # read of a text for its words
 _NEIGHBOURS = 10
 _CHUNK = 10_000
 _MOST_COMPARED = 50_000  # rows that neighbours are sought in
@@ -45,7 +45,7 @@ class WrongLabels:
     # `row`, `text`, `label`, `suggested`, `score` from 0 (surely wrong) to 1, and `neighbours`: the
     # number of the ten most similar texts that have another label, for the worst 10,000
     rows: pd.DataFrame
-    share: float  # of all labels, an estimate
+    share: float  # estimated, among all labels
     # `label`, `suggested`, and `rows`, the estimate for this pair, largest first
     pairs: pd.DataFrame
 
@@ -140,10 +140,10 @@ def _compare(
     others = scores.copy()
     others[rows, labels] = -1
     suggested = others.argmax(axis=1)
-    # between the probability, which finds random labels, and margin and cleanlab's adjustment for
-    # labels that are always unsure, which find those of a similar class
-    score = own - others.max(axis=1) / 2 - thresholds[labels] / 4
-    score = (score - score.min()) / max(float(np.ptp(score)), 1e-12)
+    # both by the mean of their class: a label that is always unsure does not look wrong for that
+    relative = scores / np.maximum(thresholds, 1e-9)
+    own = relative[rows, labels]
+    score = own / np.maximum(own + relative[rows, suggested], 1e-9)
     array = np.asarray(names, dtype=object)
     columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
     label, suggestion = np.nonzero(joint.round() * (1 - np.eye(len(names))))

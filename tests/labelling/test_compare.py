@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
+from package_encoders import encoders  # noqa: F401 - a fixture that each test uses
 from scipy.stats import beta
 
 from hf_rnn import train

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from package_encoders import encoders  # noqa: F401 - a fixture that each test uses
 
 from hf_rnn.labelling.wrong_labels import _compare, find_wrong_labels
 from hf_rnn.utils.errors import UserError
@@ -56,12 +57,12 @@ def test_planted_labels_come_first(tmp_path, command):
 
 
 def test_the_estimate_is_that_of_confident_learning():
-    """Six rows; thresholds .7 and .6: row 2 counts for class 1, row 5 for none."""
+    """Six rows, thresholds .7 and .6: row 2 counts for class 1, row 5 for none."""
     first = np.array([0.9, 0.9, 0.3, 0.2, 0.4, 0.45])
     labels = np.array([0, 0, 0, 1, 1, 1])
     scores = np.stack([first, 1 - first], axis=1)
     columns, pairs = _compare(labels, scores, ["a", "b"])
-    # of a: two rows for a, one for b; of b: two for b, of three rows
+    # label a: two rows for a, one for b; label b: two rows for b
     assert pairs.to_dict("records") == [{"label": "a", "suggested": "b", "rows": 1}]
     assert columns["suggested"].tolist() == ["b"] * 3 + ["a"] * 3
     assert columns["score"].argmin() == 2
