@@ -26,6 +26,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data.audit import audit, render_line
 from ..data.errors import shorten
 from ..data.report import DataReport
+from ..data.splits import join_texts
 from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
@@ -38,6 +39,7 @@ from ..hub.model_folder import (
     nested_model,
 )
 from ..inference.stream import find_unstable_text
+from ..labelling.wrong_labels import find_wrong_labels
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
@@ -56,6 +58,9 @@ logger = logging.getLogger(__name__)
 
 # prefixes of the weights that have a row per label
 OUTPUT_LAYERS = ("classifier.", "lm_head.")
+_FEWEST_JUDGED, _MOST_JUDGED = (1_000, 20_000)  # training rows whose labels are judged
+_FEWEST_OF_LABEL = 5
+_MANY_WRONG = 0.02  # share of the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # texts to check the tokenizer with; as transformers writes no limit
 _STREAM_SAMPLE = 1000
@@ -306,6 +311,7 @@ def make_tokens(run: Run) -> Tokens:
                 f"embedding_size is {size}, and {data.vectors} has vectors of {width} numbers: leave it out"
             )
     audit = audit_texts(run, tokenizer)
+    warn_of_wrong_labels(run)
     if model.streaming:
         if data.max_length is None:
             tokenizer.model_max_length = NO_LENGTH_LIMIT
@@ -325,6 +331,30 @@ def make_tokens(run: Run) -> Tokens:
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
     return Tokens(tokenizer, examples, vectors, audit, decisive)
+
+
+def warn_of_wrong_labels(run: Run) -> None:
+    """Log the estimated share of wrong labels if it is above 2 %; few rows, and tasks without classes, are not judged.
+
+    It takes a third of the time of the linear model that is trained for comparison, and is left out
+    with it.
+    """
+    rows = run.task.audit_view(run.texts)
+    is_judged = run.is_main and run.arguments.training.baselines and run.task.one_label
+    if not is_judged or rows is None or len(rows["train"]) < _FEWEST_JUDGED:
+        return
+    some = rows["train"]
+    if len(some) > _MOST_JUDGED:
+        some = some.shuffle(seed=0).select(range(_MOST_JUDGED))
+    names = some.features["label"].names
+    labels = np.asarray(some["label"][:])
+    if np.sort(np.bincount(labels, minlength=2))[-2] < _FEWEST_OF_LABEL:
+        return
+    share = find_wrong_labels(list(join_texts(some)), labels, names).share
+    if share > _MANY_WRONG:
+        message = "about %.0f %% of the labels look wrong, or their texts have several meanings: "
+        message += "hf-rnn audit DATA --labels lists them"
+        logger.warning(message, 100 * share)
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:

@@ -10,7 +10,6 @@ import shlex
 import statistics
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -84,7 +83,8 @@ _SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_
 _DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
-_USUAL_LENGTH = 500  # characters of a text that row_budget counts once
+_USUAL_LENGTH = 40  # tokens of a text that row_budget counts once
+_SAMPLE = 1000  # training texts that are measured
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
 # times few_rows: up to this number of rows per class, a training is repeated with all rows
@@ -312,7 +312,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
     )
-    window = find_window(run, tokens, model)
+    window = find_window(run, examples["train"], model)
     if args.typos or window:
         trainer.redraw = partial(draw_epoch, run, tokens, window)
     if args.process_index == 0 and args.overwrite_output_dir:
@@ -365,13 +365,13 @@ def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
     return datasets.concatenate_datasets([rows.cast(further.features), further])
 
 
-def find_window(run: Run, tokens: Tokens, model: PreTrainedModel) -> int:
+def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int:
     """Return the most tokens of a training text that an epoch reads; 0 where it reads all of them."""
     window = run.arguments.training.train_window
     is_text = not run.task.per_token and not run.task.generates
     if not window or not is_text or model.config.sep_token_id is not None:
         return 0
-    for _, lengths in read_batches(tokens.examples["train"]):
+    for _, lengths in read_batches(rows):
         if lengths.max(initial=0) > window:
             return window
     return 0
@@ -391,7 +391,9 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
         return trainer.count_epochs(training.max_minutes)
     if training.max_steps > 0 or training.row_budget is None:
         return epochs
-    length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
+    window = find_window(run, trainer.train_dataset, trainer.model) or math.inf
+    sample = trainer.train_dataset.select(range(min(rows, _SAMPLE)))["input_ids"]
+    length = statistics.mean(min(len(ids), window) for ids in sample)
     counted = rows * max(1, length / _USUAL_LENGTH)
     epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
     epochs = max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, training.row_budget) // rows))
