@@ -158,7 +158,7 @@ class Distillation(Extension):
         def fault(text: str) -> str | None:
             return "blank" if text_fault(text) else uses.get(normalize_text(text))
 
-        data = run.arguments.data
+        data = run.settings.data
         self._unlabeled, counts = read_texts(
             [path], data.text_column, fault=fault, encoding=data.encoding
         )
@@ -209,7 +209,7 @@ class Distillation(Extension):
         if not texts:
             return None
         rows = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
-        rows = encode(rows, tokenizer, run.arguments.data.max_length)
+        rows = encode(rows, tokenizer, run.settings.data.max_length)
         return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:

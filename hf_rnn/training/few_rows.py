@@ -54,9 +54,9 @@ def fit_few_rows(
     texts = rows["input_ids"][:]
     labels = np.asarray(rows["labels"][:])
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
-    projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
+    projection = _read_projection(str(run.settings.data.model_name_or_path), model)
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    seed = run.arguments.training.seed
+    seed = run.settings.training.seed
     contrast_classes(model, tokenizer, [texts, *views], labels, projection, seed)
     features = _read_features(model, tokenizer, texts)
     loss = fit_last_layer(run, model, features, projection, labels, weights)
@@ -143,7 +143,7 @@ def fit_last_layer(
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     features = features / scale
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
-    power = run.arguments.training.class_weight_power
+    power = run.settings.training.class_weight_power
     class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)

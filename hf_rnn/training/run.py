@@ -104,7 +104,7 @@ class Run:
     """The inputs of a training run: settings that suit the texts, and the texts as the task read them."""
 
     task: Task
-    arguments: Settings
+    settings: Settings
     texts: Splits
     report: DataReport  # counts of rows
     extension: Extension
@@ -114,16 +114,16 @@ class Run:
     @property
     def folder(self) -> FinishedFolder:
         """The output folder."""
-        return FinishedFolder(Path(str(self.arguments.training.output_dir)))
+        return FinishedFolder(Path(str(self.settings.training.output_dir)))
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes the folder."""
-        return self.arguments.training.process_index == 0
+        return self.settings.training.process_index == 0
 
     def has_few_rows(self, times: int = 1) -> bool:
         """Return whether there are at most `times` x `few_rows` rows per class, one label per text, and a start."""
-        few, counts = times * self.arguments.training.few_rows, self.report.label_counts["train"]
+        few, counts = times * self.settings.training.few_rows, self.report.label_counts["train"]
         if not few or self.start is None or not self.task.one_label:
             return False
         return sum(counts) <= few * len(counts) and min(counts) > 0
@@ -166,16 +166,14 @@ class Fit:
 # ---- settings that suit the texts ----
 
 
-def prepare_run(
-    texts: Splits, report: DataReport, arguments: Settings, extension: Extension
-) -> Run:
+def prepare_run(texts: Splits, report: DataReport, settings: Settings, extension: Extension) -> Run:
     """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
-    task = get_task(arguments.data.task)
-    if arguments.training.calibrate and "validation" not in texts:
+    task = get_task(settings.data.task)
+    if settings.training.calibrate and "validation" not in texts:
         raise UserError(
             "calibrate needs rows that are not trained on: give a validation split, or leave it out"
         )
-    suited, start_note = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
+    suited, start_note = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
     suited = suit_vocabulary(suited, rows=sum(report.label_counts["train"]))
     name = suited.data.model_name_or_path
     start = None if name is None else WarmStart(name)
@@ -183,9 +181,9 @@ def prepare_run(
 
 
 def suit_language(
-    arguments: Settings, task: Task, texts: Iterable[str]
+    settings: Settings, task: Task, texts: Iterable[str]
 ) -> tuple[Settings, str | None]:
-    """Return the arguments for the language of the texts, and a reason for the card or None.
+    """Return the settings for the language of the texts, and a reason for the card or None.
 
     A run that would start from an encoder of English starts from that of `OTHER_LANGUAGES` if the
     texts become fewer tokens with `multilingual`. If no encoder knows the texts, the run takes the
@@ -193,21 +191,21 @@ def suit_language(
     that the user set stay, and so does the recipe that a user wrote. A student keeps everything,
     because its start suits its teacher.
     """
-    start, layers = arguments.data.model_name_or_path, arguments.layers
+    start, layers = settings.data.model_name_or_path, settings.layers
     fixed = (
         layers.user.get("model_name_or_path")
         or layers.run["recipe"] not in recipe_names()
-        or arguments.verb == "distill"
+        or settings.verb == "distill"
     )
     if start is None:
-        return arguments if fixed else _suit_spaces(arguments, texts), None
+        return settings if fixed else _suit_spaces(settings, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
-        return arguments, None
+        return settings, None
     other = OTHER_LANGUAGES[start]
     language = find_language(texts)
     is_english = language.is_english
-    if language.is_known and is_english and not arguments.training.language:
-        arguments.training.language = ["en"]  # for the card
+    if language.is_known and is_english and not settings.training.language:
+        settings.training.language = ["en"]  # for the card
     if not fixed and not language.is_known:
         recipe = scratch_recipe(task.recipe)
         tokenizer, *_ = choose_tokenizer(language.sample)
@@ -215,49 +213,49 @@ def suit_language(
         reason += f"{language.unknown:.0%} of their tokens are unknown, "
         reason += f"{language.length:.1f} characters per token"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
-        return restart(arguments, recipe, tokenizer), reason
+        return restart(settings, recipe, tokenizer), reason
     name = "English texts" if is_english else "texts in other languages than English"
     reason = f"{name}: the run starts from {start if fixed or is_english else other}"
     if fixed and not is_english:
         logger.warning("%s: --model_name_or_path %s may be better", name, other)
     elif not fixed:
         logger.info(reason)
-    return arguments if fixed or is_english else retarget(arguments, other), reason
+    return settings if fixed or is_english else retarget(settings, other), reason
 
 
-def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
-    """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
-    data = arguments.data
-    is_set = arguments.layers.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
+def _suit_spaces(settings: Settings, texts: Iterable[str]) -> Settings:
+    """Return the settings of a run without a start, with characters as tokens if its texts have few spaces."""
+    data = settings.data
+    is_set = settings.layers.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
     tokenizer, length, wide = choose_tokenizer(list(islice(texts, _SAMPLE)))
     if is_set or data.tokenizer != "word" or tokenizer != "char" or length < _SEGMENTED:
-        return arguments
+        return settings
     spaces = f"{length:.1f} characters between them, {wide:.0%} wide ones"
     logger.warning(
         "the texts have few spaces (%s): this run takes tokenizer char; --tokenizer word keeps words",
         spaces,
     )
-    return arguments.decide(tokenizer=tokenizer)
+    return settings.decide(tokenizer=tokenizer)
 
 
-def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
-    """Return the arguments with a `min_frequency` for few rows and for characters, unless the user set it."""
-    data = arguments.data
+def suit_vocabulary(settings: Settings, rows: int) -> Settings:
+    """Return the settings with a `min_frequency` for few rows and for characters, unless the user set it."""
+    data = settings.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
     if (
         not new
         or rows >= _FEW_TEXTS
         or data.min_frequency <= most
-        or arguments.layers.user.get("min_frequency")
+        or settings.layers.user.get("min_frequency")
     ):
-        return arguments
+        return settings
     logger.info(
         "%d training rows are few: words that occur %s stay (min_frequency)",
         rows,
         ("once", "twice")[most - 1],
     )
-    return arguments.decide(min_frequency=most)
+    return settings.decide(min_frequency=most)
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
@@ -297,8 +295,8 @@ def _find_scripts(text: str) -> set[str]:
 
 def make_tokens(run: Run) -> Tokens:
     """Return the texts of a run as ids, audited; sample weights become a column of the training rows."""
-    task, texts, model = run.task, run.texts, run.arguments.model
-    data, training = run.arguments.data, run.arguments.training
+    task, texts, model = run.task, run.texts, run.settings.model
+    data, training = run.settings.data, run.settings.training
     words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
     tokenizer, vectors = make_tokenizer(data, words), None
     if data.vectors is not None:
@@ -340,7 +338,7 @@ def warn_of_wrong_labels(run: Run) -> None:
     with it.
     """
     rows = run.task.audit_view(run.texts)
-    is_judged = run.is_main and run.arguments.training.baselines and run.task.one_label
+    is_judged = run.is_main and run.settings.training.baselines and run.task.one_label
     if not is_judged or rows is None or len(rows["train"]) < _FEWEST_JUDGED:
         return
     some = rows["train"]
@@ -410,7 +408,7 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
 
     Return None for texts that repeat by nature, which are not audited.
     """
-    data = run.arguments.data
+    data = run.settings.data
     if (
         not (run.is_main or data.fail_on_leak is not None)
         or (rows := run.task.audit_view(run.texts)) is None
@@ -435,11 +433,11 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
 
 def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> datasets.Dataset:
     """Return the training rows of an epoch as ids and labels; each epoch mistypes another half of them."""
-    training = run.arguments.training
+    training = run.settings.training
     rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}", half=True)
     with only_errors():  # texts that were cut were counted once
         return run.task.encode(
-            datasets.DatasetDict(train=rows), tokenizer, run.arguments.data.max_length
+            datasets.DatasetDict(train=rows), tokenizer, run.settings.data.max_length
         )["train"]
 
 

@@ -128,7 +128,7 @@ class TrainingResult:
 
 def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
     """Log in one line that the linear model of the card has a better validation score, and what to try next."""
-    name = (run.arguments.training.metric_for_best_model or "accuracy").removeprefix("eval_")
+    name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
     for linear in (card.baselines or {}).values():
         theirs, ours = (scores.get("validation", {}).get(name, 0.0) for scores in (linear, metrics))
         if theirs > ours:
@@ -137,7 +137,7 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
                 advice = "more texts without labels"
             elif metrics["training"].get("method") == METHOD:
                 advice = "--few_rows 0, which trains all weights"
-            elif run.arguments.data.model_name_or_path is None:
+            elif run.settings.data.model_name_or_path is None:
                 advice = "recipe default for English texts, else recipe scratch with --vectors"
             message = (
                 "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
@@ -147,7 +147,7 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
 
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it."""
-    report, data = run.report, run.arguments.data
+    report, data = run.report, run.settings.data
     source, start = data.data_dir or data.dataset_name, data.model_name_or_path
     files = {
         split: Path(files[0]).name
@@ -183,10 +183,10 @@ def write_folder(
 ) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
     model = fit.trainer.model
-    model.save_pretrained(folder.root, weights_dtype=run.arguments.training.weights_dtype)
+    model.save_pretrained(folder.root, weights_dtype=run.settings.training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    recorded, training = record(run.arguments), run.arguments.training
+    recorded, training = record(run.settings), run.settings.training
     # a repeated run takes the same steps
     if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
@@ -195,7 +195,7 @@ def write_folder(
     if not run.task.generates:
         splits = ["train", "validation"] if metrics["data"]["learned_held_out"] else ["train"]
         hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
-        if (start := run.arguments.data.model_name_or_path) is not None:
+        if (start := run.settings.data.model_name_or_path) is not None:
             before = read_training_rows(FinishedFolder(find_folder(start)))
             hashes += [] if before is None else [before]
         np.save(folder.training_rows, np.unique(np.concatenate(hashes)))
@@ -229,7 +229,7 @@ def describe_run(
     folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]
 ) -> CardFacts:
     """Return the facts of a run for its card, and draw the figures."""
-    training, trainer, config = run.arguments.training, fit.trainer, fit.trainer.model.config
+    training, trainer, config = run.settings.training, fit.trainer, fit.trainer.model.config
     best_kept = (
         trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
     )
@@ -246,7 +246,7 @@ def describe_run(
         )
     length, audit = tokens.tokenizer.model_max_length, tokens.audit
     # perhaps chosen
-    changes = list_changes(run.arguments) | {"num_train_epochs": trainer.args.num_train_epochs}
+    changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
@@ -254,7 +254,7 @@ def describe_run(
         **{name: vars(config)[name] for name in _ARCHITECTURE},
         text_pairs=config.sep_token_id is not None,
         num_parameters=trainer.model.num_parameters(),
-        **_data_facts(run.arguments, metrics.get("teacher")),
+        **_data_facts(run.settings, metrics.get("teacher")),
         thresholds=config.label_thresholds,
         baselines=None if linear is None else {linear.name: linear.scores},
         results={
@@ -328,12 +328,12 @@ def draw_figures(
         return {}
 
 
-def _data_facts(arguments: Settings, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the name of the data, and the command that repeats the run if the data have a name.
 
     Words in capitals take the place of local paths; `fill_in` has their meaning.
     """
-    data, learned = arguments.data, teacher or {}
+    data, learned = settings.data, teacher or {}
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
     if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}

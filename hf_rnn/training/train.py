@@ -147,18 +147,18 @@ def read_call(
 
 @library_bars_off()
 def run_training(
-    arguments: Settings, extension: Extension | None = None, data: Mapping[str, Any] | None = None
+    settings: Settings, extension: Extension | None = None, data: Mapping[str, Any] | None = None
 ) -> TrainingResult:
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
-    data_args, training_args = arguments.data, arguments.training
-    check_early(arguments)
+    data_args, training_args = settings.data, settings.training
+    check_early(settings)
     is_main, report = training_args.process_index == 0, DataReport()
     destination = find_destination(training_args) if is_main else None
     with open_output(training_args) as (folder, checkpoint):
         rejected = folder.root / REJECTED_ROWS if is_main else None
         options = {"data": data, "class_names": data_args.class_names, "rejected_path": rejected}
         texts = get_task(data_args.task).read(data_args, report=report, **options)
-        result = train_on(texts, report, arguments, checkpoint, extension)
+        result = train_on(texts, report, settings, checkpoint, extension)
         training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -183,22 +183,22 @@ def run_training(
 def train_on(
     texts: Splits,
     report: DataReport,
-    arguments: Settings,
+    settings: Settings,
     checkpoint: Path | None = None,
     extension: Extension | None = None,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is
+    `settings` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is
     the one to resume from. The run may leave the default start, see [`suit_language`].
     """
-    run = prepare_run(texts, report, arguments, extension or Extension())
+    run = prepare_run(texts, report, settings, extension or Extension())
     tokens = make_tokens(run)
     model = make_model(run, tokens)
     fit = fit_model(run, tokens, model, checkpoint)
-    round_weights(model, arguments.training.weights_dtype)
+    round_weights(model, settings.training.weights_dtype)
     fit = fit_wide(run, tokens, fit)
-    round_weights(model, arguments.training.weights_dtype)
+    round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -220,10 +220,10 @@ def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
 
 def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     """Return the model of a run, with the weights of its start, or with vectors."""
-    set_seed(run.arguments.training.seed)
+    set_seed(run.settings.training.seed)
     tokenizer, start, vectors = tokens.tokenizer, run.start, tokens.vectors
     names = ["pad_token_id", "bos_token_id", "eos_token_id"]
-    names += ["sep_token_id"] * (run.arguments.data.text_pair_column is not None)
+    names += ["sep_token_id"] * (run.settings.data.text_pair_column is not None)
     fields: dict[str, Any] = {"task": run.task.name} | {
         name: getattr(tokenizer, name) for name in names
     }
@@ -234,7 +234,7 @@ def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     if vectors is not None:
         fields["embedding_size"] = vectors.matrix.shape[1]
     config = make_config(
-        run.arguments.model,
+        run.settings.model,
         **fields,
         **run.extension.config_fields,
         **run.task.config_fields(run.texts),
@@ -263,10 +263,10 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
         logger.info(
             "%d training rows, at most %d per class, are few: contrast of classes, then logistic regression "
             "for the last layer; --few_rows 0 trains as usual",
-            *(len(examples["train"]), run.arguments.training.few_rows),
+            *(len(examples["train"]), run.settings.training.few_rows),
         )
         if unused := [
-            name for name in WITHOUT_EFFECT if run.arguments.layers.user.get(name) is not None
+            name for name in WITHOUT_EFFECT if run.settings.layers.user.get(name) is not None
         ]:
             logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
         return Fit(
@@ -283,7 +283,7 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
     """Return the Trainer of a run; its checkpoints are below the finished folder."""
     from ..evaluation.modules import TaskScores  # it imports the library `evaluate`
 
-    args, examples, tokenizer = copy.copy(run.arguments.training), tokens.examples, tokens.tokenizer
+    args, examples, tokenizer = copy.copy(run.settings.training), tokens.examples, tokens.tokenizer
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
     if "validation" not in examples:
@@ -345,10 +345,10 @@ def answer(
 def draw_epoch(run: Run, tokens: Tokens, window: int, epoch: int) -> datasets.Dataset:
     """Return the training rows of an epoch, some mistyped, long ones cut; rows of an extension stay clean."""
     rows = tokens.examples["train"]
-    if run.arguments.training.typos:
+    if run.settings.training.typos:
         rows = mistype_examples(run, tokens, epoch)
     if window:
-        rows = cut_windows(rows, window, run.arguments.training.seed + epoch)
+        rows = cut_windows(rows, window, run.settings.training.seed + epoch)
     return rows
 
 
@@ -367,7 +367,7 @@ def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
 
 def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int:
     """Return the most tokens of a training text that an epoch reads; 0 where it reads all of them."""
-    window = run.arguments.training.train_window
+    window = run.settings.training.train_window
     is_text = not run.task.per_token and not run.task.generates
     if not window or not is_text or model.config.sep_token_id is not None:
         return 0
@@ -383,7 +383,7 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
     With `row_budget` many rows have fewer epochs, and few rows more. A resumed run keeps the number
     that `max_minutes` gave.
     """
-    training, rows = run.arguments.training, len(trainer.train_dataset)
+    training, rows = run.settings.training, len(trainer.train_dataset)
     epochs = training.num_train_epochs
     if training.max_minutes is not None:
         if checkpoint is not None:
@@ -446,7 +446,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
     """
     task, training, trainer, examples = (
         run.task,
-        run.arguments.training,
+        run.settings.training,
         fit.trainer,
         tokens.examples,
     )
@@ -465,7 +465,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
             weights.append(model.ngrams.scale)
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
-    if run.arguments.model.streaming and not task.per_token and predictions:
+    if run.settings.model.streaming and not task.per_token and predictions:
         split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
         by_share = measure_prefixes(
             engine, examples[split]["input_ids"][:], examples[split]["labels"][:]
@@ -478,7 +478,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         split = next(iter(predictions))
         mistyped = datasets.DatasetDict(test=mistype_rows(run.texts[split], SHOWN_TYPOS, split))
         with only_errors():
-            mistyped = task.encode(mistyped, tokens.tokenizer, run.arguments.data.max_length)
+            mistyped = task.encode(mistyped, tokens.tokenizer, run.settings.data.max_length)
         scores = trainer.compute_metrics(trainer.predict(mistyped["test"]))
         floats = {
             name: score
@@ -509,7 +509,7 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
     at 64 rows per class of three sets, the last epoch on all rows is better by .025 than the best
     one on nine tenths.
     """
-    training, trainer = run.arguments.training, fit.trainer
+    training, trainer = run.settings.training, fit.trainer
     fixed = training.calibrate or training.max_minutes or run.extension.loss
     if not run.report.held_out or fixed or not run.has_few_rows(_REPEATED):
         return False
@@ -563,9 +563,9 @@ def save(
 # ---- checks ----
 
 
-def check_early(arguments: Settings) -> None:
+def check_early(settings: Settings) -> None:
     """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
-    model, data, training = arguments.model, arguments.data, arguments.training
+    model, data, training = settings.model, settings.data, settings.training
     task = get_task(data.task)
     if training.calibrate and not task.one_label:
         raise UserError(
@@ -620,7 +620,7 @@ def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
 # ---- push_to_hub ----
 
 
-def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
+def find_destination(training: RnnTrainingArguments) -> dict[str, Any] | None:
     """Return the arguments of [`push`] for a run, or None without `push_to_hub`.
 
     The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and
@@ -628,14 +628,14 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     whatever `hub_strategy` is. Raises a [`UserError`] without a token, for a token that the Hub
     refuses, and for an invalid repo id.
     """
-    if not arguments.push_to_hub:
+    if not training.push_to_hub:
         return None
-    name = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
-    token = find_token(arguments.hub_token)
+    name = training.hub_model_id or Path(str(training.output_dir)).resolve().name
+    token = find_token(training.hub_token)
     with explain_errors("the Hub cannot check the token"):
         # also with a full name: it finds a refused token before the training
         user = connect(token).whoami()["name"]
     repo_id = name if "/" in name else f"{user}/{name}"
     check_repo_id(repo_id)
-    options = {"private": arguments.hub_private_repo, "revision": arguments.hub_revision}
-    return {"repo_id": repo_id, **options, "token": token, "card_examples": arguments.card_examples}
+    options = {"private": training.hub_private_repo, "revision": training.hub_revision}
+    return {"repo_id": repo_id, **options, "token": token, "card_examples": training.card_examples}

@@ -126,7 +126,7 @@ def is_wide(run: Run, model: PreTrainedModel) -> bool:
     """
     config = model.config
     has_head = type(model) is RnnForSequenceClassification and config.sep_token_id is None
-    return run.arguments.training.wide and has_head and not config.streaming
+    return run.settings.training.wide and has_head and not config.streaming
 
 
 # ---- rows ----
@@ -136,13 +136,13 @@ def make_copies(run: Run, tokens: Tokens) -> list[datasets.Dataset]:
     """Return the encoded training rows, and a mistyped copy of them where the run mistypes."""
     texts = run.texts["train"]
     clean = tokens.examples["train"].select(range(len(texts)))  # without rows of an extension
-    typos = run.arguments.training.typos
+    typos = run.settings.training.typos
     if not typos:
         return [clean]
-    mistyped = mistype_rows(texts, typos, f"{run.arguments.training.seed} wide")
+    mistyped = mistype_rows(texts, typos, f"{run.settings.training.seed} wide")
     with only_errors():  # texts that were cut were counted once
         encoded = run.task.encode(
-            datasets.DatasetDict(train=mistyped), tokens.tokenizer, run.arguments.data.max_length
+            datasets.DatasetDict(train=mistyped), tokens.tokenizer, run.settings.data.max_length
         )
     return [clean, encoded["train"]]
 
@@ -229,7 +229,7 @@ def solve(
     weights = np.zeros((len(vocabulary.hashes), classes))
     biases = np.zeros(classes)
     if model.config.problem_type in (None, "single_label_classification"):
-        power = run.arguments.training.class_weight_power
+        power = run.settings.training.class_weight_power
         counts = np.bincount(labels, targets.weights, classes).tolist()
         class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
         svm = make_svm(class_weight, len(labels))
