@@ -25,7 +25,9 @@ class Guard:
         self, reader: "FastRnn", tokenizer: Any, label: str, threshold: float, in_a_row: int
     ) -> None:
         self.stream = reader.stream(stop=label, threshold=threshold, in_a_row=in_a_row)
-        self.tokenizer, self.text, self.has_stopped = tokenizer, "", False
+        self.tokenizer = tokenizer
+        self.text = ""
+        self.has_stopped = False
 
     def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         """Read the tokens that are new, and return whether to stop."""
@@ -35,7 +37,8 @@ class Guard:
         if not text.endswith("\ufffd"):  # a part of a character
             print(text[len(self.text) :], end="", flush=True)
             answer = self.stream.feed(text[len(self.text) :])
-            self.text, self.has_stopped = text, "stop" in answer
+            self.text = text
+            self.has_stopped = "stop" in answer
         return torch.tensor([self.has_stopped])
 
 

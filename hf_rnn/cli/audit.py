@@ -13,7 +13,7 @@ from ..data import Location
 from ..models.settings_rnn import setting
 from ..settings.fields import DataArguments
 from ..settings.flags import Flags
-from ..settings.resolve import resolve
+from ..settings.resolve import Settings, resolve
 from ..settings.values import convert
 from ..utils.errors import SettingError
 from .console import print_note
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from datasets import DatasetDict
+    from transformers import PreTrainedTokenizerBase
 
+    from ..data.report import DataReport
     from ..labelling.wrong_labels import WrongLabels
 
 
@@ -53,53 +55,26 @@ FLAGS = Flags("audit", AuditArguments, _MEANING, "data/tweets", ("data_dir",))
 def run(argv: Sequence[str]) -> None:
     """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed."""
     flags = FLAGS.read(argv)
-    as_json = convert("json", FLAGS.settings["json"], flags.pop("json", False))
-    with_labels = convert("labels", FLAGS.settings["labels"], flags.pop("labels", False))
-    output_file = flags.pop("output_file", None)
-    pairs_file = flags.pop("pairs_file", None)
-    if output_file and not with_labels:
+    names = ("json", "labels", "output_file", "pairs_file")
+    own = {name: convert(name, FLAGS.settings[name], flags.pop(name, None)) for name in names}
+    if own["output_file"] and not own["labels"]:
         raise SettingError("--output_file has the rows with suspicious labels: add --labels")
     settings = resolve(flags, check=FLAGS.check)
-    import datasets
-
     from ..data.audit import audit, count_near_pairs, find_near_pairs, render_text
     from ..data.report import DataReport
-    from ..hub import model_folder
-    from ..tasks import get_task
-    from ..tokenizers.word_level import NoFrequentWordError
-    from ..training.run import make_tokenizer, suit_language, suit_vocabulary
 
-    datasets.disable_progress_bars()
-    model_folder.quiet()
-    task = get_task(settings.data.task)
     report = DataReport()
-    texts = task.read(settings.data, class_names=settings.data.class_names, report=report)
-    rows = task.audit_view(texts)
-    if rows is None:
-        raise SettingError(f"texts of the task {task.name} are not audited: leave out --task")
-
-    settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
-    data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
-    try:
-        tokenizer = make_tokenizer(data, task.vocabulary_texts(texts["train"]))
-    except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
-        print_note(f"unknown tokens are not counted: {error}")
-        tokenizer = None
-
+    rows, tokenizer = _read_rows(settings, report, bool(own["labels"]))
     pairs = find_near_pairs(rows)
     results = audit(rows, tokenizer, origins=report.lines)
     results = replace(results, near_repeats=count_near_pairs(pairs))
-    if pairs_file:
-        _write(pairs_file, pairs)
-    suspicious = None
-    if with_labels:
-        if not task.one_label:
-            raise SettingError(f"--labels is for one label per text: leave it out with {task.name}")
-        suspicious = _judge_labels(rows, report.lines)
-        if output_file:
-            _write(output_file, suspicious.rows)
+    if own["pairs_file"]:
+        _write(own["pairs_file"], pairs)
+    suspicious = _judge_labels(rows, report.lines) if own["labels"] else None
+    if suspicious is not None and own["output_file"]:
+        _write(own["output_file"], suspicious.rows)
 
-    if as_json:
+    if own["json"]:
         content = results.to_dict()
         if suspicious is not None:
             share = {"share": suspicious.share, "pairs": suspicious.pairs.to_dict("records")}
@@ -109,7 +84,37 @@ def run(argv: Sequence[str]) -> None:
         print("\n".join(render_text(results)))
         if suspicious is not None:
             print("\n".join(_render_labels(suspicious)))
-    results.check_leaks(data.fail_on_leak)
+    results.check_leaks(settings.data.fail_on_leak)
+
+
+def _read_rows(
+    settings: Settings, report: DataReport, with_labels: bool
+) -> tuple[DatasetDict, PreTrainedTokenizerBase | None]:
+    """Return the splits to audit, and the tokenizer of a training, if the texts allow one."""
+    import datasets
+
+    from ..hub import model_folder
+    from ..tasks import get_task
+    from ..tokenizers.word_level import NoFrequentWordError
+    from ..training.run import make_tokenizer, suit_language, suit_vocabulary
+
+    datasets.disable_progress_bars()
+    model_folder.quiet()
+    task = get_task(settings.data.task)
+    texts = task.read(settings.data, class_names=settings.data.class_names, report=report)
+    rows = task.audit_view(texts)
+    if rows is None:
+        raise SettingError(f"texts of the task {task.name} are not audited: leave out --task")
+    if with_labels and not task.one_label:
+        raise SettingError(f"--labels is for one label per text: leave it out with {task.name}")
+
+    settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
+    data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
+    try:
+        return rows, make_tokenizer(data, task.vocabulary_texts(texts["train"]))
+    except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
+        print_note(f"unknown tokens are not counted: {error}")
+        return rows, None
 
 
 def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]) -> WrongLabels:

@@ -48,11 +48,14 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
         >>> to_iob2(["I-person", "L-person", "O", "U-place"])
         ['B-person', 'I-person', 'O', 'B-place']
     """
-    written, before = [], "O"
+    written = []
+    before = "O"
     for tag in tags:
         begins = tag[0] in "BSUW" or tag[2:] != before[2:] or before[0] in "ELSUW"
-        written.append(tag if tag == "O" else ("B" if begins else "I") + tag[1:])
-        before = tag
+        if tag != "O":
+            tag = ("B" if begins else "I") + tag[1:]
+        written.append(tag)
+        before = tags[len(written) - 1]
     return written
 
 
@@ -241,17 +244,13 @@ def _read_sentences(
 ) -> dict[str, list[_Sentence]]:
     """Return the sentences of each split, and note files and columns in the report."""
     token, tag = columns
+    tables: Mapping[str, Sequence[Table]]
     if _is_conll(source):
-        names = str(token or 0), str(-1 if tag is None else tag)
-        if not all(name.removeprefix("-").isdecimal() for name in names):
-            found = f"found {token}, {tag}"
-            raise SettingError(f"columns of CoNLL files are numbers from 0: {found}")
-        where, files = find_parts(source, splits, (".conll",))
-        chosen = choose_splits(splits, files, where, ".conll")
-        tables = {split: list(map(read_lines, files[split])) for split in chosen}
+        names = (str(token or 0), str(-1 if tag is None else tag))
+        tables = _read_files(source, splits, names)
         read = _read_lines
     else:
-        names = str(token or "tokens"), str(tag or "ner_tags")
+        names = (str(token or "tokens"), str(tag or "ner_tags"))
         options = RowOptions(text_column=names[0], label_column=names[1])
         tables = read_tables(source, config, splits, options)
         for table in chain.from_iterable(tables.values()):
@@ -263,6 +262,18 @@ def _read_sentences(
         report.splits[split] = SplitReport([part.path for part in parts])
         sentences[split] = list(chain.from_iterable(read(part, *names) for part in parts))
     return sentences
+
+
+def _read_files(
+    source: object, splits: Iterable[str] | None, columns: Sequence[str]
+) -> dict[str, list[Table]]:
+    """Return the lines of the CoNLL files of each split."""
+    if not all(column.removeprefix("-").isdecimal() for column in columns):
+        found = f"found {', '.join(columns)}"
+        raise SettingError(f"columns of CoNLL files are numbers from 0: {found}")
+    where, files = find_parts(source, splits, (".conll",))
+    chosen = choose_splits(splits, files, where, ".conll")
+    return {split: list(map(read_lines, files[split])) for split in chosen}
 
 
 def _find_names(sentences: Iterable[_Sentence]) -> list[str]:

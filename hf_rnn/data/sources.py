@@ -71,7 +71,7 @@ def find_parts(
     names: dict[str, str] = {}
     unused: list[str] = []
     for name, part in named.items():
-        split: str = _ALIASES.get(name, name)
+        split = str(_ALIASES.get(name, name))
         if split in names:
             both = f"both {names[split]!r} and {name!r}, which mean one split"
             raise DataError(f"{where} has {both}: keep one of them", where)

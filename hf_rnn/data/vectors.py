@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -142,31 +142,24 @@ def load_vectors(
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
     """
-    path = Path(os.path.expanduser(source))
     ids = tokenizer.get_vocab()
-    special = set(tokenizer.all_special_tokens)
-    name, vectors = _look_up(path, tokenizer)
-    for word, vector in vectors.items():
-        if not np.isfinite(vector).all():
-            detail = "contains a number that is not finite"
-            raise DataError(f"{source}: the vector of {word!r} {detail}", str(source))
-    words = ids.keys() - special
+    name, vectors = _look_up(Path(os.path.expanduser(source)), tokenizer)
+    words = ids.keys() - set(tokenizer.all_special_tokens)
     covered = vectors.keys() & words
     if not covered:
         detail = f"has a vector for none of the {len(words):,} words of the vocabulary"
         raise DataError(f"{source} {detail}: check it", str(source))
-    rows = torch.from_numpy(np.stack(list(vectors.values())))
-    size = rows.shape[1]
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            detail = "contains a number that is not finite"
+            raise DataError(f"{source}: the vector of {word!r} {detail}", str(source))
+    matrix = _make_matrix(vectors, ids, seed)
+    size = matrix.shape[1]
     if embedding_size not in (None, size):
         detail = f"have {size} numbers, and embedding_size is {embedding_size}"
         raise SettingError(f"the vectors of {source} {detail}")
-
-    matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
-    matrix *= rows.double().std(correction=0).item()
-    matrix[torch.tensor([ids[word] for word in vectors])] = rows
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
-
     share = None
     counts = count_tokens(tokenizer, texts or ())
     if counts:
@@ -174,29 +167,38 @@ def load_vectors(
     return Vectors(name, matrix, len(words), len(covered), share)
 
 
+def _make_matrix(
+    vectors: Mapping[str, np.ndarray], ids: Mapping[str, int], seed: int
+) -> torch.Tensor:
+    """Return a row per id, float32 `(V, E)`, random for a word without a vector."""
+    rows = torch.from_numpy(np.stack(list(vectors.values())))
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(max(ids.values()) + 1, rows.shape[1], generator=generator)
+    matrix *= rows.double().std(correction=0).item()
+    matrix[torch.tensor([ids[word] for word in vectors])] = rows
+    return matrix
+
+
 def _look_up(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[str, np.ndarray]]:
     """Return the name of a source, and the vectors of the entries of a vocabulary that have one."""
-    is_file = path.is_file()
     is_id = str(path).count("/") == 1 and not path.parent.is_dir()
-    if not (is_file or is_id or path.is_dir()):
-        advice = "give a file, the folder of a transformers model, or its Hub id"
-        raise DataError(f"there are no vectors at {path}: {advice}", str(path))
     name = str(path) if is_id else path.resolve().name
-    if is_file:
+    if path.is_file():
         forms = _find_forms(tokenizer, with_marks=True)
-        rows = read_file(path, list(dict.fromkeys(chain.from_iterable(forms.values()))))
-    else:
+        rows = read_file(path, set(chain.from_iterable(forms.values())))
+    elif is_id or path.is_dir():
         table, pieces = _load_table(fetch(name) if is_id else path)
         if pieces.get_vocab() == tokenizer.get_vocab():
             return name, {word: table[index] for word, index in pieces.get_vocab().items()}
         forms = _find_forms(tokenizer, with_marks=False)
-        rows = _average_pieces(table, pieces, dict.fromkeys(chain.from_iterable(forms.values())))
-    vectors = {}
-    for entry, options in forms.items():
-        form = next(filter(rows.__contains__, options), None)
-        if form is not None:
-            vectors[entry] = rows[form]
-    return name, vectors
+        rows = _average_pieces(table, pieces, set(chain.from_iterable(forms.values())))
+    else:
+        advice = "give a file, the folder of a transformers model, or its Hub id"
+        raise DataError(f"there are no vectors at {path}: {advice}", str(path))
+    chosen = {
+        entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()
+    }
+    return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 
 
 def _load_table(folder: Path) -> tuple[np.ndarray, PreTrainedTokenizerBase]:

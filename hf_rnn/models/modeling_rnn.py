@@ -288,8 +288,10 @@ class RnnModel(RnnPreTrainedModel):
         texts, directions = CompactTexts(mask), self.config.num_directions
         states = self._embed(input_ids, inputs_embeds, texts)  # compact
         states = self.projection(states) if self.is_residual else states
-        # type: list[Any], list[Any], list[Any], list[Any]
-        shown, hidden, cell, conv = [], [], [], []
+        shown: list[Any] = []
+        hidden: list[Any] = []
+        cell: list[Any] = []
+        conv: list[Any] = []
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))

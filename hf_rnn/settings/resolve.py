@@ -63,7 +63,7 @@ class Layers:
     task: Mapping[str, Any]  # its values for the task
     recipe: Mapping[str, Any]  # a recipe that the user wrote
     user: Mapping[str, Any]  # flags or keywords
-    run: Mapping[str, Any]  # what the program decided, such as the encoder for a language
+    run: Mapping[str, Any]  # decided by the program, such as the encoder for a language
 
     @property
     def typed(self) -> dict[str, Any]:

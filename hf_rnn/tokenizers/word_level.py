@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,8 @@ def train_tokenizer(
         backend.model = BPE(unk_token=UNK_TOKEN)
         _learn_pieces(backend, _read(texts), *least, max_vocab_size or _PIECES, specials)
     else:
-        words = _count(backend, _read(texts), *least)
-        vocabulary = [*specials, *(word for word in words if word not in specials)]
-        ids = {word: index for index, word in enumerate(vocabulary[:max_vocab_size])}
+        words = dict.fromkeys([*specials, *_count(backend, _read(texts), *least)])
+        ids = {word: index for index, word in enumerate(islice(words, max_vocab_size))}
         backend.model = WordLevel(ids, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
         raise _no_frequent_word(tokenizer, *least)

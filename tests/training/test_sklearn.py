@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-import hf_rnn.training.save
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier, RnnRegressor
 from hf_rnn.data.splits import read_training_rows
