@@ -73,7 +73,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
-        "token_ngrams": 393_216,
         "num_train_epochs": 3,
         "license": "mit",
         "language": ["multilingual"],
@@ -87,7 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 # an encoder that is taught further has these
-SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")
+SHAPE = ("embedding_size", "max_vocab_size")
 CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 1.25}
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into
 # sentences.

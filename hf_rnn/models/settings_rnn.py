@@ -129,14 +129,6 @@ class RnnSettings:
         "read in one direction, and learn to answer while a text is still being written; see `FastRnn.stream`",
         shown="common",
     )
-    token_ngrams: int = setting(
-        0,
-        "classifiers: numbers in a table of scores for one to three tokens in a row, which are added to the logits; "
-        "0 leaves it out",
-        least=0,
-        below=1 << 25,
-        start="shape",
-    )
     freeze_embedding: bool = setting(False, "exclude the embedding from training")
     tie_word_embeddings: bool = setting(
         False, "causal-lm: the embedding is the output layer too", start="head"

@@ -50,7 +50,7 @@ ENGLISH = "english"  # encoders of the package
 CAUSAL = "english_causal"
 OTHER_LANGUAGES = {ENGLISH: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
 # implied by `streaming`
-_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0}
 # upper limits for a student with its teacher's table
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}
 

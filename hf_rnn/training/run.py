@@ -57,7 +57,7 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 logger = logging.getLogger(__name__)
 
 # prefixes of the weights that have a row per label
-OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
+OUTPUT_LAYERS = ("classifier.", "lm_head.")
 _FEWEST_JUDGED, _MOST_JUDGED = (1_000, 20_000)  # training rows whose labels are judged
 _FEWEST_OF_LABEL = 5
 _MANY_WRONG = 0.02  # share of the labels
@@ -141,6 +141,17 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Wide:
+    """The linear part of a model: its facts for the metrics and the card."""
+
+    ngrams: int
+    factor: float
+    seconds: float
+    network: dict[str, Any] | None  # validation scores of the network alone
+    strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
+
+
+@dataclass(frozen=True)
 class Fit:
     """A Trainer that has fitted its model, and the numbers of that training."""
 
@@ -149,6 +160,7 @@ class Fit:
     few_rows: bool = False  # whether few_rows.py fitted the model
     # scores (N, C) and class ids (N) of the validation rows
     validation: tuple[np.ndarray, np.ndarray] | None = None
+    wide: Wide | None = None  # the linear part that wide.py fitted
 
 
 # ---- settings that suit the texts ----
@@ -431,6 +443,20 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
         )["train"]
 
 
+def cut_windows(rows: datasets.Dataset, window: int, seed: int) -> datasets.Dataset:
+    """Return encoded rows; a longer one is a stretch of `window` tokens at a random place."""
+    draw = np.random.default_rng(seed)
+
+    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        texts = []
+        for ids in batch["input_ids"]:
+            first = draw.integers(len(ids) - window + 1) if len(ids) > window else 0
+            texts.append(ids[first : first + window])
+        return {"input_ids": texts}
+
+    return rows.map(cut, batched=True, new_fingerprint=f"{rows._fingerprint}{window}-{seed}")
+
+
 # ---- the start ----
 
 
@@ -482,7 +508,7 @@ class WarmStart:
             for name in before.keys() & after.keys():
                 if name.startswith(OUTPUT_LAYERS):
                     after[name][list(numbers)] = before[name][list(numbers.values())]
-                elif not name.startswith(f"{new.base_model_prefix}."):
+                elif not name.startswith((f"{new.base_model_prefix}.", "ngrams.")):
                     after[name].copy_(before[name])
         config, head = old.config, head_name(old.config)
         shape = config.cell_type, config.num_hidden_layers, config.hidden_size

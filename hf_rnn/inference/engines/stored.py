@@ -41,7 +41,7 @@ _DTYPES = {
     "BF16": np.uint16,
     "F8_E4M3": np.uint8,
 }
-_DTYPES |= {"I8": np.int8, "I32": np.int32, "I64": np.int64}
+_DTYPES |= {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = (
     "architectures",
     "task",
@@ -114,7 +114,8 @@ def load_sentence_encoder(
             raise UserError(
                 f"{name} has another pooling than mean: load it with sentence-transformers"
             )
-    config.pooling, config.classifier_activation, config.token_ngrams = "mean", "linear", 0
+    config.pooling = "mean"
+    config.classifier_activation = "linear"
     config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
     return {
         **{f"rnn.{key}": weight for key, weight in load_weights(*folder.weight_files()).items()},
