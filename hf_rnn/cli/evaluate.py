@@ -471,15 +471,17 @@ def write_answers(
         )
     else:
         rows = table.to_arrow()
-        separator, encoding, columns = (
-            table.separator,
-            table.encoding,
-            {table.unit: measured.places, **columns},
-        )
+        separator = table.separator
+        encoding = table.encoding
+        numbers = np.searchsorted(table.places, measured.places)
+        where = {table.unit: measured.places}
+        if table.unit == "line":  # as a spreadsheet counts, where a cell may have several lines
+            where["row"] = numbers + 1 + table.has_names
+        columns = where | columns
         if not table.has_names:
             uses = {column: use for use, column in measured.columns.items()}
             rows = rows.rename_columns([uses.get(name, name) for name in rows.column_names])
-        rows = rows.take(np.searchsorted(table.places, measured.places))
+        rows = rows.take(numbers)
     prefix = "" if columns.keys().isdisjoint(rows.column_names) else "predicted_"
     for name, column in columns.items():
         rows = rows.append_column(prefix + name, pa.array(column))
