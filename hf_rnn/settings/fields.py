@@ -137,7 +137,7 @@ class TrainingSettings:
     )
     wide: bool = setting(
         False,
-        "add a linear part over n-grams to a finished classifier, where validation rows gain by it",
+        "add n-gram scores where validation gains; a linear part beside a finished classifier",
         shown="common",
     )
     few_rows: int = setting(
