@@ -8,13 +8,13 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
+from ...evaluation.decisions import hash_weights
+from ...hub.model_folder import load_model, load_without_weights, name_damage
 from ...models.auto import head_class
 from ..native import SWITCH, load_library
 from . import (
@@ -22,13 +22,14 @@ from . import (
     DEFAULTS,
     Engine,
     InferenceOptions,
+    Source,
     batch_by_length,
     check_mode,
     pad_ids,
     pad_tokens,
 )
 from .native import to_float
-from .stored import load_sentence_encoder
+from .stored import fingerprint_folder, load_sentence_encoder, read_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -50,7 +51,14 @@ class TorchEngine(Engine):
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         if model.device.type == "cpu" and model.dtype.itemsize < torch.float32.itemsize:
             model = copy.deepcopy(model).float()  # as the kernel computes it
-        self.config, self.model, self._tokenizer = model.config, model, tokenizer
+        self.config = model.config
+        self.model = model
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As in [`Engine`]."""
+        return hash_weights(read_memory(self.model))
 
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
@@ -144,18 +152,34 @@ def compute_logits(
     return logits
 
 
+def open_torch(
+    source: Source, options: InferenceOptions
+) -> tuple[Engine, PreTrainedTokenizerBase]:
+    """Return the engine of a stored model that transformers loads, and its tokenizer.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
+    """
+    if source.is_encoder:
+        model, tokenizer = load_sentence_model(source)
+    else:
+        model, tokenizer = load_model(source.name, options.revision, options.device)
+    engine: Engine = TorchEngine(model, tokenizer)
+    engine.fingerprint = fingerprint_folder(source.folder)
+    return engine, tokenizer
+
+
 def load_sentence_model(
-    name_or_path: str | Path, revision: str | None = None
+    source: Source,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
 
     Raises:
         UserError: For a folder without an encoder's projection.
     """
-    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
-    config, tokenizer = load_without_weights(name, folder)
-    with name_damage(name, "model.safetensors"):
-        weights = load_sentence_encoder(name, folder, config)
+    config, tokenizer = load_without_weights(source.name, source.folder)
+    with name_damage(source.name, "model.safetensors"):
+        weights = load_sentence_encoder(source.name, source.folder, config)
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict(
             {key: torch.tensor(to_float(weight)) for key, weight in weights.items()}
