@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     import datasets
 
     from ..data.audit import audit, render_text
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..hub import model_folder
     from ..tasks import get_task
     from ..tokenizers.word_level import NoFrequentWordError

@@ -304,7 +304,7 @@ def judge_typos(
     answer: Callable[[datasets.Dataset], tuple[Any, np.ndarray, Any]],
 ) -> dict[str, Any]:
     """Return by share the scores for mistyped rows, with those of a linear model if the data has its training rows."""
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..data.typos import mistype_rows
     from ..evaluation.scores import LinearBaseline
 
@@ -337,7 +337,7 @@ def choose_rows(arguments: EvaluateArguments, task: Task, config: PreTrainedConf
     """
     import numpy as np
 
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..data.splits import hash_texts, join_texts, read_training_rows
     from ..inference.tables import read_record
 

@@ -26,21 +26,12 @@ import pyarrow as pa
 
 from ..evaluation.scores import entity_types
 from ..utils.errors import UserError
-from .errors import (
-    DataError,
-    DataReport,
-    Fault,
-    Ledger,
-    Reason,
-    SplitReport,
-    label_fault,
-    listed,
-    text_fault,
-)
+from .errors import Fault, Reason, file_error, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
 from .load import RowOptions, read_tables
 from .read import Table, read_lines
+from .report import DataReport, Ledger, SplitReport
 from .sources import choose_splits, find_parts
 from .splits import SplitRows, deliver
 
@@ -97,11 +88,11 @@ def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
         lines.append((line, cells))
     tokens = [cells for line, cells in lines if cells and not line.startswith("# ")]
     if not tokens:
-        raise DataError.for_file(table.path, Reason.EMPTY_FILE, "found no token")
+        raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
     size = len(tokens[0])
     if size < 2 or not all(-size <= column < size for column in (token_column, tag_column)):
         detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
-        raise DataError.for_file(
+        raise file_error(
             table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column"
         )
     tags = {cells[tag_column] for cells in tokens if len(cells) == size}
@@ -139,7 +130,7 @@ def _read_lists(table: Table, *columns: str) -> Iterator[list[_Word]]:
             if not isinstance(cell, list | tuple | None):
                 detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
                 advice = "set --text_column, --label_column"
-                raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
+                raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
         tokens, tags = (["" if item is None else item for item in cell or ()] for cell in lists)
         start = " ".join(map(str, tokens))
         if len(tokens) != len(tags):
@@ -289,9 +280,7 @@ def _build(
             )
     if not (size := len(columns["tokens"])):
         ledger.check()
-        raise DataError.for_file(
-            ", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token"
-        )
+        raise file_error(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..utils.errors import UserError
-from .errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
+from .errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason, file_error
 
 FORMATS = {
     "delimited": ("tsv", "csv", "tab", "psv"),
@@ -131,7 +131,7 @@ def read_texts(stream: BinaryIO, name: str) -> Iterator[list[str | BadRow]]:
             if problem := next(
                 (text for mark, text in _SIGNATURES.items() if lines[0].startswith(mark)), None
             ):
-                raise DataError.for_file(name, Reason.UNREADABLE, problem)
+                raise file_error(name, Reason.UNREADABLE, problem)
         if lines:
             yield [
                 _read_line(name, place, line.removesuffix(b"\r"))

@@ -29,19 +29,19 @@ from . import TableArguments
 from .errors import (
     BadRow,
     DataError,
-    DataReport,
     Fault,
-    Ledger,
     Reason,
-    SplitReport,
+    explain_file,
+    file_error,
     label_fault,
     listed,
-    name_file,
+    row_error,
     text_fault,
 )
 from .labels import LabelMap, RowLabels
 from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
 from .read import USUAL_NAMES, Table, find_column, read_table, write_value
+from .report import DataReport, Ledger, SplitReport
 from .sources import Column, as_list, choose_splits, find_parts, read_label, read_rows
 from .splits import SPLITS, SplitRows, deliver
 
@@ -168,7 +168,7 @@ class Columns:
     def refuse(self, name: str, expected: str, found: str) -> DataError:
         """Return the error for a column that holds no texts, or no labels."""
         detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
-        return DataError.for_file(self.table.path, Reason.MISSING_COLUMN, detail)
+        return file_error(self.table.path, Reason.MISSING_COLUMN, detail)
 
 
 @dataclass(frozen=True)
@@ -446,7 +446,7 @@ def _give_meaning(
     report.rows_kept = len(rows)
     if not report.rows_kept:
         ledger.check()
-        raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
+        raise file_error(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     strata = rows["label"].to_numpy() if is_class else np.zeros(len(rows), dtype=np.int64)
     present = set(np.unique(strata).tolist())
     if is_class and (
@@ -528,16 +528,16 @@ def load_text(
 
 def _read_pieces(path: str, encoding: str) -> list[str]:
     """Return the lines of a text file, those over 10,000 characters in pieces, cut before a space if there is one."""
-    with name_file(path), open_unpacked(path) as stream:
+    with explain_file(path), open_unpacked(path) as stream:
         text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
     lines = text.splitlines(keepends=True)
     for line in lines if "\0" in text or find_byte_fault(text) else ():
         if fault := find_byte_fault(line, encoding) or (
             "\0" in line and Fault(Reason.NUL, "the line has a NUL")
         ):
-            raise DataError.for_row(
+            raise row_error(
                 BadRow(path, text.count("\n", 0, text.index(line)) + 1, fault, excerpt_of(line))
             )
     if not text.strip():
-        raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
+        raise file_error(path, Reason.EMPTY_FILE, "it has no text")
     return [piece for line in lines for piece in _PIECES.findall(line)]

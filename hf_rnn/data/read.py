@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from ..utils.errors import UserError, install_hint, out_of_arrow, reason_of
-from .errors import BadRow, DataError, Fault, Reason, listed, name_file
+from .errors import BadRow, Fault, Reason, explain_file, file_error, listed, row_error
 from .lines import (
     FORMATS,
     SAMPLE_BYTES,
@@ -164,7 +164,7 @@ def read_table(
     head = _read_head(name)
     formats = [name for name, suffixes in FORMATS.items() if suffix in suffixes]
     formats += [name for magic, name in _MAGIC.items() if head.startswith(magic)]
-    with name_file(name, suffix):
+    with explain_file(name, suffix):
         if not formats or formats[0] == "delimited":
             if callable(header):
                 content = head.decode(find_encoding(head, encoding, guess=False), "replace")
@@ -184,7 +184,7 @@ def read_table(
 def read_lines(path: str, encoding: str | None = None) -> Table:
     """Read a text file as a table of the column `text`, with a row for each line."""
     encoding = find_encoding(_read_head(path), encoding, guess=False)
-    with name_file(path):
+    with explain_file(path):
         table = _collect(path, _split(path, encoding, "\n"), ["text"], "\n", encoding)
     return replace(table, has_names=False, separator=None)
 
@@ -195,10 +195,10 @@ def _read_head(path: str) -> bytes:
         raise UserError(
             f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv"
         )
-    with name_file(path), open_unpacked(path) as stream:
+    with explain_file(path), open_unpacked(path) as stream:
         head = stream.read(SAMPLE_BYTES)
     if not head.strip():
-        raise DataError.for_file(path, Reason.EMPTY_FILE, "found no row")
+        raise file_error(path, Reason.EMPTY_FILE, "found no row")
     return head
 
 
@@ -211,7 +211,7 @@ def _name_columns(
     ]
     repeated = next((name for name, times in Counter(texts).items() if times > 1), None)
     if repeated is not None:
-        raise DataError.for_file(
+        raise file_error(
             path, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one"
         )
     return dict(zip(texts, columns, strict=True))
@@ -248,7 +248,7 @@ def _read_delimited(
         rows = _split(path, encoding, separator, skips_blank=header)
     place, first, fault = next(rows, (1, [""], None))
     if header and fault is not None:
-        raise DataError.for_row(BadRow(path, place, fault, excerpt_of(first[0])))
+        raise row_error(BadRow(path, place, fault, excerpt_of(first[0])))
     size = len(first) if fault is None else first[0].count(separator) + 1
     names = first if header else list(map(str, range(fields or size)))
     table = _collect(
@@ -336,7 +336,7 @@ def _split_quoted(path: str, encoding: str, separator: str) -> Iterator[_Fields]
                 fields, fault = [""], Fault(Reason.MISPLACED_QUOTE, detail)
                 # nobody can say where this row ends
                 if reader.line_num > place or "end of data" in detail:
-                    raise DataError.for_row(BadRow(path, place, fault, "")) from None
+                    raise row_error(BadRow(path, place, fault, "")) from None
             if last_odd >= place and fault is None:
                 fields = [cell.replace(_LONE_CR, "\r") for cell in fields]
                 fault = find_byte_fault(separator.join(fields), encoding)
@@ -424,7 +424,7 @@ def _read_excel(path: str) -> Table:
         content, header=None, dtype=object, na_filter=False, engine="calamine"
     ).values.tolist()
     if not sheet:
-        raise DataError.for_file(path, Reason.EMPTY_FILE, "its first sheet has no header")
+        raise file_error(path, Reason.EMPTY_FILE, "its first sheet has no header")
     book = zipfile.ZipFile(content) if zipfile.is_zipfile(content) else None
     if (
         book
@@ -464,9 +464,7 @@ def find_column(
         )
     if chosen is None:
         message = f"no column {name or next(iter(guesses), flag)!r:.80}: found {listed(columns)}"
-        raise DataError.for_file(
-            path, Reason.MISSING_COLUMN, f"{message}; name one of them with --{flag}"
-        )
+        raise file_error(path, Reason.MISSING_COLUMN, f"{message}; name one of them with --{flag}")
     return chosen
 
 
@@ -495,7 +493,7 @@ def read_column(
     """
     if not is_table(path):
         encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
-        with name_file(path):
+        with explain_file(path):
             for place, (line,), fault in _split(str(path), encoding, "\n"):
                 yield BadRow(str(path), place, fault, excerpt_of(line)) if fault else line
         return

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
-from .errors import BadRow, DataError, Fault, Reason
+from .errors import BadRow, Fault, Reason, file_error
 from .lines import PACKED, TABLE_SUFFIXES, excerpt_of, find_byte_fault, suffix_of
 from .read import Table, gather, read_lines
 from .splits import SPLITS
@@ -175,7 +175,7 @@ def choose_splits(
             advice = (
                 f"name the file of the training rows train{suffix} or the like, or give one file"
             )
-            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
+            raise file_error(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
         others = [f"; take --split {name}" for name in ("validation", "train") if name in there]
         raise UserError(f"{where} has no split {split}: found {found}{''.join(others[:1])}")
     return tuple(split for split in SPLITS if split in chosen)

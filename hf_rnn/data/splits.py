@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from ..hub.model_folder import FinishedFolder, name_damage
-from ..utils.errors import UserError
-from .errors import DataReport
+from ..hub.model_folder import FinishedFolder
+from ..utils.errors import UserError, explain
 from .read import Table
+from .report import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
     """Return the sorted hashes, uint64, of the rows that trained a model and its starts; None without their file."""
     if not folder.training_rows.is_file():
         return None
-    with name_damage(str(folder.root), folder.training_rows.name):
+    name = folder.training_rows.name
+    with explain(f"{folder.root} cannot be loaded, because of {name}"):
         return np.load(folder.training_rows, allow_pickle=False)
 
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,10 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from ..hub.client import fetch
 from ..utils.errors import UserError, reason_of
 from .encoding import count_tokens
-from .errors import name_file
+from .errors import explain_file
 from .lines import open_unpacked
 
 # ---- files ----
-
-
-def read_first_words(path: str | Path, limit: int) -> list[str]:
-    """Return the words of the first rows of a file, in most files the most frequent; skip those not in UTF-8."""
-    words = [word.decode(errors="replace") for word, _ in islice(_read_rows(str(path)), limit)]
-    return [word for word in words if "\ufffd" not in word]
 
 
 def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]:
@@ -55,7 +49,7 @@ def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]
 
 def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield word and numbers of each row."""
-    with name_file(path), open_unpacked(path) as stream:
+    with explain_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
         header = [int(field) for field in first.split() if field.isdigit()]
         rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)

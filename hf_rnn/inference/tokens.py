@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import tokenizers
 
 from ..hub.model_folder import FinishedFolder
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError, check_texts, list_texts
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Ids = tuple[int, ...]
 _MOST_WORDS = 1 << 17  # in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is remembered
 _GROUP = 32  # words encoded as one text, at half the time of words alone
-NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 _WORD_MODELS = ("WordLevel", "WordPiece", "Unigram")
 # pre-tokenisers, the first ones of a sequence
 _CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")
@@ -43,8 +43,7 @@ class TokenizerFile:
     def __init__(self, folder: FinishedFolder) -> None:
         settings = folder.read_tokenizer_config()
         self.backend_tokenizer = tokenizers.Tokenizer.from_file(str(folder.tokenizer))
-        # no limit, as in transformers
-        self.model_max_length: int = settings.get("model_max_length") or int(1e30)
+        self.model_max_length: int = settings.get("model_max_length") or NO_LENGTH_LIMIT
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
@@ -65,7 +64,7 @@ class TokenizerFile:
         """Return what transformers' class returns for these arguments; the options are not read."""
         set_truncation(
             self.backend_tokenizer,
-            max_length or self.model_max_length if truncation else NO_LIMIT,
+            max_length or self.model_max_length if truncation else NO_LENGTH_LIMIT,
             self,
         )
         # here, as pickle drops it
@@ -79,7 +78,7 @@ class TokenizerFile:
 def set_truncation(backend: tokenizers.Tokenizer, limit: int, tokenizer: Tokenizer) -> None:
     """Let a backend truncate at the side of `tokenizer`."""
     now, wanted = backend.truncation or {}, (limit, tokenizer.truncation_side)
-    if limit >= NO_LIMIT:
+    if limit >= NO_LENGTH_LIMIT:
         if now:
             backend.no_truncation()
     elif (now.get("max_length"), now.get("direction")) != wanted:
@@ -115,7 +114,7 @@ class FastTokenizer:
         self._backend = cast("tokenizers.Tokenizer", backend)  # or None
         if backend is None:
             return
-        set_truncation(backend, NO_LIMIT, tokenizer)
+        set_truncation(backend, NO_LENGTH_LIMIT, tokenizer)
         backend.no_padding()
         backend.encode_special_tokens = tokenizer.split_special_tokens
         first = backend.pre_tokenizer
@@ -179,7 +178,7 @@ class FastTokenizer:
         encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
         if len(memory) > _MOST_WORDS:
             self._words = {"": ()}
-        if room < NO_LIMIT:
+        if room < NO_LENGTH_LIMIT:
             first = slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
             encoded = [ids if len(ids) <= room else ids[first] for ids in encoded]
         if self._before or self._after:
@@ -190,7 +189,7 @@ class FastTokenizer:
         """Return the ids that the backend gives to each word."""
         groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
         word_ids: list[Ids] = []
-        set_truncation(self._backend, NO_LIMIT, self.tokenizer)
+        set_truncation(self._backend, NO_LENGTH_LIMIT, self.tokenizer)
         encodings = self._backend.encode_batch(
             [" ".join(group) for group in groups], add_special_tokens=False
         )

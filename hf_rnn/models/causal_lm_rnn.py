@@ -20,10 +20,10 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_rnn import RnnConfig
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
+from .settings_rnn import IGNORED_LABEL
 
 # The name in `generate` of the cache: it was `past_key_values` before transformers 5.2x.
 _CACHE = "cache" if "cache" in getattr(generation, "ALL_CACHE_NAMES", ()) else "past_key_values"
-_IGNORED = -100
 # a share of 1e-13 for padding, which is never the next token; moderate, so that means stay finite
 _PAD_BIAS = -30.0
 # The Trainer smooths labels of the classes that are named there one place further, as a language
@@ -180,7 +180,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         if labels is not None and shift_labels is None:
             both = mask[:, :-1] & mask[:, 1:]
             shift_labels = nn.functional.pad(
-                labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED
+                labels[:, 1:].masked_fill(~both, IGNORED_LABEL), (0, 1), value=IGNORED_LABEL
             )
         if shift_labels is not None:
             options = {"vocab_size": self.config.vocab_size, **kwargs}

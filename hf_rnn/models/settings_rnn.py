@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Literal
 
+IGNORED_LABEL = -100  # of a token or row that the loss does not count, as in torch
 MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _LIMITS = {  # word of the metadata: how it reads in a message, and the check
     "least": ("at least", lambda value, limit: value >= limit),

@@ -17,6 +17,7 @@ from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
 from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
+from .settings_rnn import IGNORED_LABEL
 
 _SIZES = (1, 2, 3, 4)  # letters
 _MARKS, MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
@@ -232,7 +233,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
                 of tags over accumulated batches.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        labels = None if labels is None else labels.long().masked_fill(~mask, -100)
+        labels = None if labels is None else labels.long().masked_fill(~mask, IGNORED_LABEL)
         seen, texts = mask, None
         if self.words is not None:
             if input_ids is None:
@@ -259,7 +260,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             states = self.words(ids, texts.compact(states).transpose(0, 1), places, mask)
             if labels is not None:
                 firsts = texts.compact(labels).T[starts]
-                labels = labels.new_full(mask.shape, -100)
+                labels = labels.new_full(mask.shape, IGNORED_LABEL)
                 labels[mask] = firsts
         elif not mask.shape[1]:
             states = states.new_zeros(*mask.shape, self.classifier.in_features)

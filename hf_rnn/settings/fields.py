@@ -16,7 +16,7 @@ ENCODER_SETTINGS = tuple(
 # heads included
 ARCHITECTURE = tuple(field.name for field in fields(RnnSettings) if field.metadata.get("start"))
 VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
-TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
+TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors")
 # Beginnings of settings of one run: where its results go, what they show, and with whose token. No
 # recipe has them.
 _PERSONAL = (
@@ -72,25 +72,15 @@ class DataArguments(TableArguments):
     vectors: Location | None = setting(
         None, "file of word vectors, or a transformers model", shown="common"
     )
-    widen_vocabulary: int | None = setting(
-        None, "add this number of the first words of vectors", least=1
-    )
 
     def __post_init__(self) -> None:
         """Check values that need no texts."""
         super().__post_init__()
-        for name in ("tokenizer_name_or_path", "vectors", "widen_vocabulary"):
+        for name in ("tokenizer_name_or_path", "vectors"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(
                     f"model_name_or_path {self.model_name_or_path} has its own words: leave out {name}"
                 )
-        if self.widen_vocabulary is not None and (
-            self.vectors is None or self.text_pair_column is not None
-        ):
-            raise UserError(
-                "widen_vocabulary (recipe best sets it) needs single texts and word vectors: add --vectors FILE, "
-                "such as glove.6B.100d.txt, or take --recipe scratch"
-            )
 
 
 @dataclass

@@ -171,7 +171,6 @@ class EstimatorKeywords(RunKeywords, total=False):
     vectors: Text | None
     verbose: bool | None
     weights_dtype: Literal["float32", "float16", "bfloat16"] | None
-    widen_vocabulary: int | None
 
 class TrainKeywords(RunKeywords, total=False):
     """Settings of [`train`]."""
@@ -210,7 +209,6 @@ class TrainKeywords(RunKeywords, total=False):
     tokenizer_name_or_path: Text | None
     vectors: Text | None
     weights_dtype: Literal["float32", "float16", "bfloat16"] | None
-    widen_vocabulary: int | None
 
 class DistillKeywords(TrainKeywords, total=False):
     """Settings of [`distill`]."""

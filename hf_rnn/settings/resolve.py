@@ -50,11 +50,10 @@ logger = logging.getLogger(__name__)
 Section = TypeVar("Section")
 _FOLDER = Path(__file__).parent / "recipes"
 # settings that a model to start from replaces
-_START = ("tokenizer_name_or_path", "vectors", "widen_vocabulary")
+_START = ("tokenizer_name_or_path", "vectors")
 _REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower layers, by setting
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
-    "tokenizer_name_or_path": ("widen_vocabulary",),
     "vectors": ("embedding_size",),
     "num_train_epochs": ("row_budget",),
     "max_minutes": ("num_train_epochs", "row_budget"),
@@ -329,10 +328,9 @@ def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
     if not other:
         return recipe
     scratch = scratch_recipe(recipe)
-    if "vectors" in other and scratch == "scratch":
-        scratch = (
-            "blocks" if "tokenizer_name_or_path" in other and not user.keys() & {*shape} else "best"
-        )
+    pieces_of_model = {"vectors", "tokenizer_name_or_path"} <= {*other}
+    if pieces_of_model and scratch == "scratch" and not user.keys() & {*shape}:
+        scratch = "blocks"
     message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
     logger.info(message, scratch, start.name, " or ".join(other))
     return scratch

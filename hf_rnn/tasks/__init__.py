@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..hub.card import CardFacts
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings

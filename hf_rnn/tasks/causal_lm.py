@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..models.settings_rnn import IGNORED_LABEL
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
 from . import Config, Outputs, Splits, Task
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..models.configuration_rnn import RnnConfig
     from ..models.settings_rnn import RnnSettings
 
@@ -31,7 +33,7 @@ class CausalLM(Task):
     name = "causal-lm"
     architecture = "RnnForCausalLM"
     recipe = "lm"
-    tokenizer_options = {"exact": True, "model_max_length": 10**30}
+    tokenizer_options = {"exact": True, "model_max_length": NO_LENGTH_LIMIT}
     generates = True
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
@@ -95,7 +97,7 @@ def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
     length = -(-tokens // rows)
     inputs, labels = (
         torch.nn.functional.pad(stream, (0, rows * length - tokens), value=fill).view(rows, length)
-        for stream, fill in ((ids[:-1], int(ids[-1])), (ids[1:], -100))
+        for stream, fill in ((ids[:-1], int(ids[-1])), (ids[1:], IGNORED_LABEL))
     )
     total, cache = 0.0, None
     with torch.inference_mode():

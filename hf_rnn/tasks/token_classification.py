@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
+from ..models.settings_rnn import IGNORED_LABEL
 from ..utils.errors import UserError
 from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
 
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from ..data import TableArguments
-    from ..data.errors import DataReport
+    from ..data.report import DataReport
     from ..hub.card import CardFacts
     from ..models.settings_rnn import RnnSettings
     from ..models.token_classification_rnn import RnnForTokenClassification
 
 logger = logging.getLogger(__name__)
 
-NO_TAG = -100  # id of places without a tag, as in transformers
 _LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # steps of the score of O
 
 
@@ -121,10 +121,10 @@ class TokenClassification(Task):
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
         rows = [np.asarray(tags) for tags in labels]
         outputs = [
-            np.asarray(row)[: len(tags)][tags != NO_TAG]
+            np.asarray(row)[: len(tags)][tags != IGNORED_LABEL]
             for row, tags in zip(predictions, rows, strict=True)
         ]
-        references = [tags[tags != NO_TAG] for tags in rows]
+        references = [tags[tags != IGNORED_LABEL] for tags in rows]
         logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
         check_finite_logits(logits)
         scores = self.measure([row.argmax(axis=1) for row in outputs], references, config)
@@ -240,7 +240,7 @@ def encode_tagged(
         labels = []
         for before, word in pairwise([None, *words]):
             if word is None or (word == before and not all_pieces):
-                labels.append(NO_TAG)
+                labels.append(IGNORED_LABEL)
             else:
                 labels.append(tags[word] if word != before else inside[tags[word]])
         return labels

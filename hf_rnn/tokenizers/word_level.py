@@ -7,11 +7,9 @@ without this package.
 
 import copy
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -171,55 +169,6 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, split_special_tokens=True, **names, **options
     )
-
-
-def widen_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int
-) -> PreTrainedTokenizerBase:
-    """Return a copy of a tokenizer that also knows the first words of a file of vectors; existing ids stay.
-
-    Args:
-        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps
-            these words whole.
-        source: A file of vectors.
-        limit: Number of the source's first words. A word is added as the normaliser spells it,
-            unless that splits it.
-
-    Raises:
-        UserError: For a tokenizer of another kind, or an invalid source.
-    """
-    from ..data.vectors import read_first_words
-
-    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.model, WordLevel | BPE):
-        raise UserError(
-            "widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer"
-        )
-    if not os.path.isfile(path := os.path.expanduser(source)):
-        raise UserError(
-            f"widen_vocabulary reads the first words of a file of vectors: found {source}, not a file"
-        )
-    vocabulary = dict(tokenizer.get_vocab())
-    new = count(count_ids(tokenizer))  # after added tokens too: saving renumbers them
-    for listed in read_first_words(path, limit):
-        text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
-        words = (
-            [(text, None)]
-            if backend.pre_tokenizer is None
-            else backend.pre_tokenizer.pre_tokenize_str(text)
-        )
-        if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
-            vocabulary[word] = next(new)
-    widened = copy.deepcopy(tokenizer)
-    unknown = backend.model.unk_token
-    if isinstance(backend.model, BPE):
-        merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
-        widened.backend_tokenizer.model = BPE(
-            vocabulary, merges, unk_token=unknown, ignore_merges=True
-        )
-    else:
-        widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unknown)
-    return widened
 
 
 def save_tokenizer(

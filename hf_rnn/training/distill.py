@@ -30,6 +30,7 @@ from ..data.splits import normalize_text
 from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
+from ..models.settings_rnn import IGNORED_LABEL
 from ..settings.resolve import Settings, load_recipe, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NO_LABEL = -100  # label of a row that has only the teacher's logits
 TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
 # a hidden word, before the tokenizer is known: a code point that is never used in texts
 MASKED = "\ufdd0"
@@ -182,7 +182,7 @@ class Distillation(Extension):
                     {"text": further}, split=datasets.NamedSplit(name)
                 )
                 rows = encode(rows, tokenizer, run.arguments.data.max_length)
-                tables[name] = rows.add_column("labels", np.full(len(rows), NO_LABEL))
+                tables[name] = rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
         for name, rows in tables.items():
@@ -270,7 +270,7 @@ def distillation_loss(
         class_weights,
         reduction="sum",
         label_smoothing=label_smoothing,
-        ignore_index=NO_LABEL,
+        ignore_index=IGNORED_LABEL,
     )
     return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
 

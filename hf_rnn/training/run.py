@@ -24,7 +24,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.errors import DataReport, shorten
+from ..data.errors import shorten
+from ..data.report import DataReport
 from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
@@ -51,7 +52,9 @@ from ..settings.resolve import (
     scratch_recipe,
 )
 from ..tasks import Splits, Task, get_task
-from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer, widen_vocabulary
+from ..tokenizers import NO_LENGTH_LIMIT
+from ..tokenizers.language import choose_tokenizer, find_language
+from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer
 from ..utils.errors import UserError, reason_of
 from ..utils.process import only_errors
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
@@ -62,20 +65,12 @@ logger = logging.getLogger(__name__)
 OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # texts to check the tokenizer with; as transformers writes no limit
-_STREAM_SAMPLE, _NO_LENGTH = 1000, int(1e30)
+_STREAM_SAMPLE = 1000
 _SMALL_TOKENS = (
     "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
 )
 _MULTILINGUAL = OTHER_LANGUAGES[ENGLISH]
-_SAMPLE, _BEGINNING = 1_000, 400  # training texts that are looked at, and characters of each
-_FIRST = 100_000  # texts that they are taken from, at equal distances
-# share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
-_MOST_UNKNOWN = 0.3
-# per piece of multilingual, in ASCII; random letters have 1.5, Hindi in Latin letters 2.6
-_LEAST_CHARACTERS = 1.7
-_MOST_ASCII = 0.9  # share of characters: the pieces of some scripts are short too, Tamil has 1.5
-_LONGEST_WORD = 12  # characters between two spaces on average; German has 6, Thai 19
-_MOST_WIDE = 0.3  # share of characters of Chinese and Japanese
+_SAMPLE = 1_000  # training texts that are looked at for spaces
 _FEW_TEXTS = 500  # with fewer training rows, a token that occurs twice is kept
 _SEGMENTED = 3  # characters per word where spaces were put between Chinese or Japanese words
 
@@ -198,33 +193,23 @@ def suit_language(
         return arguments if fixed else _suit_spaces(arguments, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return arguments, None
-    other, texts = OTHER_LANGUAGES[start], list(islice(texts, _FIRST))
-    sample = [text[:_BEGINNING] for text in texts[:: -(-len(texts) // _SAMPLE) or 1]]
-    (english, _), (pieces, unknown) = (
-        _count_pieces(name, sample) for name in (ENGLISH, _MULTILINGUAL)
-    )
-    # sets of English have 0.81 to 0.95 times as many, others 1.07 to 2.3
-    is_english = english <= max(1, pieces)
-    letters = "".join("".join(sample).split())
-    length, ascii_share = (
-        len(letters) / max(1, pieces),
-        sum(map(str.isascii, letters)) / max(1, len(letters)),
-    )
-    is_known = unknown <= _MOST_UNKNOWN and not (
-        ascii_share > _MOST_ASCII and length < _LEAST_CHARACTERS
-    )
-    if is_known and is_english and not arguments.training.language:
+    other = OTHER_LANGUAGES[start]
+    language = find_language(texts)
+    is_english = language.is_english
+    if language.is_known and is_english and not arguments.training.language:
         arguments.training.language = ["en"]  # for the card
-    if not fixed and not is_known:
-        recipe, tokenizer = scratch_recipe(task.recipe), _choose_tokenizer(sample)[0]
+    if not fixed and not language.is_known:
+        recipe = scratch_recipe(task.recipe)
+        tokenizer, *_ = choose_tokenizer(language.sample)
         reason = "no encoder of the package knows the texts: "
-        reason += f"{unknown:.0%} of their tokens are unknown, {length:.1f} characters per token"
+        reason += f"{language.unknown:.0%} of their tokens are unknown, "
+        reason += f"{language.length:.1f} characters per token"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
         return resolve({"tokenizer": tokenizer, **user, "recipe": recipe}), reason
-    language = "English texts" if is_english else "texts in other languages than English"
-    reason = f"{language}: the run starts from {start if fixed or is_english else other}"
+    name = "English texts" if is_english else "texts in other languages than English"
+    reason = f"{name}: the run starts from {start if fixed or is_english else other}"
     if fixed and not is_english:
-        logger.warning("%s: --model_name_or_path %s may be better", language, other)
+        logger.warning("%s: --model_name_or_path %s may be better", name, other)
     elif not fixed:
         logger.info(reason)
     return arguments if fixed or is_english else retarget(arguments, other), reason
@@ -234,7 +219,7 @@ def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
     data = arguments.data
     is_set = arguments.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
-    tokenizer, length, wide = _choose_tokenizer(list(islice(texts, _SAMPLE)))
+    tokenizer, length, wide = choose_tokenizer(list(islice(texts, _SAMPLE)))
     if is_set or data.tokenizer != "word" or tokenizer != "char" or length < _SEGMENTED:
         return arguments
     spaces = f"{length:.1f} characters between them, {wide:.0%} wide ones"
@@ -297,33 +282,6 @@ def _find_scripts(text: str) -> set[str]:
     }
 
 
-def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
-    """Return the pieces with letters of texts, an unknown one as one per character, and the share of unknown ones."""
-    folder = FinishedFolder(find_built_in(encoder))  # type: ignore[arg-type]  # it exists
-    tokenizer = Tokenizer.from_file(str(folder.tokenizer))
-    unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])
-    lengths = [
-        start - end if index == unknown else 1  # negative for an unknown piece
-        for text, row in zip(
-            texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
-        )
-        for index, (start, end) in zip(row.ids, row.offsets, strict=True)
-        if any(map(str.isalpha, text[start:end]))
-    ]
-    return sum(map(abs, lengths)), sum(length < 0 for length in lengths) / max(1, len(lengths))
-
-
-def _choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
-    """Return char or bpe, the characters between two spaces of the texts, and the share of wide characters."""
-    words = " ".join(texts).split()
-    characters = "".join(words)
-    wide = sum(unicodedata.east_asian_width(character) == "W" for character in characters) / max(
-        1, len(characters)
-    )
-    length = len(characters) / max(1, len(words))
-    return "char" if length > _LONGEST_WORD or wide > _MOST_WIDE else "bpe", length, wide
-
-
 # ---- texts to tokens ----
 
 
@@ -345,7 +303,7 @@ def make_tokens(run: Run) -> Tokens:
     audit = audit_texts(run, tokenizer)
     if model.streaming:
         if data.max_length is None:
-            tokenizer.model_max_length = _NO_LENGTH
+            tokenizer.model_max_length = NO_LENGTH_LIMIT
         sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
         if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
             needs = "streaming needs tokens that do not depend on later words"
@@ -390,8 +348,6 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
         tokenizer.model_max_length = length
     if data.text_pair_column is not None:
         add_separator(tokenizer)
-    if data.vectors is not None and data.widen_vocabulary is not None:
-        return widen_vocabulary(tokenizer, data.vectors, data.widen_vocabulary)
     return tokenizer
 
 

@@ -140,7 +140,7 @@ def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -
             elif metrics["training"].get("method") == METHOD:
                 advice = "--few_rows 0, which trains all weights"
             elif run.arguments.data.model_name_or_path is None:
-                advice = "recipe default for English texts, else recipe best with --vectors"
+                advice = "recipe default for English texts, else recipe scratch with --vectors"
             message = (
                 "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
             )

@@ -19,11 +19,11 @@ from ..data.read import read_column
 from ..hub.client import fetch
 from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
 _NO_TABLE = 2  # models without a table of positions report at most this number
 
 
@@ -69,7 +69,7 @@ class Teacher:
             # models like RoBERTa count from there
             limits.append(positions - 2 * (config.pad_token_id == 1))
         limit = min(
-            (size for size in limits if size is not None and size < _NO_LIMIT), default=None
+            (size for size in limits if size is not None and size < NO_LENGTH_LIMIT), default=None
         )
         name = folder.resolve().name if local else name_or_path
         return cls(title, name, folder, config, tokenizer, limit, training)

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy
 
-from ..data.errors import DataReport
+from ..data.report import DataReport
 from ..data.sources import join_splits
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
@@ -40,7 +40,7 @@ from ..models.auto import head_class
 from ..models.cells_rnn import find_cell
 from ..models.configuration_rnn import RnnConfig
 from ..models.pooling_rnn import find_pooler
-from ..models.settings_rnn import RnnSettings
+from ..models.settings_rnn import IGNORED_LABEL, RnnSettings
 from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments, multiplies_bfloat16
 from ..tasks import Splits, Task, compute_scores, get_task
@@ -73,7 +73,6 @@ _SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_
 _DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
-_IGNORED = -100  # label of a token that does not count
 _USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
@@ -320,7 +319,7 @@ def answer(
     )
     if not task.per_token:
         return logits, np.asarray(labels)
-    padded = np.full(logits.shape[:2], _IGNORED)
+    padded = np.full(logits.shape[:2], IGNORED_LABEL)
     for place, row in zip(padded, labels, strict=True):
         place[: len(row)] = row
     return logits, padded

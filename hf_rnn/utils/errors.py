@@ -1,8 +1,18 @@
-"""The exception for a user's mistakes, parts of its messages, and checks of texts."""
+"""The exceptions for a user's mistakes, parts of their messages, and checks of texts.
+
+    UserError
+        SettingError    a flag, a keyword or an entry of a recipe
+        DataError       a file or a row of texts
+        ModelError      the folder of a model
+        HubError        an answer of the Hub
+
+[`explain`] makes one of them of a library's error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Values = TypeVar("Values")
@@ -17,6 +27,69 @@ class UserError(ValueError):
     The message says what was found, where, and what to do. The command line prints it in one line
     and exits with 2; any other exception is a bug and keeps its traceback.
     """
+
+
+class SettingError(UserError):
+    """A flag, a keyword or an entry of a recipe that is unknown, out of range or against another."""
+
+
+class DataError(UserError):
+    """Unusable data.
+
+    Attributes:
+        path: The file, or the name of a data set.
+        reason: A [`~hf_rnn.data.errors.Reason`], or empty.
+        line: The line or row of the file, as of [`~hf_rnn.data.errors.BadRow`]; None for a whole
+            file.
+    """
+
+    def __init__(
+        self, message: str, path: str = "", reason: str = "", line: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
+        self.line = line
+
+
+class ModelError(UserError):
+    """The folder of a model that is missing, incomplete or damaged, or that a verb cannot use."""
+
+
+class HubError(UserError):
+    """The Hub is out of reach, or refuses a repo or a token."""
+
+
+@contextmanager
+def explain(
+    problem: str,
+    error_type: Callable[[str], UserError] = ModelError,
+    expected: tuple[type[BaseException], ...] = (BaseException,),
+    reason: Callable[[BaseException], str] | None = None,
+) -> Iterator[None]:
+    """Raise the errors of a library inside a `with` block as one of this package, in one line.
+
+    Args:
+        problem: The start of the message: what could not be done with what.
+        error_type: The error to raise, or a function that makes it of the message.
+        expected: The errors of the library. By default any, as damaged files make libraries raise
+            anything, such as a panic of Rust.
+        reason: Returns the rest of the message; by default the library's message.
+
+    Raises:
+        UserError: One of `error_type`. An error of this package passes as it is.
+
+    Example:
+        >>> with explain(f"{name} cannot be loaded, because of its tokenizer", ModelError):
+        ...     tokenizer = AutoTokenizer.from_pretrained(folder)
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except expected as error:
+        cause = (reason or reason_of)(error)
+        raise error_type(f"{problem}: {cause:.1000}") from error
 
 
 def is_write_error(error: Exception) -> bool:

@@ -5,7 +5,8 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data.errors import DataError, DataReport, Ledger, Reason
+from hf_rnn.data.errors import DataError, Reason
+from hf_rnn.data.report import DataReport, Ledger
 from hf_rnn.utils.errors import UserError
 
 BAD_LINES = {  # name: (line, reason, part of the message, options)

@@ -5,7 +5,8 @@ import gzip
 import pytest
 
 from hf_rnn.data.conll import load_conll, to_iob2
-from hf_rnn.data.errors import DataError, DataReport
+from hf_rnn.data.errors import DataError
+from hf_rnn.data.report import DataReport
 
 CONLL_2003 = """\
 -DOCSTART- -X- O O

@@ -4,8 +4,9 @@ import pytest
 
 from hf_rnn import train_tokenizer
 from hf_rnn.data.encoding import encode_blocks
-from hf_rnn.data.errors import DataError, DataReport
+from hf_rnn.data.errors import DataError
 from hf_rnn.data.load import load_text
+from hf_rnn.data.report import DataReport
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"

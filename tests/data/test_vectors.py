@@ -1,4 +1,4 @@
-"""Vectors for the words of a tokenizer: files, tables of models, other forms, coverage, widened vocabularies."""
+"""Vectors for the words of a tokenizer: files, tables of models, other forms, coverage."""
 
 import gzip
 
@@ -10,8 +10,7 @@ from tiny_bert import PIECES
 from transformers import AutoTokenizer
 from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_text
 
-from hf_rnn.data.vectors import load_vectors, read_file, read_first_words
-from hf_rnn.tokenizers.word_level import widen_vocabulary
+from hf_rnn.data.vectors import load_vectors, read_file
 from hf_rnn.utils.errors import UserError
 
 
@@ -69,45 +68,6 @@ def test_sources_that_are_not_vectors(tmp_path, hub, write, bert):
             load_vectors(source, tokenizer)
 
 
-# ---- widen_vocabulary ----
-
-WIDE = {
-    "The": [0.5, 1.5],
-    "Paris": [2.5, 3.5],
-    "film": [4.5, 5.5],
-    "<unk>": [6.5, 7.5],
-    "a\u3000b": [1.0, 2.0],
-}
-WIDE |= {"rare": [8.5, 9.5], "beyond": [0.25, 0.75]}
-
-
-def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
-    path = write(write_text(WIDE))
-    narrow = make_tokenizer("the", "film", "film", lowercase=True)
-    before = narrow.get_vocab()
-    wide = widen_vocabulary(narrow, path, 6)
-    assert narrow.get_vocab() == before
-    assert wide.get_vocab() == {**before, "paris": 4, "rare": 5}
-    wide.save_pretrained(tmp_path / "wide")
-    loaded = AutoTokenizer.from_pretrained(tmp_path / "wide")
-    text = "The rare FILM of Paris <unk> <pad> beyond"
-    known = ["the", "rare", "film", None, "paris", None, None, None]
-    assert wide(text)["input_ids"] == [
-        0 if word is None else wide.get_vocab()[word] for word in known
-    ]
-    assert loaded(text)["input_ids"] == wide(text)["input_ids"]
-    assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (
-        0,
-        1,
-        narrow.model_max_length,
-    )
-    vectors = load_vectors(path, wide)
-    assert (
-        row_of(vectors, wide, "paris") == WIDE["Paris"]
-        and row_of(vectors, wide, "rare") == WIDE["rare"]
-    )
-
-
 # ---- files ----
 
 
@@ -121,9 +81,6 @@ def test_every_format_gives_the_same_numbers(write, name):
     assert read_lists(path, ["the", "näive", "absent"]) == {
         word: TABLE[word] for word in ("the", "näive")
     }
-    assert read_first_words(path, 3) == list(TABLE)[:3] and read_first_words(path, 99) == list(
-        TABLE
-    )
     tokenizer = make_tokenizer("film", "the", "näive")
     loaded = load_vectors(path, tokenizer)
     assert loaded.matrix.shape == (5, 3) and loaded.matrix.dtype == torch.float32

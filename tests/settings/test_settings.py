@@ -221,16 +221,16 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
         ({"cell_type": "gru"}, "scratch"),
         ({"num_hidden_layers": 3}, "scratch"),
         ({"normalizer": "tweet"}, "scratch"),
-        ({"vectors": "glove.txt"}, "best"),
+        ({"vectors": "glove.txt"}, "scratch"),
         ({"tokenizer_name_or_path": "bert", "vectors": "bert"}, "blocks"),
         (
             {
-                "recipe": "best",
+                "recipe": "scratch",
                 "cell_type": "lstm",
                 "tokenizer_name_or_path": "bert",
                 "vectors": "bert",
             },
-            "best",
+            "scratch",
         ),
         ({"task": "token-classification", "hidden_size": 9}, "token-classification-scratch"),
         ({"cell_type": "LSTM", "hidden_size": 5}, "default"),  # those of `english`
@@ -261,7 +261,7 @@ def test_a_named_recipe_refuses_what_it_overrules():
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.yaml").write_text("recipe: best\nvectors: ~/glove.txt\n")
+    (tmp_path / "mine.yaml").write_text("recipe: scratch\nvectors: ~/glove.txt\n")
     found = values_of(parse(["--data_dir=texts", "--output_dir=~/out", "--recipe=~/mine.yaml"]))
     assert (
         Path(found["vectors"]) == tmp_path / "glove.txt"
@@ -361,7 +361,6 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--fail_on_leak", "1"], "fail_on_leak must be .*below 1; found 1.0"),
         (["--pooling", "sum"], "pooling must be one of last, mean, .*found 'sum'"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
-        (["--widen_vocabulary", "9"], r"needs .*word vectors: add --vectors FILE"),
     ],
 )
 def test_a_mistake_in_a_flag(argv, message):

@@ -23,11 +23,11 @@ from transformers import (
 
 from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.models.settings_rnn import IGNORED_LABEL
 from hf_rnn.settings.resolve import load_recipe
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.distill import (
     MASKED,
-    NO_LABEL,
     Classifier,
     augment,
     distillation_loss,
@@ -96,13 +96,13 @@ def test_loss_by_hand(temperature, weight):
     chance, classes, smoothing = np.random.default_rng(0), 4, 0.1
     logits, teachers = chance.normal(size=(2, 7, classes)) * 3
     labels = chance.integers(classes, size=7)
-    labels[::3] = NO_LABEL
+    labels[::3] = IGNORED_LABEL
     weights = np.array([0.5, 1.0, 2.0, 1.5])
     p = (weights * softmax(teachers)) ** (1 / temperature)
     p, q = p / p.sum(axis=1, keepdims=True), softmax(logits / temperature)
     expected = weight * temperature**2 * (p * (np.log(p) - np.log(q))).sum()
     for row, label in zip(softmax(logits), labels, strict=True):
-        if label != NO_LABEL:
+        if label != IGNORED_LABEL:
             share = np.full(classes, smoothing / classes)
             share[label] += 1 - smoothing
             expected -= (1 - weight) * (share * weights * np.log(row)).sum()

@@ -380,26 +380,18 @@ def train_with(tiny_settings, vector_file, tmp_path):
     return run
 
 
-def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(
-    train_with, vector_file, caplog
-):
+def test_frozen_vectors_stay(train_with, vector_file, caplog):
     caplog.set_level("INFO", "hf_rnn")
-    embedding, result = train_with("frozen", freeze_embedding=True, widen_vocabulary=10)
-    for word, vector in vector_file[1].items():
-        torch.testing.assert_close(embedding[word], vector, rtol=0, atol=0)
+    embedding, result = train_with("frozen", freeze_embedding=True)
+    for word in INVENTED[:4]:
+        torch.testing.assert_close(embedding[word], vector_file[1][word], rtol=0, atol=0)
     model = AutoModelForSequenceClassification.from_pretrained(result.folder)
     assert model.config.embedding_size == 8
-    assert "vectors of invented.txt: 5 of 18 words (27.8%), " in caplog.text
-    tokenizer = AutoTokenizer.from_pretrained(result.folder)
-    with torch.no_grad():
-        answers = [
-            model(**tokenizer(text, return_tensors="pt")).logits for text in ("unheard", "unknown")
-        ]
-    assert not torch.equal(*answers)
+    assert "vectors of invented.txt: 4 of 17 words (23.5%), " in caplog.text
     tokens = [word for text, _ in invent_rows(240, 1) for word in text.split()]
     assert result.card.vectors == {
         "name": "invented.txt",
-        "coverage_types": 5 / 18,  # 17 words of the texts, and unheard
+        "coverage_types": 4 / 17,
         "coverage_tokens": pytest.approx(sum(token in INVENTED for token in tokens) / len(tokens)),
     }
     assert "invented.txt" in (result.folder / "README.md").read_text(encoding="utf-8")
@@ -468,7 +460,7 @@ READ_ONCE = SimpleNamespace(from_file=cache(Tokenizer.from_file), from_str=Token
 @pytest.fixture
 def encoders(monkeypatch):
     """The encoders of the package itself, whose large tokenizers are read once."""
-    monkeypatch.setattr("hf_rnn.training.run.Tokenizer", READ_ONCE)
+    monkeypatch.setattr("hf_rnn.tokenizers.language.Tokenizer", READ_ONCE)
     monkeypatch.setattr(
         "hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained"
     )
