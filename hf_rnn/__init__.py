@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from .evaluation import classification_metrics as classification_metrics
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
+    from .inference.batches import BatchPredictor as BatchPredictor
+    from .inference.evaluate import evaluate as evaluate
     from .inference.fast import FastRnn as FastRnn
     from .inference.fast import SentenceEncoder as SentenceEncoder
     from .inference.fast import Tagger as Tagger
-    from .inference.batches import BatchPredictor as BatchPredictor
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -65,6 +66,7 @@ else:
         "PRETRAINED": "hub.model_folder",
         "RnnClassifier": "training.sklearn",
         "RnnRegressor": "training.sklearn",
+        "evaluate": "inference.evaluate",
         "FastRnn": "inference.fast",
         "SentenceEncoder": "inference.fast",
         "pretrain": "training.pretrain",

@@ -55,10 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(50_000)
         atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.stdout is sys.__stdout__ and isinstance(getattr(sys.stdout, "buffer", None), io.FileIO):
-        # with PYTHONUNBUFFERED a write is not repeated when the system takes a part of it, as on a
-        # full disk
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
     try:
         try:

@@ -25,12 +25,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.errors import UserError
 from .figures import plot_lines
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CONFIDENCE = 0.9
 TARGETS = (0.9, 0.95, 0.99)  # chosen by each training
@@ -115,7 +118,7 @@ def check_target(target: float) -> None:
 
 
 def surely_reaches(
-    right: np.ndarray, rows: np.ndarray, target: float, level: float = 1 - CONFIDENCE
+    right: npt.ArrayLike, rows: npt.ArrayLike, target: float, level: float = 1 - CONFIDENCE
 ) -> np.ndarray:
     """Return whether an accuracy is at least the target, with a chance of at most `level` for error.
 
@@ -123,7 +126,13 @@ def surely_reaches(
     """
     from scipy.special import betainc
 
+    right, rows = np.asarray(right), np.asarray(rows)
     return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= level)
+
+
+def _count_fewest(target: float) -> float:
+    """Return how many answers, all of them right, reach a target."""
+    return math.log(1 - CONFIDENCE) / math.log(target)
 
 
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
@@ -139,8 +148,7 @@ def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> 
     scores = confidence[order]
     right_so_far = right[order].cumsum()
 
-    fewest = math.log(1 - CONFIDENCE) / math.log(target)  # all of them right
-    least, most = (factor * fewest for factor in _FIRST_CUT)
+    least, most = (factor * _count_fewest(target) for factor in _FIRST_CUT)
     first = min(count, math.ceil(np.clip(_FIRST_SHARE * count, least, most)))
     places = np.linspace(first, count, _CUTS).round().astype(int) - 1
     ends = np.unique(np.searchsorted(-scores, -scores[places], side="right"))
@@ -236,9 +244,9 @@ def _find_refuting(answers: _Answers, limit: float | None, target: float) -> int
             continue
         alone = is_label & (answers.scores >= min(limits))
         wrong = np.count_nonzero(alone & ~answers.right)
-        if not surely_reaches(np.array(wrong), np.count_nonzero(alone), 1 - target, level):
+        if not surely_reaches(wrong, np.count_nonzero(alone), 1 - target, level):
             continue
-        gained = 0 if without is None else np.count_nonzero(others.scores >= without)
+        gained = 0 if without is None else int(np.count_nonzero(others.scores >= without))
         if gained > most:
             worst, most = label, gained
     return worst
@@ -350,8 +358,9 @@ def describe_missing(
     first = np.argsort(-answers.scores, kind="stable")[:_MOST_CONFIDENT]
     wrong = first[~answers.right[first]]
     sentence = f"no threshold reaches {thresholds.target:g}"
-    if not len(wrong):
-        return f"{sentence}: {len(labels)} rows are too few to show it; give more rows"
+    enough = _FIRST_CUT[1] * _count_fewest(thresholds.target)
+    if not len(wrong) or len(labels) < enough:
+        return f"{sentence}: {len(labels)} rows are too few to show it; give {math.ceil(enough)} or more"
     examples = []
     for row in wrong[:_EXAMPLES].tolist():
         label = names[labels[row]] if labels[row] >= 0 else "no class"
@@ -475,13 +484,3 @@ def _parse_target(facts: dict[str, Any]) -> Thresholds:
 def hash_rows(hashes: np.ndarray) -> str:
     """Return one hash of the hashes of texts, in any order."""
     return hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:16]
-
-
-def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
-    """Return the fingerprint of weights by name, the same for one file, several, and a model in memory."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        values = np.ascontiguousarray(weights[name])
-        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-        digest.update(values.reshape(-1).view(np.uint8))
-    return digest.hexdigest()[:16]

@@ -25,7 +25,13 @@ Table = TypeVar("Table")
 
 
 class FastRnn(Predictor):
-    __doc__ = Predictor.__doc__
+    """From texts, tables and texts that grow to the answers of a model; see [`Predictor`] for the arguments.
+
+    Example:
+        >>> classifier = FastRnn.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
+    """
 
     def predict_table(self, table: Table, **settings: Any) -> Table:
         """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
@@ -46,7 +52,9 @@ class FastRnn(Predictor):
 
         if not hasattr(table, "__arrow_c_stream__"):
             found = type(table).__name__
-            raise UserError(f"predict_table reads a frame of pandas, polars or Arrow: found {found}")
+            raise UserError(
+                f"predict_table reads a frame of pandas, polars or Arrow: found {found}"
+            )
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
     def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:

@@ -55,11 +55,6 @@ class Predictor:
     Raises:
         UserError: For an unknown `precision`, and for a language model.
         ValueError: When the model is in training mode.
-
-    Example:
-        >>> classifier = FastRnn.from_pretrained("out/tweets")
-        >>> classifier.predict(["best concert of my life!"])
-        [{'label': 'positive', 'score': 0.9}]
     """
 
     def __init__(
@@ -258,7 +253,7 @@ class Predictor:
             raise UserError("target is for models that choose one label for a text: leave it out")
         if self._name is None:
             raise UserError("target needs the folder of the model: load it by from_pretrained")
-        path = f"{self._name}/{FinishedFolder.thresholds}"
+        path = FinishedFolder(Path(self._name)).thresholds
         by_target = parse_thresholds(self._thresholds, path, self.fingerprint)
         chosen = by_target.get(f"{target:g}")
         if chosen is None:

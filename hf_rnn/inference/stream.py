@@ -130,9 +130,7 @@ class TextStream:
 
         Its layout is the same for all engines.
         """
-        header = _Header(
-            self._identify(), self.last_word, self._tokens, self._ended, self._target
-        )
+        header = _Header(self._identify(), self.last_word, self._tokens, self._ended, self._target)
         state = self._predictor.engine.export_states(self._state)
         numbers = np.concatenate([self._logits.ravel(), state.ravel()]).astype("<f4")
         content = json.dumps(asdict(header)).encode() + b"\n" + numbers.tobytes()
@@ -169,7 +167,7 @@ class TextStream:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._predictor).stream, (self._predictor, self.save())
+        return _continue, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
         """Take a piece; return its final tokens, and those of the last word, up to the limit of the model."""
@@ -184,6 +182,12 @@ class TextStream:
 
     def _tokenize(self, text: str) -> list[int]:
         return self._predictor.tokenize([text])[0] if text.strip(_SPACES) else []
+
+
+def _continue(predictor: Predictor, saved: bytes) -> TextStream:
+    stream = TextStream(predictor)
+    stream.restore(saved)
+    return stream
 
 
 _DAMAGED = "the state is not the bytes of TextStream.save, or damaged: start a new stream"

@@ -213,7 +213,8 @@ def write_folder(
                 ", ".join(absent),
             )
         texts = run.texts["validation"]["text"][:]
-        if hint := describe_missing(chosen[0], *fit.validation, names, texts):
+        hints = [describe_missing(each, *fit.validation, names, texts) for each in chosen[:2]]
+        for hint in list(filter(None, hints))[:1]:
             logger.warning(hint)
         write_thresholds(folder.thresholds, fingerprint_folder(folder), chosen)
     card = describe_run(folder, run, tokens, fit, metrics)

@@ -6,8 +6,9 @@ all of them.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -74,6 +75,7 @@ class Engine(ABC):
 
     config: Config
     model: PreTrainedModel | None = None  # the model of torch, where it is in memory
+    is_plain = False  # whether torch computes
 
     @cached_property
     def fingerprint(self) -> str:
@@ -110,6 +112,16 @@ class Engine(ABC):
     def import_states(self, states: np.ndarray) -> np.ndarray:
         """Return states `(N, S)` of [`export_states`] as `advance` reads them."""
         return states
+
+
+def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the fingerprint of weights by name, the same for one file, several, and a model in memory."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
 
 
 def check_mode(model: PreTrainedModel) -> None:

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.decisions import hash_weights
-from . import DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, Unsupported, pad_tokens
+from . import (
+    DEFAULTS,
+    TAGGER,
+    Engine,
+    InferenceOptions,
+    Precision,
+    Unsupported,
+    hash_weights,
+    pad_tokens,
+)
 from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:

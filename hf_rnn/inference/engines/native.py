@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.decisions import hash_weights
 from ..native import Block, Layer, Model, Norm, load_library
 from . import (
     CLASSIFIER,
@@ -30,6 +29,7 @@ from . import (
     InferenceOptions,
     Precision,
     Unsupported,
+    hash_weights,
     pad_tokens,
 )
 
@@ -204,8 +204,9 @@ class NativeEngine(Engine):
     """A recurrent network in C, from the settings of a model, and its weights by name, as [`to_float`] reads them.
 
     The products inside have the `precision` where the processor has instructions for it: int8 needs
-    AVX-512 with VNNI, and is int16 elsewhere. Raises [`Unsupported`] if the kernel is not there or
-    does not compute the model.
+    AVX-512 with VNNI, and is int16 without; int16 needs AVX2 or AVX-512, so that both are float32
+    on ARM and on older processors. Raises [`Unsupported`] if the kernel is not there or does not
+    compute the model.
     """
 
     def __init__(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer, name_damage
-from ...utils.errors import UserError, install_hint
+from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
+from ...utils.errors import UserError, explain, install_hint
 from ..tokens import TokenizerFile
 from . import DEFAULTS, Engine, InferenceOptions, Source, batch_by_length, pad_ids
 from .stored import fingerprint_folder, load_config, open_folder
@@ -98,7 +98,7 @@ def _open_again(name: str, options: InferenceOptions, is_encoder: bool) -> OnnxE
 def open_onnx(source: Source, options: InferenceOptions) -> tuple[Engine, TokenizerFile]:
     """Return the engine of the file in a folder, and its tokenizer; raise a [`UserError`] as [`OnnxEngine`] does."""
     engine = OnnxEngine(source, options)
-    with name_damage(source.name, TOKENIZER):
+    with explain(f"{source.name} cannot be loaded, because of {TOKENIZER}"):
         tokenizer = TokenizerFile(source.folder)
     check_tokenizer(source.name, tokenizer, engine.config)
     return engine, tokenizer

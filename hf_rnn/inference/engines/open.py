@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ...hub.model_folder import FinishedFolder, find_folder
 from . import DEFAULTS, Engine, InferenceOptions, Source, Unsupported, check_mode
 from .native import MISSING
-from .stored import copy_weights, open_native
+from .stored import copy_weights, fingerprint_folder, open_native
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,20 +61,19 @@ def open_engine(
         except Unsupported as error:
             reasons.append(str(error))
     opened = Opened(*last(source, options), source.folder)  # a UserError names what is damaged
-    for reason in reasons:
-        _log_reason(reason)
+    if not opened.engine.is_plain:  # else the reason was logged
+        for reason in reasons:
+            _LOGGER.warning("transformers loads the model, which takes seconds: %s", reason)
     return opened
 
 
 def _open_torch(source: Source, options: InferenceOptions) -> tuple[Engine, Tokenizer]:
-    from .torch import open_torch  # torch takes seconds
+    from .torch import load_torch  # torch takes seconds
 
-    return open_torch(source, options)
-
-
-def _log_reason(reason: str) -> None:
-    if reason != MISSING:
-        _LOGGER.warning("torch loads the model, as the kernel does not: %s", reason)
+    model, tokenizer = load_torch(source, options)
+    engine = choose_engine(model, tokenizer, options)
+    engine.fingerprint = fingerprint_folder(source.folder)  # weights in memory are float32
+    return engine, tokenizer
 
 
 def choose_engine(
@@ -90,7 +89,10 @@ def choose_engine(
         try:
             return copy_weights(model, options)
         except Unsupported as error:
-            _log_reason(str(error))
+            if str(error) != MISSING:
+                _LOGGER.warning(
+                    "the plain model predicts, as the kernel does not compute this one: %s", error
+                )
     from .torch import TorchEngine
 
     return TorchEngine(model, tokenizer)

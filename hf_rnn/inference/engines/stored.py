@@ -15,19 +15,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...evaluation.decisions import hash_weights
 from ...hub.model_folder import (
     FAST_TOKENIZERS,
     MODEL_TYPE,
     TOKENIZER,
     FinishedFolder,
     check_tokenizer,
-    name_damage,
     read_settings,
 )
-from ...utils.errors import UserError
+from ...utils.errors import UserError, explain
 from ..tokens import TokenizerFile
-from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions, Source, Unsupported
+from . import (
+    CLASSIFIER,
+    DEFAULTS,
+    TAGGER,
+    Engine,
+    InferenceOptions,
+    Source,
+    Unsupported,
+    hash_weights,
+)
 from .native import TABLE, NativeEngine
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def open_folder(name: str, files: Sequence[str], revision: str | None = None) ->
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
     settings = read_settings(name, folder.root, MODEL_TYPE)
-    with name_damage(name, folder.config.name):
+    with explain(f"{name} cannot be loaded, because of {folder.config.name}"):
         # transformers leaves out its default
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
         labels = dict(sorted((int(number), label) for number, label in labels.items()))
@@ -89,13 +96,22 @@ def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
 
 
 def load_weights(*paths: Path) -> dict[str, np.ndarray]:
-    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
-    from safetensors import deserialize
+    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32.
 
+    A file has the length of its header in 8 bytes, a header in JSON, and numbers (the format of
+    safetensors, https://github.com/safetensors/safetensors#format); ONNX Runtime alone has no
+    library for it.
+    """
     weights = {}
     for path in paths:
-        for name, tensor in deserialize(path.read_bytes()):
-            values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            first, last = tensor["data_offsets"]
+            numbers = content[start + first : start + last]
+            values = np.frombuffer(numbers, _DTYPES[tensor["dtype"]])
             if values.dtype == np.float64:
                 with np.errstate(over="ignore"):  # where a number becomes infinite
                     values = values.astype(np.float32)
@@ -105,7 +121,7 @@ def load_weights(*paths: Path) -> dict[str, np.ndarray]:
 
 def fingerprint_folder(folder: FinishedFolder) -> str:
     """Return the fingerprint of the weights in a folder; see [`Engine`]."""
-    with name_damage(str(folder.root), "model.safetensors"):
+    with explain(f"{folder.root} cannot be loaded, because of model.safetensors"):
         return hash_weights(load_weights(*folder.weight_files()))
 
 
@@ -116,7 +132,7 @@ def load_sentence_encoder(
     projection = folder.root / PROJECTION
     if not projection.is_file():
         raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
-    with name_damage(name, PROJECTION):
+    with explain(f"{name} cannot be loaded, because of {PROJECTION}"):
         top = {
             key.replace("linear.", "classifier."): weight
             for key, weight in load_weights(projection).items()
@@ -146,7 +162,7 @@ def open_native(
         config = load_config(name, folder)
         tokenizer = _load_tokenizer(name, folder)
         check_tokenizer(name, tokenizer, config)
-        with name_damage(name, "model.safetensors"):
+        with explain(f"{name} cannot be loaded, because of model.safetensors"):
             if source.is_encoder:
                 weights = load_sentence_encoder(name, folder, config)
             else:
@@ -162,14 +178,14 @@ def open_native(
 
 def _load_tokenizer(name: str, folder: FinishedFolder) -> TokenizerFile:
     """Return the tokenizer of a folder; raise [`Unsupported`] for one that transformers changes when it loads it."""
-    with name_damage(name, TOKENIZER):
+    with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
         settings = folder.read_tokenizer_config()
     if (folder.root / "adapter_config.json").is_file():
         raise Unsupported("the folder has an adapter")
     kind = settings.get("tokenizer_class")
     if kind not in FAST_TOKENIZERS or not folder.tokenizer.is_file():
         raise Unsupported(f"the tokenizer is a {kind}, or has no tokenizer.json")
-    with name_damage(name, TOKENIZER):
+    with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
         tokenizer = TokenizerFile(folder)
         vocabulary = tokenizer.get_vocab()
     for key, token in settings.items():

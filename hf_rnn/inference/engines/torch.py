@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...evaluation.decisions import hash_weights
-from ...hub.model_folder import load_model, load_without_weights, name_damage
+from ...hub.model_folder import load_model, load_without_weights
 from ...models.auto import head_class
+from ...utils.errors import explain
 from ..native import SWITCH, load_library
 from . import (
     CLASSIFIER,
@@ -25,11 +25,12 @@ from . import (
     Source,
     batch_by_length,
     check_mode,
+    hash_weights,
     pad_ids,
     pad_tokens,
 )
 from .native import to_float
-from .stored import fingerprint_folder, load_sentence_encoder, read_memory
+from .stored import load_sentence_encoder, read_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,6 +48,7 @@ class TorchEngine(Engine):
     """A model of torch in evaluation mode, and the tokenizer that pads for it."""
 
     model: PreTrainedModel
+    is_plain = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         if model.device.type == "cpu" and model.dtype.itemsize < torch.float32.itemsize:
@@ -152,21 +154,17 @@ def compute_logits(
     return logits
 
 
-def open_torch(
+def load_torch(
     source: Source, options: InferenceOptions
-) -> tuple[Engine, PreTrainedTokenizerBase]:
-    """Return the engine of a stored model that transformers loads, and its tokenizer.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a stored model and its tokenizer, as transformers loads them.
 
     Raises:
         UserError: For an incomplete or damaged model, and for an unknown or missing device.
     """
     if source.is_encoder:
-        model, tokenizer = load_sentence_model(source)
-    else:
-        model, tokenizer = load_model(source.name, options.revision, options.device)
-    engine: Engine = TorchEngine(model, tokenizer)
-    engine.fingerprint = fingerprint_folder(source.folder)
-    return engine, tokenizer
+        return load_sentence_model(source)
+    return load_model(source.name, options.revision, options.device)
 
 
 def load_sentence_model(
@@ -178,7 +176,7 @@ def load_sentence_model(
         UserError: For a folder without an encoder's projection.
     """
     config, tokenizer = load_without_weights(source.name, source.folder)
-    with name_damage(source.name, "model.safetensors"):
+    with explain(f"{source.name} cannot be loaded, because of model.safetensors"):
         weights = load_sentence_encoder(source.name, source.folder, config)
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict(

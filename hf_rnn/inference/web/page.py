@@ -83,12 +83,14 @@ def write_page(
         place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
     )
     examples = read_examples(folder)
+    if source.gives_vectors and examples:  # of one text a line
+        examples = ["\n".join(examples)]
     thresholds = folder.read_thresholds()
     decides = bool(parse_thresholds(thresholds, folder.thresholds, source.fingerprint))
     content = {
         "name": folder.root.resolve().name,
         "head": "encoder" if source.gives_vectors else "classifier",
-        "examples": ["\n".join(examples)] if source.gives_vectors else examples,
+        "examples": examples,
         "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
