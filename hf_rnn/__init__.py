@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .inference.fast import FastRnn as FastRnn
     from .inference.fast import SentenceEncoder as SentenceEncoder
     from .inference.fast import Tagger as Tagger
+    from .labelling.labeller import Labeller as Labeller
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
     from .models.modeling_rnn import RnnForSequenceClassification as RnnForSequenceClassification
@@ -72,6 +73,7 @@ else:
         "pretrain": "training.pretrain",
         "Tagger": "inference.fast",
         "BatchPredictor": "inference.batches",
+        "Labeller": "labelling.labeller",
     }
     __all__ = ["__version__", *_HOME]
 

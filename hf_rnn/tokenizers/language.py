@@ -25,13 +25,13 @@ _MOST_WIDE = 0.3  # share of characters of Chinese and Japanese
 
 @dataclass(frozen=True)
 class Language:
-    """What the encoders of the package make of texts."""
+    """Texts as the encoders of the package read them."""
 
-    sample: list[str]  # the beginnings of some texts
+    sample: list[str]  # beginnings of some texts
     is_english: bool  # whether `english` needs no more pieces than `multilingual`
     unknown: float  # share of the pieces of `multilingual`
     length: float  # characters per piece of `multilingual`
-    ascii_share: float  # of the characters
+    ascii_share: float  # share of ASCII characters
 
     @property
     def encoder(self) -> str:
@@ -46,7 +46,7 @@ class Language:
 
 
 def find_language(texts: Iterable[str]) -> Language:
-    """Return what the encoders of the package make of the first 100,000 texts, by a sample of them."""
+    """Return how the encoders of the package read the first 100,000 texts, by a sample of them."""
     first = list(islice(texts, _FIRST))
     step = -(-len(first) // _SAMPLE) or 1
     sample = [text[:_BEGINNING] for text in first[::step]]

@@ -83,7 +83,7 @@ def test_a_threshold_is_the_last_of_twenty_cuts_before_one_fails(target):
     ("accuracy", "target", "rows"), [(0.945, 0.95, 1000), (0.89, 0.9, 170), (0.945, 0.95, 400)]
 )
 def test_thresholds_are_granted_wrongly_in_at_most_a_tenth_of_the_draws(accuracy, target, rows):
-    """Where scores say nothing, and the accuracy is just below the target, the lowest of all cuts gave 20 to 24 %."""
+    """Scores say nothing here, and the accuracy is just below the target: the lowest of all cuts gave 19 to 24 %."""
     generator, granted = np.random.default_rng(1), 0
     for _ in range(1000):
         right = generator.random(rows) < accuracy

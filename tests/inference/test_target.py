@@ -148,7 +148,7 @@ def scale_head(folder, factor):
 
 @pytest.mark.parametrize("form", ["one file", "several files"])
 def test_thresholds_of_other_weights_are_refused(folder, command, tmp_path, form):
-    """Of several files none was compared, and answers with another sign stood alone."""
+    """Several files were not compared, and answers with another sign stood alone."""
     copy = shutil.copytree(folder, tmp_path / "model")
     expected = FastRnn.from_pretrained(copy).predict(TEXTS, target=0.8)
     if form == "several files":
@@ -213,7 +213,7 @@ def test_engines_have_one_fingerprint(folder, tmp_path, monkeypatch):
 def test_scores_are_compared_as_they_were_chosen(folder, command, tmp_path):
     """In float32: for 15 of 16 targets one row more stood alone in `evaluate` than in `predict`."""
     rows = pd.DataFrame(invent_rows(400, seed=11), columns=["text", "label"])
-    rows["text"] += [f" w{number}" for number in range(400)]  # none was trained on
+    rows["text"] += [f" w{number}" for number in range(400)]  # new texts
     rows.loc[::7, "label"] = "good"
     rows.to_csv(tmp_path / "rows.csv", index=False)
     copy = shutil.copytree(folder, tmp_path / "model")

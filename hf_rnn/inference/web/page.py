@@ -41,7 +41,7 @@ class ExportSource:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     gives_vectors: bool  # whether it is a sentence encoder
-    fingerprint: str  # of its weights
+    fingerprint: str  # a hash of its weights
 
 
 def write_page(
@@ -83,7 +83,7 @@ def write_page(
         place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
     )
     examples = read_examples(folder)
-    if source.gives_vectors and examples:  # of one text a line
+    if source.gives_vectors and examples:  # each line is a text
         examples = ["\n".join(examples)]
     thresholds = folder.read_thresholds()
     decides = bool(parse_thresholds(thresholds, folder.thresholds, source.fingerprint))

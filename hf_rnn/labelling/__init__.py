@@ -1,0 +1,1 @@
+"""Labels for texts: a queue to label them, labels that look wrong, and two months compared."""

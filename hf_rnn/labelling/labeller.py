@@ -1,0 +1,323 @@
+"""Label texts with a model in the loop: which text comes next, what its label may be, how often that is right.
+
+The order is measured by `scripts/benchmarks/labelling.py`. First come texts that represent the
+others: each next one raises the mean similarity of all texts to the nearest chosen one most (the
+facility location function; K. Wei, R. Iyer, J. Bilmes: Submodularity in Data Subset Selection and
+Active Learning. ICML 2015). Then come in turn: the least certain text, by the margin between its
+two best labels (T. Scheffer, C. Decomain, S. Wrobel: Active Hidden Markov Models for Information
+Extraction. IDA 2001), unless it resembles an answered one; a text whose suggested label has the
+fewest rows; and a random one. Only random texts measure how often suggestions are right, because
+the others were chosen for their difficulty.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+
+from ..utils.errors import UserError, find_text_error, list_texts
+from .answers import Answer, AnswerFile
+from .vectors import encode_texts
+
+LABELS = "labels.csv"
+_FIRST = 50  # texts that represent the others
+_TURNS = ("uncertain", "random", "uncertain", "rare", "uncertain")
+_REPRESENTATIVES = 50
+_POOL = 20_000  # texts to choose from, at random; suggestions take half a second for these
+_REPRESENTED = 3_000  # of them, for which a representative is sought
+_ENOUGH = 4  # rows of each of two labels, to suggest one
+_RECENT = 50  # random texts that the accuracy counts
+_CONFIDENCE = 0.95
+_STRENGTH = 10.0  # C of the regression
+_STEPS = 50  # of it; the next answer continues them
+_REFIT_SHARE = 0.02  # new answers, as a share of all, after which the model is fitted again
+_LIKENESS = 0.5  # weight of the similarity to an answered text beside the margin
+
+
+class Suggestion(TypedDict):
+    """A label for a text, and its probability."""
+
+    label: str
+    score: float
+
+
+class Accuracy(TypedDict):
+    """How many suggestions for the last random texts were right, and the interval of the share with 95 %."""
+
+    right: int
+    of: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class _Question:
+    place: int  # in the pool
+    order: str
+
+
+class Labeller:
+    """A queue of texts that a person labels, with suggestions by a model that learns from each answer.
+
+    The model is logistic regression on the vectors of an encoder of the package. It suggests labels
+    as soon as two labels have four rows each.
+
+    Args:
+        texts: All texts; a blank one is never asked. Of more than 20,000 a random part is.
+        labels: The labels that are there already, None or "" where there is none.
+        output_dir: Folder for `labels.csv`, where each answer is written at once, and for the
+            vectors of the texts. The answers of an earlier session there count.
+        seed: Decides what is random.
+
+    Raises:
+        UserError: For texts that are not, labels of another number, and answers to other texts.
+
+    Example:
+        >>> labeller = Labeller(texts, output_dir="out")
+        >>> row = labeller.next()
+        >>> labeller.answer(row, "delivery")
+        >>> labeller.accuracy()
+        {'right': 0, 'of': 0, 'low': 0.0, 'high': 1.0}
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str | None] | None = None,
+        output_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.texts = list_texts(texts)
+        self.labels = self._read_labels(labels)
+        self.answers: list[Answer] = []
+        self._file = None
+        if output_dir is not None:
+            self._file = AnswerFile(Path(output_dir) / LABELS)
+            self.answers = self._file.answers
+        self._check_answers()
+        self._draw = np.random.default_rng(seed)
+        self._rows = self._draw_pool()
+        self._places = {row: place for place, row in enumerate(self._rows.tolist())}
+        file = None if output_dir is None else Path(output_dir) / "vectors.npz"
+        vectors = encode_texts([self.texts[row] for row in self._rows], file)
+        self._vectors = vectors.astype(np.float32)
+
+        self._asked = np.isin(self._rows, list(self.labels))
+        # of each text to the most similar answered one
+        self._likeness = np.zeros(len(self._rows), dtype=np.float32)
+        for answer in self.answers:
+            self._learn(answer)
+        self._random = self._draw.permutation(len(self._rows))
+        self._representatives = self._find_representatives()
+        self._question: _Question | None = None
+        self._model = _make_model()
+        self._fitted = 0  # rows that the model has learned
+        self._scores: np.ndarray | None = None  # of the labels of the model, `(P, C)`
+
+    # ---- answers ----
+
+    def next(self) -> int:
+        """Return the number of the row to label next; the same one until it has an answer.
+
+        Raises:
+            UserError: When each text has an answer.
+        """
+        if self._question is None:
+            if self._asked.all():
+                raise UserError(f"each of the {len(self._rows):,} texts has an answer")
+            self._question = self._choose()
+        return int(self._rows[self._question.place])
+
+    def answer(self, row: int, label: str | None) -> None:
+        """Label a row, any one; None skips it. The answer is on disk when this returns."""
+        if not 0 <= row < len(self.texts):
+            raise UserError(
+                f"there is no row {row}: the texts have rows 0 to {len(self.texts) - 1}"
+            )
+        if label is not None and not label.strip():
+            raise UserError("the label is empty: give a name, or None to skip the text")
+        if any(answer.row == row for answer in self.answers):
+            raise UserError(f"row {row} has an answer: undo comes first")
+        suggestion = self.suggest(row)
+        order = "chosen"
+        if self._question is not None and row == self.next():
+            order = self._question.order
+            self._question = None
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        answer = Answer(
+            row,
+            self.texts[row],
+            label="" if label is None else " ".join(label.split()),
+            time=now.isoformat(timespec="milliseconds"),
+            suggestion="" if suggestion is None else suggestion["label"],
+            order=order,
+        )
+        if self._file is None:
+            self.answers.append(answer)
+        else:
+            self._file.append(answer)
+        self._learn(answer)
+
+    def undo(self) -> int | None:
+        """Remove the last answer, and return its row, which is asked again; None without an answer."""
+        if not self.answers:
+            return None
+        answer = self.answers.pop() if self._file is None else self._file.undo()
+        self.labels.pop(answer.row, None)
+        place = self._places.get(answer.row)
+        if place is not None:
+            self._asked[place] = False
+            self._question = _Question(place, answer.order)
+        self._fitted = 0
+        return answer.row
+
+    def _learn(self, answer: Answer) -> None:
+        if answer.label:
+            self.labels[answer.row] = answer.label
+        place = self._places.get(answer.row)
+        if place is not None:
+            self._asked[place] = True
+            likeness = self._vectors @ self._vectors[place]
+            self._likeness = np.maximum(self._likeness, likeness)
+
+    # ---- the model ----
+
+    def suggest(self, row: int) -> Suggestion | None:
+        """Return the likeliest label of a row and its probability; None before two labels have four rows each."""
+        self._fit()
+        if self._scores is None:
+            return None
+        if row in self._places:
+            scores = self._scores[self._places[row]]
+        else:
+            scores = self._model.predict_proba(encode_texts([self.texts[row]]))[0]
+        best = int(scores.argmax())
+        return {"label": str(self._model.classes_[best]), "score": float(scores[best])}
+
+    def _fit(self) -> None:
+        """Fit the model again if there are new answers."""
+        new = len(self.labels) - self._fitted
+        if self._fitted and new <= _REFIT_SHARE * self._fitted:
+            return
+        rows = [row for row in self.labels if row in self._places]
+        labels = [self.labels[row] for row in rows]
+        frequent = Counter(labels).most_common(2)
+        if len(frequent) < 2 or frequent[1][1] < _ENOUGH:
+            self._scores = None
+            return
+        if getattr(self._model, "classes_", np.empty(0)).tolist() != sorted(set(labels)):
+            self._model = _make_model()
+        with warnings.catch_warnings():
+            # few steps, which the next fit continues; few rows per label
+            warnings.simplefilter("ignore")
+            self._model.fit(self._vectors[[self._places[row] for row in rows]], labels)
+        self._scores = self._model.predict_proba(self._vectors)
+        self._fitted = len(self.labels)
+
+    def accuracy(self) -> Accuracy:
+        """Return how many suggestions for the last 50 random texts were right.
+
+        The interval has a confidence of 95 %; C. Clopper, E. Pearson: The use of confidence or
+        fiducial limits illustrated in the case of the binomial. Biometrika 26, 1934.
+        """
+        return measure_accuracy(self.answers)
+
+    # ---- the order ----
+
+    def _choose(self) -> _Question:
+        """Return the next text, by the order of [`_TURNS`] after the first ones."""
+        self._fit()
+        number = len(self.answers)
+        order = "different" if number < _FIRST else _TURNS[number % len(_TURNS)]
+        place = None
+        if order == "different":
+            places = self._representatives
+            place = next((place for place in places if not self._asked[place]), None)
+        elif self._scores is not None and order == "rare":
+            place = self._least(self._count_suggested(self._scores))
+        elif self._scores is not None and order == "uncertain":
+            best = np.partition(self._scores, -2, axis=1)
+            margins = best[:, -1] - best[:, -2]
+            place = self._least(margins + _LIKENESS * self._likeness)
+        if place is None:
+            order = "random"
+            place = int(self._random[~self._asked[self._random]][0])
+        return _Question(place, order)
+
+    def _least(self, costs: np.ndarray) -> int:
+        return int(np.where(self._asked, np.inf, costs).argmin())
+
+    def _count_suggested(self, scores: np.ndarray) -> np.ndarray:
+        """Return for each text the rows that its suggested label has; the score decides between equals."""
+        counts = Counter(self.labels.values())
+        by_class = np.array([counts[label] for label in self._model.classes_])
+        return by_class[scores.argmax(axis=1)] - scores.max(axis=1)
+
+    def _find_representatives(self) -> list[int]:
+        """Return places of texts, each the one that adds most to the similarity of all to the nearest of them."""
+        some = self._random[:_REPRESENTED]
+        vectors = self._vectors[some] - self._vectors[some].mean(axis=0)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        likeness = np.maximum(vectors @ vectors.T, 0) ** 2
+        nearest = np.zeros(len(some), dtype=np.float32)
+        chosen: list[int] = []
+        for _ in range(min(_REPRESENTATIVES, len(some))):
+            means = np.maximum(likeness, nearest).mean(axis=1)
+            means[chosen] = -1
+            chosen.append(int(means.argmax()))
+            nearest = np.maximum(nearest, likeness[chosen[-1]])
+        return some[chosen].tolist()
+
+    # ---- what is there at the start ----
+
+    def _read_labels(self, labels: Sequence[str | None] | None) -> dict[int, str]:
+        """Return the labels that are given by row."""
+        if labels is None:
+            return {}
+        if len(labels) != len(self.texts):
+            raise UserError(f"{len(self.texts)} texts and {len(labels)} labels: give one per text")
+        return {row: str(label) for row, label in enumerate(labels) if not find_text_error(label)}
+
+    def _check_answers(self) -> None:
+        for answer in self.answers:
+            if answer.row >= len(self.texts) or self.texts[answer.row] != answer.text:
+                fault = f"row {answer.row} of {LABELS} has another text"
+                raise UserError(f"{fault}: give the same table again, or another folder")
+
+    def _draw_pool(self) -> np.ndarray:
+        """Return the rows to choose from, in order: those with labels and others, at most 20,000 of each."""
+        has_text = np.array([not find_text_error(text) for text in self.texts], dtype=bool)
+        has_label = np.isin(np.arange(len(self.texts)), list(self.labels))
+        rows = []
+        for group in (has_text & ~has_label, has_text & has_label):
+            members = np.flatnonzero(group)
+            rows.append(self._draw.permutation(members)[:_POOL])
+        answered = [answer.row for answer in self.answers]
+        pool = np.unique(np.concatenate([*rows, np.array(answered, dtype=int)]))
+        if not len(rows[0]):
+            raise UserError("there is no text without a label: give texts to label")
+        return pool
+
+
+def _make_model() -> LogisticRegression:
+    return LogisticRegression(C=_STRENGTH, max_iter=_STEPS, warm_start=True)
+
+
+def measure_accuracy(answers: Sequence[Answer]) -> Accuracy:
+    """Return how many of the last 50 suggestions for random texts were right; see [`Labeller.accuracy`]."""
+    random = [answer for answer in answers if answer.order == "random"]
+    counted = [answer for answer in random if answer.label and answer.suggestion][-_RECENT:]
+    right = sum(answer.label == answer.suggestion for answer in counted)
+    low, high = (0.0, 1.0)
+    if counted:
+        low, high = binomtest(right, len(counted)).proportion_ci(_CONFIDENCE)
+    return {"right": right, "of": len(counted), "low": float(low), "high": float(high)}
