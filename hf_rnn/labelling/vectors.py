@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
-from ..inference.predictor import SentenceEncoder
+from ..inference.fast import SentenceEncoder
 from ..tokenizers.language import find_language
 from ..utils.process import write_whole
 
