@@ -22,6 +22,7 @@ if (
     )
     sys.path.append("hf-rnn/scripts")
 
+import json
 import tempfile
 import time
 from collections import Counter
@@ -43,6 +44,7 @@ SEED, SEEDS = (
     course.SEEDS,
 )  # other random numbers: set COURSE_SEED=1 before Python starts
 workspace = Path(tempfile.mkdtemp())
+torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns until this is chosen
 
 # %% [markdown]
 # ## 1.1 An embedding is a table, and embedding a word is a look-up
@@ -167,7 +169,7 @@ assert torch.equal(
 print(ours.coverage)
 
 # %% [markdown]
-# The English encoder of this package has a table that has seen a quarter of a million texts. It learned from a *teacher*, a transformer (lesson 5).
+# The English encoder of this package has a table of such vectors. It learned them from a *teacher*, a transformer (lesson 5), and more than a million texts; the record beside its card has the number.
 #
 # **Prediction.** Which group is the tightest: words of praise and blame, days, or cities?
 
@@ -186,6 +188,8 @@ WORDS = [
     "paris",
     "rome",
 ]
+record = json.loads((PRETRAINED / "english" / "pretraining.json").read_text())
+print(f"the encoder learned from {record['texts']['learned']:,} texts")
 word_ids = AutoTokenizer.from_pretrained(PRETRAINED / "english").convert_tokens_to_ids(WORDS)
 table = (
     RnnModel.from_pretrained(PRETRAINED / "english")

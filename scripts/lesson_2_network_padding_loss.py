@@ -326,7 +326,7 @@ print(f"share of the most frequent class {source_shares.max():.4f}")
 assert all(source_entropy < loss < source_entropy + 0.02 for loss in source_losses)
 
 # %% [markdown]
-# Almost: each loss is a little above the entropy, so the network is slightly worse than a model that knows the frequency of the classes and nothing else. The training accuracies that the source prints, .5153 to .5170, agree: .5157 is the share of the most frequent class. Lesson 3 finds out why.
+# Almost: each loss is a little above the entropy, so the network is slightly worse than a model that knows the frequency of the classes and nothing else. The training accuracies that the source prints, .5153 to .5170, agree: .5157 is the share of the most frequent class. Its tweets are not part of this course, so why it failed on them cannot be tested here. Lesson 3 trains the same network in the same way on the 972 invented tweets of this course, where it fails too, and tests why.
 #
 # ## 2.7 Backpropagation through time, by hand
 # The weights are used at every step, so their gradient is a sum over the steps. Three steps, with $\mathbf{h}_t = \tanh(\mathbf{a}_t)$ and a loss that depends on the last state only. Start with its gradient $\partial\mathcal{L}/\partial\mathbf{h}_3$, and walk back:

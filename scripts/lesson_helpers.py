@@ -320,9 +320,8 @@ def draw_memory(accuracies: dict[tuple[float, int], list[float]]) -> None:
     _, axis = plt.subplots(figsize=(7, 3))
     distances = sorted({distance for _, distance in accuracies})
     for (bias, distance), values in accuracies.items():
-        places = max(1e-12, (1 / (1 + np.exp(-bias))) ** distance) * np.geomspace(
-            0.6, 1.7, len(values)
-        )
+        left = (1 / (1 + np.exp(-bias))) ** distance
+        places = left * np.geomspace(0.5, 2, len(values))
         colour, label = (
             COLOURS[distances.index(distance)],
             f"distance {distance}" if bias == 0 else None,

@@ -1,8 +1,7 @@
 # %% [markdown]
 """# Solutions of the exercises of the five lessons.
 
-Each solution runs on its own after the first cell: `python scripts/lesson_solutions.py`, about a
-minute on one core.
+Each solution runs on its own after the first cell: `python scripts/lesson_solutions.py`.
 """
 
 # %%

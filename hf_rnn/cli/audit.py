@@ -11,7 +11,7 @@ from ..settings.fields import DataArguments
 from ..settings.flags import Flags
 from ..settings.resolve import resolve
 from ..settings.values import convert
-from ..utils.errors import UserError
+from ..utils.errors import SettingError
 from .console import print_note
 
 
@@ -47,10 +47,13 @@ def run(argv: Sequence[str]) -> None:
 
     datasets.disable_progress_bars()
     model_folder.quiet()
-    task, report = get_task(settings.data.task), DataReport()
+    task = get_task(settings.data.task)
+    report = DataReport()
     texts = task.read(settings.data, class_names=settings.data.class_names, report=report)
-    if (rows := task.audit_view(texts)) is None:
-        raise UserError(f"texts of the task {task.name} are not audited: leave out --task")
+    rows = task.audit_view(texts)
+    if rows is None:
+        raise SettingError(f"texts of the task {task.name} are not audited: leave out --task")
+
     settings, _ = suit_language(settings, task, task.vocabulary_texts(texts["train"]))
     data = suit_vocabulary(settings, sum(report.label_counts["train"])).data
     try:
@@ -58,10 +61,10 @@ def run(argv: Sequence[str]) -> None:
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
+
     results = audit(rows, tokenizer, origins=report.lines)
-    print(
-        json.dumps(results.to_dict(), ensure_ascii=False)
-        if as_json
-        else "\n".join(render_text(results))
-    )
+    if as_json:
+        print(json.dumps(results.to_dict(), ensure_ascii=False))
+    else:
+        print("\n".join(render_text(results)))
     results.check_leaks(data.fail_on_leak)

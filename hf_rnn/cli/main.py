@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..utils.errors import UserError
+from ..utils.errors import SettingError, UserError
 from .console import INTERRUPTED, print_note
 
 _VERBS = {
+    "label": "label texts on a page in your browser, then train",
     "train": "train a classifier, tagger or language model from your texts",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
@@ -50,54 +51,80 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
     """
-    # torch and transformers make a million objects that stay: do not search them for garbage
     if argv is None:
+        argv = sys.argv[1:]
+        # torch and transformers make a million objects that stay: do not search them for garbage
         gc.set_threshold(50_000)
         atexit.register(gc.freeze)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
+    words = list(argv)
     try:
-        try:
-            code = _run(arguments)
-        except SystemExit as leaving:  # after the help of a verb, and after a stopped training
-            code = int(leaving.code or 0)
+        code = _run(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (UserError, OSError) as error:  # OSError: a full disk, a missing permission
-        # discard the output: the interpreter's flush at exit would fail again
-        if isinstance(error, OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return _BROKEN_PIPE
-        print_note(f"{command}: error: {' '.join(str(error).splitlines())}")
-        return 2
+    except BrokenPipeError:
+        _discard_output()
+        return _BROKEN_PIPE
+    except OSError as error:  # a full disk, a missing permission
+        _discard_output()
+        return _report(words, error)
+    except UserError as error:
+        return _report(words, error)
 
 
-def _run(arguments: list[str]) -> int:
-    """Run a verb, or print the help."""
-    if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:2], "--help"]
-    if not arguments or arguments[0] in ("-h", "--help", "--help_all"):
+def _run(words: list[str]) -> int:
+    """Run a verb, or print the help; return the exit code."""
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help", "--help_all"):
         verbs = "\n".join(f"  {verb:<10}{meaning}" for verb, meaning in _VERBS.items())
-        print(_HELP.format(verbs), file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    if (verb := arguments[0]) == "--version":
+        print(_HELP.format(verbs), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    verb = words[0]
+    if verb == "--version":
         print(f"hf-rnn {__version__}")
         return 0
-    if verb not in _VERBS:
-        near = difflib.get_close_matches(verb, [*_VERBS, "--help", "--version"], n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
-        raise UserError(f"there is no verb {verb!r}. {hint}")
+    _check_verb(verb)
+    _set_up_output()
+    try:
+        code = importlib.import_module(f".{verb}", __package__).run(words[1:])
+    except SystemExit as leaving:  # after the help of a verb, and after a stopped training
+        code = leaving.code
+    return int(code or 0)
+
+
+def _check_verb(verb: str) -> None:
+    """Raise a [`UserError`] for a verb that does not exist."""
+    if verb in _VERBS:
+        return
+    near = difflib.get_close_matches(verb, [*_VERBS, "--help", "--version"], n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
+    raise SettingError(f"there is no verb {verb!r}. {hint}")
+
+
+def _set_up_output() -> None:
+    """Show the log of this package, of several processes that of the first, and write UTF-8 in any locale."""
     logger = logging.getLogger("hf_rnn")
-    # only the log of this package, and of several processes that of the first
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # in any locale
-    return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _discard_output() -> None:
+    """Discard what is left of the output: the interpreter's flush at exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(words: Sequence[str], error: Exception) -> int:
+    """Print a mistake in one line, and return its exit code."""
+    command = "hf-rnn"
+    if words and words[0] in _VERBS:
+        command = f"hf-rnn {words[0]}"
+    print_note(f"{command}: error: {' '.join(str(error).splitlines())}")
+    return 2
 
 
 if __name__ == "__main__":

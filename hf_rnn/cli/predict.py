@@ -218,7 +218,8 @@ def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[o
     if arguments.text is not None:
         yield [(text, arguments.text_pair) for text in arguments.text] if paired else arguments.text
         return
-    from ..data.lines import open_unpacked, read_texts
+    from ..data.charset import read_texts
+    from ..data.lines import open_unpacked
 
     name = str(arguments.input)
     shown = "standard input" if name == "-" else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +36,24 @@ FLAGS = Flags(
 
 def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
-    arguments: PushArguments = FLAGS.build(argv)
-    FinishedFolder(Path(arguments.model)).check_finished()
+    flags: PushArguments = FLAGS.build(argv)
+    FinishedFolder(Path(flags.model)).check_finished()
     from ..hub import model_folder
-    from ..hub.push import push
+    from ..hub.client import find_token
+    from ..hub.push import prepare
 
     model_folder.quiet()
-    # or the owner's default
-    settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}
-    folder, repo_id = settings.pop("model"), settings.pop("repo_id")
-    plan = push(folder, repo_id, **{**settings, "dry_run": True})
-    sizes = {**plan.files, f"{len(plan.files)} files": sum(plan.files.values())}
-    print("\n".join(f"{name:32}{size:12,} bytes" for name, size in sizes.items()), flush=True)
-    if arguments.dry_run:
+    token = None if flags.dry_run else find_token()  # before the checks, which take seconds
+    upload = prepare(
+        flags.model, flags.repo_id, revision=flags.revision, card_examples=flags.card_examples
+    )
+    sizes = upload.plan.files
+    for name, size in [*sizes.items(), (f"{len(sizes)} files", sum(sizes.values()))]:
+        print(f"{name:32}{size:12,} bytes")
+    sys.stdout.flush()
+    if token is None:
         print_note("dry run: nothing was sent")
-    print((plan if arguments.dry_run else push(folder, repo_id, **settings)).url)
+        print(upload.plan.url)
+    else:
+        # or the owner's default
+        print(upload.send(token, private=flags.private or None).url)

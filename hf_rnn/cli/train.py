@@ -58,10 +58,12 @@ def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Setti
         _end_process_group()
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
-    if is_main:
-        print(
-            result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result)
-        )
+    if not is_main:
+        return
+    if sys.stdout.isatty() and "--json" not in argv:
+        print(result.summarize())
+    else:
+        print(json.dumps(_list_facts(result), ensure_ascii=False))
 
 
 def _keep_freed_memory() -> None:
@@ -74,21 +76,22 @@ def _keep_freed_memory() -> None:
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: its largest value
 
 
-def _to_json(result: Any) -> str:
-    facts: dict[str, Any] = {"output_dir": str(result.folder)} | (
-        {} if result.url is None else {"url": result.url}
-    )
+def _list_facts(result: Any) -> dict[str, Any]:
+    """Return folder, page and scores of a training for JSON."""
+    facts: dict[str, Any] = {"output_dir": str(result.folder)}
+    if result.url is not None:
+        facts["url"] = result.url
     for split, metrics in result.metrics.items():
         if split != "data":
             facts[split] = {
-                name: one
-                for name, one in metrics.items()
-                if not isinstance(one, dict | list | None)
+                name: value
+                for name, value in metrics.items()
+                if not isinstance(value, dict | list | None)
             }
     card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
         (facts["linear_model"],) = card.baselines.values()
-    return json.dumps(facts, ensure_ascii=False)
+    return facts
 
 
 def _end_process_group() -> None:
@@ -101,15 +104,29 @@ def _end_process_group() -> None:
 
 
 def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
-    training, folder = settings.training, str(settings.training.output_dir)
+    training = settings.training
+    folder = str(training.output_dir)
     if training.save_only_model:
         return "with save_only_model there is no checkpoint to resume from"
-    more = ["--overwrite_output_dir=false"] * training.overwrite_output_dir
-    named = any(
-        word in (folder, f"--output_dir={folder}", f"--output-dir={folder}") for word in argv
-    )
-    more += ["--resume", *([] if named else ["--output_dir", folder])]
-    start = [*["torchrun", "..."] * ("TORCHELASTIC_RUN_ID" in os.environ), "hf-rnn", settings.verb]
-    # a secret
-    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join([*start, *argv, *more]))
+
+    words = ["hf-rnn", settings.verb, *_without(argv, "overwrite_output_dir", "resume"), "--resume"]
+    spellings = (folder, f"--output_dir={folder}", f"--output-dir={folder}")
+    if not any(word in spellings for word in argv):
+        words += ["--output_dir", folder]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        words = ["torchrun", "...", *words]
+    hidden = re.sub("(--hub[_-]token[= ])[^ ]+", r"\1...", shlex.join(words))  # a secret
     return f"to resume, type: {hidden}"
+
+
+def _without(argv: Sequence[str], *flags: str) -> list[str]:
+    """Return the words of a command without yes-or-no flags and their values."""
+    kept: list[str] = []
+    is_value = False  # of a flag that was left out
+    for word in argv:
+        name, _, value = word.removeprefix("--").replace("-", "_").partition("=")
+        is_left_out = word.startswith("--") and name.removeprefix("no_") in flags
+        if not is_left_out and not (is_value and not word.startswith("-")):
+            kept.append(word)
+        is_value = is_left_out and not value and not name.startswith("no_")
+    return kept

@@ -1,4 +1,4 @@
-"""Audit of labelled texts: duplicates, leaks between splits, conflicting labels, unknown tokens.
+"""Audit of labelled texts: duplicates, near repeats, leaks between splits, conflicting labels, unknown tokens.
 
 Two texts are duplicates if their normalised forms are equal. Every finding names its rows; no row
 is changed.
@@ -6,6 +6,7 @@ is changed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,14 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pandas as pd
 
 from ..utils.errors import UserError
 from .encoding import count_tokens
+from .near_repeats import find_near_repeats
 from .splits import SPLITS, hash_texts, join_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+_MOST_COMPARED = 1_000_000  # rows whose near repeats are sought
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
@@ -43,6 +49,9 @@ class AuditReport:
     overlaps: list[dict[str, Any]]
     # texts of train with several labels, their rows, and found: their places by label
     conflicts: dict[str, Any]
+    # rows of a split that nearly repeat earlier rows of it or rows of a split before it, without
+    # exact repeats: counts by source and split; None if they were not sought
+    near_repeats: list[dict[str, Any]] | None = None
 
     @property
     def leaks(self) -> list[dict[str, Any]]:
@@ -130,6 +139,9 @@ def render_text(report: AuditReport) -> Iterator[str]:
         for label, places in conflict["places"].items():
             more = " ..." if len(places) > _SHOWN else ""
             yield f"    {_quote(label)} in {', '.join(map(report.name_place, places[:_SHOWN]))}{more}"
+    for near in report.near_repeats or ():
+        rows = f"{near['rows']:,} rows of {near['split']} nearly repeat a row of {near['source']}"
+        yield f"\n{rows} ({near['other_label']:,} with another label)"
     if report.leaks:
         yield f"\nrows that leak from train: at most {report.leaks[0]['share']:.2%} of a split"
 
@@ -137,6 +149,66 @@ def render_text(report: AuditReport) -> Iterator[str]:
 def _quote(label: str) -> str:
     """Return a label, quoted if it does not print on one line."""
     return label if label.isprintable() else repr(label)
+
+
+def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
+    """Return the pairs of rows that nearly repeat each other, without exact repeats.
+
+    Of more than 1,000,000 rows a random part is compared, which is logged.
+
+    Returns:
+        A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
+        and labels and texts of both. Pairs with different labels come first, then the most similar.
+    """
+    names = sorted(dataset, key=SPLITS.index)
+    texts: list[str] = []
+    labels: list[str] = []
+    for name in names:
+        texts += join_texts(dataset[name])
+        feature = dataset[name].features["label"]
+        labels += [feature.names[label] for label in dataset[name]["label"][:]]
+    sizes = [len(dataset[name]) for name in names]
+    splits = np.repeat(names, sizes)
+    rows = np.concatenate([np.arange(size) for size in sizes])
+
+    chosen = np.arange(len(texts))
+    if len(texts) > _MOST_COMPARED:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_COMPARED])
+        message = "near repeats are sought in %d of %d rows, chosen at random"
+        logger.warning(message, len(chosen), len(texts))
+    pairs = find_near_repeats([texts[place] for place in chosen])
+    hashes = hash_texts(texts)
+    other = chosen[pairs.first]
+    later = chosen[pairs.second]
+    is_near = hashes[other] != hashes[later]
+    columns: dict[str, Any] = {}
+    for prefix, places in (("", later[is_near]), ("other_", other[is_near])):
+        columns[f"{prefix}split"] = splits[places]
+        columns[f"{prefix}row"] = rows[places]
+        columns[f"{prefix}label"] = [labels[place] for place in places]
+        columns[f"{prefix}text"] = [texts[place] for place in places]
+    frame = pd.DataFrame(columns).assign(similarity=pairs.similarity[is_near].round(3))
+    is_same = frame["label"] == frame["other_label"]
+    order = np.lexsort((-frame["similarity"], is_same))
+    names = ["split", "row", "other_split", "other_row", "similarity", "label", "other_label"]
+    return frame.iloc[order][[*names, "text", "other_text"]].reset_index(drop=True)
+
+
+def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return how many rows of a split nearly repeat rows of another or of itself, for [`AuditReport`]."""
+    counts = []
+    for (split, source), group in pairs.groupby(["split", "other_split"], sort=False):
+        different = group[group["label"] != group["other_label"]]
+        counts.append(
+            {
+                "source": source,
+                "split": split,
+                "pairs": len(group),
+                "rows": group["row"].nunique(),
+                "other_label": different["row"].nunique(),
+            }
+        )
+    return counts
 
 
 def audit(

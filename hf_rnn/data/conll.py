@@ -30,10 +30,11 @@ from .errors import Fault, Reason, file_error, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
 from .load import RowOptions, read_tables
-from .read import Table, read_lines
+from .read import read_lines
 from .report import DataReport, Ledger, SplitReport
 from .sources import choose_splits, find_parts
-from .splits import SplitRows, deliver
+from .splits import SplitRows, make_datasets
+from .table import Table
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node of CoNLL-U
@@ -229,7 +230,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     ledger.close()
     if len(names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
-    return deliver(built, validation_share if splits is None else 0, seed, report)
+    return make_datasets(built, validation_share if splits is None else 0, seed, report)
 
 
 def _is_conll(source: object) -> bool:

@@ -1,34 +1,35 @@
 """Labelled texts become splits with labels, with a count of every row; and continuous text.
 
 The way of a row: it is in a table (`read.py`) of a split (`sources.py`), `_read_part` takes its
-texts and writes its label as text, `_give_meaning` makes a value of the label (`labels.py`), or the
+texts and writes its label as text, `label_rows` makes a value of the label (`labels.py`), or the
 row is rejected (`errors.py`). If there is no validation split, `hold_out` chooses the rows of it.
-Then `deliver` makes the data sets (`splits.py`).
+Then `make_datasets` writes the data sets (`splits.py`). Columns are those of Arrow, which a large
+table has in a file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..hub.model_folder import FinishedFolder, find_folder
-from ..utils.errors import UserError
+from ..utils.errors import DataError, SettingError, UserError
 from . import TableArguments
+from .charset import excerpt_of, find_byte_fault
 from .errors import (
     BadRow,
-    DataError,
     Fault,
     Reason,
     explain_file,
@@ -39,11 +40,20 @@ from .errors import (
     text_fault,
 )
 from .labels import LabelMap, RowLabels
-from .lines import excerpt_of, find_byte_fault, is_table, open_unpacked, suffix_of
-from .read import USUAL_NAMES, Table, find_column, read_table, write_value
+from .lines import is_table, open_unpacked, suffix_of
+from .read import read_table
 from .report import DataReport, Ledger, SplitReport
 from .sources import Column, as_list, choose_splits, find_parts, read_label, read_rows
-from .splits import SPLITS, SplitRows, deliver
+from .splits import SPLITS, SplitRows, hash_rows, make_datasets
+from .table import (
+    USUAL_NAMES,
+    Table,
+    are_names,
+    convert_cells,
+    find_column,
+    select_rows,
+    write_value,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +62,7 @@ _HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the st
 # pieces of a line of continuous text
 _PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")
 _USES = ("text", "text_pair", "label")
+_NO_CODES = np.zeros(0, dtype=np.int32)
 
 
 def load_texts(
@@ -123,30 +134,26 @@ def load_tsv(
         UserError: For arguments that contradict each other or the data.
     """
     report = DataReport() if report is None else report
-    ledger, settings = Ledger(max_bad_rows, rejected_path, report), RowOptions(**options)
+    ledger = Ledger(max_bad_rows, rejected_path, report)
+    settings = RowOptions(**options)
     sources: dict[str, list[Columns]] = {}
     for split, tables in read_tables(source, config, splits, settings).items():
-        parts = list(map(settings.locate, tables))
-        cells = tables[0].cells(parts[0].labels[0]) if parts[0].class_names else [None]
-        if splits is None and split != "train" and all(cell == UNLABELLED for cell in cells):
-            logger.warning(
-                "%s is left out: all labels are %d, which means no label",
-                tables[0].path,
-                UNLABELLED,
-            )
+        parts = [settings.locate(table) for table in tables]
+        if splits is None and split != "train" and parts[0].is_unlabelled:
+            message = "%s is left out: all labels are %d, which means no label"
+            logger.warning(message, tables[0].path, UNLABELLED)
         else:
             sources[split] = parts
     first = next(iter(sources.values()))[0]
     if settings.class_names is None:
         settings = replace(settings, class_names=first.class_names)
     if settings.class_names is None and "train" not in sources:
-        raise UserError(
-            f"{' and '.join(sources)} without train needs class names: add --class_names"
-        )
+        names = " and ".join(sources)
+        raise SettingError(f"{names} without train needs class names: add --class_names")
     report.columns = settings.describe(first)
     rows = _read_splits(sources, settings, ledger)
     ledger.close()
-    return deliver(rows, validation_share if splits is None else 0, seed, report)
+    return make_datasets(rows, validation_share if splits is None else 0, seed, report)
 
 
 # ---- columns ----
@@ -165,10 +172,19 @@ class Columns:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
 
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether this is a column of ClassLabel without any label."""
+        if self.class_names is None:
+            return False
+        labels = self.table.columns[self.labels[0]]
+        return pc.all(pc.equal(labels, UNLABELLED)).as_py() is not False
+
     def refuse(self, name: str, expected: str, found: str) -> DataError:
         """Return the error for a column that holds no texts, or no labels."""
-        detail = f"column {name!r:.80} must hold {expected}: found {found}; set --text_column and --label_column"
-        return file_error(self.table.path, Reason.MISSING_COLUMN, detail)
+        detail = f"column {name!r:.80} must hold {expected}: found {found}"
+        advice = "set --text_column and --label_column"
+        return file_error(self.table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
 
 
 @dataclass(frozen=True)
@@ -202,100 +218,115 @@ class RowOptions:
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
-        labels = [
-            column for column in (*self.label_columns, self.label_column) if column is not None
-        ]
-        texts = [
-            column for column in (self.text_column, self.text_pair_column) if column is not None
-        ]
+        labels = [*self.label_columns]
+        if self.label_column is not None:
+            labels.append(self.label_column)
+        uses = (self.text_column, self.text_pair_column)
+        texts = [column for column in uses if column is not None]
         declared = texts + labels
         if not isinstance(part, str):
-            texts = texts if self.text_column is not None else ["text", *texts]
+            if self.text_column is None:
+                texts = ["text", *texts]
             return read_rows(part, name, texts + (labels or ["label"]))
         if in_folder and not is_table(part):
             return read_label(part, self.encoding)
-        has_names = self.separator is not None or (is_table(part) and suffix_of(part) != ".tsv")
-        has_names = has_names or any(isinstance(column, str) for column in declared)
+        has_names = (
+            self.separator is not None
+            or (is_table(part) and suffix_of(part) != ".tsv")
+            or any(isinstance(column, str) for column in declared)
+        )
         return read_table(
             part,
             separator=self.separator,
             encoding=self.encoding,
-            header=has_names
-            or (lambda names: not any(map(names.isdisjoint, USUAL_NAMES.values()))),
+            header=has_names or are_names,
             fields=None if declared else 2,
             quoting=self.quoting,
         )
 
     def locate(self, table: Table) -> Columns:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
-        names, path = list(table.columns), table.path
-        labels = [
-            find_column(names, column, (), path, "label_columns") for column in self.label_columns
-        ]
+        names = list(table.columns)
+
+        def find(column: Column | None, guesses: Iterable[str], flag: str) -> str:
+            return find_column(names, column, guesses, table.path, flag)
+
+        labels = [find(column, (), "label_columns") for column in self.label_columns]
         chosen: dict[str, str] = {}
         for use in _USES:
-            if (column := getattr(self, f"{use}_column")) is not None:
-                chosen[use] = find_column(names, column, (), path, f"{use}_column")
-        for use, usual in USUAL_NAMES.items():
-            rest = [name for name in names if name not in (*chosen.values(), *labels)]
-            guesses = [*filter(None, [self.recorded.get(use)]), *usual]
-            if not table.has_names:
-                guesses = sorted(rest, key=names[0].__eq__) if use == "label" else rest
-            elif use == "label" and len(rest) == 1:
-                guesses = rest
-            if use not in chosen and not (use == "label" and labels):
-                chosen[use] = find_column(rest, None, guesses, path, f"{use}_column")
+            column = getattr(self, f"{use}_column")
+            if column is not None:
+                chosen[use] = find(column, (), f"{use}_column")
+        for use in USUAL_NAMES:
+            if use in chosen or (use == "label" and labels):
+                continue
+            taken = [*chosen.values(), *labels]
+            names = [name for name in table.columns if name not in taken]
+            chosen[use] = find(None, self._guess(use, table, names), f"{use}_column")
         texts = [chosen[use] for use in ("text", "text_pair") if use in chosen]
         return Columns(table, texts, labels or [chosen["label"]])
 
+    def _guess(self, use: str, table: Table, names: list[str]) -> list[str]:
+        """Return the names that a column for a use may have, best first, of those that are left."""
+        if not table.has_names:
+            first = next(iter(table.columns))
+            return sorted(names, key=first.__eq__) if use == "label" else names
+        if use == "label" and len(names) == 1:
+            return names
+        recorded = self.recorded.get(use)
+        return [*([recorded] if recorded else []), *USUAL_NAMES[use]]
+
     def describe(self, columns: Columns) -> dict[str, str]:
         """Return the columns chosen as `text`, `text_pair` and `label`; log them, and which of them are a guess."""
-        chosen = dict(zip(_USES, columns.texts, strict=False)) | {
-            "label": ", ".join(columns.labels)
-        }
+        chosen = dict(zip(_USES, columns.texts, strict=False))
+        chosen["label"] = ", ".join(columns.labels)
         parts = []
         for use, name in chosen.items():
-            is_set = getattr(self, f"{use}_column") is not None or (
-                use == "label" and self.label_columns
-            )
-            is_guess = not (is_set or self.recorded.get(use) == name or use == name.casefold())
-            guess = f" (a guess: --{use}_column NAME sets it)" if is_guess else ""
-            parts.append(f"{use.replace('_', ' ')} from column {name!r:.80}{guess}")
+            part = f"{use.replace('_', ' ')} from column {name!r:.80}"
+            if self._is_guess(use, name, columns.table):
+                part += f" (a guess: --{use}_column NAME sets it)"
+            parts.append(part)
         if columns.table.has_names:
             logger.info("%s: %s", columns.table.path, ", ".join(parts))
         return chosen
 
-    def write_labels(self, columns: Columns) -> list[str | None]:
-        """Return the labels of a table as texts, those of several columns with tabs between them; None if missing."""
-        written = [
-            [
-                cell if type(cell) is str else self._write(cell, columns, name)
-                for cell in columns.table.cells(name)
-            ]
-            for name in columns.labels
-        ]
-        if len(written) == 1:
-            return written[0]
-        return [
-            None if None in row else "\t".join(map(str, row)) for row in zip(*written, strict=True)
-        ]
+    def _is_guess(self, use: str, name: str, table: Table) -> bool:
+        """Return whether no setting and no record names a column, and its name is not that of its use alone."""
+        is_set = getattr(self, f"{use}_column") is not None
+        if is_set or (use == "label" and self.label_columns) or self.recorded.get(use) == name:
+            return False
+        alike = [column for column in table.columns if column.strip().casefold() == use]
+        return alike != [name]
+
+    def write_labels(self, columns: Columns) -> pa.ChunkedArray:
+        """Return the labels of a table as texts, those of several columns with tabs between them; null if missing."""
+        written = []
+        for name in columns.labels:
+            column = columns.table.column(name)
+            if getattr(column, "type", None) != pa.string():
+                column = convert_cells(column, partial(self._write, columns=columns, name=name))
+            written.append(column)
+        return written[0] if len(written) == 1 else pc.binary_join_element_wise(*written, "\t")
 
     def _write(self, cell: Any, columns: Columns, name: str) -> str | None:
+        """Return a cell of a column of labels as a text."""
         if isinstance(cell, list | tuple) and self.scheme is not None:
             items = [self._write(item, columns, name) for item in cell]
-            if cut := [item for item in items if self.label_separator in str(item)]:
-                detail = f"the label {cut[0]!r:.80} contains {self.label_separator!r}"
-                raise UserError(f"{detail}: set another label_separator")
+            for item in items:
+                if self.label_separator in str(item):
+                    detail = f"the label {item!r:.80} contains {self.label_separator!r}"
+                    raise SettingError(f"{detail}: set another label_separator")
             return None if None in items else self.label_separator.join(map(str, items))
         if isinstance(cell, list | tuple | dict | bytes):
-            raise columns.refuse(
-                name, "ClassLabel, strings, integers or bools", type(cell).__name__
-            )
+            expected = "ClassLabel, strings, integers or bools"
+            raise columns.refuse(name, expected, type(cell).__name__)
         names = columns.table.class_names.get(name)
         if names is None or cell is None:
             return write_value(cell)
+        if 0 <= cell < len(names):
+            return names[cell]
         # a number without a name becomes a text that matches no class
-        return names[cell] if 0 <= cell < len(names) else f"{'#' * (cell != UNLABELLED)}{cell}"
+        return str(cell) if cell == UNLABELLED else f"#{cell}"
 
     def read_labels(self, counts: Mapping[str, int], columns: Sequence[str]) -> RowLabels:
         """Return the meaning of labels, by the rows of each label of the first split."""
@@ -328,50 +359,79 @@ def read_tables(
 
 @dataclass
 class _Part:
-    """Rows of a table with usable texts; their labels have no meaning yet."""
+    """The rows of a table; their labels have no meaning yet.
+
+    Attributes:
+        table: All rows of a file.
+        texts: The texts of each row, by column.
+        names: The distinct labels as they are written, and None for a missing one, which is last.
+        codes: The place of each row's label in `names`, int32 `(rows,)`.
+        is_usable: Whether a row is usable so far, bool `(rows,)`.
+    """
 
     table: Table
-    numbers: list[int]  # in the table
-    texts: list[list[str]]  # by column
-    labels: list[str | None]
+    texts: list[pa.ChunkedArray]
+    names: list[str | None]
+    codes: np.ndarray
+    is_usable: np.ndarray
 
-    def keep(self, numbers: Sequence[int]) -> None:
-        """Drop all rows but some, by their number in this part."""
-        self.numbers = [self.numbers[number] for number in numbers]
-        self.labels = [self.labels[number] for number in numbers]
-        self.texts = [[column[number] for number in numbers] for column in self.texts]
+    def reject(self, number: int, fault: Fault) -> BadRow:
+        """Return the record of a row with a fault, with the start of its first text."""
+        return self.table.reject(number, fault, self.texts[0][number].as_py())
+
+    def count_labels(self) -> Counter[str | None]:
+        """Return the number of usable rows of each label."""
+        counts = np.bincount(self.codes[self.is_usable], minlength=len(self.names)).tolist()
+        pairs = zip(self.names, counts, strict=True)
+        return Counter({name: count for name, count in pairs if count})
 
 
 def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
     """Take texts and labels of a table, and reject rows without a usable text."""
-    table, texts, bad = columns.table, list[list[str]](), dict[int, BadRow]()
+    table = columns.table
+    texts = []
+    wrong: dict[int, BadRow] = {}
+    faults: dict[int, Fault] = {}
     for name in columns.texts:
-        cells = table.cells(name)
-        types, is_absent = set(map(type, cells)), "." in name and len(table.rejected) < len(cells)
-        if str not in types and (types - {type(None)} or is_absent):
-            raise columns.refuse(
-                name, "strings", " and ".join(sorted(item.__name__ for item in types))
-            )
-        column, wrong = table.texts(name)
+        _check_texts(columns, name)
+        column, not_texts = table.texts(name)
         texts.append(column)
-        odd = [
-            number
-            for number, text in enumerate(column)
-            if not text or text.isspace() or "\0" in text
-        ]
-        faults = {number: fault for number in odd if (fault := text_fault(column[number]))}
-        faulty = {
-            number: table.reject(number, fault, texts[0][number])
-            for number, fault in faults.items()
-        }
-        bad = faulty | wrong | bad  # the first text comes first
-    for row in bad.values():
+        wrong |= not_texts
+        faults = _find_faults(column) | faults  # the first text comes first
+    encoded = options.write_labels(columns).dictionary_encode()
+    names = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in encoded.chunks]
+    is_usable = np.ones(len(table.places), dtype=bool)
+    part = _Part(table, texts, [*names, None], np.concatenate([*codes, _NO_CODES]), is_usable)
+    for number, fault in faults.items():
+        if number not in wrong:
+            wrong[number] = part.reject(number, fault)
+    for number, row in wrong.items():
         ledger.reject(split, row)
-    part = _Part(table, list(range(len(table.places))), texts, options.write_labels(columns))
-    ledger.report.splits[split].rows_read += len(part.numbers)
-    if bad:
-        part.keep([number for number in part.numbers if number not in bad])
+        is_usable[number] = False
+    ledger.report.splits[split].rows_read += len(is_usable)
     return part
+
+
+def _check_texts(columns: Columns, name: str) -> None:
+    """Refuse a column without any text, unless all its cells are missing."""
+    table = columns.table
+    if table.has_texts(name):
+        return
+    cells = table.cells(name)
+    types = {type(cell).__name__ for cell in cells if cell is not None}
+    is_absent = "." in name and len(table.rejected) < len(cells)
+    if types or is_absent:
+        raise columns.refuse(name, "strings", " and ".join(sorted(types)) or "nothing")
+
+
+def _find_faults(texts: pa.ChunkedArray) -> dict[int, Fault]:
+    """Return what is wrong with texts by their number."""
+    is_blank = pc.or_(pc.equal(texts, ""), pc.utf8_is_space(texts))
+    is_odd = pc.or_(is_blank, pc.match_substring(texts, "\0"))
+    odd = pc.indices_nonzero(is_odd.fill_null(True)).to_pylist()
+    faults = {number: text_fault(texts[number].as_py() or "") for number in odd}
+    return {number: fault for number, fault in faults.items() if fault is not None}
 
 
 def _read_splits(
@@ -379,88 +439,118 @@ def _read_splits(
 ) -> dict[str, SplitRows]:
     """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
     report = ledger.report
-    report.splits = {
-        split: SplitReport([part.table.path for part in parts]) for split, parts in sources.items()
-    }
+    for split, columns in sources.items():
+        report.splits[split] = SplitReport([part.table.path for part in columns])
     labels: RowLabels | None = None
     splits = {}
     for split, columns in sources.items():
         parts = [_read_part(split, part, options, ledger) for part in columns]
         if labels is None:
-            counts = Counter[str]()
-            for label, times in Counter(chain.from_iterable(part.labels for part in parts)).items():
-                bare = label if options.scheme or label is None else label.strip()
-                if bare is not None and (options.scheme or not label_fault(bare)):
-                    counts[bare] += times
+            counts = _count_labels(parts, strips=options.scheme is None)
             try:
                 labels = options.read_labels(counts, columns[0].labels)
             except UserError:  # report a rejected row instead, if there is one: it explains more
-                _give_meaning(split, parts, LabelMap.from_labels(counts), ledger)
+                label_rows(split, parts, LabelMap.from_labels(counts), ledger)
                 ledger.check()
                 raise
             report.class_names = list(labels.names)
-        splits[split] = _give_meaning(split, parts, labels, ledger)
+        splits[split] = label_rows(split, parts, labels, ledger)
     return splits
 
 
-def _give_meaning(
-    split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Ledger
-) -> SplitRows:
-    """Return the rows of a split with the meaning of their labels, and reject those with labels without one."""
-    report, is_class = ledger.report.splits[split], isinstance(labels, LabelMap)
-    counts = Counter(chain.from_iterable(part.labels for part in parts))
-    meanings: dict[str | None, Any] = {
-        None: Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")
-    }
-    for label, times in counts.items():
-        if label is not None:
-            bare = label.strip() if is_class else label
-            meanings[label] = labels.read(bare)
-            report.trimmed += times * (bare != label)
-    bad = {label for label, meaning in meanings.items() if isinstance(meaning, Fault)}
-    texts = [pa.field(use, pa.string()) for use in _USES[: len(parts[0].texts)]]
-    features = datasets.Features(
-        {**{use.name: datasets.Value("string") for use in texts}, "label": labels.feature}
-    )
-    schema, tables, hashers = (
-        features.arrow_schema,
-        list[pa.Table](),
-        [hashlib.sha256() for _ in features],
-    )
+def _count_labels(parts: Sequence[_Part], strips: bool) -> Counter[str]:
+    """Return the rows of each label of a split; without a scheme, those of valid ones without white space."""
+    counts = Counter[str]()
     for part in parts:
-        if not bad.isdisjoint(part.labels):
-            for number, label in enumerate(part.labels):
-                if label in bad:
-                    row, fault = part.numbers[number], meanings[label]
-                    ledger.reject(split, part.table.reject(row, fault, part.texts[0][number]))
-            part.keep([number for number, label in enumerate(part.labels) if label not in bad])
-        ids = pa.array([meanings[label] for label in part.labels], schema.field("label").type)
-        for hasher, items in zip(hashers, [*part.texts, map(str, ids.to_pylist())], strict=True):
-            hasher.update("\0".join([*items, ""]).encode())
-        tables.append(
-            pa.table(
-                [*(pa.array(column, pa.string()) for column in part.texts), ids], schema=schema
-            )
+        for label, rows in part.count_labels().items():
+            if label is None:
+                continue
+            if strips:
+                label = label.strip()
+                if label_fault(label):
+                    continue
+            counts[label] += rows
+    return counts
+
+
+def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Ledger) -> SplitRows:
+    """Return the rows of a split with the meaning of their labels; reject those with labels without one."""
+    report = ledger.report.splits[split]
+    features = _make_features(len(parts[0].texts), labels)
+    tables = []
+    places = []
+    for part in parts:
+        meanings = _read_meanings(part, labels, report)
+        _reject_labels(split, part, meanings, ledger)
+        rows = pa.table(
+            [*part.texts, _take_values(part, meanings, features)], features.arrow_schema
         )
+        if not part.is_usable.all():
+            rows = select_rows(rows, part.is_usable).close()
+        tables.append(rows)
+        places.append(np.asarray(part.table.places, dtype=np.int64)[part.is_usable])
     rows = pa.concat_tables(tables)
     report.rows_kept = len(rows)
     if not report.rows_kept:
         ledger.check()
         raise file_error(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
-    strata = rows["label"].to_numpy() if is_class else np.zeros(len(rows), dtype=np.int64)
-    present = set(np.unique(strata).tolist())
-    if is_class and (
-        absent := [name for number, name in enumerate(labels.names) if number not in present]
-    ):
+    if isinstance(labels, LabelMap):
+        strata = rows["label"].to_numpy()
+        _warn_of_absent(split, strata, labels)
+    else:
+        strata = np.zeros(len(rows), dtype=np.int64)
+    table = None
+    if len(parts) == 1 and os.path.exists(parts[0].table.path):
+        table = parts[0].table
+    digest = hash_rows(rows, labels.names)
+    return SplitRows(rows, features, np.concatenate(places), strata, digest, table)
+
+
+def _make_features(texts: int, labels: RowLabels) -> datasets.Features:
+    """Return the types of so many columns of texts, and of the labels."""
+    features = {use: datasets.Value("string") for use in _USES[:texts]}
+    return datasets.Features({**features, "label": labels.feature})
+
+
+def _read_meanings(part: _Part, labels: RowLabels, report: SplitReport) -> list[Any]:
+    """Return the value of each label of a part, or its fault; count those with white space at their ends."""
+    missing = Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")
+    counts = part.count_labels()
+    meanings: list[Any] = []
+    for label in part.names:
+        if label is None:
+            meanings.append(missing)
+            continue
+        bare = label.strip() if isinstance(labels, LabelMap) else label
+        meanings.append(labels.read(bare))
+        if bare != label:
+            report.trimmed += counts[label]
+    return meanings
+
+
+def _reject_labels(split: str, part: _Part, meanings: Sequence[Any], ledger: Ledger) -> None:
+    """Reject the rows whose labels have a fault."""
+    is_bad = np.array([isinstance(meaning, Fault) for meaning in meanings])
+    for number in np.flatnonzero(is_bad[part.codes] & part.is_usable).tolist():
+        ledger.reject(split, part.reject(number, meanings[part.codes[number]]))
+        part.is_usable[number] = False
+
+
+def _take_values(
+    part: _Part, meanings: Sequence[Any], features: datasets.Features
+) -> pa.ChunkedArray:
+    """Return the column of the labels' values; null for a fault."""
+    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
+    type_ = features.arrow_schema.field("label").type
+    return pa.array(values, type_).take(pa.array(part.codes))
+
+
+def _warn_of_absent(split: str, strata: np.ndarray, labels: LabelMap) -> None:
+    """Log the classes without a row."""
+    counts = np.bincount(strata, minlength=len(labels.names))
+    absent = [name for name, rows in zip(labels.names, counts, strict=True) if not rows]
+    if absent:
         logger.warning("%s has no row with label %s", split, listed(absent))
-    digest = hashlib.sha256(
-        repr((labels.names, [hasher.hexdigest() for hasher in hashers])).encode()
-    ).hexdigest()
-    places = np.concatenate(
-        [np.asarray(part.table.places, dtype=np.int64)[part.numbers] for part in parts]
-    )
-    is_file = len(parts) == 1 and os.path.exists(parts[0].table.path)
-    return SplitRows(rows, features, places, strata, digest, parts[0].table if is_file else None)
 
 
 # ---- continuous text ----
@@ -491,34 +581,24 @@ def load_text(
         DataError: For a file without text, or with bytes that are not text.
         UserError: For a folder without such files, and for a missing split.
     """
-    report, splits = (
-        DataReport() if report is None else report,
-        None if splits is None else as_list(splits),
-    )
-    where, files = find_parts(source, splits if splits == ["test"] else None, (".txt",))
-    derived = ["validation"] if "train" in files and "validation" not in files else []
-    names = choose_splits(splits, [*files, *derived], where, ".txt")
-    texts = {}
-    for split in (
-        files if splits is None else {name if name in files else "train": None for name in names}
-    ):
-        texts[split] = [
-            piece for path in files[split] for piece in _read_pieces(path, encoding or "utf-8-sig")
-        ]
-        report.splits[split] = SplitReport(files[split], len(texts[split]), len(texts[split]))
-    if derived and "train" in texts:
-        ends = np.cumsum([len(row) for row in texts["train"]])
-        first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
-        if first in (0, len(ends)):
-            raise UserError(
-                "the text is too short to hold out a tenth of its lines: give dev.txt beside train.txt"
-            )
-        texts["train"], texts["validation"] = texts["train"][:first], texts["train"][first:]
+    report = DataReport() if report is None else report
+    wanted = None if splits is None else as_list(splits)
+    where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
+    derives = "train" in files and "validation" not in files
+    names = choose_splits(wanted, [*files, *(["validation"] if derives else [])], where, ".txt")
+    texts: dict[str, list[str]] = {}
+    for split in names if wanted else files:
+        source_split = split if split in files else "train"
+        if source_split not in texts:
+            paths = files[source_split]
+            texts[source_split] = _read_texts(paths, encoding or "utf-8-sig")
+            rows = len(texts[source_split])
+            report.splits[source_split] = SplitReport(paths, rows, rows)
+    if derives and "train" in texts:
+        texts["train"], texts["validation"] = _cut_end(texts["train"])
         report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
-        logger.warning(
-            "there is no dev.txt: the last tenth of %s is held out as validation split",
-            files["train"][0],
-        )
+        message = "there is no dev.txt: the last tenth of %s is held out as validation split"
+        logger.warning(message, files["train"][0])
     report.label_counts = {split: [len(texts[split])] for split in SPLITS if split in texts}
     features = datasets.Features(text=datasets.Value("string"))
     return datasets.DatasetDict(
@@ -526,18 +606,38 @@ def load_text(
     )
 
 
-def _read_pieces(path: str, encoding: str) -> list[str]:
-    """Return the lines of a text file, those over 10,000 characters in pieces, cut before a space if there is one."""
-    with explain_file(path), open_unpacked(path) as stream:
-        text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
-    lines = text.splitlines(keepends=True)
-    for line in lines if "\0" in text or find_byte_fault(text) else ():
-        if fault := find_byte_fault(line, encoding) or (
-            "\0" in line and Fault(Reason.NUL, "the line has a NUL")
-        ):
-            raise row_error(
-                BadRow(path, text.count("\n", 0, text.index(line)) + 1, fault, excerpt_of(line))
-            )
-    if not text.strip():
-        raise file_error(path, Reason.EMPTY_FILE, "it has no text")
-    return [piece for line in lines for piece in _PIECES.findall(line)]
+def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:
+    """Return the rows without the last tenth of their characters, and that tenth."""
+    ends = np.cumsum([len(row) for row in rows])
+    first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
+    if first in (0, len(ends)):
+        problem = "the text is too short to hold out a tenth of its lines"
+        raise UserError(f"{problem}: give dev.txt beside train.txt")
+    return rows[:first], rows[first:]
+
+
+def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
+    """Return the lines of text files, those over 10,000 characters in pieces, cut before a space if there is one."""
+    pieces = []
+    for path in paths:
+        with explain_file(path), open_unpacked(path) as stream:
+            text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
+        lines = text.splitlines(keepends=True)
+        if "\0" in text or find_byte_fault(text):
+            _refuse_line(path, text, lines, encoding)
+        if not text.strip():
+            raise file_error(path, Reason.EMPTY_FILE, "it has no text")
+        for line in lines:
+            pieces += _PIECES.findall(line)
+    return pieces
+
+
+def _refuse_line(path: str, text: str, lines: Sequence[str], encoding: str) -> None:
+    """Raise the error for the first line with a byte that is not text."""
+    for line in lines:
+        fault = find_byte_fault(line, encoding)
+        if fault is None and "\0" in line:
+            fault = Fault(Reason.NUL, "the line has a NUL")
+        if fault is not None:
+            place = text.count("\n", 0, text.index(line)) + 1
+            raise row_error(BadRow(path, place, fault, excerpt_of(line)))

@@ -1,5 +1,6 @@
 """Files of rows: whatever the format, each row comes once, with its place and its cells, or as a rejected row.
 
+Files are read in pieces, which a `RowStore` collects, so a table can be larger than the memory.
 Delimited text is read by Python's `csv` in strict mode, which knows the line of each row and
 reports a misplaced quote; `pyarrow.csv` and pandas know neither, and end a row at a lone CR. JSON
 is read by `json`, as `pyarrow.json` makes times of texts and stops at the first bad line. Parquet
@@ -11,476 +12,118 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from html import unescape
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
 
-from ..utils.errors import UserError, install_hint, out_of_arrow, reason_of
-from .errors import BadRow, Fault, Reason, explain_file, file_error, listed, row_error
-from .lines import (
-    FORMATS,
-    SAMPLE_BYTES,
-    excerpt_of,
-    find_byte_fault,
-    find_encoding,
-    is_table,
-    open_text,
-    open_unpacked,
-    suffix_of,
+from ..utils.errors import SettingError, UserError, install_hint, reason_of
+from .charset import excerpt_of, find_byte_fault, find_encoding
+from .errors import BadRow, Fault, Reason, explain_file, file_error, row_error
+from .lines import FORMATS, SAMPLE_BYTES, is_table, make_bar, open_text, open_unpacked, suffix_of
+from .table import (
+    PIECE_ROWS,
+    USUAL_NAMES,
+    RowStore,
+    Table,
+    find_column,
+    gather,
+    list_cells,
+    name_columns,
+    to_array,
 )
-
-# Names of columns of texts and of labels, in any case; the first that a table has is taken.
-USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "text": (
-        *("text", "tweet", "sentence", "review", "content", "comment", "message"),
-        *("nachricht", "kommentar", "bewertung", "satz", "inhalt"),
-    ),
-    "label": (
-        *("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"),
-        *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
-    ),
-}
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
 _SEPARATORS = ",;\t|"
 _LONGEST_CELL = 1 << 28  # bounds the memory that an unclosed quote takes
+_BLOCK_CHARACTERS = 1 << 20  # of lines that are read at a time
 # replaces a lone CR, which `csv` refuses outside quotes; decoding never makes it
 _LONE_CR = "\udc0d"
-_FORMULA = re.compile(rb'<c r="([A-Z]+)([0-9]+)"[^>]*><f>([^<]*)</f>')
-
-# the first line of a row, its fields, and why it is rejected; its one field is then what was read
-# of it
-_Fields: TypeAlias = tuple[int, list[str], Fault | None]
+_PLACE = "\0place"  # a column for the place of each row while a file is read
+_parse_json = json.JSONDecoder().decode  # without the checks of `json.loads`
+_EXCEL_SEPARATOR = re.compile("sep=(.)")  # Excel's first line for itself
 
 
 @dataclass(frozen=True)
-class Table:
-    """All rows of a file, a data set or memory, by column."""
+class Layout:
+    r"""How delimited text is cut into rows and fields.
 
-    path: str  # the file, or the name of a data set in messages
-    # cells by name, in lists or arrays of Arrow; None in rejected rows
-    columns: dict[str, Sequence[Any]]
-    # the first line of each row, from 1, or its number: from 1 in Excel, else from 0
-    places: Sequence[int]
-    # by the number of the row in a column
-    rejected: dict[int, BadRow] = field(default_factory=dict)
-    unit: str = "row"  # counted by `places`; or `line`
-    has_names: bool = True  # whether the columns have names, and not only numbers
-    separator: str | None = None  # between fields of delimited text
-    encoding: str | None = None  # that of a text file, `utf-8-sig` if it starts with a mark
-    # names of ClassLabel, by column
-    class_names: Mapping[str, list[str]] = field(default_factory=dict)
+    Attributes:
+        separator: A character; `\t` and `tab` are a tab. None finds comma, semicolon, tab or bar:
+            the one that cuts most lines into as many fields as the header.
+        header: Whether the first line names the columns, or a function that says so for its fields
+            between tabs. Columns without names are `0`, `1`, ..., and their fields end at tabs.
+        fields: The number of fields of a line without a header; None is that of the first line.
+        quoting: `csv` if a `"` at the start of a field encloses it, `none` if it is a letter. None
+            encloses fields if columns have names.
+    """
 
-    @classmethod
-    def from_arrow(cls, path: str, rows: pa.Table) -> Table:
-        """Make a table of one of Arrow."""
-        rows.validate(full=True)  # a file may hold texts that are not UTF-8
-        return cls(path, _name_columns(path, rows.column_names, rows.columns), range(len(rows)))
+    separator: str | None = None
+    header: bool | Callable[[set[str]], bool] = True
+    fields: int | None = None
+    quoting: str | None = None
 
-    def cells(self, name: str) -> Sequence[Any]:
-        """Return the cells of a column; dots lead into nested records, and the cells of a missing column are None."""
-        root = name if name in self.columns else name.partition(".")[0]
-        if root not in self.columns:
-            return [None] * len(self.places)
-        cells = out_of_arrow(self.columns[root])
-        return cells if root == name else [look_up({root: cell}, name) for cell in cells]
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.quoting not in (None, "csv", "none"):
+            raise SettingError(f"unknown quoting {self.quoting!r:.80}: give csv or none")
+        if self.separator in ("\\t", "tab"):
+            object.__setattr__(self, "separator", "\t")
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
+            found = f"found {self.separator!r:.80}; give , ; | or tab"
+            raise SettingError(f"the separator must be one character: {found}")
 
-    def texts(self, name: str) -> tuple[list[str], dict[int, BadRow]]:
-        """Return the cells of a column as texts, "" for a missing one, and all rows without a text by their number."""
-        cells, fault = self.cells(name), Fault(Reason.NOT_A_TEXT, "it is a list or a record")
-        texts = [cell if type(cell) is str else write_value(cell) or "" for cell in cells]
-        wrong = [
-            n
-            for n, cell in enumerate(cells)
-            if type(cell) is not str and isinstance(cell, list | dict | bytes)
-        ]
-        return texts, {
-            number: self.reject(number, fault, texts[number]) for number in wrong
-        } | self.rejected
-
-    def to_arrow(self) -> pa.Table:
-        """Return all columns; each has one type in the whole file, and texts if its values have several."""
-        arrays = []
-        for column in self.columns.values():
-            try:
-                is_array = isinstance(column, pa.ChunkedArray)
-                arrays.append(
-                    column
-                    if is_array
-                    else pa.array(column, pa.string() if self.separator else None)
-                )
-            except (pa.ArrowException, OverflowError):
-                arrays.append(pa.array(map(write_value, column), pa.string()))
-        return pa.table(arrays, list(self.columns))
-
-    def reject(self, number: int, fault: Fault, text: str) -> BadRow:
-        """Return the record of a row with a fault that starts with a text."""
-        return BadRow(self.path, self.places[number], fault, excerpt_of(text), self.unit)
+    @property
+    def has_quotes(self) -> bool:
+        """Whether a `"` encloses a field."""
+        return bool(self.header) if self.quoting is None else self.quoting == "csv"
 
 
-def read_table(
-    path: str | Path,
-    *,
-    separator: str | None = None,
-    encoding: str | None = None,
-    header: bool | Callable[[set[str]], bool] = True,
-    fields: int | None = None,
-    quoting: str | None = None,
-) -> Table:
-    r"""Read a table, and find its format by the suffix, or with an unknown suffix by the first bytes.
+def read_table(path: str | Path, *, encoding: str | None = None, **layout: Any) -> Table:
+    """Read a table, and find its format by the suffix, or with an unknown suffix by the first bytes.
 
     Args:
         path: A file: `.csv .tsv .jsonl .json .parquet .arrow .feather .xlsx`, then possibly `.gz
             .bz2 .zst`.
-        separator: The separator of delimited text, a character; `\t` and `tab` are a tab. By
-            default comma, semicolon, tab or bar: the one that cuts most lines into as many fields
-            as the header.
-        encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without
-            a mark, UTF-16, or cp1252 if most lines of the first megabyte with other characters than
-            ASCII are not UTF-8.
-        header: Whether the first line of delimited text names the columns, or a function that says
-            so for its fields between tabs in lower case. Columns without names are `0`, `1`, ...,
-            and their fields end at tabs.
-        fields: The number of fields of a line without a header; by default that of the first line.
-        quoting: `csv` if a `"` at the start of a field encloses it, `none` if it is a letter. By
-            default it encloses fields if columns have names.
+        encoding: The encoding of a text file, as Python names it; see
+            [`~hf_rnn.data.charset.find_encoding`].
+        layout: The fields of [`Layout`], for delimited text.
 
     Raises:
         DataError: For an empty or unreadable file, and for two columns of one name.
         UserError: For a missing file, an unknown encoding, or Excel without its extra.
     """
-    name, suffix = str(path), suffix_of(path)[1:]
+    name = str(path)
     head = _read_head(name)
-    formats = [name for name, suffixes in FORMATS.items() if suffix in suffixes]
-    formats += [name for magic, name in _MAGIC.items() if head.startswith(magic)]
-    with explain_file(name, suffix):
-        if not formats or formats[0] == "delimited":
-            if callable(header):
-                content = head.decode(find_encoding(head, encoding, guess=False), "replace")
-                first = next(filter(str.strip, re.split("[\r\n]+", content)), "")
-                header = header({name.strip(' "') for name in first.casefold().split("\t")})
-            encoding = find_encoding(head, encoding, guess=header)
-            return _read_delimited(name, head, separator, encoding, header, fields, quoting)
-        if formats[0] == "json":
-            return _read_json(name, find_encoding(head, encoding))
-        return (
-            _read_excel(name)
-            if formats[0] == "excel"
-            else _read_arrow(name, head, formats[0] == "parquet")
-        )
+    format_ = _find_format(name, head)
+    cut = Layout(**layout)
+    with explain_file(name, suffix_of(path)[1:]):
+        if format_ == "excel":
+            return _read_excel(name)
+        if format_ == "parquet":
+            return _read_parquet(name)
+        if format_ == "arrow":
+            return _read_arrow(name, head)
+        if format_ == "json":
+            return _read_json(name, find_encoding(name, head, encoding))
+        if callable(cut.header):
+            cut = replace(cut, header=cut.header(_first_fields(name, head, encoding)))
+        encoding = find_encoding(name, head, encoding, guess=bool(cut.header))
+        return _read_delimited(name, _sample_lines(head, encoding), encoding, cut)
 
 
 def read_lines(path: str, encoding: str | None = None) -> Table:
     """Read a text file as a table of the column `text`, with a row for each line."""
-    encoding = find_encoding(_read_head(path), encoding, guess=False)
-    with explain_file(path):
-        table = _collect(path, _split(path, encoding, "\n"), ["text"], "\n", encoding)
+    encoding = find_encoding(path, _read_head(path), encoding, guess=False)
+    with explain_file(path), open_text(path, encoding) as stream:
+        table = _collect(path, _split(stream, encoding, "\n"), ["text"], "\n", encoding)
     return replace(table, has_names=False, separator=None)
-
-
-def _read_head(path: str) -> bytes:
-    """Return the first bytes of a file."""
-    if not os.path.exists(path):
-        raise UserError(
-            f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv"
-        )
-    with explain_file(path), open_unpacked(path) as stream:
-        head = stream.read(SAMPLE_BYTES)
-    if not head.strip():
-        raise file_error(path, Reason.EMPTY_FILE, "found no row")
-    return head
-
-
-def _name_columns(
-    path: str, names: Iterable[object], columns: Iterable[Sequence[Any]]
-) -> dict[str, Sequence[Any]]:
-    """Return columns by name; those without a name have their number."""
-    texts = [
-        str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)
-    ]
-    repeated = next((name for name, times in Counter(texts).items() if times > 1), None)
-    if repeated is not None:
-        raise file_error(
-            path, Reason.MISSING_COLUMN, f"two columns are named {repeated!r:.80}: rename one"
-        )
-    return dict(zip(texts, columns, strict=True))
-
-
-# ---- delimited text ----
-
-
-def _read_delimited(
-    path: str,
-    head: bytes,
-    separator: str | None,
-    encoding: str,
-    header: bool,
-    fields: int | None,
-    quoting: str | None,
-) -> Table:
-    if quoting not in (None, "csv", "none"):
-        raise UserError(f"unknown quoting {quoting!r:.80}: give csv or none")
-    separator = {"\\t": "\t", "tab": "\t"}.get(str(separator), separator) if header else "\t"
-    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-        raise UserError(
-            f"the separator must be one character: found {separator!r:.80}; give , ; | or tab"
-        )
-    csv.field_size_limit(_LONGEST_CELL)
-    if separator is None:
-        lines = head.decode(encoding, "replace").split("\n")[
-            : -1 if len(head) >= SAMPLE_BYTES else None
-        ]
-        separator = _find_separator(lines[:1000], "\t" if ".tsv" in path else "")
-    if header if quoting is None else quoting == "csv":
-        rows = _split_quoted(path, encoding, separator)
-    else:
-        rows = _split(path, encoding, separator, skips_blank=header)
-    place, first, fault = next(rows, (1, [""], None))
-    if header and fault is not None:
-        raise row_error(BadRow(path, place, fault, excerpt_of(first[0])))
-    size = len(first) if fault is None else first[0].count(separator) + 1
-    names = first if header else list(map(str, range(fields or size)))
-    table = _collect(
-        path, rows if header else chain([(place, first, fault)], rows), names, separator, encoding
-    )
-    return replace(table, has_names=header)
-
-
-def _find_separator(lines: Sequence[str], preferred: str) -> str:
-    """Return the separator that cuts most lines into as many fields as the first, if these are several."""
-    best, most = preferred or ",", 0.0
-    for separator in preferred + _SEPARATORS:
-        rows = list(
-            filter(
-                None,
-                csv.reader((line.replace("\r", "") + "\n" for line in lines), delimiter=separator),
-            )
-        )
-        if rows and len(rows[0]) > 1:
-            agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-            best, most = (separator, agree) if agree > most else (best, most)
-    return best
-
-
-def _collect(
-    path: str, rows: Iterable[_Fields], names: Sequence[str], separator: str, encoding: str
-) -> Table:
-    """Make a table of rows; reject those with a fault, or without a field for each name."""
-    size, places, cells, rejected = len(names), list[int](), list[str | None](), dict[int, BadRow]()
-    for place, fields, fault in rows:
-        if fault is None and len(fields) == size:
-            cells += fields
-        else:
-            line = separator.join(fields)
-            if fault is None:
-                detail = (
-                    f"found {len(fields)} of {size}"
-                    + ", and a lone CR, which ends no line" * ("\r" in line)
-                )
-                reason = Reason.TOO_FEW_FIELDS if len(fields) < size else Reason.TOO_MANY_FIELDS
-                fault = Fault(reason, detail if line else "the line is empty")
-            rejected[len(places)] = BadRow(path, place, fault, excerpt_of(line))
-            cells += [None] * size
-        places.append(place)
-    columns = _name_columns(path, names, (cells[start::size] for start in range(size)))
-    return Table(path, columns, places, rejected, "line", separator=separator, encoding=encoding)
-
-
-def _split(
-    path: str, encoding: str, separator: str, skips_blank: bool = False
-) -> Iterator[_Fields]:
-    """Yield lines as they are: each ends at LF or CRLF, a field at the separator."""
-    with open_text(path, encoding) as stream:
-        for place, line in enumerate(stream, 1):
-            line = line.removesuffix("\n").removesuffix("\r")
-            if not line.isascii() and (fault := find_byte_fault(line, encoding)):
-                yield place, [line], fault
-            elif line or not skips_blank:
-                yield place, line.split(separator), None
-
-
-def _split_quoted(path: str, encoding: str, separator: str) -> Iterator[_Fields]:
-    """Yield the rows of text with quoted fields; a blank line is not a row."""
-    last_odd = 0  # the last line with a lone CR or another character than ASCII
-
-    def hide_cr(lines: Iterable[str]) -> Iterator[str]:
-        """Hide each CR that ends no line; pandas and `csv` write it without quotes."""
-        nonlocal last_odd
-        for number, line in enumerate(lines, 1):
-            text = line.removesuffix("\n").removesuffix("\r")
-            if "\r" in text or not text.isascii():
-                last_odd, line = number, text.replace("\r", _LONE_CR) + line[len(text) :]
-            yield line
-
-    with open_text(path, encoding) as stream:
-        reader = csv.reader(hide_cr(stream), delimiter=separator, strict=True)
-        while True:
-            place, fault = reader.line_num + 1, None
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                detail = f"{reason_of(error).partition(' - ')[0]} in line {reader.line_num}"
-                fields, fault = [""], Fault(Reason.MISPLACED_QUOTE, detail)
-                # nobody can say where this row ends
-                if reader.line_num > place or "end of data" in detail:
-                    raise row_error(BadRow(path, place, fault, "")) from None
-            if last_odd >= place and fault is None:
-                fields = [cell.replace(_LONE_CR, "\r") for cell in fields]
-                fault = find_byte_fault(separator.join(fields), encoding)
-            if fields:
-                yield place, [separator.join(fields)] if fault else fields, fault
-
-
-# ---- JSON, Parquet, Arrow, Excel ----
-
-
-def _read_json(path: str, encoding: str) -> Table:
-    """Read JSON lines, or one list of records."""
-    records, places, rejected = list[dict[str, Any]](), list[int](), dict[int, BadRow]()
-    with open_text(path, encoding) as stream:
-        is_list = next(filter(str.strip, stream), "").lstrip().startswith("[")
-    unit = "row" if is_list else "line"
-    with open_text(path, encoding) as stream:
-        for place, line in (
-            enumerate(map(json.dumps, json.load(stream))) if is_list else enumerate(stream, 1)
-        ):
-            line = line.rstrip("\r\n")
-            if not line.strip():
-                continue
-            fault = None if line.isascii() else find_byte_fault(line, encoding)
-            try:
-                record = json.loads(line)
-                if "\\ud" in line.lower():  # half of a surrogate pair, escaped
-                    json.dumps(record, ensure_ascii=False).encode()
-                detail = "" if isinstance(record, dict) else f"found {type(record).__name__}"
-            except (ValueError, RecursionError) as error:
-                detail = reason_of(error)
-            if fault or detail:
-                fault = fault or Fault(Reason.NOT_JSON, detail)
-                rejected[len(places)] = BadRow(path, place, fault, excerpt_of(line), unit)
-            places.append(place)
-            records.append({} if fault else record)
-    return Table(path, gather(records), places, rejected, unit, encoding=encoding)
-
-
-def gather(records: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Any]]:
-    """Return the columns of records: the values of each name, None for a missing one."""
-    names = dict.fromkeys(chain.from_iterable(records))
-    return {name: [record.get(name) for record in records] for name in names}
-
-
-def look_up(record: Mapping[str, Any], name: str) -> Any:
-    """Return a value of a record; dots lead into nested ones."""
-    if name in record or "." not in name:
-        return record.get(name)
-    root, _, rest = name.partition(".")
-    return look_up(record[root], rest) if isinstance(record.get(root), dict) else None
-
-
-def _read_arrow(path: str, head: bytes, is_parquet: bool) -> Table:
-    """Read a file of Parquet or Arrow, mapped into memory if it is not packed."""
-    source = pa.memory_map(path)
-    if source.read(6) != head[:6]:
-        with open_unpacked(path) as stream:
-            source = pa.BufferReader(stream.read())
-    source.seek(0)
-    if is_parquet:
-        import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
-
-        return Table.from_arrow(path, pq.ParquetFile(source).read())
-    open_file = pa.ipc.open_file if head.startswith(b"ARROW1") else pa.ipc.open_stream
-    return Table.from_arrow(path, open_file(source).read_all())
-
-
-def _read_excel(path: str) -> Table:
-    """Read the first sheet of a workbook; a formula that no program has computed is its text.
-
-    The libraries that write such files, pandas among them, have a text such as `=1+1` as a formula
-    with the value 0.
-    """
-    try:
-        import pandas as pd
-        import python_calamine  # noqa: F401 - the engine of pandas
-    except ImportError:
-        raise UserError(
-            f"{path} needs python-calamine: {install_hint('excel')}, or save it as CSV"
-        ) from None
-    with open_unpacked(path) as stream:
-        content = io.BytesIO(stream.read())
-    sheet = pd.read_excel(
-        content, header=None, dtype=object, na_filter=False, engine="calamine"
-    ).values.tolist()
-    if not sheet:
-        raise file_error(path, Reason.EMPTY_FILE, "its first sheet has no header")
-    book = zipfile.ZipFile(content) if zipfile.is_zipfile(content) else None
-    if (
-        book
-        and "xl/workbook.xml" in book.namelist()
-        and b'fullCalcOnLoad="1"' in book.read("xl/workbook.xml")
-    ):
-        for letters, row, formula in _FORMULA.findall(book.read("xl/worksheets/sheet1.xml")):
-            column = reduce(lambda number, letter: 26 * number + letter - 64, letters, 0)  # A is 65
-            sheet[int(row) - 1][column - 1] = f"={unescape(formula.decode())}"
-    names, *rows = sheet
-    places = [place for place, row in enumerate(rows, 2) if row.count("") < len(row)]
-    columns = [[sheet[place - 1][column] for place in places] for column in range(len(names))]
-    cells = [[None if cell == "" else cell for cell in column] for column in columns]
-    return Table(path, _name_columns(path, names, cells), places)
-
-
-# ---- cells ----
-
-
-def find_column(
-    columns: Iterable[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str
-) -> str:
-    """Return the name of a column of a table: that of a name or number, or the first of `guesses`, in any case.
-
-    A dot in a name leads into nested records. Raises a [`DataError`] that lists the columns and
-    names the `flag`.
-    """
-    columns, guesses = list(columns), list(guesses)
-    if isinstance(name, int):
-        name = columns[name] if 0 <= name < len(columns) else str(name)
-    if name is not None:
-        chosen = name if name in columns or name.partition(".")[0] in columns else None
-    else:
-        folded = {column.strip().casefold(): column for column in reversed(columns)}
-        chosen = next(
-            filter(None, (folded.get(guess.strip().casefold()) for guess in guesses)), None
-        )
-    if chosen is None:
-        message = f"no column {name or next(iter(guesses), flag)!r:.80}: found {listed(columns)}"
-        raise file_error(path, Reason.MISSING_COLUMN, f"{message}; name one of them with --{flag}")
-    return chosen
-
-
-def write_value(value: object) -> str | None:
-    """Return a value as a string, None for NaN and infinity; 1.0 is 1."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        value = int(value) if value.is_integer() else value
-    if value is None or isinstance(value, str):
-        return value
-    return (
-        json.dumps(value, ensure_ascii=False, default=str)
-        if isinstance(value, list | dict)
-        else str(value)
-    )
 
 
 def read_column(
@@ -491,16 +134,435 @@ def read_column(
     Without a `column`, or if the table lacks it, the column is found by a usual name, such as
     `text`.
     """
+    path = str(path)
     if not is_table(path):
-        encoding = find_encoding(_read_head(str(path)), encoding, guess=False)
-        with explain_file(path):
-            for place, (line,), fault in _split(str(path), encoding, "\n"):
-                yield BadRow(str(path), place, fault, excerpt_of(line)) if fault else line
+        encoding = find_encoding(path, _read_head(path), encoding, guess=False)
+        with explain_file(path), open_text(path, encoding) as stream:
+            for piece in _split(stream, encoding, "\n"):
+                for number, (line,) in enumerate(piece.rows):
+                    fault = piece.faults.get(number)
+                    place = piece.places[number]
+                    yield BadRow(path, place, fault, excerpt_of(line)) if fault else line
         return
     table = read_table(path, encoding=encoding)
     is_there = column is not None and (column in table.columns or "." in column)
-    name = find_column(
-        table.columns, column if is_there else None, USUAL_NAMES["text"], str(path), "text_column"
-    )
+    wanted = column if is_there else None
+    name = find_column(table.columns, wanted, USUAL_NAMES["text"], path, "text_column")
     texts, bad = table.texts(name)
-    yield from (bad.get(number, text) for number, text in enumerate(texts)) if bad else texts
+    for number, text in enumerate(chain.from_iterable(map(list_cells, texts.chunks))):
+        yield bad.get(number) or text or ""
+
+
+def _read_head(path: str) -> bytes:
+    """Return the first bytes of a file."""
+    if not os.path.exists(path):
+        advice = "give a table such as texts.csv, or a folder with train.tsv"
+        raise UserError(f"{path} does not exist: {advice}")
+    with explain_file(path), open_unpacked(path) as stream:
+        head = stream.read(SAMPLE_BYTES)
+    if not head.strip():
+        raise file_error(path, Reason.EMPTY_FILE, "found no row")
+    return head
+
+
+def _find_format(path: str, head: bytes) -> str:
+    """Return a key of `FORMATS` by the suffix of a file, or else by its first bytes."""
+    suffix = suffix_of(path)[1:]
+    for name, suffixes in FORMATS.items():
+        if suffix in suffixes:
+            return name
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    return "delimited"
+
+
+def _first_fields(path: str, head: bytes, encoding: str | None) -> set[str]:
+    """Return the fields between tabs of the first line that is not blank, in lower case."""
+    text = head.decode(find_encoding(path, head, encoding, guess=False), "replace")
+    first = next(filter(str.strip, re.split("[\r\n]+", text)), "")
+    return {name.strip(' "') for name in first.casefold().split("\t")}
+
+
+# ---- delimited text ----
+
+
+@dataclass
+class _Piece:
+    """Some rows of delimited text.
+
+    Attributes:
+        places: The first line of each row.
+        rows: The fields of each row; in place of those of a row with a fault, what was read of it.
+        faults: Why rows are rejected, by their number here.
+    """
+
+    places: Sequence[int]
+    rows: list[list[str]]
+    faults: dict[int, Fault] = field(default_factory=dict)
+
+
+def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout) -> Table:
+    declared = _EXCEL_SEPARATOR.fullmatch(lines[0].rstrip("\r")) if cut.header else None
+    separator = cut.separator if cut.header else "\t"
+    if separator is None and declared is not None:
+        separator = declared[1]
+    if separator is None:
+        separator = _find_separator(lines, "\t" if ".tsv" in path else "")
+    with open_text(path, encoding) as stream:
+        skipped = 0
+        if declared is not None:
+            stream.readline()
+            skipped = 1
+        if cut.has_quotes:
+            pieces = _split_quoted(path, stream, encoding, separator, skipped)
+        else:
+            pieces = _split(stream, encoding, separator, bool(cut.header), skipped)
+        first = next(pieces, _Piece([1], [[""]]))  # one row
+        names = first.rows[0]
+        if not cut.header:
+            size = cut.fields or separator.join(names).count(separator) + 1
+            names = [str(number) for number in range(size)]
+            pieces = chain([first], pieces)
+        elif first.faults:
+            row = BadRow(path, first.places[0], first.faults[0], excerpt_of(names[0]))
+            raise row_error(row)
+        table = _collect(path, pieces, names, separator, encoding)
+    return replace(table, has_names=bool(cut.header))
+
+
+def _sample_lines(head: bytes, encoding: str) -> list[str]:
+    """Return the first lines of a file that are whole."""
+    lines = head.decode(encoding, "replace").split("\n")
+    if len(head) >= SAMPLE_BYTES and len(lines) > 1:
+        del lines[-1]
+    return lines[:1000]
+
+
+def _find_separator(lines: Sequence[str], preferred: str) -> str:
+    """Return the separator that cuts most lines into as many fields as the first, if these are several."""
+    lines = [line.replace("\r", "") + "\n" for line in lines]
+    best = preferred or ","
+    most = 0.0
+    for separator in preferred + _SEPARATORS:
+        rows = [row for row in csv.reader(lines, delimiter=separator) if row]
+        if not rows or len(rows[0]) < 2:
+            continue
+        agree = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+        if agree > most:
+            best = separator
+            most = agree
+    return best
+
+
+def _collect(
+    path: str, pieces: Iterable[_Piece], names: Sequence[str], separator: str, encoding: str
+) -> Table:
+    """Make a table of pieces; reject rows with a fault, or without a field for each name."""
+    names = name_columns(path, names)
+    size = len(names)
+    store = RowStore()
+    rejected: dict[int, BadRow] = {}
+    count = 0
+    for piece in pieces:
+        if piece.faults or set(map(len, piece.rows)) != {size}:
+            for number, row in enumerate(piece.rows):
+                fault = piece.faults.get(number) or _count_fields(row, size, separator)
+                if fault is not None:
+                    excerpt = excerpt_of(separator.join(row))
+                    rejected[count + number] = BadRow(path, piece.places[number], fault, excerpt)
+                    piece.rows[number] = [None] * size  # type: ignore[list-item]
+        cells = ([row[place] for row in piece.rows] for place in range(size))
+        columns = [pa.array(column, pa.string()) for column in cells]
+        store.add(pa.table([*columns, pa.array(piece.places)], [*names, _PLACE]))
+        count += len(piece.rows)
+    collected, places = _take_places(store, names)
+    return Table(path, collected, places, rejected, "line", separator=separator, encoding=encoding)
+
+
+def _take_places(
+    store: RowStore, names: Sequence[str] = ()
+) -> tuple[dict[str, pa.ChunkedArray], np.ndarray]:
+    """Return the columns of a store, which has these at least, and the places of its rows."""
+    types = [(name, pa.string()) for name in names]
+    rows = store.close() or pa.schema([*types, (_PLACE, pa.int64())]).empty_table()
+    columns = dict(zip(rows.column_names, rows.columns, strict=True))
+    return columns, columns.pop(_PLACE).to_numpy()
+
+
+def _count_fields(row: Sequence[str], size: int, separator: str) -> Fault | None:
+    """Return the fault of a row with another number of fields."""
+    if len(row) == size:
+        return None
+    reason = Reason.TOO_FEW_FIELDS if len(row) < size else Reason.TOO_MANY_FIELDS
+    detail = f"found {len(row)} of {size}"
+    if row == [""]:
+        detail = "the line is empty"
+    elif any("\r" in cell for cell in row):
+        detail += ", and a lone CR, which ends no line"
+    return Fault(reason, detail)
+
+
+def _split(
+    stream: TextIO, encoding: str, separator: str, skips_blank: bool = False, skipped: int = 0
+) -> Iterator[_Piece]:
+    """Yield lines as they are: each ends at LF or CRLF, a field at the separator."""
+    place = skipped + 1
+    rows = 1  # of the first piece, which may be a header
+    while True:
+        lines = [line.removesuffix("\n").removesuffix("\r") for line in islice(stream, rows)]
+        if not lines:
+            return
+        places: Sequence[int] = range(place, place + len(lines))
+        place += len(lines)
+        if skips_blank and "" in lines:
+            places = [number for number, line in zip(places, lines, strict=True) if line]
+            lines = [line for line in lines if line]
+        piece = _Piece(places, [line.split(separator) for line in lines])
+        if find_byte_fault("".join(lines), encoding):
+            for number, line in enumerate(lines):
+                if fault := find_byte_fault(line, encoding):
+                    piece.faults[number] = fault
+                    piece.rows[number] = [line]
+        if lines:
+            rows = PIECE_ROWS
+            yield piece
+
+
+class _Lines:
+    """Lines for `csv`, which refuses a CR that ends no line; pandas and `csv` write it without quotes.
+
+    Attributes:
+        last_odd: The last line with a lone CR, or with a byte that was not decoded.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.last_odd = 0
+        self._stream = stream
+
+    def blocks(self) -> Iterator[list[str]]:
+        """Yield lists of lines."""
+        place = 0
+        while lines := self._stream.readlines(_BLOCK_CHARACTERS):
+            text = "".join(lines)
+            if text.count("\r") != text.count("\r\n") or find_byte_fault(text):
+                lines = [self._hide(number, line) for number, line in enumerate(lines, place + 1)]
+            place += len(lines)
+            yield lines
+
+    def _hide(self, number: int, line: str) -> str:
+        """Return a line whose lone CR are hidden."""
+        text = line.removesuffix("\n").removesuffix("\r")
+        if "\r" in text or find_byte_fault(text):
+            self.last_odd = number
+        return text.replace("\r", _LONE_CR) + line[len(text) :]
+
+
+def _split_quoted(
+    path: str, stream: TextIO, encoding: str, separator: str, skipped: int
+) -> Iterator[_Piece]:
+    """Yield the rows of text with quoted fields; a blank line is not a row."""
+    csv.field_size_limit(_LONGEST_CELL)
+    lines = _Lines(stream)
+    reader = csv.reader(chain.from_iterable(lines.blocks()), delimiter=separator, strict=True)
+    size = 1  # of the first piece, which may be a header
+    while True:
+        start = reader.line_num
+        rows: list[list[str]] = []
+        detail = ""
+        try:
+            rows.extend(islice(reader, size))
+        except csv.Error as error:  # the rows before it are there
+            detail = reason_of(error).partition(" - ")[0]
+            rows.append([""])
+        if not rows:
+            return
+        places = _number_rows(rows, start, reader.line_num)
+        piece = _Piece([place + skipped for place in places], rows)
+        if detail:
+            last = reader.line_num + skipped
+            fault = Fault(Reason.MISPLACED_QUOTE, f"{detail} in line {last}")
+            piece.faults[len(rows) - 1] = fault
+            # nobody can say where this row ends
+            if last > piece.places[-1] or "end of data" in detail:
+                raise row_error(BadRow(path, piece.places[-1], fault, ""))
+        if lines.last_odd > start:
+            _show_cr(piece, encoding, separator)
+        if [] in rows:
+            piece = _drop_blank(piece)
+        if piece.rows:
+            size = PIECE_ROWS
+            yield piece
+
+
+def _number_rows(rows: Sequence[Sequence[str]], start: int, end: int) -> Sequence[int]:
+    """Return the first line of each row, after `start` lines; they are as many as the lines, or have line feeds."""
+    if end - start == len(rows):
+        return range(start + 1, end + 1)
+    places = []
+    place = start + 1
+    for row in rows:
+        places.append(place)
+        place += 1 + sum(cell.count("\n") for cell in row)
+    return places
+
+
+def _show_cr(piece: _Piece, encoding: str, separator: str) -> None:
+    """Put lone CR where they were hidden, and find bytes that were not decoded."""
+    for number, row in enumerate(piece.rows):
+        if number in piece.faults:
+            continue
+        cells = [cell.replace(_LONE_CR, "\r") for cell in row]
+        line = separator.join(cells)
+        fault = find_byte_fault(line, encoding)
+        if fault is not None:
+            piece.faults[number] = fault
+            cells = [line]
+        piece.rows[number] = cells
+
+
+def _drop_blank(piece: _Piece) -> _Piece:
+    """Return a piece without the rows of blank lines."""
+    numbers = [number for number, row in enumerate(piece.rows) if row]
+    faults = {
+        place: piece.faults[number]
+        for place, number in enumerate(numbers)
+        if number in piece.faults
+    }
+    places = [piece.places[number] for number in numbers]
+    return _Piece(places, [piece.rows[number] for number in numbers], faults)
+
+
+# ---- JSON ----
+
+
+def _read_json(path: str, encoding: str) -> Table:
+    """Read JSON lines, or one list of records."""
+    is_list = _is_list(path, encoding)
+    unit = "row" if is_list else "line"
+    store = RowStore()
+    count = 0
+    rejected: dict[int, BadRow] = {}
+    with open_text(path, encoding) as stream:
+        lines: Iterator[tuple[int, str]] = enumerate(stream, 1)
+        if is_list:
+            records = json.load(stream, object_pairs_hook=_refuse_repeats)
+            lines = enumerate(map(json.dumps, records))
+        lines = ((place, line) for place, line in lines if not line.isspace())
+        while piece := list(islice(lines, PIECE_ROWS)):
+            records = [_read_record(line.rstrip("\r\n"), encoding) for _, line in piece]
+            for number, (place, line) in enumerate(piece):
+                if isinstance(record := records[number], Fault):
+                    excerpt = excerpt_of(line.rstrip("\r\n"))
+                    rejected[count + number] = BadRow(path, place, record, excerpt, unit)
+                    records[number] = {}
+            columns = {name: to_array(column) for name, column in gather(records).items()}
+            columns[_PLACE] = pa.array([place for place, _ in piece])
+            store.add(pa.table(columns))
+            count += len(piece)
+    columns, places = _take_places(store)
+    return Table(path, columns, places, rejected, unit, encoding=encoding)
+
+
+def _is_list(path: str, encoding: str) -> bool:
+    """Return whether a file is one list, and not lines of JSON of which the first is a list."""
+    with open_text(path, encoding, show=False) as stream:
+        lines = filter(str.strip, stream)
+        first = next(lines, "")
+        if not first.lstrip().startswith("["):
+            return False
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return True
+        return next(lines, None) is None
+
+
+def _read_record(line: str, encoding: str) -> dict[str, Any] | Fault:
+    """Return the record of a line of JSON, or what is wrong with it."""
+    fault = None if line.isascii() else find_byte_fault(line, encoding)
+    if fault is not None:
+        return fault
+    try:
+        record = _parse_json(line)
+        if not isinstance(record, dict):
+            return Fault(Reason.NOT_JSON, f"found {type(record).__name__}")
+        if line.count(":") > len(record):
+            json.loads(line, object_pairs_hook=_refuse_repeats)
+        if "\\ud" in line or "\\uD" in line:  # half of a surrogate pair, escaped
+            json.dumps(record, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        return Fault(Reason.NOT_JSON, reason_of(error))
+    return record
+
+
+def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a record; raise a ValueError for a key that it has twice."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r:.80} is there twice")
+    return record
+
+
+# ---- Parquet, Arrow, Excel ----
+
+
+def _map_file(path: str) -> pa.NativeFile:
+    """Open a file: mapped into memory, or unpacked there."""
+    source = pa.memory_map(path)
+    with open_unpacked(path) as stream:
+        head = stream.read(6)
+        if source.read(6) != head:
+            source = pa.BufferReader(head + stream.read())
+    source.seek(0)
+    return source
+
+
+def _read_parquet(path: str) -> Table:
+    import pyarrow.parquet as pq  # not at the top: it imports file systems of clouds
+
+    file = pq.ParquetFile(_map_file(path))
+    store = RowStore(file.schema_arrow)
+    with make_bar(path, file.metadata.num_rows, " rows") as bar:
+        for batch in file.iter_batches(PIECE_ROWS):
+            store.add(pa.Table.from_batches([batch]))
+            bar.update(len(batch))
+    return Table.from_arrow(path, store.close())
+
+
+def _read_arrow(path: str, head: bytes) -> Table:
+    """Read a file of Arrow, also a compressed one, which is larger in memory."""
+    if head.startswith(b"ARROW1"):
+        file = pa.ipc.open_file(_map_file(path))
+        batches = map(file.get_batch, range(file.num_record_batches))
+    else:
+        file = pa.ipc.open_stream(_map_file(path))
+        batches = iter(file)
+    store = RowStore(file.schema)
+    for batch in batches:
+        store.add(pa.Table.from_batches([batch]))
+    return Table.from_arrow(path, store.close())
+
+
+def _read_excel(path: str) -> Table:
+    """Read the first sheet of a workbook."""
+    try:
+        import pandas as pd
+        import python_calamine  # noqa: F401 - the engine of pandas
+    except ImportError:
+        advice = f"{install_hint('excel')}, or save it as CSV"
+        raise UserError(f"{path} needs python-calamine: {advice}") from None
+    with open_unpacked(path) as stream:
+        content = io.BytesIO(stream.read())
+    sheet = pd.read_excel(content, header=None, dtype=object, na_filter=False, engine="calamine")
+    names, *rows = sheet.values.tolist() or [None]
+    if names is None:
+        raise file_error(path, Reason.EMPTY_FILE, "its first sheet has no header")
+    places = [place for place, row in enumerate(rows, 2) if row.count("") < len(row)]
+    columns = []
+    for column in range(len(names)):
+        cells = (rows[place - 2][column] for place in places)
+        columns.append([None if cell == "" else cell for cell in cells])
+    return Table(path, dict(zip(name_columns(path, names), columns, strict=True)), places)

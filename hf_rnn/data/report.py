@@ -14,7 +14,7 @@ from .errors import BadRow, row_error
 if TYPE_CHECKING:
     import numpy as np
 
-    from .read import Table
+    from .table import Table
 
 logger = logging.getLogger(__name__)
 

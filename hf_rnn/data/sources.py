@@ -15,10 +15,12 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
+from .charset import excerpt_of, find_byte_fault
 from .errors import BadRow, Fault, Reason, file_error
-from .lines import PACKED, TABLE_SUFFIXES, excerpt_of, find_byte_fault, suffix_of
-from .read import Table, gather, read_lines
+from .lines import PACKED, TABLE_SUFFIXES, suffix_of
+from .read import read_lines
 from .splits import SPLITS
+from .table import Table, gather
 
 logger = logging.getLogger(__name__)
 
@@ -186,35 +188,22 @@ def read_label(path: str, encoding: str | None = None) -> Table:
     label = os.path.basename(path)
     if os.path.isfile(path):
         lines = read_lines(path, encoding)
-        columns = lines.columns | {"label": [label.partition(".txt")[0]] * len(lines.places)}
-        return Table(
-            path,
-            columns,
-            lines.places,
-            lines.rejected,
-            "line",
-            has_names=False,
-            encoding=lines.encoding,
-        )
-    texts, rejected, encoding = list[str](), dict[int, BadRow](), encoding or "utf-8-sig"
+        labels = pa.repeat(label.partition(".txt")[0], len(lines.places))
+        return replace(lines, columns={**lines.columns, "label": pa.chunked_array([labels])})
+    encoding = encoding or "utf-8-sig"
+    texts: list[str] = []
+    rejected: dict[int, BadRow] = {}
     for file in sorted(Path(path).glob("*.txt")):
-        text = (
-            file.read_bytes()
-            .decode(encoding, "surrogateescape")
-            .removesuffix("\n")
-            .removesuffix("\r")
-        )
-        if fault := find_byte_fault(text, encoding):
+        text = file.read_bytes().decode(encoding, "surrogateescape")
+        text = text.removesuffix("\n").removesuffix("\r")
+        fault = find_byte_fault(text, encoding)
+        if fault is not None:
             fault = Fault(fault.reason, f"{file.name}: {fault.detail}")
             rejected[len(texts)] = BadRow(path, len(texts), fault, excerpt_of(text), "row")
+            text = ""
         texts.append(text)
-    return Table(
-        path,
-        {"text": texts, "label": [label] * len(texts)},
-        range(len(texts)),
-        rejected,
-        has_names=False,
-    )
+    columns = {"text": texts, "label": [label] * len(texts)}
+    return Table(path, columns, range(len(texts)), rejected, has_names=False)
 
 
 def read_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:

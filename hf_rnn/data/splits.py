@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,33 +16,20 @@ import xxhash
 
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, explain
-from .read import Table
+from .near_repeats import group_near_repeats, normalize_text
 from .report import DataReport
+from .table import Table, select_rows
 
 logger = logging.getLogger(__name__)
 
+_MOST_COMPARED = 100_000  # rows whose near repeats are sought, which takes about 6 s
+_LARGEST_GROUP = 20  # near repeats that stay together; more come of a template
 SPLITS = ("train", "validation", "test")
 FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
 MOST_HELD_OUT = 50_000  # expected rows; the standard error of an accuracy is then at most 0.2 %
 
 
 # ---- hashes of texts ----
-
-
-def normalize_text(text: str) -> str:
-    """Return the form of a text whose equality makes duplicates.
-
-    Case, width and composition of characters are ignored (compatibility caseless matching, The
-    Unicode Standard, section 3.13, D146), and so is white space, except that it separates words.
-    Punctuation, links, handles and digits count.
-    """
-    if text.isascii():
-        folded = text.lower()  # a faster way to the same result
-    else:
-        folded = unicodedata.normalize("NFD", text).casefold()
-        folded = unicodedata.normalize("NFKD", folded).casefold()
-        folded = unicodedata.normalize("NFKD", folded)
-    return " ".join(folded.split())
 
 
 def hash_texts(texts: Iterable[str], seed: int = 0) -> np.ndarray:
@@ -58,8 +46,10 @@ def join_texts(rows: datasets.Dataset) -> Iterator[str]:
     """Yield the text of each row, both texts of a pair or the tokens of a sentence as one."""
     names = [name for name in ("text", "text_pair", "tokens") if name in rows.features]
     for batch in rows.select_columns(names).iter(1000):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            yield " \0 ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
+        if "tokens" in batch:
+            batch["tokens"] = map(" ".join, batch["tokens"])
+        columns = list(batch.values())
+        yield from columns[0] if len(columns) == 1 else map(" \0 ".join, zip(*columns, strict=True))
 
 
 def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
@@ -86,36 +76,73 @@ class SplitRows:
     table: Table | None = None  # their file, if there is only one
 
 
-def deliver(
+def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
+    """Return a hash of rows and of the names of their labels, the same whatever pieces the rows have."""
+    digest = hashlib.sha256(repr(tuple(names)).encode())
+    for column in rows.columns:
+        texts = hashlib.sha256()
+        for chunk in column.chunks:
+            if column.type == pa.string():
+                offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset :]
+                offsets = offsets[: len(chunk) + 1]
+                content = chunk.buffers()[2] or b""
+                texts.update(memoryview(content)[offsets[0] : offsets[-1]])
+                digest.update(np.diff(offsets).tobytes())
+            elif pa.types.is_integer(column.type):
+                digest.update(chunk.to_numpy(zero_copy_only=False).tobytes())
+            else:
+                digest.update(repr(chunk.to_pylist())[1:-1].encode())
+        digest.update(texts.digest())
+    return digest.hexdigest()
+
+
+def make_datasets(
     splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
 ) -> datasets.DatasetDict:
-    """Return the splits; without a validation split, a share of train becomes it."""
-    parts = {split: (rows, np.ones(len(rows.rows), dtype=bool)) for split, rows in splits.items()}
+    """Return the splits as data sets, large ones in files; without a validation split, a share of train becomes it."""
+    masks = {split: np.ones(len(rows.rows), dtype=bool) for split, rows in splits.items()}
+    sources = dict(splits)
     if share and "validation" not in splits:
-        train, whole = parts.pop("train")
-        held_out = hold_out(join_texts(datasets.Dataset(train.rows)), train.strata, share, seed)
-        if number := int(held_out.sum()):
-            report.held_out = {"share": share, "seed": seed, "rows": number}
-            message = "there is no validation split: %d of %d rows of train are held out, by their hash (seed %d)"
-            logger.warning(message, number, len(held_out), seed)
-            parts = {"train": (train, ~held_out), "validation": (train, held_out), **parts}
-        else:
-            parts = {"train": (train, whole), **parts}
+        train = splits["train"]
+        texts = join_texts(datasets.Dataset(train.rows, fingerprint=train.digest))
+        held_out = hold_out(texts, train.strata, share, seed)
+        count = int(held_out.sum())
+        if count:
+            report.held_out = {"share": share, "seed": seed, "rows": count}
+            counts = f"{count} of {len(held_out)} rows of train"
+            message = "there is no validation split: %s are held out, by their hash (seed %d)"
+            logger.warning(message, counts, seed)
+            sources = {"train": train, "validation": train, **splits}
+            masks |= {"train": ~held_out, "validation": held_out}
     data = datasets.DatasetDict()
-    for split, (rows, mask) in parts.items():
-        table = rows.rows if mask.all() else rows.rows.filter(pa.array(mask))
-        data[split] = datasets.Dataset(table, datasets.DatasetInfo(features=rows.features))
-        feature = rows.features.get("label")
-        classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
-        report.label_counts[split] = np.bincount(rows.strata[mask], minlength=classes).tolist()
+    for split, rows in sources.items():
+        data[split] = _make_dataset(split, rows, masks[split])
+        report.label_counts[split] = _count_classes(rows, masks[split])
         if rows.table is not None:
-            report.tables[split] = rows.table, rows.places[mask]
-        data[split]._split = datasets.NamedSplit(split)
-        # the same in every process
-        chosen = np.flatnonzero(mask)
-        source = rows.digest, split, len(chosen), xxhash.xxh3_64_hexdigest(chosen.tobytes())
-        data[split]._fingerprint = xxhash.xxh3_64_hexdigest(repr(source).encode())
+            report.tables[split] = rows.table, rows.places[masks[split]]
     return data
+
+
+def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
+    """Return the rows of a mask as a data set, with a fingerprint that is the same in every process."""
+    store = select_rows(rows.rows, mask)
+    table: Any = store.close()
+    if store.path is not None:  # so that what `map` makes of it is in files too
+        table = datasets.table.MemoryMappedTable.from_file(store.path)
+    source = (rows.digest, split, xxhash.xxh3_64_hexdigest(np.packbits(mask).tobytes()))
+    return datasets.Dataset(
+        table,
+        datasets.DatasetInfo(features=rows.features),
+        datasets.NamedSplit(split),
+        fingerprint=xxhash.xxh3_64_hexdigest(repr(source).encode()),
+    )
+
+
+def _count_classes(rows: SplitRows, mask: np.ndarray) -> list[int]:
+    """Return the rows of each class in a mask, or of all in one number."""
+    feature = rows.features.get("label")
+    classes = feature.num_classes if isinstance(feature, datasets.ClassLabel) else 1
+    return np.bincount(rows.strata[mask], minlength=classes).tolist()
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -126,7 +153,8 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     share, but never all rows. Only at these limits can new rows move others. A text with more rows
     than the limit stays in train. If this leaves nothing for validation or for train, single rows
     are drawn, with a warning. Fewer than 20 rows are all kept. The share is halved until it is at
-    most `MOST_HELD_OUT` rows. The seed changes which texts are held out.
+    most `MOST_HELD_OUT` rows. The seed changes which texts are held out. Rows that nearly repeat
+    each other stay together too, up to 20; of a table with more than 100,000 rows only equal ones.
     """
     if not 0 < share <= 0.5:
         raise UserError(
@@ -138,7 +166,13 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         return np.zeros(len(classes), dtype=bool)
     while share * len(classes) > MOST_HELD_OUT:
         share /= 2
-    hashes = hash_texts(texts, seed)
+    if len(classes) <= _MOST_COMPARED:
+        listed = list(texts)
+        hashes = _join_near_repeats(hash_texts(listed, seed), listed)
+    else:
+        hashes = hash_texts(texts, seed)
+        message = "%d rows are many: near repeats of a text may be in train and in validation"
+        logger.info(message, len(classes))
     held_out = _draw(hashes, classes, share)
     if not held_out.any() or held_out.all():
         logger.warning(
@@ -151,6 +185,19 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
             earlier[text] += 1
         held_out = _draw(hash_texts(copies), classes, share)
     return held_out
+
+
+def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Return the hashes of texts, for the rows of a group of near repeats that of one member.
+
+    The products decide which member, because the smallest hash would be held out more often.
+    """
+    groups = group_near_repeats(texts)
+    order = np.argsort(hashes * np.uint64(0x9E3779B97F4A7C15), kind="stable")
+    _, first = np.unique(groups[order], return_index=True)
+    joined = hashes[order[first]][groups]
+    is_small = np.bincount(groups)[groups] <= _LARGEST_GROUP
+    return np.where(is_small, joined, hashes)
 
 
 def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:

@@ -135,23 +135,38 @@ def _count_fewest(target: float) -> float:
     return math.log(1 - CONFIDENCE) / math.log(target)
 
 
+def find_cuts(count: int, target: float) -> np.ndarray:
+    """Return the numbers of answers that are tested for a target, fewest first: about 20, or none.
+
+    They are equally far from each other but for this: each is the fewest for its number of errors,
+    as further answers would need one more. The last one is all answers.
+    """
+    from scipy.special import bdtrin
+
+    if count < _count_fewest(target):
+        return np.zeros(0, int)
+    least, most = (factor * _count_fewest(target) for factor in _FIRST_CUT)
+    first = min(count, math.ceil(np.clip(_FIRST_SHARE * count, least, most)))
+    places = np.linspace(first, count, _CUTS).round()
+    errors = np.arange(math.ceil((1 - target) * count) + 1)
+    fewest = np.ceil(bdtrin(errors, 1 - CONFIDENCE, 1 - target))  # answers, by errors among them
+    cuts = fewest[np.searchsorted(fewest, places, side="right") - 1]
+    return np.unique(np.append(cuts, count)).astype(int)
+
+
 def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
     """Return the score of the last cut that reaches the target before one fails; None without one.
 
     A cut is a number of answers with the highest scores, and those with an equal score. It depends
     on the scores alone, not on which answers are right.
     """
-    count = len(confidence)
-    if not count:
+    cuts = find_cuts(len(confidence), target)
+    if not len(cuts):
         return None
     order = np.argsort(-confidence, kind="stable")
     scores = confidence[order]
     right_so_far = right[order].cumsum()
-
-    least, most = (factor * _count_fewest(target) for factor in _FIRST_CUT)
-    first = min(count, math.ceil(np.clip(_FIRST_SHARE * count, least, most)))
-    places = np.linspace(first, count, _CUTS).round().astype(int) - 1
-    ends = np.unique(np.searchsorted(-scores, -scores[places], side="right"))
+    ends = np.unique(np.searchsorted(-scores, -scores[cuts - 1], side="right"))
 
     passed = surely_reaches(right_so_far[ends - 1], ends, target)
     reached = int(np.logical_and.accumulate(passed).sum())

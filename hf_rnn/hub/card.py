@@ -13,13 +13,14 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import HubError, reason_of
 from ..utils.process import write_whole
 from .model_folder import FinishedFolder
 
@@ -94,20 +95,7 @@ class CardFacts:
 
 def render(facts: CardFacts) -> str:
     """Return the content of `README.md`: a YAML block for the Hub and Markdown for people."""
-    results = [
-        EvalResult(
-            task_type=facts.pipeline_tag,
-            dataset_type=facts.dataset_id or "text",  # required by the Hub; local data has no id
-            dataset_name=facts.dataset_name,
-            dataset_split=split,
-            metric_type=_HUB_METRICS.get(name, name),
-            metric_name=name,
-            metric_value=round(float(value), 4),
-        )
-        for split, metrics in facts.results.items()
-        for name, value in metrics.items()
-        if isinstance(value, float) and math.isfinite(value)
-    ]
+    cell = "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type
     data = ModelCardData(
         pipeline_tag=facts.pipeline_tag,
         library_name="transformers",
@@ -115,22 +103,34 @@ def render(facts: CardFacts) -> str:
         language=list(facts.language) or None,
         datasets=[facts.dataset_id] if facts.dataset_id else None,
         base_model=facts.start["id"] if facts.start else None,
-        tags=[
-            "hf_rnn",
-            "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type,
-            *facts.tags,
-        ],
+        tags=["hf_rnn", cell, *facts.tags],
         model_name=facts.name,
-        eval_results=results or None,
+        eval_results=_list_results(facts) or None,
     )
+    reference = facts.repo_id or facts.name
     template = _ENVIRONMENT.get_template("card.md")
-    card = ModelCard(
-        template.render(
-            card_data=data.to_yaml(), facts=facts, reference=facts.repo_id or facts.name
-        )
-    )
+    card = ModelCard(template.render(card_data=data.to_yaml(), facts=facts, reference=reference))
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
+
+
+def _list_results(facts: CardFacts) -> list[EvalResult]:
+    """Return the scores for the Hub."""
+    results: list[EvalResult] = []
+    for split, metrics in facts.results.items():
+        for name, value in metrics.items():
+            if isinstance(value, float) and math.isfinite(value):
+                result = EvalResult(
+                    task_type=facts.pipeline_tag,
+                    dataset_type=facts.dataset_id or "text",  # required; local data has no id
+                    dataset_name=facts.dataset_name,
+                    dataset_split=split,
+                    metric_type=_HUB_METRICS.get(name, name),
+                    metric_name=name,
+                    metric_value=round(float(value), 4),
+                )
+                results.append(result)
+    return results
 
 
 # ---- tables ----
@@ -138,91 +138,102 @@ def render(facts: CardFacts) -> str:
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table: floats with three digits, None as an empty cell."""
-
-    def show(value: object) -> str:
-        if isinstance(value, float):
-            return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
-        return (
-            "" if value is None else f"{value:,}" if isinstance(value, int) else plain(str(value))
-        )
-
-    lines = [
-        [name.replace("_", " ").replace("f1", "F1") for name in columns],
-        ["---", *["---:"] * (len(columns) - 1)],
-    ]
-    lines += [list(map(show, row)) for row in rows]
+    titles = [name.replace("_", " ").replace("f1", "F1") for name in columns]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    lines = [titles, rule, *(list(map(_show, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _show(value: object) -> str:
+    """Return the text of a cell."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else plain(str(value))
 
 
 def label_table(facts: CardFacts) -> str:
     """Return the labels with their number in train, and their thresholds if there are some."""
     columns: dict[str, Mapping[str, float]] = {"in train": facts.class_counts}
     if facts.thresholds is not None:
-        columns["threshold"] = dict(
-            zip(facts.class_counts, map(float, facts.thresholds), strict=True)
-        )
-    rows = [
-        (name, *(column.get(name) for column in columns.values()))
-        for name, _ in _ends(facts.class_counts)
-    ]
+        thresholds = map(float, facts.thresholds)
+        columns["threshold"] = dict(zip(facts.class_counts, thresholds, strict=True))
+    rows: list[Sequence[object]] = []
+    for name, _ in _ends(facts.class_counts):
+        rows.append([name, *(column.get(name) for column in columns.values())])
     return make_table(["label", *columns], rows)
 
 
 def example_table(examples: Mapping[str, Sequence[str]]) -> str:
     """Return training texts by label."""
-    return make_table(
-        ["label", "text"], [(name, text) for name, texts in examples.items() for text in texts]
-    )
+    rows: list[Sequence[str]] = []
+    for label, texts in examples.items():
+        rows += [(label, text) for text in texts]
+    return make_table(["label", "text"], rows)
 
 
 def score_tables(facts: CardFacts, split: str) -> str:
     """Return the scores of the model and of simpler ones, and the scores per label."""
     metrics = facts.results[split]
-    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    by_label = [value for value in metrics.values() if isinstance(value, Mapping)]
+    labels: Mapping[str, Any] = by_label[0] if by_label else {}
     models: dict[str, Mapping[str, Any]] = {"this model": metrics}
-    models |= {
-        name: splits[split] for name, splits in (facts.baselines or {}).items() if split in splits
-    }
-    labels: Mapping[str, Any] = next(
-        (value for value in metrics.values() if isinstance(value, Mapping)), {}
-    )
+    models |= _list_baselines(facts, split, labels)
+    if facts.typos and facts.typos["split"] == split:
+        models |= _list_mistyped(facts, facts.typos)
+
+    names = [name for name, value in metrics.items() if isinstance(value, float)]
+    rows: list[Sequence[object]] = []
+    for model, scores in models.items():
+        rows.append([model, *(scores.get(name) for name in names)])
+    table = make_table(["", *names], rows)
+    if not labels:
+        return table
+    columns = list(next(iter(labels.values())))
+    rows = [[label, *(row[column] for column in columns)] for label, row in _ends(labels)]
+    return f"{table}\n\n{make_table(['label', *columns], rows)}"
+
+
+def _list_baselines(
+    facts: CardFacts, split: str, labels: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the scores of simpler models by their names, with that of the most frequent class."""
+    models: dict[str, Mapping[str, Any]] = {}
+    for name, splits in (facts.baselines or {}).items():
+        if split in splits:
+            models[name] = splits[split]
     if facts.task == "sequence-classification" and labels and facts.class_counts:
         largest = max(facts.class_counts, key=lambda name: facts.class_counts[name])
-        rows_in_all = sum(row["support"] for row in labels.values())
-        models[f"always {largest}"] = {"accuracy": labels[largest]["support"] / max(1, rows_in_all)}
-    if facts.typos and facts.typos["split"] == split:
-        mistyped = f"{facts.typos['share']:.0%} of words mistyped"
-        models[f"this model, {mistyped}"] = facts.typos
-        models |= {
-            f"linear SVM, {mistyped}": scores["typos"]
-            for scores in (facts.baselines or {}).values()
-        }
-    tables = [
-        make_table(
-            ["", *names], [(name, *map(scores.get, names)) for name, scores in models.items()]
-        )
-    ]
-    if labels:
-        columns = list(next(iter(labels.values())))
-        rows = [(name, *(row[column] for column in columns)) for name, row in _ends(labels)]
-        tables.append(make_table(["label", *columns], rows))
-    return "\n\n".join(tables)
+        count = sum(row["support"] for row in labels.values())
+        models[f"always {largest}"] = {"accuracy": labels[largest]["support"] / max(1, count)}
+    return models
+
+
+def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the scores for mistyped texts, of the model and of the linear one."""
+    mistyped = f"{typos['share']:.0%} of words mistyped"
+    models = {f"this model, {mistyped}": typos}
+    for scores in (facts.baselines or {}).values():
+        models[f"linear SVM, {mistyped}"] = scores["typos"]
+    return models
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
     """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
-        leak, unknown = (
-            audit["leaks"].get(split, {}).get("train", {}),
-            audit["unknown_token_share"].get(split),
-        )
-        repeated = (
+        leak = audit["leaks"].get(split, {}).get("train", {})
+        unknown = audit["unknown_token_share"].get(split)
+        row = [
+            split,
+            count,
             audit["duplicates"][split]["exact"],
             leak.get("exact"),
             leak.get("exact_other_label"),
-        )
-        rows.append((split, count, *repeated, None if unknown is None else f"{unknown:.1%}"))
+            None if unknown is None else f"{unknown:.1%}",
+        ]
+        rows.append(row)
     repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
     return make_table(["split", "rows", *repeats, "unknown"], rows)
 
@@ -232,14 +243,15 @@ def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
     entries = list(rows.items())
     if len(entries) <= 2 * _SHOWN:
         return entries
-    scored = isinstance(entries[0][1], Mapping)
-    entries = [entry for entry in entries if not scored or entry[1].get("support", 1)]
-    entries.sort(key=lambda entry: entry[1].get("f1", 0) if scored else entry[1], reverse=True)
-    return [
-        *entries[:_SHOWN],
-        ("…", dict.fromkeys(entries[0][1]) if scored else None),
-        *entries[-_SHOWN:],
-    ]
+    first = entries[0][1]
+    gap: Any = None
+    if isinstance(first, Mapping):
+        gap = dict.fromkeys(first)
+        entries = [entry for entry in entries if entry[1].get("support", 1)]
+        entries.sort(key=lambda entry: entry[1].get("f1", 0), reverse=True)
+    else:
+        entries.sort(key=lambda entry: entry[1], reverse=True)
+    return [*entries[:_SHOWN], ("…", gap), *entries[-_SHOWN:]]
 
 
 # ---- escapes ----
@@ -252,7 +264,8 @@ def plain(text: str) -> str:
 
 def code(text: str, block: str = "") -> str:
     """Return text as inline Markdown code, or as a `block` of a language, in more backticks than it contains."""
-    marks = "`" * max(3 if block else 1, max(map(len, re.findall("`+", text)), default=0) + 1)
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    marks = "`" * max(longest + 1, 3 if block else 1)
     if block:
         return f"{marks}{block}\n{text.strip()}\n{marks}\n"
     pad = " " if "`" in text else ""
@@ -261,10 +274,12 @@ def code(text: str, block: str = "") -> str:
 
 def list_columns(data: Mapping[str, Any]) -> str:
     """Return the columns of the data that have names, from the record of the data."""
-    columns = [(role, data.get(f"{name}_column") or "-1") for role, name in _COLUMNS.items()]
-    return ", ".join(
-        f"{role} {code(name)}" for role, name in columns if not name.lstrip("-").isdigit()
-    )
+    columns: list[str] = []
+    for role, name in _COLUMNS.items():
+        column = data.get(f"{name}_column") or ""
+        if column and not column.lstrip("-").isdigit():
+            columns.append(f"{role} {code(column)}")
+    return ", ".join(columns)
 
 
 _ENVIRONMENT = Environment(
@@ -314,25 +329,31 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     """Return the contents by file name of a card that names the repo in place of the folder.
 
     Texts of the training data are left out unless `examples`. A card without facts, or edited by
-    hand, is not changed, so it is left out here. An edited card that shows such texts without
-    `examples` raises a `UserError`.
+    hand, is not changed, so it is left out here.
+
+    Raises:
+        HubError: For an edited card that shows such texts without `examples`.
     """
-    if (facts := read_facts(folder)) is None:
+    facts = read_facts(folder)
+    if facts is None:
         return {}
-    shared = dataclasses.replace(
-        facts, repo_id=repo_id, examples=facts.examples if examples else None
-    )
-    contents = _contents(folder, shared)
+    shown = facts.examples if examples else None
+    contents = _contents(folder, dataclasses.replace(facts, repo_id=repo_id, examples=shown))
     if _is_edited(folder, facts):
         del contents[folder.card.name]
-        shown = folder.card.read_text(encoding="utf-8")
-        if not examples and any(
-            plain(text) in shown for texts in (facts.examples or {}).values() for text in texts
-        ):
-            raise UserError(
-                f"{folder.card} was edited and shows training texts: remove them, or set --card_examples"
+        if not examples and _shows_examples(folder, facts):
+            raise HubError(
+                f"{folder.card} was edited and shows training texts: "
+                "remove them, or set --card_examples"
             )
     return contents
+
+
+def _shows_examples(folder: FinishedFolder, facts: CardFacts) -> bool:
+    """Return whether a card has one of the training texts of its facts."""
+    card = folder.card.read_text(encoding="utf-8")
+    texts = chain.from_iterable((facts.examples or {}).values())
+    return any(plain(text) in card for text in texts)
 
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from .. import __version__
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import HubError, explain, reason_of
 
 # The files that are read: weights, settings and tokenizers, no code, card or pictures.
 _PULLED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -22,12 +22,17 @@ def connect(token: str | None = None) -> HfApi:
 
 
 def find_token(token: str | None = None) -> str:
-    """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`; a [`UserError`] without any."""
-    if not (token := (token or get_token() or "").strip()):
-        raise UserError(
+    """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`.
+
+    Raises:
+        HubError: If there is none.
+    """
+    found = (token or get_token() or "").strip()
+    if not found:
+        raise HubError(
             "there is no token to push with: get one with write access, then type: hf auth login"
         )
-    return token
+    return found
 
 
 def fetch(
@@ -42,27 +47,26 @@ def fetch(
     `only` has names or patterns of files.
     """
     with explain_errors(f"there is no folder {repo_id}, and the Hub cannot provide it"):
-        return Path(
-            connect(token).snapshot_download(repo_id, revision=revision, allow_patterns=list(only))
+        folder = connect(token).snapshot_download(
+            repo_id, revision=revision, allow_patterns=list(only)
         )
+        return Path(folder)
 
 
-@contextmanager
-def explain_errors(action: str) -> Iterator[None]:
-    """Turn an error of the client into a `UserError` in one line that starts with the failed `action`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, ValueError, RuntimeError, HTTPError) as error:
-        answer: BaseException | None = error
-        # the client reports the missing cache before the answer of the Hub
-        while answer and (
-            not isinstance(answer, HfHubHTTPError) or isinstance(answer, LocalEntryNotFoundError)
-        ):
-            answer = answer.__cause__ or answer.__context__
-        refused = isinstance(answer, HfHubHTTPError) and answer.response.status_code in (401, 403)
-        advice = "; for another token type: hf auth login" if refused else ""
-        raise UserError(
-            f"{action} ({constants.ENDPOINT}): {reason_of(answer or error)}{advice}"
-        ) from error
+def explain_errors(action: str) -> AbstractContextManager[None]:
+    """Turn an error of the client into a [`HubError`] that starts with the failed `action`."""
+    expected = (OSError, ValueError, RuntimeError, HTTPError)
+    return explain(f"{action} ({constants.ENDPOINT})", HubError, expected, _find_reason)
+
+
+def _find_reason(error: BaseException) -> str:
+    """Return the Hub's answer, if there is one: the client reports the missing cache before it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError) and not isinstance(cause, LocalEntryNotFoundError):
+            reason = reason_of(cause)
+            if cause.response.status_code in (401, 403):
+                reason += "; for another token type: hf auth login"
+            return reason
+        cause = cause.__cause__ or cause.__context__
+    return reason_of(error)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import ModelError, explain, reason_of
 from ..utils.process import library_bars_off
 
 if TYPE_CHECKING:
@@ -42,9 +41,9 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     try:
         mapping = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(mapping, dict):
-        raise UserError(f"{path} must contain a JSON object, found {str(mapping)!r:.40}")
+        raise ModelError(f"{path} must contain a JSON object, found {str(mapping)!r:.40}")
     return mapping
 
 
@@ -57,26 +56,17 @@ def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
 def check_name(name: str | Path, what: str) -> None:
     """Check that the name of `what` is a folder or could be a repo id, before the Hub is asked."""
     if not str(name):  # a path would mean the current folder
-        raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
+        raise ModelError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
     if not path.is_dir() and (not REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
-        raise UserError(
+        raise ModelError(
             f"there is no folder {name}: give the folder of {what}, or its id on the Hub"
         )
 
 
-@contextmanager
-def name_damage(name: str, file: str) -> Iterator[None]:
-    """Turn any error of a library into a `UserError` that names the damaged part of a model."""
-    try:
-        yield
-    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # damaged files make the libraries raise anything, such as a panic of Rust
-    except BaseException as error:
-        raise UserError(
-            f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}"
-        ) from error
+def name_damage(name: str, file: str) -> AbstractContextManager[None]:
+    """Turn any error of a library into a [`ModelError`] that names the damaged part of a model."""
+    return explain(f"{name} cannot be loaded, because of {file}", ModelError)
 
 
 def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
@@ -86,14 +76,14 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
         settings = read_mapping(path, path.read_bytes())
         stored = settings.get("model_type")
         if model_type is not None and stored != model_type:
-            raise UserError(
+            raise ModelError(
                 f"{name} is a {stored!r:.80} model: this command runs {model_type!r} models"
             )
         return settings
 
 
 def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
-    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
+    """Return the configuration of a transformers model, of one type if given; its code is not run."""
     read_settings(name, folder, model_type)
     with name_damage(name, "config.json"):
         if model_type is not None:
@@ -110,12 +100,12 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
 def check_tokenizer(name: str, tokenizer: Any, config: PreTrainedConfig | SimpleNamespace) -> None:
     """Check that a tokenizer encodes texts, and that the model has a row for each of its ids."""
     with name_damage(name, TOKENIZER):
-        ids = [id for text in tokenizer(["", "a word"])["input_ids"] for id in text]
-        largest = max([*ids, *tokenizer.get_vocab().values()], default=-1)
+        empty, word = tokenizer(["", "a word"])["input_ids"]
+        largest = max([*empty, *word, *tokenizer.get_vocab().values()], default=-1)
     if largest >= config.vocab_size:
-        raise UserError(
-            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
-            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
+        raise ModelError(
+            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer "
+            f"has ids up to {largest}, the model a table of {config.vocab_size} rows (vocab_size)"
         )
 
 
@@ -176,7 +166,7 @@ class FinishedFolder:
         if not self.weights_index.is_file():
             return [self.weights]
         if self.weights.is_file():  # `save_pretrained(max_shard_size=...)` leaves the old one there
-            raise UserError(
+            raise ModelError(
                 f"{self.root} has weights twice, in one file and in several: remove the older ones"
             )
         index = read_mapping(self.weights_index, self.weights_index.read_bytes())
@@ -201,26 +191,31 @@ class FinishedFolder:
     def check(self, *further: Path) -> None:
         """Check that all files of the model and its tokenizer exist, and further ones."""
         if not self.root.is_dir():
-            raise UserError(
+            raise ModelError(
                 f"{self.root} is not a folder: give the one that `hf-rnn train --output_dir` made"
             )
         missing = [path.name for path in (*self.missing_to_load(), *further) if not path.is_file()]
         if not missing:
             return
-        whole = (path.parent for path in self.root.glob(f"{UNFINISHED}*/*/config.json"))
-        replaced = next(
-            (path for path in whole if not FinishedFolder(path).missing_to_load()), None
-        )
-        advice = "Give the folder of a trained model, or restore the missing files"
-        if replaced is not None:
-            advice = (
-                f"A run was killed while it replaced the model: move {replaced}/* to {self.root}"
+        raise ModelError(f"{self.root} has no {', '.join(missing)}. {self._advise()}")
+
+    def _advise(self) -> str:
+        """Return what to do about missing files."""
+        if any(self.checkpoints.glob("checkpoint-*")):
+            return (
+                "Training did not finish: repeat its command with --resume, "
+                f"or take one of {self.checkpoints}"
             )
-        elif any(self.checkpoints.glob("checkpoint-*")):
-            advice = f"Training did not finish: repeat its command with --resume, or take one of {self.checkpoints}"
-        elif (nested := nested_model(self.root)) is not None:
-            advice = f"Did you mean {nested}?"
-        raise UserError(f"{self.root} has no {', '.join(missing)}. {advice}")
+        for config in self.root.glob(f"{UNFINISHED}*/*/config.json"):
+            if not FinishedFolder(config.parent).missing_to_load():
+                return (
+                    "A run was killed while it replaced the model: "
+                    f"move {config.parent}/* to {self.root}"
+                )
+        nested = nested_model(self.root)
+        if nested is not None:
+            return f"Did you mean {nested}?"
+        return "Give the folder of a trained model, or restore the missing files"
 
     def check_finished(self) -> None:
         """Check that training finished here and its records are valid, so that the folder can be shared."""
@@ -249,26 +244,33 @@ def find_folder(
         revision: Branch, tag or commit, for a repo id; None is `main`.
         token: For a private repo; None takes the stored one.
     """
-    if (built_in := find_built_in(name_or_path)) is not None:
+    built_in = find_built_in(name_or_path)
+    if built_in is not None:
         return built_in
-    name_or_path = os.path.expanduser(name_or_path)
-    check_name(name_or_path, "a trained model")
-    path, name = Path(name_or_path), str(name_or_path)
-    if path.is_dir():
-        if revision is not None:
-            raise UserError(
-                f"{name} is a folder here, which has no revision {revision!r}: leave it out"
-            )
-        FinishedFolder(path).check()
-        return path
+
+    name = str(Path(os.path.expanduser(name_or_path))) if str(name_or_path) else ""
+    check_name(name, "a trained model")
+    if not Path(name).is_dir():
+        return _download(name, revision, token)
+    if revision is not None:
+        raise ModelError(
+            f"{name} is a folder here, which has no revision {revision!r}: leave it out"
+        )
+    FinishedFolder(Path(name)).check()
+    return Path(name)
+
+
+def _download(name: str, revision: str | None, token: str | None) -> Path:
+    """Return the folder of the cache with a model of the Hub."""
     from .client import fetch
 
     folder = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
     if folder.config.is_file():  # before a download of weights that may be large and useless
         read_config(name, folder.root, MODEL_TYPE)
     folder = FinishedFolder(fetch(name, folder.root.name, token))
-    if missing := folder.missing_to_load():
-        raise UserError(
+    missing = folder.missing_to_load()
+    if missing:
+        raise ModelError(
             f"{name} on the Hub has no {missing[0].name}: it is not a model of this package"
         )
     return folder.root
@@ -290,53 +292,73 @@ def load_model(
         allow_encoder: Accept an encoder, which has no task.
 
     Raises:
-        UserError: If it cannot be found, a part of it is missing or damaged, or the device is not
+        ModelError: If it cannot be found, a part of it is missing or damaged, or the device is not
             available.
     """
-    import torch
+    from ..models.auto import ENCODER, head_name
 
-    from ..models.auto import ENCODER, head_class, head_name
-
-    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
+    name = str(name_or_path)
+    folder = FinishedFolder(find_folder(name_or_path, revision))
     config, tokenizer = load_without_weights(name, folder)
     if (folder.root / "adapter_config.json").is_file():
-        raise UserError(
-            f"{name} contains an adapter (adapter_config.json), and its weights alone are another model: merge it "
-            "with PeftModel.merge_and_unload() and save the result, or remove the file"
+        raise ModelError(
+            f"{name} contains an adapter (adapter_config.json), and its weights alone are another "
+            "model: merge it with PeftModel.merge_and_unload() and save the result, or remove the file"
         )
     with name_damage(name, "config.json"):
         head = head_name(config)
     if head == ENCODER and not allow_encoder:
-        raise UserError(
-            f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}"
+        raise ModelError(
+            f"{name} is an encoder without a task: "
+            f"train it with hf-rnn train --model_name_or_path {name}"
         )
+    model = _load_weights(name, folder, config, head)
+    return _move(name, model.eval(), device), tokenizer
+
+
+def _load_weights(
+    name: str, folder: FinishedFolder, config: RnnConfig, head: str
+) -> PreTrainedModel:
+    """Return the model with its weights; refuse weights of another shape, and those that are not finite."""
+    import torch
+
+    from ..models.auto import head_class
+
     with name_damage(name, "model.safetensors"), library_bars_off():
-        # they are refused below
-        options = {"ignore_mismatched_sizes": True, "output_loading_info": True}
         model, report = head_class(head).from_pretrained(
-            folder.root, config=config, dtype=torch.float32, **options
+            folder.root,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # refused below
+            output_loading_info=True,
         )
-    wrong = sorted(
-        map(str, {*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]})
-    )
-    if wrong:
-        raise UserError(
-            f"{name}: model.safetensors and config.json do not belong together: they differ in {wrong[0]}"
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = min((str(key) for kind in kinds for key in report[kind]), default=None)
+    if wrong is not None:
+        raise ModelError(
+            f"{name}: model.safetensors and config.json do not belong together: "
+            f"they differ in {wrong}"
         )
-    if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
-        raise UserError(
-            f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights"
-        )
+    for key, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ModelError(
+                f"{name} cannot be used: {key} in model.safetensors has NaN or infinite weights"
+            )
+    return model
+
+
+def _move(name: str, model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
+    """Return a model on a device."""
+    import torch
+
     if device is None:
-        device = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        )
+        device = torch.accelerator.current_accelerator() or "cpu"
     try:
-        return model.eval().to(device), tokenizer
+        return model.to(device)
     # unknown, missing, full, or reserved
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = f"{reason_of(error):.1000}. The device cpu always exists"
-        raise UserError(f"{name} cannot be moved to the device {device}: {reason}") from error
+        raise ModelError(f"{name} cannot be moved to the device {device}: {reason}") from error
 
 
 def load_without_weights(
@@ -361,10 +383,11 @@ def load_without_weights(
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
     """Check that a model assigns exactly one of several labels to a text."""
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-        found = (
-            f"it is a model of {config.num_labels} outputs, {config.problem_type or 'regression'}"
+        problem = config.problem_type or "regression"
+        raise ModelError(
+            f"{name} does not assign exactly one label to a text: "
+            f"it is a model of {config.num_labels} outputs, {problem}"
         )
-        raise UserError(f"{name} does not assign exactly one label to a text: {found}")
 
 
 def quiet() -> None:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
 
-from ..utils.errors import UserError, install_hint
+from ..utils.errors import HubError, install_hint
 from .card import card_for_repo
 from .client import connect, explain_errors, find_token
 from .model_folder import MODELLING_FILES, REPO_ID, FinishedFolder, load_model
 
 logger = logging.getLogger(__name__)
 
+COMMIT_MESSAGE = "Upload a recurrent text classifier"
 _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _BINARY = (".safetensors", ".png", ".onnx", ".model", ".npy")
 # Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not
@@ -54,7 +55,7 @@ def push(
     card_examples: bool = False,
     dry_run: bool = False,
     token: str | None = None,
-    commit_message: str = "Upload a recurrent text classifier",
+    commit_message: str = COMMIT_MESSAGE,
 ) -> PushResult:
     """Share a finished folder on the Hub, in one commit.
 
@@ -83,39 +84,73 @@ def push(
         'https://huggingface.co/me/film-reviews'
     """
     check_repo_id(repo_id)
+    if not dry_run:
+        token = find_token(token)
+    upload = prepare(folder, repo_id, revision=revision, card_examples=card_examples)
+    if dry_run:
+        return upload.plan
+    return upload.send(token, private=private, commit_message=commit_message)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The checked files of a finished folder, ready for a repo."""
+
+    plan: PushResult
+    contents: Mapping[str, bytes]  # by name in the repo
+    branch: str | None  # None is `main`
+
+    def send(
+        self,
+        token: str | None,
+        *,
+        private: bool | None = None,
+        commit_message: str = COMMIT_MESSAGE,
+    ) -> PushResult:
+        """Send the files in one commit, to a new repo if there is none; see [`push`]."""
+        repo_id = self.plan.repo_id
+        api = connect(token)
+        with explain_errors(f"the push to {repo_id} failed"):
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if private is not None and bool(api.repo_info(repo_id).private) != private:
+                state = "public" if private else "private"
+                page = f"{api.endpoint}/{repo_id}/settings"
+                raise HubError(f"{repo_id} exists already and is {state}: change that at {page}")
+            if self.branch is not None:
+                api.create_branch(repo_id, branch=self.branch, exist_ok=True)
+            additions = [CommitOperationAdd(*file) for file in self.contents.items()]
+            commit = api.create_commit(
+                repo_id, additions, commit_message=commit_message, revision=self.branch
+            )
+        return replace(self.plan, commit=commit.oid)
+
+
+def prepare(
+    folder: str | Path, repo_id: str, *, revision: str | None = None, card_examples: bool = False
+) -> Upload:
+    """Check a finished folder and return its files; the arguments are those of [`push`]."""
+    check_repo_id(repo_id)
     finished = FinishedFolder(Path(folder).expanduser())
     finished.check_finished()
     _, tokenizer = load_model(finished.root)
+
     paths = list_shared_files(finished, tokenizer.vocab_files_names.values())
     contents = {name: path.read_bytes() for name, path in paths.items()}
     contents |= card_for_repo(finished, repo_id, card_examples)
     check_shareable(finished, contents)
-    branch, page = None if revision == "main" else revision, f"{connect().endpoint}/{repo_id}"
+
+    branch = None if revision == "main" else revision
+    url = f"{connect().endpoint}/{repo_id}"
+    if branch is not None:
+        url += f"/tree/{branch}"
     sizes = {name: len(content) for name, content in sorted(contents.items())}
-    plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), sizes)
-    if dry_run:
-        return plan
-    api = connect(find_token(token))
-    with explain_errors(f"the push to {repo_id} failed"):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if private is not None and bool(api.repo_info(repo_id).private) != private:
-            state = "public" if private else "private"
-            raise UserError(
-                f"{repo_id} exists already and is {state}: change that at {page}/settings"
-            )
-        if branch:
-            api.create_branch(repo_id, branch=branch, exist_ok=True)
-        additions = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        commit = api.create_commit(
-            repo_id, additions, commit_message=commit_message, revision=branch
-        )
-    return replace(plan, commit=commit.oid)
+    return Upload(PushResult(repo_id, url, sizes), contents, branch)
 
 
 def check_repo_id(repo_id: str) -> None:
     """Check that a repo id is `owner/name`."""
     if not REPO_ID.fullmatch(repo_id):
-        raise UserError(f"invalid repo id: found {repo_id!r}; give owner/name")
+        raise HubError(f"invalid repo id: found {repo_id!r}; give owner/name")
 
 
 def list_shared_files(
@@ -128,31 +163,44 @@ def list_shared_files(
     names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES}
     paths = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
     paths.discard(folder.training_rows)
-    return {
-        path.relative_to(folder.root).as_posix(): path for path in sorted(paths) if path.is_file()
-    }
+    files = sorted(path for path in paths if path.is_file())
+    return {path.relative_to(folder.root).as_posix(): path for path in files}
 
 
 def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> None:
     """Check that text files contain neither secrets nor paths of this machine."""
-    lines = {
-        f"{name}:{number}": line
-        for name, content in contents.items()
-        if not name.endswith(_BINARY)
-        for number, line in enumerate(content.decode(errors="replace").splitlines(), 1)
-        if len(line) >= _SHORT or not name.startswith(_VOCABULARIES)
-    }
-    folders = {str(Path.home()), str(folder.root.resolve())} - {"/"}
-    written = "|".join(
-        re.escape(form) for path in folders for form in (path, json.dumps(path)[1:-1])
-    )
-    patterns = {"a secret": _TOKENS, "a path of this machine": rf"(?<!\w)({written})(?=[/\\])"}
-    leaks = [
-        f"{folder.root / place} has {leak}"
-        for leak, pattern in patterns.items()
-        for place, line in lines.items()
-        if re.search(pattern, line)
+    lines: dict[str, str] = {}  # by place
+    for name, content in contents.items():
+        if not name.endswith(_BINARY):
+            lines |= _read_lines(name, content)
+    leaks = [*_find_patterns(folder, lines), *_find_secrets(lines)]
+    if leaks:
+        more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise HubError(f"{folder.root / leaks[0]}{more}: remove it. Others could read it")
+
+
+def _read_lines(name: str, content: bytes) -> dict[str, str]:
+    """Return the lines of a file by place, of a vocabulary only those that can hold a secret."""
+    least = _SHORT if name.startswith(_VOCABULARIES) else 0
+    lines = content.decode(errors="replace").splitlines()
+    return {f"{name}:{number}": line for number, line in enumerate(lines, 1) if len(line) >= least}
+
+
+def _find_patterns(folder: FinishedFolder, lines: Mapping[str, str]) -> list[str]:
+    """Return the places of tokens, and of the home and the model's folder on this machine."""
+    spellings: list[str] = []
+    for path in {str(Path.home()), str(folder.root.resolve())} - {"/"}:
+        spellings += [re.escape(path), re.escape(json.dumps(path)[1:-1])]
+    paths = rf"(?<!\w)({'|'.join(spellings)})(?=[/\\])"
+    leaks = [f"{place} has a secret" for place in lines if re.search(_TOKENS, lines[place])]
+    leaks += [
+        f"{place} has a path of this machine" for place in lines if re.search(paths, lines[place])
     ]
+    return leaks
+
+
+def _find_secrets(lines: Mapping[str, str]) -> list[str]:
+    """Return the places of further kinds of secrets, if detect-secrets is installed."""
     try:
         from detect_secrets.core.scan import scan_line
         from detect_secrets.settings import default_settings, transient_settings
@@ -160,16 +208,12 @@ def check_shareable(folder: FinishedFolder, contents: Mapping[str, bytes]) -> No
         logger.warning(
             "only some kinds of secrets were looked for; for more of them, %s", install_hint("push")
         )
-    else:
-        with default_settings() as settings:
-            plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
-        with transient_settings({"plugins_used": plugins}):
-            for place, line in lines.items():
-                if any(map(str.isalpha, line)):
-                    leaks += [
-                        f"{folder.root / place} has a secret ({secret.type})"
-                        for secret in scan_line(line)
-                    ]
-    if leaks:
-        more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
-        raise UserError(f"{leaks[0]}{more}: remove it. Others could read it")
+        return []
+    with default_settings() as settings:
+        plugins = [{"name": name} for name in settings.plugins if name not in _GUESSED]
+    leaks: list[str] = []
+    with transient_settings({"plugins_used": plugins}):
+        for place, line in lines.items():
+            if any(map(str.isalpha, line)):
+                leaks += [f"{place} has a secret ({secret.type})" for secret in scan_line(line)]
+    return leaks

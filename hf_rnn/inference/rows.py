@@ -18,7 +18,7 @@ from ..utils.errors import UserError
 from .tables import read_record
 
 if TYPE_CHECKING:
-    from ..data.read import Table
+    from ..data.table import Table
     from ..tasks import Config, Task
     from .options import EvaluateOptions
 

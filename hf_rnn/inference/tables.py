@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
-from ..data.read import USUAL_NAMES, Table, find_column, read_lines, read_table
+from ..data.read import read_lines, read_table
+from ..data.table import USUAL_NAMES, Table, are_names, find_column
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines.stored import open_folder
 
@@ -31,6 +31,7 @@ Frame = TypeVar("Frame")
 
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_EXCEL_TEXT = 32_767  # characters of a cell
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
@@ -82,12 +83,15 @@ def answer_file(
         note = f"{path}: texts are {'the first fields of ' * is_table(path)}its lines"
     stored = dict(zip(names, table.columns, strict=True))
     rows = table.to_arrow()
-    texts = [_take_texts(table, stored.get(name, name)) for name in columns]
+    sources = [stored.get(name, name) for name in columns]
+    holds_texts = [table.has_texts(name) for name in sources]
     pieces = []
     for start in range(0, max(1, len(rows)), _BATCH_ROWS):
-        some = slice(start, start + _BATCH_ROWS)
-        where = [f"{table.unit} {place}: " for place in table.places[some]]
-        pieces.append(_answer_texts(model, [column[some] for column in texts], settings, where))
+        piece = table.slice(start, _BATCH_ROWS)
+        where = [f"{table.unit} {place}: " for place in piece.places]
+        pairs = zip(sources, holds_texts, strict=True)
+        texts = [_take_texts(piece, name, holds) for name, holds in pairs]
+        pieces.append(_answer_texts(model, texts, settings, where))
     whole = _add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
@@ -104,22 +108,22 @@ def _read_texts(
     """Read a table, or a text file as a table of lines; return the names of its columns in the answers too."""
     if not is_table(path):
         return read_lines(path, settings.encoding), ["text"]
-    column, usual = (
-        settings.text_column,
-        {*USUAL_NAMES["text"], str(record.get("text_column")).casefold()},
-    )
+    column = settings.text_column
+    names = {*USUAL_NAMES["text"]}.difference(USUAL_NAMES["label"])
+    names.add(str(record.get("text_column")).casefold())
 
-    def are_names(fields: set[str]) -> bool:
-        """Return whether the fields of the first line of a TSV file are names: one is usual."""
-        if column is None:
-            return not usual.isdisjoint(fields)
-        return not column.isdecimal() or column in fields
+    def have_names(fields: set[str]) -> bool:
+        """Return whether the fields of the first line of a TSV file are names: one is that of texts."""
+        if column is not None:
+            return not column.isdecimal() or column in fields
+        is_name = len(fields) == 1 and not fields.isdisjoint(USUAL_NAMES["text"])
+        return is_name or not names.isdisjoint(fields) or are_names(fields)
 
     table = read_table(
         path,
         separator=settings.separator,
         encoding=settings.encoding,
-        header=are_names if suffix_of(path) == ".tsv" else True,
+        header=have_names if suffix_of(path) == ".tsv" else True,
         quoting=settings.quoting,
     )
     if table.has_names or (column is not None and column.isdecimal()):
@@ -127,10 +131,10 @@ def _read_texts(
     return table, ["text", "label", *list(table.columns)[2:]][: len(table.columns)]
 
 
-def _take_texts(table: Table, name: str) -> list[object]:
+def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
     """Return the texts of a column; in a column without any text, numbers stay numbers, and have no answer."""
-    cells, (texts, bad) = table.cells(name), table.texts(name)
-    rows = texts if any(isinstance(cell, str) for cell in cells) else cells
+    texts, bad = table.texts(name)
+    rows = texts.to_pylist() if holds_texts else table.cells(name)
     return [bad.get(number, row) for number, row in enumerate(rows)]
 
 
@@ -306,12 +310,16 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
                 )
         if not fits:
             table = table.set_column(place, name, column.cast(pa.string()))
+        # pandas cuts them, with a warning in some versions
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            longest = pc.max(pc.utf8_length(column)).as_py() or 0
+            if longest > _EXCEL_TEXT:
+                raise ValueError(
+                    f"Cell contents too long: found {longest:,} characters in {name!r}, "
+                    f"Excel has at most {_EXCEL_TEXT:,}; write .csv"
+                )
     options = {"strings_to_formulas": False, "strings_to_urls": False}
-    with (
-        warnings.catch_warnings(),
-        pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book,
-    ):
-        warnings.simplefilter("error", UserWarning)  # pandas would cut long texts
+    with pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 

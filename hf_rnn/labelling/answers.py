@@ -115,6 +115,6 @@ def _parse(content: bytes) -> Iterator[tuple[list[str], int]]:
     """Yield the records of a file, each with its end in bytes."""
     stream = io.BytesIO(content)
     lines = (line.decode("utf-8", "replace") for line in stream)
-    csv.field_size_limit(len(content) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     for record in csv.reader(lines):
         yield record, stream.tell()

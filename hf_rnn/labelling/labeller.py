@@ -132,10 +132,21 @@ class Labeller:
             UserError: When each text has an answer.
         """
         if self._question is None:
-            if self._asked.all():
+            if not self.waiting:
                 raise UserError(f"each of the {len(self._rows):,} texts has an answer")
             self._question = self._choose()
         return int(self._rows[self._question.place])
+
+    @property
+    def waiting(self) -> int:
+        """The number of texts without an answer."""
+        return int((~self._asked).sum())
+
+    @property
+    def order(self) -> str:
+        """Why [`next`] chose its text: `different`, `uncertain`, `rare` or `random`."""
+        self.next()
+        return self._question.order if self._question is not None else ""
 
     def answer(self, row: int, label: str | None) -> None:
         """Label a row, any one; None skips it. The answer is on disk when this returns."""

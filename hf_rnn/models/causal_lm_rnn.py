@@ -22,7 +22,7 @@ from .configuration_rnn import RnnConfig
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
 from .settings_rnn import IGNORED_LABEL
 
-# The name in `generate` of the cache: it was `past_key_values` before transformers 5.2x.
+# The name in `generate` of the cache: it was `past_key_values` before transformers 5.24.
 _CACHE = "cache" if "cache" in getattr(generation, "ALL_CACHE_NAMES", ()) else "past_key_values"
 # a share of 1e-13 for padding, which is never the next token; moderate, so that means stay finite
 _PAD_BIAS = -30.0
@@ -77,6 +77,10 @@ class RnnCausalLMOutput(ModelOutput):
     logits: Tensor | None = None
     cache: RnnCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value by name; `past_key_values` is the name of `cache` in older programs."""
+        return super().get("cache" if key == "past_key_values" else key, default)
 
 
 class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
@@ -199,6 +203,12 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         return self.projection(self.dropout(states))
 
     # ---- generate ----
+
+    def generate(self, *args: Any, cache: RnnCache | None = None, **kwargs: Any) -> Any:
+        """Generate as transformers does, also from a `cache`, which its versions name differently."""
+        if cache is not None:
+            kwargs[_CACHE] = cache
+        return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(
         self,

@@ -131,7 +131,9 @@ class TrainingSettings:
         0.0, "share of words to mistype in half of the texts of an epoch", least=0, most=0.5
     )
     few_rows: int = setting(
-        0, "at most this number of rows per class have a training of their own; 0 never", least=0
+        0,
+        "with at most this many rows per class, use contrast and logistic regression; 0: never",
+        least=0,
     )
     row_budget: int | None = setting(
         None, "rows to read in all: many have fewer epochs, few have more", above=0

@@ -8,10 +8,11 @@ import textwrap
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
-from ..utils.errors import UserError
+from ..utils.errors import SettingError
 from .values import Declaration, advise, convert, list_settings, list_their_names, list_types
 
 _FEW_FLAGS = 18  # up to this number, the short help shows all
@@ -44,40 +45,43 @@ class Flags:
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`."""
-        rest = [
-            re.sub(r"^--\w[\w-]*", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word)
-            for word in argv
-        ]
+        words = [re.sub(r"^--\w[\w-]*", _spell, word) for word in argv]
         for flag in ("--help_all", "--help", "-h"):
-            if flag in rest:
+            if flag in words:
                 print(self.format_help(whole=flag == "--help_all"))  # noqa: T201 - the purpose
                 raise SystemExit(0)
-        values, rest = _parse(self._make_parser({}), self.settings, rest)
-        theirs = list_their_names() if self.trains else []
-        unknown = [word.lstrip("-").partition("=")[0] for word in rest if word.startswith("-")]
-        for name in unknown:
-            if name.removeprefix("no_") not in theirs:
-                hint = (
-                    advise(name, [*self.settings, *theirs], mark="--") or ". --help_all lists all"
-                )
-                raise UserError(f"unknown option --{name}{hint}")
-        if unknown:
+        values, rest = _parse(self._make_parser({}), self.settings, words)
+        if self._has_flags_of_transformers(rest):
             from transformers import HfArgumentParser, TrainingArguments
 
             parser = HfArgumentParser(TrainingArguments, allow_abbrev=False, exit_on_error=False)
-            more, rest = _parse(parser, theirs, rest)
+            more, rest = _parse(parser, list_their_names(), rest)
             values |= more
-        for word in rest:  # the value of a setting
-            free = self._list_missing(values) + [
-                name for name in self.words[self.needed :] if name not in values
-            ]
-            free = free or [name for name in self.words[self.needed :] if self._is_list(name)]
-            if not free:
-                raise UserError(
-                    f"{word!r} belongs to no option: put a value of several words into quotes"
-                )
-            values[free[0]] = [*values.get(free[0], []), word] if self._is_list(free[0]) else word
+        for word in rest:
+            self._place(word, values)
         return values
+
+    def _has_flags_of_transformers(self, words: Sequence[str]) -> bool:
+        """Return whether there are flags of `TrainingArguments`; refuse other flags."""
+        theirs = list_their_names() if self.trains else []
+        names = [word.lstrip("-").partition("=")[0] for word in words if word.startswith("-")]
+        for name in names:
+            if name.removeprefix("no_") not in theirs:
+                hint = advise(name, [*self.settings, *theirs], mark="--")
+                raise SettingError(f"unknown option --{name}{hint or '. --help_all lists all'}")
+        return bool(names)
+
+    def _place(self, word: str, values: dict[str, Any]) -> None:
+        """Add a word without a flag to the values: the first one of `words` that has none takes it."""
+        optional = self.words[self.needed :]
+        free = self._list_missing(values) + [name for name in optional if name not in values]
+        free += [name for name in optional if self._is_list(name)]
+        if not free:
+            raise SettingError(
+                f"{word!r} belongs to no option: put a value of several words into quotes"
+            )
+        name = free[0]
+        values[name] = [*values.get(name, []), word] if self._is_list(name) else word
 
     def build(self, argv: Sequence[str]) -> Any:
         """Return the dataclass of a verb that has one, with the values of its flags."""
@@ -89,29 +93,38 @@ class Flags:
         )
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raise a [`UserError`] for settings that are missing, and for missing folders, before a library is loaded."""
-        if missing := [f"--{name}" for name in self._list_missing(values)]:
+        """Check settings that are missing, and missing folders, before a library is loaded.
+
+        Raises:
+            SettingError: For the first of them.
+        """
+        missing = [f"--{name}" for name in self._list_missing(values)]
+        if missing:
             words = [str(values.get(name) or name.upper()) for name in self._list_missing({})]
-            line = f"type hf-rnn {' '.join([self.verb, *words])}, such as: hf-rnn {self.verb} {self.example}"
-            raise UserError(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: {line}"
+            verb = "is" if len(missing) == 1 else "are"
+            raise SettingError(
+                f"{' and '.join(missing)} {verb} missing: type hf-rnn {self.verb} "
+                f"{' '.join(words)}, such as: hf-rnn {self.verb} {self.example}"
             )
         for name in ("model_name_or_path", "tokenizer_name_or_path", "teacher"):
-            if "/" in (path := str(values.get(name))) and find_built_in(path) is None:
+            path = str(values.get(name))
+            if "/" in path and find_built_in(path) is None:
                 check_name(path, name)
-        if not os.path.exists(folder := values.get("data_dir") or "."):
-            raise UserError(
+        folder = values.get("data_dir") or "."
+        if not os.path.exists(folder):
+            raise SettingError(
                 f"data_dir {folder} does not exist: give the folder or file of your texts"
             )
 
     def _list_missing(self, values: Mapping[str, Any]) -> list[str]:
         """Return the needed settings without a value; `dataset_name` takes the place of `data_dir`."""
         named = {name for name in values if values[name] is not None}
-        named |= {"data_dir"} if "dataset_name" in named else set()
+        if "dataset_name" in named:
+            named.add("data_dir")
         return [name for name in self.words[: self.needed] if name not in named]
 
     def _is_list(self, name: str) -> bool:
-        return get_origin(list_types(self.settings[name][1])[0]) is list
+        return get_origin(list_types(self.settings[name].hint)[0]) is list
 
     def _make_parser(self, texts: Mapping[str, str]) -> ArgumentParser:
         """Return a parser whose help has some flags, with their texts."""
@@ -120,78 +133,83 @@ class Flags:
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
-            formatter_class=lambda prog: RawDescriptionHelpFormatter(
-                prog, max_help_position=28, width=80
-            ),
+            formatter_class=_HelpFormatter,
         )
-        groups: dict[str, Any] = {"essentials": parser.add_argument_group("essentials")}
-        for name, (field, hint, title) in self.settings.items():
-            value_type, options = list_types(hint)[0], dict[str, Any]()
-            options["metavar"] = (
-                "|".join(get_args(value_type))
-                if get_origin(value_type) is Literal
-                else _METAVARS.get(value_type, "TEXT")
-            )
-            if self._is_list(name):
-                options |= (
-                    {"action": "append"} if name in self.words[self.needed :] else {"nargs": "+"}
-                )
-            elif value_type is bool:
+        titles = ["essentials", *(setting.group for setting in self.settings.values())]
+        groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(titles)}
+        for name, setting in self.settings.items():
+            is_first = name in self.words or setting.field.metadata.get("shown") == "first"
+            group = groups["essentials" if is_first else setting.group]
+            value_type = list_types(setting.hint)[0]
+            options: dict[str, Any] = {"metavar": _METAVARS.get(value_type, "TEXT")}
+            if get_origin(value_type) is Literal:
+                options["metavar"] = "|".join(get_args(value_type))
+            if value_type is bool:
                 options |= {"nargs": "?", "const": "yes"}
                 parser.add_argument(
                     f"--no_{name}", dest=name, action="store_const", const="no", help=SUPPRESS
                 )
-            title = (
-                "essentials"
-                if name in self.words or field.metadata.get("shown") == "first"
-                else title
-            )
-            group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+            elif self._is_list(name) and name in self.words[self.needed :]:
+                options["action"] = "append"
+            elif self._is_list(name):
+                options["nargs"] = "+"
             group.add_argument(f"--{name}", help=texts.get(name, SUPPRESS), **options)
         return parser
 
     def format_help(self, whole: bool) -> str:
         """Return the flags by group; of many, the short help has the essential and the common ones."""
-        used = {
-            name: field for name, (field, *_) in self.settings.items() if name not in self.unused
-        }
+        used = [name for name in self.settings if name not in self.unused]
         whole = whole or len(used) <= _FEW_FLAGS
-        shown = [
-            name for name in used if whole or name in self.words or "shown" in used[name].metadata
-        ]
-        by_recipe: Collection[str] = ()
-        if self.trains:
-            from .resolve import list_recipe_settings
+        shown = [name for name in used if whole or self._is_common(name)]
+        parser = self._make_parser({name: self._explain(name, whole) for name in shown})
 
-            by_recipe = list_recipe_settings()
-        texts = {}
-        for name in shown:
-            text, default = used[name].metadata["help"], used[name].default
-            texts[name] = text if whole else text.split(";")[0]
-            if "(default" not in text and name in by_recipe:
-                texts[name] += " (recipe)"
-            elif "(default" not in text and default not in (None, False, ""):
-                texts[name] += f" (default: {default})"
-        parser = self._make_parser(texts)
         optional = [f"[{name.upper()}]" for name in self.words[self.needed :]]
-        parser.usage = " ".join(
-            [parser.prog, *map(str.upper, self._list_missing({})), *optional, "[flags]"]
-        )
-        parser.description = (
-            f"{textwrap.fill(self.description, 80)}\n\nexample: {parser.prog} {self.example}"
-        )
-        more = (
-            ["(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."]
-            if self.trains
-            else []
-        )
-        more += (
-            [f"--help_all lists {len(used) - len(shown)} more flags."]
-            if len(used) > len(shown)
-            else []
-        )
-        parser.epilog = "\n".join([*filter(None, [self.epilog]), *more])
+        words = [name.upper() for name in self._list_missing({})]
+        parser.usage = " ".join([parser.prog, *words, *optional, "[flags]"])
+        example = f"example: {parser.prog} {self.example}"
+        parser.description = f"{textwrap.fill(self.description, 80)}\n\n{example}"
+        notes = [self.epilog] if self.epilog else []
+        if self.trains:
+            notes.append(
+                "(recipe): the recipe sets it. Each field of TrainingArguments is a flag too."
+            )
+        if len(used) > len(shown):
+            notes.append(f"--help_all lists {len(used) - len(shown)} more flags.")
+        parser.epilog = "\n".join(notes)
         return parser.format_help().strip()
+
+    def _is_common(self, name: str) -> bool:
+        return name in self.words or "shown" in self.settings[name].field.metadata
+
+    def _explain(self, name: str, whole: bool) -> str:
+        """Return the help of a flag, in short up to the first semicolon, with its default."""
+        field = self.settings[name].field
+        help_text = field.metadata["help"]
+        text = help_text if whole else help_text.split(";")[0]
+        if "(default" in help_text:
+            return text
+        if self.trains and name in self._by_recipe:
+            return f"{text} (recipe)"
+        if field.default in (None, False, ""):
+            return text
+        return f"{text} (default: {field.default})"
+
+    @cached_property
+    def _by_recipe(self) -> Collection[str]:
+        """The settings that recipes set."""
+        from .recipe import list_recipe_settings
+
+        return list_recipe_settings()
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=80)
+
+
+def _spell(flag: re.Match[str]) -> str:
+    """Return a flag with underscores."""
+    return f"--{flag[0][2:].replace('-', '_')}"
 
 
 def _parse(
@@ -201,5 +219,5 @@ def _parse(
     try:  # argparse sets no default for an attribute that exists
         namespace, rest = parser.parse_known_args(argv, Namespace(**dict.fromkeys(names)))
     except ArgumentError as error:
-        raise UserError(str(error).removeprefix("argument ")) from error
+        raise SettingError(str(error).removeprefix("argument ")) from error
     return {name: value for name, value in vars(namespace).items() if value is not None}, rest

@@ -1,24 +1,13 @@
-"""From flags or keywords to typed settings, resolved once: defaults < recipe < model to start from < user.
-
-A recipe is a flat mapping from setting to value, such as a YAML file. It has no setting that
-publishes a run or decides where it goes. Its key `recipe` names its base: a recipe of this package,
-or a path relative to the file. A user's file without that key builds on the default recipe of its
-task; `recipe: null` builds on nothing. A setting that is `null` is reset to the default that it has
-without any recipe.
-"""
+"""From flags or keywords to typed settings, resolved once: defaults < recipe < start < user < run."""
 
 from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import logging
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +15,7 @@ from ..data import TableArguments
 from ..hub.model_folder import find_built_in, read_mapping
 from ..models.settings_rnn import RnnSettings
 from ..tasks import DEFAULT_TASK, Task, get_task
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import SettingError, UserError, reason_of
 from .fields import (
     ARCHITECTURE,
     ENCODER_SETTINGS,
@@ -36,10 +25,19 @@ from .fields import (
     DataArguments,
     DistillationArguments,
     PretrainingArguments,
-    is_personal,
     is_recorded,
 )
-from .values import advise, convert, list_settings, list_their_names
+from .recipe import (
+    Recipe,
+    choose_recipe,
+    convert_setting,
+    load_package_recipe,
+    load_recipe,
+    merge,
+    read_recipe,
+    scratch_recipe,
+)
+from .values import advise, convert, list_settings
 
 if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
@@ -48,18 +46,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Section = TypeVar("Section")
-_FOLDER = Path(__file__).parent / "recipes"
-# settings that a model to start from replaces
-_START = ("tokenizer_name_or_path", "vectors")
-_REPLACES: dict[str, Collection[str]] = {  # contradicting settings of lower layers, by setting
-    "data_dir": ("dataset_name", "dataset_config"),
-    "dataset_name": ("data_dir",),
-    "vectors": ("embedding_size",),
-    "num_train_epochs": ("row_budget",),
-    "max_minutes": ("num_train_epochs", "row_budget"),
-    "metric_for_best_model": ("greater_is_better",),
-}
-ENGLISH, CAUSAL = "english", "english_causal"  # encoders of the package
+ENGLISH = "english"  # encoders of the package
+CAUSAL = "english_causal"
 OTHER_LANGUAGES = {ENGLISH: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
 # implied by `streaming`
 _STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}
@@ -68,8 +56,40 @@ _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}
 
 
 @dataclass(frozen=True)
+class Layers:
+    """Settings by the one who chose them, the lowest first; None resets a setting to its default."""
+
+    package: Mapping[str, Any]  # the recipe of this package
+    task: Mapping[str, Any]  # its values for the task
+    recipe: Mapping[str, Any]  # a recipe that the user wrote
+    user: Mapping[str, Any]  # flags or keywords
+    run: Mapping[str, Any]  # what the program decided, such as the encoder for a language
+
+    @property
+    def typed(self) -> dict[str, Any]:
+        """The settings that the user chose."""
+        return {**self.recipe, **self.user}
+
+    @property
+    def top(self) -> dict[str, Any]:
+        """The settings above the recipes."""
+        return {**self.user, **self.run}
+
+    def merged(self, decided_by_start: Collection[str] = ()) -> dict[str, Any]:
+        """Return the settings of all layers without those that are reset; see [`merge`]."""
+        below = {**self.package, **self.task}
+        implied: dict[str, Any] = {}
+        if self.typed.get("streaming"):
+            implied = dict(_STREAMING)
+            if {**below, **self.recipe}.get("model_name_or_path") == ENGLISH:
+                implied["model_name_or_path"] = CAUSAL
+        merged = merge([below, self.recipe, implied, self.top], decided_by_start)
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Settings:
-    """The settings of a run by subject, and what the user set."""
+    """The settings of a run by subject, and the layers that they come from."""
 
     model: RnnSettings
     data: DataArguments
@@ -78,12 +98,12 @@ class Settings:
     pretraining: PretrainingArguments
     verb: str
     recipe: str | None  # that of this package, below the others
-    user_recipe: Mapping[str, Any]  # settings of a recipe that the user wrote
-    user: Mapping[str, Any]  # settings by flags or keywords, above all others; None resets
+    layers: Layers
 
     def decide(self, **data: Any) -> Settings:
         """Return the settings with others of the texts, which the run chose in place of the user."""
-        return replace(self, data=replace(self.data, **data), user={**self.user, **data})
+        layers = replace(self.layers, run={**self.layers.run, **data})
+        return replace(self, data=replace(self.data, **data), layers=layers)
 
 
 def resolve(
@@ -97,34 +117,41 @@ def resolve(
     [`choose_recipe`]. The keyword None resets a setting to its default without any recipe. `check`
     gets the values before anything heavy is imported.
 
-    Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and
-    line.
+    Raises:
+        SettingError: For a mistake in a setting or a recipe; for a recipe it names file and line.
     """
-    converted = {
-        name: _convert(name, value, verb) for name, value in user.items() if name != "recipe"
-    }
-    recipe = user.get("recipe") or choose_recipe(converted, verb)
-    if verb == "distill":
-        converted = _read_teacher_table(converted, user.get("recipe")) | converted
-    name, user_recipe = read_recipe(recipe, converted.get("task"), verb)
-    values = {**_load_package_recipe(name), **user_recipe, **converted}
+    chosen = {name: value for name, value in user.items() if name != "recipe"}
+    chosen = {name: convert_setting(name, value, verb) for name, value in chosen.items()}
+    recipe = user.get("recipe") or choose_recipe(chosen, verb)
+    run: dict[str, Any] = {}
+    if verb == "distill" and user.get("recipe"):
+        run = _read_teacher_table(chosen, recipe)
+
+    name, changes = read_recipe(recipe, chosen.get("task"), verb)
+    values = {**load_package_recipe(name), **changes, **chosen, **run}
     if check is not None:
         check(values)
-    converted |= {
-        "recipe": None if isinstance(recipe, Mapping) else str(recipe),
-        "output_dir": name_output(values),
-    }
-    return _build(verb, name, user_recipe, converted)
+    run["output_dir"] = name_output(values)
+    run["recipe"] = None if isinstance(recipe, Mapping) else str(recipe)
+    settings = _build(verb, name, Layers({}, {}, changes, chosen, run))
+    _warn_of_unused(settings)
+    return settings
 
 
 def retarget(settings: Settings, start: str) -> Settings:
     """Return the settings of a run that starts from an encoder of other languages, without mistyped rows: no gain."""
-    user = {
-        "typos": settings.user_recipe.get("typos", 0.0),
-        **settings.user,
-        "model_name_or_path": start,
-    }
-    return _build(settings.verb, settings.recipe, settings.user_recipe, user)
+    layers = settings.layers
+    run = {**layers.run, "model_name_or_path": start}
+    if "typos" not in layers.typed:
+        run["typos"] = 0.0
+    return _build(settings.verb, settings.recipe, replace(layers, run=run))
+
+
+def restart(settings: Settings, recipe: str, tokenizer: str) -> Settings:
+    """Return the settings of a run by another recipe of this package, with a tokenizer unless the user named one."""
+    layers = settings.layers
+    run = {**layers.run, "recipe": recipe, "tokenizer": layers.user.get("tokenizer") or tokenizer}
+    return _build(settings.verb, recipe, replace(layers, recipe={}, run=run))
 
 
 def name_output(values: Mapping[str, Any]) -> str:
@@ -132,17 +159,18 @@ def name_output(values: Mapping[str, Any]) -> str:
     if values.get("output_dir"):
         return str(values["output_dir"])
     if values.get("resume") or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
+        raise SettingError(
             "--output_dir is missing: give the folder to resume, or that of all processes"
         )
-    data = (
-        values.get("data_dir")
-        or values.get("dataset_name")
-        or (values.get("input") or ["model"])[0]
-    )
+    texts = values.get("input") or ["model"]
+    data = values.get("data_dir") or values.get("dataset_name") or texts[0]
     stem = f"{Path(str(data)).resolve().name.split('.')[0]}-{datetime.date.today()}"
-    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
-    return next(name for name in names if not Path(name).exists())
+    name = stem
+    for number in itertools.count(2):
+        if not Path(name).exists():
+            break
+        name = f"{stem}-{number}"
+    return name
 
 
 # ---- the record ----
@@ -150,22 +178,22 @@ def name_output(values: Mapping[str, Any]) -> str:
 
 def record(settings: Settings) -> dict[str, Any]:
     """Return what a user would type to repeat a run, as a recipe, without secrets and paths of the machine."""
-    below = {**_load_package_recipe(settings.recipe), **settings.user_recipe}
-    return {"recipe": settings.recipe} | {
-        name: _shorten_path(value)
-        for name, value in _merge([settings.user_recipe, settings.user]).items()
-        if is_recorded(name) and (value is not None or name in below)
-    }
+    layers = settings.layers
+    below = {*load_package_recipe(settings.recipe), *layers.recipe}
+    recorded: dict[str, Any] = {"recipe": settings.recipe}
+    for name, value in merge([layers.recipe, layers.top]).items():
+        if is_recorded(name) and (value is not None or name in below):
+            recorded[name] = _shorten_path(value)
+    return recorded
 
 
 def _shorten_path(value: Any) -> Any:
+    """Return a path without its folders, and any other value as it is."""
     if isinstance(value, list):
         return [_shorten_path(item) for item in value]
-    if (
-        not isinstance(value, str)
-        or find_built_in(value)
-        or not (os.path.isabs(value) or os.path.exists(value))
-    ):
+    if not isinstance(value, str) or find_built_in(value) is not None:
+        return value
+    if not os.path.isabs(value) and not os.path.exists(value):
         return value
     name = Path(value).name
     return name if find_built_in(name) is None else f"./{name}"
@@ -173,340 +201,184 @@ def _shorten_path(value: Any) -> Any:
 
 def list_changes(settings: Settings) -> dict[str, Any]:
     """Return the settings of a recipe or of the user that differ from the defaults, without those of the texts."""
-    names = {*_load_package_recipe(settings.recipe), *settings.user_recipe, *settings.user}
+    layers = settings.layers
+    names = {*load_package_recipe(settings.recipe), *layers.recipe, *layers.top}
     names -= {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
     if settings.data.tokenizer_name_or_path or settings.data.model_name_or_path:
         names -= {*VOCABULARY_SETTINGS, "tokenizer_name_or_path"}
-    return {
-        name: getattr(value, "value", value)  # an Enum has a value
-        for section in (settings.model, settings.data, settings.training)
-        for name, (field, *_) in list_settings((type(section),)).items()
-        if name in names
-        and is_recorded(name)
-        and (value := getattr(section, name)) != field.default
-    }
-
-
-# ---- recipes ----
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes of this package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
-
-
-def list_recipe_settings() -> set[str]:
-    """Return the settings that recipes of this package set."""
-    # a help needs no parser
-    texts = [path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml")]
-    return {name for text in texts for name in re.findall(r"^(\w+):", text, re.MULTILINE)}
-
-
-def scratch_recipe(recipe: str) -> str:
-    """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
-    name = f"{recipe}-scratch"
-    return name if name in recipe_names() else "scratch"
-
-
-def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
-    name, user_recipe = read_recipe(recipe, verb="distill")  # it has the settings of `train` too
-    return {
-        name: value
-        for name, value in {**_load_package_recipe(name), **user_recipe}.items()
-        if value is not None
-    }
-
-
-@cache
-def _load_package_recipe(name: str | None) -> Mapping[str, Any]:
-    """Return the settings of a recipe of this package merged with its bases."""
-    if name is None:
-        return {}
-    import yaml  # not for a help or a prediction
-
-    settings = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    return _merge([_load_package_recipe(settings.pop("recipe", None)), settings])
-
-
-def read_recipe(
-    recipe: str | Path | Mapping[str, Any] | None,
-    task: str | None = None,
-    verb: str = "train",
-    folder: Path = Path(),
-    origin: str = "",
-) -> tuple[str | None, dict[str, Any]]:
-    """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
-
-    `recipe` is a name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a
-    mapping like such a file; `task` is by default the one that it sets. Raises a [`UserError`] with
-    file and line, or with `origin`, the place of the recipe's name.
-    """
-    if recipe is None or str(recipe) in recipe_names():
-        return None if recipe is None else str(recipe), {}
-    if isinstance(recipe, Mapping):
-        values = {str(name): (value, "recipe: ") for name, value in recipe.items()}
-    else:
-        path = folder / os.path.expanduser(str(recipe))
-        if path.suffix not in (".yaml", ".yml", ".json") and len(Path(str(recipe)).parts) == 1:
-            near = get_close_matches(str(recipe), recipe_names(), n=1)
-            hint = (
-                f"Did you mean {near[0]!r}?"
-                if near
-                else f"Take {', '.join(recipe_names())}, or a YAML file"
-            )
-            raise UserError(f"{origin}recipe {str(recipe)!r} is unknown. {hint}")
-        if not path.is_file():
-            raise UserError(f"{origin}the recipe file {path} does not exist")
-        values, folder = _read_file(path), path.parent
-    base, origin = values.pop("recipe", ("", origin))
-    for name, (_, place) in values.items():
-        if is_personal(name):
-            raise UserError(
-                f"{place}a recipe cannot set {name}: remove it, and give it with the command"
-            )
-    above = {name: _convert(name, value, verb, place) for name, (value, place) in values.items()}
-    task = task or above.get("task")
-    package, below = read_recipe(
-        _default_recipe(task, verb) if base == "" else base, task, verb, folder, origin
-    )
-    return package, _merge([below, above])
-
-
-def _default_recipe(task: str | None, verb: str) -> str:
-    return "pretrain" if verb == "pretrain" else get_task(task or DEFAULT_TASK).recipe
-
-
-def _read_file(path: Path) -> dict[str, tuple[Any, str]]:
-    """Return the settings of a file and their places; `yes` and `no` are words, as in YAML 1.2, such as classes."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [
-                (tag, pattern)
-                for tag, pattern in resolvers
-                if first not in "yYnN" or not tag.endswith(":bool")
-            ]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        settings = yaml.load(text, Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: a recipe must have lines of `setting: value`")
-    starts, placed = ["", *(line.partition(":")[0] for line in text.splitlines())], {}
-    for name, value in settings.items():
-        if starts.count(str(name)) > 1:
-            raise UserError(
-                f"{path}:{starts.index(str(name))}: {name} is set twice: remove one of them"
-            )
-        number = next(
-            (number for number, start in enumerate(starts) if start.strip(" \"'{") == str(name)), 1
-        )
-        placed[str(name)] = value, f"{path}:{number}: "
-    return placed
-
-
-def choose_recipe(user: Mapping[str, Any], verb: str = "train") -> str:
-    """Return the default recipe for some settings.
-
-    Settings that contradict the encoder of the task's recipe (a cell, a width, tokens) get one that
-    starts from nothing; the log says so.
-    """
-    recipe = _default_recipe(user.get("task"), verb)
-    start = find_built_in(_load_package_recipe(recipe).get("model_name_or_path"))
-    if user.get("model_name_or_path") or start is None:
-        return recipe
-    config = json.loads((start / "config.json").read_bytes())
-    shape = {name: config.get(name, getattr(RnnSettings, name)) for name in ENCODER_SETTINGS}
-    other = [name for name in shape if user.get(name) not in (None, shape[name])]
-    other += [name for name in TOKEN_SETTINGS if user.get(name) is not None]
-    if not other:
-        return recipe
-    scratch = scratch_recipe(recipe)
-    pieces_of_model = {"vectors", "tokenizer_name_or_path"} <= {*other}
-    if pieces_of_model and scratch == "scratch" and not user.keys() & {*shape}:
-        scratch = "blocks"
-    message = "recipe %s: the encoder %s would not allow another %s, so this run starts without it"
-    logger.info(message, scratch, start.name, " or ".join(other))
-    return scratch
+    changes: dict[str, Any] = {}
+    for section in (settings.model, settings.data, settings.training):
+        for name, declaration in list_settings((type(section),)).items():
+            value = getattr(section, name)
+            if name in names and is_recorded(name) and value != declaration.field.default:
+                changes[name] = getattr(value, "value", value)  # an Enum has a value
+    return changes
 
 
 # ---- the merge ----
 
 
-def _convert(name: str, value: Any, verb: str, place: str = "") -> Any:
-    """Return a value with the type of its setting; other fields of `TrainingArguments` stay as they are."""
-    if name in (declared := list_settings(VERBS[verb])):
-        return convert(name, declared[name], value, place)
-    if name in (theirs := list_their_names()):
-        return value
-    raise UserError(place + f"there is no setting {name!r}{advise(name, [*declared, *theirs])}")
+def _build(verb: str, recipe: str | None, layers: Layers) -> Settings:
+    """Return typed settings from a recipe of the package and further layers, with the architecture of the start."""
+    from .training_arguments import RnnTrainingArguments
 
+    task = get_task(layers.typed.get("task") or DEFAULT_TASK)
+    package = load_package_recipe(recipe)
+    for_task = {name: task.settings[name] for name in package if name in task.settings}
+    layers = replace(layers, package=package, task=for_task)
+    start = _Start.of(layers.merged().get("model_name_or_path"), task)
+    merged = layers.merged(start.decides)
 
-def _merge(layers: Iterable[Mapping[str, Any]], decided: Collection[str] = ()) -> dict[str, Any]:
-    """Return the settings of layers, the lowest first.
-
-    A setting also removes contradicting settings of the layers below it. `model_name_or_path` also
-    removes those that the model to start from has `decided`.
-    """
-    replaces, merged = _REPLACES | {"model_name_or_path": (*_START, *decided)}, dict[str, Any]()
-    for layer in layers:
-        rivals = {
-            rival for name in layer if layer[name] is not None for rival in replaces.get(name, ())
-        }
-        merged = {**{name: value for name, value in merged.items() if name not in rivals}, **layer}
-    return merged
-
-
-def _build(
-    verb: str, recipe: str | None, user_recipe: Mapping[str, Any], user: Mapping[str, Any]
-) -> Settings:
-    """Return typed settings from a recipe of the package and those of the user, with the architecture of the start."""
-    from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
-    from ..models.auto import head_name
-    from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
-
-    typed = {**user_recipe, **user}
-    task = get_task(typed.get("task") or DEFAULT_TASK)
-    package = {
-        name: task.settings.get(name, value) for name, value in _load_package_recipe(recipe).items()
-    }
-    implied: dict[str, Any] = {**_STREAMING} if typed.get("streaming") else {}
-    if implied and {**package, **user_recipe}.get("model_name_or_path") == ENGLISH:
-        implied["model_name_or_path"] = CAUSAL
-    layers = [package, user_recipe, implied, user]
-    start = next(
-        (layer["model_name_or_path"] for layer in layers[::-1] if "model_name_or_path" in layer),
-        None,
-    )
-    config, decided = None, tuple[str, ...]()  # the settings that the start decides
-    if start is not None:
-        config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
-        decided = ARCHITECTURE if head_name(config) == task.architecture else ENCODER_SETTINGS
-    merged = {name: value for name, value in _merge(layers, decided).items() if value is not None}
     declared = list_settings((*VERBS[verb], RnnTrainingArguments))
-    for name in merged:
+    for name, value in merged.items():
         if name not in declared:
-            raise UserError(
+            raise SettingError(
                 f"recipe {recipe}: there is no setting {name!r}{advise(name, declared)}"
             )
-        merged[name] = convert(name, declared[name], merged[name])
-    _check_merged(
-        merged, {name for name in typed if typed[name] is not None}, config, decided, task
-    )
-    values: dict[str, Any] = (
-        {} if config is None else {name: getattr(config, name) for name in ARCHITECTURE}
-    )
-    values |= merged
+        merged[name] = convert(name, declared[name], value)
+    _check_start(merged, layers, start, task)
+    values = {**start.architecture, **merged}
     if values.get("bf16") == "auto":
-        has_blocks = config is not None and config.block_type == "residual"
-        values["bf16"] = has_blocks and multiplies_bfloat16(values.get("use_cpu", False))
-
-    def make(section: type[Section]) -> Section:
-        return section(
-            **{name: values[name] for name in list_settings((section,)) if name in values}
-        )
+        values["bf16"] = _suits_bfloat16(start.config, values.get("use_cpu", False))
 
     try:
-        sections = make(RnnSettings), make(DataArguments), make(RnnTrainingArguments)
+        return Settings(
+            _make(RnnSettings, values),
+            _make(DataArguments, values),
+            _make(RnnTrainingArguments, values),
+            _make(DistillationArguments, values),
+            _make(PretrainingArguments, values),
+            verb,
+            recipe,
+            layers,
+        )
+    except UserError:
+        raise
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-        raise error if isinstance(error, UserError) else UserError(reason_of(error)) from error
-    further = make(DistillationArguments), make(PretrainingArguments)
-    settings = Settings(*sections, *further, verb, recipe, user_recipe, user)
-    _warn_of_unused(settings, typed.keys() & merged.keys())
-    return settings
+        raise SettingError(reason_of(error)) from error
 
 
-def _read_teacher_table(
-    user: Mapping[str, Any], recipe: str | Path | Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _make(section: type[Section], values: Mapping[str, Any]) -> Section:
+    """Return a dataclass of settings with those of some values that it declares."""
+    return section(**{name: values[name] for name in list_settings((section,)) if name in values})
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The model to start from, and the settings that it decides."""
+
+    config: RnnConfig | None
+    decides: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str | None, task: Task) -> _Start:
+        """Read the configuration of a model; None is a start from nothing."""
+        if name is None:
+            return cls(None)
+        from ..hub.model_folder import FinishedFolder, find_folder, load_without_weights
+        from ..models.auto import head_name
+
+        config, _ = load_without_weights(name, FinishedFolder(find_folder(name)))
+        has_head = head_name(config) == task.architecture
+        return cls(config, ARCHITECTURE if has_head else ENCODER_SETTINGS)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The settings of the architecture, as defaults."""
+        if self.config is None:
+            return {}
+        return {name: getattr(self.config, name) for name in ARCHITECTURE}
+
+
+def _suits_bfloat16(config: RnnConfig | None, use_cpu: bool) -> bool:
+    """Return whether bfloat16 makes a run faster: with residual blocks, on a processor that has it."""
+    from .training_arguments import multiplies_bfloat16
+
+    has_blocks = config is not None and config.block_type == "residual"
+    return has_blocks and multiplies_bfloat16(use_cpu)
+
+
+def _read_teacher_table(user: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
     This takes a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of
     this package: its table knows more words than the training texts teach. Tokens, vectors or a
     start that the user names come first.
     """
-    config = Path(teacher := user.get("teacher") or "", "config.json")
+    teacher = user.get("teacher") or ""
+    config = Path(teacher, "config.json")
     others = (*TOKEN_SETTINGS, "model_name_or_path", "embedding_size")
-    named = any(user.get(name) is not None for name in others)
-    if (
-        not recipe
-        or named
-        or not config.is_file()
-        or "model_name_or_path" in (settings := load_recipe(recipe))
-    ):
+    if any(user.get(name) is not None for name in others) or not config.is_file():
         return {}
-    if read_mapping(config, config.read_bytes()).get("model_type") != "hf_rnn":
+    settings = load_recipe(recipe)
+    is_ours = read_mapping(config, config.read_bytes()).get("model_type") == "hf_rnn"
+    if "model_name_or_path" in settings or not is_ours:
         return {}
     logger.info(
-        "the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones"
+        "the student starts from the tokens and the table of its teacher; "
+        "--tokenizer word learns new ones"
     )
-    dropout = {name: rate for name, rate in _TABLE_DROPOUT.items() if settings.get(name, 0) > rate}
-    return {"tokenizer_name_or_path": teacher, "vectors": teacher, **dropout}
+    table = {"tokenizer_name_or_path": teacher, "vectors": teacher}
+    for name, most in _TABLE_DROPOUT.items():
+        if name not in user and settings.get(name, 0) > most:
+            table[name] = most
+    return table
 
 
 # ---- checks of merged settings ----
 
 
-def _check_merged(
-    merged: Mapping[str, Any],
-    typed: Collection[str],
-    config: RnnConfig | None,
-    decided: Collection[str],
-    task: Task,
-) -> None:
-    """Raise a [`UserError`] for settings that the start overrules, and for random vectors that never learn."""
-    if (start := merged.get("model_name_or_path")) is None:
-        if (
-            merged.get("freeze_embedding")
-            and "freeze_embedding" not in typed
-            and "vectors" not in merged
-        ):
-            raise UserError(
-                "the recipe's freeze_embedding keeps random vectors here: give vectors (a student's are its "
-                "teacher's), or set freeze_embedding to false"
+def _check_start(merged: Mapping[str, Any], layers: Layers, start: _Start, task: Task) -> None:
+    """Raise a [`SettingError`] for settings that the start overrules, and for random vectors that never learn."""
+    chosen = {**layers.recipe, **layers.top}
+    name = merged.get("model_name_or_path")
+    if name is None:
+        is_frozen = merged.get("freeze_embedding") and chosen.get("freeze_embedding") is None
+        if is_frozen and "vectors" not in merged:
+            raise SettingError(
+                "this recipe never trains its word vectors, and they would be random: "
+                "add --vectors FILE, or --no_freeze_embedding"
             )
         return
+
     advice = ""
-    if "model_name_or_path" not in typed:
+    if chosen.get("model_name_or_path") is None:
         advice = f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
-        if tokens := [name for name in TOKEN_SETTINGS if name in merged]:
-            raise UserError(
-                f"no effect of {tokens[0]}: the run starts from the encoder {start}, which has its own tokens and "
-                f"vectors; leave it out{advice}"
+        tokens = [setting for setting in TOKEN_SETTINGS if setting in merged]
+        if tokens:
+            raise SettingError(
+                f"no effect of {tokens[0]}: the run starts from the encoder {name}, which has its "
+                f"own tokens and vectors; leave it out{advice}"
             )
-    for name in decided:
-        if name in merged and (value := getattr(config, name)) != merged[name]:
-            raise UserError(
-                f"{name} of the model {start} is {value}: found {merged[name]}; leave it out{advice}"
+    for setting in start.decides:
+        fixed = getattr(start.config, setting)
+        if setting in merged and merged[setting] != fixed:
+            raise SettingError(
+                f"{setting} of the model {name} is {fixed}: "
+                f"found {merged[setting]}; leave it out{advice}"
             )
 
 
-def _warn_of_unused(settings: Settings, typed: Set[str]) -> None:
+def _warn_of_unused(settings: Settings) -> None:
     """Log each reason why settings of the user have no effect."""
-    data, training = settings.data, settings.training
-    keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
-    has_tokens = data.tokenizer_name_or_path or data.model_name_or_path
-    is_constant = training.lr_scheduler_type == "constant"
-    rules: list[tuple[Any, Collection[str], str]] = [
-        (has_tokens, VOCABULARY_SETTINGS, "the tokenizer of another model never changes"),
-        (
-            keeps_last,
-            ["metric_for_best_model"],
-            "without load_best_model_at_end the last epoch is kept",
-        ),
-        (
-            is_constant,
-            ["warmup_steps"],
-            "lr_scheduler_type is constant: use constant_with_warmup or linear",
-        ),
-        (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
-    ]
-    for applies, names, reason in rules:
-        if applies and typed & {*names}:
-            logger.warning("no effect of %s: %s", ", ".join(sorted(typed & {*names})), reason)
+    data = settings.data
+    training = settings.training
+    if data.tokenizer_name_or_path or data.model_name_or_path:
+        reason = "the tokenizer of another model never changes"
+        _warn(settings, VOCABULARY_SETTINGS, reason)
+    if not training.load_best_model_at_end and not training.early_stopping_patience:
+        reason = "without load_best_model_at_end the last epoch is kept"
+        _warn(settings, ["metric_for_best_model"], reason)
+    if training.lr_scheduler_type == "constant":
+        reason = "lr_scheduler_type is constant: use constant_with_warmup or linear"
+        _warn(settings, ["warmup_steps"], reason)
+    if training.max_steps > 0:
+        _warn(settings, ["num_train_epochs"], "max_steps sets the end of the training")
+
+
+def _warn(settings: Settings, names: Collection[str], reason: str) -> None:
+    """Log settings of the user that have no effect, if there are some."""
+    typed = settings.layers.typed
+    unused = sorted(name for name in names if typed.get(name) is not None)
+    if unused:
+        logger.warning("no effect of %s: %s", ", ".join(unused), reason)

@@ -5,6 +5,7 @@ Nothing heavy is imported here: a help, a mistake and a prediction are answered 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -17,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ..models.settings_rnn import check_range
-from ..utils.errors import UserError
+from ..utils.errors import SettingError
 
 _OTHER_NAMES = {  # that people know from other programs
     "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
@@ -48,10 +49,8 @@ def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
     """Return the fields of dataclasses by name; the first class with a name declares it."""
     settings: dict[str, Declaration] = {}
     for declaring in classes:
-        hints, group = (
-            get_type_hints(declaring, include_extras=True),
-            getattr(declaring, "group", "model"),
-        )
+        hints = get_type_hints(declaring, include_extras=True)
+        group = getattr(declaring, "group", "model")
         for field in fields(declaring):
             if field.init:
                 settings.setdefault(field.name, Declaration(field, hints[field.name], group))
@@ -62,10 +61,8 @@ def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
 def list_their_names() -> list[str]:
     """Return the names of the fields of `TrainingArguments`, from its source: the import takes a second."""
     spec = find_spec("transformers")
-    source = (
-        Path(str(spec and spec.origin)).with_name("training_args.py").read_text(encoding="utf-8")
-    )
-    return re.findall(r"^    (\w+): .+ = ", source, re.MULTILINE)
+    path = Path(str(spec and spec.origin)).with_name("training_args.py")
+    return re.findall(r"^    (\w+): .+ = ", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def advise(name: str, names: Collection[str], mark: str = "") -> str:
@@ -74,9 +71,12 @@ def advise(name: str, names: Collection[str], mark: str = "") -> str:
         return ": it belongs to hf-rnn distill"
     near = [other for other in names if other.endswith(f"_{name}")]  # such as dropout
     if len(near) < 2:
-        candidates = [*names, *(other for other in _OTHER_NAMES if _OTHER_NAMES[other] in names)]
-        near = [_OTHER_NAMES.get(other, other) for other in get_close_matches(name, candidates, 1)]
-    return f". Did you mean {' or '.join(f'{mark}{other}' for other in near)}?" if near else ""
+        elsewhere = [other for other, ours in _OTHER_NAMES.items() if ours in names]
+        matches = get_close_matches(name, [*names, *elsewhere], 1)
+        near = [_OTHER_NAMES.get(match, match) for match in matches]
+    if not near:
+        return ""
+    return f". Did you mean {' or '.join(f'{mark}{other}' for other in near)}?"
 
 
 def list_types(hint: Any) -> list[Any]:
@@ -88,29 +88,31 @@ def list_types(hint: Any) -> list[Any]:
 def convert(name: str, declaration: Declaration, value: Any, place: str = "") -> Any:
     """Return a value of a flag, a recipe or a keyword as its setting has it; None stays None.
 
-    Raises a [`UserError`], which begins with `place`, for a value of another type, or outside its
-    range.
+    Raises:
+        SettingError: For a value of another type, or outside its range; it begins with `place`.
     """
     # NumPy, or an Enum
     value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)
     types = list_types(declaration.hint)
     if value is not None and type(value) not in types:
-        for value_type in types:
-            try:
-                value = _read_as(value_type, value)
-                break
-            except (ValueError, TypeError, KeyError):
-                continue
-        else:
-            expected = " or ".join(dict.fromkeys(map(_name_type, types)))
-            raise UserError(
-                f"{place}{name} must be {expected}; found {' '.join(repr(value).split()):.80}"
-            )
+        try:
+            value = _read_as_any(types, value)
+        except ValueError as error:
+            raise SettingError(f"{place}{name} {error}") from error
     try:
         check_range(name, value, declaration.field.metadata)
     except ValueError as error:
-        raise UserError(f"{place}{error}") from error
+        raise SettingError(f"{place}{error}") from error
     return value.lower() if name in _ANY_CASE and value else value
+
+
+def _read_as_any(types: Sequence[Any], value: Any) -> Any:
+    """Return a value as the first type that fits, or raise a ValueError that names all."""
+    for value_type in types:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return _read_as(value_type, value)
+    expected = " or ".join(dict.fromkeys(map(_name_type, types)))
+    raise ValueError(f"must be {expected}; found {' '.join(repr(value).split()):.80}")
 
 
 def _read_as(value_type: Any, value: Any) -> Any:
@@ -121,10 +123,8 @@ def _read_as(value_type: Any, value: Any) -> Any:
         return change(_read_as(inner, value))
     if origin is list:
         (inner,) = get_args(value_type) or (str,)
-        return [
-            _read_as(inner, item)
-            for item in (value if isinstance(value, list | tuple) else [value])
-        ]
+        items = value if isinstance(value, list | tuple) else [value]
+        return [_read_as(inner, item) for item in items]
     if origin is dict:
         return dict(value)
     if not isinstance(value, str | int | float | os.PathLike):

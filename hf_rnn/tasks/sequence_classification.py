@@ -139,7 +139,7 @@ class SequenceClassification(Task):
             card.class_counts = dict(zip(names, counts.tolist(), strict=True))
         if examples:
             by_label: dict[str, list[str]] = {}
-            for row in train.take(_EXAMPLE_ROWS):
+            for row in train.take(min(len(train), _EXAMPLE_ROWS)):
                 text = _join_pair(row)
                 for name in _describe(row, names):
                     if len(by_label.setdefault(name, [])) < _EXAMPLES_PER_LABEL:

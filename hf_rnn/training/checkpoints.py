@@ -30,7 +30,7 @@ from ..data.encoding import read_rules
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..settings.fields import AFTER_STEPS, is_recorded
 from ..settings.training_arguments import RnnTrainingArguments
-from ..utils.errors import UserError, is_write_error
+from ..utils.errors import ModelError, SettingError, is_write_error
 
 Written = TypeVar("Written")
 
@@ -101,32 +101,53 @@ def take_fingerprint(
     Data, tokenizer and first weights are hashes; architecture and settings are values by name, for
     messages.
     """
-    data, weights = hashlib.sha256(), hashlib.sha256()
+    values = {
+        "data": _hash_rows(examples),
+        "tokenizer": _hash_tokenizer(tokenizer),
+        "start": _hash_weights(model),
+        **further,
+        "config": {**model.config.to_dict(), "transformers_version": None},
+        "settings": {
+            **_list_decisive(settings),
+            "processes": settings.world_size,
+            "device": settings.device.type,
+        },
+    }
+    return json.loads(json.dumps(values, default=str, sort_keys=True))
+
+
+def _hash_rows(examples: Mapping[str, datasets.Dataset]) -> str:
+    digest = hashlib.sha256()
     for split, rows in examples.items():
-        data.update(f"{split} {rows.column_names} {len(rows)}".encode())
+        digest.update(f"{split} {rows.column_names} {len(rows)}".encode())
         for table in rows.with_format("arrow").iter(batch_size=10_000):
             for batch in table.replace_schema_metadata(None).combine_chunks().to_batches():
-                data.update(batch.serialize())
-    for name, weight in sorted(model.state_dict().items()):
-        weights.update(f"{name} {tuple(weight.shape)}".encode())
-        weights.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+                digest.update(batch.serialize())
+    return digest.hexdigest()
+
+
+def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     names = ("padding_side", "truncation_side", "split_special_tokens", "model_input_names")
     attributes = [getattr(tokenizer, name, None) for name in names]
-    rules = json.dumps([read_rules(tokenizer) or tokenizer.get_vocab(), attributes], sort_keys=True)
-    chosen = {
+    rules = [read_rules(tokenizer) or tokenizer.get_vocab(), attributes]
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_weights(model: PreTrainedModel) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _list_decisive(settings: TrainingArguments) -> dict[str, Any]:
+    """Return the settings that decide the steps."""
+    return {
         name: value
         for name, value in settings.to_dict().items()
         if is_recorded(name) and name not in AFTER_STEPS
     }
-    values = {
-        "data": data.hexdigest(),
-        "tokenizer": hashlib.sha256(rules.encode()).hexdigest(),
-        "start": weights.hexdigest(),
-        **further,
-        "config": {**model.config.to_dict(), "transformers_version": None},
-        "settings": {**chosen, "processes": settings.world_size, "device": settings.device.type},
-    }
-    return json.loads(json.dumps(values, default=str, sort_keys=True))
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
@@ -142,7 +163,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
             changed.append(_NAMES.get(name, name))
     if changed:
         advice = "Restore it, or start again with --overwrite_output_dir in place of --resume"
-        raise UserError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
+        raise ModelError(f"changed since {checkpoint} was saved: {', '.join(changed)}. {advice}")
 
 
 # ---- checkpoints ----
@@ -174,76 +195,84 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Path | None]]:
     """Hold the output folder of a run from its start to its end; yield it with the checkpoint to resume from, or None.
 
-    Raises a [`UserError`] when another run uses the folder; when it has files, unless the user
+    Raises a [`ModelError`] when another run uses the folder; when it has files, unless the user
     chose to overwrite an earlier run or to resume it; when there is no checkpoint to resume from.
     """
-    folder, is_main = FinishedFolder(Path(str(args.output_dir))), args.process_index == 0
-    made = [path for path in (folder.root, *folder.root.absolute().parents) if not path.exists()]
+    folder = FinishedFolder(Path(str(args.output_dir)))
+    is_main = args.process_index == 0
+    parents = folder.root.absolute().parents
+    made = [path for path in (folder.root, *parents) if not path.exists()]
     try:
-        with hold_folder(folder.root) if is_main else contextlib.nullcontext():
+        with lock_folder(folder.root) if is_main else contextlib.nullcontext():
             if is_main:  # left by a process that was killed while it saved
                 shutil.rmtree(folder.checkpoints / WRITING, ignore_errors=True)
             if is_main and not args.resume:
                 check_replaceable(folder, args.overwrite_output_dir)
-            newest = next(iter(list_checkpoints(folder.checkpoints)), None) if args.resume else None
-            if args.resume and newest is None:
-                advice = ", and --overwrite_output_dir replaces the earlier run" * bool(
-                    _list_earlier(folder)
-                )
-                raise UserError(
-                    f"there is no checkpoint in {folder.checkpoints}: leave out --resume{advice}"
-                )
-            yield folder, newest
+            yield folder, _find_newest(folder) if args.resume else None
     finally:
         for path in (folder.checkpoints, *made) if is_main else ():
             with contextlib.suppress(OSError):  # it has files
                 path.rmdir()
 
 
+def _find_newest(folder: FinishedFolder) -> Path:
+    """Return the newest checkpoint, or raise a [`ModelError`] if there is none."""
+    checkpoints = list_checkpoints(folder.checkpoints)
+    if checkpoints:
+        return checkpoints[0]
+    advice = "leave out --resume"
+    if _list_earlier(folder):
+        advice += ", and --overwrite_output_dir replaces the earlier run"
+    raise ModelError(f"there is no checkpoint in {folder.checkpoints}: {advice}")
+
+
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
     """Refuse a folder with files, or with `overwrite` one with files that are not those of an earlier run."""
     if overwrite:
-        marks = (
-            folder.card_facts.name,
-            folder.training_args.name,
-            "checkpoints/checkpoint-*",
-            f"{UNFINISHED}*",
+        return _check_run(folder)
+    present = _list_earlier(folder)
+    if not present:
+        return
+    advice = "give another, or --overwrite_output_dir to replace an earlier run"
+    if list_checkpoints(folder.checkpoints):
+        advice += ", or --resume to continue it"
+    shown = ", ".join(present[:3])
+    raise ModelError(f"output_dir {folder.root} is not empty (it holds {shown}): {advice}")
+
+
+def _check_run(folder: FinishedFolder) -> None:
+    """Refuse a folder with files that a run would replace, unless a run wrote them."""
+    marks = [folder.card_facts.name, folder.training_args.name]
+    marks += ["checkpoints/checkpoint-*", f"{UNFINISHED}*"]
+    taken = [path.name for path in _finished_files(folder) if path.exists()]
+    if taken and not any(any(folder.root.glob(mark)) for mark in marks):
+        raise ModelError(
+            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
+            f"{', '.join(taken[:3])}. Give another"
         )
-        taken = ", ".join([path.name for path in _finished_files(folder) if path.exists()][:3])
-        if taken and not any(any(folder.root.glob(mark)) for mark in marks):
-            fault = (
-                f"holds no run of hf-rnn, and files that one would replace: {taken}. Give another"
-            )
-            raise UserError(f"output_dir {folder.root} {fault}")
-    elif present := ", ".join(_list_earlier(folder)[:3]):
-        resume = ", or --resume to continue it" * bool(list_checkpoints(folder.checkpoints))
-        advice = f"give another, or --overwrite_output_dir to replace an earlier run{resume}"
-        raise UserError(f"output_dir {folder.root} is not empty (it holds {present}): {advice}")
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:
     """Return the names of files and folders, except those of a run that ended before its first checkpoint."""
     early = [REJECTED_ROWS, TEACHER_LOGITS, LOCK]
-    early += [] if list_checkpoints(folder.checkpoints) else [folder.checkpoints.name]
+    if not list_checkpoints(folder.checkpoints):
+        early.append(folder.checkpoints.name)
     return sorted(path.name for path in folder.root.glob("*") if path.name not in early)
 
 
 def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:
-    """Refuse an output folder that is a model, teacher or file that the run reads, by a [`UserError`]."""
+    """Refuse an output folder that is a model, teacher or file that the run reads, by a [`SettingError`]."""
+    output = os.path.realpath(str(output_dir))
     for setting, name in sources.items():
-        if (
-            name
-            and os.path.exists(name)
-            and os.path.realpath(name) == os.path.realpath(str(output_dir))
-        ):
-            raise UserError(
+        if name and os.path.exists(name) and os.path.realpath(name) == output:
+            raise SettingError(
                 f"{setting} {name} is the output_dir and would be replaced: give another"
             )
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and lock it until this block or the process ends; a [`UserError`] if another run has the lock."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and lock it until this block or the process ends; refuse one that is locked."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, blocking=False):
@@ -252,57 +281,58 @@ def hold_folder(folder: Path) -> Iterator[None]:
             finally:
                 (folder / LOCK).unlink(missing_ok=True)
     except Timeout as error:
-        raise UserError(
+        raise ModelError(
             f"{folder} is in use by another run: wait until it ends, or give another"
         ) from error
 
 
-def fill(
+def replace_model(
     folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None
 ) -> Written:
-    """Write a finished model to a folder that is held, or leave it as it was; return the result of `write`.
+    """Write a finished model to a locked folder, or leave it as it was; return the result of `write`.
 
     `write` writes the new files to a subfolder. The old files move out, then the new ones in.
     `config.json` moves out first and in last: the folder loads only when it is whole. A process
     that is killed during the moves leaves one of the two models whole in its subfolder. When files
-    cannot be written, a [`UserError`] ends with `remedy`.
+    cannot be written, a [`ModelError`] ends with `remedy`.
     """
     try:
         # left by a run that was killed while it wrote
         for leftover in folder.root.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover)
-        with (
-            tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside,
-            contextlib.ExitStack() as undo,
-        ):
-            new, old = FinishedFolder(Path(beside, "new")), Path(beside, "old")
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
+            new = FinishedFolder(Path(beside, "new"))
             new.root.mkdir()
             written = write(new)
-            files = [path for path in new.root.rglob("*") if path.is_file()]
-            files.sort(key=lambda path: path == new.config)
-            incoming = {path: folder.root / path.relative_to(new.root) for path in files}
-            outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
-            moves = [
-                (path, old / path.relative_to(folder.root)) for path in outgoing if path.exists()
-            ]
-            for source, target in [*moves, *incoming.items()]:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
-                undo.callback(os.replace, target, source)
-            undo.pop_all()
+            _move_files(folder, new, Path(beside, "old"))
     except Exception as error:
         if not is_write_error(error):
             raise
-        resume = " with --resume: the checkpoints are intact" * bool(
-            list_checkpoints(folder.checkpoints)
-        )
-        remedy = remedy or f"Make room there, then repeat the command{resume}"
-        raise UserError(
+        if remedy is None:
+            remedy = "Make room there, then repeat the command"
+            if list_checkpoints(folder.checkpoints):
+                remedy += " with --resume: the checkpoints are intact"
+        raise ModelError(
             f"the finished model could not be written to {folder.root}: {error}. {remedy}"
         ) from error
     with contextlib.suppress(OSError):  # missing, or it holds a file of the user
         folder.onnx_model.parent.rmdir()
     return written
+
+
+def _move_files(folder: FinishedFolder, new: FinishedFolder, old: Path) -> None:
+    """Move the files of a model to `old` and the new ones in, or undo all moves."""
+    files = [path for path in new.root.rglob("*") if path.is_file()]
+    files.sort(key=lambda path: path == new.config)
+    incoming = {path: folder.root / path.relative_to(new.root) for path in files}
+    replaced = dict.fromkeys([*_finished_files(folder), *incoming.values()])
+    outgoing = {path: old / path.relative_to(folder.root) for path in replaced if path.exists()}
+    with contextlib.ExitStack() as undo:
+        for source, target in [*outgoing.items(), *incoming.items()]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+            undo.callback(os.replace, target, source)
+        undo.pop_all()
 
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:

@@ -26,12 +26,13 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from ..data.encoding import encode
 from ..data.errors import listed, text_fault
-from ..data.splits import normalize_text
+from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
 from ..inference.engines.torch import compute_logits
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import IGNORED_LABEL
-from ..settings.resolve import Settings, load_recipe, resolve
+from ..settings.recipe import load_recipe
+from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
 from ..utils.errors import UserError

@@ -53,7 +53,7 @@ from ..settings.resolve import Settings, resolve
 from ..tokenizers.normalizers import plain_placeholders
 from ..utils.errors import UserError
 from ..utils.process import library_bars_off, one_at_a_time
-from .checkpoints import fill, open_output, remove_checkpoints, take_fingerprint
+from .checkpoints import open_output, remove_checkpoints, replace_model, take_fingerprint
 from .save import write_encoder
 from .teacher import Teacher, read_texts
 from .train import make_config, take_steps
@@ -69,6 +69,8 @@ _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？।])")
 _LEAST_TEXTS = 20
 _BATCH = 4096  # texts that are tokenized at once
 _TOKENS_PER_BATCH = 2048  # that the teacher reads at once, padding included
+# settings that a resumed run may change: its place in the stream of texts counts
+_LENGTH = ("num_train_epochs", "max_steps")
 _COLUMNS = ("teacher_ids", "teacher_words", "input_ids", "input_words")
 
 
@@ -159,6 +161,8 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         # the collator selects columns
         args.load_best_model_at_end, args.remove_unused_columns = False, False
         fingerprint = take_fingerprint(rows, tokenizer, model, args, teacher=teacher.hash)
+        for name in _LENGTH:
+            del fingerprint["settings"][name]
         trainer = RnnTrainer(
             model,
             args,
@@ -187,7 +191,7 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
             "parameters": model.rnn.num_parameters(),
         }
         if args.process_index == 0:
-            fill(
+            replace_model(
                 folder,
                 lambda new: write_encoder(
                     new, model.rnn, model.projection, tokenizer, figures, settings

@@ -42,15 +42,8 @@ from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments
-from ..settings.resolve import (
-    ENGLISH,
-    OTHER_LANGUAGES,
-    Settings,
-    recipe_names,
-    resolve,
-    retarget,
-    scratch_recipe,
-)
+from ..settings.recipe import recipe_names, scratch_recipe
+from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, restart, retarget
 from ..tasks import Splits, Task, get_task
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.language import choose_tokenizer, find_language
@@ -183,10 +176,10 @@ def suit_language(
     that the user set stay, and so does the recipe that a user wrote. A student keeps everything,
     because its start suits its teacher.
     """
-    start, user = arguments.data.model_name_or_path, arguments.user
+    start, layers = arguments.data.model_name_or_path, arguments.layers
     fixed = (
-        user.get("model_name_or_path")
-        or user["recipe"] not in recipe_names()
+        layers.user.get("model_name_or_path")
+        or layers.run["recipe"] not in recipe_names()
         or arguments.verb == "distill"
     )
     if start is None:
@@ -205,7 +198,7 @@ def suit_language(
         reason += f"{language.unknown:.0%} of their tokens are unknown, "
         reason += f"{language.length:.1f} characters per token"
         logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
-        return resolve({"tokenizer": tokenizer, **user, "recipe": recipe}), reason
+        return restart(arguments, recipe, tokenizer), reason
     name = "English texts" if is_english else "texts in other languages than English"
     reason = f"{name}: the run starts from {start if fixed or is_english else other}"
     if fixed and not is_english:
@@ -218,7 +211,7 @@ def suit_language(
 def _suit_spaces(arguments: Settings, texts: Iterable[str]) -> Settings:
     """Return the arguments of a run without a start, with characters as tokens if its texts have few spaces."""
     data = arguments.data
-    is_set = arguments.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
+    is_set = arguments.layers.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
     tokenizer, length, wide = choose_tokenizer(list(islice(texts, _SAMPLE)))
     if is_set or data.tokenizer != "word" or tokenizer != "char" or length < _SEGMENTED:
         return arguments
@@ -239,7 +232,7 @@ def suit_vocabulary(arguments: Settings, rows: int) -> Settings:
         not new
         or rows >= _FEW_TEXTS
         or data.min_frequency <= most
-        or arguments.user.get("min_frequency")
+        or arguments.layers.user.get("min_frequency")
     ):
         return arguments
     logger.info(

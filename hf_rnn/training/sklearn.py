@@ -193,7 +193,7 @@ class _RnnEstimator(BaseEstimator):
         model's name in the card.
         """
         from ..hub.card import write_card
-        from .checkpoints import fill, hold_folder
+        from .checkpoints import lock_folder, replace_model
 
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
@@ -205,8 +205,8 @@ class _RnnEstimator(BaseEstimator):
             if self._card is not None:
                 write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
 
-        with hold_folder(target.root):
-            fill(target, write, "Make room there, or name another folder")
+        with lock_folder(target.root):
+            replace_model(target, write, "Make room there, or name another folder")
 
     @classmethod
     def from_pretrained(

@@ -53,10 +53,10 @@ from .checkpoints import (
     TrainingStopped,
     check_apart,
     check_unchanged,
-    fill,
     open_output,
     read_record,
     remove_checkpoints,
+    replace_model,
     take_fingerprint,
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
@@ -251,7 +251,9 @@ def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path
             "for the last layer; --few_rows 0 trains as usual",
             *(len(examples["train"]), run.arguments.training.few_rows),
         )
-        if unused := [name for name in WITHOUT_EFFECT if run.arguments.user.get(name) is not None]:
+        if unused := [
+            name for name in WITHOUT_EFFECT if run.arguments.layers.user.get(name) is not None
+        ]:
             logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
         return Fit(
             trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True
@@ -481,7 +483,9 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
         run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts))
     )
     all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
-    again = make_trainer(whole, all_tokens, make_model(whole, all_tokens), quiet=True)
+    with only_errors():  # the start was logged once
+        model = make_model(whole, all_tokens)
+    again = make_trainer(whole, all_tokens, model, quiet=True)
     if fit.few_rows:
         fit_few_rows(whole, again.model, tokens.tokenizer, joined)
     else:
@@ -503,7 +507,7 @@ def save(
     measured = {**metrics, "data": describe_data(run, learned_held_out=learned_held_out)}
     if not run.is_main:
         return TrainingResult(run.folder.root, measured)
-    card = fill(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))
+    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))
     remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     warn_if_linear_wins(run, card, measured)

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers import trainer as transformers_trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import (
     PrinterCallback,
     ProgressCallback,
@@ -448,7 +448,12 @@ class RnnTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            if self.state.best_global_step:
+                best = folder / f"checkpoint-{self.state.best_global_step}"
+                self.state.best_model_checkpoint = str(best)
             if args.should_save:
+                # the Trainer wrote the path of the best checkpoint before it was renamed
+                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                 # an unused pickle with local paths
                 (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)
                 record = {
@@ -470,10 +475,6 @@ class RnnTrainer(Trainer):
             args.output_dir = str(folder)
             if args.should_save:
                 shutil.rmtree(written.parent, ignore_errors=True)
-        if self.state.best_global_step:
-            self.state.best_model_checkpoint = str(
-                folder / f"checkpoint-{self.state.best_global_step}"
-            )
         if args.should_save:
             rotate_checkpoints(str(folder), args.save_total_limit, self.state.best_model_checkpoint)
         if self.asked_to_stop():  # in all processes or none, or the others would wait

@@ -110,7 +110,9 @@ def test_a_prediction_loads_no_training_library(folder, tmp_path):
 )
 def test_an_output_that_cannot_be_written(folder, tmp_path, line, code, err):
     (tmp_path / "t.csv").write_text("text\n" + "miro\n" * 200)
-    run = f'run() {{ {shlex.quote(sys.executable)} -m hf_rnn "$@"; }}; '
+    run = (
+        f'run() {{ env --unset PYTHONUNBUFFERED {shlex.quote(sys.executable)} -m hf_rnn "$@"; }}; '
+    )
     command = ["bash", "-c", run + line.replace("MODEL", shlex.quote(folder))]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1:]) == (code, [err] if err else [])

@@ -18,11 +18,11 @@ from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import train
 from hf_rnn.data import TableArguments, splits
-from hf_rnn.data.errors import DataError, Reason
+from hf_rnn.data.errors import Reason
 from hf_rnn.data.load import load_texts, load_tsv
 from hf_rnn.data.report import DataReport
 from hf_rnn.data.splits import hold_out
-from hf_rnn.utils.errors import UserError
+from hf_rnn.utils.errors import DataError, UserError
 
 
 @pytest.mark.parametrize("dev", ["dev.tsv", "validation.tsv"])

@@ -18,9 +18,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import SAME_FILE, load_train, write
 
-from hf_rnn.data.errors import DataError, Reason
+from hf_rnn.data import read, table
+from hf_rnn.data.errors import Reason
+from hf_rnn.data.load import load_tsv
 from hf_rnn.data.read import read_column, read_table
-from hf_rnn.utils.errors import UserError
+from hf_rnn.data.report import DataReport
+from hf_rnn.utils.errors import DataError, UserError
 
 ROWS = [
     ("0", "plain"),
@@ -160,16 +163,6 @@ def test_cells_of_excel(tmp_path):
         {"id": 3.5, "text": "2021", "column_3": None},
     ]
     assert table.places == [2, 4, 5] and list(read_column(tmp_path / "a.xlsx")) == ["a", "", "2021"]
-
-
-@pytest.mark.parametrize("engine", ["xlsxwriter", "openpyxl"])
-def test_a_formula_that_no_program_has_computed_is_read_as_its_text(tmp_path, engine):
-    """As pandas writes texts that start with =; a value of 0 or nothing stands for them."""
-    pytest.importorskip(engine)
-    texts = ["=1+1", "a < b", '=A1&"<x>"', "=SUM(B2:B3)"]
-    frame = pd.DataFrame({f"column {n}": range(4) for n in range(30)} | {"text": texts})
-    frame.to_excel(tmp_path / "a.xlsx", index=False, engine=engine)
-    assert list(read_column(tmp_path / "a.xlsx")) == texts
 
 
 # ---- CSV, and TSV with names of columns ----
@@ -386,7 +379,7 @@ def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     table = read_table(tmp_path / "a.jsonl")
     columns = table.to_arrow().to_pydict()
-    assert (table.places, table.rejected) == ([1, 2, 3, 4], {})
+    assert (list(table.places), table.rejected) == ([1, 2, 3, 4], {})
     assert (
         columns["id"]
         == pl.read_ndjson(tmp_path / "a.jsonl", schema={"id": pl.Int64})["id"].to_list()
@@ -510,3 +503,115 @@ def test_whole_files_that_cannot_be_read_name_the_reason(tmp_path):
             error.value
         )
         assert str(error.value).startswith(str(tmp_path / name))
+
+
+# ---- large tables ----
+
+
+@pytest.fixture
+def little_memory(monkeypatch, tmp_path):
+    """Let tables of a few bytes be in files, and pieces have seven rows."""
+    monkeypatch.setattr(table, "_MOST_IN_MEMORY", 100)
+    monkeypatch.setattr(table, "PIECE_ROWS", 7)
+    monkeypatch.setattr(read, "PIECE_ROWS", 7)
+
+
+def invent_rows(count):
+    """Return rows of which some have a fault, as texts and labels."""
+    rows = [
+        (f"row {number} is {'fine' if number % 3 else 'bad, and'}", number % 3)
+        for number in range(count)
+    ]
+    return [
+        ("", label) if number % 11 == 5 else (text, label)
+        for number, (text, label) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_table_in_a_file_has_the_rows_of_one_in_memory(tmp_path, suffix, request):
+    path = save(pd.DataFrame(invent_rows(60), columns=["text", "label"]), tmp_path / f"a.{suffix}")
+    if suffix != "parquet":  # a row that cannot be read, in the middle of a piece
+        lines = path.read_bytes().split(b"\n")
+        lines.insert(30, b"\xff broken")
+        path.write_bytes(b"\n".join(lines))
+    loads = []
+    for _ in range(2):
+        report = DataReport()
+        splits = load_tsv(path, max_bad_rows=10, rejected_path=tmp_path / "bad", report=report)
+        lists = {name: rows.to_dict() for name, rows in splits.items()}
+        places = {name: where.tolist() for name, (_, where) in report.tables.items()}
+        loads.append((lists, places, report.splits, (tmp_path / "bad").read_text()))
+        fingerprints = [rows._fingerprint for rows in splits.values()]
+        loads[-1] += (fingerprints,)
+        assert bool(splits["train"].cache_files) == (len(loads) == 2)
+        request.getfixturevalue("little_memory")
+    assert loads[0] == loads[1]
+    assert loads[0][2]["train"].rejected["empty text"] == 5
+
+
+def test_columns_of_json_lines_may_begin_late_and_change_their_type(tmp_path, little_memory):
+    records = [{"text": f"row {number}"} for number in range(30)]
+    records[20] |= {"late": 1}
+    records[25] |= {"late": "one", "later": [1, 2]}
+    records[28] |= {"later": {"a": 1}}
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = read_table(path)
+    for name in ("text", "late", "later"):
+        assert found.cells(name) == [record.get(name) for record in records]
+
+
+# ---- what people have ----
+
+
+def test_the_separator_that_excel_writes_on_the_first_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'sep=|\r\ntext;here|label\r\n"a\nb; c"|1\r\nd|2\r\n')
+    table = read_table(path)
+    assert (table.separator, list(table.columns)) == ("|", ["text;here", "label"])
+    assert cells(table) == ([("a\nb; c", "1"), ("d", "2")], [3, 5], [])
+
+
+def test_a_first_line_of_json_that_is_a_list_costs_only_itself(tmp_path):
+    lines = ['["a", "b"]', '{"text": "good", "label": 1}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert cells(read_table(tmp_path / "a.jsonl")) == ([("good", 1)], [2], [1])
+    (tmp_path / "b.jsonl").write_text(f"[{lines[1]}]\n\n")
+    assert cells(read_table(tmp_path / "b.jsonl")) == ([("good", 1)], [0], [])
+
+
+def test_a_repeated_key_of_json_does_not_win(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a: b", "label": 1}\n{"text": "a", "text": "b", "label": 1}\n')
+    table = read_table(path)
+    assert cells(table) == ([("a: b", 1)], [1], [2])
+    assert "the key 'text' is there twice" in table.rejected[1].describe()
+    path.write_text('[{"label": 1, "label": 2}]')
+    with pytest.raises(DataError, match="the key 'label' is there twice"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(("first", "has_names"), [("so gut", False), ("Text", True)])
+def test_a_word_that_names_texts_and_labels_is_one_of_them(tmp_path, first, has_names):
+    path = tmp_path / "train.tsv"
+    path.write_text(f"{first}\tBewertung\nzwei\tgut\ndrei\tschlecht\nvier\tgut\n")
+    rows = [
+        *zip(*(load_tsv(path)["train"].to_dict()[name] for name in ("text", "label")), strict=True)
+    ]
+    assert len(rows) == 4 - has_names and (rows[0][0] == "so gut") is not has_names
+
+
+def test_two_columns_of_nearly_one_name_are_a_guess(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "a.csv"
+    path.write_text("Text,text,label\na,b,1\nc,d,2\n")
+    assert load_tsv(path)["train"]["text"][:] == ["b", "d"]
+    assert "text from column 'text' (a guess: --text_column" in caplog.text
+
+
+def test_a_number_with_a_point_is_one_class_with_the_integer_except_as_a_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 1.0}\n{"text": "b", "label": 2}\n')
+    (tmp_path / "a.csv").write_text("text,label\na,1.0\nb,2\n")
+    assert load_tsv(tmp_path / "a.jsonl")["train"].features["label"].names == ["1", "2"]
+    assert load_tsv(tmp_path / "a.csv")["train"].features["label"].names == ["1.0", "2"]

@@ -52,12 +52,18 @@ def test_the_bound_is_that_of_scipy():
 
 
 def find_by_hand(confidence, right, target):
-    """Test 20 numbers of answers from the top; equal scores are on one side."""
-    fewest = math.log(0.1) / math.log(target)
-    first = min(len(right), math.ceil(min(max(len(right) / 4, fewest), 3 * fewest)))
+    """Test numbers of answers from the top, each the fewest for its errors; equal scores are on one side."""
+    count, fewest, errors = len(right), {}, 0
+    for number in range(1, count + 1):
+        if errors < number and find_bound(number - errors, number) >= target:
+            fewest[errors] = number
+            errors += 1
+    least = math.log(0.1) / math.log(target)
+    first = min(count, math.ceil(min(max(count / 4, least), 3 * least)))
+    places = [round(first + (count - first) * step / 19) for step in range(20)]
+    cuts = {max(number for number in fewest.values() if number <= place) for place in places}
     limit = None
-    for step in range(20):
-        number = round(first + (len(right) - first) * step / 19)
+    for number in sorted(cuts | {count}):
         score = sorted(confidence, reverse=True)[number - 1]
         above = confidence >= score
         if find_bound(right[above].sum(), above.sum()) < target:

@@ -127,3 +127,13 @@ def test_an_unfinished_training_names_its_checkpoints(original, tmp_path):
     shutil.copytree(original, tmp_path / "checkpoints" / "checkpoint-8")
     with pytest.raises(UserError, match="--resume.*checkpoints$"):
         FinishedFolder(tmp_path).check_finished()
+
+
+def test_a_run_that_was_killed_while_it_wrote_resumes_from_its_checkpoints(original, tmp_path):
+    """Nothing was replaced then: to move files by hand is advice for runs without a checkpoint."""
+    shutil.copytree(original, tmp_path / ".unfinished-1" / "new")
+    with pytest.raises(UserError, match=r"move .*\.unfinished-1/new/\* to"):
+        FinishedFolder(tmp_path).check()
+    shutil.copytree(original, tmp_path / "checkpoints" / "checkpoint-8")
+    with pytest.raises(UserError, match="repeat its command with --resume"):
+        FinishedFolder(tmp_path).check()

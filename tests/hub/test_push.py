@@ -124,7 +124,9 @@ def test_a_token_is_needed_except_for_a_dry_run(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     result = push(folder, "me/films", revision="v1", dry_run=True)
     assert result.commit is None and result.files.keys() == FILES
+    (folder / "config.json").rename(folder / "away.json")
     fails("no token .*hf auth login", folder, "me/films")
+    (folder / "away.json").rename(folder / "config.json")
     assert hub.calls == []
     pathlib.Path(constants.HF_TOKEN_PATH).write_text("hf_mine\n")
     assert push(folder, "me/films").commit, "the stored token is found"

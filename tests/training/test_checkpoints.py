@@ -16,7 +16,8 @@ from conftest import invent_rows, run_until, signal_at, write_rows
 from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import checkpoints
-from hf_rnn.training.checkpoints import fill, hold_folder, list_checkpoints
+from hf_rnn.training.checkpoints import list_checkpoints, lock_folder, replace_model
+from hf_rnn.training.trainer import SavePoints
 from hf_rnn.utils.errors import UserError
 
 # ---- resume ----
@@ -68,7 +69,7 @@ def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path,
     }
     settings["output_dir"] = str(tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("hf_rnn.training.train.fill", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("hf_rnn.training.train.replace_model", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(**settings)
     (tmp_path / "out" / ".unfinished-1").mkdir()  # as if killed while it wrote the finished folder
@@ -140,7 +141,10 @@ def test_a_checkpoint_that_is_not_written_leaves_the_earlier_ones(
             (UserError, KeyboardInterrupt), match=message if kind is OSError else None
         ):
             train(**settings)
-    assert list_checkpoints(tmp_path / "out" / "checkpoints")[0].name == "checkpoint-30"
+    newest = list_checkpoints(tmp_path / "out" / "checkpoints")[0]
+    assert newest.name == "checkpoint-30"
+    state = json.loads((newest / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(newest)
     assert train(**settings, resume=True).metrics["training"]["steps"] == 60
 
 
@@ -151,7 +155,8 @@ def test_ctrl_c_prints_the_command_that_resumes(
     flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
     flags += [
         f"--output_dir={tmp_path / 'an out'}",
-        "--overwrite_output_dir",
+        "--overwrite-output-dir",
+        "yes",
         "--hub_token",
         "hf_secret",
     ]
@@ -163,6 +168,8 @@ def test_ctrl_c_prints_the_command_that_resumes(
     (line,) = [line for line in err.splitlines() if "--resume" in line]
     typed = shlex.split(line.split(": ")[-1])
     assert typed[:4] == ["torchrun", "...", "hf-rnn", "train"]
+    assert typed.count("--resume") == 1 and "yes" not in typed
+    assert not [word for word in typed if word.startswith("--overwrite")]
     code, _, err = command(*typed[3:])
     assert code == 0, err
     assert outcome(tmp_path / "an out")[0] == outcome(trained.folder)[0]
@@ -172,21 +179,41 @@ def test_ctrl_c_prints_the_command_that_resumes(
 @pytest.mark.skipif(os.name != "posix", reason="forks")
 def test_kill_leaves_a_run_that_resumes(tiny_settings, tmp_path):
     """SIGKILL at any moment of the saving; the resumed run ends with the same weights."""
-    settings, fork = {**tiny_settings, "num_train_epochs": 3}, multiprocessing.get_context("fork")
+    settings = {**tiny_settings, "num_train_epochs": 3}
+    fork = multiprocessing.get_context("fork")
     expected = outcome(train(**settings, output_dir=str(tmp_path / "whole")).folder)[0]
-    for delay in (0.0, 0.002, 0.01, 0.05):
-        again = {**settings, "output_dir": str(tmp_path / str(delay))}
-        process = fork.Process(target=train, kwargs=again)
+    for moment in ("written", "renamed", "first step after it", "last step"):
+        folder = tmp_path / moment
+        again = {**settings, "output_dir": str(folder)}
+        process = fork.Process(target=train_until, args=(moment, again))
         process.start()
-        while (
-            not list((tmp_path / str(delay)).glob("checkpoints/*/checkpoint-30"))
-            and process.is_alive()
-        ):
-            pass
-        signal.sigtimedwait([signal.SIGUSR1], delay)
-        process.kill()
         process.join()
+        assert process.exitcode == -signal.SIGKILL
+        saved = [path.name for path in list_checkpoints(folder / "checkpoints")]
+        assert saved[0] == {"written": "checkpoint-15"}.get(moment, "checkpoint-30")
         assert outcome(train(**again, resume=True).folder)[0] == expected
+
+
+def train_until(moment, settings):
+    """Train, and kill this process at a moment of the second checkpoint, or after it."""
+    rename = Path.rename
+
+    def kill_at_rename(path, target):
+        if path.name == "checkpoint-30" and moment == "written":
+            os.kill(os.getpid(), signal.SIGKILL)
+        moved = rename(path, target)
+        if path.name == "checkpoint-30" and moment == "renamed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return moved
+
+    def kill_at_step(self, args, state, control, **kwargs):
+        steps = {"first step after it": 31, "last step": 44}
+        if state.global_step == steps.get(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.rename = kill_at_rename
+    SavePoints.on_step_begin = kill_at_step
+    train(**settings)
 
 
 # ---- the output folder ----
@@ -239,7 +266,7 @@ def test_two_runs_at_once_do_not_share_a_folder(folder, recipe):
         "recipe": recipe,
         "use_cpu": True,
     }
-    with pytest.raises(KeyboardInterrupt), hold_folder(folder.root):
+    with pytest.raises(KeyboardInterrupt), lock_folder(folder.root):
         with pytest.raises(UserError, match="out is in use by another run"):
             train(**settings, overwrite_output_dir=True)
         raise KeyboardInterrupt
@@ -312,7 +339,7 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
     for failing in range(1, len(FINISHED) + len(NEW) + 1):
         calls.clear()
         with pytest.raises(UserError, match="Input/output error"):
-            fill(folder, lambda new: put(new, *NEW, content="new"))
+            replace_model(folder, lambda new: put(new, *NEW, content="new"))
         assert list_files(folder) == {*FINISHED, "notes.txt"}
         assert {(folder.root / name).read_text() for name in FINISHED} == {"old"}
         killed = FinishedFolder(tmp_path / f"killed-{failing}")

@@ -24,7 +24,7 @@ from transformers import (
 from hf_rnn import distill, train, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.models.settings_rnn import IGNORED_LABEL
-from hf_rnn.settings.resolve import load_recipe
+from hf_rnn.settings.recipe import load_recipe
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.distill import (
     MASKED,

@@ -245,6 +245,17 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path):
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
 
 
+def test_a_run_resumes_with_another_number_of_epochs(settings, tmp_path):
+    """With a constant rate it is the run that had this number from the start."""
+    settings = {**settings, "lr_scheduler_type": "constant"}
+    whole = pretrain(**{**settings, "num_train_epochs": 3}, output_dir=str(tmp_path / "whole"))
+    folder = tmp_path / "out"
+    run_until(14, lambda: pretrain(**{**settings, "num_train_epochs": 2}, output_dir=str(folder)))
+    pretrain(**{**settings, "num_train_epochs": 3}, output_dir=str(folder), resume=True)
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
 def test_an_encoder_is_taught_further(pretrained, unigram, settings, tmp_path):
     """It has its pieces, starts where the first run ended, and ends nearer to the teacher."""
     new = {key: settings[key] for key in ("teacher", "input", "held_out", "use_cpu")} | {

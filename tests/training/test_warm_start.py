@@ -26,7 +26,8 @@ from hf_rnn import FastRnn, train
 from hf_rnn.hub.model_folder import FinishedFolder, find_built_in, load_without_weights
 from hf_rnn.hub.push import push
 from hf_rnn.settings.fields import ARCHITECTURE
-from hf_rnn.settings.resolve import load_recipe, resolve
+from hf_rnn.settings.recipe import load_recipe
+from hf_rnn.settings.resolve import resolve
 from hf_rnn.tasks import get_task
 from hf_rnn.training.run import suit_language
 from hf_rnn.utils.errors import UserError

@@ -1,0 +1,64 @@
+"""`hf-rnn label`: label texts on a page in the browser, then train on the answers; print the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..data import Location
+from ..labelling.table import ColumnFlags, read_texts
+from ..models.settings_rnn import setting
+from ..settings.flags import Flags
+from .console import print_note
+
+
+@dataclass
+class LabelArguments(ColumnFlags):
+    """Flags of this verb."""
+
+    table: Location = setting(
+        "", "your texts: .csv .xlsx .tsv .jsonl .parquet, or .txt with a text per line"
+    )
+    output_dir: Location = setting("", "folder for labels.csv, and for the model")
+    none_label: str = setting("no class", "label of texts of no class: they are not trained on")
+    port: int | None = setting(None, "port of the page (default: a free one)")
+    browser: bool = setting(True, "open the page in the browser")
+    train: bool = setting(True, "train when the page is finished")
+    seed: int = setting(0, "decides which texts are random")
+
+
+FLAGS = Flags(
+    "label",
+    LabelArguments,
+    "Label texts on a page in your browser, with suggestions by a model that learns from each answer.",
+    "tickets.csv my-model",
+    ("table", "output_dir"),
+    needed=2,
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Serve the page until it is finished, then train."""
+    arguments: LabelArguments = FLAGS.build(argv)
+    table = read_texts(arguments.table, arguments)
+    from ..hub import model_folder
+    from ..labelling.labeller import Labeller
+    from ..labelling.page import serve
+
+    model_folder.quiet()
+    labeller = Labeller(table.texts, table.labels, arguments.output_dir, arguments.seed)
+    number = labeller.waiting + len(labeller.answers)
+    if number < len(table.texts) - len(labeller.labels):
+        print_note(f"of {len(table.texts):,} texts, {number:,} are offered, chosen at random")
+    serve(labeller, arguments.none_label, arguments.port, arguments.browser, print_note)
+
+    none = arguments.none_label
+    rows = [(table.texts[row], label) for row, label in labeller.labels.items() if label != none]
+    print_note(f"{len(labeller.answers):,} answers are in {arguments.output_dir}/labels.csv")
+    if len({label for _, label in rows}) < 2:
+        print_note("nothing is trained: label texts of two labels at least")
+    elif arguments.train:
+        from ..training.train import train
+
+        result = train(rows, arguments.output_dir, overwrite_output_dir=True)
+        print(result.summarize())

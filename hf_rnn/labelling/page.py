@@ -1,0 +1,203 @@
+"""The page of `hf-rnn label`: one user on one machine, answers on disk before the next text is shown.
+
+The server listens at the local address only. Each request needs the token of the link, and the
+address of the page as host and as origin, so that no other page in the browser can ask or answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..utils.errors import UserError, install_hint
+from .labeller import Labeller, measure_accuracy
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, JSONResponse, Response
+    from starlette.routing import Route
+except ModuleNotFoundError as error:
+    raise UserError(f"the page needs Starlette and uvicorn: {install_hint('label')}") from error
+
+_HOST = "127.0.0.1"
+_PAGE = Path(__file__).with_name("page.html")
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; form-action 'none'",
+}
+_PAUSE = 300  # seconds between two answers that are no work
+
+
+class LabelPage:
+    """The page of a labeller. `done` is called when the user has finished."""
+
+    def __init__(
+        self, labeller: Labeller, none_label: str, address: str, done: Callable[[], None]
+    ) -> None:
+        self.labeller = labeller
+        self.none_label = none_label
+        self.token = secrets.token_urlsafe(16)
+        self.url = f"http://{address}/?token={self.token}"
+        self._origins = {f"http://{address}", f"http://{address.replace(_HOST, 'localhost')}"}
+        self._done = done
+        self._turn = threading.Lock()
+        self.app = Starlette(
+            routes=[
+                Route("/", self._guard(self.show)),
+                Route("/state", self._guard(self.describe)),
+                Route("/{action}", self._guard(self.act), methods=["POST"]),
+            ]
+        )
+
+    def _guard(self, handle: Callable[[Request, Any], Response]) -> Callable[..., Any]:
+        """Refuse requests of other pages, other hosts and without the token; let others take turns."""
+
+        async def answer(request: Request) -> Response:
+            import asyncio
+
+            origin = f"http://{request.headers.get('host')}"
+            token = request.headers.get("x-token") or request.query_params.get("token", "")
+            is_ours = {origin, request.headers.get("origin", origin)} <= self._origins
+            if not is_ours or not secrets.compare_digest(token.encode(), self.token.encode()):
+                return JSONResponse({"error": "open the link that hf-rnn label printed"}, 403)
+            body = None
+            if request.method == "POST":
+                with suppress(ValueError):
+                    body = await request.json()
+                if not isinstance(body, dict):
+                    return JSONResponse({"error": "the request is not a JSON object"}, 400)
+            return await asyncio.to_thread(self._take_turn, handle, request, body)
+
+        return answer
+
+    def _take_turn(
+        self, handle: Callable[[Request, Any], Response], request: Request, body: Any
+    ) -> Response:
+        with self._turn:
+            try:
+                response = handle(request, body)
+            except (UserError, OSError) as error:  # such as a full disk
+                response = JSONResponse({"error": str(error)}, 409)
+        response.headers.update(_HEADERS)
+        return response
+
+    def show(self, request: Request, body: None) -> Response:
+        """Return the page."""
+        return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+
+    def describe(self, request: Request, body: None) -> Response:
+        """Return the text to label, with its suggestion, the labels and the progress."""
+        labeller = self.labeller
+        answers = labeller.answers
+        state: dict[str, Any] = {
+            "labels": self._list_labels(),
+            "none_label": self.none_label,
+            "answers": len(answers),
+            "waiting": labeller.waiting,
+            "accuracy": labeller.accuracy(),
+            "curve": _draw_curve(labeller),
+            "per_hour": _measure_speed([answer.time for answer in answers]),
+        }
+        if labeller.waiting:
+            row = labeller.next()
+            state |= {"row": row, "text": labeller.texts[row], "order": labeller.order}
+            state["suggestion"] = labeller.suggest(row)
+        return JSONResponse(state)
+
+    def act(self, request: Request, body: dict[str, Any]) -> Response:
+        """Take an answer (`row`, and `label`, null to skip), undo the last one, or finish."""
+        action = request.path_params["action"]
+        if action == "finish":
+            self._done()
+            return JSONResponse({})
+        if action == "undo":
+            self.labeller.undo()
+        elif action == "answer" and isinstance(body.get("label"), str | None):
+            if not self.labeller.waiting or body.get("row") != self.labeller.next():
+                raise UserError("this text has an answer, from another window of the page")
+            self.labeller.answer(self.labeller.next(), body.get("label"))
+        else:
+            raise UserError(f"invalid request {action!r:.80}")
+        return self.describe(request, None)
+
+    def _list_labels(self) -> list[dict[str, Any]]:
+        """Return the labels with the number of their rows, oldest first, so that their keys stay."""
+        counts: dict[str, int] = {}
+        for label in self.labeller.labels.values():
+            counts[label] = counts.get(label, 0) + 1
+        counts.setdefault(self.none_label, 0)
+        return [{"name": label, "rows": rows} for label, rows in counts.items()]
+
+
+def _draw_curve(labeller: Labeller) -> list[tuple[int, float]]:
+    """Return after which answers which share of suggestions was right, for every tenth random text."""
+    random = [number for number, one in enumerate(labeller.answers, 1) if one.order == "random"]
+    points = []
+    for number in random[9::10]:
+        accuracy = measure_accuracy(labeller.answers[:number])
+        if accuracy["of"]:
+            points.append((number, accuracy["right"] / accuracy["of"]))
+    return points
+
+
+def _measure_speed(times: list[str]) -> float | None:
+    """Return the answers per hour without pauses of five minutes; None for less than three answers."""
+    moments = [datetime.fromisoformat(time) for time in times]
+    gaps = [(after - before).total_seconds() for before, after in pairwise(moments)]
+    work = [gap for gap in gaps if 0 < gap < _PAUSE]
+    if len(work) < 2:
+        return None
+    return 3600 * len(work) / sum(work)
+
+
+def serve(
+    labeller: Labeller,
+    none_label: str,
+    port: int | None = None,
+    browser: bool = False,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve the page until the user finishes or stops the process by Ctrl-C.
+
+    Args:
+        labeller: The queue.
+        none_label: The label of texts of no class.
+        port: Of the local address; by default a free one.
+        browser: Whether to open the page in the browser.
+        announce: Takes the link, and a note if there is no browser.
+
+    Raises:
+        UserError: For a port in use.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port or 0))
+        listener.listen()
+    except OSError as error:
+        raise UserError(f"port {port} is in use: give another --port, or leave it out") from error
+
+    def finish() -> None:
+        server.should_exit = True
+
+    address = f"{_HOST}:{listener.getsockname()[1]}"
+    page = LabelPage(labeller, none_label, address, finish)
+    config = uvicorn.Config(page.app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    announce(f"{page.url} (Ctrl-C or Finish ends it)")
+    if browser and not webbrowser.open(page.url):
+        announce("no browser was found: open the link in one")
+    with suppress(KeyboardInterrupt), listener:
+        server.run(sockets=[listener])
