@@ -73,7 +73,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "teacher_max_length": 64,
         "bf16": True,
         "weights_dtype": "float8",
-        "token_ngrams": 393_216,
         "num_train_epochs": 3,
         "license": "mit",
         "language": ["multilingual"],
@@ -87,7 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 # an encoder that is taught further has these
-SHAPE = ("embedding_size", "max_vocab_size", "token_ngrams")
+SHAPE = ("embedding_size", "max_vocab_size")
 CONTINUED = {"learning_rate": 2e-3, "num_train_epochs": 1.25}
 # Texts of each file for English, and the share of them that an encoder reads; reviews are cut into
 # sentences.
@@ -157,7 +156,10 @@ ASKED = {
 HELD_OUT = 250  # rows of each set
 KEEP = 0.2  # weight of staying near the states of before
 SCORE = -6.0  # an emoji in a Unigram model: above any way to split it
-EPOCHS, RATE, TOKENS = 4, 1e-2, 1536  # for the vectors of emoji; TOKENS per batch
+# for the vectors of emoji; TOKENS per batch
+EPOCHS = 4
+RATE = 1e-2
+TOKENS = 1536
 
 
 # ---- labels ----
@@ -203,7 +205,9 @@ def read_labels(
     draw: random.Random,
 ) -> tuple[list[Row], list[Row]]:
     """Return rows to learn from and rows to measure, each with the name of its set, text and label."""
-    files, learned, measured = {name_set(path): path for path in paths}, [], []
+    files = {name_set(path): path for path in paths}
+    learned = []
+    measured = []
     for name, count in counts.items():
         if name == "questions":
             pairs = list(ask_questions(read_raw(data_dir / "questions.txt.gz")))
@@ -238,10 +242,8 @@ def tune_teacher(
         name: sorted({row[2] for row in rows if row[0] == name})
         for name in sorted({row[0] for row in rows})
     }
-    reader, teacher = (
-        AutoTokenizer.from_pretrained(folder),
-        AutoModel.from_pretrained(folder, dtype=torch.float32),
-    )
+    reader = AutoTokenizer.from_pretrained(folder)
+    teacher = AutoModel.from_pretrained(folder, dtype=torch.float32)
     teacher.eval().embeddings.requires_grad_(False)
     before = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     size = teacher.config.hidden_size
@@ -350,7 +352,8 @@ def split_reviews(reviews: Iterable[str], draw: random.Random) -> Iterator[str]:
 
 def mix_english(data_dir: Path, share: float) -> list[str]:
     """Return distinct English texts: these numbers of each file, times `share`; of reviews sentences."""
-    draw, texts = random.Random(0), dict[str, None]()
+    draw = random.Random(0)
+    texts = dict[str, None]()
     for name, count in ENGLISH.items():
         lines = read_lines(data_dir / f"{name}.txt.gz")
         lines = list(split_reviews(lines, draw)) if name == "reviews" else lines
@@ -414,7 +417,8 @@ def add_pieces(backend: Tokenizer, names: dict[str, str]) -> tuple[Tokenizer, di
         for sign, name in spelled.items()
         if sign in names or (not unigram and len(sign) == 1 and not sign.isascii())
     }
-    vocabulary, ids = content["model"]["vocab"], {}
+    vocabulary = content["model"]["vocab"]
+    ids = {}
     places = (
         {piece: place for place, (piece, _) in enumerate(vocabulary)} if unigram else vocabulary
     )
@@ -521,21 +525,21 @@ def teach_emoji(
     shutil.copytree(folder, target)
     backend, named = add_pieces(Tokenizer.from_file(str(folder / "tokenizer.json")), names)
     backend.save(str(target / "tokenizer.json"))
-    old, tokenizer = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(target)
+    old = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(target)
     weights, dense = (
         load_file(root / "model.safetensors") for root in (folder, folder / "2_Dense")
     )
-    table, first = weights["embedding.weight"].float(), len(weights["embedding.weight"])
+    table = weights["embedding.weight"].float()
+    first = len(weights["embedding.weight"])
     taught = torch.tensor(sorted(named))
     place = torch.full((len(tokenizer),), -1)
     place[taught] = torch.arange(len(taught))
     starts = [table[old(named[index])["input_ids"]].mean(dim=0) for index in taught.tolist()]
     vectors = torch.nn.Parameter(torch.stack(starts))
 
-    reader, teacher = (
-        AutoTokenizer.from_pretrained(teacher_folder),
-        AutoModel.from_pretrained(teacher_folder).eval(),
-    )
+    reader = AutoTokenizer.from_pretrained(teacher_folder)
+    teacher = AutoModel.from_pretrained(teacher_folder).eval()
     known = reader.get_vocab()
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     spelled = [[known.get(piece, reader.unk_token_id)] for piece in pieces]
@@ -567,10 +571,8 @@ def teach_emoji(
 
     def measure(batch: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return mean cosines of tokens, of texts and of emoji."""
-        ids, wanted = (
-            torch.tensor([rows[row] for row in batch]),
-            torch.stack([targets[row] for row in batch]).float() - mean,
-        )
+        ids = torch.tensor([rows[row] for row in batch])
+        wanted = torch.stack([targets[row] for row in batch]).float() - mean
         is_taught = place[ids] >= 0
         inputs = torch.where(
             is_taught[..., None], vectors[place[ids].clamp(min=0)], table[ids.clamp(max=first - 1)]
@@ -591,7 +593,8 @@ def teach_emoji(
             for at in range(0, len(group), sizes[length])
         ]
 
-    held_out, learned = batch(range(1000)), batch(range(1000, len(rows)))
+    held_out = batch(range(1000))
+    learned = batch(range(1000, len(rows)))
 
     def check() -> dict[str, float]:
         with torch.no_grad():
@@ -603,7 +606,8 @@ def teach_emoji(
             )
         }
 
-    before, steps = check(), EPOCHS * len(learned)
+    before = check()
+    steps = EPOCHS * len(learned)
     optimizer = torch.optim.Adam([vectors], lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for _ in range(EPOCHS):
@@ -650,10 +654,12 @@ def complete_pieces(folder: Path, teacher: Path, target: Path) -> dict[str, Any]
     model = RnnModel.from_pretrained(teacher)
     source = torch.nn.functional.pad(model.embedding.weight.detach().double(), (0, 1), value=1)
     weights = load_file(folder / "model.safetensors")
-    table, dtype = weights["embedding.weight"].double(), weights["embedding.weight"].dtype
+    table = weights["embedding.weight"].double()
+    dtype = weights["embedding.weight"].dtype
     shared = sorted(learned, key=learned.__getitem__)[2:]  # without padding and unknown
     places = torch.tensor([[pieces[piece], learned[piece]] for piece in shared])
-    known, targets = source[places[:, 0]], table[places[:, 1]]
+    known = source[places[:, 0]]
+    targets = table[places[:, 1]]
     fit = torch.linalg.lstsq(known, targets).solution
     grown = source @ fit
     grown[places[:, 0]] = targets
@@ -732,11 +738,10 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue a stopped pretraining")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     arguments = parser.parse_args()
-    output, name = arguments.output_dir, arguments.encoder
-    texts, words = (
-        output.with_name(f"{output.name}-texts.txt"),
-        output.with_name(f"{output.name}-words"),
-    )
+    output = arguments.output_dir
+    name = arguments.encoder
+    texts = output.with_name(f"{output.name}-texts.txt")
+    words = output.with_name(f"{output.name}-words")
     words = output if name == "multilingual_causal" else words
     steps = [arguments.step] if arguments.step else ["labels", "texts", "pretrain", "emoji"]
     teacher = arguments.teacher

@@ -70,16 +70,16 @@ def escape_tags(text: str) -> str:
 def describe_flag(name: str, declaration: Declaration) -> str:
     """Return a row of a table."""
     meaning = escape_tags(declaration.field.metadata["help"].replace("%%", "%").replace("|", "\\|"))
-    choices = [
-        choice
-        for kind in list_types(declaration.hint)
-        if get_origin(kind) is Literal
-        for choice in get_args(kind)
-    ]
-    if missing := [str(choice) for choice in choices if str(choice) not in meaning]:
+    choices: list[str] = []
+    for value_type in list_types(declaration.hint):
+        if get_origin(value_type) is Literal:
+            choices += map(str, get_args(value_type))
+    missing = [choice for choice in choices if choice not in meaning]
+    if missing:
         meaning += f" ({', '.join(missing)})"
     default = declaration.field.default
-    return f"| `--{name}` | {'' if default in (None, '') else f'`{default}`'} | {meaning} |"
+    shown = "" if default in (None, "") else f"`{default}`"
+    return f"| `--{name}` | {shown} | {meaning} |"
 
 
 def describe_flags() -> Iterator[str]:
@@ -88,24 +88,23 @@ def describe_flags() -> Iterator[str]:
     for verb, meaning in main._VERBS.items():
         yield f"\n### `hf-rnn {verb}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
         flags = find_flags(verb)
-        rows = {
-            name: declaration
-            for name, declaration in flags.settings.items()
-            if name not in flags.unused
-        }
-        keys = {
-            name: (name, declaration.field.metadata["help"]) for name, declaration in rows.items()
-        }
-        if shared := [f"`--{name}`" for name, key in keys.items() if key in listed]:
-            yield (
-                "Flags of `train`, and:\n"
-                if len(shared) > 40
-                else f"Listed above: {', '.join(shared)}.\n"
-            )
-        if new := [name for name, key in keys.items() if key not in listed]:
-            yield from ("| flag | default | meaning |", "|---|---|---|")
-            yield from (describe_flag(name, rows[name]) for name in new)
-        listed |= set(keys.values())
+        shared: list[str] = []
+        rows: list[str] = []
+        for name, declaration in flags.settings.items():
+            key = (name, declaration.field.metadata["help"])
+            if name in flags.unused:
+                continue
+            if key in listed:
+                shared.append(f"`--{name}`")
+            else:
+                rows.append(describe_flag(name, declaration))
+            listed.add(key)
+        if len(shared) > 40:
+            yield "Flags of `train`, and:\n"
+        elif shared:
+            yield f"Listed above: {', '.join(shared)}.\n"
+        if rows:
+            yield from ("| flag | default | meaning |", "|---|---|---|", *rows)
 
 
 def format_text(docstring: str) -> str:
@@ -147,9 +146,11 @@ def build_reference() -> str:
     """Return the page: the package, and the rooms that declare public names."""
     rooms = [info.name for info in pkgutil.iter_modules(hf_rnn.__path__) if info.ispkg]
     modules = [hf_rnn, *(importlib.import_module(f"hf_rnn.{room}") for room in rooms)]
-    lines, listed = [INTRODUCTION, *describe_flags(), FUNCTIONS], {"__version__"}
+    lines = [INTRODUCTION, *describe_flags(), FUNCTIONS]
+    listed = {"__version__"}
     for module in modules:
-        if names := [name for name in getattr(module, "__all__", ()) if name not in listed]:
+        names = [name for name in getattr(module, "__all__", ()) if name not in listed]
+        if names:
             lines.append(f"\n### `{module.__name__}`")
             for name in names:
                 lines.extend(describe_name(name, getattr(module, name)))
@@ -201,10 +202,9 @@ def build_keywords() -> str:
         for name, kind in train.items()
         if kind == estimator.get(name) == pretrain.get(name)
     }
-    further = [
-        {name: names[name] for name in names if name not in shared}
-        for names in (estimator, train, pretrain)
-    ]
+    further: list[dict[str, str]] = []
+    for names in (estimator, train, pretrain):
+        further.append({name: names[name] for name in names if name not in shared})
     classes = (
         ("RunKeywords", "TypedDict", "Settings of every training.", shared),
         ("EstimatorKeywords", "RunKeywords", "Parameters of the estimators.", further[0]),

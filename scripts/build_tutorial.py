@@ -31,7 +31,8 @@ def build(name: str) -> None:
     place = {"metadata": {"path": str(HERE)}}
     NotebookClient(notebook, timeout=3600, coalesce_streams=True, resources=place).execute()
     for number, cell in enumerate(notebook.cells):  # nothing that differs between two builds
-        cell.id, cell.metadata = f"cell-{number}", {}
+        cell.id = f"cell-{number}"
+        cell.metadata = {}
     nbformat.write(notebook, HERE / f"{name}.ipynb")
 
 

@@ -39,10 +39,9 @@ import hf_rnn
 from hf_rnn import RnnConfig, RnnModel
 from hf_rnn.hub.model_folder import PRETRAINED
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 workspace = Path(tempfile.mkdtemp())
 torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns until this is chosen
 
@@ -55,10 +54,12 @@ torch.sparse.check_sparse_tensor_invariants.disable()  # torch warns until this 
 # %%
 torch.manual_seed(SEED)
 sentences = ["he is very nice", "she is very kind"]
-vocabulary, rows = {"<unk>": 0, "<pad>": 1}, []
+vocabulary = {"<unk>": 0, "<pad>": 1}
+rows = []
 for sentence in sentences:
     rows.append([vocabulary.setdefault(word, len(vocabulary)) for word in sentence.split()])
-V, E = len(vocabulary), 6
+V = len(vocabulary)
+E = 6
 embedding = nn.Embedding(V, E)
 ids = torch.tensor(rows)
 vectors = embedding(ids)
@@ -89,7 +90,8 @@ except ValueError as error:
 # So the shorter text is filled up with the id of `<pad>`. `padding_idx` does two things to this row of the table: it starts as zeros, and it never gets a gradient, so it stays zero.
 
 # %%
-UNK, PAD = 0, 1
+UNK = 0
+PAD = 1
 V = len(vocabulary)
 embedding = nn.Embedding(V, E, padding_idx=PAD)
 padded = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD)
@@ -121,7 +123,8 @@ for optimizer, is_sparse in (
     ("SparseAdam", True),
     ("Adagrad", True),
 ):
-    table, times = nn.Embedding(3333, 300, sparse=is_sparse), []
+    table = nn.Embedding(3333, 300, sparse=is_sparse)
+    times = []
     steps = getattr(torch.optim, optimizer)(table.parameters(), lr=0.1)
     for _ in range(30):
         start = time.perf_counter()
@@ -225,7 +228,9 @@ assert (
 
 # %%
 tweets = course.Tweets(course.DATA)  # or your own folder
-data, class_names, C = tweets.data, tweets.class_names, len(tweets.class_names)
+data = tweets.data
+class_names = tweets.class_names
+C = len(tweets.class_names)
 for row in data["train"].select(range(5)):
     print(f"{class_names[row['label']]:9} {row['text'][:100]}")
 for split, part in data.items():
@@ -243,8 +248,11 @@ print(f"always the most frequent class: {tweets.guess:.3f} right in validation")
 texts = data["train"]["text"][:]
 tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=2, min_texts=2, normalizer="tweet")
 V = len(tokenizer)
-frequency = Counter(word for text in texts for word in tweets.words(text))
-tweets_with = Counter(word for text in texts for word in set(tweets.words(text)))
+frequency: Counter[str] = Counter()
+tweets_with: Counter[str] = Counter()
+for text in texts:
+    frequency.update(tweets.words(text))
+    tweets_with.update(set(tweets.words(text)))
 kept = [frequency[word] for word, count in tweets_with.items() if count >= 2]
 print(
     f"{len(frequency)} different words, {len(kept)} of them ({len(kept) / len(frequency):.0%}) in two tweets"
@@ -267,11 +275,15 @@ assert tweets.words("<<<MENTION>>> thanks") == ["<<<mention>>>", "thanks"]
 # %%
 def padding_share(lengths: list[int], batches: list[list[int]]) -> float:
     """Return the share of padding in the batches."""
-    places = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    places = 0
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        places += len(batch) * longest
     return 1 - sum(lengths) / places
 
 
-BATCH, lengths = 4, tweets.lengths["train"]
+BATCH = 4
+lengths = tweets.lengths["train"]
 numbers = list(range(len(lengths)))
 in_file = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
 shuffled = [tweets.order("train", BATCH, seed) for seed in SEEDS]

@@ -27,13 +27,15 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
-tokenizer, class_names, C = tweets.tokenizer, tweets.class_names, len(tweets.class_names)
-V, PAD = len(tokenizer), course.PAD
+tokenizer = tweets.tokenizer
+class_names = tweets.class_names
+C = len(tweets.class_names)
+V = len(tokenizer)
+PAD = course.PAD
 
 # %% [markdown]
 # ## 2.1 One cell, used again at each word
@@ -61,7 +63,8 @@ course.draw_diagram("unrolled")
 
 # %%
 torch.manual_seed(SEED)
-E, H = 100, 50
+E = 100
+H = 50
 four = [
     "so happy today",
     "this is the worst bus ride ever",
@@ -69,7 +72,8 @@ four = [
     "ok",
 ]
 examples = tokenizer(four, padding=True, return_tensors="pt")
-ids, mask = examples["input_ids"], examples["attention_mask"]
+ids = examples["input_ids"]
+mask = examples["attention_mask"]
 B, T = ids.shape
 embedding = nn.Embedding(V, E, padding_idx=PAD)
 time_first = embedding(ids).detach().transpose(0, 1)  # (T, B, E)
@@ -101,7 +105,8 @@ torch.testing.assert_close(batch_first(embedding(ids))[0].transpose(0, 1), outpu
 def read_padding(seed: int, factor: float = 1.0) -> dict[str, torch.Tensor]:
     """Return the states (26, H) of two texts after 0 to 25 padding tokens; `factor` multiplies U."""
     torch.manual_seed(seed)
-    embedding, rnn = nn.Embedding(V, E, padding_idx=PAD), nn.RNN(E, H)
+    embedding = nn.Embedding(V, E, padding_idx=PAD)
+    rnn = nn.RNN(E, H)
     states_of = {}
     with torch.no_grad():
         rnn.weight_hh_l0.mul_(factor)
@@ -127,7 +132,9 @@ distances = {
 }
 distances["between the two texts"] = torch.sub(*drift.values()).norm(dim=-1)
 course.draw_lines("2_drift", distances, "padding tokens read after the text", "distance")
-left = {f"U x {factor}": [remaining(seed, factor) for seed in SEEDS] for factor in (1, 2, 4)}
+left = {}
+for factor in (1, 2, 4):
+    left[f"U x {factor}"] = [remaining(seed, factor) for seed in SEEDS]
 for name, values in left.items():
     print(f"{name}: share of the distance that is left:", course.points(values))
 course.draw_points("2_left", left, "distance left after 25 padding tokens")
@@ -151,10 +158,8 @@ def compare_with_padding(plain: nn.RNNBase, model: RnnModel) -> None:
         in_batch = model(ids, mask, output_final_states=True).final_hidden_state[-1]
         for number, length in enumerate(mask.sum(dim=1).tolist()):
             alone = plain(time_first[:length, number : number + 1])[0][-1, 0]
-            wrong, right = (
-                (in_batch_plain[number] - alone).norm(),
-                (in_batch[number] - alone).norm(),
-            )
+            wrong = (in_batch_plain[number] - alone).norm()
+            right = (in_batch[number] - alone).norm()
             print(f"  {length:2} tokens + {T - length:2} padding   {wrong:8.4f} | {right:.4f}")
             assert right < 1e-4
             assert (wrong > 0.01) == (length < T)
@@ -189,7 +194,8 @@ course.draw_diagram("two_layers")
 two_layers = nn.RNN(E, H, num_layers=2)
 with torch.no_grad():
     output, h_n = two_layers(time_first)
-    lower, upper = nn.RNN(E, H), nn.RNN(H, H)
+    lower = nn.RNN(E, H)
+    upper = nn.RNN(H, H)
     for plain, ending in ((lower, "_l0"), (upper, "_l1")):
         for name, weights in plain.named_parameters():
             weights.copy_(getattr(two_layers, name.removesuffix("_l0") + ending))
@@ -283,16 +289,15 @@ torch.testing.assert_close(result.loss, in_two)
 # **The first loss of the source.** The tutorial that this course grew from prints the loss of its first batch, **1.115674614906311**. It prints the four rows of ids and their labels too, so the number can be repeated without its data: seed 123, a table of 3,333 x 300, two layers of 50, in this order. A float32 has steps of $2^{-23}$ at this size; some processors round the last one differently. The package's model with these weights has the same loss.
 
 # %%
-SOURCE_LOSS, labels = 1.115674614906311, torch.tensor([0, 1, 0, 0])
+SOURCE_LOSS = 1.115674614906311
+labels = torch.tensor([0, 1, 0, 0])
 source_ids = torch.tensor(
     [[191, 14, 2, 598, 21], [4, 82, 73, 145, 21], [1273, 2, 215, 48, 21], [49, 0, 18, 215, 21]]
 )
 torch.manual_seed(123)
-source_table, source_rnn, source_linear = (
-    nn.Embedding(3333, 300),
-    nn.RNN(300, 50, 2),
-    nn.Linear(50, 3),
-)
+source_table = nn.Embedding(3333, 300)
+source_rnn = nn.RNN(300, 50, 2)
+source_linear = nn.Linear(50, 3)
 with torch.no_grad():
     output, _ = source_rnn(source_table(source_ids.T))  # time first: (T, B) ids
     plain_loss = nn.NLLLoss()(nn.LogSoftmax(dim=1)(source_linear(output[-1].relu())), labels).item()
@@ -338,17 +343,21 @@ assert all(source_entropy < loss < source_entropy + 0.02 for loss in source_loss
 # %%
 torch.manual_seed(SEED)
 cell = nn.RNN(4, 3)
-inputs, target = torch.randn(3, 1, 4), torch.randn(3)
+inputs = torch.randn(3, 1, 4)
+target = torch.randn(3)
 output, _ = cell(inputs)
 loss = 0.5 * (output[-1, 0] - target).square().sum()
 loss.backward()  # the gradients of autograd
 with torch.no_grad():
     W, U, b, c = cell.all_weights[0]
-    x, h = inputs[:, 0], [torch.zeros(3)]
+    x = inputs[:, 0]
+    h = [torch.zeros(3)]
     for x_t in x:
         h.append(torch.tanh(W @ x_t + b + U @ h[-1] + c))
     into_state = h[3] - target  # gradient of the loss at the last state
-    grad_u, grad_w, grad_b = torch.zeros(3, 3), torch.zeros(3, 4), torch.zeros(3)
+    grad_u = torch.zeros(3, 3)
+    grad_w = torch.zeros(3, 4)
+    grad_b = torch.zeros(3)
     for t in (3, 2, 1):
         delta = (1 - h[t] ** 2) * into_state
         print(

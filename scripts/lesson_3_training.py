@@ -30,12 +30,15 @@ from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
-C, V, E, H, PAD = len(tweets.class_names), len(tweets.tokenizer), 100, 50, course.PAD
+C = len(tweets.class_names)
+V = len(tweets.tokenizer)
+E = 100
+H = 50
+PAD = course.PAD
 labels = tweets.labels
 workspace = Path(tempfile.mkdtemp())
 print("on", tweets.device)
@@ -135,10 +138,8 @@ class FiveNetworks(nn.Module):
     def __init__(self, seeds: Any) -> None:
         super().__init__()
         self.models = [new_network(seed).cpu() for seed in seeds]
-        self.count, (self.names, _) = (
-            len(self.models),
-            zip(*self.models[0].named_parameters(), strict=True),
-        )
+        self.count = len(self.models)
+        (self.names, _) = zip(*self.models[0].named_parameters(), strict=True)
         for name, weights in torch.func.stack_module_state(self.models)[0].items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(weights.detach()))
 
@@ -163,7 +164,8 @@ class FiveNetworks(nn.Module):
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             sums = (x.flatten(1, 2) @ W.mT + b + c).view(*ids.shape, H)
-            state, states = torch.zeros(self.count, ids.shape[1], H), []
+            state = torch.zeros(self.count, ids.shape[1], H)
+            states = []
             for a_t, keep in zip(sums.unbind(2), is_word.unbind(2), strict=True):
                 state = torch.lerp(
                     state, torch.tanh(a_t + state @ U.mT), keep
@@ -207,12 +209,11 @@ def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool
         ]
         for indices in zip(*orders, strict=True):
             count = min(map(len, indices))  # the last batch may have fewer tweets
-            batch = tweets.batch("train", [index for some in indices for index in some[:count]])
-            ids, targets, inputs = (
-                batch["input_ids"].cpu().view(5, count, -1),
-                batch["labels"].cpu(),
-                [],
-            )
+            rows = sum((tweets_of_one[:count] for tweets_of_one in indices), [])
+            batch = tweets.batch("train", rows)
+            ids = batch["input_ids"].cpu().view(5, count, -1)
+            targets = batch["labels"].cpu()
+            inputs = []
             logits = five(ids, pooling, inputs if watch is not None else None)
             losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
             losses.view(5, count).mean(
@@ -347,7 +348,8 @@ for better, worse in pairs:
 # **Prediction.** How many of the validation answers change, if the batches are those of the file?
 
 # %%
-count, changed = len(labels["validation"]), {"order of the file": [], "sorted by length": []}
+count = len(labels["validation"])
+changed = {"order of the file": [], "sorted by length": []}
 in_file = [list(range(start, min(start + 64, count))) for start in range(0, count, 64)]
 for model in adamw.unstack():
     right = tweets.predict(model)
@@ -376,7 +378,8 @@ assert course.most(a > b for a, b in zip(*changed.values(), strict=True)) or not
 # %%
 def fit(seed: int, epochs: int, patience: int, **changes: Any) -> dict[str, list[float]]:
     """Train one layer with mean_max pooling; return losses and accuracies per epoch. A real run also keeps the weights."""
-    model, history = new_network(seed, num_hidden_layers=1, pooling="mean_max", **changes), {}
+    model = new_network(seed, num_hidden_layers=1, pooling="mean_max", **changes)
+    history = {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(epochs):
         train_epoch(model, optimizer, tweets.order("train", 16, 100 * seed + epoch), clip=1.0)
@@ -394,17 +397,17 @@ free = [fit(seed, epochs=10, patience=10) for seed in SEEDS]
 cured = [fit(seed, epochs=30, patience=3, **course.DROPOUT) for seed in SEEDS]
 course.draw_lines("3_overfitting", free[0], "epoch, from 0", "one seed, without dropout")
 lowest = {
-    name: [min(h["validation loss"]) for h in some]
-    for name, some in (("free", free), ("cured", cured))
+    "free": [min(history["validation loss"]) for history in free],
+    "cured": [min(history["validation loss"]) for history in cured],
 }
-at_end = {
-    name: [h[name][-1] for h in free]
-    for name in ("train accuracy", "validation loss", "validation accuracy")
-}
-best = [
-    int(np.argmin(h["validation loss"])) for h in cured
-]  # the epoch whose weights a real run keeps
-at_best = {name: [h[name][epoch] for h, epoch in zip(cured, best, strict=True)] for name in at_end}
+at_end = {}
+at_best = {}
+for name in ("train accuracy", "validation loss", "validation accuracy"):
+    at_end[name] = [history[name][-1] for history in free]
+    at_best[name] = []
+    for history in cured:
+        best = int(np.argmin(history["validation loss"]))  # a real run keeps its weights
+        at_best[name].append(history[name][best])
 print("without: training accuracy in the end   ", course.points(at_end["train accuracy"]))
 print("with:    training accuracy, best epoch  ", course.points(at_best["train accuracy"]))
 print("without: validation loss, lowest        ", course.points(lowest["free"]))

@@ -28,12 +28,13 @@ from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
-V, E, H = len(tweets.tokenizer), 50, 50
+V = len(tweets.tokenizer)
+E = 50
+H = 50
 
 # %% [markdown]
 # ## 4.1 The LSTM and the GRU in formulas
@@ -86,7 +87,10 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
             cell.weight_ih_l0 @ x_t + cell.bias_ih_l0 + cell.weight_hh_l0 @ h + cell.bias_hh_l0
         )
         i, f, g, o = stacked.chunk(4)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        i = i.sigmoid()
+        f = f.sigmoid()
+        g = g.tanh()
+        o = o.sigmoid()
         c = f * c + i * g
         h = o * c.tanh()
         steps.append((i, f, o, c, h))
@@ -98,10 +102,12 @@ def lstm_by_hand(inputs: torch.Tensor, cell: Any) -> dict[str, torch.Tensor]:
 
 # %%
 torch.manual_seed(SEED)
-embedding, text = nn.Embedding(V, E, padding_idx=course.PAD), "i love this song , love it , love it"
+embedding = nn.Embedding(V, E, padding_idx=course.PAD)
+text = "i love this song , love it , love it"
 ids = tweets.tokenizer(text, return_tensors="pt")["input_ids"]
 inputs = embedding(ids).detach().transpose(0, 1)  # (T, 1, E)
-lstm, gru = nn.LSTM(E, H), nn.GRU(E, H)
+lstm = nn.LSTM(E, H)
+gru = nn.GRU(E, H)
 ours = course.with_weights_of(lstm, "lstm", embedding)
 with torch.no_grad():
     output, (h_n, c_n) = lstm(inputs)
@@ -161,7 +167,8 @@ def set_gates(
 ) -> None:
     """Set the biases of an LSTM's forget gate and, if asked for, of its input gate; "chrono" sets both."""
     with torch.no_grad():
-        (i, f, _, _), (i_more, f_more, _, _) = cell.bias_ih_l0.chunk(4), cell.bias_hh_l0.chunk(4)
+        (i, f, _, _) = cell.bias_ih_l0.chunk(4)
+        (i_more, f_more, _, _) = cell.bias_hh_l0.chunk(4)
         f_more.zero_()
         f.copy_(
             (1 + torch.rand(len(f)) * (distance - 2)).log()
@@ -188,9 +195,9 @@ def gradient_by_distance(name: str, seed: int, steps: int = 60) -> torch.Tensor:
 
 
 starts = [*CELLS, "LSTM, forget bias 1", "LSTM, forget bias 3"]
-measured = {
-    name: torch.stack([gradient_by_distance(name, seed) for seed in SEEDS]) for name in starts
-}
+measured = {}
+for name in starts:
+    measured[name] = torch.stack([gradient_by_distance(name, seed) for seed in SEEDS])
 means = {name: norms.mean(dim=0) for name, norms in measured.items()}
 course.draw_lines(
     "4_vanishing", means, "distance k from the last word", "gradient, relative", log=True
@@ -262,11 +269,10 @@ def try_biases(forget: Any, write: Any, distance: int) -> list[float]:
     return list(accuracies)
 
 
-grid = {
-    (bias, distance): try_biases(bias, None, distance)
-    for distance in (10, 30, 100)
-    for bias in (0, 1, 3, 5)
-}
+grid = {}
+for distance in (10, 30, 100):
+    for bias in (0, 1, 3, 5):
+        grid[bias, distance] = try_biases(bias, None, distance)
 course.draw_memory(grid)
 for (bias, distance), accuracies in grid.items():
     left = (1 / (1 + math.exp(-bias))) ** distance
@@ -331,7 +337,9 @@ for distance in (30, 100):
 # **Prediction.** Tweets have 18 words on average. Will the memory of the cells matter as much as in 4.4?
 
 # %%
-scores, trained, best = {}, {}, {}
+scores = {}
+trained = {}
+best = {}
 
 
 def try_rate(name: str, rate: float) -> float:
@@ -346,10 +354,12 @@ def try_rate(name: str, rate: float) -> float:
 
 for name in CELLS:
     means = {rate: try_rate(name, rate) for rate in (0.01, 0.03, 0.1)}
-    while (best_rate := max(means, key=means.__getitem__)) in (edges := (min(means), max(means))):
-        further = best_rate / 3 if best_rate == edges[0] else 3 * best_rate
-        means[round(further, 4)] = try_rate(name, round(further, 4))
-    best[name] = best_rate
+    best[name] = max(means, key=means.__getitem__)
+    while best[name] in (min(means), max(means)):
+        factor = 1 / 3 if best[name] == min(means) else 3
+        further = round(factor * best[name], 4)
+        means[further] = try_rate(name, further)
+        best[name] = max(means, key=means.__getitem__)
 print("best rates", best)
 ordered = sorted(scores, key=lambda run: (list(CELLS).index(run[0]), run[1]))
 columns = {f"{name}, {rate}": scores[name, rate] for name, rate in ordered}
@@ -380,7 +390,8 @@ for name, values in at_best.items():
 # %%
 reader = trained["LSTM", best["LSTM"], SEEDS[0]].eval().cpu()
 cell = reader.rnn.layers[0].directions[0].cell
-texts, answers = tweets.texts["validation"], tweets.predict(reader).softmax(-1)
+texts = tweets.texts["validation"]
+answers = tweets.predict(reader).softmax(-1)
 reader.cpu()
 sure, chosen = answers.max(-1)
 is_right = chosen == tweets.labels["validation"]

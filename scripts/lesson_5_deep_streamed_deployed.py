@@ -32,10 +32,9 @@ from transformers import pipeline
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 
-SEED, SEEDS = (
-    course.SEED,
-    course.SEEDS,
-)  # other random numbers: set COURSE_SEED=1 before Python starts
+# other random numbers: set COURSE_SEED=1 before Python starts
+SEED = course.SEED
+SEEDS = course.SEEDS
 tweets = course.Tweets(course.DATA)  # or a folder of your own, as in lesson 1
 labels = tweets.labels
 workspace = tempfile.mkdtemp()
@@ -64,13 +63,15 @@ BLOCK = {"block_type": "residual", "cell_type": "min_gru"}
 
 
 # %%
-PEOPLE, THINGS = ["anna", "bob", "carl"], ["tea", "jam", "figs"]
+PEOPLE = ["anna", "bob", "carl"]
+THINGS = ["tea", "jam", "figs"]
 LEXICON = [*PEOPLE, *THINGS, "likes", "?"]
 
 
 def make_questions(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return texts as ids (B, T), and the numbers of the right things."""
-    people, things = torch.rand(count, 3).argsort(dim=1), torch.rand(count, 3).argsort(dim=1)
+    people = torch.rand(count, 3).argsort(dim=1)
+    things = torch.rand(count, 3).argsort(dim=1)
     likes = torch.full((count, 3), LEXICON.index("likes"))
     facts = torch.stack([people, likes, things + 3], dim=2).flatten(1)
     asked = torch.randint(3, (count, 1))
@@ -121,9 +122,9 @@ for name, settings in READERS.items():
     learned[name] = accuracies
     print(f"{name:22} accuracy {course.points(accuracies)}; steps {list(steps)}")
 course.draw_points("5_order", learned, "accuracy", {"guessing": 1 / 3})
-count = {
-    name: sum(accuracy > 0.9 for accuracy in accuracies) for name, accuracies in learned.items()
-}
+count = {}
+for name, accuracies in learned.items():
+    count[name] = sum(accuracy > 0.9 for accuracy in accuracies)
 print("seeds that learned it:", count)
 layers = count["one layer, of minGRUs"] + count["two layers, of minGRUs"]
 assert (
@@ -161,8 +162,10 @@ letters = hf_rnn.train_tokenizer(
     corpus["train"].splitlines(True), 3, lowercase=False, tokenizer="char", exact=True
 )
 letter_ids = {split: torch.tensor(letters(text)["input_ids"]) for split, text in corpus.items()}
-size, unseen = len(letters), letter_ids["validation"]
-pairs, one = (letter_ids["train"][:-1], letter_ids["train"][1:]), torch.tensor(1.0)
+size = len(letters)
+unseen = letter_ids["validation"]
+pairs = (letter_ids["train"][:-1], letter_ids["train"][1:])
+one = torch.tensor(1.0)
 counts = torch.full((size, size), 0.1).index_put_(pairs, one, accumulate=True)
 counted = (
     (-(counts / counts.sum(1, keepdim=True)).log()[unseen[:-1], unseen[1:]].mean()).exp().item()
@@ -174,7 +177,8 @@ def train_writer(seed: int, steps: int = 250) -> Any:
     torch.manual_seed(seed)
     sizes = {"embedding_size": 32, "hidden_size": 96, "bidirectional": False, "cell_type": "gru"}
     writer = hf_rnn.RnnForCausalLM(RnnConfig(vocab_size=size, **sizes))
-    optimizer, train = torch.optim.AdamW(writer.parameters(), lr=1e-2), letter_ids["train"]
+    optimizer = torch.optim.AdamW(writer.parameters(), lr=1e-2)
+    train = letter_ids["train"]
     for _ in range(steps):
         starts = torch.randint(max(1, len(train) - 49), (16,))
         windows = torch.stack([train[start : start + 49] for start in starts.tolist()])
@@ -219,7 +223,8 @@ total = 9 * len(labels["train"]) // 10  # nine tenths: so five draws differ
 for count in sorted({min(60, total), min(240, total), total}):
     for seed in SEEDS:
         chosen = np.random.default_rng(seed).permutation(len(labels["train"]))[:count]
-        targets, some = labels["train"][chosen], [tweets.texts["train"][index] for index in chosen]
+        targets = labels["train"][chosen]
+        some = [tweets.texts["train"][index] for index in chosen]
         linear = tweets.make_linear().fit(some, targets)
         regression = LogisticRegression(C=30, max_iter=1000).fit(features["train"][chosen], targets)
         for name, model, inputs in (
@@ -261,7 +266,7 @@ print(f"only the encoder {only_encoder}; as uneven by chance: {chance:.0%}")
 assert chance > 0.05 or not tweets.is_sample
 
 # %% [markdown]
-# These tweets cannot tell which is better. With a thousand labels, a linear model in a second is as good as the encoder's frozen vectors. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
+# These tweets do not decide which is better. With a thousand labels, a linear model, trained in a second, is level with the encoder's frozen vectors. So the answer to "which is better?" is a number of rows. `hf-rnn train` also trains the encoder itself, which needs a minute; its scores on six sets of data are in `scripts/benchmarks/README.md`.
 #
 # ## 5.4 One look at the test tweets
 # Five GRUs that read in one direction, as in lesson 4. The best of them on the validation tweets is kept; its score there is flattering, as it was chosen by it. So the test tweets get one look.
@@ -296,11 +301,10 @@ print(
 # **Prediction.** Are the last scores exactly those of the whole text?
 
 # %%
-chosen, sentence = (
-    networks[best].eval().cpu(),
-    "the bus was late again , but the driver made my day",
-)
-state, words = None, tweets.words(sentence)
+chosen = networks[best].eval().cpu()
+sentence = "the bus was late again , but the driver made my day"
+state = None
+words = tweets.words(sentence)
 with torch.no_grad():
     for word, token in zip(words, tweets.tokenizer(sentence)["input_ids"], strict=True):
         result = chosen(
@@ -328,10 +332,8 @@ torch.testing.assert_close(result.logits, whole, atol=1e-5, rtol=0)
 chosen.config.streaming = True  # allows `stream()`
 chosen.save_pretrained(workspace)
 tweets.tokenizer.save_pretrained(workspace)
-own, fast = (
-    pipeline("text-classification", model=workspace),
-    hf_rnn.FastRnn.from_pretrained(workspace),
-)
+own = pipeline("text-classification", model=workspace)
+fast = hf_rnn.FastRnn.from_pretrained(workspace)
 ask = ["so happy with my new bike", sentence]  # write your own sentence here
 for text, slow_answer, fast_answer in zip(ask, own(ask), fast.predict(ask), strict=True):
     linear_answer = tweets.class_names[int(linear.predict([text])[0])]

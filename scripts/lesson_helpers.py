@@ -27,16 +27,15 @@ SAMPLE = HERE.parent / "data" / "tweets"
 DATA = Path(os.environ.get("COURSE_DATA", SAMPLE))  # the lessons say how to set both
 SEED = int(os.environ.get("COURSE_SEED", 0))
 SEEDS = range(5 * SEED, 5 * SEED + 5)
-UNK, PAD = 0, 1
+UNK = 0
+PAD = 1
 DROPOUT = {"word_dropout": 0.2, "embedding_dropout": 0.5, "classifier_dropout": 0.5}
-BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#999999",
-)
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+GREY = "#999999"
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, GREY, "#000000", "#E69F00"]
 plt.rcParams.update(
     {"figure.dpi": 150, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -69,11 +68,13 @@ class Tweets:
             self.texts["train"], 2, min_texts=2, normalizer="tweet"
         )
         encoded = hf_rnn.encode(self.data, self.tokenizer)
-        self.ids = {
-            split: list(map(torch.tensor, part["input_ids"])) for split, part in encoded.items()
-        }
-        self.labels = {split: torch.tensor(part["labels"][:]) for split, part in encoded.items()}
-        self.lengths = {split: [len(row) for row in rows] for split, rows in self.ids.items()}
+        self.ids: dict[str, list[Any]] = {}
+        self.labels: dict[str, Any] = {}
+        self.lengths: dict[str, list[int]] = {}
+        for split, part in encoded.items():
+            self.ids[split] = list(map(torch.tensor, part["input_ids"]))
+            self.labels[split] = torch.tensor(part["labels"][:])
+            self.lengths[split] = list(map(len, part["input_ids"]))
         counts = self.labels["validation"].bincount(minlength=len(self.class_names))
         # accuracy of always answering the most frequent class
         self.guess = (counts.max() / counts.sum()).item()
@@ -90,7 +91,8 @@ class Tweets:
 
     def order(self, split: str, size: int, seed: int | None = None) -> list[list[int]]:
         """Return batches of similar lengths: with a seed in random order, without one the shortest first."""
-        draw, lengths = np.random.default_rng(seed), self.lengths[split]
+        draw = np.random.default_rng(seed)
+        lengths = self.lengths[split]
         ties: Any = np.arange(len(lengths)) if seed is None else draw.random(len(lengths))
         order = np.lexsort((ties, lengths)).tolist()
         batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -166,7 +168,8 @@ def learn(model: Any, make_batch: Any, steps: int, rate: float) -> tuple[float, 
 
     Return this accuracy, and the number of steps.
     """
-    optimizer, accuracies = torch.optim.AdamW(model.parameters(), lr=rate), [0.0] * 20
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    accuracies = [0.0] * 20
     while len(accuracies) < 20 + steps and np.mean(accuracies[-20:]) < 0.95:
         ids, labels = make_batch()
         result = model(ids, labels=labels)
@@ -231,7 +234,8 @@ def draw_look_up(vocabulary: dict[str, int], table: Any, vectors: Any) -> None:
     )
     texts, words, numbers = vectors.shape
     for text in reversed(range(texts)):
-        x, y = 1.3 * text, 1.1 * text
+        x = 1.3 * text
+        y = 1.1 * text
         right.imshow(vectors[text], extent=(x, x + numbers, y, y + words), zorder=-text, **colours)
         right.add_patch(
             plt.Rectangle((x, y), numbers, words, fill=False, linewidth=1.5, zorder=-text + 0.1)
@@ -316,25 +320,28 @@ def draw_points(
 
 
 def draw_memory(accuracies: dict[tuple[float, int], list[float]]) -> None:
-    """Draw the accuracy of each run against what its forget gate leaves of the first token, a colour per distance."""
-    _, axis = plt.subplots(figsize=(7, 3))
-    distances = sorted({distance for _, distance in accuracies})
-    for (bias, distance), values in accuracies.items():
-        left = (1 / (1 + np.exp(-bias))) ** distance
-        places = left * np.geomspace(0.5, 2, len(values))
-        colour, label = (
-            COLOURS[distances.index(distance)],
-            f"distance {distance}" if bias == 0 else None,
-        )
-        axis.plot(places, values, "o", color=colour, markersize=5, alpha=0.75, label=label)
-        axis.annotate(f"{bias}", (places[2], 0.03), ha="center", fontsize=7, color=colour)
+    """Draw the accuracy of each run, by what its forget gate leaves of the first token, a colour per distance."""
+
+    def share_left(run: tuple[float, int]) -> float:
+        bias, distance = run
+        return (1 / (1 + np.exp(-bias))) ** distance
+
+    _, axis = plt.subplots(figsize=(8, 3.2))
+    ordered = sorted(accuracies, key=share_left)
+    distances = sorted({distance for _, distance in ordered})
+    for number, distance in enumerate(distances):
+        axis.plot([], [], "o", color=COLOURS[number], label=f"distance {distance}")
+    titles: list[str] = []
+    for column, run in enumerate(ordered):
+        bias, distance = run
+        values = accuracies[run]
+        places = column + np.linspace(-0.25, 0.25, len(values))
+        colour = COLOURS[distances.index(distance)]
+        axis.plot(places, values, "o", color=colour, markersize=5, alpha=0.75)
+        titles.append(f"{share_left(run):.0e}\nbias {bias}")
     axis.axhline(0.25, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    axis.set(
-        xscale="log",
-        ylim=(0, 1.05),
-        xlabel="share of the first token that is left; below the points: the bias",
-    )
-    axis.set_ylabel("accuracy")
+    axis.set_xticks(range(len(ordered)), titles, fontsize=8)
+    axis.set(ylim=(0, 1.05), xlabel="share of the first token that is left", ylabel="accuracy")
     axis.legend(fontsize=8, loc="upper left")
     show("4_memory")
 
@@ -357,7 +364,8 @@ def draw_diagram(name: str) -> None:
     layer.
     """
     diagram = json.loads((HERE / "lesson_diagrams.json").read_text("utf-8"))[name]
-    places, arrows = diagram["places"], diagram["arrows"]
+    places = diagram["places"]
+    arrows = diagram["arrows"]
     x, y, _ = zip(*places.values(), strict=True)
     _, axis = plt.subplots(figsize=(9, 0.75 * (max(y) - min(y)) + 0.8))
     axis.set(xlim=(min(x) - 1, max(x) + 1), ylim=(min(y) - 0.6, max(y) + 0.6))
@@ -380,10 +388,11 @@ def draw_diagram(name: str) -> None:
         shape: dict[str, Any] = {"arrowstyle": head, "color": "#444444"}
         for side, key in (("A", start), ("B", end)):
             boxed = labels[key].get_bbox_patch()
-            shape[f"shrink{side}"] = (
-                (22 if "," in places[key][2] else 14) if places[key][2] and not boxed else 0
-            )
+            text = places[key][2]
             if boxed:
                 shape[f"patch{side}"] = boxed
+            shape[f"shrink{side}"] = 0
+            if text and not boxed:
+                shape[f"shrink{side}"] = 22 if "," in text else 14
         axis.annotate("", places[end][:2], places[start][:2], arrowprops=shape)
     show(f"diagram_{name}")

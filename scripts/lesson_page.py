@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-HERE, UNITS = Path(__file__).resolve().parent, 12
+HERE = Path(__file__).resolve().parent
+UNITS = 12
 WORD = r"[\w'’]+|[^\w\s]"  # as `cut` of the template
 TEXTS = ("ok", "so happy today")
 
@@ -62,7 +63,9 @@ def build_page(folder: Path) -> Path:
     rnn: Any = torch.nn.RNN(8, 8)
     lstm: Any = torch.nn.LSTM(8, 8)
     with torch.no_grad():
-        lstm.bias_ih_l0[8:16], lstm.bias_hh_l0[8:16] = 0, 0  # the page sets the forget bias
+        # the page sets the forget bias
+        lstm.bias_ih_l0[8:16] = 0
+        lstm.bias_hh_l0[8:16] = 0
         drift = [rnn(torch.randn(len(text.split()), 1, 8))[1].flatten() for text in TEXTS]
         content = {
             "units": UNITS, "labels": list(model.config.id2label.values()), "vocabulary": vocabulary,

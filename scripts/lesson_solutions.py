@@ -16,17 +16,19 @@ import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
 from hf_rnn.models.cells_rnn import MinGru
 
-PAD, SEEDS, E, H = course.PAD, course.SEEDS, 20, 10
+PAD = course.PAD
+SEEDS = course.SEEDS
+E = 20
+H = 10
 tweets = course.Tweets()
-texts, labels = tweets.texts["train"], tweets.labels
+texts = tweets.texts["train"]
+labels = tweets.labels
 
 # %% 1.1 One-hot vectors times the table
 # The product multiplies V x E numbers per word, almost all of them by zero. The look-up copies E
 # numbers.
-embedding, ids = (
-    nn.Embedding(9, 6, padding_idx=PAD),
-    torch.tensor([[2, 3, 4, 5, 1], [6, 3, 4, 7, 8]]),
-)
+embedding = nn.Embedding(9, 6, padding_idx=PAD)
+ids = torch.tensor([[2, 3, 4, 5, 1], [6, 3, 4, 7, 8]])
 one_hot = nn.functional.one_hot(ids, 9).float()  # (B, T, V)
 torch.testing.assert_close(one_hot @ embedding.weight, embedding(ids))
 print(
@@ -39,7 +41,9 @@ print(
 )
 
 # %% 1.2 The vocabulary in plain Python
-frequency = Counter(word for text in texts for word in text.lower().split())
+frequency: Counter[str] = Counter()
+for text in texts:
+    frequency.update(text.lower().split())
 expected = sorted(
     (word for word, count in frequency.items() if count >= 2),
     key=lambda word: (-frequency[word], word),
@@ -53,15 +57,15 @@ print("1.2", len(plain), "entries, the first:", *expected[:8])
 # trained. The score of a network on validation tweets would decide.
 for least in (1, 2, 3, 5):
     tokenizer = hf_rnn.train_tokenizer(texts, min_frequency=least, normalizer="tweet")
-    running = [
-        number for row in tokenizer(tweets.texts["validation"])["input_ids"] for number in row
-    ]
+    running = sum(tokenizer(tweets.texts["validation"])["input_ids"], [])
     print(
         f"1.3 min_frequency {least}: V {len(tokenizer)}, unknown {running.count(course.UNK) / len(running):.1%}"
     )
 
 # %% 2.1 The backward direction by hand
-both, backward, inputs = nn.RNN(E, H, bidirectional=True), nn.RNN(E, H), torch.randn(7, 3, E)
+both = nn.RNN(E, H, bidirectional=True)
+backward = nn.RNN(E, H)
+inputs = torch.randn(7, 3, E)
 backward.load_state_dict(
     {name: both.state_dict()[f"{name}_reverse"] for name in backward.state_dict()}
 )
@@ -77,7 +81,8 @@ model = RnnModel(
         vocab_size=30, embedding_size=E, hidden_size=H, cell_type="rnn_tanh", bidirectional=False
     )
 )
-layer, text = model.layers[0].directions[0].cell, torch.tensor([[5, 6, 7]])
+layer = model.layers[0].directions[0].cell
+text = torch.tensor([[5, 6, 7]])
 left = torch.tensor([[PAD, PAD, PAD, PAD, 5, 6, 7]])
 with torch.no_grad():
     alone, padded = (layer(model.embedding(ids).transpose(0, 1))[0][-1, 0] for ids in (text, left))
@@ -91,21 +96,27 @@ torch.testing.assert_close(ours, alone)
 # %% 2.3 Two layers, backwards
 # At each step the lower state receives two gradients: from the next step of its own layer, and from
 # the upper layer.
-rnn, inputs, target = nn.RNN(4, 3, num_layers=2), torch.randn(3, 1, 4), torch.randn(3)
+rnn = nn.RNN(4, 3, num_layers=2)
+inputs = torch.randn(3, 1, 4)
+target = torch.randn(3)
 output, _ = rnn(inputs)
 (0.5 * (output[-1, 0] - target).square().sum()).backward()
 with torch.no_grad():
     (W1, U1, b1, c1), (W2, U2, b2, c2) = rnn.all_weights
-    low, high = [torch.zeros(3)], [torch.zeros(3)]
+    low = [torch.zeros(3)]
+    high = [torch.zeros(3)]
     for x in inputs[:, 0]:
         low.append(torch.tanh(W1 @ x + b1 + U1 @ low[-1] + c1))
         high.append(torch.tanh(W2 @ low[-1] + b2 + U2 @ high[-1] + c2))
-    into_high, into_low, grad_u1 = high[3] - target, torch.zeros(3), torch.zeros(3, 3)
+    into_high = high[3] - target
+    into_low = torch.zeros(3)
+    grad_u1 = torch.zeros(3, 3)
     for t in (3, 2, 1):
         delta_high = (1 - high[t] ** 2) * into_high
         delta_low = (1 - low[t] ** 2) * (into_low + W2.T @ delta_high)
         grad_u1 += torch.outer(delta_low, low[t - 1])
-        into_high, into_low = U2.T @ delta_high, U1.T @ delta_low
+        into_high = U2.T @ delta_high
+        into_low = U1.T @ delta_low
 torch.testing.assert_close(grad_u1, U1.grad)
 print("2.3 the gradient of autograd")
 
@@ -133,14 +144,13 @@ print("3.1 batches of 32:", course.points(accuracies))
 # word is of the size of that at the last.
 for pooling in ("last", "mean"):
     torch.manual_seed(SEEDS[0])
-    network, batch = (
-        RnnForSequenceClassification(RnnConfig(**SETTINGS | {"pooling": pooling})),
-        tweets.batch("train", [0, 1]),
-    )
+    network = RnnForSequenceClassification(RnnConfig(**SETTINGS | {"pooling": pooling}))
+    batch = tweets.batch("train", [0, 1])
     vectors = network.rnn.embedding(batch.pop("input_ids")).detach().requires_grad_()
     network(inputs_embeds=vectors, **batch).loss.backward()
     last = batch["attention_mask"].sum(1) - 1
-    first, final = vectors.grad[:, 0].norm(), vectors.grad[torch.arange(2), last].norm()
+    first = vectors.grad[:, 0].norm()
+    final = vectors.grad[torch.arange(2), last].norm()
     print(
         f"3.2 pooling {pooling:4}: gradient at the first word {first:.0e}, at the last {final:.0e}"
     )
@@ -159,14 +169,16 @@ for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1)):
     print(f"3.3 {those.sum():3} answers with a score of {low} to {high}: {right:.3f} right")
 
 # %% 4.1 A step of the GRU
-gru, x, h = nn.GRU(E, H), torch.randn(E), torch.randn(H)
+gru = nn.GRU(E, H)
+x = torch.randn(E)
+h = torch.randn(H)
 with torch.no_grad():
-    input_part, state_part = (
-        gru.weight_ih_l0 @ x + gru.bias_ih_l0,
-        gru.weight_hh_l0 @ h + gru.bias_hh_l0,
-    )
-    (r_x, z_x, n_x), (r_h, z_h, n_h) = input_part.chunk(3), state_part.chunk(3)
-    reset, update = (r_x + r_h).sigmoid(), (z_x + z_h).sigmoid()
+    input_part = gru.weight_ih_l0 @ x + gru.bias_ih_l0
+    state_part = gru.weight_hh_l0 @ h + gru.bias_hh_l0
+    (r_x, z_x, n_x) = input_part.chunk(3)
+    (r_h, z_h, n_h) = state_part.chunk(3)
+    reset = (r_x + r_h).sigmoid()
+    update = (z_x + z_h).sigmoid()
     new = (1 - update) * (n_x + reset * n_h).tanh() + update * h
 torch.testing.assert_close(gru(x[None, None], h[None, None])[0][0, 0], new)
 print("4.1 the same state")
@@ -184,7 +196,9 @@ for distance in (30, 100):
 attentive = RnnForSequenceClassification(RnnConfig(**SETTINGS | {"pooling": "attention"})).eval()
 ids = torch.tensor([[5, 6, 7, 8], [9, 10, PAD, PAD]])
 with torch.no_grad():
-    states, pooler = attentive.rnn(ids).last_hidden_state, attentive.pooler  # states (B, T, H)
+    # states (B, T, H)
+    states = attentive.rnn(ids).last_hidden_state
+    pooler = attentive.pooler
     scores = (
         pooler.context(torch.tanh(pooler.projection(states)))
         .squeeze(-1)
@@ -196,7 +210,9 @@ print("4.3", scores.softmax(dim=1).numpy().round(2).tolist())
 # %% 5.1 A minGRU without a loop
 # The products $p_t$ shrink, and dividing by them overflows in long texts: the package combines
 # neighbouring steps instead (`parallel_scan`), or loops.
-cell, inputs = MinGru(E, H), torch.randn(7, 3, E)  # (T, B, E)
+# (T, B, E)
+cell = MinGru(E, H)
+inputs = torch.randn(7, 3, E)
 with torch.no_grad():
     gates, candidates = (inputs @ cell.weight_ih_l0.T + cell.bias_ih_l0).chunk(2, dim=-1)
     z = gates.sigmoid()
@@ -222,9 +238,11 @@ assert entropies == sorted(entropies)
 # %% 5.3 Both halves of an LSTM's state
 # Without the cell state the second piece starts with an empty memory, and the states differ from
 # those of the whole text.
-lstm, inputs = nn.LSTM(E, H), torch.randn(9, 1, E)
+lstm = nn.LSTM(E, H)
+inputs = torch.randn(9, 1, E)
 with torch.no_grad():
-    whole, (_, (h, c)) = lstm(inputs)[0], lstm(inputs[:5])
+    whole = lstm(inputs)[0]
+    (_, (h, c)) = lstm(inputs[:5])
     rest, forgetful = (lstm(inputs[5:], (h, memory))[0] for memory in (c, torch.zeros_like(c)))
 torch.testing.assert_close(rest, whole[5:])
 assert not torch.allclose(forgetful, whole[5:], atol=1e-3)

@@ -27,7 +27,8 @@ CLASSES = {  # the first class with one of these words in the name of an intent
     "card delivery": ("arrival", "delivery", "order", "physical", "spare", "expire"),
     "card use": ("card", "contactless"),
 }
-TYPOS, WRONG = 0.1, 0.03
+TYPOS = 0.1
+WRONG = 0.03
 
 
 def merge_intents(path: Path) -> list[tuple[str, str]]:
@@ -35,16 +36,16 @@ def merge_intents(path: Path) -> list[tuple[str, str]]:
     rows = []
     for line in path.read_text("utf-8").splitlines():
         text, _, intent = line.rpartition("\t")
-        words = intent.lower()
-        rows.append(
-            (
-                text,
-                next(
-                    name for name, parts in CLASSES.items() if any(part in words for part in parts)
-                ),
-            )
-        )
+        rows.append((text, find_class(intent.lower())))
     return rows
+
+
+def find_class(intent: str) -> str:
+    """Return the first class with a part of an intent's name."""
+    for name, parts in CLASSES.items():
+        if any(part in intent for part in parts):
+            return name
+    raise KeyError(intent)
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -69,7 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     from hf_rnn.data.typos import mistype
 
-    draw, names = random.Random(arguments.seed), [name for name in CLASSES if name != "new"]
+    draw = random.Random(arguments.seed)
+    names = [name for name in CLASSES if name != "new"]
     train = [
         (mistype(text, TYPOS, draw), label)
         for text, label in merge_intents(arguments.data_dir / "train.tsv")

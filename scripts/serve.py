@@ -16,7 +16,9 @@ from pydantic import BaseModel, Field
 
 from hf_rnn import FastRnn
 
-MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
+# limits of a request: more is refused with 413 or 422
+MOST_BYTES = 1 << 20
+MOST_TEXTS = 256
 MOST_WAITING = 256  # requests in the queue: more are refused with 503
 MOST_CHARACTERS = 4096  # per piece of a stream, and per word
 AT_ONCE = 16  # texts between two looks at whether the client is still there

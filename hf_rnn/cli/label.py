@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     labeller = Labeller(table.texts, table.labels, arguments.output_dir, arguments.seed)
     number = labeller.waiting + len(labeller.answers)
     if number < len(table.texts) - len(labeller.labels):
-        print_note(f"of {len(table.texts):,} texts, {number:,} are offered, chosen at random")
+        print_note(f"{number:,} texts are offered, chosen at random from {len(table.texts):,}")
     serve(labeller, arguments.none_label, arguments.port, arguments.browser, print_note)
 
     none = arguments.none_label

@@ -122,7 +122,7 @@ def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
 def _without(argv: Sequence[str], *flags: str) -> list[str]:
     """Return the words of a command without yes-or-no flags and their values."""
     kept: list[str] = []
-    is_value = False  # of a flag that was left out
+    is_value = False  # whether the word is the value of a flag that was left out
     for word in argv:
         name, _, value = word.removeprefix("--").replace("-", "_").partition("=")
         is_left_out = word.startswith("--") and name.removeprefix("no_") in flags

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_COMPARED = 1_000_000  # rows whose near repeats are sought
+_BATCH = 10_000  # rows whose labels are read at a time
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
@@ -154,7 +155,7 @@ def _quote(label: str) -> str:
 def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """Return the pairs of rows that nearly repeat each other, without exact repeats.
 
-    Of more than 1,000,000 rows a random part is compared, which is logged.
+    From more than 1,000,000 rows a random part is compared, which is logged.
 
     Returns:
         A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
@@ -253,18 +254,25 @@ class _Split:
     ) -> None:
         if not len(rows):
             raise UserError(f"{name} has no rows: leave it out")
-        self.name, self.file, self.lines = name, file, lines
+        self.name = name
+        self.file = file
+        self.lines = lines
         self.rows = rows.with_format(None).select_columns(["text", "label"])
         self.class_names = list(rows.features["label"].names)
         self.hashes = hash_texts(join_texts(self.rows))
-        self.labels = np.array(rows.with_format("numpy")["label"][:])
-        # rows by text, those of one text ascending
-        self.order = np.argsort(self.hashes, kind="stable")
-        self.texts, self.starts, self.sizes = np.unique(
-            self.hashes[self.order], return_index=True, return_counts=True
-        )
-        self.lowest = np.minimum.reduceat(self.labels[self.order], self.starts)
-        self.highest = np.maximum.reduceat(self.labels[self.order], self.starts)
+        labels = [batch["label"] for batch in rows.with_format("numpy").iter(_BATCH)]
+        self.labels = np.concatenate(labels).astype(np.int32)
+        # rows by text, those of one text ascending; places in 32 bits, as there are many
+        self.order = np.argsort(self.hashes, kind="stable").astype(np.int32)
+        ordered = self.hashes[self.order]
+        is_first = np.ones(len(ordered), dtype=bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        self.starts = np.flatnonzero(is_first).astype(np.int32)
+        self.texts = ordered[self.starts]
+        self.sizes = np.diff(self.starts, append=np.int32(len(ordered)))
+        ordered_labels = self.labels[self.order]
+        self.lowest = np.minimum.reduceat(ordered_labels, self.starts)
+        self.highest = np.maximum.reduceat(ordered_labels, self.starts)
 
     def show(self, row: int) -> dict[str, Any]:
         """Return place, label and start of a row."""

@@ -16,16 +16,17 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..evaluation.scores import entity_types
-from ..utils.errors import UserError
+from ..utils.errors import SettingError, UserError
 from .errors import Fault, Reason, file_error, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
@@ -47,11 +48,14 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
         >>> to_iob2(["I-person", "L-person", "O", "U-place"])
         ['B-person', 'I-person', 'O', 'B-place']
     """
-    written, before = [], "O"
+    written = []
+    before = "O"
     for tag in tags:
         begins = tag[0] in "BSUW" or tag[2:] != before[2:] or before[0] in "ELSUW"
-        written.append(tag if tag == "O" else ("B" if begins else "I") + tag[1:])
-        before = tag
+        if tag != "O":
+            tag = ("B" if begins else "I") + tag[1:]
+        written.append(tag)
+        before = tags[len(written) - 1]
     return written
 
 
@@ -65,88 +69,126 @@ class _Word(NamedTuple):
     fault: Fault | None = None
 
 
-def _make_word(row: int, start: str, token: str, tag: str) -> _Word:
+@dataclass
+class _Sentence:
+    """The words of a table that follow each other; `is_row` if one bad word rejects all."""
+
+    table: Table
+    words: list[_Word]
+    is_row: bool = False
+
+
+def _make_word(row: int, line: str, token: str, tag: str) -> _Word:
     """Return a word with a token, which may be white space as in some data."""
     fault = text_fault(token)
     if fault is None or fault.reason is Reason.BLANK_TEXT:
         fault = label_fault(tag)
-    return _Word(row, start, token, tag, fault)
+    return _Word(row, line, token, tag, fault)
 
 
-def _read_lines(table: Table, *columns: str) -> Iterator[list[_Word]]:
+def _reject_row(table: Table, row: int) -> _Word:
+    """Return the word of a row that the reader rejected."""
+    bad = table.rejected[row]
+    return _Word(row, bad.excerpt, fault=bad.fault)
+
+
+def _read_lines(table: Table, *columns: str) -> Iterator[_Sentence]:
     """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
     token_column, tag_column = map(int, columns)
-    lines: list[tuple[str, list[str]]] = []  # without cells at the end of a sentence
-    for line in table.cells("text"):
-        cells = list[str]()
-        if line and line.strip(" ") and not line.startswith("-DOCSTART-"):
-            # other white space of Unicode is part of a token
-            cells = (
-                line.split("\t")
-                if "\t" in line
-                else [part.decode() for part in line.encode().split()]
-            )
-        lines.append((line, cells))
-    tokens = [cells for line, cells in lines if cells and not line.startswith("# ")]
+    lines = [line or "" for line in table.cells("text")]
+    cells = list(map(_cut_line, lines))
+    tokens = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
     if not tokens:
         raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
     size = len(tokens[0])
     if size < 2 or not all(-size <= column < size for column in (token_column, tag_column)):
         detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
-        raise file_error(
-            table.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column, --label_column"
-        )
-    tags = {cells[tag_column] for cells in tokens if len(cells) == size}
+        advice = "set --text_column, --label_column"
+        raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
+    tags = {row[tag_column] for row in tokens if len(row) == size}
     words: list[_Word] = []
     is_start = True  # a comment before the first token may have as many columns
-    for row, (line, cells) in enumerate(lines):
-        if row in table.rejected:
-            words.append(_Word(row, table.rejected[row].excerpt, fault=table.rejected[row].fault))
-        elif not cells:
-            yield words
+    for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
+        if number in table.rejected:
+            words.append(_reject_row(table, number))
+        elif not row:
+            yield _Sentence(table, words)
             words = []
-        elif line.startswith("# ") and (
-            len(cells) != size or (is_start and cells[tag_column] not in tags)
-        ):
-            continue
-        elif size != 10 or not _NOT_A_WORD.match(line):
+        elif not _is_comment(line, row, size, tags if is_start else None, tag_column):
             is_start = False
-            if len(cells) == size:
-                words.append(_make_word(row, line, cells[token_column], cells[tag_column]))
-            else:
-                reason = Reason.TOO_FEW_FIELDS if len(cells) < size else Reason.TOO_MANY_FIELDS
-                detail = f"found {len(cells)} columns where the first token has {size}"
-                words.append(_Word(row, line, fault=Fault(reason, detail)))
-    yield words
+            words.append(_read_word(number, line, row, size, columns))
+    yield _Sentence(table, words)
 
 
-def _read_lists(table: Table, *columns: str) -> Iterator[list[_Word]]:
+def _cut_line(line: str) -> list[str]:
+    """Return the cells of a line, none for the end of a sentence."""
+    if not line.strip(" ") or line.startswith("-DOCSTART-"):
+        return []
+    if "\t" in line:
+        return line.split("\t")
+    # other white space of Unicode is part of a token
+    return [cell.decode() for cell in line.encode(errors="surrogateescape").split()]
+
+
+def _is_comment(
+    line: str, cells: Sequence[str], size: int, tags: set[str] | None, tag_column: int
+) -> bool:
+    """Return whether a line is no token; at the start of a file `tags` are those of its tokens."""
+    if line.startswith("# "):
+        return len(cells) != size or (tags is not None and cells[tag_column] not in tags)
+    return size == 10 and _NOT_A_WORD.match(line) is not None
+
+
+def _read_word(
+    number: int, line: str, cells: Sequence[str], size: int, columns: Sequence[str]
+) -> _Word:
+    """Return the word of a line, or why it is rejected."""
+    if len(cells) == size:
+        token_column, tag_column = map(int, columns)
+        return _make_word(number, line, cells[token_column], cells[tag_column])
+    reason = Reason.TOO_FEW_FIELDS if len(cells) < size else Reason.TOO_MANY_FIELDS
+    detail = f"found {len(cells)} columns where the first token has {size}"
+    return _Word(number, line, fault=Fault(reason, detail))
+
+
+def _read_lists(table: Table, *columns: str) -> Iterator[_Sentence]:
     """Yield the rows of a table with lists of tokens and of tags."""
     names = table.class_names.get(columns[1])
-    for row, lists in enumerate(zip(*map(table.cells, columns), strict=True)):
-        if row in table.rejected:
-            yield [_Word(row, table.rejected[row].excerpt, fault=table.rejected[row].fault)]
-            continue
-        for name, cell in zip(columns, lists, strict=True):
-            if not isinstance(cell, list | tuple | None):
-                detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
-                advice = "set --text_column, --label_column"
-                raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-        tokens, tags = (["" if item is None else item for item in cell or ()] for cell in lists)
-        start = " ".join(map(str, tokens))
-        if len(tokens) != len(tags):
-            fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
-            yield [_Word(row, start, fault=fault)] * len(tokens)
-            continue
-        words = []
-        for token, tag in zip(tokens, tags, strict=True):
-            if names is None or tag in range(len(names)):
-                words.append(
-                    _make_word(row, start, token, str(tag) if names is None else names[int(tag)])
-                )
-            else:
-                words.append(_Word(row, start, fault=unknown_label(str(tag), names, "tag")))
-        yield words
+    for number, row in enumerate(zip(*map(table.cells, columns), strict=True)):
+        if number in table.rejected:
+            words = [_reject_row(table, number)]
+        else:
+            for name, cell in zip(columns, row, strict=True):
+                _check_list(table, name, cell)
+            tokens, tags = (["" if item is None else item for item in cell or ()] for cell in row)
+            words = _pair_words(number, tokens, tags, names)
+        yield _Sentence(table, words, is_row=True)
+
+
+def _check_list(table: Table, name: str, cell: object) -> None:
+    """Refuse a column with something else than lists."""
+    if not isinstance(cell, list | tuple | None):
+        detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
+        advice = "set --text_column, --label_column"
+        raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
+
+
+def _pair_words(
+    number: int, tokens: Sequence[str], tags: Sequence[Any], names: Sequence[str] | None
+) -> list[_Word]:
+    """Return the words of a row; tags are texts, or numbers of `names`."""
+    line = " ".join(map(str, tokens))
+    if len(tokens) != len(tags):
+        fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
+        return [_Word(number, line, fault=fault)] * len(tokens)
+    words = []
+    for token, tag in zip(tokens, tags, strict=True):
+        if names is not None and tag not in range(len(names)):
+            words.append(_Word(number, line, fault=unknown_label(str(tag), names, "tag")))
+        else:
+            written = str(tag) if names is None else names[int(tag)]
+            words.append(_make_word(number, line, token, written))
+    return words
 
 
 def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
@@ -178,59 +220,73 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
             `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
     """
-    is_conll, columns = (
-        _is_conll(source),
-        (str(token_column or "tokens"), str(tag_column or "ner_tags")),
-    )
-    if is_conll:
-        columns = str(token_column or 0), str(-1 if tag_column is None else tag_column)
-        if not all(column.removeprefix("-").isdecimal() for column in columns):
-            raise UserError(
-                f"columns of CoNLL files are numbers from 0: found {token_column}, {tag_column}"
-            )
-        where, files = find_parts(source, splits, (".conll",))
-        tables = {
-            split: list(map(read_lines, files[split]))
-            for split in choose_splits(splits, files, where, ".conll")
-        }
-    else:
-        options = RowOptions(text_column=columns[0], label_column=columns[1])
-        tables = read_tables(source, config, splits, options)
-        for table in chain.from_iterable(tables.values()):
-            options.locate(table)  # or refuse it
-    read_words = _read_lines if is_conll else _read_lists
-    sentences = {
-        split: [(part, words) for part in parts for words in read_words(part, *columns)]
-        for split, parts in tables.items()
-    }
-    if class_names is None and "train" not in tables:
-        raise UserError(
-            f"{' and '.join(tables)} without train needs class names: add --class_names"
-        )
-    words = chain.from_iterable(sentence for _, sentence in next(iter(sentences.values())))
-    names = list(class_names or ())
-    if not names:
-        tags = {word.tag for word in words if word.fault is None}
-        types = sorted({match[1] for match in map(_ENTITY_TAG.fullmatch, tags) if match})
-        is_entity = types and 2 * sum(map(bool, map(_ENTITY_TAG.fullmatch, tags))) >= len(
-            tags - {"O"}
-        )
-        names = (
-            ["O", *(f"{mark}-{name}" for name in types for mark in "BI")]
-            if is_entity
-            else sort_labels(tags)
-        )
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    report.columns, report.class_names = dict(zip(("text", "label"), columns, strict=True)), names
-    built = {}
-    for split, parts in tables.items():
-        report.splits[split] = SplitReport([part.path for part in parts])
-        built[split] = _build(split, sentences[split], tuple(names), ledger, whole=not is_conll)
+    sentences = _read_sentences(source, config, splits, (token_column, tag_column), report)
+    if class_names is None and "train" not in sentences:
+        found = " and ".join(sentences)
+        raise SettingError(f"{found} without train needs class names: add --class_names")
+    names = tuple(class_names or _find_names(next(iter(sentences.values()))))
+    report.class_names = list(names)
+    rows = _build_splits(sentences, names, ledger)
     ledger.close()
     if len(names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
-    return make_datasets(built, validation_share if splits is None else 0, seed, report)
+    return make_datasets(rows, validation_share if splits is None else 0, seed, report)
+
+
+def _read_sentences(
+    source: object,
+    config: str | None,
+    splits: Iterable[str] | None,
+    columns: tuple[int | str | None, int | str | None],
+    report: DataReport,
+) -> dict[str, list[_Sentence]]:
+    """Return the sentences of each split, and note files and columns in the report."""
+    token, tag = columns
+    tables: Mapping[str, Sequence[Table]]
+    if _is_conll(source):
+        names = (str(token or 0), str(-1 if tag is None else tag))
+        tables = _read_files(source, splits, names)
+        read = _read_lines
+    else:
+        names = (str(token or "tokens"), str(tag or "ner_tags"))
+        options = RowOptions(text_column=names[0], label_column=names[1])
+        tables = read_tables(source, config, splits, options)
+        for table in chain.from_iterable(tables.values()):
+            options.locate(table)  # or refuse it
+        read = _read_lists
+    report.columns = dict(zip(("text", "label"), names, strict=True))
+    sentences = {}
+    for split, parts in tables.items():
+        report.splits[split] = SplitReport([part.path for part in parts])
+        sentences[split] = list(chain.from_iterable(read(part, *names) for part in parts))
+    return sentences
+
+
+def _read_files(
+    source: object, splits: Iterable[str] | None, columns: Sequence[str]
+) -> dict[str, list[Table]]:
+    """Return the lines of the CoNLL files of each split."""
+    if not all(column.removeprefix("-").isdecimal() for column in columns):
+        found = f"found {', '.join(columns)}"
+        raise SettingError(f"columns of CoNLL files are numbers from 0: {found}")
+    where, files = find_parts(source, splits, (".conll",))
+    chosen = choose_splits(splits, files, where, ".conll")
+    return {split: list(map(read_lines, files[split])) for split in chosen}
+
+
+def _find_names(sentences: Iterable[_Sentence]) -> list[str]:
+    """Return the tags of sentences by id: those of entities as B- and I-, if they are half of them."""
+    words = chain.from_iterable(sentence.words for sentence in sentences)
+    tags = {word.tag for word in words if word.fault is None}
+    matches = list(filter(None, map(_ENTITY_TAG.fullmatch, tags)))
+    if not matches or 2 * len(matches) < len(tags - {"O"}):
+        return sort_labels(tags)
+    names = ["O"]
+    for name in sorted({match[1] for match in matches}):
+        names += [f"B-{name}", f"I-{name}"]
+    return names
 
 
 def _is_conll(source: object) -> bool:
@@ -246,44 +302,58 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _build(
-    split: str,
-    sentences: Sequence[tuple[Table, list[_Word]]],
-    names: tuple[str, ...],
-    ledger: Ledger,
-    whole: bool,
-) -> SplitRows:
-    """Count all words, and keep those with a known tag; with `whole`, one bad word rejects its sentence."""
-    types, counts = entity_types(names), ledger.report.splits[split]
-    columns: dict[str, list[list[Any]]] = {"tokens": [], "ner_tags": []}
-    for table, words in sentences:
-        words = [
-            word
-            if word.fault
-            or word.tag in names
-            or (_ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types)
-            else word._replace(fault=unknown_label(word.tag, names, "tag"))
-            for word in words
-        ]
-        if whole and (bad := next((word for word in words if word.fault), None)):
-            words = [bad] * len(words)
-        for word in words:
-            if word.fault is not None:
-                ledger.reject(split, table.reject(word.row, word.fault, word.line))
-        good = [word for word in words if word.fault is None]
-        counts.rows_read += len(words)
-        counts.rows_kept += len(good)
-        if good:
-            tags = [word.tag for word in good]
-            columns["tokens"].append([word.token for word in good])
-            columns["ner_tags"].append(
-                [names.index(tag) for tag in (to_iob2(tags) if types else tags)]
-            )
-    if not (size := len(columns["tokens"])):
-        ledger.check()
-        raise file_error(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
+def _build_splits(
+    sentences: Mapping[str, Sequence[_Sentence]], names: tuple[str, ...], ledger: Ledger
+) -> dict[str, SplitRows]:
+    """Count all words, and keep those with a known tag."""
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-    rows, strata = pa.table(columns, features.arrow_schema), np.zeros(size, dtype=np.int64)
-    return SplitRows(rows, features, strata, strata, digest)
+    splits = {}
+    for split, items in sentences.items():
+        columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}
+        for sentence in items:
+            words = _keep_words(split, sentence, names, ledger)
+            if words:
+                columns["tokens"].append([word.token for word in words])
+                columns["ner_tags"].append(_number_tags([word.tag for word in words], names))
+        if not columns["tokens"]:
+            ledger.check()
+            files = ", ".join(ledger.report.splits[split].files)
+            raise file_error(files, Reason.EMPTY_FILE, "found no usable token")
+        rows = pa.table(columns, features.arrow_schema)
+        digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
+        zeros = np.zeros(len(rows), dtype=np.int64)
+        splits[split] = SplitRows(rows, features, places=zeros, strata=zeros, digest=digest)
+    return splits
+
+
+def _keep_words(
+    split: str, sentence: _Sentence, names: tuple[str, ...], ledger: Ledger
+) -> list[_Word]:
+    """Return the usable words of a sentence, and reject the others."""
+    types = entity_types(names)
+    words = []
+    for word in sentence.words:
+        is_entity = _ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types
+        if not (word.fault or is_entity or word.tag in names):
+            word = word._replace(fault=unknown_label(word.tag, names, "tag"))
+        words.append(word)
+    bad = [word for word in words if word.fault is not None]
+    if bad and sentence.is_row:
+        bad = bad[:1] * len(words)
+        words = []
+    for word in bad:
+        row = sentence.table.reject(word.row, cast(Fault, word.fault), word.line)
+        ledger.reject(split, row)
+    counts = ledger.report.splits[split]
+    counts.rows_read += len(sentence.words)
+    words = [word for word in words if word.fault is None]
+    counts.rows_kept += len(words)
+    return words
+
+
+def _number_tags(tags: list[str], names: tuple[str, ...]) -> list[int]:
+    """Return the ids of tags, those of entities as in IOB2."""
+    if entity_types(names):
+        tags = to_iob2(tags)
+    return [names.index(tag) for tag in tags]

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import xxhash
 
-from ..utils.errors import UserError, check_texts
+from ..utils.errors import DataError, SettingError, check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,55 +56,76 @@ def encode(
         UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
-        return type(dataset)(
-            {split: encode(dataset[split], tokenizer, max_length, as_labels) for split in dataset}
-        )
-    limit = tokenizer.model_max_length if max_length is None else max_length
-    if limit < 1:
-        raise UserError(f"max_length must be at least 1: found {limit}")
+        splits = {
+            name: encode(rows, tokenizer, max_length, as_labels) for name, rows in dataset.items()
+        }
+        return type(dataset)(splits)
     if isinstance(dataset, datasets.IterableDataset):
-        raise UserError("a stream cannot be encoded: give a Dataset")
-    features = dataset.features
-    if "text" not in features:
-        raise UserError(
-            f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}"
-        )
-    label = next((name for name in _LABELS if name in features), None)
-    feature, convert = as_labels or (None if label is None else features[label], list)
-    encoded = {
-        "input_ids": datasets.List(datasets.Value("int32")),
-        **({} if label is None else {"labels": feature}),
-    }
-    nouns, truncated = {name: noun for name, noun in _TEXTS.items() if name in features}, 0
-
-    def encode_batch(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
-        nonlocal truncated
-        for name, noun in nouns.items():
-            check_texts(batch[name], noun, positions[0])
-        rows = tokenizer(*(batch[name] for name in nouns), truncation=False, **_QUIET)["input_ids"]
-        long = [number for number, ids in enumerate(rows) if len(ids) > limit]
-        if long:
-            parts = ([batch[name][number] for number in long] for name in nouns)
-            cut = tokenizer(*parts, truncation=True, max_length=limit, **_QUIET)["input_ids"]
-            for number, ids in zip(long, cut, strict=True):
-                rows[number] = ids
-        truncated += len(long)
-        return {"input_ids": rows, **({} if label is None else {"labels": convert(batch[label])})}
-
+        raise DataError("a stream cannot be encoded: give a Dataset")
+    encoder = _Encoder(dataset.features, tokenizer, max_length, as_labels)
     if dataset.format["type"] != "custom":  # a custom one makes the texts
         dataset = dataset.with_format(None)
     rows = dataset.map(
-        encode_batch,
+        encoder.encode,
         batched=True,
         with_indices=True,
-        remove_columns=list(features),
-        features=datasets.Features(encoded),
-        new_fingerprint=take_fingerprint(dataset, tokenizer, limit),
+        remove_columns=list(dataset.features),
+        features=datasets.Features(encoder.features),
+        new_fingerprint=take_fingerprint(dataset, tokenizer, encoder.limit),
     ).with_format(None)
-    if truncated:
-        counts = f"{truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
-        logger.warning("%s are longer than %d tokens and were truncated", counts, limit)
+    if encoder.truncated:
+        counts = f"{encoder.truncated} of {len(rows)} texts in {dataset.split or 'the data'}"
+        message = "%s are longer than %d tokens and were truncated"
+        logger.warning(message, counts, encoder.limit)
     return rows
+
+
+class _Encoder:
+    """Encode batches of rows, and count the truncated ones; the arguments are those of [`encode`]."""
+
+    def __init__(
+        self,
+        features: datasets.Features,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None,
+        as_labels: tuple[Any, Callable[[list[Any]], list[Any]]] | None,
+    ) -> None:
+        self.limit = tokenizer.model_max_length if max_length is None else max_length
+        if self.limit < 1:
+            raise SettingError(f"max_length must be at least 1: found {self.limit}")
+        if "text" not in features:
+            found = ", ".join(map(repr, features)) or "no column"
+            raise DataError(f"no column 'text' to encode: found {found}")
+        self.truncated = 0
+        self.features: dict[str, Any] = {"input_ids": datasets.List(datasets.Value("int32"))}
+        self._tokenizer = tokenizer
+        self._nouns = {name: noun for name, noun in _TEXTS.items() if name in features}
+        self._label = next((name for name in _LABELS if name in features), None)
+        if self._label is not None:
+            self.features["labels"], self._convert = as_labels or (features[self._label], list)
+
+    def encode(self, batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
+        """Return ids and labels of a batch."""
+        for name, noun in self._nouns.items():
+            check_texts(batch[name], noun, positions[0])
+        texts = [batch[name] for name in self._nouns]
+        encoded = {"input_ids": self._truncate(texts)}
+        if self._label is not None:
+            encoded["labels"] = self._convert(batch[self._label])
+        return encoded
+
+    def _truncate(self, texts: list[list[str]]) -> list[list[int]]:
+        """Return the ids of each row of one or two columns of texts."""
+        rows = self._tokenizer(*texts, truncation=False, **_QUIET)["input_ids"]
+        long = [number for number, ids in enumerate(rows) if len(ids) > self.limit]
+        if long:
+            columns = ([column[number] for number in long] for column in texts)
+            limits = {"truncation": True, "max_length": self.limit}
+            cut = self._tokenizer(*columns, **limits, **_QUIET)["input_ids"]
+            for number, ids in zip(long, cut, strict=True):
+                rows[number] = ids
+        self.truncated += len(long)
+        return rows
 
 
 def encode_blocks(
@@ -119,21 +140,16 @@ def encode_blocks(
     for split, rows in texts.items():
 
         def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            return {
-                "input_ids": tokenizer(batch["text"], add_special_tokens=False, **_QUIET)[
-                    "input_ids"
-                ]
-            }
+            encoded = tokenizer(batch["text"], add_special_tokens=False, **_QUIET)
+            return {"input_ids": encoded["input_ids"]}
 
         fingerprint = take_fingerprint(rows, tokenizer)
         lines = rows.map(encode, batched=True, remove_columns=["text"], new_fingerprint=fingerprint)
-        ids = np.fromiter(
-            chain.from_iterable(lines.with_format("numpy")["input_ids"]), dtype=np.int64
-        )
+        pieces = chain.from_iterable(lines.with_format("numpy")["input_ids"])
+        ids = np.fromiter(pieces, dtype=np.int64)
         if len(ids) < 2:
-            raise UserError(
-                f"a split must have at least two tokens: found {len(ids)} in {split}; give more text"
-            )
+            found = f"found {len(ids)} in {split}; give more text"
+            raise DataError(f"a split must have at least two tokens: {found}")
         parts = np.split(ids, range(block_size, len(ids), block_size))
         if len(parts[-1]) < 2:  # it has no token to predict
             parts[-2:] = [np.concatenate(parts[-2:])]
@@ -149,11 +165,11 @@ def encode_blocks(
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
     """Count the tokens of texts by id, without those around a text."""
-    counts, remaining = Counter[int](), iter(texts)
+    counts = Counter[int]()
+    remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
-        counts.update(
-            chain.from_iterable(tokenizer(batch, add_special_tokens=False, **_QUIET)["input_ids"])
-        )
+        encoded = tokenizer(batch, add_special_tokens=False, **_QUIET)
+        counts.update(chain.from_iterable(encoded["input_ids"]))
     return counts
 
 
@@ -164,10 +180,10 @@ def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
     """
     words = [_WORD.findall(text) for text in texts]
     counts = count_tokens(tokenizer, map(" ".join, words))
-    pieces, unknown = counts.total(), counts[tokenizer.unk_token_id]
+    pieces = counts.total()
     return {
         "pieces_per_word": pieces / max(1, sum(map(len, words))),
-        "unknown_token_share": unknown / max(1, pieces),
+        "unknown_token_share": counts[tokenizer.unk_token_id] / max(1, pieces),
     }
 
 

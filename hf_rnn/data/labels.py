@@ -17,7 +17,7 @@ from typing import TypeAlias
 import datasets
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import DataError, SettingError
 from .errors import MOST_LISTED, Fault, Reason, label_fault, listed, shorten
 
 logger = logging.getLogger(__name__)
@@ -70,15 +70,13 @@ class LabelMap:
         """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
-            some = (
-                f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
-            )
-            raise UserError(
-                f"too many labels: {some}; are columns swapped? Set --text_column and --label_column"
-            )
+            some = listed(sorted(counts, key=len)[:3])
+            advice = "are columns swapped? Set --text_column and --label_column"
+            found = f"found {len(counts)} in {rows} rows, such as {some}"
+            raise DataError(f"too many labels: {found}; {advice}")
         if len(counts) < 2:
             advice = "set --label_column, or give all names with --class_names"
-            raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
+            raise DataError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
         return cls.from_labels(sort_labels(counts))
 
     @classmethod
@@ -95,34 +93,23 @@ class LabelMap:
         the names.
         """
         names = tuple(class_names)
-        if (
-            len(set(names)) < len(names)
-            or len(names) < 2
-            or any(name.strip() != name or not name for name in names)
-        ):
+        is_odd = any(name.strip() != name or not name for name in names)
+        if is_odd or len(set(names)) < len(names) or len(names) < 2:
             advice = "give two or more, all different, without white space at their ends"
-            raise UserError(f"invalid class names: found {listed(names)}; {advice}")
-        if unknown := [name for name in (label_map or {}).values() if name not in names]:
-            raise UserError(
-                f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}"
-            )
+            raise SettingError(f"invalid class names: found {listed(names)}; {advice}")
+        unknown = [name for name in (label_map or {}).values() if name not in names]
+        if unknown:
+            found = f"found {listed(unknown)}; the classes are {listed(names)}"
+            raise SettingError(f"label_map has unknown classes: {found}")
         labels = cls(names, _number(names, label_map))
         if not counts or any(label in labels.ids for label in counts):
             return labels
         integers = sum(rows for label, rows in counts.items() if _INTEGER.fullmatch(label))
-        if integers > sum(counts.values()) / 2 and label_map is None:
-            logger.info(
-                "labels are integers, and mean %s",
-                shorten([f"{i} = {name}" for i, name in enumerate(names)]),
-            )
-            return cls(names, {str(number): number for number in range(len(names))})
-        both = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
-        if label_map is not None:
-            pairs = " ".join(
-                f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:MOST_LISTED]
-            )
-            both += f"; map them with --label_map {pairs:.150}"
-        raise UserError(f"labels and class names have nothing in common: {both}")
+        if label_map is not None or integers <= sum(counts.values()) / 2:
+            raise _nothing_in_common(names, sort_labels(counts), label_map is not None)
+        pairs = [f"{number} = {name}" for number, name in enumerate(names)]
+        logger.info("labels are integers, and mean %s", shorten(pairs))
+        return cls(names, {str(number): number for number in range(len(names))})
 
     @property
     def feature(self) -> datasets.ClassLabel:
@@ -131,10 +118,18 @@ class LabelMap:
 
     def read(self, written: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
-        number = self.ids.get(written)
-        return label_fault(written) or (
-            unknown_label(written, self.ids) if number is None else number
-        )
+        if written in self.ids:
+            return self.ids[written]
+        return label_fault(written) or unknown_label(written, self.ids)
+
+
+def _nothing_in_common(names: Sequence[str], labels: Sequence[str], has_map: bool) -> DataError:
+    """Return the error for labels that are no names of classes."""
+    both = f"found labels {listed(labels)} and class names {listed(names)}"
+    if has_map:
+        pairs = " ".join(f"{label}=NAME" for label in labels[: len(names)][:MOST_LISTED])
+        both += f"; map them with --label_map {pairs:.150}"
+    return DataError(f"labels and class names have nothing in common: {both}")
 
 
 # ---- sets of labels, and numbers ----
@@ -174,12 +169,11 @@ class LabelSets:
             return cls(tuple(names), separator, _number(names, label_map))
         labels = {label.strip() for row in rows for label in row.split(separator)} - {""}
         if not labels:
-            raise UserError("no row of train has a label: set --label_column or --label_separator")
+            raise DataError("no row of train has a label: set --label_column or --label_separator")
         if len(labels) > 1000:
             some = listed(sorted(labels, key=len)[:3])
-            raise UserError(
-                f"too many labels: found {len(labels)}, such as {some}; set --label_separator"
-            )
+            found = f"found {len(labels)}, such as {some}"
+            raise DataError(f"too many labels: {found}; set --label_separator")
         names = sort_labels(labels)
         return cls(tuple(names), separator, _number(names))
 
@@ -191,27 +185,28 @@ class LabelSets:
     def read(self, written: str) -> tuple[int, ...] | Fault:
         """Return the ids of a row's labels in their order, or the fault."""
         if self.columns:
-            cells = written.split("\t", len(self.columns) - 1)
-            if unknown := [
-                number
-                for number, cell in zip(self.columns, cells, strict=True)
-                if cell not in _FLAGS
-            ]:
-                detail = f"{cells[self.columns.index(unknown[0])]!r:.80} in column {self.names[unknown[0]]!r:.80}"
-                return Fault(Reason.UNKNOWN_LABEL, f"{detail} is neither 0 nor 1")
-            return tuple(
-                sorted(
-                    number for number, cell in zip(self.columns, cells, strict=True) if _FLAGS[cell]
-                )
-            )
+            return self._read_flags(written)
         labels = [label.strip() for label in written.split(self.separator)]
         if labels == [""]:
             return ()
         if "" in labels:
             return Fault(Reason.EMPTY_LABEL, f"the labels are {written!r:.80}")
-        if absent := [label for label in labels if label not in self.ids]:
-            return label_fault(absent[0]) or unknown_label(absent[0], self.ids)
+        for label in labels:
+            if label not in self.ids:
+                return label_fault(label) or unknown_label(label, self.ids)
         return tuple(sorted({self.ids[label] for label in labels}))
+
+    def _read_flags(self, written: str) -> tuple[int, ...] | Fault:
+        """Return the labels whose column has 1."""
+        cells = written.split("\t", len(self.columns) - 1)
+        ids = []
+        for number, cell in zip(self.columns, cells, strict=True):
+            if cell not in _FLAGS:
+                detail = f"{cell!r:.80} in column {self.names[number]!r:.80} is neither 0 nor 1"
+                return Fault(Reason.UNKNOWN_LABEL, detail)
+            if _FLAGS[cell]:
+                ids.append(number)
+        return tuple(sorted(ids))
 
 
 def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
@@ -220,7 +215,7 @@ def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ..
         return tuple(map(list(names).index, columns))
     if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
         both = f"label_columns are {listed(columns)}, and the names are {listed(names)}"
-        raise UserError(f"{both}: give one column for each name")
+        raise SettingError(f"{both}: give one column for each name")
     return tuple(range(len(names)))
 
 
@@ -242,10 +237,10 @@ class Numbers:
             names = list(columns) * (size // len(columns))
             if all(name.isdecimal() for name in names) or set(names) == {"label"}:
                 names = ["value"] if size == 1 else [f"value_{number}" for number in range(size)]
-        return cls(
-            tuple(names),
-            tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names),
-        )
+        ids = tuple(range(len(names)))
+        if len(columns) > 1:
+            ids = match_columns(columns, names)
+        return cls(tuple(names), ids)
 
     @property
     def feature(self) -> dict[str, datasets.Value]:
@@ -254,20 +249,21 @@ class Numbers:
 
     def read(self, written: str) -> dict[str, float] | Fault:
         """Return the numbers of a row by name, or the fault."""
-        numbers, parts = {}, written.split("\t")
-        if len(parts) != len(self.names):
-            return Fault(
-                Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}"
-            )
-        for column, part in zip(self.columns, parts, strict=True):
-            detail = f"found {part!r:.80}" + (
-                f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else ""
-            )
+        numbers = {}
+        cells = written.split("\t")
+        if len(cells) != len(self.names):
+            detail = f"found {len(cells)} numbers, expected {len(self.names)}"
+            return Fault(Reason.NOT_A_NUMBER, detail)
+        for column, cell in zip(self.columns, cells, strict=True):
+            name = self.names[column]
+            detail = f"found {cell!r:.80}"
+            if len(self.names) > 1:
+                detail += f" in column {name!r:.80}"
             try:
-                number = float(part) if "_" not in part else math.nan
+                number = float(cell) if "_" not in cell else math.nan
             except ValueError:
                 return Fault(Reason.NOT_A_NUMBER, detail)
             if not abs(number) <= _LARGEST:
                 return Fault(Reason.NOT_FINITE, detail)
-            numbers[self.names[column]] = number
+            numbers[name] = number
         return numbers

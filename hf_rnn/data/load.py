@@ -136,14 +136,7 @@ def load_tsv(
     report = DataReport() if report is None else report
     ledger = Ledger(max_bad_rows, rejected_path, report)
     settings = RowOptions(**options)
-    sources: dict[str, list[Columns]] = {}
-    for split, tables in read_tables(source, config, splits, settings).items():
-        parts = [settings.locate(table) for table in tables]
-        if splits is None and split != "train" and parts[0].is_unlabelled:
-            message = "%s is left out: all labels are %d, which means no label"
-            logger.warning(message, tables[0].path, UNLABELLED)
-        else:
-            sources[split] = parts
+    sources = _locate_columns(source, config, splits, settings)
     first = next(iter(sources.values()))[0]
     if settings.class_names is None:
         settings = replace(settings, class_names=first.class_names)
@@ -154,6 +147,21 @@ def load_tsv(
     rows = _read_splits(sources, settings, ledger)
     ledger.close()
     return make_datasets(rows, validation_share if splits is None else 0, seed, report)
+
+
+def _locate_columns(
+    source: object, config: str | None, splits: Iterable[str] | None, settings: RowOptions
+) -> dict[str, list[Columns]]:
+    """Return the tables of each split with their columns; leave out splits without labels unless they are named."""
+    sources = {}
+    for split, tables in read_tables(source, config, splits, settings).items():
+        parts = [settings.locate(table) for table in tables]
+        if splits is None and split != "train" and parts[0].is_unlabelled:
+            message = "%s is left out: all labels are %d, which means no label"
+            logger.warning(message, tables[0].path, UNLABELLED)
+        else:
+            sources[split] = parts
+    return sources
 
 
 # ---- columns ----
@@ -585,15 +593,15 @@ def load_text(
     wanted = None if splits is None else as_list(splits)
     where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
     derives = "train" in files and "validation" not in files
-    names = choose_splits(wanted, [*files, *(["validation"] if derives else [])], where, ".txt")
+    there = [*files, "validation"] if derives else list(files)
+    names = choose_splits(wanted, there, where, ".txt")
+    sources = files if splits is None else {name if name in files else "train" for name in names}
     texts: dict[str, list[str]] = {}
-    for split in names if wanted else files:
-        source_split = split if split in files else "train"
-        if source_split not in texts:
-            paths = files[source_split]
-            texts[source_split] = _read_texts(paths, encoding or "utf-8-sig")
-            rows = len(texts[source_split])
-            report.splits[source_split] = SplitReport(paths, rows, rows)
+    for split in filter(files.__contains__, SPLITS):
+        if split in sources:
+            texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
+            rows = len(texts[split])
+            report.splits[split] = SplitReport(files[split], rows, rows)
     if derives and "train" in texts:
         texts["train"], texts["validation"] = _cut_end(texts["train"])
         report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}

@@ -1,4 +1,4 @@
-"""Rows that repeat others but for typing mistakes, numbers, greetings, and a word in ten.
+"""Rows that repeat others, apart from typing mistakes, numbers, greetings, and a word in ten.
 
 Candidates are pairs whose sets of three letters in a row overlap, found by MinHash in bands
 (A. Broder: On the resemblance and containment of documents. 1997; J. Leskovec, A. Rajaraman,
@@ -19,9 +19,12 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
 
-_BANDS, _HASHES = (24, 4)  # of each band; a pair with Jaccard similarity .6 is found with p = .96
+_BANDS, _HASHES = (
+    24,
+    4,
+)  # hashes per band; a pair with Jaccard similarity .6 is found with p = .96
 _LEAST_OVERLAP = 0.35  # estimated Jaccard similarity of a candidate
-_LEAST_SIMILARITY = 0.75  # of the letters
+_LEAST_SIMILARITY = 0.75  # share of the letters
 _CHANGED = 0.1  # share of the words that may be others
 _NEXT = 10  # rows of a bucket that a row is compared with
 _CHUNK = 50_000  # texts that are hashed at once
@@ -64,7 +67,7 @@ def normalize_text(text: str) -> str:
 def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
     """Return the pairs of rows that nearly repeat each other.
 
-    Rows that are equal but for case, punctuation, numbers and greetings have the similarity 1; each
+    Rows that are equal except for case, punctuation, numbers and greetings have the similarity 1; each
     is paired with the first one only.
     """
     forms = [_simplify(text) for text in texts]
@@ -173,7 +176,7 @@ def _compare(texts: Sequence[str], pairs: np.ndarray) -> Iterator[tuple[int, int
 
 
 def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[str]) -> bool:
-    """Return whether words are the same but for typing mistakes, and for one in ten."""
+    """Return whether words are the same except for typing mistakes, and for one in ten."""
     changed = 0
     for edit in Levenshtein.editops(first, second):
         is_typo = edit.tag == "replace" and _is_typo(

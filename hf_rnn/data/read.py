@@ -14,13 +14,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import pyarrow as pa
 
 from ..utils.errors import SettingError, UserError, install_hint, reason_of
@@ -184,6 +183,35 @@ def _first_fields(path: str, head: bytes, encoding: str | None) -> set[str]:
     return {name.strip(' "') for name in first.casefold().split("\t")}
 
 
+class _Builder:
+    """Build a table from pieces of rows; `names` are columns of texts that it has at least."""
+
+    def __init__(self, path: str, unit: str, names: Sequence[str] = ()) -> None:
+        self.path = path
+        self.unit = unit
+        self._empty = pa.schema([*((name, pa.string()) for name in names), (_PLACE, pa.int64())])
+        self._store = RowStore()
+        self._rejected: dict[int, BadRow] = {}
+        self._rows = 0
+
+    def reject(self, number: int, place: int, fault: Fault, line: str) -> None:
+        """Reject a row of the next piece, whose cells are None there."""
+        row = BadRow(self.path, place, fault, excerpt_of(line), self.unit)
+        self._rejected[self._rows + number] = row
+
+    def add(self, columns: Mapping[str, pa.Array], places: Sequence[int]) -> None:
+        """Add a piece."""
+        self._store.add(pa.table({**columns, _PLACE: pa.array(places, pa.int64())}))
+        self._rows += len(places)
+
+    def close(self, encoding: str) -> Table:
+        """Return the table."""
+        rows = self._store.close() or self._empty.empty_table()
+        columns = dict(zip(rows.column_names, rows.columns, strict=True))
+        places = columns.pop(_PLACE).to_numpy()
+        return Table(self.path, columns, places, self._rejected, self.unit, encoding=encoding)
+
+
 # ---- delimited text ----
 
 
@@ -260,34 +288,19 @@ def _collect(
 ) -> Table:
     """Make a table of pieces; reject rows with a fault, or without a field for each name."""
     names = name_columns(path, names)
-    size = len(names)
-    store = RowStore()
-    rejected: dict[int, BadRow] = {}
-    count = 0
+    builder = _Builder(path, "line", names)
     for piece in pieces:
-        if piece.faults or set(map(len, piece.rows)) != {size}:
+        if piece.faults or set(map(len, piece.rows)) != {len(names)}:
             for number, row in enumerate(piece.rows):
-                fault = piece.faults.get(number) or _count_fields(row, size, separator)
+                fault = piece.faults.get(number) or _count_fields(row, len(names), separator)
                 if fault is not None:
-                    excerpt = excerpt_of(separator.join(row))
-                    rejected[count + number] = BadRow(path, piece.places[number], fault, excerpt)
-                    piece.rows[number] = [None] * size  # type: ignore[list-item]
-        cells = ([row[place] for row in piece.rows] for place in range(size))
-        columns = [pa.array(column, pa.string()) for column in cells]
-        store.add(pa.table([*columns, pa.array(piece.places)], [*names, _PLACE]))
-        count += len(piece.rows)
-    collected, places = _take_places(store, names)
-    return Table(path, collected, places, rejected, "line", separator=separator, encoding=encoding)
-
-
-def _take_places(
-    store: RowStore, names: Sequence[str] = ()
-) -> tuple[dict[str, pa.ChunkedArray], np.ndarray]:
-    """Return the columns of a store, which has these at least, and the places of its rows."""
-    types = [(name, pa.string()) for name in names]
-    rows = store.close() or pa.schema([*types, (_PLACE, pa.int64())]).empty_table()
-    columns = dict(zip(rows.column_names, rows.columns, strict=True))
-    return columns, columns.pop(_PLACE).to_numpy()
+                    builder.reject(number, piece.places[number], fault, separator.join(row))
+                    piece.rows[number] = [None] * len(names)  # type: ignore[list-item]
+        columns = {}
+        for column, name in enumerate(names):
+            columns[name] = pa.array([row[column] for row in piece.rows], pa.string())
+        builder.add(columns, piece.places)
+    return replace(builder.close(encoding), separator=separator)
 
 
 def _count_fields(row: Sequence[str], size: int, separator: str) -> Fault | None:
@@ -439,29 +452,24 @@ def _drop_blank(piece: _Piece) -> _Piece:
 def _read_json(path: str, encoding: str) -> Table:
     """Read JSON lines, or one list of records."""
     is_list = _is_list(path, encoding)
-    unit = "row" if is_list else "line"
-    store = RowStore()
-    count = 0
-    rejected: dict[int, BadRow] = {}
+    builder = _Builder(path, "row" if is_list else "line")
     with open_text(path, encoding) as stream:
         lines: Iterator[tuple[int, str]] = enumerate(stream, 1)
         if is_list:
-            records = json.load(stream, object_pairs_hook=_refuse_repeats)
-            lines = enumerate(map(json.dumps, records))
-        lines = ((place, line) for place, line in lines if not line.isspace())
+            listed = json.load(stream, object_pairs_hook=_refuse_repeats)
+            lines = enumerate(map(json.dumps, listed))
+        lines = ((place, line.rstrip("\r\n")) for place, line in lines if not line.isspace())
         while piece := list(islice(lines, PIECE_ROWS)):
-            records = [_read_record(line.rstrip("\r\n"), encoding) for _, line in piece]
+            records = []
             for number, (place, line) in enumerate(piece):
-                if isinstance(record := records[number], Fault):
-                    excerpt = excerpt_of(line.rstrip("\r\n"))
-                    rejected[count + number] = BadRow(path, place, record, excerpt, unit)
-                    records[number] = {}
+                record = _read_record(line, encoding)
+                if isinstance(record, Fault):
+                    builder.reject(number, place, record, line)
+                    record = {}
+                records.append(record)
             columns = {name: to_array(column) for name, column in gather(records).items()}
-            columns[_PLACE] = pa.array([place for place, _ in piece])
-            store.add(pa.table(columns))
-            count += len(piece)
-    columns, places = _take_places(store)
-    return Table(path, columns, places, rejected, unit, encoding=encoding)
+            builder.add(columns, [place for place, _ in piece])
+    return builder.close(encoding)
 
 
 def _is_list(path: str, encoding: str) -> bool:

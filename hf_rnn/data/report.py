@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class DataReport:
     held_out: dict[str, Any] | None = None
     # by split and label id, after any hold-out
     label_counts: dict[str, list[int]] = field(default_factory=dict)
-    # of each returned split from a single file: the file, and the place of each row
+    # each returned split from a single file: the file, and the place of each row
     tables: dict[str, tuple[Table, np.ndarray]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -79,16 +80,12 @@ class Ledger:
     def __init__(
         self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport
     ) -> None:
-        self.max_bad_rows = limit = str(max_bad_rows).strip()
-        self.count = int(limit) if limit.isdecimal() else None
-        try:
-            self.share = float(limit.removesuffix("%")) / (100 if limit.endswith("%") else 1)
-        except ValueError:
-            self.share = -1.0
+        self.max_bad_rows = str(max_bad_rows).strip()
+        self.count = int(self.max_bad_rows) if self.max_bad_rows.isdecimal() else None
+        self.share = _read_share(self.max_bad_rows)
         if self.count is None and not 0 <= self.share < 1:
-            raise SettingError(
-                f"max_bad_rows is {limit}: give a count such as 5, or a share of the rows such as 0.1%"
-            )
+            advice = "give a count such as 5, or a share of the rows such as 0.1%"
+            raise SettingError(f"max_bad_rows is {self.max_bad_rows}: {advice}")
         self.path = None if rejected_path is None else Path(rejected_path)
         # after the numbers of its split, its file and its line
         self.rows: list[tuple[int, int, int, BadRow]] = []
@@ -99,9 +96,8 @@ class Ledger:
         """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
         counts = self.report.splits[split]
         counts.rejected[row.fault.reason.value] += 1
-        self.rows.append(
-            (list(self.report.splits).index(split), counts.files.index(row.path), row.line, row)
-        )
+        number = list(self.report.splits).index(split)
+        self.rows.append((number, counts.files.index(row.path), row.line, row))
         if self.count is not None and len(self.rows) > 2 * self.count + 1000:
             del self.sort()[self.count + 1 :]
 
@@ -112,18 +108,17 @@ class Ledger:
 
     def check(self) -> None:
         """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
-        rows, bad = self.report.rows_read, self.report.rows_rejected
-        if bad > (self.share * rows if self.count is None else self.count):
-            first = (
-                f"This is the first of {bad} rejected rows"
-                if bad > 1
-                else "This is the only rejected row"
-            )
-            allowed = (
-                "" if self.count == 0 else f", and --max_bad_rows {self.max_bad_rows} allows fewer"
-            )
-            advice = f"{first} among {rows}{allowed}. To skip {'them' if bad > 1 else 'it'}: --max_bad_rows {bad}"
-            raise row_error(self.sort()[0][-1], advice)
+        rows = self.report.rows_read
+        bad = self.report.rows_rejected
+        if bad <= (self.share * rows if self.count is None else self.count):
+            return
+        advice = f"This is the only rejected row among {rows}"
+        if bad > 1:
+            advice = f"This is the first of {bad} rejected rows among {rows}"
+        if self.count != 0:
+            advice += f", and --max_bad_rows {self.max_bad_rows} allows fewer"
+        them = "it" if bad == 1 else "them"
+        raise row_error(self.sort()[0][-1], f"{advice}. To skip {them}: --max_bad_rows {bad}")
 
     def close(self) -> None:
         """Check the counts and the limit, and list the rejected rows, in a file or in the log."""
@@ -131,23 +126,36 @@ class Ledger:
             if split.rows_read != split.rows_kept + split.rejected.total():
                 raise RuntimeError(f"rows went missing in {name}: {split}")  # a bug of this package
             if split.trimmed:
-                logger.warning(
-                    "%s: white space at the ends of %d labels was removed", name, split.trimmed
-                )
+                message = "%s: white space at the ends of %d labels was removed"
+                logger.warning(message, name, split.trimmed)
         self.check()
-        rows, where = [row for *_, row in self.sort()], ""
+        rows = [row for *_, row in self.sort()]
+        where = ""
         if self.path is None:
             for row in rows[:_LOGGED_ROWS]:
                 logger.warning("rejected %s", row.describe())
         elif rows:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = "".join(row.as_json() + "\n" for row in rows)
-            # names of files may hold bytes that are not UTF-8
-            self.path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
-            self.report.rejected_path, where = str(self.path), f"; they are listed in {self.path}"
+            self._write(self.path, rows)
+            where = f"; they are listed in {self.path}"
         else:
             self.path.unlink(missing_ok=True)
         if rows:
-            logger.warning(
-                "%d of %d rows rejected%s", self.report.rows_rejected, self.report.rows_read, where
-            )
+            counts = (self.report.rows_rejected, self.report.rows_read)
+            logger.warning("%d of %d rows rejected%s", *counts, where)
+
+    def _write(self, path: Path, rows: Sequence[BadRow]) -> None:
+        """List rows in a file, as JSON lines."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(row.as_json() + "\n" for row in rows)
+        # names of files may hold bytes that are not UTF-8
+        path.write_text(lines, encoding="utf-8", errors="backslashreplace", newline="\n")
+        self.report.rejected_path = str(path)
+
+
+def _read_share(limit: str) -> float:
+    """Return the share that a text names, such as 0.001 or 0.1%; -1 for something else."""
+    try:
+        share = float(limit.removesuffix("%"))
+    except ValueError:
+        return -1.0
+    return share / 100 if limit.endswith("%") else share

@@ -14,7 +14,7 @@ import datasets
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import DataError, SettingError, UserError, reason_of
 from .charset import excerpt_of, find_byte_fault
 from .errors import BadRow, Fault, Reason, file_error
 from .lines import PACKED, TABLE_SUFFIXES, suffix_of
@@ -34,18 +34,14 @@ Column = int | str
 
 def join_splits(train: object, validation: object, test: object) -> Mapping[str, Any] | None:
     """Return rows in memory by split; None without any."""
-    others = {
-        name: rows
-        for name, rows in (("validation", validation), ("test", test))
-        if rows is not None
-    }
+    others = {"validation": validation, "test": test}
+    others = {name: rows for name, rows in others.items() if rows is not None}
+    names = " and ".join(others)
     if train is None and others:
-        raise UserError(
-            f"{' and '.join(others)} in memory without train: give the training rows as train"
-        )
+        raise SettingError(f"{names} in memory without train: give the training rows as train")
     if isinstance(train, Mapping):
         if others:
-            raise UserError(f"train holds splits by name: put {' and '.join(others)} there")
+            raise SettingError(f"train holds splits by name: put {names} there")
         return train
     return None if train is None else {"train": train, **others}
 
@@ -57,36 +53,46 @@ def find_parts(
     config: str | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
     """Return the name of a source in messages, and by split its files, or its data set or rows in memory."""
-    where, named = "dataset", {"train": source} if isinstance(source, datasets.Dataset) else source
-    if isinstance(source, str | os.PathLike):
+    where = "dataset"
+    named: Any = source
+    if isinstance(source, datasets.Dataset):
+        named = {"train": source}
+    elif isinstance(source, str | os.PathLike):
         where = os.path.expanduser(source)
         named = _find_files(Path(where), splits, suffixes)
-        named = _load_library(where, config) if named is None else named
+        if named is None:
+            named = _load_library(where, config)
     if not isinstance(named, Mapping):
-        raise UserError(
-            f"a data set must be a Dataset, a dict, a name or a folder: found {type(source).__name__}"
+        found = type(source).__name__
+        raise SettingError(
+            f"a data set must be a Dataset, a dict, a name or a folder: found {found}"
         )
     parts: dict[str, list[Any]] = {}
     names: dict[str, str] = {}
     unused: list[str] = []
     for name, part in named.items():
-        paths = part if isinstance(part, list | tuple) and part else [part]
-        is_files = all(isinstance(path, str | os.PathLike) for path in paths)
-        split = _ALIASES.get(name, name)
+        split = str(_ALIASES.get(name, name))
         if split in names:
-            raise UserError(
-                f"{where} has both {names[split]!r} and {name!r}, which mean one split: keep one of them"
-            )
+            both = f"both {names[split]!r} and {name!r}, which mean one split"
+            raise DataError(f"{where} has {both}: keep one of them", where)
         names[split] = name
+        files = _list_files(part)
         if split in SPLITS:
-            parts[split] = list(map(os.path.expanduser, paths)) if is_files else [part]
+            parts[split] = files or [part]
         else:
-            unused += [os.path.basename(path) for path in paths] if is_files else [name]
+            unused += map(os.path.basename, files) if files else [name]
     if unused:
-        logger.warning(
-            "%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused)
-        )
+        message = "%s: not read: %s; read are train, dev or validation, test"
+        logger.warning(message, where, ", ".join(unused))
     return where, parts
+
+
+def _list_files(part: Any) -> list[str]:
+    """Return the paths of one or several files; none for rows in memory."""
+    paths = part if isinstance(part, list | tuple) else [part]
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
+        return []
+    return [os.path.expanduser(path) for path in paths]
 
 
 def _find_files(
@@ -98,39 +104,53 @@ def _find_files(
     of the library.
     """
     if not path.is_dir():
-        is_file = path.is_file() or suffix_of(path) in suffixes
-        return {next(iter(as_list(splits or ())), "train"): [str(path)]} if is_file else None
+        if not path.is_file() and suffix_of(path) not in suffixes:
+            return None
+        split = next(iter(as_list(splits or ())), "train")
+        return {split: [str(path)]}
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return None
-    files: dict[str, list[str]] = {}
-    stems: dict[str, list[str]] = {}
-    for file in sorted(path.iterdir()):
-        if suffix_of(file) in suffixes and file.is_file():
-            stem = Path(file.stem).stem if file.suffix in PACKED else file.stem
-            split = _NUMBER.sub("", stem)
-            name = split if split in _NAMES else stem
-            files.setdefault(name, []).append(str(file))
-            stems.setdefault(name, []).append(stem)
-            if len(stems[name]) > 1 and (name in stems[name] or stem in stems[name][:-1]):
-                both = " and ".join(map(os.path.basename, files[name]))
-                raise UserError(f"{path} has {both}: keep the whole file or its parts")
+    files = _find_tables(path, suffixes)
     if len(files) == 1 and not files.keys() & set(_NAMES):
         return {"train": next(iter(files.values()))}
     if files or suffixes != TABLE_SUFFIXES or not any(path.iterdir()):
         return files
-    for split in [name for name in _NAMES if (path / name).is_dir()] or ["train"]:
-        folder = path / split if (path / split).is_dir() else path
-        labels = [
-            file
-            for file in sorted(folder.iterdir())
-            if file.is_dir() and next(file.glob("*.txt"), None)
-        ]
+    return _find_labels(path) or None
+
+
+def _find_tables(path: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the files of a folder by split, with the parts of a split together, and others by name."""
+    files: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
+    for file in sorted(path.iterdir()):
+        if suffix_of(file) not in suffixes or not file.is_file():
+            continue
+        stem = Path(file.stem).stem if file.suffix in PACKED else file.stem
+        split = _NUMBER.sub("", stem)
+        name = split if split in _NAMES else stem
+        files.setdefault(name, []).append(str(file))
+        stems.setdefault(name, []).append(stem)
+    for name, found in stems.items():
+        if len(found) > 1 and (name in found or len(set(found)) < len(found)):
+            both = " and ".join(map(os.path.basename, files[name]))
+            raise DataError(f"{path} has {both}: keep the whole file or its parts", str(path))
+    return files
+
+
+def _find_labels(path: Path) -> dict[str, list[str]]:
+    """Return by split the folders of text files, or the text files, whose names are labels."""
+    files = {}
+    folders = {name: path / name for name in _NAMES if (path / name).is_dir()}
+    for split, folder in (folders or {"train": path}).items():
+        entries = sorted(folder.iterdir())
+        labels = [entry for entry in entries if next(entry.glob("*.txt"), None)]
         labels = [label for label in labels if label.name.lower() not in _NO_LABEL]
-        labels = labels or [file for file in sorted(folder.iterdir()) if suffix_of(file) == ".txt"]
+        if not labels:
+            labels = [entry for entry in entries if suffix_of(entry) == ".txt"]
         if len(labels) > 1:
             files[split] = list(map(str, labels))
             logger.info("%s: the labels are %s", folder, ", ".join(label.name for label in labels))
-    return files or None
+    return files
 
 
 def _load_library(name: str, config: str | None) -> Mapping[str, datasets.Dataset]:
@@ -141,14 +161,11 @@ def _load_library(name: str, config: str | None) -> Mapping[str, datasets.Datase
             return {"train": datasets.load_from_disk(name)}
         return datasets.load_dataset(name, config)
     except Exception as error:  # the library raises anything: not found, no network, broken files
-        cause = (
-            error.__cause__
-            if isinstance(error, DatasetsError) and error.__cause__ is not None
-            else error
-        )
-        raise UserError(
-            f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}"
-        ) from error
+        cause: BaseException = error
+        if isinstance(error, DatasetsError) and error.__cause__ is not None:
+            cause = error.__cause__
+        message = f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}"
+        raise DataError(message, name) from error
 
 
 def as_list(items: Any) -> list[Any]:
@@ -160,27 +177,32 @@ def choose_splits(
     splits: Iterable[str] | None, there: Iterable[str], where: str, suffix: str = ".tsv"
 ) -> tuple[str, ...]:
     """Return the canonical names of the splits to read, train first: the requested ones, or train and the others."""
-    found = ", ".join(there := list(there)) or "no split"
-    chosen = (
-        {"train", *there}
-        if splits is None
-        else {_ALIASES.get(name, name) for name in as_list(splits)}
-    )
-    for split in sorted(chosen - set(there), key="train".__ne__):
-        if split not in SPLITS:
-            raise UserError(
-                f"there is no split named {split}: use train, validation (or dev), test"
-            )
-        if split == "train":
-            files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
-            found += f" in the files {', '.join(files)}" if files else ""
-            advice = (
-                f"name the file of the training rows train{suffix} or the like, or give one file"
-            )
-            raise file_error(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
-        others = [f"; take --split {name}" for name in ("validation", "train") if name in there]
-        raise UserError(f"{where} has no split {split}: found {found}{''.join(others[:1])}")
+    there = list(there)
+    chosen = {"train", *there}
+    if splits is not None:
+        chosen = {_ALIASES.get(name, name) for name in as_list(splits)}
+    for split in sorted(chosen.difference(there), key="train".__ne__):
+        raise _missing_split(split, there, where, suffix)
     return tuple(split for split in SPLITS if split in chosen)
+
+
+def _missing_split(split: str, there: Sequence[str], where: str, suffix: str) -> UserError:
+    """Return the error for a split that a source lacks."""
+    if split not in SPLITS:
+        advice = "use train, validation (or dev), test"
+        return SettingError(f"there is no split named {split}: {advice}")
+    found = ", ".join(there) or "no split"
+    if split == "train":
+        files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
+        if files:
+            found += f" in the files {', '.join(files)}"
+        advice = f"name the file of the training rows train{suffix} or the like, or give one file"
+        return file_error(where, Reason.NO_TRAIN_SPLIT, f"found {found}; {advice}")
+    message = f"{where} has no split {split}: found {found}"
+    for name in ("validation", "train"):
+        if name in there:
+            return DataError(f"{message}; take --split {name}", where)
+    return DataError(message, where)
 
 
 def read_label(path: str, encoding: str | None = None) -> Table:
@@ -215,28 +237,28 @@ def read_rows(rows: Any, name: str, columns: Sequence[Column]) -> Table:
     if isinstance(rows, datasets.Dataset):
         if any("." in str(column) and column not in rows.features for column in columns):
             rows = rows.flatten()
-        class_names = {}
-        for column, feature in rows.features.items():
-            item = (
-                feature.feature
-                if isinstance(feature, datasets.List | datasets.LargeList)
-                else feature
-            )
-            if isinstance(item, datasets.ClassLabel):
-                class_names[column] = item.names
-        return replace(
-            Table.from_arrow(name, rows.with_format("arrow")[:]), class_names=class_names
-        )
+        table = Table.from_arrow(name, rows.with_format("arrow")[:])
+        return replace(table, class_names=_find_class_names(rows.features))
     if hasattr(rows, "__arrow_c_stream__"):
         return Table.from_arrow(name, pa.table(rows))
+    names = list(map(str, columns))
     try:
         items = [
-            row if isinstance(row, Mapping) else dict(zip(map(str, columns), row, strict=True))
-            for row in rows
+            row if isinstance(row, Mapping) else dict(zip(names, row, strict=True)) for row in rows
         ]
     except (TypeError, ValueError) as error:
         found = f"found {type(rows).__name__} ({reason_of(error):.200})"
-        raise UserError(
-            f"{name} must be a Dataset, a frame, or a list of dicts or pairs: {found}"
-        ) from error
+        message = f"{name} must be a Dataset, a frame, or a list of dicts or pairs: {found}"
+        raise DataError(message, name) from error
     return Table(name, gather(items), range(len(items)))
+
+
+def _find_class_names(features: datasets.Features) -> dict[str, list[str]]:
+    """Return the names of the classes of columns of ClassLabel, or of lists of it."""
+    class_names = {}
+    for column, feature in features.items():
+        if isinstance(feature, datasets.List | datasets.LargeList):
+            feature = feature.feature
+        if isinstance(feature, datasets.ClassLabel):
+            class_names[column] = feature.names
+    return class_names

@@ -12,20 +12,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import datasets
 
-# Words that are never mistyped: handles, links, addresses, placeholders such as <<<URL>>>.
-_UNTOUCHED = re.compile(r"[@<]|https?\b|www\.|\S*(?:@|://)")
+# Words that are never mistyped: handles, links, addresses, placeholders such as <<<URL>>>, and
+# words with characters such as &amp;.
+_UNTOUCHED = re.compile(r"[@<]|https?\b|www\.|\S*(?:@|://|&#?\w+;|\w\.[a-zA-Z]{2,}/)")
 _LEAST_LETTERS = 3
 SHOWN_TYPOS = 0.2  # the share of words for the scores on a card
 _COLUMNS = ("text", "text_pair", "tokens")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # the letters of an English keyboard
-_NEIGHBOURS: dict[str, str] = {}
-for above, row in zip(("", *_ROWS), _ROWS, strict=False):
-    for place, key in enumerate(row):
-        beside = row[max(0, place - 1) : place] + row[place + 1 : place + 2]
-        over = above[place : place + 2]
-        _NEIGHBOURS[key] = _NEIGHBOURS.get(key, "") + beside + over
-        for other in over:
-            _NEIGHBOURS[other] += key
+
+
+def _find_neighbours() -> dict[str, str]:
+    """Return the keys beside each letter of the keyboard."""
+    neighbours: dict[str, str] = {}
+    above = ""
+    for row in _ROWS:
+        for place, key in enumerate(row):
+            beside = row[max(0, place - 1) : place] + row[place + 1 : place + 2]
+            over = above[place : place + 2]
+            neighbours[key] = beside + over
+            for other in over:
+                neighbours[other] += key
+        above = row
+    return neighbours
+
+
+_NEIGHBOURS = _find_neighbours()
 
 
 def mistype(text: str, share: float, draw: random.Random) -> str:
@@ -52,29 +63,18 @@ def mistype(text: str, share: float, draw: random.Random) -> str:
 
 
 def _mistype_word(word: str, draw: random.Random) -> str:
-    """Return a word with one mistake in its longest run of letters; a letter keeps its accents and vowel signs."""
-    runs: list[tuple[int, list[str]]] = []
-    after_letter = False
-    for place, character in enumerate(word):
-        if character.isalpha():
-            if not after_letter:
-                runs.append((place, []))
-            runs[-1][1].append(character)
-            after_letter = True
-        elif after_letter and unicodedata.category(character).startswith("M"):
-            runs[-1][1][-1] += character
-        else:
-            after_letter = False
-    start, letters = max(runs, key=lambda run: len(run[1]), default=(0, []))
+    """Return a word with one mistake in its longest run of letters."""
+    start, letters = max(_find_runs(word), key=lambda run: len(run[1]), default=(0, []))
     if len(letters) < _LEAST_LETTERS:
         return word
     end = start + sum(map(len, letters))
     place = draw.randrange(len(letters))
     letter = letters[place]
     neighbours = _NEIGHBOURS.get(letter.lower(), "")
-    mistake = draw.choice(
-        ("swap", "drop", "double", "neighbour") if neighbours else ("swap", "drop", "double")
-    )
+    mistakes = ["swap", "drop", "double"]
+    if neighbours:
+        mistakes.append("neighbour")
+    mistake = draw.choice(mistakes)
     first = min(place, len(letters) - 2)
     if mistake == "neighbour":
         key = draw.choice(neighbours)
@@ -88,6 +88,23 @@ def _mistype_word(word: str, draw: random.Random) -> str:
     return word[:start] + "".join(letters) + word[end:]
 
 
+def _find_runs(word: str) -> list[tuple[int, list[str]]]:
+    """Return start and letters of each run of letters; a letter keeps its accents and vowel signs."""
+    runs: list[tuple[int, list[str]]] = []
+    after_letter = False
+    for place, character in enumerate(word):
+        if character.isalpha():
+            if not after_letter:
+                runs.append((place, []))
+            runs[-1][1].append(character)
+            after_letter = True
+        elif after_letter and unicodedata.category(character).startswith("M"):
+            runs[-1][1][-1] += character
+        else:
+            after_letter = False
+    return runs
+
+
 def mistype_rows(
     rows: datasets.Dataset, typos: float, seed: str, half: bool = False
 ) -> datasets.Dataset:
@@ -99,21 +116,16 @@ def mistype_rows(
     draw = random.Random(seed)
 
     def mistype_texts(texts: Iterable[str]) -> Iterator[str]:
-        return (
-            mistype_half(texts, typos, draw)
-            if half
-            else (mistype(text, typos, draw) for text in texts)
-        )
+        if half:
+            return mistype_half(texts, typos, draw)
+        return (mistype(text, typos, draw) for text in texts)
 
     def mistype_batch(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for name in _COLUMNS:
             if name == "tokens" and name in batch:
                 sentences = mistype_texts(map(" ".join, batch[name]))
-                columns[name] = [
-                    _cut(sentence, words)
-                    for sentence, words in zip(sentences, batch[name], strict=True)
-                ]
+                columns[name] = list(map(_cut, sentences, batch[name]))
             elif name in batch:
                 columns[name] = list(mistype_texts(batch[name]))
         return columns

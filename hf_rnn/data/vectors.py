@@ -23,10 +23,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..hub.client import fetch
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import DataError, ModelError, SettingError, explain
 from .encoding import count_tokens
 from .errors import explain_file
 from .lines import open_unpacked
+
+_NUMBER = re.compile(rb"[+-]?\.?[0-9]")
 
 # ---- files ----
 
@@ -34,16 +36,16 @@ from .lines import open_unpacked
 def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]:
     """Return the vectors of those words that a file has, float32 `(E,)`; the first row of a word counts.
 
-    The whole file is read, so that damage anywhere is found; a [`UserError`] names the file and the
+    The whole file is read, so that damage anywhere is found; a [`DataError`] names the file and the
     line.
     """
-    keys, vectors = {word.encode(): word for word in words}, {}
+    keys = {word.encode(): word for word in words}
+    vectors = {}
     for key, numbers in _read_rows(str(path)):
-        if (word := keys.pop(key, None)) is not None:
-            try:
+        word = keys.pop(key, None)
+        if word is not None:
+            with explain(f"{path}: the vector of {word!r}", DataError, (ValueError,)):
                 vectors[word] = np.array(numbers, dtype=np.float32)
-            except ValueError as error:
-                raise UserError(f"{path}: the vector of {word!r}: {reason_of(error)}") from None
     return vectors
 
 
@@ -51,22 +53,33 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield word and numbers of each row."""
     with explain_file(path), open_unpacked(path) as stream:
         first = stream.readline().removeprefix(b"\xef\xbb\xbf")
-        header = [int(field) for field in first.split() if field.isdigit()]
-        rows, size = header if len(header) == len(first.split()) == 2 else (0, 0)
+        fields = first.split()
+        announced = 0
+        size = len(fields) - 1
+        lines: Iterator[bytes] = chain([first], stream)
+        if len(fields) == 2 and all(map(bytes.isdigit, fields)):
+            announced, size = map(int, fields)
+            lines = iter(stream)
         count = 0
-        for line in filter(bytes.strip, stream if rows else chain([first], stream)):
+        for line in filter(bytes.strip, lines):
             count += 1
-            size = size or len(line.split()) - 1
             word, *numbers = line.rsplit(None, size)  # words may contain spaces
-            if not numbers or len(numbers) != size or not re.match(rb"[+-]?\.?[0-9]", numbers[0]):
-                detail = f"expected a word and {size} numbers, found {line.strip()!r:.60}"
-                advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText (its .vec file)"
-                raise UserError(f"{path}, line {count + (rows > 0):,}: {detail}; {advice}")
+            if not numbers or len(numbers) != size or not _NUMBER.match(numbers[0]):
+                place = count + 1 if announced else count
+                raise _refuse_row(path, place, size, len(line.split()) - 1)
             yield word, numbers
-        if rows not in (0, count):
-            raise UserError(
-                f"{path} has {count:,} rows and announces {rows:,} on line 1: is it cut short?"
-            )
+        if announced not in (0, count):
+            detail = f"has {count:,} rows and announces {announced:,} on line 1"
+            raise DataError(f"{path} {detail}: is it cut short?", path)
+
+
+def _refuse_row(path: str, place: int, size: int, found: int) -> DataError:
+    """Return the error for a row with other fields than a word and numbers; it does not show the row."""
+    detail = f"expected a word and {size} numbers"
+    if found < size:
+        detail += f", found {found}"
+    advice = "is it cut short, or not text? Give vectors of GloVe, word2vec or fastText"
+    return DataError(f"{path}, line {place:,}: {detail}; {advice} (its .vec file)", path)
 
 
 # ---- a vocabulary ----
@@ -129,96 +142,107 @@ def load_vectors(
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
     """
-    path, ids, special = (
-        Path(os.path.expanduser(source)),
-        tokenizer.get_vocab(),
-        set(tokenizer.all_special_tokens),
-    )
-    name, vectors = _look_up(path, tokenizer, ids, special)
-    for word, vector in vectors.items():
-        if not np.isfinite(vector).all():
-            raise UserError(
-                f"{source}: the vector of {word!r} contains a number that is not finite"
-            )
-    words = ids.keys() - special
+    ids = tokenizer.get_vocab()
+    name, vectors = _look_up(Path(os.path.expanduser(source)), tokenizer)
+    words = ids.keys() - set(tokenizer.all_special_tokens)
     covered = vectors.keys() & words
     if not covered:
-        raise UserError(
-            f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check it"
-        )
-    rows = torch.from_numpy(np.stack(list(vectors.values())))
-    size = rows.shape[1]
+        detail = f"has a vector for none of the {len(words):,} words of the vocabulary"
+        raise DataError(f"{source} {detail}: check it", str(source))
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            detail = "contains a number that is not finite"
+            raise DataError(f"{source}: the vector of {word!r} {detail}", str(source))
+    matrix = _make_matrix(vectors, ids, seed)
+    size = matrix.shape[1]
     if embedding_size not in (None, size):
-        raise UserError(
-            f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}"
-        )
-    matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
-    matrix *= rows.double().std(correction=0).item()
-    matrix[torch.tensor([ids[word] for word in vectors])] = rows
+        detail = f"have {size} numbers, and embedding_size is {embedding_size}"
+        raise SettingError(f"the vectors of {source} {detail}")
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None
-    if texts is not None and (counts := count_tokens(tokenizer, texts)):
+    counts = count_tokens(tokenizer, texts or ())
+    if counts:
         share = sum(counts[ids[word]] for word in covered) / counts.total()
     return Vectors(name, matrix, len(words), len(covered), share)
 
 
-def _look_up(
-    path: Path, tokenizer: PreTrainedTokenizerBase, ids: Mapping[str, int], special: Collection[str]
-) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the name of a source, and the vectors of the entries of a vocabulary that have one.
+def _make_matrix(
+    vectors: Mapping[str, np.ndarray], ids: Mapping[str, int], seed: int
+) -> torch.Tensor:
+    """Return a row per id, float32 `(V, E)`, random for a word without a vector."""
+    rows = torch.from_numpy(np.stack(list(vectors.values())))
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(max(ids.values()) + 1, rows.shape[1], generator=generator)
+    matrix *= rows.double().std(correction=0).item()
+    matrix[torch.tensor([ids[word] for word in vectors])] = rows
+    return matrix
 
-    In the table of a model, a word has the mean of its pieces, as after another word, unless a
-    piece is unknown.
-    """
-    is_file, is_id = path.is_file(), str(path).count("/") == 1 and not path.parent.is_dir()
-    if not (is_file or is_id or path.is_dir()):
-        raise UserError(
-            f"there are no vectors at {path}: give a file, the folder of a transformers model, or its Hub id"
-        )
+
+def _look_up(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the name of a source, and the vectors of the entries of a vocabulary that have one."""
+    is_id = str(path).count("/") == 1 and not path.parent.is_dir()
     name = str(path) if is_id else path.resolve().name
-    if not is_file:
-        folder = fetch(name) if is_id else path
-        try:
-            pieces = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
-            table = model.get_input_embeddings().weight.detach().float().numpy()
-        except Exception as error:  # damaged files make the libraries raise any exception
-            raise UserError(
-                f"the vectors of {path} cannot be loaded: {reason_of(error):.1000}"
-            ) from error
-        if pieces.get_vocab() == ids:
-            return name, {word: table[index] for word, index in ids.items()}
-    forms: dict[str, list[str]] = {}
-    for entry in ids.keys() - {tokenizer.pad_token}:
-        word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
-        words = [] if "\ufffd" in word else list_forms(word)  # part of a letter
-        if is_file:  # it may contain special tokens and marked subwords
-            forms[entry] = list_forms(entry) + words
-        elif entry not in special:
-            forms[entry] = words
-    wanted = list(dict.fromkeys(chain.from_iterable(forms.values())))
-    if is_file:
-        rows = read_file(path, wanted)
+    if path.is_file():
+        forms = _find_forms(tokenizer, with_marks=True)
+        rows = read_file(path, set(chain.from_iterable(forms.values())))
+    elif is_id or path.is_dir():
+        table, pieces = _load_table(fetch(name) if is_id else path)
+        if pieces.get_vocab() == tokenizer.get_vocab():
+            return name, {word: table[index] for word, index in pieces.get_vocab().items()}
+        forms = _find_forms(tokenizer, with_marks=False)
+        rows = _average_pieces(table, pieces, set(chain.from_iterable(forms.values())))
     else:
-        before, *lists = pieces(["a", *(f"a {word}" for word in wanted)], add_special_tokens=False)[
-            "input_ids"
-        ]
-        parts = {word: numbers[len(before) :] for word, numbers in zip(wanted, lists, strict=True)}
-        unusable = set(pieces.all_special_ids)
-        rows = {
-            w: table[part].mean(axis=0)
-            for w, part in parts.items()
-            if part and unusable.isdisjoint(part)
-        }
+        advice = "give a file, the folder of a transformers model, or its Hub id"
+        raise DataError(f"there are no vectors at {path}: {advice}", str(path))
     chosen = {
         entry: next(filter(rows.__contains__, options), None) for entry, options in forms.items()
     }
     return name, {entry: rows[form] for entry, form in chosen.items() if form is not None}
 
 
+def _load_table(folder: Path) -> tuple[np.ndarray, PreTrainedTokenizerBase]:
+    """Return the vectors of a model's tokens, float32 `(V, E)`, and its tokenizer."""
+    with explain(f"the vectors of {folder} cannot be loaded", ModelError):
+        pieces = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+        return model.get_input_embeddings().weight.detach().float().numpy(), pieces
+
+
+def _find_forms(tokenizer: PreTrainedTokenizerBase, with_marks: bool) -> dict[str, list[str]]:
+    """Return the forms under which to look up each entry of a vocabulary, best first.
+
+    A source `with_marks` may contain special tokens and marked subwords.
+    """
+    special = set(tokenizer.all_special_tokens)
+    forms = {}
+    for entry in tokenizer.get_vocab().keys() - {tokenizer.pad_token}:
+        word = entry if entry in special else tokenizer.convert_tokens_to_string([entry]).strip()
+        words = [] if "\ufffd" in word else list_forms(word)  # part of a letter
+        if with_marks:
+            forms[entry] = list_forms(entry) + words
+        elif entry not in special:
+            forms[entry] = words
+    return forms
+
+
+def _average_pieces(
+    table: np.ndarray, pieces: PreTrainedTokenizerBase, words: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Return for each word the mean of its pieces, as after another word, unless a piece is unknown."""
+    words = list(words)
+    texts = ["a", *(f"a {word}" for word in words)]
+    before, *lists = pieces(texts, add_special_tokens=False)["input_ids"]
+    unusable = set(pieces.all_special_ids)
+    rows = {}
+    for word, ids in zip(words, lists, strict=True):
+        own = ids[len(before) :]
+        if own and unusable.isdisjoint(own):
+            rows[word] = table[own].mean(axis=0)
+    return rows
+
+
 def list_forms(word: str) -> list[str]:
     """Return the forms under which to look up a word, best first."""
-    return (
-        list(dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))) if word else []
-    )
+    forms = (word, word.lower(), word.capitalize(), word.upper())
+    return list(dict.fromkeys(filter(None, forms)))

@@ -190,9 +190,9 @@ def score_tables(facts: CardFacts, split: str) -> str:
     table = make_table(["", *names], rows)
     if not labels:
         return table
-    columns = list(next(iter(labels.values())))
-    rows = [[label, *(row[column] for column in columns)] for label, row in _ends(labels)]
-    return f"{table}\n\n{make_table(['label', *columns], rows)}"
+    columns = ["label", *next(iter(labels.values()))]
+    per_label = make_table(columns, [[label, *row.values()] for label, row in _ends(labels)])
+    return f"{table}\n\n{per_label}"
 
 
 def _list_baselines(

@@ -25,7 +25,7 @@ def find_token(token: str | None = None) -> str:
     """Return `token`, else `HF_TOKEN`, or the token stored by `hf auth login`.
 
     Raises:
-        HubError: If there is none.
+        HubError: Without any.
     """
     found = (token or get_token() or "").strip()
     if not found:

@@ -333,7 +333,8 @@ def _load_weights(
             output_loading_info=True,
         )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    wrong = min((str(key) for kind in kinds for key in report[kind]), default=None)
+    keys = set().union(*(report[kind] for kind in kinds))
+    wrong = min(map(str, keys), default=None)
     if wrong is not None:
         raise ModelError(
             f"{name}: model.safetensors and config.json do not belong together: "

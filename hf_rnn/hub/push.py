@@ -107,7 +107,7 @@ class Upload:
         private: bool | None = None,
         commit_message: str = COMMIT_MESSAGE,
     ) -> PushResult:
-        """Send the files in one commit, to a new repo if there is none; see [`push`]."""
+        """Send the files in one commit, to a new repo if it does not exist; see [`push`]."""
         repo_id = self.plan.repo_id
         api = connect(token)
         with explain_errors(f"the push to {repo_id} failed"):

@@ -111,56 +111,80 @@ def read_rows(
         UserError: For unusable data, and where no row can be scored.
     """
     split = {"dev": "validation"}.get(str(options.split), options.split)
-    path = Path(str(options.data_dir or options.dataset_name))
-    is_table = data is None and path.is_file()
     record = read_record(model, revision)
-    has_halves = split in ("train", "validation") and not task.generates
-    has_halves = has_halves and (is_table or (data is None and bool(record.get("held_out"))))
-
-    report = DataReport()
-    which: dict[str, Any] = {"splits": [split or "test"]}
-    if has_halves:
-        which = {"validation_share": 0}
-    if data is not None:
-        which["data"] = {split or "test": data}
-    columns = find_columns(options, task, config, record)
-    splits = task.read(options, report=report, **columns, **which)
-
-    stored = split or "test"
-    source = "table" if is_table else "splits"
-    if has_halves and (split not in splits or split == "train"):
-        stored = "train"
-        source = "table" if is_table else "held out"
-    rows = splits[stored]
+    read = _read_split(split, options, task, config, record, data)
+    rows = read.rows
     trained = None
     if Path(model).is_dir():
         trained = read_training_rows(FinishedFolder(Path(model)))
     seen = np.zeros(len(rows), dtype=bool)
     if trained is not None:
         seen = np.isin(hash_texts(join_texts(rows)), trained)
-    chosen = choose(source, split, seen)
+    chosen = choose(read.source, split, seen)
 
-    counted = seen[chosen] if has_halves else seen
+    counted = seen[chosen] if read.has_halves else seen
     trained_on = None if trained is None else int(counted.sum())
-    name = path.name if is_table and split is None else split or "test"
-    note = _describe_rows(name, trained_on, len(counted), int(chosen.sum()), record)
+    note = _describe_rows(read.name, trained_on, len(counted), int(chosen.sum()), record)
     classless = np.zeros(len(rows), dtype=bool)
     if options.none_label is not None:
         classless = chosen & (np.asarray(rows["label"][:]) == config.num_labels)
         _check_classless(classless, chosen)
         chosen &= ~classless
-    table, places = report.tables.get(stored, (None, np.arange(len(rows))))
     return Rows(
         data=rows if chosen.all() else rows.select(np.flatnonzero(chosen)),
-        name=name,
+        name=read.name,
         trained_on=trained_on,
         seen=seen[chosen],
         classless=rows.select(np.flatnonzero(classless)),
-        table=table,
-        places=places[chosen],
-        columns=report.columns,
+        table=read.table,
+        places=read.places[chosen],
+        columns=read.columns,
         note=note,
     )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split as it is stored."""
+
+    rows: datasets.Dataset
+    name: str  # for people
+    source: str  # as [`choose`] names it
+    has_halves: bool  # whether train and validation are halves of these rows
+    table: Table | None
+    places: np.ndarray
+    columns: Mapping[str, str]
+
+
+def _read_split(
+    split: str | None,
+    options: EvaluateOptions,
+    task: Task,
+    config: Config,
+    record: Mapping[str, Any],
+    data: object,
+) -> _Split:
+    """Read the rows of a split, or all rows where it is a half of them."""
+    path = Path(str(options.data_dir or options.dataset_name))
+    is_table = data is None and path.is_file()
+    has_halves = split in ("train", "validation") and not task.generates and data is None
+    has_halves = has_halves and (is_table or bool(record.get("held_out")))
+    wanted = split or "test"
+    which: dict[str, Any] = {"validation_share": 0} if has_halves else {"splits": [wanted]}
+    if data is not None:
+        which["data"] = {wanted: data}
+
+    report = DataReport()
+    columns = find_columns(options, task, config, record)
+    splits = task.read(options, report=report, **columns, **which)
+    source = "table" if is_table else "splits"
+    if has_halves and (wanted not in splits or wanted == "train"):
+        wanted = "train"
+        source = "table" if is_table else "held out"
+    rows = splits[wanted]
+    table, places = report.tables.get(wanted, (None, np.arange(len(rows))))
+    name = path.name if is_table and split is None else split or "test"
+    return _Split(rows, name, source, has_halves, table, places, report.columns)
 
 
 def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:

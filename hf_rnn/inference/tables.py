@@ -32,6 +32,7 @@ Frame = TypeVar("Frame")
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _EXCEL_TEXT = 32_767  # characters of a cell
+_EXCEL_CHARACTERS = 32_767
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
@@ -298,6 +299,11 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
     except ImportError:
         raise ImportError(f"install XlsxWriter: {install_hint('excel')}, or write .csv") from None
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            longest = pc.max(pc.utf8_length(column)).as_py() or 0
+            if longest > _EXCEL_CHARACTERS:
+                limit = f"a cell of Excel has at most {_EXCEL_CHARACTERS:,} characters"
+                raise ValueError(f"a text of column {name!r} has {longest:,}, and {limit}")
         is_integer, is_date = pa.types.is_integer(column.type), pa.types.is_date(column.type)
         fits = getattr(column.type, "tz", None) is None
         if is_integer or is_date or pa.types.is_timestamp(column.type):

@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person said about a text."""
+    """The answer of a person to a text."""
 
-    row: int  # of the table, from 0
+    row: int  # number in the table, from 0
     text: str
-    label: str  # empty for a text that was skipped
+    label: str  # is empty for a text that was skipped
     time: str  # UTC, as 2026-11-30T08:15:00.123
     suggestion: str  # the label that the model suggested; empty without one
     order: str  # why the text was chosen; see [`Labeller`]
@@ -43,7 +43,7 @@ class AnswerFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: list[Answer] = []
-        self._ends: list[int] = []  # of the header and of each answer, in bytes
+        self._ends: list[int] = []  # where the header and each answer end, in bytes
         path.parent.mkdir(parents=True, exist_ok=True)
         content = path.read_bytes() if path.exists() else b""
         header = _format(_COLUMNS)

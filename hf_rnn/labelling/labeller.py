@@ -1,13 +1,11 @@
 """Label texts with a model in the loop: which text comes next, what its label may be, how often that is right.
 
-The order is measured by `scripts/benchmarks/labelling.py`. First come texts that represent the
-others: each next one raises the mean similarity of all texts to the nearest chosen one most (the
-facility location function; K. Wei, R. Iyer, J. Bilmes: Submodularity in Data Subset Selection and
-Active Learning. ICML 2015). Then come in turn: the least certain text, by the margin between its
-two best labels (T. Scheffer, C. Decomain, S. Wrobel: Active Hidden Markov Models for Information
-Extraction. IDA 2001), unless it resembles an answered one; a text whose suggested label has the
-fewest rows; and a random one. Only random texts measure how often suggestions are right, because
-the others were chosen for their difficulty.
+First come 50 texts that represent the others: each next one raises the mean similarity of all texts
+to the nearest chosen one most (the facility location function; K. Wei, R. Iyer, J. Bilmes:
+Submodularity in Data Subset Selection and Active Learning. ICML 2015). They are worth twice as many
+random ones. Then the order is random: the texts with the smallest margin, those of rare labels and
+further representatives each were worse than random on a data set
+(`scripts/benchmarks/labelling.py`). Only random texts measure how often suggestions are right.
 """
 
 from __future__ import annotations
@@ -30,17 +28,14 @@ from .vectors import encode_texts
 
 LABELS = "labels.csv"
 _FIRST = 50  # texts that represent the others
-_TURNS = ("uncertain", "random", "uncertain", "rare", "uncertain")
-_REPRESENTATIVES = 50
-_POOL = 20_000  # texts to choose from, at random; suggestions take half a second for these
-_REPRESENTED = 3_000  # of them, for which a representative is sought
+_POOL = 20_000  # texts to choose from, at random; these have suggestions in half a second
+_REPRESENTED = 3_000  # texts among them that are represented
 _ENOUGH = 4  # rows of each of two labels, to suggest one
 _RECENT = 50  # random texts that the accuracy counts
 _CONFIDENCE = 0.95
-_STRENGTH = 10.0  # C of the regression
-_STEPS = 50  # of it; the next answer continues them
+_STRENGTH = 10.0  # parameter C of the regression
+_STEPS = 50  # per fit; the next one continues them
 _REFIT_SHARE = 0.02  # new answers, as a share of all, after which the model is fitted again
-_LIKENESS = 0.5  # weight of the similarity to an answered text beside the margin
 
 
 class Suggestion(TypedDict):
@@ -61,7 +56,7 @@ class Accuracy(TypedDict):
 
 @dataclass(frozen=True)
 class _Question:
-    place: int  # in the pool
+    place: int  # index in the pool
     order: str
 
 
@@ -72,8 +67,8 @@ class Labeller:
     as soon as two labels have four rows each.
 
     Args:
-        texts: All texts; a blank one is never asked. Of more than 20,000 a random part is.
-        labels: The labels that are there already, None or "" where there is none.
+        texts: All texts; a blank one is never asked. From more than 20,000 a random part is taken.
+        labels: The labels that are there already; None or "" for a missing one.
         output_dir: Folder for `labels.csv`, where each answer is written at once, and for the
             vectors of the texts. The answers of an earlier session there count.
         seed: Decides what is random.
@@ -112,8 +107,6 @@ class Labeller:
         self._vectors = vectors.astype(np.float32)
 
         self._asked = np.isin(self._rows, list(self.labels))
-        # of each text to the most similar answered one
-        self._likeness = np.zeros(len(self._rows), dtype=np.float32)
         for answer in self.answers:
             self._learn(answer)
         self._random = self._draw.permutation(len(self._rows))
@@ -121,7 +114,7 @@ class Labeller:
         self._question: _Question | None = None
         self._model = _make_model()
         self._fitted = 0  # rows that the model has learned
-        self._scores: np.ndarray | None = None  # of the labels of the model, `(P, C)`
+        self._scores: np.ndarray | None = None  # by text and label of the model, `(P, C)`
 
     # ---- answers ----
 
@@ -144,7 +137,7 @@ class Labeller:
 
     @property
     def order(self) -> str:
-        """Why [`next`] chose its text: `different`, `uncertain`, `rare` or `random`."""
+        """Why [`next`] chose its text: `different` from those before, or `random`."""
         self.next()
         return self._question.order if self._question is not None else ""
 
@@ -194,11 +187,8 @@ class Labeller:
     def _learn(self, answer: Answer) -> None:
         if answer.label:
             self.labels[answer.row] = answer.label
-        place = self._places.get(answer.row)
-        if place is not None:
-            self._asked[place] = True
-            likeness = self._vectors @ self._vectors[place]
-            self._likeness = np.maximum(self._likeness, likeness)
+        if answer.row in self._places:
+            self._asked[self._places[answer.row]] = True
 
     # ---- the model ----
 
@@ -245,33 +235,12 @@ class Labeller:
     # ---- the order ----
 
     def _choose(self) -> _Question:
-        """Return the next text, by the order of [`_TURNS`] after the first ones."""
-        self._fit()
-        number = len(self.answers)
-        order = "different" if number < _FIRST else _TURNS[number % len(_TURNS)]
-        place = None
-        if order == "different":
-            places = self._representatives
-            place = next((place for place in places if not self._asked[place]), None)
-        elif self._scores is not None and order == "rare":
-            place = self._least(self._count_suggested(self._scores))
-        elif self._scores is not None and order == "uncertain":
-            best = np.partition(self._scores, -2, axis=1)
-            margins = best[:, -1] - best[:, -2]
-            place = self._least(margins + _LIKENESS * self._likeness)
-        if place is None:
-            order = "random"
-            place = int(self._random[~self._asked[self._random]][0])
-        return _Question(place, order)
-
-    def _least(self, costs: np.ndarray) -> int:
-        return int(np.where(self._asked, np.inf, costs).argmin())
-
-    def _count_suggested(self, scores: np.ndarray) -> np.ndarray:
-        """Return for each text the rows that its suggested label has; the score decides between equals."""
-        counts = Counter(self.labels.values())
-        by_class = np.array([counts[label] for label in self._model.classes_])
-        return by_class[scores.argmax(axis=1)] - scores.max(axis=1)
+        """Return the next text: a representative one among the first answers, or a random one."""
+        if len(self.answers) < _FIRST:
+            for place in self._representatives:
+                if not self._asked[place]:
+                    return _Question(place, "different")
+        return _Question(int(self._random[~self._asked[self._random]][0]), "random")
 
     def _find_representatives(self) -> list[int]:
         """Return places of texts, each the one that adds most to the similarity of all to the nearest of them."""
@@ -281,7 +250,7 @@ class Labeller:
         likeness = np.maximum(vectors @ vectors.T, 0) ** 2
         nearest = np.zeros(len(some), dtype=np.float32)
         chosen: list[int] = []
-        for _ in range(min(_REPRESENTATIVES, len(some))):
+        for _ in range(min(_FIRST, len(some))):
             means = np.maximum(likeness, nearest).mean(axis=1)
             means[chosen] = -1
             chosen.append(int(means.argmax()))

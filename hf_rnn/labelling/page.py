@@ -37,7 +37,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'; form-action 'none'",
 }
-_PAUSE = 300  # seconds between two answers that are no work
+_PAUSE = 300  # seconds between two answers; after more, nobody was working
 
 
 class LabelPage:
@@ -174,7 +174,7 @@ def serve(
     Args:
         labeller: The queue.
         none_label: The label of texts of no class.
-        port: Of the local address; by default a free one.
+        port: The port of the local address; by default a free one.
         browser: Whether to open the page in the browser.
         announce: Takes the link, and a note if there is no browser.
 

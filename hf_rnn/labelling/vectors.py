@@ -14,10 +14,10 @@ from ..inference.fast import SentenceEncoder
 from ..tokenizers.language import find_language
 from ..utils.process import write_whole
 
-# characters of a text that are read: of the mails of 20 newsgroups nine of ten are shorter
+# characters of a text that are read; nine of ten mails of 20 newsgroups are shorter
 _MOST_CHARACTERS = 2_000
 _BATCH = 1_000
-_SHOWN = 2_000  # texts from which on a bar shows the progress
+_SHOWN = 2_000  # with this many texts, a bar shows the progress
 
 
 def encode_texts(texts: Sequence[str], file: Path | None = None) -> np.ndarray:

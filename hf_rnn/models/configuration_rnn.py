@@ -62,6 +62,12 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     word_hidden_size: int = setting(
         100, "units per direction of the LSTM over words", least=1, below=MAX_PARAMETERS
     )
+    ngram_rows: int = setting(
+        0,
+        "classifiers: rows of the table of the linear part, see `NgramScores`; 0: no linear part",
+        least=0,
+        below=1 << 24,
+    )
     # fields of transformers, which checks types only of a subclass
     if TYPE_CHECKING:
         id2label: dict[int, str] = field(default_factory=dict)
@@ -84,6 +90,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: object) -> None:
         """Derive one label map from the other."""
+        if kwargs.pop("token_ngrams", 0):
+            raise ValueError("token_ngrams is of an earlier version: train the model again")
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {index: label for label, index in label2id.items()}
@@ -144,7 +152,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
         misfits = {
             "bidirectional": self.bidirectional, "pooling": self.pooling == "attention", "crf": self.crf,
-            "word_forms": self.word_forms, "token_ngrams": self.token_ngrams, "sep_token_id": self.sep_token_id,
+            "word_forms": self.word_forms, "ngram_rows": self.ngram_rows, "sep_token_id": self.sep_token_id,
         }  # fmt: skip
         if (
             self.streaming

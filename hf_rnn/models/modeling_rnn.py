@@ -9,7 +9,7 @@ C classes, S states, R residual stream, K kernel of the convolution.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,11 @@ from transformers.utils import can_return_tuple
 from .blocks_rnn import LONGEST_MEMORY, Dropout, ResidualBlock, ShortConvolution, TokenProjection
 from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
+from .ngrams_rnn import NgramScores
 from .pooling_rnn import find_pooler
 
 # places in a text where a streaming model learns too, and their share of the loss
 PREFIXES, PREFIX_WEIGHT = 2, 0.25
-# tokens in a row, and the numbers of their hash
-NGRAMS, NGRAM_FACTOR, NGRAM_PRIME = 3, 1_000_003, 2**31 - 1
 
 
 @dataclass
@@ -137,8 +136,9 @@ class RnnPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -bound, bound)
             if isinstance(module, RecurrentCell) and self.config.block_type == "residual":
                 module.spread_memory(LONGEST_MEMORY)
-        elif isinstance(module, TokenNgrams):
-            init.zeros_(module.weight)
+        elif isinstance(module, NgramScores):
+            for buffer in module.buffers():
+                init.zeros_(buffer)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -288,8 +288,10 @@ class RnnModel(RnnPreTrainedModel):
         texts, directions = CompactTexts(mask), self.config.num_directions
         states = self._embed(input_ids, inputs_embeds, texts)  # compact
         states = self.projection(states) if self.is_residual else states
-        # type: list[Any], list[Any], list[Any], list[Any]
-        shown, hidden, cell, conv = [], [], [], []
+        shown: list[Any] = []
+        hidden: list[Any] = []
+        cell: list[Any] = []
+        conv: list[Any] = []
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))
@@ -390,32 +392,6 @@ class RnnModel(RnnPreTrainedModel):
         return state.view(layers, directions, *state.shape[1:])
 
 
-class TokenNgrams(nn.Module):
-    """Scores for one, two and three tokens in a row: their sum over a text, divided by the root of its length.
-
-    They learn the words of the training texts that the encoder does not know well. A hash of the
-    ids selects a column of the table, as in fastText (Joulin, Grave, Bojanowski and Mikolov, "Bag
-    of Tricks for Efficient Text Classification", EACL 2017; arXiv:1607.01759).
-    """
-
-    def __init__(self, config: RnnConfig) -> None:
-        super().__init__()
-        columns = max(1, config.token_ngrams // config.num_labels)
-        self.weight = nn.Parameter(torch.zeros(config.num_labels, columns))
-
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Return scores `(B, C)` of ids `(B, T)`, of the tokens where the mask is True."""
-        texts = CompactTexts(mask)
-        ids, valid = texts.compact(input_ids), texts.valid.t()[..., None]
-        ids, hashes, time = ids.t(), torch.zeros_like(ids.t()), mask.shape[1]
-        scores = self.weight.new_zeros(mask.shape[0], self.weight.shape[0])
-        for number in range(min(NGRAMS, time)):
-            hashes = (hashes[:, : time - number] * NGRAM_FACTOR + ids[:, number:] + 1) % NGRAM_PRIME
-            terms = nn.functional.embedding(hashes % self.weight.shape[1], self.weight.t())
-            scores = scores + (terms * valid[:, number:]).sum(dim=1)
-        return scores / mask.sum(dim=1, keepdim=True).clamp(min=1).to(scores.dtype).sqrt()
-
-
 def _fill_empty(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return states and mask; a batch without any token gets a place, which poolings need."""
     if mask.shape[1]:
@@ -443,7 +419,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.classifier = nn.Linear(
             (4 if self.has_pairs else 1) * self.pooler.output_size, config.num_labels
         )
-        self.ngrams = TokenNgrams(config) if config.token_ngrams else None
+        self.ngrams: NgramScores | None = None
+        if config.ngram_rows:
+            self.ngrams = NgramScores(config.ngram_rows, config.num_labels)
         # transformers' default depends on the class's name
         self.loss_type = "ForSequenceClassification"
         self.post_init()
@@ -505,7 +483,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         logits = self.classifier(self.dropout(self.activation(pooled)))
         if self.ngrams is not None:
             if input_ids is None:
-                raise ValueError("a classifier with token_ngrams needs input_ids")
+                raise ValueError("a classifier with n-grams needs input_ids")
             logits = logits + self.ngrams(input_ids, mask)
         if self.config.target_scale is not None:
             scale, mean = map(
@@ -565,12 +543,21 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     @torch.no_grad()
     def fold_targets(self) -> None:
         """Move mean and deviation of the numbers into the last layer, after training; the answers stay the same."""
-        scale, mean = self.config.target_scale, self.config.target_mean
-        if scale is not None:
-            wide, layer = torch.tensor(scale, dtype=torch.float64), self.classifier
-            for weight in (layer.weight, *([] if self.ngrams is None else [self.ngrams.weight])):
-                weight.copy_(weight.cpu().double() * wide[:, None])
-            layer.bias.copy_(
-                layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64)
-            )
-            self.config.target_scale = self.config.target_mean = None
+        if self.config.target_scale is None:
+            return
+        scale = torch.tensor(self.config.target_scale, dtype=torch.float64)
+        mean = torch.tensor(self.config.target_mean, dtype=torch.float64)
+        layer = self.classifier
+        layer.weight.copy_(layer.weight.cpu().double() * scale[:, None])
+        layer.bias.copy_(layer.bias.cpu().double() * scale + mean)
+        if self.ngrams is not None:
+            self.ngrams.scale.copy_(self.ngrams.scale.cpu().double() * scale)
+        self.config.target_scale = None
+        self.config.target_mean = None
+
+    def attach_ngrams(self, weights: Mapping[str, Tensor]) -> None:
+        """Add a linear part over n-grams, or replace it; `weights` are those of [`NgramScores`]."""
+        rows, labels = weights["weight"].shape
+        self.config.ngram_rows = rows
+        self.ngrams = NgramScores(rows, labels).to(self.classifier.weight.device)
+        self.ngrams.load_state_dict(weights)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Literal
 
-IGNORED_LABEL = -100  # of a token or row that the loss does not count, as in torch
+IGNORED_LABEL = -100  # the loss does not count a token or row with this label, as in torch
 MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _LIMITS = {  # word of the metadata: how it reads in a message, and the check
     "least": ("at least", lambda value, limit: value >= limit),
@@ -128,14 +128,6 @@ class RnnSettings:
         False,
         "read in one direction, and learn to answer while a text is still being written; see `FastRnn.stream`",
         shown="common",
-    )
-    token_ngrams: int = setting(
-        0,
-        "classifiers: numbers in a table of scores for one to three tokens in a row, which are added to the logits; "
-        "0 leaves it out",
-        least=0,
-        below=1 << 25,
-        start="shape",
     )
     freeze_embedding: bool = setting(False, "exclude the embedding from training")
     tie_word_embeddings: bool = setting(

@@ -130,6 +130,16 @@ class TrainingSettings:
     typos: float = setting(
         0.0, "share of words to mistype in half of the texts of an epoch", least=0, most=0.5
     )
+    train_window: int = setting(
+        0,
+        "classifiers: of a longer text each epoch reads a stretch of this many tokens; 0 reads all",
+        least=0,
+    )
+    wide: bool = setting(
+        False,
+        "add a linear part over n-grams to a finished classifier, where validation rows gain by it",
+        shown="common",
+    )
     few_rows: int = setting(
         0,
         "with at most this many rows per class, use contrast and logistic regression; 0: never",

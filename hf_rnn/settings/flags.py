@@ -72,7 +72,7 @@ class Flags:
         return bool(names)
 
     def _place(self, word: str, values: dict[str, Any]) -> None:
-        """Add a word without a flag to the values: the first one of `words` that has none takes it."""
+        """Add a word without a flag to the values: the first one of `words` without a value takes it."""
         optional = self.words[self.needed :]
         free = self._list_missing(values) + [name for name in optional if name not in values]
         free += [name for name in optional if self._is_list(name)]

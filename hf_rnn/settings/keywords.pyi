@@ -139,7 +139,6 @@ class RunKeywords(TypedDict, total=False):
     tags: Sequence[str] | None
     tf32: bool | None
     tie_word_embeddings: bool | None
-    token_ngrams: int | None
     torch_compile: bool | None
     torch_compile_backend: Text | None
     torch_compile_mode: Text | None
@@ -148,12 +147,14 @@ class RunKeywords(TypedDict, total=False):
     trackio_space_id: Text | None
     trackio_static_space_id: Text | Literal[False] | None
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] | None
+    train_window: int | None
     typos: float | None
     use_cache: bool | None
     use_cpu: bool | None
     use_liger_kernel: bool | None
     warmup_steps: float | None
     weight_decay: float | None
+    wide: bool | None
     word_dropout: float | int | None
     word_forms: int | None
 

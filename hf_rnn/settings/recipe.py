@@ -69,7 +69,8 @@ def convert_setting(name: str, value: Any, verb: str, place: str = "") -> Any:
     theirs = list_their_names()
     if name in theirs:
         return value
-    raise SettingError(f"{place}there is no setting {name!r}{advise(name, [*declared, *theirs])}")
+    hint = advise(name, [*declared, *theirs])
+    raise SettingError(place + f"there is no setting {name!r}{hint}")
 
 
 # ---- recipes of this package ----
@@ -90,7 +91,7 @@ def list_recipe_settings() -> set[str]:
 
 @cache
 def load_package_recipe(name: str | None) -> Mapping[str, Any]:
-    """Return the settings of a recipe of this package merged with its bases; None has none."""
+    """Return the settings of a recipe of this package merged with its bases; for None they are empty."""
     if name is None:
         return {}
     import yaml  # not for a help or a prediction

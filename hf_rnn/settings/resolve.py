@@ -50,7 +50,7 @@ ENGLISH = "english"  # encoders of the package
 CAUSAL = "english_causal"
 OTHER_LANGUAGES = {ENGLISH: "multilingual", CAUSAL: "multilingual_causal"}  # in their place
 # implied by `streaming`
-_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0, "token_ngrams": 0}
+_STREAMING = {"bidirectional": False, "crf": False, "word_forms": 0}
 # upper limits for a student with its teacher's table
 _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}
 
@@ -63,7 +63,7 @@ class Layers:
     task: Mapping[str, Any]  # its values for the task
     recipe: Mapping[str, Any]  # a recipe that the user wrote
     user: Mapping[str, Any]  # flags or keywords
-    run: Mapping[str, Any]  # what the program decided, such as the encoder for a language
+    run: Mapping[str, Any]  # decided by the program, such as the encoder for a language
 
     @property
     def typed(self) -> dict[str, Any]:

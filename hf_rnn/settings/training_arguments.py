@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..models.settings_rnn import check_ranges
-from ..utils.errors import UserError
+from ..utils.errors import SettingError
 from .fields import TrainingSettings
 
 
@@ -31,19 +31,13 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
         try:
             check_ranges(self)
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise SettingError(str(error)) from error
         if self.overwrite_output_dir and self.resume:
-            raise UserError(
+            raise SettingError(
                 "overwrite_output_dir starts a new run and resume continues one: give one of them"
             )
-        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
-            raise UserError(
-                "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
-                "to false, and without eval_strategy early_stopping_patience to 0"
-            )
-        if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
-            # each evaluation can be the best one
-            self.save_steps = self.eval_steps or self.logging_steps
+        if self.load_best_model_at_end:
+            self._suit_saves()
         if self.data_seed is None:  # type: ignore[has-type]  # a field of transformers
             # otherwise the order of the examples changes when a run is resumed
             self.data_seed = self.seed
@@ -56,15 +50,25 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
             self.use_cpu = True
         self.report_to = self.report_to or ["none"]
         super().__post_init__()
-        if self.early_stopping_patience and (
-            self.eval_strategy == "no" or self.metric_for_best_model is None
-        ):
-            raise UserError(
-                "early_stopping_patience needs scores: set eval_strategy (such as epoch) and metric_for_best_model "
-                "(such as macro_recall), or early_stopping_patience to 0"
+        has_scores = self.eval_strategy != "no" and self.metric_for_best_model is not None
+        if self.early_stopping_patience and not has_scores:
+            raise SettingError(
+                "early_stopping_patience needs scores: set eval_strategy (such as epoch) and "
+                "metric_for_best_model (such as macro_recall), or early_stopping_patience to 0"
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn at each loader
+
+    def _suit_saves(self) -> None:
+        """Save where an evaluation can choose the best epoch, or refuse settings that do not allow it."""
+        if "no" in (self.eval_strategy, self.save_strategy):
+            raise SettingError(
+                "load_best_model_at_end needs eval_strategy and save_strategy, found no: "
+                "set load_best_model_at_end to false, "
+                "and without eval_strategy early_stopping_patience to 0"
+            )
+        if self.eval_strategy == self.save_strategy == "steps":
+            self.save_steps = self.eval_steps or self.logging_steps
 
 
 def multiplies_bfloat16(use_cpu: bool = False) -> bool:

@@ -129,7 +129,11 @@ def _read_as(value_type: Any, value: Any) -> Any:
         return dict(value)
     if not isinstance(value, str | int | float | os.PathLike):
         raise TypeError
-    text = str(value)
+    return _read_text_as(origin, value_type, str(value))
+
+
+def _read_text_as(origin: Any, value_type: Any, text: str) -> Any:
+    """Return the value that a text spells, or raise a ValueError or KeyError."""
     if origin is bool:
         return _WORDS[text.casefold()]
     if origin is int:

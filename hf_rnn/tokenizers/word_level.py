@@ -10,10 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.decoders import Decoder
 from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
@@ -22,7 +23,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..utils.errors import UserError, find_text_fault, out_of_arrow
+from ..utils.errors import DataError, ModelError, SettingError, find_text_fault, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 UNK_TOKEN = "<unk>"  # id 0
@@ -47,26 +48,27 @@ class TaggerTokenizer(PreTrainedTokenizerFast):
     def _convert_encoding(self, *args: object, **options: object) -> Any:
         columns, encodings = super()._convert_encoding(*args, **options)
         if "special_tokens_mask" in columns:
-            columns["special_tokens_mask"] = [
-                [
-                    int(hidden or token.endswith((CAPITAL, ALL_CAPITALS)))
-                    for hidden, token in zip(*pair, strict=True)
-                ]
-                for pair in (
-                    (encoding.special_tokens_mask, encoding.tokens) for encoding in encodings
-                )
-            ]
+            columns["special_tokens_mask"] = list(map(_mask_marks, encodings))
         return columns, encodings
 
     def _encode_plus(self, *args: object, **options: object) -> Any:
         encoded = super()._encode_plus(*args, **options)
         # a tensor of texts without tokens
-        if getattr(places := encoded.get("offset_mapping"), "ndim", 3) < 3:
+        places = encoded.get("offset_mapping")
+        if getattr(places, "ndim", 3) < 3:
             encoded["offset_mapping"] = places.reshape(*places.shape, 2)
         return encoded
 
 
-class NoFrequentWordError(UserError):
+def _mask_marks(encoding: Encoding) -> list[int]:
+    """Return the mask of special tokens of a text, with the marks of capitals."""
+    mask = []
+    for is_special, token in zip(encoding.special_tokens_mask, encoding.tokens, strict=True):
+        mask.append(int(is_special or token.endswith((CAPITAL, ALL_CAPITALS))))
+    return mask
+
+
+class NoFrequentWordError(DataError):
     """No word of the texts is frequent enough for a vocabulary."""
 
 
@@ -118,57 +120,59 @@ def train_tokenizer(
         UserError: For an argument out of range, an invalid text, or texts without a word that is
             frequent enough.
     """
-    specials = [UNK_TOKEN, PAD_TOKEN, EOS_TOKEN] if exact else [UNK_TOKEN, PAD_TOKEN]
-    for name, value, choices in (
-        ("normalizer", normalizer, NORMALIZERS),
-        ("tokenizer", tokenizer, TOKENIZERS),
-    ):
-        if value not in choices:
-            raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+    _check_choice("normalizer", normalizer, NORMALIZERS)
+    _check_choice("tokenizer", tokenizer, TOKENIZERS)
     if exact and normalizer != "none":
-        raise UserError(
-            f"a tokenizer that keeps the text needs normalizer none: found {normalizer}"
-        )
+        found = f"found {normalizer}"
+        raise SettingError(f"a tokenizer that keeps the text needs normalizer none: {found}")
+    stages = _build_stages(tokenizer, normalizer, lowercase)
+    specials = [UNK_TOKEN, PAD_TOKEN]
+    if exact:
+        stages = _build_exact(tokenizer, lowercase)
+        specials.append(EOS_TOKEN)
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
-    backend.normalizer, backend.pre_tokenizer, decoder = (
-        _build_exact(tokenizer, lowercase)
-        if exact
-        else _build_stages(tokenizer, normalizer, lowercase)
-    )
+    backend.normalizer, backend.pre_tokenizer, decoder = stages
     if decoder is not None:
         backend.decoder = decoder
+    least = (min_frequency, min_texts)
     if tokenizer == "bpe":
         backend.model = BPE(unk_token=UNK_TOKEN)
-        _learn_pieces(
-            backend, _read(texts), min_frequency, min_texts, max_vocab_size or _PIECES, specials
-        )
+        _learn_pieces(backend, _read(texts), *least, max_vocab_size or _PIECES, specials)
     else:
-        words = _count(backend, _read(texts), min_frequency, min_texts)
-        vocabulary = [*specials, *(word for word in words if word not in specials)][:max_vocab_size]
-        backend.model = WordLevel(
-            {word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN
-        )
+        words = dict.fromkeys([*specials, *_count(backend, _read(texts), *least)])
+        ids = {word: index for index, word in enumerate(islice(words, max_vocab_size))}
+        backend.model = WordLevel(ids, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
-        often = f"{min_frequency} times" + f", and in {min_texts} texts" * (min_texts > 1)
-        advice = ", or for languages without spaces set tokenizer to char or bpe (--tokenizer char)"
-        raise NoFrequentWordError(
-            f"no {'word' if tokenizer == 'word' else 'character'} occurs {often}: give more texts, or lower "
-            f"min_frequency{advice if tokenizer == 'word' else ''}"
-        )
-    options = {
-        "model_max_length": model_max_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
+        raise _no_frequent_word(tokenizer, *least)
+    options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
     if exact:
-        options |= {
-            "eos_token": EOS_TOKEN,
-            "padding_side": "left",
-            "clean_up_tokenization_spaces": False,
-        }
-    names = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
+        options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
+        options["clean_up_tokenization_spaces"] = False
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, split_special_tokens=True, **names, **options
+        tokenizer_object=backend,
+        split_special_tokens=True,
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **options,
     )
+
+
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse an unknown value of an argument."""
+    if value not in choices:
+        raise SettingError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def _no_frequent_word(tokenizer: str, min_frequency: int, min_texts: int) -> NoFrequentWordError:
+    """Return the error for texts without a word, or character, for the vocabulary."""
+    often = f"{min_frequency} times"
+    if min_texts > 1:
+        often += f", and in {min_texts} texts"
+    advice = "give more texts, or lower min_frequency"
+    if tokenizer != "word":
+        return NoFrequentWordError(f"no character occurs {often}: {advice}")
+    other = "for languages without spaces set tokenizer to char or bpe (--tokenizer char)"
+    return NoFrequentWordError(f"no word occurs {often}: {advice}, or {other}")
 
 
 def save_tokenizer(
@@ -188,13 +192,13 @@ def save_tokenizer(
     if not tokenizer.split_special_tokens or not file.is_file():
         return
     content = json.loads(file.read_text(encoding="utf-8"))
-    vocabulary, named = (
-        Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(),
-        set(tokenizer.all_special_tokens),
-    )
-    for token in list(content["added_tokens"]):
-        if token["content"] in named and vocabulary.get(token["content"]) == token["id"]:
-            content["added_tokens"].remove(token)
+    vocabulary = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab()
+    special = set(tokenizer.all_special_tokens)
+    content["added_tokens"] = [
+        token
+        for token in content["added_tokens"]
+        if token["content"] not in special or vocabulary.get(token["content"]) != token["id"]
+    ]
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
@@ -211,32 +215,27 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
         return
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer("", "")["input_ids"]:
-        raise UserError(
-            "the tokenizer puts no separator between the texts of a pair: choose another one"
-        )
-    separator, special = (
-        str(tokenizer.sep_token),
-        [(str(tokenizer.sep_token), tokenizer.sep_token_id)],
-    )
+        problem = "the tokenizer puts no separator between the texts of a pair"
+        raise ModelError(f"{problem}: choose another one")
+    separator = str(tokenizer.sep_token)
     backend.post_processor = TemplateProcessing(
-        single="$A", pair=f"$A {separator} $B", special_tokens=special
+        single="$A",
+        pair=f"$A {separator} $B",
+        special_tokens=[(separator, tokenizer.sep_token_id)],
     )
 
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer that lowercases put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
-    if (
-        backend is not None
-        and backend.normalizer is not None
-        and backend.normalizer.normalize_str("A") == "a"
-    ):
-        backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
-        if backend.decoder is not None:
-            backend.decoder = _join_without_marks(backend.decoder)
-        tokenizer.add_tokens(
-            [AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)]
-        )
+    lowercase = getattr(backend, "normalizer", None)
+    if backend is None or lowercase is None or lowercase.normalize_str("A") != "a":
+        return
+    backend.normalizer = normalizers.Sequence([*capital_marks(), lowercase])
+    if backend.decoder is not None:
+        backend.decoder = _join_without_marks(backend.decoder)
+    marks = [AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)]
+    tokenizer.add_tokens(marks)
 
 
 def _join_without_marks(decoder: Decoder) -> Decoder:
@@ -256,12 +255,9 @@ def _build_stages(
     """Return the stages that turn a text into words, characters, or words to learn pieces from, and a decoder."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     if tokenizer == "word":
-        joined = (
-            _join_without_marks(decoders.WordPiece("\0", cleanup=False))
-            if normalizer == "cased"
-            else None
-        )
-        return rewrite, cut, joined
+        if normalizer != "cased":
+            return rewrite, cut, None
+        return rewrite, cut, _join_without_marks(decoders.WordPiece("\0", cleanup=False))
     if tokenizer == "char":
         spaces = [Replace(Regex(r"\s+"), " "), Strip()]
         characters = Split(
@@ -306,8 +302,10 @@ def _count(
     backend: Tokenizer, texts: Iterator[str], min_frequency: int, min_texts: int
 ) -> list[str]:
     """Count words with the backend's own stages, and return those to keep, in their order."""
-    totals, spread = Counter[str](), Counter[str]()  # occurrences, and texts
-    normalize, cut = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+    totals = Counter[str]()
+    spread = Counter[str]()  # texts that a word is in
+    normalize = backend.normalizer.normalize_str
+    cut = backend.pre_tokenizer.pre_tokenize_str
     for text in texts:
         words = [word for word, _ in cut(normalize(text))]
         totals.update(words)
@@ -315,15 +313,12 @@ def _count(
         if len(totals) > _MOST_WORDS:
             totals = Counter({word: count for word, count in totals.items() if count > 1})
             spread = Counter({word: spread[word] for word in totals})
-    frequent = (
-        word
-        for word, count in totals.items()
-        if count >= min_frequency and spread[word] >= min_texts
-    )
-    return sorted(
-        (word for word in frequent if not _PRIVATE.search(word)),
-        key=lambda word: (-totals[word], word),
-    )
+    frequent = []
+    for word, count in totals.items():
+        is_frequent = count >= min_frequency and spread[word] >= min_texts
+        if is_frequent and not _PRIVATE.search(word):
+            frequent.append(word)
+    return sorted(frequent, key=lambda word: (-totals[word], word))
 
 
 def _learn_pieces(
@@ -335,24 +330,24 @@ def _learn_pieces(
     specials: list[str],
 ) -> None:
     """Learn pieces of words with the library's own trainer."""
-    options: dict[str, Any] = {
-        "vocab_size": size,
-        "special_tokens": specials,
-        "show_progress": False,
-    }
-    options |= {
-        "min_frequency": max(min_frequency, min_texts),
-        "limit_alphabet": size - len(specials),
-    }
-    if EOS_TOKEN in specials:  # pieces of bytes
-        options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(
+        vocab_size=size,
+        special_tokens=specials,
+        show_progress=False,
+        min_frequency=max(min_frequency, min_texts),
+        limit_alphabet=size - len(specials),
+        # pieces of bytes
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if EOS_TOKEN in specials else [],
+    )
 
     def hide(text: str) -> str:
         """Return a text without private words, and with each word once if merges must be of several texts."""
         words = [word for word in re.findall(r"\s*\S+|\s+", text) if not _PRIVATE.search(word)]
-        return "".join(words if min_texts == 1 else {word.strip(): word for word in words}.values())
+        if min_texts > 1:
+            words = list({word.strip(): word for word in words}.values())
+        return "".join(words)
 
-    backend.train_from_iterator(map(hide, texts), BpeTrainer(**options))
+    backend.train_from_iterator(map(hide, texts), trainer)
     if EOS_TOKEN in specials:
         backend.model.ignore_merges = True  # so that <eos> is one piece
 
@@ -360,10 +355,10 @@ def _learn_pieces(
 def _read(texts: Iterable[str]) -> Iterator[str]:
     """Yield the texts, checked."""
     if isinstance(texts, str | bytes):
-        raise UserError(
-            "texts must be an iterable of str, found one text: put it into a list, [text]"
-        )
+        problem = "texts must be an iterable of str, found one text"
+        raise DataError(f"{problem}: put it into a list, [text]")
     for place, text in enumerate(out_of_arrow(texts)):
-        if fault := find_text_fault(text):
-            raise UserError(f"texts[{place}] {fault}")
+        fault = find_text_fault(text)
+        if fault:
+            raise DataError(f"texts[{place}] {fault}")
         yield text

@@ -216,7 +216,7 @@ def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Pa
 
 
 def _find_newest(folder: FinishedFolder) -> Path:
-    """Return the newest checkpoint, or raise a [`ModelError`] if there is none."""
+    """Return the newest checkpoint, or raise a [`ModelError`] without any."""
     checkpoints = list_checkpoints(folder.checkpoints)
     if checkpoints:
         return checkpoints[0]

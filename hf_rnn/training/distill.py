@@ -35,7 +35,7 @@ from ..settings.recipe import load_recipe
 from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tasks import get_task
-from ..utils.errors import UserError
+from ..utils.errors import ModelError, SettingError
 from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
 from .checkpoints import check_apart
@@ -53,8 +53,9 @@ logger = logging.getLogger(__name__)
 TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
 # a hidden word, before the tokenizer is known: a code point that is never used in texts
 MASKED = "\ufdd0"
-# share of hidden words, share of short copies, their length
-_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5
+_HIDDEN = 0.1  # share of words
+_CUT = 0.25  # share of copies
+_LONGEST_NGRAM = 5  # words of a short copy
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers
 # keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
@@ -88,23 +89,26 @@ def distill(
     return run_distillation(resolve(chosen, "distill"), rows)
 
 
-def run_distillation(arguments: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
+def run_distillation(settings: Settings, data: Mapping[str, Any] | None = None) -> TrainingResult:
     """Check the settings of a distillation, and train; `data` are rows in memory by split."""
-    if arguments.distillation.teacher is None:
-        raise UserError(
+    teacher = settings.distillation.teacher
+    if teacher is None:
+        raise SettingError(
             "teacher is not set: give the folder of a sequence classifier, or its id on the Hub"
         )
-    check_early(arguments)  # before a download of the teacher
-    if not (task := get_task(arguments.data.task)).one_label:
-        raise UserError(
+    check_early(settings)  # before a download of the teacher
+    task = get_task(settings.data.task)
+    if not task.one_label:
+        raise SettingError(
             f"a teacher gives one label per text: found the task {task.name}; train it instead"
         )
-    if arguments.data.text_pair_column is not None:
-        raise UserError(
-            "a teacher answers to single texts: leave out text_pair_column, or train without a teacher"
+    if settings.data.text_pair_column is not None:
+        raise SettingError(
+            "a teacher answers to single texts: leave out text_pair_column, "
+            "or train without a teacher"
         )
-    check_apart(arguments.training.output_dir, {"teacher": arguments.distillation.teacher})
-    return run_training(arguments, Distillation(arguments), data=data)
+    check_apart(settings.training.output_dir, {"teacher": teacher})
+    return run_training(settings, Distillation(settings), data=data)
 
 
 class Distillation(Extension):
@@ -112,14 +116,16 @@ class Distillation(Extension):
 
     loss_columns = (TEACHER_LOGITS,)
 
-    def __init__(self, arguments: Settings) -> None:
-        self.settings = settings = arguments.distillation
-        self._weights = {
-            name: getattr(settings, name) for name in ("temperature", "soft_label_weight")
+    def __init__(self, settings: Settings) -> None:
+        options = settings.distillation
+        self._options = options
+        self._weights: dict[str, Any] = {
+            "temperature": options.temperature,
+            "soft_label_weight": options.soft_label_weight,
         }
         self.loss = partial(distillation_loss, **self._weights)
         self._teacher = Classifier.open(
-            str(settings.teacher), settings.teacher_max_length, arguments.training
+            str(options.teacher), options.teacher_max_length, settings.training
         )
         self._copies: list[str] = []
         self._unlabeled: list[str] = []
@@ -133,29 +139,30 @@ class Distillation(Extension):
         [`UserError`] for labels that the teacher does not have, and for unlabelled texts that
         cannot be used.
         """
-        texts, settings, data = run.texts, self.settings, run.arguments.data
-        self._ids = self._teacher.align(
-            texts["train"].features["label"].names, settings.teacher_labels
-        )
-        if settings.soft_label_weight == 0:
+        train = run.texts["train"]
+        names = train.features["label"].names
+        self._ids = self._teacher.align(names, self._options.teacher_labels)
+        if self._options.soft_label_weight == 0:
             return ()
-        if settings.unlabeled is not None:
-            uses = {
-                normalize_text(text): "labeled" if split == "train" else "held_out"
-                for split in ("train", *(name for name in texts if name != "train"))
-                for text in texts[split]["text"]
-            }
-
-            def fault(text: str) -> str | None:
-                return "blank" if text_fault(text) else uses.get(normalize_text(text))
-
-            path = Path(settings.unlabeled)
-            self._unlabeled, counts = read_texts(
-                [path], data.text_column, fault=fault, encoding=data.encoding
-            )
-            self._record = {"file": path.name, **counts}
-        self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
+        if self._options.unlabeled is not None:
+            self._read_unlabeled(run, Path(self._options.unlabeled))
+        self._copies = list(augment(list(train["text"]), self._options.augmentations))
         return self._unlabeled  # copies would make rare words frequent
+
+    def _read_unlabeled(self, run: Run, path: Path) -> None:
+        """Read the texts without labels that no split has."""
+        uses = {normalize_text(text): "labeled" for text in run.texts["train"]["text"]}
+        for split in run.texts.keys() - {"train"}:
+            uses |= {normalize_text(text): "held_out" for text in run.texts[split]["text"]}
+
+        def fault(text: str) -> str | None:
+            return "blank" if text_fault(text) else uses.get(normalize_text(text))
+
+        data = run.arguments.data
+        self._unlabeled, counts = read_texts(
+            [path], data.text_column, fault=fault, encoding=data.encoding
+        )
+        self._record = {"file": path.name, **counts}
 
     def add_rows(
         self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
@@ -165,34 +172,45 @@ class Distillation(Extension):
         The column has C floats in the order of the classes; rows without a label have label -100.
         The second value decides the steps of the training.
         """
-        copies, unlabeled = self._copies, self._unlabeled
         texts = {split: list(rows["text"]) for split, rows in run.texts.items()}
-        asked = {
+        training = {
             "train": texts.pop("train"),
-            "copies": write_masks(copies, self._teacher.tokenizer),
+            "copies": write_masks(self._copies, self._teacher.tokenizer),
+            "unlabeled": self._unlabeled,
         }
-        asked["unlabeled"] = unlabeled
-        self._rows = {name: len(lines) for name, lines in asked.items()}
-        self._logits = self._ask(asked | texts, run)
+        self._rows = {name: len(lines) for name, lines in training.items()}
+        self._logits = self._ask({**training, **texts}, run)
         counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
-        tables = {"train": examples["train"].cast_column("labels", datasets.Value("int64"))}
-        for name, further in (("copies", write_masks(copies, tokenizer)), ("unlabeled", unlabeled)):
-            if further:
-                rows = datasets.Dataset.from_dict(
-                    {"text": further}, split=datasets.NamedSplit(name)
-                )
-                rows = encode(rows, tokenizer, run.arguments.data.max_length)
-                tables[name] = rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
+
+        tables = {
+            "train": examples["train"].cast_column("labels", datasets.Value("int64")),
+            "copies": self._encode("copies", write_masks(self._copies, tokenizer), run, tokenizer),
+            "unlabeled": self._encode("unlabeled", self._unlabeled, run, tokenizer),
+        }
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
-        for name, rows in tables.items():
-            answers = list((self._logits[name] - weights).astype(np.float32))
-            tables[name] = rows.add_column(TEACHER_LOGITS, answers, feature=feature)
-        splits = datasets.DatasetDict(
-            {**examples, "train": datasets.concatenate_datasets(list(tables.values()))}
-        )
-        return splits, self._weights
+        answered = [
+            rows.add_column(
+                TEACHER_LOGITS,
+                list((self._logits[name] - weights).astype(np.float32)),
+                feature=feature,
+            )
+            for name, rows in tables.items()
+            if rows is not None
+        ]
+        train = datasets.concatenate_datasets(answered)
+        return datasets.DatasetDict({**examples, "train": train}), self._weights
+
+    def _encode(
+        self, name: str, texts: Sequence[str], run: Run, tokenizer: PreTrainedTokenizerBase
+    ) -> datasets.Dataset | None:
+        """Return the rows of texts without labels, or None without any."""
+        if not texts:
+            return None
+        rows = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
+        rows = encode(rows, tokenizer, run.arguments.data.max_length)
+        return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
         """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
@@ -200,7 +218,8 @@ class Distillation(Extension):
         They are stored in the output folder until the run ends, so that a resumed run does not ask
         again.
         """
-        texts, path = list(chain.from_iterable(lists.values())), run.folder.root / LOGITS_FILE
+        texts = list(chain.from_iterable(lists.values()))
+        path = run.folder.root / LOGITS_FILE
         key = hashlib.sha256(json.dumps([self._teacher.hash, texts]).encode()).hexdigest()
         stored = dict(np.load(path)) if path.is_file() else {}
         if key not in stored:
@@ -208,7 +227,8 @@ class Distillation(Extension):
             if run.is_main:
                 np.savez(path, **stored)
         self._teacher.__dict__.pop("model", None)  # its memory
-        parts = np.split(stored[key][:, self._ids], np.cumsum(list(map(len, lists.values())))[:-1])
+        ends = np.cumsum([len(lines) for lines in lists.values()])
+        parts = np.split(stored[key][:, self._ids], ends[:-1])
         return dict(zip(lists, parts, strict=True))
 
     def measure(
@@ -218,7 +238,8 @@ class Distillation(Extension):
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
-        results, task = {}, cast("SequenceClassification", run.task)
+        task = cast("SequenceClassification", run.task)
+        results: dict[str, dict[str, float]] = {}
         for split, output in predictions.items():
             answers = self._logits[split].argmax(axis=1)
             scores = task.measure(answers, output.label_ids, config)
@@ -289,8 +310,9 @@ class Classifier(Teacher):
         teacher = super().open(name_or_path, max_length, training)
         for architecture in teacher.config.architectures or ():
             if not architecture.endswith("ForSequenceClassification"):
-                raise UserError(
-                    f"{teacher.title} does not classify texts: found a {architecture}; give a sequence classifier"
+                raise ModelError(
+                    f"{teacher.title} does not classify texts: found a {architecture}; "
+                    "give a sequence classifier"
                 )
         check_sorts(teacher.title, teacher.config)
         return teacher
@@ -304,16 +326,15 @@ class Classifier(Teacher):
         Generic names (`LABEL_0`) are never guessed. Raises a [`UserError`] if the names differ.
         """
         count = self.config.num_labels
-        names = teacher_names or [
-            str(self.config.id2label.get(index, index)) for index in range(count)
-        ]
+        labels = self.config.id2label
+        names = teacher_names or [str(labels.get(index, index)) for index in range(count)]
         if sorted(names) == sorted(class_names) and len(names) == count:
             return [list(names).index(name) for name in class_names]
         remedy = "take a teacher of the same task"
         if count == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         found = f"found {listed(names)} instead of {listed(class_names)}"
-        raise UserError(f"{self.title} has other labels than the data: {found}; {remedy}")
+        raise ModelError(f"{self.title} has other labels than the data: {found}; {remedy}")
 
     def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
         """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
@@ -321,37 +342,29 @@ class Classifier(Teacher):
         Its logits have them in, and the loss adds those of the student.
         """
         path = self.folder / "training_args.json"
-        power = load_recipe(path).get("class_weight_power") if path.is_file() else 0
-        return weigh_classes(counts, power).log().numpy() if power else np.zeros(1)
+        power = load_recipe(path).get("class_weight_power") if path.is_file() else None
+        if not power:
+            return np.zeros(1)
+        return weigh_classes(counts, power).log().numpy()
 
     def answer(self, texts: Sequence[str]) -> np.ndarray:
         """Return the logits `(N, C)` of texts in float32, C in the order of the teacher's ids."""
-        length = (
-            {"truncation": True, "max_length": self.max_length}
-            if self.max_length is not None
-            else {}
-        )
-        pads = (
-            self.tokenizer.pad_token_id is not None
-            and getattr(self.config, "pad_token_id", None) is not None
-        )
-        logits = []
-        with tqdm(
-            desc="teacher", total=len(texts), unit=" texts", disable=not sys.stderr.isatty()
-        ) as bar:
+        limit: dict[str, Any] = {}
+        if self.max_length is not None:
+            limit = {"truncation": True, "max_length": self.max_length}
+        pads = (self.tokenizer.pad_token_id, getattr(self.config, "pad_token_id", None))
+        batch_size = 1 if None in pads else 32
+        device = self.training.device.type
+        is_quiet = not sys.stderr.isatty()
+        logits: list[np.ndarray] = []
+        with tqdm(desc="teacher", total=len(texts), unit=" texts", disable=is_quiet) as bar:
             for start in range(0, len(texts), _BLOCK):
-                input_ids = self.tokenizer(list(texts[start : start + _BLOCK]), **length)[
-                    "input_ids"
-                ]
-                with torch.autocast(
-                    self.training.device.type, torch.bfloat16, enabled=self.training.bf16
-                ):
-                    logits.append(
-                        compute_logits(
-                            self.model, self.tokenizer, input_ids, 32 if pads else 1
-                        ).numpy()
-                    )
-                bar.update(len(input_ids))
+                block = list(texts[start : start + _BLOCK])
+                ids = self.tokenizer(block, **limit)["input_ids"]
+                with torch.autocast(device, torch.bfloat16, enabled=self.training.bf16):
+                    answers = compute_logits(self.model, self.tokenizer, ids, batch_size)
+                logits.append(answers.numpy())
+                bar.update(len(block))
         return np.concatenate(logits)
 
 
@@ -389,12 +402,16 @@ def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> li
 
     A tokenizer without either, such as one of bytes, leaves hidden words out.
     """
-    masks = [
-        [index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None
-    ]
-    words = filter(None, (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS))
-    hidden = (
-        word for word in words if tokenizer(word, add_special_tokens=False)["input_ids"] in masks
-    )
-    mask = next(hidden, "")
+    mask = _find_mask(tokenizer)
     return [copy.replace(MASKED, mask) for copy in copies]
+
+
+def _find_mask(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a word that becomes the mask token or the unknown token, or an empty text."""
+    masks = {tokenizer.mask_token_id, tokenizer.unk_token_id} - {None}
+    for word in (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS):
+        if word is not None:
+            ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1 and ids[0] in masks:
+                return word
+    return ""

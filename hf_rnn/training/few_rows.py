@@ -39,23 +39,27 @@ _USUAL_STRENGTH = 3.0
 _FOLDS = 3
 _BATCH = 32
 # The contrast: number of steps, texts per step, learning rate, temperature, mistyped copies.
-_STEPS, _TEXTS, _RATE, _TEMPERATURE, _VIEWS = 30, 64, 3e-4, 0.1, 6
+_STEPS = 30
+_TEXTS = 64
+_RATE = 3e-4
+_TEMPERATURE = 0.1
+_VIEWS = 6
 
 
 def fit_few_rows(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
 ) -> dict[str, Any]:
     """Fit a classifier to the encoded training rows of a run; return the numbers of a training."""
-    start, texts, labels = time.monotonic(), rows["input_ids"][:], np.asarray(rows["labels"][:])
+    start = time.monotonic()
+    texts = rows["input_ids"][:]
+    labels = np.asarray(rows["labels"][:])
+    weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     projection = _read_projection(str(run.arguments.data.model_name_or_path), model)
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    contrast_classes(
-        model, tokenizer, [texts, *views], labels, projection, run.arguments.training.seed
-    )
-    weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
-    loss = fit_last_layer(
-        run, model, _read_features(model, tokenizer, texts), projection, labels, weights
-    )
+    seed = run.arguments.training.seed
+    contrast_classes(model, tokenizer, [texts, *views], labels, projection, seed)
+    features = _read_features(model, tokenizer, texts)
+    loss = fit_last_layer(run, model, features, projection, labels, weights)
     seconds = round(time.monotonic() - start, 1)
     return {"method": METHOD, "epochs": 0.0, "steps": _STEPS, "seconds": seconds, "loss": loss}
 
@@ -83,27 +87,37 @@ def contrast_classes(
     optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
     model.train()
     for step in range(_STEPS):
-        classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
-        texts = [
-            row
-            for rows in classes
-            for row in draw.sample(rows, min(len(rows), _TEXTS // len(classes)))
-        ]
-        batch = [views[0][row] for row in texts] + [draw.choice(views[1:])[row] for row in texts]
-        classes_of_batch = torch.from_numpy(labels[texts]).repeat(2)
-        vectors = normalize(_read_pooled(model, tokenizer, batch) @ projection.T, dim=-1)
-        itself = torch.eye(len(batch), dtype=torch.bool, device=vectors.device)
-        scores = (
-            (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=-1)
-        )
-        same = (classes_of_batch[:, None] == classes_of_batch).to(vectors.device) & ~itself
-        loss = -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
+        rows = _draw_rows(by_class, draw)
+        batch = [views[0][row] for row in rows]
+        batch += [draw.choice(views[1:])[row] for row in rows]
+        vectors = _read_pooled(model, tokenizer, batch) @ projection.T
+        loss = contrast_loss(vectors, torch.from_numpy(labels[rows]).repeat(2))
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
+
+
+def _draw_rows(by_class: Sequence[list[int]], draw: random.Random) -> list[int]:
+    """Return the rows of a step, about as many of each of its classes."""
+    classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
+    rows: list[int] = []
+    for members in classes:
+        rows += draw.sample(members, min(len(members), _TEXTS // len(classes)))
+    return rows
+
+
+def contrast_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the supervised contrastive loss of vectors `(N, P)` with class ids `(N)`: a scalar."""
+    vectors = normalize(vectors, dim=-1)
+    labels = labels.to(vectors.device)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=vectors.device)
+    similarities = (vectors @ vectors.T / _TEMPERATURE).masked_fill(itself, -torch.inf)
+    scores = similarities.log_softmax(dim=-1)
+    same = (labels[:, None] == labels) & ~itself
+    return -(scores.masked_fill(~same, 0).sum(dim=-1) / same.sum(dim=-1)).mean()
 
 
 def fit_last_layer(
@@ -127,25 +141,31 @@ def fit_last_layer(
     map_in = projection.cpu().numpy()
     features = features @ map_in.T
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
+    features = features / scale
     counts = np.bincount(labels, weights, model.config.num_labels).tolist()
-    class_weight = dict(
-        enumerate(weigh_classes(counts, run.arguments.training.class_weight_power).tolist())
-    )
+    power = run.arguments.training.class_weight_power
+    class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     fitted = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(fitted, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
-        fitted = search.fit(features / scale, labels, sample_weight=weights).best_estimator_
-    fitted.fit(features / scale, labels, sample_weight=weights)
-    weight, bias = fitted.coef_ @ map_in / scale, fitted.intercept_
-    if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        fitted = search.fit(features, labels, sample_weight=weights).best_estimator_
+    fitted.fit(features, labels, sample_weight=weights)
+
+    _set_last_layer(model, fitted.coef_ @ map_in / scale, fitted.intercept_)
+    right = fitted.predict_proba(features)[np.arange(len(labels)), labels]
+    return float(-np.log(right + 1e-12).mean())
+
+
+def _set_last_layer(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Set the last layer, to weights `(C, P)` of the first inputs and a bias `(C)`; C is 1 for two classes."""
+    if len(weight) == 1:  # one logit becomes two of opposite signs
+        weight = np.concatenate([-weight, weight]) / 2
+        bias = np.concatenate([-bias, bias]) / 2
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         model.classifier.bias.copy_(torch.from_numpy(bias))
-    right = fitted.predict_proba(features / scale)[np.arange(len(labels)), labels]
-    return float(-np.log(right + 1e-12).mean())
 
 
 def _read_pooled(
@@ -171,19 +191,21 @@ def _read_features(
 ) -> np.ndarray:
     """Return the features `(N, P)` of all texts."""
     model.eval()
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    batches = [
-        [texts[row] for row in order[start : start + _BATCH]]
-        for start in range(0, len(order), _BATCH)
-    ]
-    pooled = torch.cat([_read_pooled(model, tokenizer, batch).cpu() for batch in batches])
-    return pooled.numpy()[np.argsort(order)]
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    pooled: list[torch.Tensor] = []
+    for start in range(0, len(order), _BATCH):
+        batch = [texts[row] for row in order[start : start + _BATCH]]
+        pooled.append(_read_pooled(model, tokenizer, batch).cpu())
+    return torch.cat(pooled).numpy()[np.argsort(order)]
 
 
 def _read_projection(start: str, model: PreTrainedModel) -> torch.Tensor:
     """Return the map `(S, P)` of an encoder's mean states to its teacher's space; the identity without one."""
     size = model.classifier.in_features // (2 if model.config.pooling == "mean_max" else 1)
-    path, projection = find_folder(start) / "2_Dense" / "model.safetensors", torch.eye(size)
-    if path.is_file() and (weight := load_file(path)["linear.weight"]).shape[1] == size:
-        projection = weight.float()
+    projection = torch.eye(size)
+    path = find_folder(start) / "2_Dense" / "model.safetensors"
+    if path.is_file():
+        weight = load_file(path)["linear.weight"]
+        if weight.shape[1] == size:
+            projection = weight.float()
     return projection.to(model.device)

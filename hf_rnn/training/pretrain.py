@@ -21,6 +21,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -45,13 +46,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
 from ..data.typos import mistype_half
-from ..hub.model_folder import find_folder
+from ..hub.model_folder import FinishedFolder, find_folder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ..settings.resolve import Settings, resolve
+from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers.normalizers import plain_placeholders
-from ..utils.errors import UserError
+from ..utils.errors import DataError, ModelError, SettingError
 from ..utils.process import library_bars_off, one_at_a_time
 from .checkpoints import open_output, remove_checkpoints, replace_model, take_fingerprint
 from .save import write_encoder
@@ -117,91 +119,138 @@ def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
 @library_bars_off()
 def run_pretraining(settings: Settings) -> PretrainingResult:
     """Teach an encoder with these settings; see [`pretrain`]."""
-    args, options = copy.copy(settings.training), settings.pretraining
-    if options.teacher is None or not options.input:
-        raise UserError(
-            "give teacher, the folder or Hub id of an encoder, and input, files with one text per line"
-        )
-    if args.push_to_hub:
-        raise UserError(
-            "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
-        )
+    _check_settings(settings)
+    args = copy.copy(settings.training)
     with open_output(args) as (folder, checkpoint):
-        texts, counts = read_texts(
-            options.input,
-            options.text_column,
-            fault=lambda text: None if text else "blank",
-            cut=lambda text: cut_sentences(text, options.split_characters),
-            most=options.max_texts,
-        )
-        if len(texts) < _LEAST_TEXTS:
-            raise UserError(
-                f"there are too few texts to learn from: found {len(texts)}; give {_LEAST_TEXTS} or more"
-            )
-        teacher = Encoder.open(options.teacher, options.teacher_max_length, args)
-        if options.model_name_or_path is not None:
-            tokenizer, pieces = load_pieces(options.model_name_or_path, teacher.tokenizer)
-        else:
-            size, length = options.max_vocab_size, options.model_max_length
-            tokenizer, pieces = prune_tokenizer(teacher.tokenizer, texts, size, length)
-        teacher.pieces.extend(pieces)
-        random.Random(args.seed).shuffle(texts)
-        held_out = min(options.held_out, len(texts) // 10)
-        draw = random.Random(args.seed)
-        rows = {
-            "eval_dataset": encode_texts(texts[:held_out], tokenizer, teacher.most_tokens),
-            "train_dataset": encode_texts(
-                texts[held_out:], tokenizer, teacher.most_tokens, args.typos, draw
-            ),
-        }
+        lesson = _prepare_lesson(settings)
         set_seed(args.seed)
-        model = _make_student(settings, teacher)
-        collator = StateCollator(teacher, rows["eval_dataset"])
+        model = _make_student(settings, lesson.teacher)
         args.output_dir = str(folder.checkpoints)
-        # the collator selects columns
-        args.load_best_model_at_end, args.remove_unused_columns = False, False
-        fingerprint = take_fingerprint(rows, tokenizer, model, args, teacher=teacher.hash)
-        for name in _LENGTH:
-            del fingerprint["settings"][name]
-        trainer = RnnTrainer(
-            model,
-            args,
-            made_from=fingerprint,
-            processing_class=tokenizer,
-            data_collator=collator,
-            compute_metrics=measure,
-            **rows,
-        )
+        args.load_best_model_at_end = False
+        args.remove_unused_columns = False  # the collator selects columns
+        trainer = _make_trainer(lesson, model, args)
         training = take_steps(trainer, checkpoint)
-        measured = trainer.predict(rows["eval_dataset"]).metrics
-        figures = {
-            "teacher": {
-                "name": teacher.name,
-                "state_size": model.state_size,
-                "max_length": teacher.max_length,
-            },
-            "texts": {
-                **counts,
-                "learned": len(rows["train_dataset"]),
-                "held_out": len(rows["eval_dataset"]),
-            },
-            "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
-            **measure_pieces(tokenizer, texts[:held_out]),
-            "training": training,
-            "parameters": model.rnn.num_parameters(),
-        }
+        figures = _measure_student(lesson, trainer, training)
         if args.process_index == 0:
-            replace_model(
-                folder,
-                lambda new: write_encoder(
-                    new, model.rnn, model.projection, tokenizer, figures, settings
-                ),
-            )
+            replace_model(folder, partial(_write, lesson, model, figures, settings))
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
-    return PretrainingResult(
-        folder.root, {name: figures[name] for name in ("texts", "held_out", "training")}
+    shown = {name: figures[name] for name in ("texts", "held_out", "training")}
+    return PretrainingResult(folder.root, shown)
+
+
+def _check_settings(settings: Settings) -> None:
+    """Raise a [`SettingError`] for settings that are missing or have no meaning here."""
+    if settings.pretraining.teacher is None or not settings.pretraining.input:
+        raise SettingError(
+            "give teacher, the folder or Hub id of an encoder, "
+            "and input, files with one text per line"
+        )
+    if settings.training.push_to_hub:
+        raise SettingError(
+            "push_to_hub is for models with a head: leave it out, and type `hf upload` later"
+        )
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a student learns: texts as tokens, and their teacher."""
+
+    teacher: Encoder
+    tokenizer: PreTrainedTokenizerFast
+    train: datasets.Dataset
+    held_out: datasets.Dataset
+    held_out_texts: list[str]
+    counts: dict[str, int]  # of the texts, by their use
+
+
+def _prepare_lesson(settings: Settings) -> _Lesson:
+    """Read texts and teacher, choose the student's tokens, and hold texts out."""
+    args = settings.training
+    options = settings.pretraining
+    texts, counts = read_texts(
+        options.input or (),
+        options.text_column,
+        fault=lambda text: None if text else "blank",
+        cut=lambda text: cut_sentences(text, options.split_characters),
+        most=options.max_texts,
     )
+    if len(texts) < _LEAST_TEXTS:
+        raise DataError(
+            f"there are too few texts to learn from: found {len(texts)}; "
+            f"give {_LEAST_TEXTS} or more"
+        )
+
+    teacher = Encoder.open(str(options.teacher), options.teacher_max_length, args)
+    if options.model_name_or_path is not None:
+        tokenizer, pieces = load_pieces(options.model_name_or_path, teacher.tokenizer)
+    else:
+        tokenizer, pieces = prune_tokenizer(
+            teacher.tokenizer, texts, options.max_vocab_size, options.model_max_length
+        )
+    teacher.pieces.extend(pieces)
+
+    random.Random(args.seed).shuffle(texts)
+    count = min(options.held_out, len(texts) // 10)
+    draw = random.Random(args.seed)
+    held_out = encode_texts(texts[:count], tokenizer, teacher.most_tokens)
+    train = encode_texts(texts[count:], tokenizer, teacher.most_tokens, args.typos, draw)
+    return _Lesson(teacher, tokenizer, train, held_out, texts[:count], counts)
+
+
+def _make_trainer(lesson: _Lesson, model: EncoderStudent, args: RnnTrainingArguments) -> RnnTrainer:
+    """Return the Trainer; a resumed run may have another number of epochs."""
+    splits = {"train": lesson.train, "validation": lesson.held_out}
+    fingerprint = take_fingerprint(
+        splits, lesson.tokenizer, model, args, teacher=lesson.teacher.hash
+    )
+    for name in _LENGTH:
+        del fingerprint["settings"][name]
+    return RnnTrainer(
+        model,
+        args,
+        made_from=fingerprint,
+        train_dataset=lesson.train,
+        eval_dataset=lesson.held_out,
+        processing_class=lesson.tokenizer,
+        data_collator=StateCollator(lesson.teacher, lesson.held_out),
+        compute_metrics=measure,
+    )
+
+
+def _measure_student(
+    lesson: _Lesson, trainer: RnnTrainer, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the figures of a student for its record and its card."""
+    model = trainer.model
+    measured = trainer.predict(lesson.held_out).metrics
+    return {
+        "teacher": {
+            "name": lesson.teacher.name,
+            "state_size": model.state_size,
+            "max_length": lesson.teacher.max_length,
+        },
+        "texts": {
+            **lesson.counts,
+            "learned": len(lesson.train),
+            "held_out": len(lesson.held_out),
+        },
+        "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "token_cosine")},
+        **measure_pieces(lesson.tokenizer, lesson.held_out_texts),
+        "training": training,
+        "parameters": model.rnn.num_parameters(),
+    }
+
+
+def _write(
+    lesson: _Lesson,
+    model: EncoderStudent,
+    figures: Mapping[str, Any],
+    settings: Settings,
+    folder: FinishedFolder,
+) -> None:
+    """Write a student to an empty folder."""
+    write_encoder(folder, model.rnn, model.projection, lesson.tokenizer, figures, settings)
 
 
 # ---- texts and tokens ----
@@ -242,52 +291,67 @@ def prune_tokenizer(
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     algorithm = content.get("model", {}).get("type")
     if algorithm not in ("WordPiece", "Unigram"):
-        raise UserError(
-            f"the teacher's tokens must be of WordPiece or Unigram: found {algorithm}; give another teacher"
+        raise ModelError(
+            "the teacher's tokens must be of WordPiece or Unigram: "
+            f"found {algorithm}; give another teacher"
         )
-    backend = Tokenizer.from_str(json.dumps(content | {"padding": None, "truncation": None}))
-    before = [] if backend.normalizer is None else [backend.normalizer]
-    pad, unknown = tokenizer.pad_token, tokenizer.unk_token
-    # a text that spells one does not mean it
-    signs = (pad, unknown) if algorithm == "Unigram" else ()
-    after = [normalizers.Replace(sign, sign[1:-1]) for sign in signs]
-    backend.normalizer = normalizers.Sequence([_REWRITE, *before, *after])
-    counts: Counter[int] = Counter()
-    for start in range(0, len(texts), _BATCH):
-        for encoding in backend.encode_batch_fast(
-            texts[start : start + _BATCH], add_special_tokens=False
-        ):
-            counts.update(encoding.ids)
+    unknown = tokenizer.unk_token
+    pad = tokenizer.pad_token
+    backend = Tokenizer.from_str(json.dumps({**content, "padding": None, "truncation": None}))
+    steps = [_REWRITE] if backend.normalizer is None else [_REWRITE, backend.normalizer]
+    if algorithm == "Unigram":  # a text that spells a special token does not mean it
+        steps += [normalizers.Replace(sign, sign[1:-1]) for sign in (pad, unknown)]
+    backend.normalizer = normalizers.Sequence(steps)
+
+    counts = _count_pieces(backend, texts)
     for index in tokenizer.all_special_ids:
         counts.pop(index, None)
     content = json.loads(backend.to_str())
-    model = content["model"]
-    if algorithm == "WordPiece":
-        prefix, names = (
-            model["continuing_subword_prefix"],
-            sorted(model["vocab"], key=model["vocab"].get),
-        )
-    else:
-        prefix, names = "", [piece for piece, _ in model["vocab"]]
-    pieces = [name.removeprefix(prefix) for name in names]
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    ids += rank_pieces(counts, pieces, None if size is None else size - len(ids))
-    if algorithm == "WordPiece":
-        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
-    else:
-        model |= {"vocab": [model["vocab"][index] for index in ids], "unk_id": 1}
+    rest = None if size is None else size - len(ids)
+    ids += rank_pieces(counts, _list_pieces(content["model"]), rest)
+
+    _keep_pieces(content["model"], ids)
     content |= {"post_processor": None, "added_tokens": []}
-    return (
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(json.dumps(content)),
-            unk_token=unknown,
-            pad_token=pad,
-            model_max_length=model_max_length,
-            model_input_names=["input_ids", "attention_mask"],
-            split_special_tokens=True,
-        ),
-        ids,
+    pruned = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        unk_token=unknown,
+        pad_token=pad,
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        split_special_tokens=True,
     )
+    return pruned, ids
+
+
+def _count_pieces(backend: Tokenizer, texts: Sequence[str]) -> Counter[int]:
+    """Return how often texts have each piece, by its id."""
+    counts: Counter[int] = Counter()
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
+            counts.update(encoding.ids)
+    return counts
+
+
+def _list_pieces(model: Mapping[str, Any]) -> list[str]:
+    """Return the pieces of a tokenizer's model by id, without the mark of the inside of a word."""
+    if model["type"] == "Unigram":
+        return [piece for piece, _ in model["vocab"]]
+    prefix = model["continuing_subword_prefix"]
+    names = sorted(model["vocab"], key=model["vocab"].get)
+    return [name.removeprefix(prefix) for name in names]
+
+
+def _keep_pieces(model: dict[str, Any], ids: Sequence[int]) -> None:
+    """Leave only the pieces with these ids in a tokenizer's model, in this order."""
+    vocabulary = model["vocab"]
+    if model["type"] == "Unigram":
+        model["vocab"] = [vocabulary[index] for index in ids]
+        model["unk_id"] = 1
+    else:
+        names = sorted(vocabulary, key=vocabulary.get)
+        model["vocab"] = {names[index]: place for place, index in enumerate(ids)}
 
 
 def load_pieces(
@@ -299,12 +363,15 @@ def load_pieces(
         UserError: For an encoder with pieces that the teacher lacks, such as emoji that were added
             later.
     """
-    student, ids = AutoTokenizer.from_pretrained(find_folder(name_or_path)), tokenizer.get_vocab()
+    student = AutoTokenizer.from_pretrained(find_folder(name_or_path))
+    ids = tokenizer.get_vocab()
     pieces = student.convert_ids_to_tokens(range(len(student)))
-    if missing := [piece for piece in pieces if piece not in ids]:
-        raise UserError(
-            f"{name_or_path} has {len(missing):,} pieces that the teacher lacks, such as {missing[0]!r}: give the "
-            "teacher that it learned from, and an encoder without added pieces"
+    missing = [piece for piece in pieces if piece not in ids]
+    if missing:
+        raise ModelError(
+            f"{name_or_path} has {len(missing):,} pieces that the teacher lacks, such as "
+            f"{missing[0]!r}: give the teacher that it learned from, "
+            "and an encoder without added pieces"
         )
     return student, [ids[piece] for piece in pieces]
 
@@ -321,9 +388,9 @@ def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | No
         return -counts.get(index, 0), index
 
     longer = sorted(counts.keys() - {*single}, key=rank)
-    return sorted(
-        [*single, *longer[: None if size is None else max(0, size - len(single))]], key=rank
-    )
+    if size is not None:
+        longer = longer[: max(0, size - len(single))]
+    return sorted([*single, *longer], key=rank)
 
 
 def encode_texts(
@@ -338,25 +405,34 @@ def encode_texts(
     `input_ids` are the tokens that the student reads, and `input_words` number their words.
     `teacher_ids` and `teacher_words` are those of the text without mistakes.
     """
-    most = min(length for length in (most, tokenizer.model_max_length) if length is not None)
-    encode, tables = tokenizer.backend_tokenizer.encode_batch, []
+    limits = [tokenizer.model_max_length, most]
+    most = min(limit for limit in limits if limit is not None)
+    tables: list[pa.Table] = []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
-        typed = list(mistype_half(clean, typos, draw)) if draw is not None else clean
-        columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
-        for right, wrong in zip(encode(clean), encode(typed), strict=True):
-            if right.ids and wrong.ids:
-                words = right.word_ids, wrong.word_ids
-                if right.ids == wrong.ids:  # then each token is a word of its own
-                    words = (range(len(wrong.ids)),) * 2
-                for name, row in zip(
-                    _COLUMNS, (right.ids, words[0], wrong.ids, words[1]), strict=True
-                ):
-                    columns[name].append(row[:most])
-        lengths = list(map(len, columns["input_ids"]))
-        arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
-        tables.append(pa.table({**arrays, "length": pa.array(lengths, pa.int32())}))
+        typed = clean if draw is None else list(mistype_half(clean, typos, draw))
+        tables.append(_encode_pairs(tokenizer, clean, typed, most))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
+
+
+def _encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, clean: list[str], typed: list[str], most: int
+) -> pa.Table:
+    """Return the tokens of texts as they are and as they are typed, each at most `most`."""
+    columns: dict[str, list[list[int]]] = {name: [] for name in _COLUMNS}
+    encode = tokenizer.backend_tokenizer.encode_batch
+    for right, wrong in zip(encode(clean), encode(typed), strict=True):
+        if not right.ids or not wrong.ids:
+            continue
+        row = (right.ids, right.word_ids, wrong.ids, wrong.word_ids)
+        if right.ids == wrong.ids:  # then each token is a word of its own
+            places = range(len(right.ids))
+            row = (right.ids, places, right.ids, places)
+        for name, values in zip(_COLUMNS, row, strict=True):
+            columns[name].append(list(values[:most]))
+    lengths = list(map(len, columns["input_ids"]))
+    arrays = {name: pa.array(column, pa.list_(pa.int32())) for name, column in columns.items()}
+    return pa.table({**arrays, "length": pa.array(lengths, pa.int32())})
 
 
 # ---- the teacher ----
@@ -374,11 +450,8 @@ class Encoder(Teacher):
         """The special tokens before and after a text."""
         row = self.tokenizer("a", return_special_tokens_mask=True)
         first = row["special_tokens_mask"].index(0)
-        special = [
-            index
-            for index, mark in zip(row["input_ids"], row["special_tokens_mask"], strict=True)
-            if mark
-        ]
+        ids = np.array(row["input_ids"])
+        special = ids[np.array(row["special_tokens_mask"], dtype=bool)].tolist()
         return special[:first], special[first:]
 
     @property
@@ -390,19 +463,16 @@ class Encoder(Teacher):
     def read(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the last hidden states `(T, S)` at the tokens of texts."""
         states: list[np.ndarray] = [np.empty(0)] * len(rows)
-        pieces, (before, after) = np.array(self.pieces), self.around
+        pieces = np.array(self.pieces)
+        before, after = self.around
+        device = self.model.device
         for batch in batch_by_length(rows, _TOKENS_PER_BATCH):  # type: ignore[arg-type]  # arrays
             spelled = [torch.tensor([*before, *pieces[rows[row]], *after]) for row in batch]
             ids = pad_sequence(spelled, batch_first=True, padding_value=self.tokenizer.pad_token_id)
             mask = pad_sequence([torch.ones_like(row) for row in spelled], batch_first=True)
-            inputs = {
-                "input_ids": ids.to(self.model.device),
-                "attention_mask": mask.to(self.model.device),
-            }
-            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.training.bf16):
-                hidden = (
-                    self.model(**inputs).last_hidden_state.float().cpu().numpy()[:, len(before) :]
-                )
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.training.bf16):
+                output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+            hidden = output.last_hidden_state.float().cpu().numpy()[:, len(before) :]
             for place, row in enumerate(batch):
                 states[row] = hidden[place, : len(rows[row])]
         return states
@@ -468,10 +538,8 @@ class StateCollator:
 
     def __call__(self, features: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         """Return a batch for [`EncoderStudent`]."""
-        answers = [
-            states - self._mean
-            for states in self._teacher.read([row["teacher_ids"] for row in features])
-        ]
+        read = self._teacher.read([row["teacher_ids"] for row in features])
+        answers = [states - self._mean for states in read]
         states = [_spread(answer, row) for answer, row in zip(answers, features, strict=True)]
         ids = [torch.from_numpy(row["input_ids"].astype(np.int64)) for row in features]
         return {
@@ -496,7 +564,8 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
     """Return an encoder to teach further, or one with the principal components of the teacher's token vectors."""
-    if (start := settings.pretraining.model_name_or_path) is not None:
+    start = settings.pretraining.model_name_or_path
+    if start is not None:
         encoder = RnnModel.from_pretrained(find_folder(start), dtype=torch.float32)
         model = EncoderStudent(encoder.config, teacher.config.hidden_size)
         model.rnn = encoder
@@ -508,11 +577,12 @@ def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
     table = teacher.model.get_input_embeddings().weight.detach().cpu()[teacher.pieces]
     size = settings.model.embedding_size
     if size > table.shape[1]:
-        raise UserError(
+        raise SettingError(
             f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {size}"
         )
     centered = table.double() - table.double().mean(dim=0)
-    reduced = centered @ torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :size]
+    components = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)
+    reduced = centered @ components[:, :size]
     config = make_config(settings.model, vocab_size=len(table), pad_token_id=0)
     model = EncoderStudent(config, teacher.config.hidden_size)
     with torch.no_grad():

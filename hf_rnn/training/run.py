@@ -26,6 +26,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data.audit import audit, render_line
 from ..data.errors import shorten
 from ..data.report import DataReport
+from ..data.splits import join_texts
 from ..data.typos import mistype_rows
 from ..data.vectors import Vectors, load_vectors
 from ..hub.model_folder import (
@@ -38,6 +39,7 @@ from ..hub.model_folder import (
     nested_model,
 )
 from ..inference.stream import find_unstable_text
+from ..labelling.wrong_labels import find_wrong_labels
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
@@ -55,7 +57,10 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 logger = logging.getLogger(__name__)
 
 # prefixes of the weights that have a row per label
-OUTPUT_LAYERS = ("classifier.", "ngrams.", "lm_head.")
+OUTPUT_LAYERS = ("classifier.", "lm_head.")
+_FEWEST_JUDGED, _MOST_JUDGED = (1_000, 20_000)  # training rows whose labels are judged
+_FEWEST_OF_LABEL = 5
+_MANY_WRONG = 0.02  # share of the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # texts to check the tokenizer with; as transformers writes no limit
 _STREAM_SAMPLE = 1000
@@ -136,6 +141,17 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Wide:
+    """The linear part of a model: its facts for the metrics and the card."""
+
+    ngrams: int
+    factor: float
+    seconds: float
+    network: dict[str, Any] | None  # validation scores of the network alone
+    strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
+
+
+@dataclass(frozen=True)
 class Fit:
     """A Trainer that has fitted its model, and the numbers of that training."""
 
@@ -144,6 +160,7 @@ class Fit:
     few_rows: bool = False  # whether few_rows.py fitted the model
     # scores (N, C) and class ids (N) of the validation rows
     validation: tuple[np.ndarray, np.ndarray] | None = None
+    wide: Wide | None = None  # the linear part that wide.py fitted
 
 
 # ---- settings that suit the texts ----
@@ -294,6 +311,7 @@ def make_tokens(run: Run) -> Tokens:
                 f"embedding_size is {size}, and {data.vectors} has vectors of {width} numbers: leave it out"
             )
     audit = audit_texts(run, tokenizer)
+    warn_of_wrong_labels(run)
     if model.streaming:
         if data.max_length is None:
             tokenizer.model_max_length = NO_LENGTH_LIMIT
@@ -313,6 +331,30 @@ def make_tokens(run: Run) -> Tokens:
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
     examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
     return Tokens(tokenizer, examples, vectors, audit, decisive)
+
+
+def warn_of_wrong_labels(run: Run) -> None:
+    """Log the estimated share of wrong labels if it is above 2 %; few rows, and tasks without classes, are not judged.
+
+    It takes a third of the time of the linear model that is trained for comparison, and is left out
+    with it.
+    """
+    rows = run.task.audit_view(run.texts)
+    is_judged = run.is_main and run.arguments.training.baselines and run.task.one_label
+    if not is_judged or rows is None or len(rows["train"]) < _FEWEST_JUDGED:
+        return
+    some = rows["train"]
+    if len(some) > _MOST_JUDGED:
+        some = some.shuffle(seed=0).select(range(_MOST_JUDGED))
+    names = some.features["label"].names
+    labels = np.asarray(some["label"][:])
+    if np.sort(np.bincount(labels, minlength=2))[-2] < _FEWEST_OF_LABEL:
+        return
+    share = find_wrong_labels(list(join_texts(some)), labels, names).share
+    if share > _MANY_WRONG:
+        message = "about %.0f %% of the labels look wrong, or their texts have several meanings: "
+        message += "hf-rnn audit DATA --labels lists them"
+        logger.warning(message, 100 * share)
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -401,6 +443,20 @@ def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> d
         )["train"]
 
 
+def cut_windows(rows: datasets.Dataset, window: int, seed: int) -> datasets.Dataset:
+    """Return encoded rows; a longer one is a stretch of `window` tokens at a random place."""
+    draw = np.random.default_rng(seed)
+
+    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        texts = []
+        for ids in batch["input_ids"]:
+            first = draw.integers(len(ids) - window + 1) if len(ids) > window else 0
+            texts.append(ids[first : first + window])
+        return {"input_ids": texts}
+
+    return rows.map(cut, batched=True, new_fingerprint=f"{rows._fingerprint}{window}-{seed}")
+
+
 # ---- the start ----
 
 
@@ -452,7 +508,7 @@ class WarmStart:
             for name in before.keys() & after.keys():
                 if name.startswith(OUTPUT_LAYERS):
                     after[name][list(numbers)] = before[name][list(numbers.values())]
-                elif not name.startswith(f"{new.base_model_prefix}."):
+                elif not name.startswith((f"{new.base_model_prefix}.", "ngrams.")):
                     after[name].copy_(before[name])
         config, head = old.config, head_name(old.config)
         shape = config.cell_type, config.num_hidden_layers, config.hidden_size

@@ -6,6 +6,7 @@ pretrained encoder also loads in sentence-transformers.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -225,9 +226,11 @@ def write_folder(
 
 def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
     """Round the weights of a model to those that will be stored, so that its scores are those of the folder."""
-    if weights_dtype is not None:
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(getattr(torch, weights_dtype)).to(parameter.dtype)
+    if weights_dtype is None:
+        return
+    for weight in itertools.chain(model.parameters(), model.buffers()):
+        if weight.is_floating_point():
+            weight.data = weight.data.to(getattr(torch, weights_dtype)).to(weight.dtype)
 
 
 def describe_run(

@@ -11,7 +11,8 @@ import contextlib
 import dataclasses
 import inspect
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
@@ -33,7 +34,7 @@ from ..settings.resolve import resolve
 from ..settings.training_arguments import RnnTrainingArguments
 from ..settings.values import advise, list_settings
 from ..tasks import DEFAULT_TASK, Config, compute_scores, task_of
-from ..utils.errors import UserError, check_texts, out_of_arrow
+from ..utils.errors import DataError, ModelError, SettingError, check_texts, out_of_arrow
 from ..utils.process import contained, library_bars_off, one_at_a_time, only_errors
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from ..settings.keywords import EstimatorKeywords
 
 EvalSet: TypeAlias = tuple[Sequence[str], npt.ArrayLike] | None  # texts and labels
-_SETS, _NUMBERS = "multi-label", "regression"  # tasks besides the default one
+_SETS = "multi-label"  # tasks besides the default one
+_NUMBERS = "regression"
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 # settings, by `X` and `y`
 _REPLACED = ("class_names", *(field.name for field in dataclasses.fields(TableArguments)))
@@ -90,9 +92,8 @@ class _RnnEstimator(BaseEstimator):
 
     def __init__(self, **settings: Unpack[EstimatorKeywords]) -> None:
         for name in settings.keys() - set(_PARAMETERS):
-            raise UserError(
-                f"{type(self).__name__}: there is no setting {name!r}{advise(name, _PARAMETERS)}"
-            )
+            hint = advise(name, _PARAMETERS)
+            raise SettingError(f"{type(self).__name__}: there is no setting {name!r}{hint}")
         self.__dict__.update(dict.fromkeys(_PARAMETERS) | settings)
 
     # Scikit-learn reads the parameters here.
@@ -117,56 +118,55 @@ class _RnnEstimator(BaseEstimator):
         sample_weight: npt.ArrayLike | None,
         eval_set: EvalSet,
     ) -> Self:
-        from ..data.splits import hold_out
         from .run import Extension
         from .train import run_training
 
-        targets, extension = self._read_targets(y), Extension()
+        targets = self._read_targets(y)
         rows = {"train": _make_split(X, y, targets)}
         if len(rows["train"]) < 2:
-            raise UserError("fit needs two texts or more: found 1 sample")
+            raise DataError("fit needs two texts or more: found 1 sample")
         if eval_set is not None:
             rows["validation"] = _make_split(*eval_set, targets)
+
+        extension = Extension()
+        extension.quiet = self.verbose is not None and not self.verbose
         if sample_weight is not None:
             weights = _check_sample_weight(
                 sample_weight, y, dtype=np.float64, ensure_non_negative=True
             )
-            if targets.task != DEFAULT_TASK:
-                raise UserError(
-                    f"sample_weight is for one label per text: the task is {targets.task}; leave it out"
-                )
-            if eval_set is None:
-                ids = [targets.names.index(name) for name in rows["train"]["label"]]  # type: ignore[union-attr]
-                weights = weights[
-                    ~hold_out(rows["train"]["text"][:], np.array(ids), share=0.1, seed=0)
-                ]
-            extension.sample_weights = weights
+            extension.sample_weights = _select_weights(weights, rows, targets)
         if targets.dtype is not None:
-            extension.config_fields = {
-                "task_specific_params": {_LABEL_TYPE: {"dtype": targets.dtype.name}}
-            }
-        extension.quiet = self.verbose is not None and not self.verbose
-        params = {
-            name: value for name, value in self.get_params(deep=False).items() if value is not None
-        }
-        seed, _ = params.pop("random_state", None), params.pop("verbose", None)
-        if seed is not None:
-            params["seed"] = int(
-                seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1)
-            )
-            params.setdefault("data_seed", params["seed"])
+            label_type = {"dtype": targets.dtype.name}
+            extension.config_fields = {"task_specific_params": {_LABEL_TYPE: label_type}}
+
         # the settings are read inside, because that resets accelerate's state of the process
         with (
             tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as folder,
             one_at_a_time(),
         ):
-            replaced = dict.fromkeys(_REPLACED)  # the recipe may contain them
-            settings = resolve({**replaced, **params, "task": targets.task, "output_dir": folder})
-            settings.data.class_names, settings.data.label_separator = targets.names, "\x1f"
+            settings = resolve(
+                {**self._list_settings(), "task": targets.task, "output_dir": folder}
+            )
+            settings.data.class_names = targets.names
+            settings.data.label_separator = "\x1f"
             with contained(), only_errors() if extension.quiet else contextlib.nullcontext():
                 result = run_training(settings, extension, rows)
             self._adopt(FinishedFolder(Path(folder)), result.card)
         return self
+
+    def _list_settings(self) -> dict[str, Any]:
+        """Return the settings of a run by name; those of files are reset, as a recipe may contain them."""
+        settings: dict[str, Any] = dict.fromkeys(_REPLACED)
+        for name, value in self.get_params(deep=False).items():
+            if value is not None and name not in ("random_state", "verbose"):
+                settings[name] = value
+        seed = self.random_state
+        if seed is not None:
+            if not isinstance(seed, Integral):
+                seed = check_random_state(seed).randint(2**31 - 1)
+            settings["seed"] = int(seed)
+            settings.setdefault("data_seed", int(seed))
+        return settings
 
     def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
         """Load a finished folder; its files are kept in memory."""
@@ -175,10 +175,12 @@ class _RnnEstimator(BaseEstimator):
         self._adopt_labels(model.config)
         paths = list_shared_files(folder, tokenizer.vocab_files_names.values())
         files = {name: path.read_bytes() for name, path in paths.items()}
-        if (rows := folder.training_rows).is_file():
-            files[rows.name] = rows.read_bytes()
+        if folder.training_rows.is_file():
+            files[folder.training_rows.name] = folder.training_rows.read_bytes()
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
-        self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
+        self._runner = FastRnn(model, tokenizer)
+        self._files = files
+        self._card = card
 
     def _scores(self, X: Sequence[str]) -> np.ndarray:
         """Return the scores `(n, C)` in float64, in the order of the ids."""
@@ -224,9 +226,8 @@ class _RnnEstimator(BaseEstimator):
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
             record = read_mapping(folder.training_args, folder.training_args.read_bytes())
-            settings.setdefault(
-                "recipe", {name: record[name] for name in record if not is_personal(name)}
-            )
+            recipe = {name: value for name, value in record.items() if not is_personal(name)}
+            settings.setdefault("recipe", recipe)
         estimator = cls(**settings)
         estimator._adopt(folder)
         return estimator
@@ -294,16 +295,15 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
     def _adopt_labels(self, config: Config) -> None:
         task = task_of(config)
         if not (task.one_label or task.name == _SETS):
-            raise UserError(
+            raise ModelError(
                 f"the model is for the task {task.name}: RnnClassifier needs labels of texts"
             )
         names = np.array([config.id2label[number] for number in range(config.num_labels)])
-        record = (getattr(config, "task_specific_params", None) or {}).get(
-            _LABEL_TYPE, {"dtype": "str"}
-        )
-        dtype = np.dtype(record["dtype"].partition("str")[0] or "str")
+        stored = (getattr(config, "task_specific_params", None) or {}).get(_LABEL_TYPE, {})
+        dtype = np.dtype(stored.get("dtype", "str").partition("str")[0] or "str")
         self.classes_ = names == "True" if dtype.kind == "b" else names.astype(dtype)
-        self._columns, self._thresholds = np.arange(len(names)), None
+        self._columns = np.arange(len(names))
+        self._thresholds = None
         if task.name == _SETS:
             self._thresholds = np.array(config.label_thresholds or [0.5] * len(names))
         else:  # scikit-learn needs sorted classes, and columns of predict_proba in their order
@@ -349,8 +349,11 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
         return _read_columns(y, _NUMBERS)
 
     def _adopt_labels(self, config: Config) -> None:
-        if (task := task_of(config)).name != _NUMBERS:
-            raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {_NUMBERS}")
+        task = task_of(config)
+        if task.name != _NUMBERS:
+            raise ModelError(
+                f"the model is for the task {task.name}: RnnRegressor needs {_NUMBERS}"
+            )
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """Return the number of each text `(n,)`, or its numbers `(n, numbers)`; texts may be empty."""
@@ -364,46 +367,70 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
 def _read_classes(y: npt.ArrayLike) -> _Targets:
     """Read a class per row, of two or more."""
 
-    def read_labels(y: npt.ArrayLike) -> np.ndarray:
-        labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
-        return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
-
     def write(y: npt.ArrayLike) -> list[str]:
-        return list(map(str, read_labels(y).tolist()))
+        return list(map(str, _read_labels(y).tolist()))
 
     check_classification_targets(y)
-    if len(classes := np.unique(read_labels(y))) < 2:
-        raise UserError(
+    classes = np.unique(_read_labels(y))
+    if len(classes) < 2:
+        raise DataError(
             f"y must contain two classes or more: found {len(classes)} class, {classes.tolist()}"
         )
     return _Targets(DEFAULT_TASK, write, write(classes), classes.dtype)
 
 
+def _read_labels(y: npt.ArrayLike) -> np.ndarray:
+    """Return labels `(n,)` with the type that numpy finds for them."""
+    labels = column_or_1d(np.asarray(out_of_arrow(y)), warn=True)
+    return np.asarray(labels.tolist()) if labels.dtype.kind == "O" else labels
+
+
 def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
     """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
+    columns = getattr(y, "columns", None)
+    labels = np.arange(_read_matrix(y).shape[1])
+    if columns is not None:
+        labels = np.array([str(column) for column in columns])
+    names = [str(label) for label in labels.tolist()]
 
-    def read_matrix(y: npt.ArrayLike) -> np.ndarray:
-        matrix = check_array(
-            y.toarray() if hasattr(y, "toarray") else y, ensure_2d=False, dtype=np.float64
-        )
-        return matrix[:, None] if matrix.ndim == 1 else matrix
+    def write_numbers(y: npt.ArrayLike) -> list[list[float]]:
+        return _read_matrix(y).tolist()
 
     def write_sets(y: npt.ArrayLike) -> list[list[str]]:
-        if not np.isin(matrix := read_matrix(y), (0, 1)).all():
-            raise UserError(
+        matrix = _read_matrix(y)
+        if not np.isin(matrix, (0, 1)).all():
+            raise DataError(
                 f"y must have a class per text, or 0 and 1 in {len(names)} columns: found {y!r:.80}"
             )
-        return [[names[number] for number in np.flatnonzero(row)] for row in matrix]
+        return [list(compress(names, row)) for row in matrix]
 
-    labels = np.array(
-        list(map(str, y.columns)) if hasattr(y, "columns") else range(read_matrix(y).shape[1])
-    )
-    names = list(map(str, labels.tolist()))
     if task == _SETS:
         return _Targets(task, write_sets, names, labels.dtype)
-    return _Targets(
-        task, lambda y: read_matrix(y).tolist(), names if hasattr(y, "columns") else None
-    )
+    return _Targets(task, write_numbers, None if columns is None else names)
+
+
+def _read_matrix(y: Any) -> np.ndarray:
+    """Return numbers `(n, columns)` in float64."""
+    dense = y.toarray() if hasattr(y, "toarray") else y
+    matrix = check_array(dense, ensure_2d=False, dtype=np.float64)
+    return matrix[:, None] if matrix.ndim == 1 else matrix
+
+
+def _select_weights(
+    weights: np.ndarray, rows: Mapping[str, Dataset], targets: _Targets
+) -> np.ndarray:
+    """Return the weights of the rows that stay in train: without validation rows, some are held out."""
+    from ..data.splits import hold_out
+
+    if targets.task != DEFAULT_TASK or targets.names is None:
+        raise SettingError(
+            f"sample_weight is for one label per text: the task is {targets.task}; leave it out"
+        )
+    if "validation" in rows:
+        return weights
+    train = rows["train"]
+    ids = np.array([targets.names.index(name) for name in train["label"]])
+    return weights[~hold_out(train["text"][:], ids, share=0.1, seed=0)]
 
 
 def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Dataset:
@@ -411,10 +438,12 @@ def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Datase
 
     from ..data.errors import text_fault
 
-    check_consistent_length(texts := _read_texts(X), y)
+    texts = _read_texts(X)
+    check_consistent_length(texts, y)
     for position, text in enumerate(texts):
-        if fault := text_fault(text):
-            raise UserError(f"X[{position}]: {fault.detail}; leave out the text and its label")
+        fault = text_fault(text)
+        if fault:
+            raise DataError(f"X[{position}]: {fault.detail}; leave out the text and its label")
     return datasets.Dataset.from_dict({"text": texts, "label": targets.write(y)})
 
 
@@ -422,6 +451,7 @@ def _read_texts(X: Sequence[str]) -> list[str]:
     """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
     texts = np.asarray(out_of_arrow(X), dtype=object)
     if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):
-        raise UserError(f"X must be a 1d array of texts: found an array of shape {texts.shape}")
-    check_texts(column := texts.ravel().tolist(), "X")
+        raise DataError(f"X must be a 1d array of texts: found an array of shape {texts.shape}")
+    column = texts.ravel().tolist()
+    check_texts(column, "X")
     return [str.__str__(text) for text in column]  # without numpy.str_

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +21,7 @@ from ..hub.client import fetch
 from ..hub.model_folder import check_name, name_damage, read_config
 from ..settings.training_arguments import RnnTrainingArguments
 from ..tokenizers import NO_LENGTH_LIMIT
-from ..utils.errors import UserError
+from ..utils.errors import DataError, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -51,27 +52,26 @@ class Teacher:
         tokenizer.
         """
         check_name(name_or_path, "a teacher")
-        local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
-        folder = Path(name_or_path) if local else fetch(name_or_path)
+        title = f"the teacher {name_or_path}"
+        is_local = Path(name_or_path).is_dir()
+        folder = Path(name_or_path) if is_local else fetch(name_or_path)
         config = read_config(title, folder)
         with name_damage(title, "its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         # made up if its files are missing
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
-            raise UserError(
+            raise ModelError(
                 f"{title} has a tokenizer without words: add its files, such as tokenizer.json"
             )
-        limits, positions = (
-            [tokenizer.model_max_length, max_length],
-            getattr(config, "max_position_embeddings", None),
-        )
+        limits = [tokenizer.model_max_length, max_length]
+        positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int) and positions > _NO_TABLE:
-            # models like RoBERTa count from there
-            limits.append(positions - 2 * (config.pad_token_id == 1))
+            # models like RoBERTa count from their padding on
+            limits.append(positions - 2 if config.pad_token_id == 1 else positions)
         limit = min(
             (size for size in limits if size is not None and size < NO_LENGTH_LIMIT), default=None
         )
-        name = folder.resolve().name if local else name_or_path
+        name = folder.resolve().name if is_local else name_or_path
         return cls(title, name, folder, config, tokenizer, limit, training)
 
     @cached_property
@@ -100,7 +100,7 @@ class Teacher:
         # no state depends on it
         missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
         if missing:
-            raise UserError(f"{self.title} has no weights for {', '.join(sorted(missing)[:3])}")
+            raise ModelError(f"{self.title} has no weights for {', '.join(sorted(missing)[:3])}")
         return model.to(self.training.device).eval()
 
 
@@ -121,7 +121,8 @@ def read_texts(
     """
     texts: dict[str, None] = {}
     uses: Counter[str] = Counter()
-    for row in (row for path in paths for row in read_column(path, column, encoding=encoding)):
+    rows = chain.from_iterable(read_column(path, column, encoding=encoding) for path in paths)
+    for row in rows:
         if isinstance(row, BadRow):
             if not uses["refused"]:
                 logger.warning("rejected: %s", row.describe())
@@ -134,9 +135,14 @@ def read_texts(
                 texts[text] = None
         if most is not None and len(texts) >= most:
             break
+
     counts = {"lines": uses.total(), **uses}
-    line = ", ".join(f"{count:,} {use.replace('_', ' ')}" for use, count in counts.items())
+    summary = _describe_counts(counts)
     if not texts:
-        raise UserError(f"{', '.join(map(str, paths))}: no text to learn from: found {line}")
-    logger.info("texts without labels: %s", line)
+        raise DataError(f"{', '.join(map(str, paths))}: no text to learn from: found {summary}")
+    logger.info("texts without labels: %s", summary)
     return list(texts), counts
+
+
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {use.replace('_', ' ')}" for use, count in counts.items())

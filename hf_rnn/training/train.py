@@ -10,7 +10,6 @@ import shlex
 import statistics
 from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -60,9 +59,20 @@ from .checkpoints import (
     take_fingerprint,
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
-from .run import OUTPUT_LAYERS, Extension, Fit, Run, Tokens, make_tokens, mistype_epoch, prepare_run
+from .run import (
+    OUTPUT_LAYERS,
+    Extension,
+    Fit,
+    Run,
+    Tokens,
+    cut_windows,
+    make_tokens,
+    mistype_epoch,
+    prepare_run,
+)
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
+from .wide import fit_wide, read_batches
 
 if TYPE_CHECKING:
     from ..settings.keywords import TrainKeywords
@@ -73,7 +83,8 @@ _SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_
 _DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
-_USUAL_LENGTH = 500  # characters of a text that row_budget counts once
+_USUAL_LENGTH = 40  # tokens of a text that row_budget counts once
+_SAMPLE = 1000  # training texts that are measured
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
 # times few_rows: up to this number of rows per class, a training is repeated with all rows
@@ -185,6 +196,9 @@ def train_on(
     tokens = make_tokens(run)
     model = make_model(run, tokens)
     fit = fit_model(run, tokens, model, checkpoint)
+    round_weights(model, arguments.training.weights_dtype)
+    fit = fit_wide(run, tokens, fit)
+    round_weights(model, arguments.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
     return save(run, tokens, fit, metrics, learned_held_out)
@@ -298,8 +312,9 @@ def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) 
         answer=partial(answer, run.task, tokenizer, args.per_device_eval_batch_size),
         quiet=quiet,
     )
-    if args.typos:
-        trainer.redraw = partial(draw_epoch, run, tokens)
+    window = find_window(run, examples["train"], model)
+    if args.typos or window:
+        trainer.redraw = partial(draw_epoch, run, tokens, window)
     if args.process_index == 0 and args.overwrite_output_dir:
         trainer.on_begin = partial(remove_checkpoints, run.folder)
     return trainer
@@ -327,16 +342,39 @@ def answer(
     return logits, padded
 
 
-def draw_epoch(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch, some mistyped, with all their columns; rows of an extension stay."""
+def draw_epoch(run: Run, tokens: Tokens, window: int, epoch: int) -> datasets.Dataset:
+    """Return the training rows of an epoch, some mistyped, long ones cut; rows of an extension stay clean."""
+    rows = tokens.examples["train"]
+    if run.arguments.training.typos:
+        rows = mistype_examples(run, tokens, epoch)
+    if window:
+        rows = cut_windows(rows, window, run.arguments.training.seed + epoch)
+    return rows
+
+
+def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
+    """Return the training rows, some mistyped, with all their columns."""
+    examples = tokens.examples["train"]
     rows = mistype_epoch(run, tokens.tokenizer, epoch)
-    clean = tokens.examples["train"].select(range(len(rows)))
+    clean = examples.select(range(len(rows)))
     for name in set(clean.column_names) - set(rows.column_names):
         rows = rows.add_column(name, clean[name][:], feature=clean.features[name])
-    if len(clean) == len(tokens.examples["train"]):
+    if len(clean) == len(examples):
         return rows
-    further = tokens.examples["train"].select(range(len(rows), len(tokens.examples["train"])))
+    further = examples.select(range(len(rows), len(examples)))
     return datasets.concatenate_datasets([rows.cast(further.features), further])
+
+
+def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int:
+    """Return the most tokens of a training text that an epoch reads; 0 where it reads all of them."""
+    window = run.arguments.training.train_window
+    is_text = not run.task.per_token and not run.task.generates
+    if not window or not is_text or model.config.sep_token_id is not None:
+        return 0
+    for _, lengths in read_batches(rows):
+        if lengths.max(initial=0) > window:
+            return window
+    return 0
 
 
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
@@ -353,7 +391,9 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
         return trainer.count_epochs(training.max_minutes)
     if training.max_steps > 0 or training.row_budget is None:
         return epochs
-    length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
+    window = find_window(run, trainer.train_dataset, trainer.model) or math.inf
+    sample = trainer.train_dataset.select(range(min(rows, _SAMPLE)))["input_ids"]
+    length = statistics.mean(min(len(ids), window) for ids in sample)
     counted = rows * max(1, length / _USUAL_LENGTH)
     epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
     epochs = max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, training.row_budget) // rows))
@@ -411,7 +451,6 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         tokens.examples,
     )
     model, further = trainer.model, {}
-    round_weights(model, training.weights_dtype)
     chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
     predictions = {
         split: trainer.predict(examples[split])
@@ -419,9 +458,11 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         if split in examples
     }
     if training.calibrate:
-        weights = (
+        weights = [
             weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS)
-        )
+        ]
+        if getattr(model, "ngrams", None) is not None:
+            weights.append(model.ngrams.scale)
         further["calibration"] = calibrate(weights, predictions)
     task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.arguments.model.streaming and not task.per_token and predictions:
@@ -446,6 +487,8 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         }
         further["typos"] = {"split": split, "share": SHOWN_TYPOS, **floats}
     rows = sum(run.report.label_counts["train"])
+    if fit.wide is not None:
+        further["wide"] = dataclasses.asdict(fit.wide)
     metrics = {
         **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
         "training": {"rows": rows, **fit.numbers, "parameters": model.num_parameters()},
@@ -495,6 +538,9 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
             IntervalStrategy.NO,
         )
         take_steps(again, None)
+    if fit.wide is not None:
+        fit_wide(whole, all_tokens, Fit(again, fit.numbers), factor=fit.wide.factor)
+        trainer.model.attach_ngrams(again.model.ngrams.state_dict())
     round_weights(again.model, training.weights_dtype)
     trainer.model.load_state_dict(again.model.state_dict())
     return True

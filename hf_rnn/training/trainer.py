@@ -19,7 +19,8 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +51,7 @@ from transformers.trainer_utils import (
 
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
-from ..utils.errors import UserError, is_write_error, reason_of
+from ..utils.errors import ModelError, SettingError, is_write_error, reason_of
 from .checkpoints import (
     RECORD,
     WRITING,
@@ -145,51 +146,57 @@ class RnnTrainer(Trainer):
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.loss, self.loss_columns, self.answer = loss, loss_columns, answer
-        self.stop_request, self.quiet, self.made_from = StopRequest(), quiet, made_from
+        self.loss = loss
+        self.loss_columns = loss_columns
+        self.answer = answer
+        self.made_from = made_from
+        self.quiet = quiet
+        self.stop_request = StopRequest()
         self._progress: dict[str, Any] = {}  # losses and seconds before a resume
         self._extra: dict[str, torch.Tensor] = {}  # `loss_columns` of the current batch
         self._set_loss()
-        if (
-            self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
-            and sys.stderr.isatty()
-            and not quiet
-        ):
+        had_bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+        if had_bars and sys.stderr.isatty() and not quiet:
             self.add_callback(ProgressBars)
         self.pop_callback(PrinterCallback)
-        if patience := getattr(self.args, "early_stopping_patience", None):
+        patience = getattr(self.args, "early_stopping_patience", None)
+        if patience:
             self.add_callback(EarlyStoppingCallback(patience))
         self.add_callback(SavePoints(self))  # after those that request a save
 
     # ---- loss and steps ----
 
     def _set_loss(self) -> None:
-        data, config = self.train_dataset, self.model.config
+        data = self.train_dataset
+        config = self.model.config
         self._set_signature_columns_if_needed()
         self._signature_columns += self.loss_columns
-        self.loss_columns = [
-            name for name in self.loss_columns if name in (getattr(data, "column_names", ()) or ())
-        ]
+        columns = getattr(data, "column_names", ()) or ()
+        self.loss_columns = [name for name in self.loss_columns if name in columns]
         power = 0 if data is None else getattr(self.args, "class_weight_power", 0)
         is_weighted = power or self.loss_columns or self.label_smoother
         self._custom_loss = bool(is_weighted or self.loss is not weighted_loss)
         if not self._custom_loss:
             return
-        if config.num_labels < 2 or config.problem_type not in (
-            None,
-            "single_label_classification",
-        ):
-            raise UserError(
-                "class_weight_power, label_smoothing_factor and sample_weight need one label per text: found another "
-                "task; leave them out"
+        one_label = config.problem_type in (None, "single_label_classification")
+        if config.num_labels < 2 or not one_label:
+            raise SettingError(
+                "class_weight_power, label_smoothing_factor and sample_weight need one label per "
+                "text: found another task; leave them out"
             )
         self.compute_loss_func = self._training_loss
         if power:
-            labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
-            weighted = SAMPLE_WEIGHT in self.loss_columns
-            weights = np.asarray(data[SAMPLE_WEIGHT][:]) if weighted else np.ones(len(labels))
-            counts = np.bincount(labels[labels >= 0], weights[labels >= 0], config.num_labels)
-            self._class_weights = weigh_classes(counts.tolist(), power).to(self.args.device)
+            weights = weigh_classes(self._count_classes(data).tolist(), power)
+            self._class_weights = weights.to(self.args.device)
+
+    def _count_classes(self, data: datasets.Dataset) -> np.ndarray:
+        """Return the rows of each class, with their weights `(C,)`; rows without a label do not count."""
+        labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
+        weights = np.ones(len(labels))
+        if SAMPLE_WEIGHT in self.loss_columns:
+            weights = np.asarray(data[SAMPLE_WEIGHT][:])
+        has_label = labels >= 0
+        return np.bincount(labels[has_label], weights[has_label], self.model.config.num_labels)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         if self._custom_loss:
@@ -219,7 +226,8 @@ class RnnTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory."""
-        (rows, length), steps = inputs["input_ids"].shape, self.current_gradient_accumulation_steps
+        rows, length = inputs["input_ids"].shape
+        steps = self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
         # the loss of rows
         adds_up = num_items_in_batch is not None or self.model.config.problem_type is not None
@@ -230,9 +238,8 @@ class RnnTrainer(Trainer):
         for part in torch.arange(rows).chunk(parts):
             # divides a mean loss
             self.current_gradient_accumulation_steps = steps * rows / len(part)
-            with (
-                self.accelerator.no_sync(model) if part[-1] < rows - 1 else contextlib.nullcontext()
-            ):
+            is_last = part[-1] == rows - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 rows_of_part = {name: values[part] for name, values in inputs.items()}
                 losses.append(super().training_step(model, rows_of_part, num_items_in_batch))
         self.current_gradient_accumulation_steps = steps
@@ -255,27 +262,24 @@ class RnnTrainer(Trainer):
         # DataParallel: the Trainer scales for the mean of one loss per replica; this is one loss
         # for all rows.
         loss = self.loss(outputs["logits"].float(), labels, **facts)
-        if (prefixes := outputs.get("prefix_logits")) is not None:
+        prefixes = outputs.get("prefix_logits")
+        if prefixes is not None:
             losses = [self.loss(early.float(), labels, **facts) for early in prefixes.unbind(1)]
             loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
         return loss / rows / max(self.args.n_gpu, 1)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
+        is_made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        if is_made:
+            return optimizer
         trained = self.model if model is None else cast(PreTrainedModel, model)
-        made = self.optimizer is not None
-        optimizer, encoder = super().create_optimizer(model), set(trained.base_model.parameters())
+        encoder = set(trained.base_model.parameters())
         head = {weight for weight in trained.parameters() if weight not in encoder}
-        for name, weights in (
-            ("embedding", {trained.get_input_embeddings().weight}),
-            ("head", head),
-        ):
-            rate = getattr(self.args, f"{name}_learning_rate", None)
-            for group in [] if made or rate is None else [*optimizer.param_groups]:
-                selected = [weight for weight in group["params"] if weight in weights]
-                group["params"] = [weight for weight in group["params"] if weight not in weights]
-                if selected:
-                    optimizer.add_param_group({**group, "params": selected, "lr": rate})
+        embedding = {trained.get_input_embeddings().weight}
+        _set_rate(optimizer, embedding, getattr(self.args, "embedding_learning_rate", None))
+        _set_rate(optimizer, head, getattr(self.args, "head_learning_rate", None))
         return optimizer
 
     # ---- rows of an epoch, their order, and evaluation ----
@@ -337,12 +341,10 @@ class RnnTrainer(Trainer):
         """Measure all rows, whole in every process, by `answer` if it is given; log the scores that are numbers."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
-        scores = self.compute_metrics(
-            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset)
-        )
-        metrics = {
-            f"eval_{name}": value for name, value in scores.items() if isinstance(value, float)
-        }
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        scores = self.compute_metrics(self.predict(rows))
+        numbers = {name: score for name, score in scores.items() if isinstance(score, float)}
+        metrics = {f"eval_{name}": score for name, score in numbers.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -354,38 +356,12 @@ class RnnTrainer(Trainer):
     def count_epochs(self, minutes: float) -> float:
         """Return the epochs that take these minutes with their evaluations, by the time of a few batches."""
         args = self.args
-        trial_args = copy.copy(args)
-        trial_args.num_train_epochs, trial_args.report_to, trial_args.load_best_model_at_end = (
-            1.0,
-            [],
-            False,
-        )
-        trial_args.eval_strategy = trial_args.save_strategy = trial_args.logging_strategy = (
-            IntervalStrategy.NO
-        )
-        trial_args.early_stopping_patience = None
-        options = {
-            name: getattr(self, name)
-            for name in ("processing_class", "data_collator", "loss", "loss_columns")
-        }
-
-        def time_steps(rows: datasets.Dataset) -> float:
-            trial = RnnTrainer(
-                copy.deepcopy(self.model), trial_args, train_dataset=rows, quiet=True, **options
-            )
-            return trial.train().metrics["train_runtime"]
-
-        def time_answers(rows: datasets.Dataset) -> float:
-            start = time.monotonic()
-            self.predict(rows)
-            return time.monotonic() - start
-
-        seconds = _extrapolate(
-            time_steps, self.train_dataset, args.train_batch_size * args.world_size, args.seed
-        )
+        rows_per_step = args.train_batch_size * args.world_size
+        seconds = _extrapolate(self._time_steps, self.train_dataset, rows_per_step, args.seed)
         if self.eval_dataset is not None and args.eval_strategy != "no":
+            rows_per_batch = args.eval_batch_size
             seconds += _extrapolate(
-                time_answers, self.eval_dataset, args.eval_batch_size, args.seed
+                self._time_answers, self.eval_dataset, rows_per_batch, args.seed
             )
         seconds = float(self.accelerator.gather(torch.tensor([seconds], device=args.device)).max())
         epochs = 60 * minutes / seconds
@@ -399,13 +375,41 @@ class RnnTrainer(Trainer):
         set_seed(args.seed)
         return epochs
 
+    def _time_steps(self, rows: datasets.Dataset) -> float:
+        """Return the seconds of an epoch of some rows, with a copy of the model."""
+        args = copy.copy(self.args)
+        args.num_train_epochs = 1.0
+        args.report_to = []
+        args.load_best_model_at_end = False
+        args.early_stopping_patience = None
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            setattr(args, name, IntervalStrategy.NO)
+        trial = RnnTrainer(
+            copy.deepcopy(self.model),
+            args,
+            train_dataset=rows,
+            quiet=True,
+            processing_class=self.processing_class,
+            data_collator=self.data_collator,
+            loss=self.loss,
+            loss_columns=self.loss_columns,
+        )
+        return trial.train().metrics["train_runtime"]
+
+    def _time_answers(self, rows: datasets.Dataset) -> float:
+        """Return the seconds of an evaluation of some rows."""
+        start = time.monotonic()
+        self.predict(rows)
+        return time.monotonic() - start
+
     # ---- checkpoints ----
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object
     ) -> TrainOutput:
         """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
-        if (checkpoint := resume_from_checkpoint) is True:
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
         self._progress = read_record(Path(checkpoint))["progress"] if checkpoint else {}
         return super().train(checkpoint, *args, **kwargs)
@@ -420,9 +424,8 @@ class RnnTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         if self._progress:
             self.seconds_before = self._progress["seconds"]
-            unlogged, self._total_loss_scalar, self._globalstep_last_logged = self._progress[
-                "losses"
-            ]
+            losses = self._progress["losses"]
+            unlogged, self._total_loss_scalar, self._globalstep_last_logged = losses
             self._tr_loss += unlogged
             self._initial_global_step = 0  # the mean loss is that of all steps
 
@@ -430,16 +433,16 @@ class RnnTrainer(Trainer):
         """Return whether any process was asked to stop; all processes must call this together."""
         number = self.stop_request.number
         if self.accelerator.num_processes > 1:
-            number = int(
-                self.accelerator.gather(torch.tensor([number], device=self.args.device)).max()
-            )
+            noted = torch.tensor([number], device=self.args.device)
+            number = int(self.accelerator.gather(noted).max())
             if number:  # 0 would erase a signal that came meanwhile
                 self.stop_request.number = number
         return number > 0
 
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
         """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
-        args, folder = self.args, Path(str(self.args.output_dir))
+        args = self.args
+        folder = Path(str(args.output_dir))
         written = folder / WRITING / f"checkpoint-{self.state.global_step}"
         seconds = self.seconds_before + time.monotonic() - self._began
         unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
@@ -452,25 +455,17 @@ class RnnTrainer(Trainer):
                 best = folder / f"checkpoint-{self.state.best_global_step}"
                 self.state.best_model_checkpoint = str(best)
             if args.should_save:
-                # the Trainer wrote the path of the best checkpoint before it was renamed
-                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-                # an unused pickle with local paths
-                (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-                record = {
-                    "made_from": self.made_from,
-                    "progress": {"seconds": seconds, "losses": losses},
-                }
-                (written / RECORD).write_text(json.dumps(record), encoding="utf-8")
+                self._finish_checkpoint(written, {"seconds": seconds, "losses": losses})
                 written.rename(folder / written.name)
         except Exception as error:
             # torch raises RuntimeError
             if not is_write_error(error) and not isinstance(error, RuntimeError):
                 raise
-            advice = " with --resume: earlier checkpoints are intact" * bool(
-                list_checkpoints(folder)
-            )
-            message = f"{written} could not be written: {reason_of(error):.300}. Make room there"
-            raise UserError(f"{message}, then repeat the command{advice}") from error
+            advice = "Make room there, then repeat the command"
+            if list_checkpoints(folder):
+                advice += " with --resume: earlier checkpoints are intact"
+            reason = reason_of(error)
+            raise ModelError(f"{written} could not be written: {reason:.300}. {advice}") from error
         finally:
             args.output_dir = str(folder)
             if args.should_save:
@@ -480,6 +475,14 @@ class RnnTrainer(Trainer):
         if self.asked_to_stop():  # in all processes or none, or the others would wait
             raise TrainingStopped(self.stop_request.number, folder / written.name)
 
+    def _finish_checkpoint(self, folder: Path, progress: Mapping[str, Any]) -> None:
+        """Add what resumes a run exactly, with the path of the best checkpoint after its renaming."""
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        # an unused pickle with local paths
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        record = {"made_from": self.made_from, "progress": progress}
+        (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+
     # ---- progress ----
 
     def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
@@ -488,24 +491,41 @@ class RnnTrainer(Trainer):
         shown = "eval_loss" in logs or ("loss" in logs and self.args.eval_strategy == "no")
         if not (shown and self.is_in_train and self.state.is_world_process_zero) or self.quiet:
             return
-        line = [f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"]
-        if self.args.max_steps > 0:
-            line = [f"step {self.state.global_step}/{self.state.max_steps}"]
-        line += [
-            f"loss {entry['loss']:.3f}" for entry in self.state.log_history if "loss" in entry
-        ][-1:]
-        scores = {
-            name.removeprefix("eval_"): value
-            for name, value in logs.items()
-            if name.startswith("eval_")
-        }
-        for name in sorted(scores, key=lambda name: (name != "accuracy", name != "loss")):
-            if isinstance(scores[name], float) and not name.endswith(("runtime", "per_second")):
-                split = "validation " if name in ("accuracy", "loss") else ""
-                line.append(f"{split}{name.replace('_', ' ')} {scores[name]:.3f}")
         # a closed terminal or a full disk must not end the training
         with contextlib.suppress(OSError):
-            tqdm.write("  ".join(line), file=sys.stderr)
+            tqdm.write(_describe_progress(self.args, self.state, logs), file=sys.stderr)
+
+
+def _describe_progress(
+    args: RnnTrainingArguments, state: TrainerState, logs: Mapping[str, float]
+) -> str:
+    """Return a line with the place in the training, its newest loss, and the scores of an evaluation."""
+    parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
+    if args.max_steps > 0:
+        parts = [f"step {state.global_step}/{state.max_steps}"]
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    parts += [f"loss {loss:.3f}" for loss in losses[-1:]]
+
+    names = [name.removeprefix("eval_") for name in logs if name.startswith("eval_")]
+    for name in sorted(names, key=lambda name: (name != "accuracy", name != "loss")):
+        score = logs[f"eval_{name}"]
+        if isinstance(score, float) and not name.endswith(("runtime", "per_second")):
+            split = "validation " if name in ("accuracy", "loss") else ""
+            parts.append(f"{split}{name.replace('_', ' ')} {score:.3f}")
+    return "  ".join(parts)
+
+
+def _set_rate(
+    optimizer: torch.optim.Optimizer, weights: Set[torch.Tensor], rate: float | None
+) -> None:
+    """Move weights to groups with another learning rate; None leaves them."""
+    if rate is None:
+        return
+    for group in list(optimizer.param_groups):
+        selected = [weight for weight in group["params"] if weight in weights]
+        group["params"] = [weight for weight in group["params"] if weight not in weights]
+        if selected:
+            optimizer.add_param_group({**group, "params": selected, "lr": rate})
 
 
 def _extrapolate(
@@ -515,14 +535,18 @@ def _extrapolate(
     seed: int,
 ) -> float:
     """Return the seconds for all rows, from the difference of two numbers of batches: each call also has a start."""
-    rows, sizes = (
-        rows.shuffle(seed=seed),
-        [min(len(rows), count * batch_size) for count in _TRIAL_BATCHES],
-    )
-    few, many = (min(time_rows(rows.select(range(size))) for _ in range(2)) for size in sizes)
-    if sizes[0] == sizes[1]:
+    rows = rows.shuffle(seed=seed)
+
+    def time_first(count: int) -> float:
+        sample = rows.select(range(count))
+        return min(time_rows(sample), time_rows(sample))
+
+    low, high = (min(len(rows), batches * batch_size) for batches in _TRIAL_BATCHES)
+    few = time_first(low)
+    if low == high:
         return few
-    return max((many - few) / (sizes[1] - sizes[0]), many / sizes[1] / 10) * len(rows)
+    many = time_first(high)
+    return max((many - few) / (high - low), many / high / 10) * len(rows)
 
 
 class SavePoints(TrainerCallback):
@@ -547,7 +571,8 @@ class SavePoints(TrainerCallback):
         """Save if asked to stop; postpone every save at the end of an epoch."""
         save = self._trainer.asked_to_stop() or control.should_save
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
-        control.should_save, self._postponed = save and not ends, save and ends
+        control.should_save = save and not ends
+        self._postponed = save and ends
 
     def on_epoch_end(
         self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -585,14 +610,17 @@ class EpochSampler(LengthGroupedSampler):
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths[:])  # a column is slow to index
-        self.seed, self.epoch = seed, 0
+        self.seed = seed
+        self.epoch = 0
 
     def __iter__(self) -> Any:
-        generator, size = torch.Generator().manual_seed(self.seed + self.epoch), self.batch_size
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        size = self.batch_size
         # all rows would be the same batches
         together = min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))
         rows = get_length_grouped_indices(self.lengths, size, together, generator)
         # full batches, which come sorted by length; in that order a model learns less
         whole = len(rows) // size
         order = [*torch.randperm(whole, generator=generator).tolist(), whole]
-        return iter([row for place in order for row in rows[place * size : (place + 1) * size]])
+        batches = (rows[place * size : (place + 1) * size] for place in order)
+        return chain.from_iterable(batches)

@@ -102,10 +102,8 @@ def library_bars_off() -> Iterator[None]:
     import datasets
     from transformers.utils import logging
 
-    shown, shown_by_datasets = (
-        logging.is_progress_bar_enabled(),
-        not datasets.are_progress_bars_disabled(),
-    )
+    shown = logging.is_progress_bar_enabled()
+    shown_by_datasets = not datasets.are_progress_bars_disabled()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
@@ -125,7 +123,8 @@ def contained() -> Iterator[None]:
     import numpy as np
     import torch
 
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
+    state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices), library_bars_off():

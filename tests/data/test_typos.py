@@ -1,6 +1,7 @@
 """Typing mistakes: one per chosen word, none in numbers, handles and links, the same for the same seed."""
 
 import random
+from itertools import permutations
 
 import datasets
 import pytest
@@ -17,6 +18,13 @@ UNTOUCHED = [
     "www.example.org",
     "me@example.org",
     "<<<URL>>>",
+]
+UNTOUCHED += [
+    "bit.ly/abcdef",
+    "(example.com/page)",
+    "news.example.co.uk/today",
+    "R&amp;Dream",
+    "&quot;Hello",
 ]
 UNTOUCHED += ["😂😂", "an", "U2", "b2b", "...", "我的", "I'm"]
 
@@ -54,7 +62,10 @@ def test_each_chosen_word_has_one_mistake():
         assert 1 <= distance(word, mistyped) <= 2, (
             "two code points if a letter has an accent of its own"
         )
-        assert word != "aaa" or mistyped in ("aa", "aaaa") or "a" in mistyped
+    beside = [f"aaa{key}"[1:] for key in "qwsz"]  # A on the keyboard
+    beside = {"".join(letters) for word in beside for letters in permutations(word)}
+    same = {mistyped for word, mistyped in zip(words, typed, strict=True) if word == "aaa"}
+    assert {"aa", "aaaa"} < same <= {"aa", "aaaa", *beside}
     upper = [mistyped for word, mistyped in zip(words, typed, strict=True) if word == "HELLO"]
     assert all(map(str.isupper, upper)) and len(set(upper)) > 15, "all kinds of mistakes"
 

@@ -93,11 +93,11 @@ def test_every_format_gives_the_same_numbers(write, name):
 LONG = {f"w{number}": [number + 0.5, 0.25, -0.125] for number in range(40)}
 TEXT, VEC = write_text(LONG), write_text(LONG, header=True)
 DAMAGED = {
-    "prose": (b"It was a dark and stormy night.\n", "line 1: expected a word and 6 numbers"),
+    "prose": (b"password is hunter2\n", "line 1: expected a word and 2 numbers"),
     "a fastText model": (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"fastText \(its \.vec file\)"),
     "one number too few": (
         b"w0 0.5 0.25 1.5\nw1 0.5 0.25\n",
-        "line 2: expected a word and 3 numbers, found",
+        "line 2: expected a word and 3 numbers, found 2",
     ),
     "no number": (b"w0 0.5 0.25\nw1 0.5 x\n", "'w1': could not convert"),
     "NaN": (b"w0 0.5 0.25\nw1 0.5 nan\n", "'w1' contains a number that is not finite"),
@@ -117,6 +117,7 @@ def test_damage_is_reported_with_its_place(write, damage):
     with pytest.raises(UserError, match=message) as caught:
         load_vectors(path, make_tokenizer("w0", "w1", "w39"))
     assert str(path) in str(caught.value)
+    assert "hunter2" not in str(caught.value), "a line of another file is nobody's business"
 
 
 # ---- tables of models ----

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_ngrams
 import torch
 from conftest import run_python
 from safetensors.numpy import load_file, save_file
@@ -128,8 +129,8 @@ def test_logits_are_those_of_torch_for_hostile_texts(levels, block, cell, sizes)
     ]
     models = [make(block=block, cell=cell, **head, **sizes) for head in heads]
     models.append(make("tagger", block, cell, **sizes))
-    models.append(make(block=block, cell=cell, token_ngrams=100, **sizes))
-    torch.nn.init.normal_(models[-1].ngrams.weight)
+    models.append(make(block=block, cell=cell, **sizes))
+    tiny_ngrams.attach(models[-1])
     expected = [plain_logits(model, HOSTILE) for model in models]
     assert np.ptp(expected[0], axis=0).max() > 1e-3, "premise: the texts have different answers"
     for _ in levels:

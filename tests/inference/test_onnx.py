@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tiny_ngrams
 import torch
 from transformers import AutoTokenizer
 
@@ -45,6 +46,8 @@ def make(head=RnnForSequenceClassification, **given):
         **given,
     }
     model = head(RnnConfig(**fields)).eval()
+    if fields.get("ngram_rows"):
+        tiny_ngrams.attach(model, texts=60)
     if head is RnnForSequenceClassification:
         model.classifier.weight.data *= 10  # so that small differences show
     return model
@@ -109,7 +112,7 @@ STANDARDISED = {
     "target_scale": [2.0, 1.0, 0.5],
     "target_mean": [9.0, 0.0, -1.0],
 }
-NUMBERS = [STANDARDISED, {"token_ngrams": 60}, {**STANDARDISED, "token_ngrams": 60}]
+NUMBERS = [STANDARDISED, {"ngram_rows": 60}, {**STANDARDISED, "ngram_rows": 60}]
 MODELS = [
     *(
         (RnnForSequenceClassification, settings)

@@ -343,7 +343,10 @@ def test_excel_gets_values_that_it_can_hold_and_texts_of_others():
         io.BytesIO(format_table(pa.table(odd), "x.xlsx")), dtype=str, engine="calamine"
     )
     assert cells.iloc[0].tolist() == ["1890-01-02 00:00:00.000000", "1899-12-31", str(2**60 + 1)]
-    with pytest.raises(UserError, match="x.xlsx cannot be written: Cell contents too long"):
+    with pytest.raises(
+        UserError,
+        match="cannot be written: a text .* has 40,000, .* at most 32,767",
+    ):
         format_table(pa.table({"text": ["", "x" * 40_000]}), "x.xlsx")
 
 

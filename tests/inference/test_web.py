@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import tiny_ngrams
 import torch
 from transformers import AutoTokenizer, pipeline
 
@@ -50,7 +51,7 @@ MODELS = {
     "classes of blocks": ({"normalizer": "tweet"}, {"num_labels": 3, **BLOCKS}),
     "numbers": ({"tokenizer": "char"}, {"num_labels": 2, "problem_type": "regression"}),
     "classes of english": (ENGLISH, {"num_labels": 3}),
-    "classes of multilingual": (MULTILINGUAL, {"num_labels": 3, "token_ngrams": 300}),
+    "classes of multilingual": (MULTILINGUAL, {"num_labels": 3, "ngram_rows": 300}),
     "encoder": (),
 }
 
@@ -82,6 +83,8 @@ def make_folder(folder, name):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
+    if model.ngrams is not None:
+        tiny_ngrams.attach(model, texts=4000)
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     return folder

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from package_encoders import encoders  # noqa: F401
 
 pytest.importorskip("uvicorn", reason="the extra label is not installed")
 

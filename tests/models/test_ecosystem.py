@@ -28,7 +28,7 @@ PACKAGE = "transformers_tests"
 CASES = [  # cell, head, settings
     *(("lstm", head, {}) for head in HEADS),
     ("gru", "RnnForSequenceClassification", {"pooling": "attention"}),
-    ("gru", "RnnForSequenceClassification", {"token_ngrams": 30}),
+    ("gru", "RnnForSequenceClassification", {"ngram_rows": 30}),
     ("gru", "RnnForSequenceClassification", {"sep_token_id": 5}),
     ("gru", "RnnForTokenClassification", {"word_forms": 16, "word_hidden_size": 4}),
     ("gru", "RnnForCausalLM", {}),
@@ -55,7 +55,7 @@ EXPECTED = {  # pattern of CASE.TEST: why it fails
     r"\.test_tokenize_special_tokens$": "a special token that is typed in a text is text",
     r"RnnModel.*\.test_training": "an encoder has no loss",
     r"word_forms.*\.test_inputs_embeds": "forms of words need the tokens",
-    r"token_ngrams.*\.test_inputs_embeds": "n-grams need the tokens",
+    r"ngram_rows.*\.test_inputs_embeds": "n-grams need the tokens",
     r"sep_token_id.*\.test_inputs_embeds": "the separator of a pair is a token",
     r"tie_word.*\.test_can_init_all_missing_weights$": "the bias of a tied layer is initialised with other numbers",
     r"CausalLM.*\.test_generation_tester_mixin_inheritance$": "the distribution has no tests of generate",

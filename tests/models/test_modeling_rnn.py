@@ -2,7 +2,9 @@
 
 import itertools
 
+import numpy as np
 import pytest
+import tiny_ngrams
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -357,8 +359,8 @@ def test_compile_gives_the_same_numbers(cell):
     ("cell", "settings"),
     [
         ("gru", {"pooling": "attention"}),
-        ("lstm", {"token_ngrams": 30}),
-        ("min_gru", {"token_ngrams": 30}),
+        ("lstm", {"ngram_rows": 30}),
+        ("min_gru", {"ngram_rows": 30}),
     ],
 )
 def test_export_with_dynamic_batch(cell, settings):
@@ -446,32 +448,29 @@ def test_cuda_gives_the_same_numbers(cell):
     ).loss.backward()
 
 
-def test_scores_of_tokens_in_a_row():
-    """Plain sums over the tokens of each text, wherever padding and holes are; the numbers of `fold_targets` too."""
+def test_scores_of_ngrams():
+    """Plain sums over the distinct n-grams of each text, wherever padding and holes are."""
     numbers = {
         "problem_type": "regression",
         "target_scale": [2.0, 3.0, 0.5],
         "target_mean": [1.0, 0.0, 2.0],
     }
-    model, without = make(token_ngrams=40, **numbers), make(**numbers)
-    torch.nn.init.normal_(model.ngrams.weight)
-    without.load_state_dict(model.state_dict(), strict=False)
+    model, without = make(**numbers), make(**numbers)
+    weights = tiny_ngrams.attach(model, texts=40)
     ids, mask = torch.randint(2, 13, (6, 9)), torch.rand(6, 9) > 0.4
     mask[0], mask[1] = False, True
+    ids[1, 3:] = ids[1, 0]  # an n-gram that repeats counts once
     expected = []
     for row, kept in zip(ids, mask, strict=True):
-        text, scores = row[kept].tolist(), torch.zeros(3)
-        for start, size in itertools.product(range(len(text)), (1, 2, 3)):
-            value = 0
-            for token in text[start : start + size] if start + size <= len(text) else ():
-                value = (value * 1_000_003 + token + 1) % (2**31 - 1)
-            if start + size <= len(text):
-                scores += model.ngrams.weight[:, value % 13]
-        expected.append(scores / max(1, len(text)) ** 0.5 * torch.tensor(numbers["target_scale"]))
+        text = row[kept].tolist()
+        spans = {tuple(text[i : i + n]) for n in (1, 2, 3) for i in range(len(text) - n + 1)}
+        terms = [weights.get(tiny_ngrams.hash_of(span), np.zeros(3)) for span in spans]
+        expected.append(sum(terms, np.zeros(3)) / max(1, len(text)) ** 0.5)
+    expected = np.stack(expected) * numbers["target_scale"]
     logits = model(ids, mask).logits
-    torch.testing.assert_close(
-        logits - without(ids, mask).logits, torch.stack(expected), atol=1e-5, rtol=1e-5
-    )
+    difference = logits - without(ids, mask).logits
+    assert (difference.abs().sum(dim=1) > 0.1).sum() >= 3, "premise: the texts have known n-grams"
+    np.testing.assert_allclose(difference.detach(), expected, atol=1e-5, rtol=1e-5)
     model.fold_targets()
     torch.testing.assert_close(model(ids, mask).logits, logits, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="input_ids"):

@@ -39,6 +39,7 @@ STILL = {
     "few_rows": 0,
     "max_steps": 1,
     "baselines": False,
+    "wide": False,
 }
 STILL["use_cpu"] = True
 

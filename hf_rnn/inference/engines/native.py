@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..native import Block, Layer, Model, Norm, load_library
+from ...tokenizers.ngrams import ROWS_PER_BUCKET
+from ..native import Block, Layer, Model, Ngrams, Norm, load_library
 from . import (
     CLASSIFIER,
     DEFAULTS,
@@ -45,7 +46,6 @@ _COLUMNS = 16  # per panel
 # per call: more leave the cache, but each step of a cell needs many texts
 _TOKENS, _TOKENS_OF_STEPS = 512, 2048
 _LARGEST_TABLE = 1 << 28  # bytes
-_NGRAMS, _NGRAM_FACTOR, _NGRAM_PRIME = 3, 1_000_003, 2**31 - 1  # as in models/modeling_rnn.py
 _ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
 # int16: the norm of an output's weights, see `kernel.c`; most inputs
 _SHORT_NORM, _MOST_SHORT = 65500, 4096
@@ -235,11 +235,7 @@ class NativeEngine(Engine):
         self._embedding = self._weights.read_stored(TABLE, config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
-        numbers = getattr(config, "token_ngrams", 0) if head == CLASSIFIER else 0
-        shape = config.num_labels, max(1, numbers // config.num_labels)
-        self._ngrams = (
-            np.ascontiguousarray(self._weights.read("ngrams.weight", *shape).T) if numbers else None
-        )
+        self._ngrams = self._read_ngrams() if head == CLASSIFIER else None
         self._read_encoder()
         self._read_head()
         self._weights.check_read()
@@ -257,6 +253,40 @@ class NativeEngine(Engine):
         return hash_weights(self._source[1])
 
     # ---- weights ----
+
+    def _read_ngrams(self) -> Ngrams | None:
+        """Read the linear part of a classifier, if it has one."""
+        rows = getattr(self.config, "ngram_rows", 0)
+        if not rows:
+            return None
+        labels = self.config.num_labels
+        buckets = -(-rows // ROWS_PER_BUCKET)
+        weights = self._weights
+        places = [
+            weights.keep(weights.read_stored("ngrams.weight", rows, labels)),
+            weights.keep(weights.read_stored("ngrams.check", rows)),
+            weights.keep(weights.read_stored("ngrams.shift", buckets)),
+            weights.keep(weights.read("ngrams.scale", labels)),
+        ]
+        return Ngrams(*places, rows, buckets, labels)
+
+    def _add_ngrams(
+        self, logits: np.ndarray, input_ids: Sequence[Sequence[int]], lengths: np.ndarray
+    ) -> None:
+        """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""
+        assert self._ngrams is not None
+        ends = np.cumsum(lengths)
+        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+        failed = self._library.hf_rnn_ngrams(
+            ctypes.addressof(self._ngrams),
+            ids.ctypes.data,
+            ends.ctypes.data,
+            len(lengths),
+            logits.strides[0] // logits.itemsize,
+            logits.ctypes.data,
+        )
+        if failed:
+            raise MemoryError(f"not enough memory for the n-grams of {lengths.max()} tokens")
 
     def _read_encoder(self) -> None:
         """Read the blocks or layers, and what computes a row of the table."""
@@ -447,11 +477,9 @@ class NativeEngine(Engine):
         """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens `(T, C)`."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
-        return (
-            logits
-            if self._ngrams is None
-            else logits + score_ngrams(self._ngrams, input_ids, lengths)
-        )
+        if self._ngrams is not None:
+            self._add_ngrams(logits, input_ids, lengths)
+        return logits
 
     def advance(
         self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
@@ -592,24 +620,6 @@ class NativeEngine(Engine):
         sorted_back = np.empty_like(logits)
         sorted_back[places_before if self.per_token else order] = logits
         return sorted_back
-
-
-def score_ngrams(
-    table: np.ndarray, texts: Sequence[Sequence[int]], lengths: np.ndarray
-) -> np.ndarray:
-    """Return the scores `(N, C)` of one to three tokens in a row, as `TokenNgrams` of the model does."""
-    ids = np.fromiter(chain.from_iterable(texts), np.int64, int(lengths.sum()))
-    # tokens from here to the end of the text
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))
-    hashes, scores = np.zeros_like(ids), np.zeros((len(ids), table.shape[1]), np.float32)
-    for number in range(min(_NGRAMS, len(ids))):
-        hashes = (hashes[: len(ids) - number] * _NGRAM_FACTOR + ids[number:] + 1) % _NGRAM_PRIME
-        valid = left[: len(hashes)] > number
-        scores[: len(hashes)][valid] += table[hashes[valid] % len(table)]
-    sums, some = np.zeros((len(lengths), table.shape[1]), np.float32), lengths > 0
-    if some.any():
-        sums[some] = np.add.reduceat(scores, (np.cumsum(lengths) - lengths)[some])
-    return sums / np.sqrt(np.maximum(lengths, 1), dtype=np.float32)[:, None]
 
 
 def count_threads() -> int:

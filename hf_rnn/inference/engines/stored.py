@@ -50,6 +50,7 @@ _DTYPES = {
     "BF16": np.uint16,
     "F8_E4M3": np.uint8,
     "I8": np.int8,
+    "I16": np.int16,
     "I32": np.int32,
     "I64": np.int64,
 }
@@ -145,7 +146,6 @@ def load_sentence_encoder(
             )
     config.pooling = "mean"
     config.classifier_activation = "linear"
-    config.token_ngrams = 0
     config.num_labels = len(top["classifier.bias"])
     config.architectures = [CLASSIFIER]
     stored = load_weights(*folder.weight_files())

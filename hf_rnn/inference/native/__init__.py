@@ -61,6 +61,16 @@ class Model(ctypes.Structure):
     ]
 
 
+class Ngrams(ctypes.Structure):
+    """The linear part of a classifier."""
+
+    _fields_ = [
+        *_fields(_POINTER, "weights check shift scale"),
+        *_fields(ctypes.c_int64, "rows buckets"),
+        ("labels", _INT),
+    ]
+
+
 @cache
 def load_library() -> ctypes.CDLL | None:
     """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
@@ -70,7 +80,7 @@ def load_library() -> ctypes.CDLL | None:
         if path.suffix in (".so", ".pyd", ".dylib"):
             try:
                 library = ctypes.CDLL(str(path))
-                if library.hf_rnn_size() != 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model):
+                if library.hf_rnn_size() != _measure_structures():
                     raise OSError(
                         "found another version; compile it by python -m hf_rnn.inference.native"
                     )
@@ -79,6 +89,12 @@ def load_library() -> ctypes.CDLL | None:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
                 continue
             library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
+            library.hf_rnn_ngrams.argtypes = [
+                *[_POINTER] * 3,
+                ctypes.c_int,
+                ctypes.c_int,
+                _POINTER,
+            ]
             library.hf_rnn_linear.argtypes = [
                 ctypes.c_int,
                 _POINTER,
@@ -90,3 +106,8 @@ def load_library() -> ctypes.CDLL | None:
             library.hf_rnn_linear.restype = None
             return library
     return None
+
+
+def _measure_structures() -> int:
+    """Return the number by which the kernel shows that it has the same structures."""
+    return 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model) + 1_000_000 * ctypes.sizeof(Ngrams)

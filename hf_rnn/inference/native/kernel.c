@@ -54,6 +54,19 @@ typedef struct {                 // a residual block, or a plain layer, which ha
   Layer input, hidden[2];        // other cells: to D * G * H, and H to G * H per direction
 } Block;
 
+// of the hashes of n-grams, as in models/ngrams_rnn.py
+static const int64_t NGRAM_FACTOR = 1000003, NGRAM_PRIME = 2147483647, NGRAM_BUCKET_FACTOR = 1540483477;
+static const int64_t NGRAM_STEP_FACTOR = 461845907, NGRAM_CHECK_FACTOR = 1812433253;
+
+typedef struct {            // the linear part of a classifier
+  const int8_t *weights;    // [rows][labels]
+  const int16_t *check;     // per row
+  const int16_t *shift;     // per bucket
+  const float *scale;       // per label
+  int64_t rows, buckets;
+  int32_t labels;
+} Ngrams;
+
 typedef struct {
   const Block *blocks;
   const float *table;  // per token: R numbers of residual blocks, or the first layer's 2 * S or D * G * H
@@ -206,7 +219,50 @@ EXPORT void hf_rnn_linear(int kind, const Layer *layer, const float *inputs, int
 }
 
 // The size of the structures, by which a library of another version is known.
-EXPORT int hf_rnn_size(void) { return (int)(1000 * sizeof(Block) + sizeof(Network)); }
+static int compare_hashes(const void *left, const void *right) {
+  int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+  return (a > b) - (a < b);
+}
+
+// Add the scores of the distinct n-grams of each text to its logits, as NgramScores of models/ngrams_rnn.py does.
+// `ids` are those of one text after another, `ends` where each text ends, and `stride` the numbers per row of logits.
+EXPORT int hf_rnn_ngrams(const Ngrams *table, const int64_t *ids, const int64_t *ends, int texts, int stride, float *logits) {
+  int64_t longest = 0;
+  for (int t = 0; t < texts; t++) {
+    int64_t length = ends[t] - (t ? ends[t - 1] : 0);
+    if (length > longest) longest = length;
+  }
+  int64_t *hashes = malloc(sizeof(int64_t) * (size_t)(2 * longest + 1) + sizeof(int32_t) * (size_t)table->labels);
+  if (!hashes) return 1;
+  int64_t *ordered = hashes + longest;
+  int32_t *sums = (int32_t *)(hashes + 2 * longest + 1);
+  for (int t = 0; t < texts; t++, logits += stride) {
+    int64_t start = t ? ends[t - 1] : 0, length = ends[t] - start;
+    memset(sums, 0, sizeof(int32_t) * (size_t)table->labels);
+    memset(hashes, 0, sizeof(int64_t) * (size_t)length);
+    for (int64_t further = 0; further < 3 && further < length; further++) {
+      int64_t count = length - further;
+      for (int64_t i = 0; i < count; i++)
+        ordered[i] = hashes[i] = (hashes[i] * NGRAM_FACTOR + ids[start + i + further] + 1) % NGRAM_PRIME;
+      qsort(ordered, (size_t)count, sizeof(int64_t), compare_hashes);
+      for (int64_t i = 0; i < count; i++) {
+        int64_t hash = ordered[i];
+        if (i && hash == ordered[i - 1]) continue;
+        int64_t shift = table->shift[hash * NGRAM_BUCKET_FACTOR % NGRAM_PRIME % table->buckets];
+        int64_t row = (hash + shift * (1 + hash * NGRAM_STEP_FACTOR % NGRAM_PRIME)) % table->rows;
+        if (hash * NGRAM_CHECK_FACTOR % NGRAM_PRIME % 65536 - 32768 != table->check[row]) continue;
+        const int8_t *weights = table->weights + row * table->labels;
+        for (int c = 0; c < table->labels; c++) sums[c] += weights[c];
+      }
+    }
+    float root = sqrtf((float)(length ? length : 1));
+    for (int c = 0; c < table->labels; c++) logits[c] += (float)sums[c] * table->scale[c] / root;
+  }
+  free(hashes);
+  return 0;
+}
+
+EXPORT int hf_rnn_size(void) { return (int)(1000 * sizeof(Block) + sizeof(Network) + 1000000 * sizeof(Ngrams)); }
 
 EXPORT void *PyInit__kernel(void) { return 0; }  // Windows exports it from every extension
 

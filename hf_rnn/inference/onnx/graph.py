@@ -26,12 +26,15 @@ from transformers import PreTrainedModel
 from ...models.auto import ENCODER
 from ...models.blocks_rnn import ResidualBlock
 from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
-from ...models.modeling_rnn import (
-    NGRAM_FACTOR,
-    NGRAM_PRIME,
+from ...models.modeling_rnn import RnnForSequenceClassification, RnnModel
+from ...models.ngrams_rnn import (
+    BUCKET_FACTOR,
+    CHECK_FACTOR,
+    FACTOR,
     NGRAMS,
-    RnnForSequenceClassification,
-    RnnModel,
+    PRIME,
+    STEP_FACTOR,
+    NgramScores,
 )
 
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
@@ -308,7 +311,7 @@ def build_graph(
         pooled = graph.activate(_pool(graph, texts, states, model), config.classifier_activation)
         logits = graph.Gemm(pooled, model.classifier.weight, model.classifier.bias, transB=1)
         if model.ngrams is not None:
-            logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams.weight))
+            logits = graph.Add(logits, _add_ngrams(graph, texts, model.ngrams))
         if config.target_scale is not None:  # a model whose training did not end
             logits = graph.Add(graph.Mul(logits, config.target_scale), config.target_mean)
         if not gives_vectors:
@@ -378,16 +381,35 @@ def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassifi
     return parts[0] if len(parts) == 1 else graph.Concat(*parts, axis=1)
 
 
-def _add_ngrams(graph: Graph, texts: Texts, weight: torch.Tensor) -> str:
-    """Return the scores (B, C) of one to three tokens in a row; see `TokenNgrams`."""
-    hashes, sums, table = graph.Mul(texts.ids, 0), [], graph.constant(weight.t())
-    for number in range(NGRAMS):
-        ids = graph.slice(graph.Pad(texts.ids, [0, 0, number, 0]), number, _END)
-        hashes = graph.Mod(
-            graph.Add(graph.Mul(hashes, NGRAM_FACTOR), graph.Add(ids, 1)), NGRAM_PRIME
+def _add_ngrams(graph: Graph, texts: Texts, ngrams: NgramScores) -> str:
+    """Return the scores (B, C) of the distinct n-grams of texts; see `NgramScores`."""
+    hashes = graph.Mul(texts.ids, 0)
+    sums = []
+    for further in range(NGRAMS):
+        ids = graph.slice(graph.Pad(texts.ids, [0, 0, further, 0]), further, _END)
+        hashes = graph.Mod(graph.Add(graph.Mul(hashes, FACTOR), graph.Add(ids, 1)), PRIME)
+        valid = graph.Less(graph.Add(texts.steps, further), texts.lengths)
+        # distinct hashes: in order, each differs from the one before
+        ordered = graph.TopK(graph.Where(valid, hashes, -1), texts.longest, axis=0, outputs=2)[0]
+        before = graph.slice(graph.Pad(ordered, [1, 0, 0, 0], -1), 0, texts.longest)
+        is_new = graph.And(
+            graph.Not(graph.Equal(ordered, before)), graph.GreaterOrEqual(ordered, 0)
         )
-        valid = graph.Less(graph.Add(texts.steps, number), texts.lengths)
-        rows = graph.Gather(table, graph.Mod(hashes, weight.shape[1]))  # (T, B, C)
-        sums.append(graph.Mul(rows, graph.Cast(graph.Unsqueeze(valid, [2]), to=_FLOAT)))
-    root = graph.Sqrt(graph.Cast(texts.steps_read, to=_FLOAT))
-    return graph.Div(graph.ReduceSum(graph.Sum(*sums), [0], keepdims=0), graph.Unsqueeze(root, [1]))
+        sums.append(_add_rows(graph, ngrams, graph.Max(ordered, 0), is_new))
+    root = graph.Unsqueeze(graph.Sqrt(graph.Cast(texts.steps_read, to=_FLOAT)), [1])
+    return graph.Div(graph.Mul(graph.Sum(*sums), ngrams.scale.float()), root)
+
+
+def _add_rows(graph: Graph, ngrams: NgramScores, hashes: str, is_new: str) -> str:
+    """Return the sums (B, C) of the rows of hashes (T, B), where they are new and in the table."""
+    rows, buckets = len(ngrams.weight), len(ngrams.shift)
+    bucket = graph.Mod(graph.Mod(graph.Mul(hashes, BUCKET_FACTOR), PRIME), buckets)
+    shift = graph.Gather(ngrams.shift.long(), bucket)
+    step = graph.Add(graph.Mod(graph.Mul(hashes, STEP_FACTOR), PRIME), 1)
+    places = graph.Mod(graph.Add(hashes, graph.Mul(shift, step)), rows)
+    check = graph.Sub(graph.Mod(graph.Mod(graph.Mul(hashes, CHECK_FACTOR), PRIME), 2**16), 2**15)
+    stored = graph.Cast(graph.Gather(ngrams.check, places), to=TensorProto.INT64)
+    is_known = graph.And(is_new, graph.Equal(check, stored))
+    weights = graph.Cast(graph.Gather(ngrams.weight, places), to=_FLOAT)  # (T, B, C)
+    counted = graph.Cast(graph.Unsqueeze(is_known, [2]), to=_FLOAT)
+    return graph.ReduceSum(graph.Mul(weights, counted), [0], keepdims=0)
