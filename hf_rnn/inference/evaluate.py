@@ -448,12 +448,18 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     else:
         separator = rows.table.separator
         encoding = rows.table.encoding
-        columns = {rows.table.unit: rows.places, **columns}
+        numbers = np.searchsorted(rows.table.places, rows.places)
+        where: dict[str, npt.ArrayLike] = {rows.table.unit: rows.places}
+        if (
+            rows.table.unit == "line"
+        ):  # as a spreadsheet counts, where a cell may have several lines
+            where["row"] = numbers + 1 + rows.table.has_names
+        columns = where | columns
         table = rows.table.to_arrow()
         if not rows.table.has_names:
             uses = {column: use for use, column in rows.columns.items()}
             table = table.rename_columns([uses.get(name, name) for name in table.column_names])
-        table = table.take(np.searchsorted(rows.table.places, rows.places))
+        table = table.take(numbers)
 
     prefix = "" if columns.keys().isdisjoint(table.column_names) else "predicted_"
     for name, column in columns.items():

@@ -182,6 +182,7 @@ def test_each_row_with_its_answer_worst_first(command, model, tmp_path, suffix):
     frame = pd.DataFrame(rows, columns=["message", "category"]).assign(
         number=range(41), score="mine"
     )
+    frame.loc[20, "message"] = "two\nlines, café"
     frame.to_csv(tmp_path / "t.csv", index=False, sep=";", encoding="cp1252")
     answers = tmp_path / f"answers{suffix}"
     found, _ = measure(command, model.folder, tmp_path / "t.csv", "--output_file", answers)
@@ -189,11 +190,11 @@ def test_each_row_with_its_answer_worst_first(command, model, tmp_path, suffix):
     written = (
         pd.read_csv(answers, sep=";") if suffix == ".csv" else pd.read_json(answers, lines=True)
     )
-    added = [f"predicted_{name}" for name in ("line", "answer", "score", "wrong")]
-    assert (
-        list(written) == [*frame, *added]
-        and (written["predicted_line"] == written["number"] + 2).all()
-    )
+    added = [f"predicted_{name}" for name in ("line", "row", "answer", "score", "wrong")]
+    assert list(written) == [*frame, *added]
+    assert (written["predicted_row"] == written["number"] + 2).all()
+    lines = written["number"] + 2 + (written["number"] > 20)
+    assert (written["predicted_line"] == lines).all()
     pd.testing.assert_frame_equal(
         written[list(frame)].sort_values("number", ignore_index=True), frame
     )
@@ -227,7 +228,7 @@ def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path, task, labe
     flags = ("--label_column", label, "--output_file", tmp_path / "o.csv")
     found, _ = measure(command, result.folder, tmp_path / "t.csv", *flags)
     written = pd.read_csv(tmp_path / "o.csv")
-    assert list(written) == [*frame, "line", *names] and len(written) == found["rows"]
+    assert list(written) == [*frame, "line", "row", *names] and len(written) == found["rows"]
     assert found["rows"] == result.metrics["validation"]["rows"] == 60 - found["rows_trained_on"]
     if task == "regression":
         errors = (written["stars"] - written["answer_stars"]).abs()

@@ -89,7 +89,7 @@ def test_a_line_of_utf8_is_never_read_otherwise(tmp_path, lines, bad):
         load_tsv(path, report=DataReport())
 
 
-def test_a_named_encoding_is_no_guess(tmp_path, caplog):
+def test_a_named_encoding_needs_no_guess(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     texts = save(tmp_path / "a.csv", "German", "cp1252")
     assert read_table(tmp_path / "a.csv", encoding="cp1252").cells("text") == texts

@@ -517,7 +517,7 @@ def little_memory(monkeypatch, tmp_path):
 
 
 def invent_rows(count):
-    """Return rows of which some have a fault, as texts and labels."""
+    """Return texts and labels; some texts are empty."""
     rows = [
         (f"row {number} is {'fine' if number % 3 else 'bad, and'}", number % 3)
         for number in range(count)
