@@ -10,9 +10,12 @@ from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import write_rows
+
+from hf_rnn import SentenceEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tests")]
@@ -93,6 +96,9 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
     shutil.copytree(trained.folder, tmp_path / "out" / "tweets")
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
+    encoder = SentenceEncoder.from_pretrained(ROOT / "hf_rnn/hub/pretrained/english")
+    real = SimpleNamespace(from_pretrained=lambda _: encoder)  # that of the tests has no vectors
+    monkeypatch.setattr("hf_rnn.labelling.vectors.SentenceEncoder", real)
     names = {"__name__": "__main__"}
     for skipped, language, code in FENCED.findall(page.read_text(encoding="utf-8")):
         if language == "python" and not skipped:

@@ -207,7 +207,7 @@ def _find_risen(old: Sequence[str], new: Sequence[str]) -> list[dict[str, Any]]:
     pooled = np.array([before[word] + after[word] for word in words]) / (len(old) + len(new))
     errors = np.sqrt(pooled * (1 - pooled) * (1 / len(old) + 1 / len(new)))
     scores = (shares[:, 1] - shares[:, 0]) / np.maximum(errors, 1e-12)
-    best = [place for place in np.argsort(-scores, kind="stable")[:_SHOWN] if scores[place] > 3]
+    best = [place for place in np.argsort(-scores, kind="stable")[:_SHOWN] if scores[place] > 2]
     return [
         {"words": words[place], "old": float(shares[place, 0]), "new": float(shares[place, 1])}
         for place in best
@@ -261,6 +261,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         height=0.4,
     )
     right.set_xlabel("% of the texts, words that rose")
+    right.set_visible(bool(rose))
     verdict = "differ" if comparison.differs else "do not differ measurably"
     figure.suptitle(f"The months {verdict} (p = {comparison.p_value:.3f})")
     for axes in (left, right):

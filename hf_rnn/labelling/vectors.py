@@ -10,8 +10,9 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
+from ..hub.model_folder import find_built_in
 from ..inference.fast import SentenceEncoder
-from ..tokenizers.language import find_language
+from ..tokenizers.language import ENGLISH, MULTILINGUAL, find_language
 from ..utils.process import write_whole
 
 # characters of a text that are read; nine of ten mails of 20 newsgroups are shorter
@@ -27,7 +28,9 @@ def encode_texts(texts: Sequence[str], file: Path | None = None) -> np.ndarray:
         texts: Their beginnings are read, 2,000 characters.
         file: Keeps the vectors. They are read from it if it is of the same texts.
     """
-    encoder = find_language(texts).encoder
+    encoder = ENGLISH  # a package may have this one alone
+    if find_built_in(MULTILINGUAL) is not None:
+        encoder = find_language(texts).encoder
     digest = xxhash.xxh3_128(encoder.encode())
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass"))

@@ -28,6 +28,7 @@ from .vectors import encode_texts
 logger = logging.getLogger(__name__)
 
 _FOLDS = 5
+_MOST_JUDGED = 200_000  # rows
 _FEWEST = 5  # rows of a label that is judged
 _STRENGTH = 3.0  # C of both regressions; 30 is worse on emotions and BANKING77
 _STEPS = 60
@@ -53,7 +54,7 @@ class WrongLabels:
 def find_wrong_labels(
     texts: Sequence[str], labels: np.ndarray, names: Sequence[str]
 ) -> WrongLabels:
-    """Return all rows by how wrong their labels look.
+    """Return rows by how wrong their labels look: all, or 200,000 at random.
 
     Args:
         texts: The N texts.
@@ -68,7 +69,11 @@ def find_wrong_labels(
     if judged.sum() < 2:
         raise UserError(f"wrong labels need {_FEWEST} rows of two labels: found {counts.max()}")
     rows = np.flatnonzero(judged[labels])
-    if len(rows) < len(labels):
+    if len(rows) > _MOST_JUDGED:
+        message = "%d of %d labels are judged, chosen at random"
+        logger.warning(message, _MOST_JUDGED, len(labels))
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_JUDGED])
+    elif len(rows) < len(labels):
         few = [name for name, is_judged in zip(names, judged, strict=True) if not is_judged]
         message = "labels with less than %d rows are not judged: %s"
         logger.warning(message, _FEWEST, ", ".join(few)[:200])
