@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from .evaluation import classification_metrics as classification_metrics
     from .hub.model_folder import PRETRAINED as PRETRAINED
     from .hub.push import push as push
-    from .inference.predictor import FastRnn as FastRnn
-    from .inference.predictor import SentenceEncoder as SentenceEncoder
-    from .inference.predictor import Tagger as Tagger
-    from .inference.tables import BatchPredictor as BatchPredictor
+    from .inference.batches import BatchPredictor as BatchPredictor
+    from .inference.evaluate import evaluate as evaluate
+    from .inference.fast import FastRnn as FastRnn
+    from .inference.fast import SentenceEncoder as SentenceEncoder
+    from .inference.fast import Tagger as Tagger
     from .labelling.labeller import Labeller as Labeller
     from .models.causal_lm_rnn import RnnForCausalLM as RnnForCausalLM
     from .models.configuration_rnn import RnnConfig as RnnConfig
@@ -66,11 +67,12 @@ else:
         "PRETRAINED": "hub.model_folder",
         "RnnClassifier": "training.sklearn",
         "RnnRegressor": "training.sklearn",
-        "FastRnn": "inference.predictor",
-        "SentenceEncoder": "inference.predictor",
+        "evaluate": "inference.evaluate",
+        "FastRnn": "inference.fast",
+        "SentenceEncoder": "inference.fast",
         "pretrain": "training.pretrain",
-        "Tagger": "inference.predictor",
-        "BatchPredictor": "inference.tables",
+        "Tagger": "inference.fast",
+        "BatchPredictor": "inference.batches",
         "Labeller": "labelling.labeller",
     }
     __all__ = ["__version__", *_HOME]

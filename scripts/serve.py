@@ -5,6 +5,7 @@ Usage: MODEL=out/tweets uvicorn --app-dir scripts serve:app
 """
 
 import asyncio
+import logging
 import os
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ MOST_WAITING = 256  # requests in the queue: more are refused with 503
 MOST_CHARACTERS = 4096  # per piece of a stream, and per word
 AT_ONCE = 16  # texts between two looks at whether the client is still there
 
+logger = logging.getLogger("uvicorn.error")
 model = FastRnn.from_pretrained(os.environ["MODEL"])
 app = FastAPI(max_body_size=MOST_BYTES)
 waiting = 0
@@ -54,10 +56,25 @@ async def health() -> dict[str, Any]:
     return {"status": "ok", "waiting": waiting}
 
 
+def check_target(target: float | None) -> None:
+    """Raise a ValueError for a target without thresholds; the reason, which names files here, is in the log."""
+    if target is None:
+        return
+    try:
+        model.read_thresholds(target)
+    except ValueError as error:
+        logger.warning("a request for the target %g: %s", target, error)
+        raise ValueError(f"this service has no thresholds for the target {target:g}") from error
+
+
 @app.post("/predict")
 async def predict(question: Question, request: Request) -> Any:
     """Return the answer to one text, or a list of answers; stop when the client leaves."""
     global waiting
+    try:
+        check_target(question.target)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
     if waiting >= MOST_WAITING:
         raise HTTPException(503, "too many requests are waiting: try again", {"Retry-After": "1"})
     waiting += 1
@@ -70,7 +87,7 @@ async def predict(question: Question, request: Request) -> Any:
         if not work.done():
             return Response(status_code=499)  # nobody reads it
         answers = work.result()
-    except ValueError as error:  # a text that is not Unicode, a target without thresholds
+    except ValueError as error:  # a text that is not Unicode
         raise HTTPException(422, str(error)) from error
     finally:
         work.cancel()
@@ -91,20 +108,14 @@ async def answer(texts: list[str], target: float | None = None) -> list[dict[str
 
 
 @app.websocket("/stream")
-async def stream(
-    socket: WebSocket,
-    target: float | None = None,
-    stop: str | None = None,
-    threshold: float = 0.9,
-    in_a_row: int = 1,
-) -> None:
-    """Answer each piece of a text that is still being written; an empty piece ends the text.
-
-    One answer says where the text must stop: `/stream?stop=hateful&threshold=0.9&in_a_row=2`.
-    """
+async def stream(socket: WebSocket, target: float | None = None) -> None:
+    """Answer each piece of a text that is still being written; an empty piece ends the text."""
     await socket.accept()
     try:
-        text = model.stream(target=target, stop=stop, threshold=threshold, in_a_row=in_a_row)
+        check_target(target)
+        if not getattr(model.config, "streaming", False):
+            raise ValueError("this service has no streams: its model reads whole texts")
+        text = model.stream(target=target)
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             piece = message.get("text")
             if piece is None or len(piece) > MOST_CHARACTERS:
@@ -116,7 +127,7 @@ async def stream(
             if len(text.last_word) > MOST_CHARACTERS:  # each piece reads it again
                 raise ValueError(f"a word has at most {MOST_CHARACTERS} characters")
             await socket.send_json(answer)
-    except ValueError as error:  # also a model that does not stream
+    except ValueError as error:
         await socket.close(1008, str(error)[:120])  # a reason has at most 123 bytes
     except WebSocketDisconnect:
         pass

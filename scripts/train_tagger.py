@@ -37,7 +37,7 @@ def main() -> None:
     )
 
     import hf_rnn
-    from hf_rnn.evaluation.modules import Tags
+    from hf_rnn.evaluation.scores import tagging_metrics
 
     try:
         sentences = hf_rnn.load_conll(args.data_dir)
@@ -66,14 +66,13 @@ def main() -> None:
     # letters and shapes of the tokens
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
 
-    scores = Tags(names)  # scores of whole entities, if the tags are spans such as B-person
-
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
+        """Return scores of whole entities, if the tags are spans such as B-person."""
         rows = zip(result.predictions.argmax(axis=-1), result.label_ids, strict=True)
         pairs = ((row[labels != -100], labels[labels != -100]) for row, labels in rows)
         predictions, references = zip(*pairs, strict=True)
-        found = scores.compute(predictions=predictions, references=references)
-        return {name: value for name, value in found.items() if isinstance(value, float)}
+        scores = tagging_metrics(predictions, references, names)
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
 
     trainer = Trainer(
         model=model,

@@ -42,3 +42,18 @@ def print_note(line: str) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+def write_out(content: bytes) -> None:
+    """Write to the standard output, at once: an interrupted output ends with a whole line.
+
+    Raises:
+        OSError: When it cannot be written; it names the output.
+    """
+    try:
+        rest = memoryview(content)
+        while rest:  # without buffers, a part may be written
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, "standard output") from error

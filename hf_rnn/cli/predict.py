@@ -1,4 +1,4 @@
-"""`hf-rnn predict`: a table is written back with its answers; of other input each line is answered by a line of JSON.
+"""`hf-rnn predict`: a table is written back with its answers; other lines are answered by lines of JSON.
 
 Lines are read in blocks of those that have arrived: at a terminal each is answered at once, and a
 file of any size needs little memory.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import glob
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +21,10 @@ from ..data import Location
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import NO_TEXT, UserError, check_text
-from .console import ModelFlags, print_note
+from .console import ModelFlags, print_note, write_out
 
 if TYPE_CHECKING:
-    from ..inference.predictor import Predictor
+    from ..inference.fast import FastRnn
 
 # flags
 _TABLES = (
@@ -41,9 +40,7 @@ _TABLES = (
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz, .bz2, .zst) is written
 back with the columns label and score. A row without a text has no answer; one
-that was rejected has the reason in a column error. With --output_dir each file
-of --input, a folder or a quoted pattern such as 'texts/*.csv', is written
-there; one that is there is not answered again.
+that was rejected has the reason in a column error.
 
 Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2, with
@@ -52,9 +49,8 @@ Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"values": {...}} of regression
   {"entities": [{"text", "label", "start", "end", "score"}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-  {..., "stop": {"label", "score", "tokens", "characters"}} with --stop, once
 
-exit code: 0, or 1 if some lines, rows or files were rejected and all others are
+exit code: 0, or 1 if some lines or rows were rejected and all others are
 answered; 2 after a mistake, and for the first rejected line with --strict
 """
 
@@ -71,9 +67,6 @@ class PredictArguments(ModelFlags):
     output_file: Location | None = setting(
         None, "file for the answers (default: standard output)", shown="common"
     )
-    output_dir: Location | None = setting(
-        None, "folder for the answers to many files", shown="common"
-    )
     stream: bool = setting(
         False,
         "read standard input as it comes, by a streaming model; a line when the answer changes",
@@ -82,15 +75,13 @@ class PredictArguments(ModelFlags):
     every: Literal["change", "token"] = setting(
         "change", "with --stream: a line per change, or per token"
     )
-    stop: str | None = setting(
-        None, "with --stream: a label; the first answer that must stop the text has `stop`"
-    )
-    threshold: float = setting(0.9, "with --stop: the least score of the label", least=0, most=1)
-    in_a_row: int = setting(1, "with --stop: after how many tokens in a row", least=1)
     target: float | None = setting(
-        None, "mark the answers that a person must check, for this accuracy of the others", above=0, below=1,
+        None,
+        "mark the answers that a person must check, for this accuracy of the others",
+        above=0,
+        below=1,
         shown="common",
-    )  # fmt: skip
+    )
     top_k: int = setting(1, "labels per text, the most likely first", least=1, shown="common")
     all_scores: bool = setting(False, "add the score of each class", shown="common")
     text_column: str | None = setting(
@@ -118,13 +109,12 @@ class PredictArguments(ModelFlags):
 
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        if self.stream and (self.text is not None or self.output_file or self.output_dir):
-            source = "from standard input, or from --input FILE"
-            raise UserError(f"--stream reads one text {source}, and writes lines of JSON")
-        if self.stop is not None and not self.stream:
-            raise UserError("--stop is for a text that is still being written: add --stream")
-        if self.stream and self.input is None:
-            self.input = "-"
+        if self.stream:
+            if self.text is not None or self.output_file is not None:
+                raise UserError(
+                    "--stream reads one text from standard input, or from --input FILE, and writes lines of JSON"
+                )
+            self.input = self.input or "-"
         if (self.text is None) == (self.input is None):
             raise UserError(
                 "give either --text (several times if you like) or --input FILE (- for standard input)"
@@ -138,63 +128,30 @@ class PredictArguments(ModelFlags):
             if "." in text and os.path.isfile(text):
                 raise UserError(f"{text} is a file: give --input {text} for the texts in it")
 
-    def list_files(self) -> dict[Path | None, Path]:
-        """Return the tables to answer, by the file of the answers, None for the standard output; none for lines."""
-        from ..data.lines import PACKED, is_table
+    def reads_table(self) -> bool:
+        """Return whether the input is answered as a table, not as lines; raise a [`UserError`] for wrong files."""
+        from ..data.lines import is_table
 
-        pattern, target = (
-            str(self.input),
-            None if self.output_file is None else Path(self.output_file),
-        )
-        if (
-            self.output_dir is None
-            and self.input not in (None, "-")
-            and not os.path.isfile(pattern)
-        ):
+        if self.input not in (None, "-") and not os.path.isfile(self.input):
             raise UserError(
-                f"there is no file {pattern!r}: give a table, a file with one text per line, or -"
+                f"there is no file {self.input!r}: give a table, a file with one text per line, or -"
             )
-        if (
-            self.input in (None, "-")
-            or self.stream
-            or not (target or self.output_dir or is_table(pattern))
-        ):
-            if named := [name for name in _TABLES if getattr(self, name) is not None]:
-                raise UserError(
-                    f"--{named[0]} is for tables: give --input a file such as texts.csv"
-                )
-            return {}
-        from ..inference.tables import OUTPUT_SUFFIXES, find_suffix
+        has_file = self.input not in (None, "-") and not self.stream
+        if not has_file or not (self.output_file or is_table(str(self.input))):
+            for name in _TABLES:
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"--{name} is for tables: give --input a file such as texts.csv"
+                    )
+            return False
+        if self.output_file is not None:
+            from ..inference.tables import find_suffix
 
-        if self.output_dir is None:
-            if target is not None:
-                find_suffix(str(target))
-                if target.exists() and target.samefile(pattern):
-                    raise UserError(f"--output_file {target} is the input: give another name")
-            return {target: Path(pattern)}
-        if target is not None:
-            raise UserError("give either --output_file, for one file, or --output_dir, for many")
-        names = glob.glob(
-            f"{glob.escape(pattern)}/*" if os.path.isdir(pattern) else pattern, recursive=True
-        )
-        files, folder = (
-            sorted(Path(name) for name in names if os.path.isfile(name)),
-            Path(self.output_dir),
-        )
-        if not files:
-            raise UserError(
-                f"--input has no files: found {pattern!r}; give a folder or a pattern as 'texts/*.csv'"
-            )
-        if any(path.resolve().parent == folder.resolve() for path in files):
-            raise UserError(f"the texts are in {folder}: choose another --output_dir")
-        targets: dict[Path | None, Path] = {}
-        for path in files:
-            bare = path.stem if path.suffix in PACKED else path.name
-            target = folder / (path.name if bare.endswith(OUTPUT_SUFFIXES) else f"{bare}.csv")
-            if target in targets:
-                raise UserError(f"{path} and {targets[target]} would both be {target}: rename one")
-            targets[target] = path
-        return targets
+            find_suffix(self.output_file)
+            target = Path(self.output_file)
+            if target.exists() and target.samefile(str(self.input)):
+                raise UserError(f"--output_file {target} is the input: give another name")
+        return True
 
 
 _MEANING = "Answer texts by lines of JSON, and tables by further columns."
@@ -204,35 +161,45 @@ FLAGS = Flags(
 
 
 def run(argv: Sequence[str]) -> int:
-    """Answer texts, lines, a table or many files; return 0, or 1 if some were rejected."""
+    """Answer texts, lines or a table; return 0, or 1 if some were rejected."""
     arguments: PredictArguments = FLAGS.build(argv)
     arguments.check()
-    files = arguments.list_files()
+    is_table = arguments.reads_table()
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.model_folder import quiet
     from ..inference.engines import InferenceOptions
-    from ..inference.predictor import Predictor
+    from ..inference.fast import FastRnn
 
     quiet()
     options = {option.name: getattr(arguments, option.name) for option in fields(InferenceOptions)}
-    model = Predictor.from_pretrained(arguments.model, **options)
+    model = FastRnn.from_pretrained(arguments.model, **options)
+    if arguments.target is not None:
+        limits = model.read_thresholds(arguments.target).values()
+        if all(limit is None for limit in limits):
+            print_note(
+                f"hf-rnn predict: no threshold reaches {arguments.target:g}, so a person checks all answers: "
+                f"hf-rnn evaluate MODEL ROWS --target {arguments.target:g} says why"
+            )
     if arguments.stream:
         return _predict_stream(arguments, model)
-    return _predict_tables(arguments, model, files) if files else _predict_lines(arguments, model)
+    if is_table:
+        return _predict_table(arguments, model)
+    return _predict_lines(arguments, model)
 
 
-def _predict_lines(arguments: PredictArguments, model: Predictor) -> int:
+def _predict_lines(arguments: PredictArguments, model: FastRnn) -> int:
     """Print a record for each text or line; with `strict` up to the first one that is rejected."""
     paired = model.config.sep_token_id is not None
     if arguments.text is not None and paired != (arguments.text_pair is not None):
-        raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
-                        "text pairs: leave it out")  # fmt: skip
-    line, errors = 0, Counter[str]()
+        if paired:
+            raise UserError("--text_pair is missing: give the second text")
+        raise UserError("--text_pair is for models of text pairs: leave it out")
+    line = 0
+    errors = Counter[str]()
     for rows in _read_rows(arguments, paired):
-        for answer in model.answer_each(
-            rows, arguments.all_scores, arguments.top_k, arguments.target
-        ):
+        answers = model.answer_each(rows, arguments.all_scores, arguments.top_k, arguments.target)
+        for answer in answers:
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")
@@ -255,122 +222,85 @@ def _read_rows(arguments: PredictArguments, paired: bool) -> Iterator[Sequence[o
     from ..data.lines import open_unpacked
 
     name = str(arguments.input)
+    shown = "standard input" if name == "-" else name
     with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open_unpacked(name) as stream:
-        for lines in read_texts(stream, "standard input" if name == "-" else name):
-            yield [
-                tuple(line.split("\t")) if paired and isinstance(line, str) else line
-                for line in lines
-            ]
+        for lines in read_texts(stream, shown):
+            if paired:
+                yield [tuple(line.split("\t")) if isinstance(line, str) else line for line in lines]
+            else:
+                yield lines
 
 
 def _count(rows: str, empty: int, rejected: int, where: str) -> int:
     """Print how many rows have no answer; return the exit code."""
-    for count, what in (
-        (empty, "have no text, and no answer"),
-        (rejected, f"were rejected: {where}"),
-    ):
-        if count:
-            print_note(f"hf-rnn predict: {count} of {rows} {what}")
+    if empty:
+        print_note(f"hf-rnn predict: {empty} of {rows} have no text, and no answer")
+    if rejected:
+        print_note(f"hf-rnn predict: {rejected} of {rows} were rejected: {where}")
     return int(rejected > 0)
 
 
 def _write_line(record: Mapping[str, Any]) -> None:
-    """Write a line of JSON at once: an interrupted output ends with a whole one."""
-    sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-    sys.stdout.buffer.flush()
+    """Write a line of JSON."""
+    write_out(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
-def _predict_stream(arguments: PredictArguments, model: Predictor) -> int:
-    """Print an answer when its label changes or after each token, where the text stops, and at the end."""
-    stream = model.stream(
-        target=arguments.target,
-        stop=arguments.stop,
-        threshold=arguments.threshold,
-        in_a_row=arguments.in_a_row,
-    )
-    per_token, last, name = arguments.every == "token", dict[str, Any](), str(arguments.input)
-
-    def show(answers: Iterable[dict[str, Any]]) -> None:
-        nonlocal last
-        for answer in answers:
+def _predict_stream(arguments: PredictArguments, model: FastRnn) -> int:
+    """Print an answer when its label changes or after each token, and at the end."""
+    stream = model.stream(target=arguments.target)
+    per_token = arguments.every == "token"
+    last: dict[str, Any] = {}
+    for piece in _read_pieces(str(arguments.input)):
+        for answer in stream.feed_tokens(piece) if per_token else [stream.feed(piece)]:
             is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
-            if per_token or is_new or "stop" in answer:
-                _write_line(last := answer)
-
-    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
-        try:
-            for piece in codecs.iterdecode(
-                iter(lambda: os.read(source.fileno(), 1 << 16), b""), "utf-8-sig"
-            ):
-                show(stream.feed_tokens(piece) if per_token else [stream.feed(piece)])
-        except UnicodeDecodeError as error:
-            found = error.object[error.start : error.end]
-            raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
+            if per_token or is_new:
+                _write_line(answer)
+                last = answer
     if per_token:
-        show(stream.feed_tokens("\n"))  # the last word ends here
-    if (answer := stream.end())["tokens"] != last.get("tokens") or "stop" in answer:
+        for answer in stream.feed_tokens("\n"):  # the last word ends here
+            _write_line(answer)
+            last = answer
+    answer = stream.end()
+    if answer["tokens"] != last.get("tokens"):
         _write_line(answer)
     return 0
 
 
-def _predict_tables(
-    arguments: PredictArguments, model: Predictor, files: dict[Path | None, Path]
-) -> int:
-    """Write tables back with their answers; of many files those that are missing, and a line of JSON for each."""
-    import pyarrow as pa
+def _read_pieces(name: str) -> Iterator[str]:
+    """Yield a text as it arrives, from a file or for `-` from standard input."""
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as source:
+        blocks = iter(lambda: os.read(source.fileno(), 1 << 16), b"")
+        try:
+            yield from codecs.iterdecode(blocks, "utf-8-sig")
+        except UnicodeDecodeError as error:
+            found = error.object[error.start : error.end]
+            raise UserError(f"the text is not UTF-8: {error.reason}, found {found!r}") from None
 
-    # Arrow looks for it at its first list, once: the import takes 0.2 s
-    if "pandas" not in sys.modules:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-        for _ in range(2):  # its Python part looks first, then its part in C++
-            with contextlib.suppress(ImportError, AttributeError):
-                pa.array([])
-        del sys.modules["pandas"]
+
+def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
+    """Write a table back with its answers."""
     from ..inference.tables import TableSettings, answer_file, format_table, read_record
     from ..utils.process import write_whole
 
+    path = str(arguments.input)
     settings = TableSettings(
         **{entry.name: getattr(arguments, entry.name) for entry in fields(TableSettings)}
     )
-    record, code, many = (
-        read_record(arguments.model, arguments.revision),
-        0,
-        arguments.output_dir is not None,
-    )
-    for target, path in files.items():
-        if many and target is not None and target.exists():
-            continue
-        try:
-            answered = answer_file(model, str(path), settings, record)
-            if arguments.strict and answered.rejected:
-                advice = "Without --strict this row gets an error, others an answer"
-                raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
-            print_note(f"hf-rnn predict: {answered.note}")
-            counts = {
-                "rows": len(answered.table),
-                "refused": len(answered.rejected),
-                "without_text": answered.empty,
-            }
-            code |= _count(
-                f"{counts['rows']} rows", answered.empty, counts["refused"], "see the column error"
-            )
-            shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(
-                answered.separator, "answers.csv"
-            )
-            content = format_table(
-                answered.table, str(target or shown), answered.separator, answered.needs_mark
-            )
-            if target is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(target, content)
-        except (UserError, OSError) as error:
-            if arguments.strict or not many:
-                raise
-            print_note(f"hf-rnn predict: {error}")
-            code = 1
-            continue
-        if target is None:
-            sys.stdout.buffer.write(content)
-        elif many:
-            print(json.dumps({"file": str(target), **counts}, ensure_ascii=False), flush=True)
+    answered = answer_file(model, path, settings, read_record(arguments.model, arguments.revision))
+    if arguments.strict and answered.rejected:
+        advice = "Without --strict this row gets an error, others an answer"
+        raise UserError(f"{path}: {answered.rejected[0]}. {advice}")
+    print_note(f"hf-rnn predict: {answered.note}")
+    rows = f"{len(answered.table)} rows"
+    code = _count(rows, answered.empty, len(answered.rejected), "see the column error")
+
+    shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
+    name = arguments.output_file or shown
+    content = format_table(answered.table, name, answered.separator, answered.needs_mark)
+    if arguments.output_file is None:
+        write_out(content)
+    else:
+        target = Path(arguments.output_file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
     return code

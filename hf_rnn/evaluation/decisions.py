@@ -1,16 +1,20 @@
 """Decisions: which answers need no person.
 
 An answer stands alone if its score reaches the threshold of its label. Thresholds are chosen on
-rows that were not trained on, for a target such as 0.95: answers from the threshold up are right at
-that rate with a confidence of 90 %, by the lower bound of C. Clopper and E. Pearson: The use of
-confidence or fiducial limits illustrated in the case of the binomial. Biometrika 26, 1934. So
-twelve right answers give no threshold for 0.95.
+rows that were not trained on, for a target such as 0.95.
+
+About 20 cuts are tested, from the highest scores down. The test of a cut asks whether the answers
+above it reach the target with a confidence of 90 %, by the bound of C. Clopper and E. Pearson: The
+use of confidence or fiducial limits illustrated in the case of the binomial. Biometrika 26, 1934.
+The first cut that fails ends the sequence. So the chance that a threshold is granted wrongly is at
+most 10 % for all cuts together (fixed-sequence testing, as in A. Angelopoulos and others: Learn
+then Test, arXiv:2110.01052, 2021). Twelve right answers give no threshold for 0.95.
 
 Labels share a threshold. A label whose answers refute the target has its own, or a person checks
 all its answers. Labels with few answers, which could hide three times the errors of the target,
 share another one among themselves. `thresholds.json` has the thresholds by target.
 
-Legend: N rows, C labels.
+Scores are compared in float32, as `predict` returns them. Legend: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -21,18 +25,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.errors import UserError
 from .figures import plot_lines
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 CONFIDENCE = 0.9
 TARGETS = (0.9, 0.95, 0.99)  # chosen by each training
+_CUTS = 20
+_FIRST_CUT = (1.0, 3.0)  # times the fewest answers that can reach a target: least and most
+_FIRST_SHARE = 0.25  # of the answers are above the first cut, within these limits
 _FOLDS = 5
 _LEAST_SHOWN = 10  # answers, in the picture
 _CANDIDATES = 10  # labels with most errors, which may be left out of a shared threshold
+_MOST_CONFIDENT = 50  # answers that are counted where no threshold reaches a target
+_EXAMPLES = 3  # of them are shown
 
 
 @dataclass(frozen=True)
@@ -54,9 +66,29 @@ class Thresholds:
     chosen_on: Decisions  # on the rows that chose the thresholds
     # on rows that did not choose: in each of five parts, with thresholds of the others
     repeated: Decisions
-    texts: str = ""  # a hash of the texts that chose
+    chosen_on_hash: str = ""  # of the texts that chose
     # the same for all labels, for comparison; None if no score reaches the target
     single: float | None = None
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The best label of some rows, its score, and whether it is right, each `(N,)`."""
+
+    labels: np.ndarray
+    scores: np.ndarray
+    right: np.ndarray
+
+    def select(self, rows: np.ndarray) -> _Answers:
+        return _Answers(self.labels[rows], self.scores[rows], self.right[rows])
+
+    def find_threshold(self, target: float) -> float | None:
+        return find_threshold(self.scores, self.right, target)
+
+
+def _answer(scores: np.ndarray, labels: np.ndarray) -> _Answers:
+    best = scores.argmax(axis=1)
+    return _Answers(best, scores.max(axis=1).astype(np.float32), best == labels)
 
 
 def needs_person(
@@ -70,53 +102,110 @@ def needs_person(
         scores: `(N, C)`, from 0 to 1.
     """
     limits = [by_label.get(name) for name in names]
-    lowest = np.array([math.inf if limit is None else limit for limit in limits])
-    return ~(scores.max(axis=1) >= lowest[scores.argmax(axis=1)])  # NaN needs a person
+    lowest = np.array([np.inf if limit is None else limit for limit in limits], np.float32)
+    # NaN needs a person
+    return ~(scores.max(axis=1).astype(np.float32) >= lowest[scores.argmax(axis=1)])
 
 
 def check_target(target: float) -> None:
     """Raise a [`UserError`] for a target that is not an accuracy."""
     if not 0 < target < 1:
-        raise UserError(
-            f"target is the accuracy of the answers that need no person, such as 0.95: found {target:g}"
-        )
+        meaning = "target is the accuracy of the answers that need no person, such as 0.95"
+        raise UserError(f"{meaning}: found {target:g}")
 
 
-def is_above(
-    right: np.ndarray, rows: np.ndarray, target: float, level: float = 1 - CONFIDENCE
+# ---- choose ----
+
+
+def surely_reaches(
+    right: npt.ArrayLike, rows: npt.ArrayLike, target: float, level: float = 1 - CONFIDENCE
 ) -> np.ndarray:
-    """Return whether the accuracy is at least the target, with a chance of at most `level` that it is not.
+    """Return whether an accuracy is at least the target, with a chance of at most `level` for error.
 
     `right` and `rows` are numbers of right answers and of all.
     """
     from scipy.special import betainc
 
+    right, rows = np.asarray(right), np.asarray(rows)
     return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= level)
 
 
-def choose_thresholds(
-    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float, texts: str = ""
-) -> Thresholds:
-    """Return the thresholds for a target, from scores `(N, C)` and true ids `(N)` of rows that were not trained on.
+def _count_fewest(target: float) -> float:
+    """Return how many answers, all of them right, reach a target."""
+    return math.log(1 - CONFIDENCE) / math.log(target)
 
-    `texts` is a hash of their texts. A label without rows has no threshold: a person checks all its
-    answers.
+
+def find_cuts(count: int, target: float) -> np.ndarray:
+    """Return the numbers of answers that are tested for a target, fewest first: about 20, or none.
+
+    They are equally far from each other but for this: each is the fewest for its number of errors,
+    as further answers would need one more. The last one is all answers.
+    """
+    from scipy.special import bdtrin
+
+    if count < _count_fewest(target):
+        return np.zeros(0, int)
+    least, most = (factor * _count_fewest(target) for factor in _FIRST_CUT)
+    first = min(count, math.ceil(np.clip(_FIRST_SHARE * count, least, most)))
+    places = np.linspace(first, count, _CUTS).round()
+    errors = np.arange(math.ceil((1 - target) * count) + 1)
+    fewest = np.ceil(bdtrin(errors, 1 - CONFIDENCE, 1 - target))  # answers, by errors among them
+    cuts = fewest[np.searchsorted(fewest, places, side="right") - 1]
+    return np.unique(np.append(cuts, count)).astype(int)
+
+
+def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
+    """Return the score of the last cut that reaches the target before one fails; None without one.
+
+    A cut is a number of answers with the highest scores, and those with an equal score. It depends
+    on the scores alone, not on which answers are right.
+    """
+    cuts = find_cuts(len(confidence), target)
+    if not len(cuts):
+        return None
+    order = np.argsort(-confidence, kind="stable")
+    scores = confidence[order]
+    right_so_far = right[order].cumsum()
+    ends = np.unique(np.searchsorted(-scores, -scores[cuts - 1], side="right"))
+
+    passed = surely_reaches(right_so_far[ends - 1], ends, target)
+    reached = int(np.logical_and.accumulate(passed).sum())
+    return float(scores[ends[reached - 1] - 1]) if reached else None
+
+
+def choose_thresholds(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    target: float,
+    chosen_on_hash: str = "",
+) -> Thresholds:
+    """Return the thresholds for a target, from rows that were not trained on.
+
+    A label without rows has no threshold: a person checks all its answers.
+
+    Args:
+        scores: `(N, C)`, from 0 to 1.
+        labels: True ids `(N)`; -1 for a text of no class, whose answer is wrong.
+        names: The labels by id (C).
+        target: The accuracy that is asked for.
+        chosen_on_hash: A hash of the texts, see [`hash_rows`].
     """
     check_target(target)
     by_label = _choose(scores, labels, names, target)
-    order, waiting = (
-        np.random.default_rng(0).permutation(len(labels)),
-        np.ones(len(labels), dtype=bool),
-    )
-    for part in np.array_split(order, _FOLDS):
-        others = np.setdiff1d(order, part)
-        waiting[part] = needs_person(
-            _choose(scores[others], labels[others], names, target), names, scores[part]
-        )
-    chosen_on = measure_decisions(needs_person(by_label, names, scores), scores, labels)
-    single = find_threshold(scores.max(axis=1), scores.argmax(axis=1) == labels, target)
+    waiting = np.ones(len(labels), dtype=bool)
+    order = np.random.default_rng(0).permutation(len(labels))
+    for fold in np.array_split(order, _FOLDS):
+        others = np.setdiff1d(order, fold)
+        limits = _choose(scores[others], labels[others], names, target)
+        waiting[fold] = needs_person(limits, names, scores[fold])
     return Thresholds(
-        target, by_label, chosen_on, measure_decisions(waiting, scores, labels), texts, single
+        target,
+        by_label,
+        chosen_on=measure_decisions(needs_person(by_label, names, scores), scores, labels),
+        repeated=measure_decisions(waiting, scores, labels),
+        chosen_on_hash=chosen_on_hash,
+        single=_answer(scores, labels).find_threshold(target),
     )
 
 
@@ -124,71 +213,67 @@ def _choose(
     scores: np.ndarray, labels: np.ndarray, names: Sequence[str], target: float
 ) -> dict[str, float | None]:
     """Return the threshold of each label."""
-    answers, right = scores.argmax(axis=1), scores.argmax(axis=1) == labels
-    confidence, counts = scores.max(axis=1), np.bincount(answers, minlength=len(names))
-    # this number of right answers shows that a label makes at most three times the errors of the
-    # target
+    answers = _answer(scores, labels)
+    counts = np.bincount(answers.labels, minlength=len(names))
+    # so many right answers show that a label makes at most three times the errors of the target
     enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 3 * target - 2)))
     thresholds: dict[int, float | None] = {}
-    for group in (counts >= enough, (counts > 0) & (counts < enough)):
-        rows = group[answers]
-        thresholds |= _share(answers[rows], confidence[rows], right[rows], target)
-    rows = np.bincount(labels, minlength=len(names))
+    for group in (counts >= enough, counts < enough):
+        thresholds |= _share_threshold(answers.select(group[answers.labels]), target)
+    with_rows = set(labels.tolist())
     return {
-        name: thresholds.get(number) if rows[number] else None for number, name in enumerate(names)
+        name: thresholds.get(number) if number in with_rows else None
+        for number, name in enumerate(names)
     }
 
 
-def _share(
-    answers: np.ndarray, confidence: np.ndarray, right: np.ndarray, target: float
-) -> dict[int, float | None]:
-    """Return one threshold for most labels of some rows, and those of the labels that it leaves out, on their own.
-
-    A label is left out if its answers refute the target, by the upper bound of their accuracy with
-    a confidence of 90 % for all labels together. Labels that are left out for less would be chosen
-    by luck.
-    """
-    shared = set(answers.tolist())
+def _share_threshold(answers: _Answers, target: float) -> dict[int, float | None]:
+    """Return one threshold for most labels of some answers; a label that refutes it has its own."""
     thresholds: dict[int, float | None] = {}
-    while shared:
-        rows = np.isin(answers, list(shared))
-        limit = find_threshold(confidence[rows], right[rows], target)
-        errors = np.bincount(answers[rows & ~right], minlength=max(shared) + 1)
-        refuted: dict[int, int] = {}  # label: answers that stand alone without it
-        for number in sorted(shared, key=lambda number: -errors[number])[:_CANDIDATES]:
-            mine, others = answers == number, rows & (answers != number)
-            without = find_threshold(confidence[others], right[others], target)
-            limits = [least for least in (limit, without) if least is not None]
-            wrong = ~right[mine & (confidence >= min(limits, default=math.inf))]
-            if is_above(
-                wrong.sum(), np.array(len(wrong)), 1 - target, (1 - CONFIDENCE) / len(shared)
-            ):
-                refuted[number] = (
-                    0 if without is None else int((confidence[others] >= without).sum())
-                )
-        if not refuted:
-            return thresholds | dict.fromkeys(shared, limit)
-        worst = max(refuted, key=lambda number: refuted[number])
-        shared.discard(worst)
-        thresholds[worst] = find_threshold(
-            confidence[answers == worst], right[answers == worst], target
-        )
+    while len(answers.labels):
+        limit = answers.find_threshold(target)
+        worst = _find_refuting(answers, limit, target)
+        if worst is None:
+            return thresholds | dict.fromkeys(answers.labels.tolist(), limit)
+        is_worst = answers.labels == worst
+        thresholds[worst] = answers.select(is_worst).find_threshold(target)
+        answers = answers.select(~is_worst)
     return thresholds
 
 
-def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:
-    """Return the lowest score that reaches the target, by the bound of the answers from it up; None without one."""
-    order = np.argsort(-confidence, kind="stable")
-    above = is_above(right[order].cumsum(), np.arange(1, len(order) + 1), target)
-    # equal scores are on one side
-    ends = np.append(np.diff(confidence[order]) != 0, True)[: len(order)]
-    reached = np.flatnonzero(above & ends)
-    return float(confidence[order][reached[-1]]) if len(reached) else None
+def _find_refuting(answers: _Answers, limit: float | None, target: float) -> int | None:
+    """Return the label whose answers refute the target, and cost most; None without one.
+
+    They refute it by the upper bound of their accuracy, with a confidence of 90 % for all labels
+    together. Labels that are left out for less would be chosen by luck.
+    """
+    level = (1 - CONFIDENCE) / len(set(answers.labels.tolist()))
+    errors = np.bincount(answers.labels[~answers.right])
+    worst, most = None, -1
+    for label in np.argsort(-errors, kind="stable")[:_CANDIDATES].tolist():
+        is_label = answers.labels == label
+        others = answers.select(~is_label)
+        without = others.find_threshold(target)
+        limits = [score for score in (limit, without) if score is not None]
+        if not limits:
+            continue
+        alone = is_label & (answers.scores >= min(limits))
+        wrong = np.count_nonzero(alone & ~answers.right)
+        if not surely_reaches(wrong, np.count_nonzero(alone), 1 - target, level):
+            continue
+        gained = 0 if without is None else int(np.count_nonzero(others.scores >= without))
+        if gained > most:
+            worst, most = label, gained
+    return worst
+
+
+# ---- measure ----
 
 
 def measure_decisions(waiting: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Decisions:
     """Return the decisions on rows; a person checks those that are `waiting` (N)."""
-    alone, right = ~waiting, scores.argmax(axis=1) == labels
+    alone = ~waiting
+    right = scores.argmax(axis=1) == labels
     accuracy = float(right[alone].mean()) if alone.any() else None
     return Decisions(len(labels), float(alone.mean()) if len(alone) else 0.0, accuracy)
 
@@ -200,30 +285,54 @@ def measure_labels(
     names: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     """Return by label its `threshold`, its `answers`, the `share` of these that stand alone, and their `accuracy`."""
-    waiting, answers, measured = needs_person(by_label, names, scores), scores.argmax(axis=1), {}
+    waiting = needs_person(by_label, names, scores)
+    answers = scores.argmax(axis=1)
+    measured = {}
     for number, name in enumerate(names):
         rows = answers == number
         alone = measure_decisions(waiting[rows], scores[rows], labels[rows])
-        facts = {"answers": alone.rows, "share": alone.share, "accuracy": alone.accuracy}
-        measured[name] = {"threshold": by_label.get(name), **facts}
+        measured[name] = {
+            "threshold": by_label.get(name),
+            "answers": alone.rows,
+            "share": alone.share,
+            "accuracy": alone.accuracy,
+        }
     return measured
 
 
 def measure_none(
-    scores: np.ndarray, unknown: np.ndarray, by_label: Mapping[str, float | None]
+    scores: np.ndarray,
+    labels: np.ndarray,
+    unknown: np.ndarray,
+    names: Sequence[str],
+    by_label: Mapping[str, float | None],
 ) -> dict[str, Any]:
     """Return how well texts of no class are found by the highest score.
 
-    `scores` are those of texts with a class, `unknown` those of texts without one, `(N, C)`. The
-    area under the curve (`auroc`) is the share of pairs of both whose second text has the lower
-    score. `alone` is the share of texts without a class whose answer would stand alone.
+    Args:
+        scores: Those of texts with a class, `(N, C)`.
+        labels: Their true ids `(N)`.
+        unknown: Scores of texts without a class, `(N, C)`.
+        names: The labels by id (C).
+        by_label: Thresholds, as in [`Thresholds`].
+
+    Returns:
+        `auroc`: the share of pairs, a text with a class and one without, whose second text has the
+        lower score. `alone`: the share of texts without a class whose answer would stand alone.
+        `accuracy_with_new`: that of all answers that stand alone, where those to texts without a
+        class are wrong; None without any.
     """
     from sklearn.metrics import roc_auc_score
 
-    has_class = np.arange(len(scores) + len(unknown)) < len(scores)
-    auroc = roc_auc_score(has_class, np.concatenate([scores, unknown]).max(axis=1))
-    alone = ~needs_person(by_label, list(by_label) or [""] * unknown.shape[1], unknown)
-    return {"rows": len(unknown), "auroc": float(auroc), "alone": float(alone.mean())}
+    both = np.concatenate([scores, unknown])
+    true = np.append(labels, np.full(len(unknown), -1))
+    waiting = needs_person(by_label, names, both)
+    return {
+        "rows": len(unknown),
+        "auroc": float(roc_auc_score(true >= 0, both.max(axis=1))),
+        "alone": float((~waiting[len(scores) :]).mean()),
+        "accuracy_with_new": measure_decisions(waiting, both, true).accuracy,
+    }
 
 
 def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
@@ -235,12 +344,49 @@ def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float)
     if name is None or not waiting[name]:
         return None
     facts = by_label[name]
-    why = (
-        f"no threshold reaches {target:g}"
-        if facts["threshold"] is None
-        else f"below {facts['threshold']:.3f}"
+    why = f"no threshold reaches {target:g}"
+    if facts["threshold"] is not None:
+        why = f"below {facts['threshold']:.3f}"
+    checked = f"a person checks {waiting[name]} of its {facts['answers']} answers"
+    return f"{name!r} costs most: {checked} ({why})"
+
+
+def describe_missing(
+    thresholds: Thresholds,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    texts: Sequence[str],
+) -> str | None:
+    """Return why no label has a threshold, with examples, and what to do; None if one has.
+
+    Args:
+        thresholds: Those for a target.
+        scores: `(N, C)`, of rows that were not trained on.
+        labels: True ids `(N)`, or -1.
+        names: The labels by id (C).
+        texts: Those of the rows (N).
+    """
+    if not len(labels) or any(limit is not None for limit in thresholds.by_label.values()):
+        return None
+    answers = _answer(scores, labels)
+    first = np.argsort(-answers.scores, kind="stable")[:_MOST_CONFIDENT]
+    wrong = first[~answers.right[first]]
+    sentence = f"no threshold reaches {thresholds.target:g}"
+    enough = _FIRST_CUT[1] * _count_fewest(thresholds.target)
+    if not len(wrong) or len(labels) < enough:
+        return f"{sentence}: {len(labels)} rows are too few to show it; give {math.ceil(enough)} or more"
+    examples = []
+    for row in wrong[:_EXAMPLES].tolist():
+        label = names[labels[row]] if labels[row] >= 0 else "no class"
+        score = answers.scores[row]
+        answer = names[answers.labels[row]]
+        examples.append(f"{texts[row]!r:.80} is {label}, answered {answer} with {score:.2f}")
+    return (
+        f"{sentence}: {len(wrong)} of the {len(first)} most confident answers are wrong, such as "
+        f"{'; '.join(examples)}. Wrong labels are the usual reason: correct them, and type "
+        f"hf-rnn evaluate MODEL ROWS --target {thresholds.target:g} --choose"
     )
-    return f"{name!r} costs most: a person checks {waiting[name]} of its {facts['answers']} answers ({why})"
 
 
 # ---- share against accuracy ----
@@ -249,79 +395,107 @@ def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float)
 def draw_coverage(
     scores: np.ndarray,
     labels: np.ndarray,
-    names: Sequence[str],
+    chosen: Sequence[Thresholds],
     path: Path,
     others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> str:
     """Draw accuracy against the share of answers that stand alone; return the caption.
 
-    One line is for thresholds by label, on rows that did not choose them, one for a single
-    threshold. `others` are the confidence and the right answers of other models by name, each
-    `(N,)`.
+    A point is what thresholds by label do on rows that did not choose them, as the card lists it. A
+    line is for a single threshold at any height. `others` are the confidence and the right answers
+    of other models by name, each `(N,)`.
     """
-    lines: dict[str, list[tuple[float, float]]] = {"thresholds by label": []}
-    for target in (0.99, 0.98, 0.97, *np.arange(0.95, 0.49, -0.05)):
-        repeated = choose_thresholds(scores, labels, names, float(target)).repeated
-        if repeated.accuracy is not None:
-            lines["thresholds by label"].append((100 * repeated.share, repeated.accuracy))
-    lines["thresholds by label"].sort()
-    answers = {
-        "single threshold": (scores.max(axis=1), scores.argmax(axis=1) == labels),
-        **(others or {}),
-    }
-    for name, (confidence, right) in answers.items():
-        counts = np.arange(1, len(right) + 1)
-        accuracy = right[np.argsort(-confidence, kind="stable")].cumsum() / counts
-        few = min(_LEAST_SHOWN, len(right)) - 1  # the accuracy of fewer answers jumps
-        lines[name] = list(zip(100 * counts[few:] / len(right), accuracy[few:], strict=True))
-    plot_lines(lines, "answers that need no person, %", "their accuracy", path)
+    points = [
+        (100 * thresholds.repeated.share, thresholds.repeated.accuracy)
+        for thresholds in chosen
+        if thresholds.repeated.accuracy is not None
+    ]
+    answers = _answer(scores, labels)
+    lines = {"single threshold": _trace_accuracy(answers.scores, answers.right)}
+    for name, (confidence, right) in (others or {}).items():
+        lines[name] = _trace_accuracy(confidence, right)
+    names = ("answers that need no person, %", "their accuracy")
+    plot_lines(lines, *names, path, points={"thresholds by label": points})
     return "Accuracy of the answers that need no person"
+
+
+def _trace_accuracy(confidence: np.ndarray, right: np.ndarray) -> list[tuple[float, float]]:
+    """Return share in percent and accuracy of the first answers, from few of them to all."""
+    counts = np.arange(1, len(right) + 1)
+    accuracy = right[np.argsort(-confidence, kind="stable")].cumsum() / counts
+    few = min(_LEAST_SHOWN, len(right)) - 1  # the accuracy of fewer answers jumps
+    return list(zip(100 * counts[few:] / len(right), accuracy[few:], strict=True))
 
 
 # ---- the file ----
 
 
-def write_thresholds(path: Path, weights: Path, thresholds: Sequence[Thresholds]) -> None:
-    """Write thresholds by target beside the weights that they belong to; other targets in the file stay."""
-    by_target = read_thresholds(path, weights) | {
-        f"{chosen.target:g}": chosen for chosen in thresholds
-    }
+def write_thresholds(
+    path: Path, fingerprint: str, thresholds: Sequence[Thresholds], replace: bool = False
+) -> None:
+    """Write thresholds by target for the weights with a fingerprint.
+
+    Other targets in the file stay, unless `replace` and they belong to other weights.
+    """
+    by_target: dict[str, Thresholds] = {}
+    if path.is_file():
+        try:
+            by_target = parse_thresholds(path.read_bytes(), path, fingerprint)
+        except UserError:
+            if not replace:
+                raise
+    by_target |= {f"{chosen.target:g}": chosen for chosen in thresholds}
     targets = {target: asdict(chosen) for target, chosen in sorted(by_target.items())}
-    content = {"model": hash_file(weights), "confidence": CONFIDENCE, "targets": targets}
+    content = {"model": fingerprint, "confidence": CONFIDENCE, "targets": targets}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_thresholds(path: Path, weights: Path) -> dict[str, Thresholds]:
-    """Return thresholds by target, such as `"0.95"`; none if there is no file.
+def parse_thresholds(
+    content: bytes | None, path: Path | str, fingerprint: str
+) -> dict[str, Thresholds]:
+    """Return thresholds by target, such as `"0.95"`, from the content of `thresholds.json`.
+
+    Args:
+        content: None without a file: there are no thresholds.
+        path: Of the file, for messages.
+        fingerprint: That of the weights, which the thresholds must belong to.
 
     Raises:
-        UserError: For a damaged file, and for thresholds of another model.
+        UserError: For a damaged file, and for thresholds of other weights.
     """
-    if not path.is_file():
+    if content is None:
         return {}
+    advice = "choose new ones by hf-rnn evaluate MODEL ROWS --target 0.95 --choose"
     try:
-        content = json.loads(path.read_text("utf-8"))
-        model, targets = content["model"], {}
-        for target, facts in content["targets"].items():
-            chosen_on, repeated = (Decisions(**facts[name]) for name in ("chosen_on", "repeated"))
-            targets[target] = Thresholds(**{**facts, "chosen_on": chosen_on, "repeated": repeated})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!r:.80}): choose new thresholds by hf-rnn evaluate"
-        ) from error
-    if weights.is_file() and model != hash_file(weights):
-        raise UserError(
-            f"{path} has thresholds of another model: remove it, and choose new ones by hf-rnn evaluate"
-        )
-    return targets
+        stored = json.loads(content)
+        model = stored["model"]
+        targets = stored["targets"]
+        if not isinstance(model, str) or not isinstance(targets, dict):
+            raise TypeError("model is a text, and targets an object")
+        if model == fingerprint:
+            return {target: _parse_target(facts) for target, facts in targets.items()}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error!r:.80}): {advice}") from error
+    raise UserError(f"{path} has thresholds of other weights: {advice}")
+
+
+def _parse_target(facts: dict[str, Any]) -> Thresholds:
+    """Return the thresholds for a target; raise ValueError, KeyError or TypeError for wrong types."""
+    by_label = facts["by_label"]
+    if not isinstance(by_label, dict):
+        raise TypeError("by_label is an object")
+    numbers = [facts["target"], facts.get("single"), *by_label.values()]
+    parts = {}
+    for name in ("chosen_on", "repeated"):
+        parts[name] = Decisions(**facts[name])
+        numbers += [parts[name].rows, parts[name].share, parts[name].accuracy]
+    for number in numbers:
+        is_number = isinstance(number, float | int) and not isinstance(number, bool)
+        if number is not None and not (is_number and math.isfinite(number)):
+            raise ValueError(f"a number is {number!r:.40}")
+    return Thresholds(**{**facts, **parts})
 
 
 def hash_rows(hashes: np.ndarray) -> str:
     """Return one hash of the hashes of texts, in any order."""
     return hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:16]
-
-
-def hash_file(path: Path) -> str:
-    """Return the beginning of the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

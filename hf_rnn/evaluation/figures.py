@@ -79,27 +79,38 @@ def plot_learning_curve(
                 axes.axvline(
                     epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}"
                 )
-            _draw_lines(axes, lines, "epoch", quantity)
+            _draw_lines(axes, lines, "epoch", quantity, {})
             axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     more = f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
     return f"Loss and scores over epochs{more if smoothing else ''}"
 
 
 def plot_lines(
-    lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, path: str | Path
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    path: str | Path,
+    points: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> None:
-    """Draw lines by their names; each is a list of points (x, y)."""
-    with _figure((_WIDTH / 2, 3.8), path, [*lines]) as figure:
-        _draw_lines(figure.subplots(), lines, x_label, y_label)
+    """Draw lines by their names, each a list of points (x, y), and points that no line joins."""
+    points = points or {}
+    with _figure((_WIDTH / 2, 3.8), path, [*lines, *points]) as figure:
+        _draw_lines(figure.subplots(), lines, x_label, y_label, points)
 
 
 def _draw_lines(
-    axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str
+    axes: Axes,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    points: Mapping[str, Sequence[tuple[float, float]]],
 ) -> None:
-    drawn = {name: points for name, points in lines.items() if points}
-    for (name, points), colour in zip(drawn.items(), _COLOURS, strict=False):
-        style = "o-" if len(points) < _MOST_MARKS else "-"
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, markersize=4)
+    drawn = {name: marks for name, marks in {**points, **lines}.items() if marks}
+    for (name, marks), colour in zip(drawn.items(), _COLOURS, strict=False):
+        style = "o-" if len(marks) < _MOST_MARKS else "-"
+        if name in points:
+            style = "o"
+        axes.plot(*zip(*marks, strict=True), style, color=colour, label=name, markersize=4)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))

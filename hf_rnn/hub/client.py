@@ -12,8 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFound
 from .. import __version__
 from ..utils.errors import HubError, explain, reason_of
 
-# The files worth a download: a finished folder, and the files of other tokenizers.
-_PULLED = ("*.json", "*.safetensors", "*.py", "*.md", "*.png", "*.txt", "*.model", "*.jinja")
+# The files that are read: weights, settings and tokenizers, no code, card or pictures.
+_PULLED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 def connect(token: str | None = None) -> HfApi:

@@ -142,7 +142,6 @@ class FinishedFolder:
     streaming = _Entry("streaming.png")
     confusion_matrix = _Entry("confusion_matrix.png")
     coverage = _Entry("coverage.png")
-    guard = _Entry("guard.png")  # from `hf-rnn evaluate --guard`
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     web = _Entry("web")  # from `hf-rnn export --web`; never shared
     transformers_js = _Entry("transformers_js")  # from `hf-rnn export`; never shared
@@ -178,6 +177,10 @@ class FinishedFolder:
         if not self.metrics.is_file():
             return {}
         return read_mapping(self.metrics, self.metrics.read_bytes()).get("data") or {}
+
+    def read_thresholds(self) -> bytes | None:
+        """Return the content of `thresholds.json`, None without it."""
+        return self.thresholds.read_bytes() if self.thresholds.is_file() else None
 
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""

@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 _SHOWN_LABELS = 10
 _MOST_TOKENS = 256  # left out one by one
-_EXAMPLES = (
-    "best day of the year, thank you!",
-    "late again, so tired of this",
-    "the shop opens at nine on Saturday",
-)
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
 _SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
@@ -79,7 +74,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                 )
                 button = gr.Button("Mark it" if is_tagger else "Label it", variant="primary")
                 texts = [[example] for example in read_examples(FinishedFolder(folder))]
-                examples = gr.Examples(texts, text, cache_examples=False)
+                examples = gr.Examples(texts, text, cache_examples=False) if texts else None
             with gr.Column():
                 outputs = (
                     [] if is_tagger else [gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)]
@@ -110,7 +105,8 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         event: dict[str, Any] = {"fn": answer, "inputs": text, "outputs": outputs}
         event |= {"api_visibility": "private", "show_progress": "minimal"}
         gr.on([button.click, text.submit], **event)
-        examples.load_input_event.then(**event)
+        if examples is not None:
+            examples.load_input_event.then(**event)
     return page
 
 
@@ -223,8 +219,10 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
 
 
 def read_examples(folder: FinishedFolder) -> list[str]:
-    """Return texts to try: the first of each label on the card, then the second of each, or built-in ones."""
+    """Return texts to try: the first of each label on the card, then the second of each; none without a card's."""
     facts = read_facts(folder)
-    rounds = zip_longest(*(facts.examples if facts and facts.examples else {}).values())
-    examples = [text for texts in rounds for text in texts if text is not None]
-    return examples[:_EXAMPLES_SHOWN] or list(_EXAMPLES)
+    by_label = facts.examples if facts and facts.examples else {}
+    examples: list[str] = []
+    for texts in zip_longest(*by_label.values()):
+        examples += [text for text in texts if text is not None]
+    return examples[:_EXAMPLES_SHOWN]

@@ -13,26 +13,23 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.figures import plot_lines
-from ..tasks import compute_scores, score_kind, task_of
-from ..utils.errors import UserError, check_texts
+from ..tasks import compute_scores, task_of
+from ..utils.errors import UserError, check_texts, find_text_fault
 
 if TYPE_CHECKING:
     from .engines import Engine
     from .predictor import Predictor
 
-# rules that are measured: thresholds, and tokens
-GUARDS, _MOST_IN_A_ROW = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99), 3
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
 _SPACES = " \t\n\r"  # for every tokenizer that `find_unstable_text` accepts
-_MARK = b"hf_rnn text stream 3\n"
+_MARK = b"hf_rnn text stream 4\n"
+_MOST_TOKENS = 1 << 53
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of
 # all kinds.
 HOSTILE = (
@@ -60,38 +57,25 @@ def find_unstable_text(
     return None
 
 
-@dataclass
-class Stop:
-    """Stop a text, once, when the score of a label is at least `threshold` after `in_a_row` tokens in a row."""
+@dataclass(frozen=True)
+class _Header:
+    """The facts in a saved state, before its numbers."""
 
-    label: str
-    threshold: float = 0.9
-    in_a_row: int = 1
-    reached: int = 0  # tokens in a row so far
-    stopped: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"threshold is a score from 0 to 1: found {self.threshold:g}")
-        if self.in_a_row < 1:
-            raise UserError(f"in_a_row is a number of tokens, at least 1: found {self.in_a_row}")
-
-    def read(self, score: float) -> bool:
-        """Return whether the text stops at its next token, after which the label has this score."""
-        self.reached = self.reached + 1 if score >= self.threshold else 0
-        self.stopped = self.reached == self.in_a_row
-        return self.stopped
+    model: str  # a hash of weights, vocabulary and labels
+    last_word: str
+    tokens: int
+    ended: bool
+    target: float | None
 
 
 class TextStream:
     """The answer of a streaming model to a text so far; made by [`FastRnn.stream`].
 
     After any pieces it is the answer of `FastRnn.predict` to the text so far, within 1e-5, wherever
-    they were cut. A stop looks at the answer after each token that no later letter can change, so
-    it does not depend on the pieces.
+    they were cut.
 
     Example:
-        >>> stream = FastRnn.from_pretrained("out/guard").stream()
+        >>> stream = FastRnn.from_pretrained("out/chat").stream()
         >>> stream.feed("What a lov")
         {'label': 'positive', 'score': 0.61, 'tokens': 4}
         >>> stream.feed("ely day")["label"]
@@ -99,33 +83,22 @@ class TextStream:
         >>> answer = stream.end()
     """
 
-    def __init__(
-        self, predictor: Predictor, target: float | None = None, stop: Stop | None = None
-    ) -> None:
-        if stop is not None and stop.label not in predictor.config.label2id:
-            raise UserError(
-                f"stop must be one of {', '.join(predictor.config.label2id)}: found {stop.label!r}"
-            )
-        if stop is not None and score_kind(predictor.config) == "values":
-            raise UserError(
-                "stop is for a model of labels, and this one predicts numbers: leave it out"
-            )
-        self._predictor, self._target, self._stop = predictor, target, stop
+    def __init__(self, predictor: Predictor, target: float | None = None) -> None:
+        self._predictor = predictor
+        self._target = target
         self.reset()
 
     def reset(self) -> None:
         """Start a new text."""
         self.last_word = ""  # with the white space before it; each piece reads it again
-        self._tokens, self._characters, self._ended = 0, 0, False  # before the last word
+        self._tokens = 0  # before the last word
+        self._ended = False
         self._logits, self._state = self._predictor.engine.advance([[]], None)  # (1, C) and (1, K)
-        if self._stop is not None:
-            self._stop = Stop(self._stop.label, self._stop.threshold, self._stop.in_a_row)
 
     def feed(self, piece: str) -> dict[str, Any]:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
-        It has the number of `tokens` read, and at the place of the stop `stop`: the label with its
-        score, and the number of `tokens` and of `characters` of the text up to there.
+        It has the number of `tokens` read.
 
         Raises:
             UserError: For a piece that is not text, and after `end`.
@@ -135,39 +108,32 @@ class TextStream:
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
         """Read the next piece, and yield an answer after each token that no later letter can change."""
         _check([self], [piece])
-        final, _, text = self._split(piece)
-        for place, token in enumerate(final):
+        final, _ = self._split(piece)
+        for token in final:
             _advance([self], [[token]])
             scores = compute_scores(self._logits, self._predictor.config)
             answer = self._predictor.answer_scores(scores, self._target)[0]
-            yield answer | {"tokens": self._tokens} | self._find_stop(text, place)
+            yield answer | {"tokens": self._tokens}
 
     def end(self) -> dict[str, Any]:
         """Return the answer to the whole text, and refuse further pieces until `reset`."""
-        answer, self._ended = self.feed("\n"), True  # the last word ends here
+        answer = self.feed("\n")  # the last word ends here
+        self._ended = True
         return answer
 
     def copy(self) -> TextStream:
         """Return a stream that continues the same text on its own."""
-        other = copy.copy(self)  # arrays are replaced, not changed
-        other._stop = copy.copy(self._stop)
-        return other
+        return copy.copy(self)  # arrays are replaced, not changed
 
     def save(self) -> bytes:
-        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model."""
-        facts = {
-            "last_word": self.last_word,
-            "tokens": self._tokens,
-            "ended": self._ended,
-            "model": self._identify(),
-        }
-        facts |= {
-            "characters": self._characters,
-            "target": self._target,
-            "stop": self._stop and asdict(self._stop),
-        }
-        numbers = np.concatenate([self._logits.ravel(), self._state.ravel()]).astype("<f4")
-        content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
+        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model.
+
+        Its layout is the same for all engines.
+        """
+        header = _Header(self._identify(), self.last_word, self._tokens, self._ended, self._target)
+        state = self._predictor.engine.export_states(self._state)
+        numbers = np.concatenate([self._logits.ravel(), state.ravel()]).astype("<f4")
+        content = json.dumps(asdict(header)).encode() + b"\n" + numbers.tobytes()
         return _MARK + hashlib.sha256(content).digest() + content
 
     def restore(self, saved: bytes) -> None:
@@ -176,68 +142,82 @@ class TextStream:
         Raises:
             UserError: For other or damaged bytes, and for the state of another model.
         """
-        place = len(_MARK) + hashlib.sha256().digest_size
-        head, content = (saved[:place], saved[place:]) if isinstance(saved, bytes) else (b"", b"")
-        if head != _MARK + hashlib.sha256(content).digest():
-            raise UserError(
-                "the state is not the bytes of TextStream.save, or damaged: start a new stream"
-            )
-        header, numbers = content.split(b"\n", 1)
-        facts, values = json.loads(header), np.frombuffer(numbers, "<f4").astype(np.float32)
-        if facts["model"] != self._identify():
+        header, numbers = _read_state(saved)
+        if header.model != self._identify():
             raise UserError(
                 "the state is of another model: load the model that saved it, or start a new stream"
             )
-        self.last_word, self._tokens, self._ended = (
-            facts["last_word"],
-            facts["tokens"],
-            facts["ended"],
-        )
-        self._characters, self._target = facts["characters"], facts["target"]
-        self._stop = None if facts["stop"] is None else Stop(**facts["stop"])
-        self._logits, self._state = np.split(values[None], [self._logits.size], axis=1)
+        engine = self._predictor.engine
+        size = self._logits.size + engine.export_states(self._state).size
+        if numbers.size != size or not np.isfinite(numbers).all():
+            raise UserError(_DAMAGED)
+        if header.target is not None:
+            self._predictor.read_thresholds(header.target)
+        self.last_word = header.last_word
+        self._tokens = header.tokens
+        self._ended = header.ended
+        self._target = header.target
+        self._logits, state = np.split(numbers[None], [self._logits.size], axis=1)
+        self._state = engine.import_states(state)
 
     def _identify(self) -> str:
-        """Return a hash of vocabulary, labels, width of a state, and the logits of a text without tokens."""
-        predictor = self._predictor
-        config, logits = predictor.config, predictor.engine.advance([[]], None)[0] + 0.0  # -0 is 0
-        facts = config.vocab_size, list(config.id2label.values()), self._state.size
-        return hashlib.sha256(
-            json.dumps(facts).encode() + logits.astype("<f4").tobytes()
-        ).hexdigest()[:16]
+        """Return a hash of weights, vocabulary and labels, the same for all engines."""
+        config = self._predictor.config
+        facts = [self._predictor.fingerprint, config.vocab_size, list(config.id2label.values())]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._predictor).stream, (self._predictor, self.save())
+        return _continue, (self._predictor, self.save())
 
-    def _split(self, piece: str) -> tuple[list[int], list[int], str]:
-        """Take a piece; return its final tokens, those of the last word, up to the limit, and the final text."""
+    def _split(self, piece: str) -> tuple[list[int], list[int]]:
+        """Take a piece; return its final tokens, and those of the last word, up to the limit of the model."""
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
-        self.last_word, self._characters = text[cut:], self._characters + cut
-        room = self._predictor.tokenizer.model_max_length - self._tokens
-        parts, tokenize = (text[:cut], text[cut:]), self._predictor.tokenize
-        final, last = (tokenize([part])[0] if part.strip(_SPACES) else [] for part in parts)
-        final = final[: max(0, room)]
-        return final, last[: max(0, room - len(final))], text[:cut]
+        self.last_word = text[cut:]
+        final = self._tokenize(text[:cut])
+        last = self._tokenize(text[cut:])
+        room = max(0, self._predictor.tokenizer.model_max_length - self._tokens)
+        final = final[:room]
+        return final, last[: room - len(final)]
 
-    def _find_stop(self, text: str, place: int) -> dict[str, Any]:
-        """Return `stop` for an answer if the text stops after this token of `text`, the last one that was read."""
-        if self._stop is None or self._stop.stopped:
-            return {}
-        label, config = self._stop.label, self._predictor.config
-        score = float(compute_scores(self._logits, config)[0, config.label2id[label]])
-        if not self._stop.read(score):
-            return {}
-        encoded = self._predictor.tokenizer([text], return_offsets_mapping=True, verbose=False)
-        characters = self._characters - len(text) + encoded["offset_mapping"][0][place][1]
-        return {
-            "stop": {
-                "label": label,
-                "score": score,
-                "tokens": self._tokens,
-                "characters": characters,
-            }
-        }
+    def _tokenize(self, text: str) -> list[int]:
+        return self._predictor.tokenize([text])[0] if text.strip(_SPACES) else []
+
+
+def _continue(predictor: Predictor, saved: bytes) -> TextStream:
+    stream = TextStream(predictor)
+    stream.restore(saved)
+    return stream
+
+
+_DAMAGED = "the state is not the bytes of TextStream.save, or damaged: start a new stream"
+
+
+def _read_state(saved: bytes) -> tuple[_Header, np.ndarray]:
+    """Return the parts of a saved state; refuse other bytes, and values of wrong types."""
+    place = len(_MARK) + hashlib.sha256().digest_size
+    if not isinstance(saved, bytes):
+        raise UserError(_DAMAGED)
+    content = saved[place:]
+    if saved[:place] != _MARK + hashlib.sha256(content).digest():
+        raise UserError(_DAMAGED)
+    facts, _, numbers = content.partition(b"\n")
+    try:
+        header = _Header(**json.loads(facts))
+        values = np.frombuffer(numbers, "<f4").astype(np.float32)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(_DAMAGED) from error
+    is_valid = (
+        isinstance(header.model, str)
+        and not find_text_fault(header.last_word)
+        and type(header.tokens) is int
+        and 0 <= header.tokens < _MOST_TOKENS
+        and type(header.ended) is bool
+        and (header.target is None or type(header.target) is float)
+    )
+    if not is_valid:
+        raise UserError(_DAMAGED)
+    return header, values
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
@@ -250,28 +230,21 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    predictor = streams[0]._predictor
     split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    stops: list[dict[str, Any]] = [{} for _ in streams]
-    turns = []  # the tokens of each text, one by one where a stop looks at each answer
-    for stream, (final, _, _) in zip(streams, split, strict=True):
-        is_watched = stream._stop is not None and not stream._stop.stopped
-        turns.append([[token] for token in final] if is_watched else [final] * bool(final))
-    for turn in range(max(map(len, turns))):
-        rows = [row for row, tokens in enumerate(turns) if turn < len(tokens)]
-        _advance([streams[row] for row in rows], [turns[row][turn] for row in rows])
-        for row in rows:
-            stops[row] |= streams[row]._find_stop(split[row][2], turn)
+    growing = [row for row, (final, _) in enumerate(split) if final]
+    if growing:
+        _advance([streams[row] for row in growing], [split[row][0] for row in growing])
+
+    predictor = streams[0]._predictor
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [row for row, (_, last, _) in enumerate(split) if last]
+    unfinished = [row for row, (_, last) in enumerate(split) if last]
     if unfinished:
         states = np.concatenate([streams[row]._state for row in unfinished])
-        logits[unfinished] = predictor.engine.advance(
-            [split[row][1] for row in unfinished], states
-        )[0]
+        tokens = [split[row][1] for row in unfinished]
+        logits[unfinished] = predictor.engine.advance(tokens, states)[0]
     answers = predictor.answer_scores(compute_scores(logits, predictor.config), streams[0]._target)
-    for answer, stream, (_, last, _), stop in zip(answers, streams, split, stops, strict=True):
-        answer |= {"tokens": stream._tokens + len(last)} | stop
+    for answer, stream, (_, last) in zip(answers, streams, split, strict=True):
+        answer["tokens"] = stream._tokens + len(last)
     return answers
 
 
@@ -280,17 +253,16 @@ def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> 
     states = np.concatenate([stream._state for stream in streams])
     logits, states = streams[0]._predictor.engine.advance(tokens, states)
     for row, (stream, ids) in enumerate(zip(streams, tokens, strict=True)):
-        stream._logits, stream._state = logits[row : row + 1].copy(), states[row : row + 1].copy()
+        stream._logits = logits[row : row + 1].copy()
+        stream._state = states[row : row + 1].copy()
         stream._tokens += len(ids)
 
 
 def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
-    if len(streams) != len(pieces) or (
-        len(streams) > 1 and len(set(map(id, streams))) < len(streams)
-    ):
-        raise UserError(
-            f"give each stream one piece: found {len(streams)} streams and {len(pieces)} pieces"
-        )
+    is_repeated = len(streams) > 1 and len(set(map(id, streams))) < len(streams)
+    if len(streams) != len(pieces) or is_repeated:
+        found = f"found {len(streams)} streams and {len(pieces)} pieces"
+        raise UserError(f"give each stream one piece: {found}")
     check_texts(pieces, "pieces")
     if len({(id(stream._predictor), stream._target) for stream in streams}) > 1:
         raise UserError(
@@ -315,100 +287,44 @@ def measure_prefixes(
     `threshold` (`reached`), and of these the mean share read by then, the share that keep the label
     to the end, and the accuracy of the labels.
     """
-    task, config, by_share = task_of(engine.config), engine.config, []
+    task = task_of(engine.config)
+    by_share = []
     for share in SHARES:
         ids = [row[: math.ceil(share * len(row))] for row in input_ids]
-        scores = task.evaluate(engine.advance(ids, None)[0].astype(float), labels, config)
-        numbers = {
-            name: value
-            for name, value in scores.items()
-            if isinstance(value, float) and name != "loss"
-        }
-        by_share.append({"share": share, **numbers})
-    if not task.one_label:
-        return {"by_share": by_share}
+        logits, _ = engine.advance(ids, None)
+        scores = task.evaluate(logits.astype(float), labels, engine.config)
+        numbers = {"share": share}
+        for name, value in scores.items():
+            if isinstance(value, float) and name != "loss":
+                numbers[name] = value
+        by_share.append(numbers)
+    measured: dict[str, Any] = {"by_share": by_share}
+    if task.one_label:
+        measured["early"] = _measure_early(engine, input_ids, np.asarray(labels), threshold)
+    return measured
+
+
+def _measure_early(
+    engine: Engine, input_ids: Sequence[Sequence[int]], labels: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """Return what the first answers with a score of at least the threshold are worth."""
     lengths = np.array([*map(len, input_ids)])
-    # place from 1, and label there
-    first, early = np.zeros(len(lengths), int), np.zeros(len(lengths), int)
-    last = engine.advance(input_ids, None)[0].argmax(axis=1)
-    states = engine.advance([()] * len(lengths), None)[1]
+    first = np.zeros(len(lengths), int)  # the place of that answer, from 1
+    early = np.zeros(len(lengths), int)  # and its label
+    _, states = engine.advance([()] * len(lengths), None)
     for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero((lengths > place) & (first == 0))
         tokens = [[input_ids[row][place]] for row in rows.tolist()]
         logits, states[rows] = engine.advance(tokens, states[rows])
-        probabilities = compute_scores(logits, config)
+        probabilities = compute_scores(logits, engine.config)
         sure = probabilities.max(axis=1) >= threshold
-        first[rows[sure]], early[rows[sure]] = place + 1, probabilities[sure].argmax(axis=1)
+        first[rows[sure]] = place + 1
+        early[rows[sure]] = probabilities[sure].argmax(axis=1)
     reached = first > 0
     facts = {"threshold": threshold, "reached": float(reached.mean())}
     if reached.any():
+        last = engine.advance(input_ids, None)[0].argmax(axis=1)
         facts["share_read"] = float((first[reached] / lengths[reached]).mean())
         facts["kept"] = float((early == last)[reached].mean())
-        facts["accuracy"] = float((early == np.asarray(labels))[reached].mean())
-    return {"by_share": by_share, "early": facts}
-
-
-# ---- a guard ----
-
-
-def measure_guard(
-    engine: Engine, input_ids: Sequence[Sequence[int]], is_bad: np.ndarray, label: int
-) -> dict[str, Any]:
-    """Return what a [`Stop`] of a label does to texts `(N)`, good and bad ones.
-
-    `rules` has by threshold and answers in a row the false stops per 1,000 texts that are not bad,
-    the share of bad texts that were missed, and the tokens read before a stop. `at_end` has the
-    same of whole texts.
-    """
-    lengths = np.array([*map(len, input_ids)])
-    # after each token
-    scores = np.full((len(lengths), max(_MOST_IN_A_ROW, lengths.max(initial=0))), -1.0)
-    logits, states = engine.advance([()] * len(lengths), None)
-    last = compute_scores(logits, engine.config)[:, label]  # the answer to an empty text
-    for place in range(lengths.max(initial=0)):
-        rows = np.flatnonzero(lengths > place)
-        logits, states[rows] = engine.advance(
-            [[input_ids[row][place]] for row in rows.tolist()], states[rows]
-        )
-        scores[rows, place] = last[rows] = compute_scores(logits, engine.config)[:, label]
-    rules, at_end = [], []
-    for threshold in GUARDS:
-        for in_a_row in range(1, _MOST_IN_A_ROW + 1):
-            windows = np.lib.stride_tricks.sliding_window_view(scores, in_a_row, axis=1)
-            stops: np.ndarray = windows.min(axis=-1) >= threshold
-            stopped = stops.max(axis=1)
-            tokens = stops.argmax(axis=1)[is_bad & stopped] + in_a_row
-            median, most = (
-                float(np.quantile(tokens, share)) if len(tokens) else None for share in (0.5, 0.9)
-            )
-            facts = {"threshold": threshold, "in_a_row": in_a_row, **_count_stops(stopped, is_bad)}
-            rules.append({**facts, "tokens_median": median, "tokens_90": most})
-        at_end.append({"threshold": threshold, **_count_stops(last >= threshold, is_bad)})
-    return {
-        "harmless": int((~is_bad).sum()),
-        "bad": int(is_bad.sum()),
-        "rules": rules,
-        "at_end": at_end,
-    }
-
-
-def _count_stops(stopped: np.ndarray, is_bad: np.ndarray) -> dict[str, float | None]:
-    false, caught = (
-        float(stopped[rows].mean()) if rows.any() else None for rows in (~is_bad, is_bad)
-    )
-    per_thousand = None if false is None else 1000 * false
-    return {"false_stops_per_1000": per_thousand, "missed": None if caught is None else 1 - caught}
-
-
-def draw_guard(facts: Mapping[str, Any], path: Path) -> None:
-    """Draw the share of bad texts that are caught against the false stops, by rule."""
-    groups: dict[str, list[Mapping[str, Any]]] = {"at the end of the text": facts["at_end"]}
-    for rule in facts["rules"]:
-        groups.setdefault(f"{rule['in_a_row']} in a row", []).append(rule)
-    lines = {
-        name: [
-            (rule["false_stops_per_1000"] or 0, 100 * (1 - (rule["missed"] or 0))) for rule in rules
-        ]
-        for name, rules in groups.items()
-    }
-    plot_lines(lines, "false stops per 1,000 harmless texts", "bad texts that are stopped, %", path)
+        facts["accuracy"] = float((early == labels)[reached].mean())
+    return facts

@@ -8,13 +8,10 @@ import gzip
 import io
 import json
 import math
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,11 +21,10 @@ from ..data.lines import is_table, suffix_of
 from ..data.read import read_lines, read_table
 from ..data.table import USUAL_NAMES, Table, are_names, find_column
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
-from .engines import InferenceOptions
 from .engines.stored import open_folder
-from .predictor import Predictor
 
-_IMPORTING_PROCESS = os.getpid()
+if TYPE_CHECKING:
+    from .predictor import Predictor
 
 # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 Frame = TypeVar("Frame")
@@ -250,85 +246,6 @@ def _add_columns(frame: Any, columns: pa.Table) -> Any:
         return frame.with_columns(type(frame)(columns))  # polars
     values = columns.to_pydict()
     return frame.assign(**values) if hasattr(frame, "assign") else {**frame, **values}
-
-
-# ---- batches of engines of many processes; see `cluster.md` ----
-
-
-@lru_cache(maxsize=4)
-def _load_once(
-    name: str, options: InferenceOptions, changed: float
-) -> tuple[Predictor, dict[str, Any]]:
-    # engines run a process per core, and OpenMP can hang after a fork
-    if os.getpid() != _IMPORTING_PROCESS:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        if (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(1)
-    return Predictor.from_pretrained(name, **vars(options)), read_record(name, options.revision)
-
-
-class BatchPredictor:
-    """Answer the texts of batches: dictionaries of columns, frames of pandas, or tables of Arrow.
-
-    A batch comes back with the columns of the answers (`label` and `score`; `labels` and `scores`
-    of multi-label; `values` of regression; `entities` of a tagger), and `error`: empty, or why a
-    text has no answer. Rows keep their places. It is pickled without the model, which each process
-    loads at its first batch.
-
-    Args:
-        model: A finished folder that all machines see, or the id of a repo.
-        text_column: The column of the texts; None is that of the training data, or one with a usual
-            name.
-        text_pair_column: The column of the second texts, for a model of text pairs.
-        all_scores: Whether the scores of all classes are an answer too, `scores`.
-        prefix: Begins the names of the columns of answers and errors.
-        target: Adds the column `for_a_person`, as in [`FastRnn.predict`].
-        loading: As in [`FastRnn`], such as `revision` and `device`; `backend` is `torch` or `onnx`.
-
-    Example:
-        >>> predictor = BatchPredictor("out/tweets")
-        >>> predictor({"text": ["best concert of my life!", None]})
-        {'text': ['best concert of my life!', None], 'label': ['positive', None], 'score': [0.9,
-        None],
-         'error': ['', 'no text']}
-    """
-
-    def __init__(
-        self,
-        model: str | Path,
-        text_column: str | None = None,
-        text_pair_column: str | None = None,
-        all_scores: bool = False,
-        prefix: str = "",
-        target: float | None = None,
-        **loading: Any,
-    ) -> None:
-        name = os.path.expanduser(model)
-        # workers run in other folders
-        self.model = os.path.abspath(name) if os.path.isdir(name) else name
-        columns = TableSettings(text_column, text_pair_column, prefix=prefix)
-        self.settings = replace(columns, all_scores=all_scores, target=target)
-        self.options = InferenceOptions(**loading)
-
-    def load(self) -> tuple[Predictor, dict[str, Any]]:
-        """Return the model of this process, and the record of its training data."""
-        weights = Path(self.model, "model.safetensors")  # a local model can be trained again
-        return _load_once(
-            self.model, self.options, weights.stat().st_mtime if weights.is_file() else 0.0
-        )
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Types of the columns that a call adds, as a schema of Arrow."""
-        return answer_schema(self.load()[0], self.settings)
-
-    def __call__(self, batch: Frame) -> Frame:
-        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`."""
-        if isinstance(batch, Iterator):
-            batches: Any = map(self, batch)
-            return batches
-        model, record = self.load()
-        return answer_frame(model, batch, "the batch", self.settings, record, is_batch=True)
 
 
 # ---- writing ----

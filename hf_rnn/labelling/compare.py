@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from ..inference.predictor import FastRnn
+from ..inference.fast import FastRnn
 from ..utils.errors import UserError
 from .vectors import encode_texts
 

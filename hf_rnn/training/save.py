@@ -30,16 +30,19 @@ from ..data.splits import hash_texts, join_texts, read_training_rows
 from ..data.typos import mistype_rows
 from ..evaluation.decisions import (
     TARGETS,
+    Thresholds,
     choose_thresholds,
+    describe_missing,
     draw_coverage,
     hash_rows,
-    read_thresholds,
+    parse_thresholds,
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..evaluation.scores import LinearBaseline, linear_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
+from ..inference.engines.stored import fingerprint_folder
 from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record
@@ -207,9 +210,14 @@ def write_folder(
         ]
         if absent := [name for number, name in enumerate(names) if number not in fit.validation[1]]:
             logger.warning(
-                "no validation rows, so no thresholds for --target, of %s", ", ".join(absent)
+                "no validation rows of label %s: no threshold can be chosen, so its answers go to a person",
+                ", ".join(absent),
             )
-        write_thresholds(folder.thresholds, folder.weight_files()[0], chosen)
+        texts = run.texts["validation"]["text"][:]
+        hints = [describe_missing(each, *fit.validation, names, texts) for each in chosen[:2]]
+        for hint in list(filter(None, hints))[:1]:
+            logger.warning(hint)
+        write_thresholds(folder.thresholds, fingerprint_folder(folder), chosen)
     card = describe_run(folder, run, tokens, fit, metrics)
     run.task.fill_card(card, run.texts, training.card_examples)
     write_card(folder, card)
@@ -286,12 +294,15 @@ def describe_run(
         typos=typos,
         decisions={
             target: {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
-            for target, chosen in read_thresholds(
-                folder.thresholds, folder.weight_files()[0]
-            ).items()
+            for target, chosen in _read_thresholds(folder).items()
         },
         size_in_bytes=folder.weights.stat().st_size,
     )
+
+
+def _read_thresholds(folder: FinishedFolder) -> dict[str, Thresholds]:
+    content = folder.read_thresholds()
+    return parse_thresholds(content, folder.thresholds, fingerprint_folder(folder))
 
 
 def draw_figures(
@@ -320,7 +331,8 @@ def draw_figures(
             )
         if fit.validation is not None:
             margins = {} if linear is None else {"linear model": linear.margins["validation"]}
-            caption = draw_coverage(*fit.validation, names, folder.coverage, margins)
+            chosen = list(_read_thresholds(folder).values())
+            caption = draw_coverage(*fit.validation, chosen, folder.coverage, margins)
             figures[caption] = folder.coverage.name
         return figures
     except UserError as error:

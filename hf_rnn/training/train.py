@@ -32,8 +32,8 @@ from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
+from ..inference.engines.open import choose_engine
 from ..inference.engines.torch import compute_logits
-from ..inference.predictor import choose_engine
 from ..inference.stream import measure_prefixes
 from ..models.auto import head_class
 from ..models.cells_rnn import find_cell

@@ -103,7 +103,7 @@ def test_a_prediction_loads_no_training_library(folder, tmp_path):
         (
             "ulimit -f 1; run predict MODEL --input t.csv > o",
             2,
-            "hf-rnn predict: error: [Errno 27] File too large",
+            "hf-rnn predict: error: [Errno 27] File too large: 'standard output'",
         ),
     ],
     ids=["full", "closed", "cut"],

@@ -1,4 +1,4 @@
-"""Decisions of `hf-rnn evaluate`: thresholds for a target, texts of no class, stops of a stream."""
+"""Decisions of `hf-rnn evaluate`: thresholds for a target, texts of no class."""
 
 import json
 import shutil
@@ -120,20 +120,22 @@ def test_mistakes_have_one_line(command, folder, tmp_path):
     code, _, err = command("evaluate", folder, path, "--target", "1.5")
     assert code == 2 and err.splitlines()[-1].count("target") == 1
     _, err = evaluate(command, folder, path, "--target", "0.7")
-    assert f"without rows, so a person checks all their answers: {LABELS[0]}" in err
+    assert f"no rows of label {LABELS[0]} here: no threshold can be chosen" in err
     assert (
         json.loads((folder / "thresholds.json").read_text())["targets"]["0.7"]["by_label"][
             LABELS[0]
         ]
         is None
     )
-    for flags in (("--none_label", LABELS[0]), ("--none_label", "unknown"), ("--guard", LABELS[0])):
+    for flags in (("--none_label", LABELS[0]), ("--none_label", "unknown")):
         code, _, err = command("evaluate", folder, path, *flags)
         assert code == 2 and flags[0][2:] in err.splitlines()[-1]
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     code, _, err = command("evaluate", folder, path, "--target", "0.9")
-    assert code == 2 and "thresholds of another model" in err.splitlines()[-1]
+    assert code == 2 and "thresholds of other weights" in err.splitlines()[-1]
+    code, _, err = command("evaluate", folder, path, "--choose")
+    assert code == 2 and "add --target" in err.splitlines()[-1]
 
 
 def test_texts_of_no_class(command, folder, tmp_path):
@@ -145,57 +147,25 @@ def test_texts_of_no_class(command, folder, tmp_path):
     model = FastRnn.from_pretrained(folder)
     highest = model.predict_proba([text for text, _ in rows + strange]).max(axis=1)
     expected = roc_auc_score([1] * 90 + [0] * 30, highest)
-    answers = model.predict([text for text, _ in strange], target=0.95)
-    alone = np.mean([not answer["for_a_person"] for answer in answers])
+    answers = model.predict([text for text, _ in rows + strange], target=0.95)
+    sure = np.array([not answer["for_a_person"] for answer in answers])
+    right = np.array(
+        [
+            answer["label"] == label
+            for answer, (_, label) in zip(answers, rows + strange, strict=True)
+        ]
+    )
+    alone = sure[90:].mean()
     assert found["none"] == {
         "label": "other",
         "rows": 30,
         "auroc": pytest.approx(expected, abs=2e-3),
         "alone": alone,
+        "accuracy_with_new": right[sure].mean() if sure.any() else None,
     }
     assert found["rows"] == 90 and found["accuracy"] > 0.8, (
         "the other scores are of texts with a class"
     )
-
-
-def test_a_guard_is_measured_by_the_rule_of_the_stream(command, tmp_path):
-    """Stops are those of the answers to each beginning of a text."""
-    rows = mislabel(invent_rows(200, 7))
-    folder = train(train=rows, output_dir=tmp_path / "guard", streaming=True, **SETTINGS).folder
-    texts = mislabel(invent_rows(60, 8))
-    found = evaluate(command, folder, write(tmp_path / "rows.csv", texts), "--guard", "bad")[0][
-        "guard"
-    ]
-    assert (folder / "guard.png").is_file() and (
-        found["label"],
-        found["harmless"] + found["bad"],
-    ) == ("bad", 60)
-    model = FastRnn.from_pretrained(folder)
-    places = []  # scores of `bad` after each word
-    for text, _ in texts:
-        words = text.split()
-        starts = [" ".join(words[: end + 1]) for end in range(len(words))]
-        places.append(
-            [answer["scores"]["bad"] for answer in model.predict(starts, all_scores=True)]
-        )
-    is_bad = np.array([label == "bad" for _, label in texts])
-
-    def check(rule, stops):
-        stopped = np.array([stop is not None for stop in stops])
-        assert rule["false_stops_per_1000"] == pytest.approx(1000 * stopped[~is_bad].mean())
-        assert rule["missed"] == pytest.approx(1 - stopped[is_bad].mean())
-
-    for rule in found["rules"]:
-        stops, length = [], rule["in_a_row"]
-        for scores in places:
-            sure = [score >= rule["threshold"] for score in scores]
-            ends = [end for end in range(length, len(sure) + 1) if all(sure[end - length : end])]
-            stops.append(ends[0] if ends else None)
-        check(rule, stops)
-        tokens = [stop for stop, bad in zip(stops, is_bad, strict=True) if bad and stop]
-        assert rule["tokens_median"] == (np.median(tokens) if tokens else None)
-    for rule in found["at_end"]:
-        check(rule, [True if scores[-1] >= rule["threshold"] else None for scores in places])
 
 
 def test_scores_of_mistyped_rows(command, first, tmp_path):

@@ -1,4 +1,4 @@
-"""Scores against tables worked by hand and scikit-learn, the modules of `evaluate`, and calibration."""
+"""Scores against tables worked by hand and scikit-learn, and calibration."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from sklearn import metrics
 from hf_rnn import RnnConfig, train
 from hf_rnn.evaluation import classification_metrics, scores
 from hf_rnn.evaluation.calibration import fit_temperature, measure_scores
-from hf_rnn.evaluation.modules import Classification, LabelSets, Numbers, TaskScores
+from hf_rnn.evaluation.modules import TaskScores
 from hf_rnn.hub.model_folder import load_model
 from hf_rnn.tasks import get_task
 from hf_rnn.utils.errors import UserError
@@ -97,39 +97,15 @@ def test_numbers():
     )
 
 
-class Rows(Classification):
-    """A metric of somebody else."""
-
-    def _compute(self, predictions, references):
-        return {"rows": len(predictions)}
-
-
-@pytest.mark.parametrize(
-    ("module", "predictions", "references"),
-    [
-        (Classification(NAMES), PREDICTIONS, REFERENCES),
-        (LabelSets(list("abcd"), thresholds=0), *map(np.ndarray.tolist, draw_sets(4))),
-        (Numbers(["value"]), [[1.0], [2.0], [4.0]], [[1.5], [2.5], [3.0]]),
-    ],
-    ids=["classes", "sets", "numbers"],
-)
-def test_modules_take_batches_and_combine(module, predictions, references):
-    expected = module.compute(predictions=predictions, references=references)
-    for start in range(0, len(references), 2):
-        module.add_batch(
-            predictions=predictions[start : start + 2], references=references[start : start + 2]
-        )
-    assert module.compute() == expected
-    if module.name == "classification":
-        combined = evaluate.combine([module, Rows(NAMES)])
-        found = combined.compute(predictions=predictions, references=references)
-        assert found == {**expected, "rows": len(references)}
-
-
 def test_a_training_measures_through_evaluate(tiny_settings, tmp_path, monkeypatch, capsys):
     """Scores of each epoch, and those of the finished model."""
-    compute = TaskScores._compute
-    monkeypatch.setattr(TaskScores, "_compute", lambda *rows: {**compute(*rows), "asked": 0.5})
+    compute = TaskScores.compute
+
+    def measure(scores, **rows):
+        """Add a score."""
+        return {**compute(scores, **rows), "asked": 0.5}
+
+    monkeypatch.setattr(TaskScores, "compute", measure)
     assert issubclass(TaskScores, evaluate.Metric)
     result = train(
         **{**tiny_settings, "num_train_epochs": 1, "baselines": False},

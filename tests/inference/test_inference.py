@@ -1,8 +1,10 @@
 """`FastRnn` gives the plain model's own answers, whatever the lengths, in the order of the texts."""
 
 import copy
+import json
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -187,3 +189,18 @@ def test_a_finished_folder(trained):
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="no/such/folder"):
         FastRnn.from_pretrained("no/such/folder")
+
+
+def test_a_model_that_the_kernel_cannot_read_says_why(trained, tmp_path, caplog):
+    """It loaded transformers without a word, which takes seconds."""
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+    expected = FastRnn.from_pretrained(folder).predict(["miro"])
+    model, tokenizer = load_model(folder)
+    model.resize_token_embeddings(len(tokenizer) + 1, mean_resizing=False)
+    model.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mask_token": "[OTHER]"}))
+    assert caplog.text == ""
+    found = FastRnn.from_pretrained(folder).predict(["miro"])
+    assert found[0]["label"] == expected[0]["label"]
+    assert "mask_token '[OTHER]' is not in tokenizer.json" in caplog.text

@@ -167,7 +167,8 @@ def test_the_page_answers_as_one_types_and_asks_nobody(copy, browser):
         Thresholds(target, {f"good{HOSTILE}": target / 2}, rows, rows) for target in (0.9, 0.95)
     ]
     chosen[1].by_label[f"good{HOSTILE}"] = None
-    write_thresholds(copy / "thresholds.json", copy / "model.safetensors", chosen)
+    fingerprint = FastRnn.from_pretrained(copy).fingerprint
+    write_thresholds(copy / "thresholds.json", fingerprint, chosen)
     with serve(write_page(copy)) as url:
         browser.get_log("performance")
         browser.get(url)

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 import pytest
 
 from hf_rnn import FastRnn
-from hf_rnn.evaluation.decisions import hash_file
 from hf_rnn.inference.stream import TextStream
 
 MISSING = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
@@ -50,9 +49,9 @@ def folder(tiny_settings, tmp_path_factory):
     folder = train(
         **tiny_settings, streaming=True, output_dir=str(tmp_path_factory.mktemp("serve") / "model")
     ).folder
-    hashed = hash_file(folder / "model.safetensors")
+    model = FastRnn.from_pretrained(folder).fingerprint
     (folder / "thresholds.json").write_text(
-        json.dumps({"model": hashed, "targets": {"0.9": THRESHOLDS}})
+        json.dumps({"model": model, "targets": {"0.9": THRESHOLDS}})
     )
     return folder
 
@@ -113,6 +112,7 @@ def test_answers_and_limits(server, folder):
     ):
         found, content = ask(http.client.HTTPConnection("127.0.0.1", server), body)
         assert found == status and content
+        assert str(folder).encode() not in content and b"hf-rnn" not in content
 
 
 @pytest.fixture
@@ -190,21 +190,13 @@ def test_a_stream_is_answered_in_a_thread_and_has_limits(service, monkeypatch):
         assert len(socket.sent) == answers and (socket.closed or [None])[0] == code
     assert threads and threading.main_thread() not in threads, "the event loop stays free"
     socket = Socket("the mi", "ro box ", "miro", "")
-    asyncio.run(service.stream(socket, target=0.9, stop="good", threshold=0.0, in_a_row=2))
-    stops = [
-        (number, answer["stop"]["characters"])
-        for number, answer in enumerate(socket.sent)
-        if "stop" in answer
-    ]
-    assert stops == [(1, 8)] and all("for_a_person" in answer for answer in socket.sent)
-    for wrong in (
-        {"stop": "odd"},
-        {"stop": "good", "threshold": 2},
-        {"stop": "good", "in_a_row": 0},
-        {"target": 2},
-    ):
-        asyncio.run(service.stream(socket := Socket("a"), **wrong))
+    asyncio.run(service.stream(socket, target=0.9))
+    assert len(socket.sent) == 4
+    assert all("for_a_person" in answer for answer in socket.sent)
+    for wrong in (2, 0.5):
+        asyncio.run(service.stream(socket := Socket("a"), target=wrong))
         assert socket.closed[0] == 1008 and socket.closed[1] and not socket.sent
+        assert "hf-rnn" not in socket.closed[1]
 
 
 def test_fifty_connections_get_their_answers(server, folder):

@@ -6,9 +6,11 @@ all of them.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ...hub.model_folder import FinishedFolder
     from ...tasks import Config
 
 # in `architectures`
@@ -40,11 +43,10 @@ class InferenceOptions:
     backend: Backend = "torch"
 
     def __post_init__(self) -> None:
-        for name, choices in (("precision", Precision), ("backend", Backend)):
-            if (choice := getattr(self, name)) not in get_args(choices):
-                raise UserError(
-                    f"{name} must be one of {', '.join(get_args(choices))}: found {choice!r}"
-                )
+        for name, choices in (("precision", get_args(Precision)), ("backend", get_args(Backend))):
+            choice = getattr(self, name)
+            if choice not in choices:
+                raise UserError(f"{name} must be one of {', '.join(choices)}: found {choice!r}")
         if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
             raise UserError(
                 f"precision and device are for the backend torch: leave them out with {self.backend}"
@@ -54,11 +56,31 @@ class InferenceOptions:
 DEFAULTS = InferenceOptions()
 
 
+class Unsupported(ValueError):
+    """An engine does not compute a model; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an engine is opened from."""
+
+    name: str  # as the user gave it, for messages
+    folder: FinishedFolder
+    # a sentence encoder is a classifier, whose logits are its vectors before normalisation
+    is_encoder: bool = False
+
+
 class Engine(ABC):
     """Compute the logits of a model from token ids."""
 
     config: Config
     model: PreTrainedModel | None = None  # the model of torch, where it is in memory
+    is_plain = False  # whether torch computes
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all weights, as they were loaded: one for all engines, also of weights in several files."""
+        raise NotImplementedError
 
     @abstractmethod
     def run(
@@ -78,6 +100,28 @@ class Engine(ABC):
         `states` are those before these tokens, None at the start.
         """
         raise NotImplementedError
+
+    def export_states(self, states: np.ndarray) -> np.ndarray:
+        """Return states `(N, K)` in the layout of all engines, `(N, S)`.
+
+        It is that of the outputs of a model: by layer the hidden states, the cell states of an
+        LSTM, the inputs of the convolution, then the number of tokens and the pooled vector.
+        """
+        return states
+
+    def import_states(self, states: np.ndarray) -> np.ndarray:
+        """Return states `(N, S)` of [`export_states`] as `advance` reads them."""
+        return states
+
+
+def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
+    """Return the fingerprint of weights by name, the same for one file, several, and a model in memory."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]
 
 
 def check_mode(model: PreTrainedModel) -> None:
@@ -114,10 +158,8 @@ def batch_by_length(
     """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
     batch: list[int] = []
     for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
-        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(
-            batch
-        ) == texts_per_batch
-        if batch and full:
+        is_large = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch
+        if batch and (is_large or len(batch) == texts_per_batch):
             yield batch
             batch = []
         batch.append(row)

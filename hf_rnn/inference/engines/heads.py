@@ -7,14 +7,24 @@ tags, B texts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import chain, pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, pad_tokens
-from .native import TABLE, NativeEngine, Unsupported, Weights
+from . import (
+    DEFAULTS,
+    TAGGER,
+    Engine,
+    InferenceOptions,
+    Precision,
+    Unsupported,
+    hash_weights,
+    pad_tokens,
+)
+from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:
     from ...tasks import Config
@@ -108,6 +118,11 @@ class TaggerEngine(Engine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As in [`Engine`]."""
+        return hash_weights(self._source[1])
 
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS

@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,17 @@ import numpy as np
 
 from ...tokenizers.ngrams import ROWS_PER_BUCKET
 from ..native import Block, Layer, Model, Ngrams, Norm, load_library
-from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, pad_tokens
+from . import (
+    CLASSIFIER,
+    DEFAULTS,
+    TAGGER,
+    Engine,
+    InferenceOptions,
+    Precision,
+    Unsupported,
+    hash_weights,
+    pad_tokens,
+)
 
 if TYPE_CHECKING:
     from ...tasks import Config
@@ -52,10 +63,6 @@ _POSITIVE = np.where(
 )
 _POSITIVE[-1] = np.nan
 _FLOAT8 = np.concatenate([_POSITIVE, -_POSITIVE]).astype(np.float32)
-
-
-class Unsupported(ValueError):
-    """The kernel does not compute a model; the message is the reason."""
 
 
 def to_float(values: np.ndarray) -> np.ndarray:
@@ -197,8 +204,9 @@ class NativeEngine(Engine):
     """A recurrent network in C, from the settings of a model, and its weights by name, as [`to_float`] reads them.
 
     The products inside have the `precision` where the processor has instructions for it: int8 needs
-    AVX-512 with VNNI, and is int16 elsewhere. Raises [`Unsupported`] if the kernel is not there or
-    does not compute the model.
+    AVX-512 with VNNI, and is int16 without; int16 needs AVX2 or AVX-512, so that both are float32
+    on ARM and on older processors. Raises [`Unsupported`] if the kernel is not there or does not
+    compute the model.
     """
 
     def __init__(
@@ -239,6 +247,11 @@ class NativeEngine(Engine):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._source
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """As in [`Engine`]."""
+        return hash_weights(self._source[1])
+
     # ---- weights ----
 
     def _read_ngrams(self) -> Ngrams | None:
@@ -261,6 +274,7 @@ class NativeEngine(Engine):
         self, logits: np.ndarray, input_ids: Sequence[Sequence[int]], lengths: np.ndarray
     ) -> None:
         """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""
+        assert self._ngrams is not None
         ends = np.cumsum(lengths)
         ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
         failed = self._library.hf_rnn_ngrams(
@@ -482,6 +496,61 @@ class NativeEngine(Engine):
             )
         lengths = np.array([*map(len, input_ids)], np.int64)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
+
+    def export_states(self, states: np.ndarray) -> np.ndarray:
+        """As in [`Engine`]: without the padding of the kernel, and with the mean in place of sums."""
+        config = self.config
+        count = config.num_hidden_layers
+        width = self._pooled_width
+        layers = states[:, : -3 * width - 2].reshape(len(states), count, -1)
+        parts = [layers[:, :, : self._units]]
+        after = layers[:, :, self._model.hidden :]
+        if self._stream:
+            parts.append(after)
+        elif config.cell_type == "lstm":
+            parts.append(after[:, :, : self._units])
+
+        size = self._stream or self._units
+        top = states[:, -3 * width - 2 : -2 * width - 2][:, :size]
+        carried = np.ascontiguousarray(states[:, -2 * width - 2 :]).view(np.float64)
+        tokens = carried[:, :1]
+        if config.pooling in ("mean", "mean_max"):
+            parts += [tokens, carried[:, 1 : 1 + size] / np.maximum(tokens, 1)]
+        else:
+            parts.append(tokens)
+        if config.pooling != "mean":
+            parts.append(top)
+        flat = [part.reshape(len(states), -1) for part in parts]
+        return np.concatenate(flat, axis=1).astype(np.float32)
+
+    def import_states(self, states: np.ndarray) -> np.ndarray:
+        """As in [`Engine`]."""
+        config = self.config
+        count = config.num_hidden_layers
+        width = self._pooled_width
+        imported = np.zeros((len(states), self._model.carried), np.float32)
+        layers = imported[:, : -3 * width - 2].reshape(len(states), count, -1)
+        hidden, rest = np.split(states, [count * self._units], axis=1)
+        layers[:, :, : self._units] = hidden.reshape(len(states), count, -1)
+        size = self._stream or self._units
+        copies = 2 if config.pooling == "mean_max" else 1
+        after, tokens, pooled = np.split(rest, [-copies * size - 1, -copies * size], axis=1)
+        if after.size:
+            after = after.reshape(len(states), count, -1)
+            layers[:, :, self._model.hidden :][:, :, : after.shape[2]] = after
+
+        carried = np.zeros((len(states), 1 + width))
+        carried[:, :1] = tokens
+        carried[:, 1 : 1 + size] = tokens * pooled[:, :size]
+        imported[:, : -3 * width - 2] = layers.reshape(len(states), -1)
+        imported[:, -3 * width - 2 :][:, :size] = pooled[:, -size:]
+        imported[:, -2 * width - 2 :] = carried.view(np.float32)
+        return imported
+
+    @property
+    def _pooled_width(self) -> int:
+        """Numbers of a state that is pooled, with padding."""
+        return self._stream or self._directions * self._model.hidden
 
     def run_vectors(
         self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...evaluation.decisions import hash_file
-from ...hub.model_folder import TOKENIZER, FinishedFolder, check_name, check_tokenizer, name_damage
-from ...utils.errors import UserError, install_hint
+from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
+from ...utils.errors import UserError, explain, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, batch_by_length, pad_ids
-from .stored import load_config, open_folder
+from . import DEFAULTS, Engine, InferenceOptions, Source, batch_by_length, pad_ids
+from .stored import fingerprint_folder, load_config, open_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 # in the metadata of the file, shows whether it still belongs to its folder
-WEIGHTS_KEY = "weights_sha256"
+WEIGHTS_KEY = "weights"
 _TOKENS = 8192  # per batch, padding included
 _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all that is fetched
 
@@ -33,59 +32,48 @@ _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all tha
 class OnnxEngine(Engine):
     """ONNX Runtime on the file of `hf-rnn export`, within 1e-4 of the model's numbers; its first output is the result.
 
-    The weights of the folder may be missing. An engine is pickled as its arguments: the other
-    process loads the file.
+    The weights of the folder may be missing. The file has their fingerprint. An engine is pickled
+    as its arguments: the other process loads the file.
 
     Raises:
         UserError: If the file is missing, or was made from other weights than the folder has.
     """
 
-    def __init__(
-        self, name: str, options: InferenceOptions = DEFAULTS, is_encoder: bool = False
-    ) -> None:
-        name = os.path.expanduser(name)
-        check_name(name, "a trained model")
-        folder, again = (
-            open_folder(name, _FILES, options.revision),
-            "its owner makes it with hf-rnn export",
-        )
+    def __init__(self, source: Source, options: InferenceOptions = DEFAULTS) -> None:
+        name = source.name
+        self._arguments = os.path.abspath(name) if os.path.isdir(name) else name, options
+        self._is_encoder = source.is_encoder
+        folder = source.folder
+        again = "its owner makes it with hf-rnn export"
         if os.path.isdir(name):
-            name, again = (
-                os.path.abspath(name),
-                f"make it with `hf-rnn export --model {shlex.quote(name)}`",
-            )
-        self._arguments = name, options, is_encoder
+            again = f"make it with `hf-rnn export --model {shlex.quote(name)}`"
         self.config = load_config(name, folder)
         if not folder.onnx_model.is_file():
             raise UserError(f"{name} has no onnx/{folder.onnx_model.name}: {again}")
         self.session = open_session(str(folder.onnx_model), options.threads)
-        weights = self.session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
-        if all(path.is_file() for path in folder.weight_files()) and weights != hash_weights(
-            folder
-        ):
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.fingerprint = metadata.get(WEIGHTS_KEY, "")
+        has_weights = all(path.is_file() for path in folder.weight_files())
+        if has_weights and self.fingerprint != fingerprint_folder(folder):
             raise UserError(
                 f"{folder.onnx_model} was made of other weights than {folder.root} holds: {again}"
             )
-        if is_encoder and self.session.get_outputs()[0].name != "sentence_embedding":
+        output = self.session.get_outputs()[0].name
+        if source.is_encoder and output != "sentence_embedding":
             raise UserError(
                 "the file has no sentence_embedding: export an encoder of hf-rnn pretrain"
             )
-        with name_damage(name, TOKENIZER):
-            self.tokenizer = TokenizerFile(folder)
-        check_tokenizer(name, self.tokenizer, self.config)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return _open_again, (*self._arguments, self._is_encoder)
 
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
     ) -> np.ndarray:
         """As in [`Engine`]; an encoder gives vectors. ONNX Runtime would count a negative id from the end."""
         output = self.session.get_outputs()[0]
-        results, largest = (
-            np.zeros((len(input_ids), output.shape[-1]), np.float32),
-            self.config.vocab_size - 1,
-        )
+        results = np.zeros((len(input_ids), output.shape[-1]), np.float32)
+        largest = self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
             ids, mask = pad_ids([input_ids[row] for row in rows])
             if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
@@ -94,6 +82,26 @@ class OnnxEngine(Engine):
                 )
             results[rows] = run_session(self.session, ids, mask)[output.name]
         return results
+
+
+def find_source(name: str, options: InferenceOptions, is_encoder: bool = False) -> Source:
+    """Return the folder of an exported model, which may lack its weights; of a repo, only what is read."""
+    name = os.path.expanduser(name)
+    check_name(name, "a trained model")
+    return Source(name, open_folder(name, _FILES, options.revision), is_encoder)
+
+
+def _open_again(name: str, options: InferenceOptions, is_encoder: bool) -> OnnxEngine:
+    return OnnxEngine(find_source(name, options, is_encoder), options)
+
+
+def open_onnx(source: Source, options: InferenceOptions) -> tuple[Engine, TokenizerFile]:
+    """Return the engine of the file in a folder, and its tokenizer; raise a [`UserError`] as [`OnnxEngine`] does."""
+    engine = OnnxEngine(source, options)
+    with explain(f"{source.name} cannot be loaded, because of {TOKENIZER}"):
+        tokenizer = TokenizerFile(source.folder)
+    check_tokenizer(source.name, tokenizer, engine.config)
+    return engine, tokenizer
 
 
 def open_session(model: str | bytes, threads: int | None = None) -> InferenceSession:
@@ -117,8 +125,3 @@ def run_session(
     names = [node.name for node in session.get_outputs()]
     values = session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
     return dict(zip(names, values, strict=True))
-
-
-def hash_weights(folder: FinishedFolder) -> str:
-    """Return a hash of a folder's weights."""
-    return ",".join(map(hash_file, folder.weight_files()))

@@ -1,7 +1,7 @@
 """Read a finished folder without torch and transformers, and make its engine in C; also that of a model in memory.
 
-Whatever is unusual or damaged is left to [`load_model`], which loads it with transformers or names
-the damage.
+What is unusual or damaged is left to [`load_model`], which loads it with transformers or names the
+damage.
 """
 
 from __future__ import annotations
@@ -18,15 +18,24 @@ import numpy as np
 from ...hub.model_folder import (
     FAST_TOKENIZERS,
     MODEL_TYPE,
+    TOKENIZER,
     FinishedFolder,
     check_tokenizer,
-    name_damage,
     read_settings,
 )
-from ...utils.errors import UserError
+from ...utils.errors import UserError, explain
 from ..tokens import TokenizerFile
-from . import CLASSIFIER, DEFAULTS, TAGGER, Engine, InferenceOptions
-from .native import TABLE, NativeEngine, Unsupported
+from . import (
+    CLASSIFIER,
+    DEFAULTS,
+    TAGGER,
+    Engine,
+    InferenceOptions,
+    Source,
+    Unsupported,
+    hash_weights,
+)
+from .native import TABLE, NativeEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,8 +49,11 @@ _DTYPES = {
     "F16": np.float16,
     "BF16": np.uint16,
     "F8_E4M3": np.uint8,
+    "I8": np.int8,
+    "I16": np.int16,
+    "I32": np.int32,
+    "I64": np.int64,
 }
-_DTYPES |= {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
 _OPTIONAL = (
     "architectures",
     "task",
@@ -71,7 +83,7 @@ def open_folder(name: str, files: Sequence[str], revision: str | None = None) ->
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
     settings = read_settings(name, folder.root, MODEL_TYPE)
-    with name_damage(name, folder.config.name):
+    with explain(f"{name} cannot be loaded, because of {folder.config.name}"):
         # transformers leaves out its default
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
         labels = dict(sorted((int(number), label) for number, label in labels.items()))
@@ -85,15 +97,33 @@ def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
 
 
 def load_weights(*paths: Path) -> dict[str, np.ndarray]:
-    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32."""
-    from safetensors import deserialize
+    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32.
 
+    A file has the length of its header in 8 bytes, a header in JSON, and numbers (the format of
+    safetensors, https://github.com/safetensors/safetensors#format); ONNX Runtime alone has no
+    library for it.
+    """
     weights = {}
-    for name, tensor in (tensor for path in paths for tensor in deserialize(path.read_bytes())):
-        values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        with np.errstate(over="ignore"):  # where a number becomes infinite
-            weights[name] = values.astype(np.float32) if values.dtype == np.float64 else values
+    for path in paths:
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            first, last = tensor["data_offsets"]
+            numbers = content[start + first : start + last]
+            values = np.frombuffer(numbers, _DTYPES[tensor["dtype"]])
+            if values.dtype == np.float64:
+                with np.errstate(over="ignore"):  # where a number becomes infinite
+                    values = values.astype(np.float32)
+            weights[name] = values.reshape(tensor["shape"])
     return weights
+
+
+def fingerprint_folder(folder: FinishedFolder) -> str:
+    """Return the fingerprint of the weights in a folder; see [`Engine`]."""
+    with explain(f"{folder.root} cannot be loaded, because of model.safetensors"):
+        return hash_weights(load_weights(*folder.weight_files()))
 
 
 def load_sentence_encoder(
@@ -103,7 +133,7 @@ def load_sentence_encoder(
     projection = folder.root / PROJECTION
     if not projection.is_file():
         raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
-    with name_damage(name, PROJECTION):
+    with explain(f"{name} cannot be loaded, because of {PROJECTION}"):
         top = {
             key.replace("linear.", "classifier."): weight
             for key, weight in load_weights(projection).items()
@@ -116,46 +146,52 @@ def load_sentence_encoder(
             )
     config.pooling = "mean"
     config.classifier_activation = "linear"
-    config.num_labels, config.architectures = len(top["classifier.bias"]), [CLASSIFIER]
-    return {
-        **{f"rnn.{key}": weight for key, weight in load_weights(*folder.weight_files()).items()},
-        **top,
-    }
+    config.num_labels = len(top["classifier.bias"])
+    config.architectures = [CLASSIFIER]
+    stored = load_weights(*folder.weight_files())
+    return {f"rnn.{key}": weight for key, weight in stored.items()} | top
 
 
-def read_stored(
-    name: str,
-    folder: FinishedFolder,
-    options: InferenceOptions = DEFAULTS,
-    is_encoder: bool = False,
-) -> tuple[Engine, TokenizerFile] | None:
-    """Return the engine in C of a folder and its tokenizer, or None where [`load_model`] is needed."""
+def open_native(
+    source: Source, options: InferenceOptions = DEFAULTS
+) -> tuple[Engine, TokenizerFile]:
+    """Return the engine in C of a folder, and its tokenizer; raise [`Unsupported`] where [`load_model`] is needed."""
+    name = source.name
+    folder = source.folder
     try:
-        config, settings = load_config(name, folder), folder.read_tokenizer_config()
-        is_plain = (
-            not (folder.root / "adapter_config.json").is_file() and folder.tokenizer.is_file()
-        )
-        if not is_plain or settings.get("tokenizer_class") not in FAST_TOKENIZERS:
-            return None
-        tokenizer = TokenizerFile(folder)
-        special = {
-            token
-            for key, token in settings.items()
-            if key.endswith("_token") and isinstance(token, str)
-        }
-        if not tokenizer.get_vocab().keys() >= special:  # transformers adds them
-            return None
+        config = load_config(name, folder)
+        tokenizer = _load_tokenizer(name, folder)
         check_tokenizer(name, tokenizer, config)
-        weights = (
-            load_sentence_encoder(name, folder, config)
-            if is_encoder
-            else load_weights(*folder.weight_files())
-        )
-        return make_native(
-            config, weights, options, next(iter(config.architectures or [CLASSIFIER]))
-        ), tokenizer
-    except Exception:  # damaged files make the libraries raise anything
-        return None
+        with explain(f"{name} cannot be loaded, because of model.safetensors"):
+            if source.is_encoder:
+                weights = load_sentence_encoder(name, folder, config)
+            else:
+                weights = load_weights(*folder.weight_files())
+    except UserError as error:
+        raise Unsupported(str(error)) from error
+    head = next(iter(config.architectures or [CLASSIFIER]))
+    try:
+        return make_native(config, weights, options, head), tokenizer
+    except (AttributeError, TypeError) as error:  # a setting that is missing or of another type
+        raise Unsupported(f"config.json: {error}") from error
+
+
+def _load_tokenizer(name: str, folder: FinishedFolder) -> TokenizerFile:
+    """Return the tokenizer of a folder; raise [`Unsupported`] for one that transformers changes when it loads it."""
+    with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
+        settings = folder.read_tokenizer_config()
+    if (folder.root / "adapter_config.json").is_file():
+        raise Unsupported("the folder has an adapter")
+    kind = settings.get("tokenizer_class")
+    if kind not in FAST_TOKENIZERS or not folder.tokenizer.is_file():
+        raise Unsupported(f"the tokenizer is a {kind}, or has no tokenizer.json")
+    with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
+        tokenizer = TokenizerFile(folder)
+        vocabulary = tokenizer.get_vocab()
+    for key, token in settings.items():
+        if key.endswith("_token") and isinstance(token, str) and token not in vocabulary:
+            raise Unsupported(f"{key} {token!r} is not in tokenizer.json")
+    return tokenizer
 
 
 def copy_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -> Engine:
@@ -163,10 +199,9 @@ def copy_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -
 
     Raises [`Unsupported`] for hooks, adapters, and modules from outside this package.
     """
-    import torch
-
     for name, module in model.named_modules():
-        place, code = name or "the model", type(module)
+        place = name or "the model"
+        code = type(module)
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
             raise Unsupported(f"{place} has hooks")
         # accelerate keeps the original
@@ -174,17 +209,23 @@ def copy_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -
             raise Unsupported(f"forward of {place} was replaced")
         if not f"{code.forward.__module__}.".startswith(_KNOWN_CODE):
             raise Unsupported(f"{place} is {code.__module__}.{code.__qualname__}")
-    views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
-    state = model.state_dict().items()
-    weights = {
-        name: weight.view(views.get(weight.dtype, weight.dtype)).numpy() for name, weight in state
-    }
+    weights = read_memory(model)
     weights[TABLE] = weights[TABLE].copy()  # the kernel packs copies of the others
-    engine = make_native(
-        model.config, weights, options, type(model).forward.__qualname__.partition(".")[0]
-    )
+    head = type(model).forward.__qualname__.partition(".")[0]
+    engine = make_native(model.config, weights, options, head)
     engine.model = model
     return engine
+
+
+def read_memory(model: PreTrainedModel) -> dict[str, np.ndarray]:
+    """Return the weights of a model in memory by name, as [`load_weights`] does; they share its memory on a CPU."""
+    import torch
+
+    views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both
+    return {
+        name: weight.view(views.get(weight.dtype, weight.dtype)).cpu().numpy()
+        for name, weight in model.state_dict().items()
+    }
 
 
 def make_native(

@@ -8,27 +8,29 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ...hub.model_folder import FinishedFolder, find_folder, load_without_weights, name_damage
+from ...hub.model_folder import load_model, load_without_weights
 from ...models.auto import head_class
+from ...utils.errors import explain
 from ..native import SWITCH, load_library
 from . import (
     CLASSIFIER,
     DEFAULTS,
     Engine,
     InferenceOptions,
+    Source,
     batch_by_length,
     check_mode,
+    hash_weights,
     pad_ids,
     pad_tokens,
 )
 from .native import to_float
-from .stored import load_sentence_encoder
+from .stored import load_sentence_encoder, read_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,11 +48,19 @@ class TorchEngine(Engine):
     """A model of torch in evaluation mode, and the tokenizer that pads for it."""
 
     model: PreTrainedModel
+    is_plain = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
         if model.device.type == "cpu" and model.dtype.itemsize < torch.float32.itemsize:
             model = copy.deepcopy(model).float()  # as the kernel computes it
-        self.config, self.model, self._tokenizer = model.config, model, tokenizer
+        self.config = model.config
+        self.model = model
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As in [`Engine`]."""
+        return hash_weights(read_memory(self.model))
 
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
@@ -144,18 +154,30 @@ def compute_logits(
     return logits
 
 
+def load_torch(
+    source: Source, options: InferenceOptions
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a stored model and its tokenizer, as transformers loads them.
+
+    Raises:
+        UserError: For an incomplete or damaged model, and for an unknown or missing device.
+    """
+    if source.is_encoder:
+        return load_sentence_model(source)
+    return load_model(source.name, options.revision, options.device)
+
+
 def load_sentence_model(
-    name_or_path: str | Path, revision: str | None = None
+    source: Source,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
 
     Raises:
         UserError: For a folder without an encoder's projection.
     """
-    name, folder = str(name_or_path), FinishedFolder(find_folder(name_or_path, revision))
-    config, tokenizer = load_without_weights(name, folder)
-    with name_damage(name, "model.safetensors"):
-        weights = load_sentence_encoder(name, folder, config)
+    config, tokenizer = load_without_weights(source.name, source.folder)
+    with explain(f"{source.name} cannot be loaded, because of model.safetensors"):
+        weights = load_sentence_encoder(source.name, source.folder, config)
         model = head_class(CLASSIFIER)(config).eval()
         model.load_state_dict(
             {key: torch.tensor(to_float(weight)) for key, weight in weights.items()}

@@ -21,9 +21,9 @@ from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_
 from ...models.auto import ENCODER
 from ...utils.errors import UserError, install_hint
 from ...utils.process import write_whole
-from ..engines import CLASSIFIER, pad_ids
-from ..engines.onnx import WEIGHTS_KEY, hash_weights, open_session, run_session
-from ..engines.stored import PROJECTION
+from ..engines import CLASSIFIER, Source, pad_ids
+from ..engines.onnx import WEIGHTS_KEY, open_session, run_session
+from ..engines.stored import PROJECTION, fingerprint_folder
 from ..engines.torch import load_sentence_model
 from ..stream import HOSTILE
 from ..tokens import TokenizerFile
@@ -118,7 +118,7 @@ def export(
         "id2label": json.dumps(source.model.config.id2label, ensure_ascii=False),
         "problem_type": source.model.config.problem_type or "single_label_classification",
         "version": __version__,
-        WEIGHTS_KEY: hash_weights(folder),
+        WEIGHTS_KEY: source.fingerprint,
     }
     graph = build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
     difference, target = measure_difference(source, open_session(graph), ids), folder.onnx_model
@@ -162,28 +162,29 @@ def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
     from .graph import ONNX_CELLS, ONNX_POOLINGS
 
-    folder, refused = (
-        FinishedFolder(find_folder(name, revision)),
-        f"{name} cannot be exported to ONNX",
-    )
+    folder = FinishedFolder(find_folder(name, revision))
     model, tokenizer = load_model(folder.root, allow_encoder=True)
-    config, head, heads = model.config, type(model).__name__, (CLASSIFIER, ENCODER)
-    if head not in heads:
+    config = model.config
+    head = type(model).__name__
+    refused = f"{name} cannot be exported to ONNX"
+    if head not in (CLASSIFIER, ENCODER):
         raise UserError(
-            f"{refused}: found the head {head}, the export knows {', '.join(heads)}; use hf_rnn.FastRnn"
+            f"{refused}: found the head {head}, the export knows {CLASSIFIER}, {ENCODER}; use hf_rnn.FastRnn"
         )
     if config.sep_token_id is not None:
         raise UserError(
             f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn"
         )
     for setting, supported in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
-        if (value := getattr(config, setting)) not in supported:
+        value = getattr(config, setting)
+        if value not in supported:
             raise UserError(
                 f"{refused}: found {setting} {value!r}; train with one of {', '.join(supported)}"
             )
     gives_vectors = head == ENCODER and (folder.root / PROJECTION).is_file()
-    model = load_sentence_model(folder.root)[0] if gives_vectors else model
-    return ExportSource(folder, model, tokenizer, gives_vectors)
+    if gives_vectors:
+        model, _ = load_sentence_model(Source(name, folder, is_encoder=True))
+    return ExportSource(folder, model, tokenizer, gives_vectors, fingerprint_folder(folder))
 
 
 # ---- the comparison ----

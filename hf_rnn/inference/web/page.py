@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...evaluation.decisions import read_thresholds
+from ...evaluation.decisions import parse_thresholds
 from ...hub.model_folder import FinishedFolder
 from ...models.auto import ENCODER
 from ...tasks import score_kind
@@ -41,6 +41,7 @@ class ExportSource:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     gives_vectors: bool  # whether it is a sentence encoder
+    fingerprint: str  # a hash of its weights
 
 
 def write_page(
@@ -82,15 +83,19 @@ def write_page(
         place for place in range(len(whole) + 1) if whole[place : place + len(bare)] == bare
     )
     examples = read_examples(folder)
-    decides = bool(read_thresholds(folder.thresholds, folder.weights))
+    if source.gives_vectors and examples:  # each line is a text
+        examples = ["\n".join(examples)]
+    thresholds = folder.read_thresholds()
+    decides = bool(parse_thresholds(thresholds, folder.thresholds, source.fingerprint))
     content = {
         "name": folder.root.resolve().name,
         "head": "encoder" if source.gives_vectors else "classifier",
-        "examples": ["\n".join(examples)] if source.gives_vectors else examples,
+        "examples": examples,
         "labels": list(config.id2label.values()),
         "kind": score_kind(config),
         "thresholds": config.label_thresholds,
         "decides": decides,
+        "weights": source.fingerprint,
         "maxLength": tokenizer.model_max_length,
         "truncationSide": tokenizer.truncation_side,
         "around": [whole[:start], whole[start + len(bare) :]],

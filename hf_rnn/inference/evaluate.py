@@ -1,0 +1,511 @@
+"""Measure a model on labelled rows: scores, decisions, texts of no class, mistyped rows, answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from ..data.report import DataReport
+from ..data.splits import hash_texts, join_texts
+from ..data.typos import mistype_rows
+from ..evaluation import decisions
+from ..evaluation.scores import LinearBaseline
+from ..hub.model_folder import load_model
+from ..tasks import Config, Task, compute_scores, task_of
+from ..utils.errors import UserError
+from ..utils.process import write_whole
+from .engines import InferenceOptions
+from .engines.open import Opened, open_engine
+from .options import EvaluateOptions
+from .rows import Rows, find_columns, read_rows
+from .stream import measure_prefixes
+from .tables import find_suffix, format_table
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_TARGET = 0.95
+_Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to rows."""
+
+    input_ids: list[list[int]]
+    logits: np.ndarray
+    labels: Any  # `(N)`, `(N, C)`, or by sentence
+
+
+@dataclass
+class Evaluation:
+    """A measured model.
+
+    Attributes:
+        model: Its name, as it was given.
+        task: What differs between tasks.
+        config: That of the model.
+        rows: The rows that were scored.
+        scores: Those of the task; see `Task.evaluate`.
+        answers: Those of the model to the rows.
+        without_a_person: Which answers to unseen rows need no person; None without such rows, and
+            for other tasks than one label per text.
+        none: How well texts of no class are found, with `none_label`.
+        typos: Scores of mistyped rows, by the share of mistyped words.
+        streaming: Scores of answers to beginnings of the texts, of a streaming model.
+        notes: Lines about rows, thresholds and pictures, for people.
+    """
+
+    model: str
+    task: Task = field(repr=False)
+    config: Config = field(repr=False)
+    rows: Rows = field(repr=False)
+    scores: _Scores
+    answers: Answers | None = field(default=None, repr=False)  # None of a language model
+    without_a_person: dict[str, Any] | None = None
+    none: dict[str, Any] | None = None
+    typos: dict[str, _Scores] = field(default_factory=dict)
+    streaming: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as `hf-rnn evaluate` prints them."""
+        result: dict[str, Any] = {
+            "model": self.model,
+            "split": self.rows.name,
+            "rows_trained_on": self.rows.trained_on,
+            **self.scores,
+        }
+        if self.streaming is not None:
+            result["streaming"] = self.streaming
+        if self.task.one_label:
+            result["without_a_person"] = self.without_a_person
+        if self.none is not None:
+            result["none"] = self.none
+        if self.typos:
+            result["typos"] = self.typos
+        return result
+
+    def summarize(self) -> str:
+        """Return lines for people: the scores that are one number, and the share of texts that need no person."""
+        scores = [
+            f"{name.replace('_', ' ')} {value:.3f}" for name, value in _numbers(self.scores).items()
+        ]
+        count = self.scores.get("rows", "all")
+        lines = [f"{self.rows.name}: {count} rows, {', '.join(scores)}"]
+        alone = self.without_a_person
+        if alone is not None:
+            chosen = alone["chosen_on"]
+            lines.append(
+                f"{alone['share']:.0%} of the texts need no person for a target of {alone['target']:g}: their "
+                f"accuracy is {alone['accuracy'] or 0:.3f}; on the rows that chose the thresholds "
+                f"{chosen['share']:.0%}, {chosen['accuracy'] or 0:.3f}"
+            )
+            if alone["costliest"]:
+                lines.append(alone["costliest"])
+        none = self.none
+        if none is not None:
+            line = f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone"
+            if none["accuracy_with_new"] is not None:
+                line += (
+                    f"; the accuracy of all automatic answers is {none['accuracy_with_new']:.3f}"
+                )
+            lines.append(line)
+        return "\n".join(lines)
+
+    def write_answers(self, path: str | Path) -> None:
+        """Write the rows with their places, answers, scores and whether they are wrong, worst first.
+
+        Columns without names are named by their use, such as text and label.
+
+        Raises:
+            UserError: For an unknown format, and for tasks without one answer per text.
+        """
+        check_answers_file(str(path), self.task)
+        assert self.answers is not None  # the task has answers
+        _write_answers(self, self.answers, str(path))
+
+
+def evaluate(
+    model: str | Path,
+    data: object,
+    *,
+    split: str | None = None,
+    target: float | None = None,
+    none_label: str | None = None,
+    typos: Iterable[float] = (),
+    **options: Any,
+) -> Evaluation:
+    """Measure a model on labelled rows.
+
+    Args:
+        model: A finished folder, or a repo of the Hub by its id.
+        data: A table, or a folder with splits; or rows in memory: a frame, or pairs of a text and
+            its label.
+        split: `train`, `validation` or `test`; of one table `train` are the rows that were trained
+            on. By default test, or the rows of a table that were not trained on.
+        target: The accuracy of answers that need no person. The thresholds in the folder are
+            measured; without them these rows choose, and the folder keeps what they choose.
+        none_label: The label in the data of texts that fit no class of the model. They count as
+            wrong where thresholds are chosen.
+        typos: Shares of words; copies of the rows with so many mistyped words are scored too.
+        options: The other flags of `hf-rnn evaluate`, such as `label_column`, `revision` and
+            `choose`.
+
+    Raises:
+        UserError: For unusable data, and for an option that the model has no use for.
+
+    Example:
+        >>> evaluate("out/tweets", "later.csv", target=0.95).scores["accuracy"]
+        0.81
+    """
+    revision = options.pop("revision", None)
+    if isinstance(data, str | Path):
+        options["data_dir"] = str(data)
+        data = None
+    settings = EvaluateOptions(
+        split=split,
+        target=target,
+        none_label=none_label,
+        typos=list(typos) or None,
+        **options,
+    )
+    return evaluate_model(str(model), settings, revision, data)
+
+
+def evaluate_model(
+    model: str,
+    options: EvaluateOptions,
+    revision: str | None = None,
+    data: object = None,
+    output_file: str | None = None,
+) -> Evaluation:
+    """Measure a model; see [`evaluate`].
+
+    Args:
+        model: A finished folder, or a repo of the Hub by its id.
+        options: What is measured, on which rows.
+        revision: Branch, tag or commit, for a repo id.
+        data: Rows in memory, in place of the source of the options.
+        output_file: The file for each row with its answer.
+    """
+    opened = open_engine(model, InferenceOptions(revision, device=options.device))
+    config = opened.engine.config
+    task = task_of(config)
+    check_options(options, task, config)
+    if output_file is not None:
+        check_answers_file(output_file, task)
+    rows = read_rows(model, options, task, config, revision, data)
+    if task.generates:
+        scores = _score_language_model(options, opened, task, rows)
+        return Evaluation(model, task, config, rows, scores, notes=[rows.note])
+
+    answers = answer_rows(opened, task, rows.data)
+    scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
+    result = Evaluation(model, task, config, rows, scores, answers, notes=[rows.note])
+    if getattr(config, "streaming", False) and not task.per_token:
+        result.streaming = measure_prefixes(
+            opened.engine, answers.input_ids, answers.labels, options.threshold
+        )
+    if task.one_label:
+        _decide(result, answers, options, opened)
+    if options.typos:
+        result.typos = _measure_typos(options, opened, task, rows.data)
+    if output_file is not None:
+        result.write_answers(output_file)
+    return result
+
+
+def check_options(options: EvaluateOptions, task: Task, config: Config) -> None:
+    """Raise a [`UserError`] for an option that the model has no use for."""
+    has_one = "one label per text"
+    for name, suits, what in (
+        ("target", task.one_label, has_one),
+        ("none_label", task.one_label, has_one),
+        ("typos", not task.generates, "labels, tags and numbers"),
+    ):
+        if getattr(options, name) is not None and not suits:
+            raise UserError(f"{name} is for {what}: the task is {task.name}; leave it out")
+    for share in options.typos or ():
+        if not 0 <= share <= 1:
+            raise UserError(f"typos are shares of words, from 0 to 1: found {share:g}")
+    if options.target is not None:
+        decisions.check_target(options.target)
+    if options.choose and options.target is None:
+        raise UserError("choose replaces the thresholds for a target: add --target 0.95")
+    if options.none_label in config.id2label.values():
+        raise UserError(
+            f"none_label is for texts of no class: {options.none_label!r} is a label of the model"
+        )
+
+
+# ---- answers and their scores ----
+
+
+def _encode(opened: Opened, task: Task, rows: datasets.Dataset) -> datasets.Dataset:
+    return task.encode(datasets.DatasetDict(test=rows), opened.tokenizer, None)["test"]
+
+
+def answer_rows(opened: Opened, task: Task, rows: datasets.Dataset) -> Answers:
+    """Return the answers of a model to rows, in float32, as [`FastRnn.predict`] computes them."""
+    encoded = _encode(opened, task, rows)
+    input_ids = encoded["input_ids"][:]
+    labels = encoded["labels"][:]
+    if not task.per_token:
+        labels = np.asarray(labels)
+    return Answers(input_ids, opened.engine.run(input_ids), labels)
+
+
+def _score_language_model(
+    options: EvaluateOptions, opened: Opened, task: Task, rows: Rows
+) -> _Scores:
+    from ..tasks.causal_lm import sum_losses  # needs torch
+
+    network, _ = load_model(opened.folder.root, device=options.device)
+    losses = sum_losses(network, _encode(opened, task, rows.data))
+    return task.evaluate(losses, (), opened.engine.config)
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores that are one number."""
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def _measure_typos(
+    options: EvaluateOptions, opened: Opened, task: Task, rows: datasets.Dataset
+) -> dict[str, _Scores]:
+    """Return by share the scores of mistyped rows, with those of a linear model if there is one."""
+    config = opened.engine.config
+    linear = _fit_linear(options, task, config, opened)
+    by_share = {}
+    for share in options.typos or ():
+        mistyped = mistype_rows(rows, share, "evaluate")
+        answers = answer_rows(opened, task, mistyped)
+        scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
+        measured: _Scores = _numbers(scores)
+        if linear is not None:
+            measured["linear_model"] = linear.measure(mistyped, "typos")
+        by_share[f"{share:g}"] = measured
+    return by_share
+
+
+def _fit_linear(
+    options: EvaluateOptions, task: Task, config: Config, opened: Opened
+) -> LinearBaseline | None:
+    """Return a linear model of the training rows of a folder of data; None without them."""
+    if not task.one_label or not Path(str(options.data_dir)).is_dir():
+        return None
+    with contextlib.suppress(UserError, ValueError):
+        columns = find_columns(options, task, config, {})
+        splits = task.read(options, report=DataReport(), **columns, splits=["train"])
+        return LinearBaseline(splits["train"], opened.tokenizer)
+    return None
+
+
+# ---- decisions ----
+
+
+def _decide(result: Evaluation, answers: Answers, options: EvaluateOptions, opened: Opened) -> None:
+    """Say which answers to unseen rows need no person, and how texts of no class are answered.
+
+    Thresholds of the folder that other rows chose are measured. Without them these rows choose,
+    which is repeated on parts that did not choose; with `target` such thresholds go into the
+    folder.
+    """
+    rows = result.rows
+    config = result.config
+    names = list(config.id2label.values())
+    unseen = np.flatnonzero(~rows.seen)
+    scores = compute_scores(answers.logits, config)
+    unknown = np.zeros((0, len(names)), np.float32)
+    if options.none_label is not None:
+        logits = answer_rows(opened, result.task, rows.classless).logits
+        unknown = compute_scores(logits, config)
+
+    by_label: Mapping[str, float | None] = {}
+    if len(unseen):
+        data = datasets.concatenate_datasets([rows.data.select(unseen), rows.classless])
+        every_score = np.concatenate([scores[unseen], unknown])
+        every_label = np.append(answers.labels[unseen], np.full(len(unknown), -1))
+        thresholds = _find_thresholds(result, options, opened, data, every_score, every_label)
+        by_label = thresholds.by_label
+        result.without_a_person = _measure_thresholds(
+            thresholds, scores[unseen], answers.labels[unseen], names, _hash(data)
+        )
+        hint = decisions.describe_missing(
+            thresholds, every_score, every_label, names, list(join_texts(data))
+        )
+        if hint is not None:
+            result.notes.append(hint)
+    if options.none_label is not None:
+        measured = decisions.measure_none(scores, answers.labels, unknown, names, by_label)
+        result.none = {"label": options.none_label, **measured}
+
+
+def _find_thresholds(
+    result: Evaluation,
+    options: EvaluateOptions,
+    opened: Opened,
+    data: datasets.Dataset,
+    scores: np.ndarray,
+    labels: np.ndarray,
+) -> decisions.Thresholds:
+    """Return the thresholds of the folder, or those that these rows choose, which go into the folder."""
+    folder = opened.folder
+    fingerprint = opened.engine.fingerprint
+    names = list(opened.engine.config.id2label.values())
+    target = options.target or _TARGET
+    if not options.choose:
+        content = folder.read_thresholds()
+        stored = decisions.parse_thresholds(content, folder.thresholds, fingerprint)
+        if f"{target:g}" in stored:
+            return stored[f"{target:g}"]
+    chosen = decisions.choose_thresholds(scores, labels, names, target, _hash(data))
+    present = set(labels.tolist())
+    absent = [name for number, name in enumerate(names) if number not in present]
+    if absent:
+        result.notes.append(
+            f"no rows of label {', '.join(absent)} here: no threshold can be chosen, so its answers go to a person"
+        )
+    if options.target is not None and Path(result.model).is_dir():
+        decisions.write_thresholds(folder.thresholds, fingerprint, [chosen], options.choose)
+        result.notes.append(
+            f"the thresholds are in {folder.thresholds}, for predict --target {target:g}"
+        )
+        known = labels >= 0
+        try:
+            decisions.draw_coverage(scores[known], labels[known], [chosen], folder.coverage)
+            result.notes.append(f"the picture is {folder.coverage}")
+        except UserError as error:
+            result.notes.append(f"no picture: {error}")
+    return chosen
+
+
+def _hash(data: datasets.Dataset) -> str:
+    return decisions.hash_rows(hash_texts(join_texts(data)))
+
+
+def _measure_thresholds(
+    thresholds: decisions.Thresholds,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    rows_hash: str,
+) -> dict[str, Any]:
+    """Return what thresholds do to rows; on rows that chose them, what is repeated on parts that did not."""
+
+    def measure(by_label: Mapping[str, float | None]) -> decisions.Decisions:
+        waiting = decisions.needs_person(by_label, names, scores)
+        return decisions.measure_decisions(waiting, scores, labels)
+
+    alone = thresholds.repeated
+    if thresholds.chosen_on_hash != rows_hash:
+        alone = measure(thresholds.by_label)
+    single = measure(dict.fromkeys(names, thresholds.single))
+    by_label = decisions.measure_labels(thresholds.by_label, scores, labels, names)
+    return {
+        "target": thresholds.target,
+        **asdict(alone),
+        "chosen_on": asdict(thresholds.chosen_on),
+        "single_threshold": {
+            "threshold": thresholds.single,
+            "share": single.share,
+            "accuracy": single.accuracy,
+        },
+        "by_label": by_label,
+        "costliest": decisions.describe_costliest(by_label, thresholds.target),
+    }
+
+
+# ---- each row with its answer ----
+
+
+def check_answers_file(path: str, task: Task) -> None:
+    """Raise a [`UserError`] for a file that cannot hold the answers of a task, before they are computed."""
+    if task.per_token or task.generates:
+        raise UserError(
+            f"output_file is for labels and numbers of whole texts: the task is {task.name}; leave it out"
+        )
+    find_suffix(path)
+
+
+def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
+    rows = result.rows
+    columns, badness, true = _grade(result.task, result.config, answers)
+    separator = None
+    encoding = None
+    if rows.table is None:
+        labels = pa.array(list(true))
+        table = rows.data.with_format("arrow")[:].drop_columns("label")
+        table = table.append_column("label", labels)
+    else:
+        separator = rows.table.separator
+        encoding = rows.table.encoding
+        numbers = np.searchsorted(rows.table.places, rows.places)
+        where: dict[str, npt.ArrayLike] = {rows.table.unit: rows.places}
+        if (
+            rows.table.unit == "line"
+        ):  # as a spreadsheet counts, where a cell may have several lines
+            where["row"] = numbers + 1 + rows.table.has_names
+        columns = where | columns
+        table = rows.table.to_arrow()
+        if not rows.table.has_names:
+            uses = {column: use for use, column in rows.columns.items()}
+            table = table.rename_columns([uses.get(name, name) for name in table.column_names])
+        table = table.take(numbers)
+
+    prefix = "" if columns.keys().isdisjoint(table.column_names) else "predicted_"
+    for name, column in columns.items():
+        table = table.append_column(prefix + name, pa.array(column))
+    table = table.take(np.argsort(-badness, kind="stable"))
+    needs_mark = encoding not in (None, "utf-8", "ascii")
+    write_whole(Path(path), format_table(table, path, separator, needs_mark))
+
+
+def _grade(
+    task: Task, config: Config, answers: Answers
+) -> tuple[dict[str, npt.ArrayLike], np.ndarray, Iterable[Any]]:
+    """Return columns of answers, how bad each is `(N)`, and the true labels."""
+    names = np.array(list(config.id2label.values()))
+    scores = compute_scores(answers.logits.astype(np.float64), config)
+    grade: Callable[..., Any] = _grade_sets
+    if task.one_label:
+        grade = _grade_labels
+    elif task.problem_type == "regression":
+        grade = _grade_numbers
+    return grade(task, config, answers, names, scores)
+
+
+def _grade_labels(
+    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
+) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
+    labels = answers.labels
+    best = scores.argmax(axis=1)
+    columns = {"answer": names[best], "score": scores.max(axis=1), "wrong": best != labels}
+    return columns, -scores[np.arange(len(labels)), labels], names[labels]
+
+
+def _grade_numbers(
+    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
+) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
+    true = answers.labels.reshape(scores.shape)
+    columns = {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
+    columns["error"] = np.abs(scores - true).max(axis=1)
+    return columns, columns["error"], true
+
+
+def _grade_sets(
+    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
+) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
+    true = [names[row > 0.5].tolist() for row in answers.labels]
+    sets = [answer["labels"] for answer in task.answers(answers.logits, config)]
+    wrong = [set(found) != set(row) for found, row in zip(sets, true, strict=True)]
+    badness = np.abs(scores - answers.labels).sum(axis=1) + len(names) * np.asarray(wrong)
+    return {"answer": sets, "wrong": wrong}, badness, true
