@@ -28,6 +28,11 @@ class NgramScores(nn.Module):
     often a text has it: on long texts this is better than a sum over all places.
     """
 
+    weight: Tensor
+    check: Tensor
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, rows: int, num_labels: int) -> None:
         super().__init__()
         buckets = -(-rows // ROWS_PER_BUCKET)
