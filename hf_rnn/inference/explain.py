@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,20 +31,20 @@ _WORD = re.compile(r"\w[\w'’-]*|[^\w\s]+")
 
 @dataclass(frozen=True)
 class _Reading:
-    """A text as its tokens, and the words that they belong to."""
+    """The tokens of a text, and the words that they belong to."""
 
     text: str
-    ids: list[int]  # (T)
+    ids: list[int]
     spans: list[tuple[int, int]]  # places of the words in the text
-    of_tokens: np.ndarray  # (T), the word of each token; -1 for a token without letters of the text
+    words: np.ndarray  # (T), the word of each token; -1 for a token without letters of the text
 
     def leave_out(self, word: int) -> list[int]:
         """Return the ids of all tokens but those of a word."""
-        return np.array(self.ids, int)[self.of_tokens != word].tolist()
+        return np.array(self.ids, int)[self.words != word].tolist()
 
     def quote(self, first: int, last: int) -> str:
-        """Return the words from one token to another; empty where a token has none."""
-        words = self.of_tokens[first : last + 1]
+        """Return the words from one token to another; empty if a token belongs to no word."""
+        words = self.words[first : last + 1]
         if words.min() < 0:
             return ""
         start = self.spans[words.min()][0]
@@ -65,7 +65,7 @@ def explain_text(model: Predictor, text: str, most: int = 8) -> dict[str, Any]:
     if score_kind(model.config) == "softmax":
         direction -= direction.mean()  # the logit above the mean of all labels
 
-    numbers = Counter[str]()
+    numbers = defaultdict[str, float](float)
     for phrase, number in _measure_words(model, reading, table, direction):
         numbers[phrase] += number
     if table is not None:
@@ -89,7 +89,7 @@ def _read(model: Predictor, text: str) -> _Reading:
     """Return a text as tokens and words; where words have no spaces between them, a token is a word."""
     encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
     spans: list[tuple[int, int]] = []
-    of_tokens: list[int] = []
+    words: list[int] = []
     for start, end in encoded["offset_mapping"][0]:
         last = spans[-1][1] if spans else 0
         if start >= last:
@@ -97,12 +97,12 @@ def _read(model: Predictor, text: str) -> _Reading:
             skipped = re.split(r"\s", text[last:start])[-1]
             match = _WORD.search(text, start - len(skipped))
             if match is None or match.start() >= end:
-                of_tokens.append(-1)
+                words.append(-1)
                 continue
             is_wide = unicodedata.east_asian_width(match[0][0]) in "WF"
             spans.append((match.start(), end if is_wide else max(end, match.end())))
-        of_tokens.append(len(spans) - 1)
-    return _Reading(text, list(encoded["input_ids"][0]), spans, np.array(of_tokens, int))
+        words.append(len(spans) - 1)
+    return _Reading(text, list(encoded["input_ids"][0]), spans, np.array(words, int))
 
 
 def _measure_words(

@@ -146,8 +146,9 @@ class Wide:
 
     ngrams: int
     factor: float
+    decay: float  # of the features, by further token of an n-gram
     seconds: float
-    network: dict[str, Any] | None  # validation scores of the network alone
+    network: Mapping[str, float]  # validation scores of the network alone
     strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
 
 
