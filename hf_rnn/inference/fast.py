@@ -61,7 +61,7 @@ class FastRnn(Predictor):
         """Return the answer to a text, and the words and phrases that count most for it.
 
         The numbers are in units of the logit of the label; with one label per text, of its
-        distance to the mean of all labels. What the linear part adds for an n-gram is exact. For
+        distance to the mean of all labels. The share of an n-gram in the linear part is exact. For
         the network the number of a word is its loss when the word is left out.
 
         Args:

@@ -146,7 +146,7 @@ class Wide:
 
     ngrams: int
     factor: float
-    decay: float  # of the features, by further token of an n-gram
+    decay: float  # each further token of an n-gram multiplies its feature by it
     seconds: float
     network: Mapping[str, float]  # validation scores of the network alone
     strongest: dict[str, list[str]]  # n-grams with the largest weights, by label
