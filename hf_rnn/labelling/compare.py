@@ -248,8 +248,10 @@ def _draw_shares(axes: Axes, labels: dict[str, dict[str, Any]]) -> None:
         facts = 100 * pd.DataFrame([label[month] for label in labels.values()])
         places = np.arange(len(labels)) + offset
         errors = [facts["share"] - facts["low"], facts["high"] - facts["share"]]
-        style = {"fmt": "o", "color": _COLORS[month], "label": month}
-        axes.errorbar(facts["share"], places, xerr=np.abs(errors), **style)
+        color = _COLORS[month]
+        axes.errorbar(
+            facts["share"], places, xerr=np.abs(errors), fmt="o", color=color, label=month
+        )
     marks = [f"{name} *" if facts["differs"] else name for name, facts in labels.items()]
     axes.set_yticks(range(len(labels)), marks)
     axes.set_xlabel("% of the answers (95 %; * differs)")
