@@ -25,7 +25,7 @@ hf_rnn/models/token_classification_rnn.py hf_rnn/tasks/__init__.py hf_rnn/tasks/
 hf_rnn/tasks/sequence_classification.py hf_rnn/tasks/token_classification.py
 hf_rnn/tokenizers/language.py hf_rnn/tokenizers/normalizers.py hf_rnn/tokenizers/word_level.py
 hf_rnn/models/ngrams_rnn.py hf_rnn/tokenizers/ngrams.py hf_rnn/training/run.py
-hf_rnn/training/save.py hf_rnn/training/train.py hf_rnn/training/wide.py hf_rnn/utils/errors.py
+hf_rnn/training/save.py hf_rnn/training/train.py hf_rnn/utils/errors.py
 hf_rnn/utils/process.py scripts/benchmarks/decisions.py scripts/benchmarks/draw_results.py
 scripts/benchmarks/labelling.py scripts/benchmarks/scores.py scripts/benchmarks/speed.py
 scripts/build_encoders.py scripts/serve.py
