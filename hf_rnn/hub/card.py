@@ -300,8 +300,8 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 _ENVIRONMENT.globals.update(
-    label_table=label_table, example_table=example_table, ngram_table=ngram_table, score_tables=score_tables, audit_table=audit_table,
-    columns=list_columns,
+    label_table=label_table, example_table=example_table, ngram_table=ngram_table,
+    score_tables=score_tables, audit_table=audit_table, columns=list_columns,
 )  # fmt: skip
 
 
