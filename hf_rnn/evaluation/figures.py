@@ -158,10 +158,9 @@ def plot_confusion_matrix(
 def _write_counts(axes: Axes, counts: np.ndarray, rates: np.ndarray, cell: float) -> None:
     for row, column in np.argwhere(counts):
         number = f"{counts[row, column]:,}"
-        style = {"color": _INK, "fontsize": min(11, 85 * cell / len(number))}
-        if rates[row, column] > 0.5:
-            style["color"] = "white"
-        axes.text(column, row, number, ha="center", va="center", **style)
+        color = "white" if rates[row, column] > 0.5 else _INK
+        size = min(11, 85 * cell / len(number))
+        axes.text(column, row, number, fontsize=size, color=color, ha="center", va="center")
 
 
 def _shorten(name: str) -> str:

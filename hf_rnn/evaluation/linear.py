@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # from the values to begin with
-OPTIONS = {
+OPTIONS: dict[str, tuple[Any, ...]] = {
     "characters_alone": (False, True),
     "C": (0.2, 0.05, 1.0),
     "class_weight": ("balanced", None),
