@@ -44,7 +44,8 @@ that was rejected has the reason in a column error.
 
 Other files have a text per line, or `first<TAB>second` for a model of pairs:
   {"label": ..., "score": ...}; with --top_k 2 also label_2 and score_2, with
-  --target 0.95 also "for_a_person": true or false
+  --target 0.95 also "for_a_person": true or false, with --explain also
+  "because": [["late again", 1.3], ...]
   {"labels": [...], "scores": {...}} of multi-label
   {"values": {...}} of regression
   {"entities": [{"text", "label", "start", "end", "score"}, ...]} of a tagger
@@ -84,6 +85,9 @@ class PredictArguments(ModelFlags):
     )
     top_k: int = setting(1, "labels per text, the most likely first", least=1, shown="common")
     all_scores: bool = setting(False, "add the score of each class", shown="common")
+    explain: bool = setting(
+        False, "add the words that count most for the answer of each text", shown="common"
+    )
     text_column: str | None = setting(
         None, "column of the texts (default: as in training)", shown="common"
     )
@@ -114,6 +118,8 @@ class PredictArguments(ModelFlags):
                 raise UserError(
                     "--stream reads one text from standard input, or from --input FILE, and writes lines of JSON"
                 )
+            if self.explain:
+                raise UserError("--explain is for whole texts: leave out --stream")
             self.input = self.input or "-"
         if (self.text is None) == (self.input is None):
             raise UserError(
@@ -144,6 +150,8 @@ class PredictArguments(ModelFlags):
                         f"--{name} is for tables: give --input a file such as texts.csv"
                     )
             return False
+        if self.explain:
+            raise UserError("--explain is for --text and for files with a text per line")
         if self.output_file is not None:
             from ..inference.tables import find_suffix
 
@@ -174,6 +182,10 @@ def run(argv: Sequence[str]) -> int:
     quiet()
     options = {option.name: getattr(arguments, option.name) for option in fields(InferenceOptions)}
     model = FastRnn.from_pretrained(arguments.model, **options)
+    if arguments.explain:
+        from ..inference.explain import check_model
+
+        check_model(model)
     if arguments.target is not None:
         limits = model.read_thresholds(arguments.target).values()
         if all(limit is None for limit in limits):
@@ -199,7 +211,7 @@ def _predict_lines(arguments: PredictArguments, model: FastRnn) -> int:
     errors = Counter[str]()
     for rows in _read_rows(arguments, paired):
         answers = model.answer_each(rows, arguments.all_scores, arguments.top_k, arguments.target)
-        for answer in answers:
+        for row, answer in zip(rows, answers, strict=True):
             line += 1
             if isinstance(answer, str):
                 reason, _, detail = answer.partition(": ")
@@ -208,6 +220,8 @@ def _predict_lines(arguments: PredictArguments, model: FastRnn) -> int:
                     advice = "Without --strict this line gets an error record, others an answer"
                     raise UserError(f"{arguments.input}:{line}: {answer}. {advice}")
                 answer = {"error": {"line": line, "reason": reason, "detail": detail}}
+            elif arguments.explain:
+                answer["because"] = model.explain(str(row))["because"]
             _write_line(answer)
     empty = errors.pop(NO_TEXT, 0)
     return _count(f"{line} lines", empty, errors.total(), "see their error records")

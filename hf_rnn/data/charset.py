@@ -21,7 +21,7 @@ _WINDOWS = "cp1252"
 _FOREIGN = re.compile(
     r"[^\W\d_a-zA-Z]{3,}|(?<=[a-zA-Z])([¡-¦¨-¬®-¶¸-¿×÷](?=[a-zA-Z])|[¹³¿](?=\s|[.,;:!?]|$))"
 )
-_FOREIGN_SHARE = 0.02  # of the runs of characters that ASCII lacks
+_FOREIGN_SHARE = 0.02  # share of the runs of characters that ASCII lacks
 _BEYOND_LATIN_1 = re.compile("[ƒŠŒŽšœžŸ]")  # 0x80 to 0x9f, where other encodings have letters
 _MAX_LINE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18

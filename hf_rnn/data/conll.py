@@ -133,7 +133,7 @@ def _cut_line(line: str) -> list[str]:
 def _is_comment(
     line: str, cells: Sequence[str], size: int, tags: set[str] | None, tag_column: int
 ) -> bool:
-    """Return whether a line is no token; at the start of a file `tags` are those of its tokens."""
+    """Return whether a line holds no token; at the start of a file `tags` are those of its tokens."""
     if line.startswith("# "):
         return len(cells) != size or (tags is not None and cells[tag_column] not in tags)
     return size == 10 and _NOT_A_WORD.match(line) is not None

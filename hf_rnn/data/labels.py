@@ -124,7 +124,7 @@ class LabelMap:
 
 
 def _nothing_in_common(names: Sequence[str], labels: Sequence[str], has_map: bool) -> DataError:
-    """Return the error for labels that are no names of classes."""
+    """Return the error for labels that name no class."""
     both = f"found labels {listed(labels)} and class names {listed(names)}"
     if has_map:
         pairs = " ".join(f"{label}=NAME" for label in labels[: len(names)][:MOST_LISTED])

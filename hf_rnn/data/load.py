@@ -515,7 +515,7 @@ def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Le
 
 
 def _make_features(texts: int, labels: RowLabels) -> datasets.Features:
-    """Return the types of so many columns of texts, and of the labels."""
+    """Return the types of a number of columns of texts, and of the labels."""
     features = {use: datasets.Value("string") for use in _USES[:texts]}
     return datasets.Features({**features, "label": labels.feature})
 

@@ -33,7 +33,7 @@ _GREETINGS = re.compile(
     r"^(?:(?:hi|hello|hey|dear|good (?:morning|day|evening|afternoon)|hallo|guten (?:tag|morgen)|"
     r"bonjour|hola)\b(?: \w+[,!]| all\b| there\b| team\b)?[,.! ]*)+"
     r"|[,.! ]*\b(?:thanks|thank you|many thanks|regards|kind regards|best regards|cheers|please|"
-    r"danke|merci|gracias)\b(?: in advance| a lot| so much| very much)?[,.! ]*$"
+    r"danke|merci|gracias)\b(?: in advance| a lot| (?:so|very) much)?[,.! ]*$"
 )
 _NUMBER = re.compile(r"\d[\d.,:/-]*")
 _MARKS = re.compile(r"[^\w\s]+")

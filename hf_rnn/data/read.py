@@ -41,7 +41,7 @@ from .table import (
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": "json"}
 _SEPARATORS = ",;\t|"
 _LONGEST_CELL = 1 << 28  # bounds the memory that an unclosed quote takes
-_BLOCK_CHARACTERS = 1 << 20  # of lines that are read at a time
+_BLOCK_CHARACTERS = 1 << 20  # the length of lines that are read at a time
 # replaces a lone CR, which `csv` refuses outside quotes; decoding never makes it
 _LONE_CR = "\udc0d"
 _PLACE = "\0place"  # a column for the place of each row while a file is read
@@ -321,7 +321,7 @@ def _split(
 ) -> Iterator[_Piece]:
     """Yield lines as they are: each ends at LF or CRLF, a field at the separator."""
     place = skipped + 1
-    rows = 1  # of the first piece, which may be a header
+    rows = 1  # the first piece may be a header
     while True:
         lines = [line.removesuffix("\n").removesuffix("\r") for line in islice(stream, rows)]
         if not lines:
@@ -378,7 +378,7 @@ def _split_quoted(
     csv.field_size_limit(_LONGEST_CELL)
     lines = _Lines(stream)
     reader = csv.reader(chain.from_iterable(lines.blocks()), delimiter=separator, strict=True)
-    size = 1  # of the first piece, which may be a header
+    size = 1  # the first piece may be a header
     while True:
         start = reader.line_num
         rows: list[list[str]] = []
@@ -473,7 +473,7 @@ def _read_json(path: str, encoding: str) -> Table:
 
 
 def _is_list(path: str, encoding: str) -> bool:
-    """Return whether a file is one list, and not lines of JSON of which the first is a list."""
+    """Return whether a file is one list, and not lines of JSON that start with a list."""
     with open_text(path, encoding, show=False) as stream:
         lines = filter(str.strip, stream)
         first = next(lines, "")

@@ -29,9 +29,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("kategorie", "klasse", "stimmung", "gefühl", "bewertung"),
     ),
 }
-PIECE_ROWS = 10_000  # of a table that are Python objects at a time
+PIECE_ROWS = 10_000  # rows that are Python objects at a time
 _MOST_IN_MEMORY = 1 << 26  # bytes of a table; a larger one is in a file
-_JSON = pa.json_(pa.string())  # of columns with values of several types
+_JSON = pa.json_(pa.string())  # the type of columns with values of several types
 
 Column: TypeAlias = Any  # a column of Arrow, or a list of objects in memory
 
@@ -112,7 +112,7 @@ class RowStore:
 
 
 def split_rows(table: pa.Table, rows: int = PIECE_ROWS) -> Iterator[pa.Table]:
-    """Yield a table in pieces of so many rows."""
+    """Yield a table in pieces of a number of rows."""
     for start in range(0, len(table), rows):
         yield table.slice(start, rows)
 

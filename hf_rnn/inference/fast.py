@@ -57,6 +57,28 @@ class FastRnn(Predictor):
             )
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
+    def explain(self, text: str, most: int = 8) -> dict[str, Any]:
+        """Return the answer to a text, and the words and phrases that count most for it.
+
+        The numbers are in units of the logit of the label; with one label per text, of its
+        distance to the mean of all labels. The share of an n-gram in the linear part is exact. For
+        the network the number of a word is its loss when the word is left out.
+
+        Args:
+            text: The text; its first 256 words are left out one by one.
+            most: The number of phrases.
+
+        Returns:
+            The answer of [`predict`], with `because`: a list of `[phrase, number]`, the largest
+            numbers first; those below zero speak against the label.
+
+        Raises:
+            UserError: For a tagger, a model of text pairs, and the backend `onnx`.
+        """
+        from .explain import explain_text
+
+        return explain_text(self, text, most)
+
     def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:
         """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
 

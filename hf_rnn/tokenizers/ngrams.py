@@ -29,7 +29,7 @@ class Ngrams:
     """The n-grams of texts, an entry per place: three arrays of the same length."""
 
     hashes: np.ndarray  # int64
-    places: np.ndarray  # of the first token, in all texts one after another
+    places: np.ndarray  # where the first token is, in all texts one after another
     sizes: np.ndarray  # number of tokens
 
 

@@ -154,7 +154,7 @@ def _check_settings(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What a student learns: texts as tokens, and their teacher."""
+    """The texts that a student learns, as tokens, and their teacher."""
 
     teacher: Encoder
     tokenizer: PreTrainedTokenizerFast

@@ -539,7 +539,7 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
         )
         take_steps(again, None)
     if fit.wide is not None:
-        fit_wide(whole, all_tokens, Fit(again, fit.numbers), factor=fit.wide.factor)
+        fit_wide(whole, all_tokens, Fit(again, fit.numbers), known=fit.wide)
         trainer.model.attach_ngrams(again.model.ngrams.state_dict())
     round_weights(again.model, training.weights_dtype)
     trainer.model.load_state_dict(again.model.state_dict())

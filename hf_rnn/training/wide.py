@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix, vstack
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
 
 from ..data.typos import mistype_rows
 from ..models.modeling_rnn import RnnForSequenceClassification
@@ -35,19 +36,29 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 2000  # texts
 _MOST_ROWS = 300_000  # above, the weights descend in batches of rows
-_MOST_NUMBERS = 30_000_000  # of the first fit: n-grams times classes
-_MOST_HASHES = 10_000_000  # that are counted at once
-_LEAST_TEXTS = 2  # that have an n-gram: those of one text are noise, and can be private
-# Bytes of the table, by the number of classes.
-_FEW_CLASSES, _MANY_CLASSES = 20, 150
-_SMALL_TABLE, _LARGE_TABLE = 3_000_000, 6_000_000
+_MOST_NUMBERS = 30_000_000  # n-grams times classes of the first fit
+_MOST_HASHES = 10_000_000  # counted at once
+_LEAST_TEXTS = 2  # an n-gram of one text is noise, and can be private
+# bytes of the table, by the number of classes
+_FEW_CLASSES = 20
+_MANY_CLASSES = 150
+_SMALL_TABLE = 3_000_000
+_LARGE_TABLE = 6_000_000
+_ROW_BYTES = 2.5  # check and shift of a row of the table
+_FULL = 0.9  # share of the rows that n-grams take
 
+# Each further token of an n-gram multiplies its feature by one of these, chosen on the validation
+# rows: long English texts about topics want the smaller one, short texts and small pieces the
+# larger one (scripts/benchmarks/README.md).
+_DECAYS = (1.0, 0.5)
+USUAL_DECAY = 0.7
 # The likely factor on six sets of short texts is .5 to 1.4, on long texts 4 to 12. Half the rows of
 # each chose it, the other half was measured: the prior loses nothing to likelihood alone, and on
-# tweets of other languages it loses less (scripts/benchmarks/README.md).
+# tweets of other languages it loses less.
 USUAL_FACTOR = 0.5
-_SPREAD = 0.5 * math.log(2)  # of the logarithm of the factor
-_LEAST_VALIDATION, _MOST_VALIDATION = 300, 4000  # rows
+_SPREAD = 0.5 * math.log(2)  # standard deviation of the logarithm of the factor
+_LEAST_VALIDATION = 300  # rows
+_MOST_VALIDATION = 4000
 _FACTORS = 2.0 ** np.arange(-4, 5.01, 0.25)
 
 _SHOWN = 5  # n-grams per class on the card
@@ -58,61 +69,96 @@ class Vocabulary:
     """N-grams of training texts, in the order of their hashes."""
 
     hashes: np.ndarray  # (K), int64
-    weights: np.ndarray  # (K), inverse document frequency, so that rows have length 1 in the mean
-    counts: np.ndarray  # (K), texts that have them
+    counts: np.ndarray  # (K), texts with the n-gram
+    sizes: np.ndarray  # (K), tokens of the n-gram
 
     def select(self, chosen: np.ndarray) -> Vocabulary:
         """Return the vocabulary of some n-grams."""
-        return Vocabulary(self.hashes[chosen], self.weights[chosen], self.counts[chosen])
+        return Vocabulary(self.hashes[chosen], self.counts[chosen], self.sizes[chosen])
 
     def read(self, ids: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        """Return the features `(N, K)` of texts."""
+        """Return the features `(N, K)` of texts before weights: 1 / the root of the length, or 0."""
         hashes, numbers = distinct_ngrams(ids, lengths)
         places = np.searchsorted(self.hashes, hashes)
         places[places == len(self.hashes)] = 0
         is_known = self.hashes[places] == hashes
         places = places[is_known]
         numbers = numbers[is_known]
-        values = self.weights[places] / np.sqrt(lengths[numbers])
-        shape = len(lengths), len(self.hashes)
-        return csr_matrix((values.astype(np.float32), (numbers, places)), shape=shape)
+        values = (1 / np.sqrt(lengths[numbers])).astype(np.float32)
+        return csr_matrix((values, (numbers, places)), shape=(len(lengths), len(self.hashes)))
+
+    def read_rows(self, rows: datasets.Dataset) -> csr_matrix:
+        """Return the features before weights of encoded rows."""
+        return vstack([self.read(ids, lengths) for ids, lengths in read_batches(rows)], "csr")
+
+    def weigh(self, rows: int, decay: float) -> np.ndarray:
+        """Return the weight `(K)` of each feature: inverse document frequency of `rows`, times the decay."""
+        rarity = np.log((1 + rows) / (1 + self.counts)) + 1
+        return rarity * decay ** (self.sizes - 1.0)
 
 
-def fit_wide(run: Run, tokens: Tokens, fit: Fit, factor: float | None = None) -> Fit:
+@dataclass(frozen=True)
+class Lesson:
+    """The rows that a linear part learns."""
+
+    copies: list[datasets.Dataset]  # encoded training rows, and a mistyped copy of them
+    labels: np.ndarray  # class ids (N); of other tasks (N, C), numbers standardised
+    row_weights: np.ndarray  # (N)
+    class_weights: Mapping[int, float] | None  # for one label per text
+    problem_type: str | None
+    classes: int
+
+
+@dataclass(frozen=True)
+class LinearPart:
+    """Weights of n-grams, for features before their own weights."""
+
+    vocabulary: Vocabulary
+    weights: np.ndarray  # (K, C)
+    biases: np.ndarray  # (C)
+    decay: float
+
+    def score(self, rows: datasets.Dataset) -> np.ndarray:
+        """Return the margins `(N, C)` of encoded rows."""
+        return self.vocabulary.read_rows(rows) @ self.weights + self.biases
+
+
+def fit_wide(run: Run, tokens: Tokens, fit: Fit, known: Wide | None = None) -> Fit:
     """Return a fit whose model has a linear part too, if the settings ask for it and it helps.
 
-    The validation rows choose its `factor` unless it is given.
+    The validation rows choose its factor and its decay, unless those of a `known` one are taken.
     """
-    trainer = fit.trainer
-    model = trainer.model
+    model = fit.trainer.model
     if not is_wide(run, model) or fit.few_rows:
         return fit
     start = time.monotonic()
-    copies = make_copies(run, tokens)
-    targets = read_targets(tokens, len(copies[0]), model)
-    vocabulary = find_vocabulary(copies, model.config.num_labels)
+    lesson = make_lesson(run, tokens, model)
+    vocabulary = find_vocabulary(lesson)
     if not len(vocabulary.hashes):
         return fit
-    weights, biases = solve(run, model, vocabulary, copies, targets)
-    best = find_best(weights, count_rows(model.config.num_labels))
-    if len(best) < len(vocabulary.hashes):
-        vocabulary = vocabulary.select(best)
-        weights, biases = solve(run, model, vocabulary, copies, targets)
-
-    network = None
-    if factor is None:
-        factor, network = choose_factor(tokens, fit, vocabulary, weights, biases)
+    validation = tokens.examples.get("validation")
+    output = None if validation is None else fit.trainer.predict(validation)
+    if known is not None:
+        factor = known.factor
+        linear = solve(lesson, vocabulary, known.decay)
+    elif validation is None or len(validation) < _LEAST_VALIDATION:
+        factor = USUAL_FACTOR
+        linear = solve(lesson, vocabulary, USUAL_DECAY)
+    else:
+        factor, linear = choose_linear(lesson, vocabulary, take_sample(model, validation, output))
     if factor == 0:
         logger.info("no linear part: it gains nothing on the validation rows")
         return fit
-    scaled = weights * vocabulary.weights[:, None] * factor
-    attach(model, vocabulary, scaled, factor * biases)
+
+    attach(model, linear, factor)
+    scores = {} if output is None else fit.trainer.compute_metrics(output)
     wide = Wide(
-        ngrams=len(vocabulary.hashes),
+        ngrams=len(linear.vocabulary.hashes),
         factor=round(factor, 3),
+        decay=linear.decay,
         seconds=round(time.monotonic() - start, 1),
-        network=network,
-        strongest=describe(model, tokens.tokenizer, vocabulary, scaled, copies[0]),
+        network={name: score for name, score in scores.items() if isinstance(score, float)},
+        strongest=list_strongest(model, tokens.tokenizer, linear, lesson.copies[0]),
     )
     logger.info("a linear part over %s n-grams, factor %.2g", f"{wide.ngrams:,}", factor)
     return replace(fit, wide=wide)
@@ -132,10 +178,29 @@ def is_wide(run: Run, model: PreTrainedModel) -> bool:
 # ---- rows ----
 
 
+def make_lesson(run: Run, tokens: Tokens, model: PreTrainedModel) -> Lesson:
+    """Return the training rows of a run, without those of an extension."""
+    copies = make_copies(run, tokens)
+    examples = tokens.examples["train"].select(range(len(copies[0])))
+    row_weights = np.ones(len(examples))
+    if SAMPLE_WEIGHT in examples.column_names:
+        row_weights = np.asarray(examples[SAMPLE_WEIGHT][:], np.float64)
+    labels = standardise(np.asarray(examples["labels"][:]), model)
+
+    problem_type = model.config.problem_type
+    classes = model.config.num_labels
+    class_weights: Mapping[int, float] | None = None
+    if problem_type in (None, "single_label_classification"):
+        counts = np.bincount(labels, row_weights, classes).tolist()
+        power = run.settings.training.class_weight_power
+        class_weights = dict(enumerate(weigh_classes(counts, power).tolist()))
+    return Lesson(copies, labels, row_weights, class_weights, problem_type, classes)
+
+
 def make_copies(run: Run, tokens: Tokens) -> list[datasets.Dataset]:
     """Return the encoded training rows, and a mistyped copy of them where the run mistypes."""
     texts = run.texts["train"]
-    clean = tokens.examples["train"].select(range(len(texts)))  # without rows of an extension
+    clean = tokens.examples["train"].select(range(len(texts)))
     typos = run.settings.training.typos
     if not typos:
         return [clean]
@@ -147,25 +212,8 @@ def make_copies(run: Run, tokens: Tokens) -> list[datasets.Dataset]:
     return [clean, encoded["train"]]
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What the linear part learns of the training rows."""
-
-    labels: np.ndarray  # class ids (N); of other tasks (N, C), numbers standardised
-    weights: np.ndarray  # of the rows (N)
-
-
-def read_targets(tokens: Tokens, rows: int, model: PreTrainedModel) -> Targets:
-    """Return labels and weights of the first rows, those of train."""
-    examples = tokens.examples["train"].select(range(rows))
-    weights = np.ones(rows)
-    if SAMPLE_WEIGHT in examples.column_names:
-        weights = np.asarray(examples[SAMPLE_WEIGHT][:], np.float64)
-    return Targets(standardise(np.asarray(examples["labels"][:]), model), weights)
-
-
 def standardise(numbers: np.ndarray, model: PreTrainedModel) -> np.ndarray:
-    """Return numbers in the unit in which the model learns them; class ids stay."""
+    """Return numbers in the unit of the training; class ids stay."""
     if model.config.target_scale is None:
         return numbers
     return (numbers - np.array(model.config.target_mean)) / np.array(model.config.target_scale)
@@ -178,94 +226,114 @@ def read_batches(rows: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarra
         yield column.flatten().to_numpy(), column.value_lengths().to_numpy().astype(np.int64)
 
 
-def find_vocabulary(copies: Sequence[datasets.Dataset], labels: int) -> Vocabulary:
+def find_vocabulary(lesson: Lesson) -> Vocabulary:
     """Return the n-grams that two training rows have, in any copy; the most frequent ones if they are many."""
     hashes = np.empty(0, np.int64)
     counts = np.empty(0, np.int64)
-    for batches in zip(*map(read_batches, copies), strict=True):
-        ids = np.concatenate([ids for ids, _ in batches])
-        lengths = np.concatenate([lengths for _, lengths in batches])
-        found, numbers = distinct_ngrams(ids, lengths)
-        numbers %= len(batches[0][1])  # copies of a text are one text
-        found = np.unique(numbers * (PRIME + 1) + found) % (PRIME + 1)
-        hashes, places = np.unique(np.concatenate([hashes, found]), return_inverse=True)
-        ones = np.ones(len(found), np.int64)
-        counts = np.bincount(places, np.concatenate([counts, ones]).astype(float)).astype(np.int64)
+    for batches in zip(*map(read_batches, lesson.copies), strict=True):
+        new_hashes, new_counts = np.unique(_list_ngrams(batches), return_counts=True)
+        hashes, places = np.unique(np.concatenate([hashes, new_hashes]), return_inverse=True)
+        both_counts = np.concatenate([counts, new_counts])
+        counts = np.bincount(places, both_counts.astype(float)).astype(np.int64)
         if len(hashes) > _MOST_HASHES:
-            hashes, counts = hashes[counts >= _LEAST_TEXTS], counts[counts >= _LEAST_TEXTS]
+            is_frequent = counts >= _LEAST_TEXTS
+            hashes = hashes[is_frequent]
+            counts = counts[is_frequent]
 
-    most = _MOST_NUMBERS // labels
+    most = _MOST_NUMBERS // lesson.classes
     chosen = np.flatnonzero(counts >= _LEAST_TEXTS)
     if len(chosen) > most:
         chosen = np.sort(chosen[np.argsort(-counts[chosen], kind="stable")[:most]])
-    rows = len(copies[0])
-    rarity = np.log((1 + rows) / (1 + counts[chosen])) + 1
-    vocabulary = Vocabulary(hashes[chosen], rarity, counts[chosen])
-    length = measure_length(vocabulary, copies[0])
-    return replace(vocabulary, weights=rarity / length)
+    hashes = hashes[chosen]
+    return Vocabulary(hashes, counts[chosen], measure_sizes(hashes, lesson.copies))
 
 
-def measure_length(vocabulary: Vocabulary, rows: datasets.Dataset) -> float:
-    """Return the root mean square length of the features of rows; 1 if they have none."""
-    total = 0.0
-    for ids, lengths in read_batches(rows):
-        total += float(vocabulary.read(ids, lengths).power(2).sum())
-    return math.sqrt(total / max(1, len(rows))) or 1.0
+def _list_ngrams(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return the hashes of the distinct n-grams of each text, where copies of a text are one text."""
+    ids = np.concatenate([ids for ids, _ in batches])
+    lengths = np.concatenate([lengths for _, lengths in batches])
+    hashes, numbers = distinct_ngrams(ids, lengths)
+    numbers %= len(batches[0][1])
+    return np.unique(numbers * (PRIME + 1) + hashes) % (PRIME + 1)
+
+
+def measure_sizes(hashes: np.ndarray, copies: Sequence[datasets.Dataset]) -> np.ndarray:
+    """Return the number of tokens of each n-gram, from the rows that have it."""
+    sizes = np.ones(len(hashes), np.int64)
+    if not len(hashes):
+        return sizes
+    for rows in copies:
+        for ids, lengths in read_batches(rows):
+            ngrams = hash_ngrams(ids, lengths)
+            places = np.searchsorted(hashes, ngrams.hashes)
+            places[places == len(hashes)] = 0
+            is_known = hashes[places] == ngrams.hashes
+            sizes[places[is_known]] = ngrams.sizes[is_known]
+    return sizes
 
 
 # ---- weights ----
 
 
-def solve(
-    run: Run,
-    model: PreTrainedModel,
-    vocabulary: Vocabulary,
-    copies: Sequence[datasets.Dataset],
-    targets: Targets,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights `(K, C)` and biases `(C)` of the best linear model of the training rows."""
-    classes = model.config.num_labels
-    labels = targets.labels
-    weights = np.zeros((len(vocabulary.hashes), classes))
+def solve(lesson: Lesson, vocabulary: Vocabulary, decay: float) -> LinearPart:
+    """Return the best linear model of the training rows over the n-grams that a table has room for.
+
+    It is fitted to all n-grams, and again to those with the longest rows of weights.
+    """
+    linear = _solve(lesson, vocabulary, decay)
+    most = count_rows(lesson.classes)
+    if len(vocabulary.hashes) <= most:
+        return linear
+    rarity = vocabulary.weigh(len(lesson.labels), decay)
+    strength = np.square(linear.weights / rarity[:, None]).sum(axis=1)
+    best = np.sort(np.argsort(-strength, kind="stable")[:most])
+    return _solve(lesson, vocabulary.select(best), decay)
+
+
+def _solve(lesson: Lesson, vocabulary: Vocabulary, decay: float) -> LinearPart:
+    """Return the best linear model over these n-grams."""
+    classes = lesson.classes
+    scale = vocabulary.weigh(len(lesson.labels), decay)
+    scale /= measure_length(vocabulary, lesson.copies[0], scale)
+    weights = np.zeros((len(scale), classes))
     biases = np.zeros(classes)
-    if model.config.problem_type in (None, "single_label_classification"):
-        power = run.settings.training.class_weight_power
-        counts = np.bincount(labels, targets.weights, classes).tolist()
-        class_weight = dict(enumerate(weigh_classes(counts, power).tolist()))
-        svm = make_svm(class_weight, len(labels))
-        fit_rows(svm, vocabulary, copies, targets)
-        coefficients = svm.coef_
-        intercepts = svm.intercept_
+    if lesson.class_weights is not None:
+        svm = make_svm(len(lesson.labels), lesson.class_weights)
+        fit_rows(svm, vocabulary, scale, lesson)
+        signs = np.ones((len(svm.coef_), 1))
         if len(svm.classes_) == 2:  # one margin becomes two of opposite signs
-            coefficients = np.concatenate([-coefficients, coefficients])
-            intercepts = np.concatenate([-intercepts, intercepts])
-        weights[:, svm.classes_] = coefficients.T
-        biases[svm.classes_] = intercepts
-        return weights, biases
-
-    is_numbers = model.config.problem_type == "regression"
-    for column in range(classes):
-        target = replace(targets, labels=labels[:, column])
-        if not is_numbers and len(np.unique(target.labels)) < 2:
-            continue  # a label that all rows have, or none
-        estimator = make_ridge(len(labels)) if is_numbers else make_svm(None, len(labels))
-        fit_rows(estimator, vocabulary, copies, target)
-        weights[:, column] = np.ravel(estimator.coef_)
-        biases[column] = np.ravel(estimator.intercept_)[0]
-    return weights, biases
+            signs = np.array([[-1.0], [1.0]])
+        weights[:, svm.classes_] = (signs * svm.coef_).T
+        biases[svm.classes_] = signs[:, 0] * svm.intercept_
+    else:
+        make = make_ridge if lesson.problem_type == "regression" else make_svm
+        for column, labels in enumerate(lesson.labels.T):
+            if len(np.unique(labels)) < 2:
+                continue  # a label that all rows have, or none
+            estimator = make(len(labels))
+            fit_rows(estimator, vocabulary, scale, replace(lesson, labels=labels))
+            weights[:, column] = np.ravel(estimator.coef_)
+            biases[column] = np.ravel(estimator.intercept_)[0]
+    return LinearPart(vocabulary, weights * scale[:, None], biases, decay)
 
 
-def make_svm(class_weight: Mapping[int, float] | None, rows: int) -> Any:
+def measure_length(vocabulary: Vocabulary, rows: datasets.Dataset, scale: np.ndarray) -> float:
+    """Return the root mean square length of the features of rows; 1 for rows without features."""
+    total = 0.0
+    for ids, lengths in read_batches(rows):
+        total += float((vocabulary.read(ids, lengths).power(2) @ np.square(scale)).sum())
+    return math.sqrt(total / max(1, len(rows))) or 1.0
+
+
+def make_svm(rows: int, class_weights: Mapping[int, float] | None = None) -> Any:
     """Return a support vector machine, which descends in batches for many rows."""
     from sklearn.linear_model import SGDClassifier
     from sklearn.svm import LinearSVC
 
+    options = {"class_weight": class_weights, "random_state": 0}
     if rows <= _MOST_ROWS:
-        return LinearSVC(C=1.0, tol=1e-2, class_weight=class_weight, random_state=0)
-    strength = 1 / rows  # as C = 1
-    return SGDClassifier(
-        "squared_hinge", alpha=strength, average=True, class_weight=class_weight, random_state=0
-    )
+        return LinearSVC(C=1.0, tol=1e-2, **options)
+    return SGDClassifier("squared_hinge", alpha=1 / rows, average=True, **options)  # as C = 1
 
 
 def make_ridge(rows: int) -> Any:
@@ -277,94 +345,91 @@ def make_ridge(rows: int) -> Any:
     return SGDRegressor(alpha=1 / rows, average=True, random_state=0)
 
 
-def fit_rows(
-    estimator: Any, vocabulary: Vocabulary, copies: Sequence[datasets.Dataset], targets: Targets
-) -> None:
+def fit_rows(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: Lesson) -> None:
     """Fit an estimator to the rows of all copies: to all at once, or in batches if it takes these."""
     if hasattr(estimator, "partial_fit"):
-        descend(estimator, vocabulary, copies, targets)
+        descend(estimator, vocabulary, scale, lesson)
         return
-    batches = [vocabulary.read(*batch) for rows in copies for batch in read_batches(rows)]
-    labels = np.tile(targets.labels, len(copies))
-    estimator.fit(vstack(batches), labels, sample_weight=np.tile(targets.weights, len(copies)))
+    features = vstack([vocabulary.read_rows(rows) for rows in lesson.copies], "csr")
+    features.data *= scale[features.indices]
+    labels = np.tile(lesson.labels, len(lesson.copies))
+    row_weights = np.tile(lesson.row_weights, len(lesson.copies))
+    estimator.fit(features, labels, sample_weight=row_weights)
 
 
-def descend(
-    estimator: Any, vocabulary: Vocabulary, copies: Sequence[datasets.Dataset], targets: Targets
-) -> None:
+def descend(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: Lesson) -> None:
     """Fit an estimator by stochastic gradient descent, in batches of rows in a random order."""
-    order = np.random.default_rng(0).permutation(len(targets.labels))
-    weights = targets.weights
+    order = np.random.default_rng(0).permutation(len(lesson.labels))
+    row_weights = lesson.row_weights
     options: dict[str, Any] = {}
-    if hasattr(estimator, "class_weight"):
-        options["classes"] = np.unique(targets.labels)
-        if estimator.class_weight is not None:  # partial_fit takes weights of rows only
-            by_class = np.array([estimator.class_weight[label] for label in options["classes"]])
-            weights = weights * by_class[np.searchsorted(options["classes"], targets.labels)]
-            estimator.set_params(class_weight=None)
-    for rows in copies:
+    if lesson.problem_type != "regression":
+        options["classes"] = np.unique(lesson.labels)
+    if lesson.class_weights is not None:  # partial_fit takes weights of rows only
+        by_class = np.array([*lesson.class_weights.values()])
+        row_weights = row_weights * by_class[lesson.labels]
+        estimator.set_params(class_weight=None)
+    for rows in lesson.copies:
         first = 0
         for ids, lengths in read_batches(rows.select(order)):
             chosen = order[first : first + len(lengths)]
             first += len(lengths)
             features = vocabulary.read(ids, lengths)
-            labels = targets.labels[chosen]
-            estimator.partial_fit(features, labels, sample_weight=weights[chosen], **options)
+            features.data *= scale[features.indices]
+            labels = lesson.labels[chosen]
+            estimator.partial_fit(features, labels, sample_weight=row_weights[chosen], **options)
 
 
 def count_rows(classes: int) -> int:
-    """Return the n-grams of a table, from the bytes that a model with this number of classes may grow by."""
+    """Return the most n-grams of a table, from the bytes that a model with this number of classes may grow by."""
     share = (classes - _FEW_CLASSES) / (_MANY_CLASSES - _FEW_CLASSES)
     size = _SMALL_TABLE + (_LARGE_TABLE - _SMALL_TABLE) * min(1.0, max(0.0, share))
-    return int(
-        0.9 * size / (classes + 2.5)
-    )  # weights, check and shift of a row; nine of ten are used
-
-
-def find_best(weights: np.ndarray, most: int) -> np.ndarray:
-    """Return the numbers of at most `most` n-grams, those with the longest rows of weights `(K, C)`."""
-    strength = np.square(weights).sum(axis=1)
-    if len(strength) <= most:
-        return np.arange(len(strength))
-    return np.sort(np.argsort(-strength, kind="stable")[:most])
+    return int(_FULL * size / (classes + _ROW_BYTES))
 
 
 # ---- the factor ----
 
 
-def choose_factor(
-    tokens: Tokens, fit: Fit, vocabulary: Vocabulary, weights: np.ndarray, biases: np.ndarray
-) -> tuple[float, dict[str, Any] | None]:
-    """Return the factor of the linear part, and the validation scores of the network alone.
+@dataclass(frozen=True)
+class Sample:
+    """Validation rows, with the answers of the network."""
 
-    It minimises the loss on the validation rows, with a temperature of its own, plus a penalty for
-    its distance to [`USUAL_FACTOR`]. It is 0 if the gain is not above its standard error. With few
-    validation rows it is the usual one.
-    """
-    if "validation" not in tokens.examples:
-        return USUAL_FACTOR, None
-    rows = tokens.examples["validation"]
-    output = fit.trainer.predict(rows)
-    scores = fit.trainer.compute_metrics(output)
-    network = {name: score for name, score in scores.items() if isinstance(score, float)}
-    if len(rows) < _LEAST_VALIDATION:
-        return USUAL_FACTOR, network
+    rows: datasets.Dataset
+    logits: np.ndarray  # (N, C)
+    labels: np.ndarray
 
-    features = vstack([vocabulary.read(*batch) for batch in read_batches(rows)])
-    margins = features @ weights + biases
-    model = fit.trainer.model
+
+def take_sample(model: PreTrainedModel, rows: datasets.Dataset, output: PredictionOutput) -> Sample:
+    """Return some validation rows and the output of a network for them."""
     logits = standardise(np.asarray(output.predictions, np.float64), model)
     labels = standardise(np.asarray(output.label_ids), model)
-    if len(rows) > _MOST_VALIDATION:
-        sample = np.random.default_rng(0).permutation(len(rows))[:_MOST_VALIDATION]
-        logits, margins, labels = logits[sample], margins[sample], labels[sample]
-    return find_factor(logits, margins, labels, model.config.problem_type), network
+    if len(rows) <= _MOST_VALIDATION:
+        return Sample(rows, logits, labels)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_MOST_VALIDATION]
+    return Sample(rows.select(chosen), logits[chosen], labels[chosen])
+
+
+def choose_linear(
+    lesson: Lesson, vocabulary: Vocabulary, sample: Sample
+) -> tuple[float, LinearPart]:
+    """Return the factor and the linear part with the least loss on a sample; see [`find_factor`]."""
+    decays = _DECAYS if len(lesson.labels) <= _MOST_ROWS else [USUAL_DECAY]
+    linears = [solve(lesson, vocabulary, decay) for decay in decays]
+    results: list[tuple[float, float]] = []
+    for linear in linears:
+        margins = linear.score(sample.rows)
+        results.append(find_factor(sample.logits, margins, sample.labels, lesson.problem_type))
+    best = int(np.argmin([loss for _, loss in results]))
+    return results[best][0], linears[best]
 
 
 def find_factor(
     logits: np.ndarray, margins: np.ndarray, labels: np.ndarray, problem_type: str | None = None
-) -> float:
-    """Return the factor for margins `(N, C)` beside logits `(N, C)`; see [`choose_factor`]."""
+) -> tuple[float, float]:
+    """Return the factor for margins `(N, C)` beside logits `(N, C)`, and the loss with it.
+
+    It minimises the sum of losses, with a temperature of its own, plus a penalty for its distance
+    to [`USUAL_FACTOR`]. It is 0 if the gain is not above its standard error.
+    """
     alone = fit_losses(logits, labels, problem_type)
     best = 0.0
     least = math.inf
@@ -374,9 +439,13 @@ def find_factor(
         distance = math.log(factor / USUAL_FACTOR) / _SPREAD
         total = losses.sum() + distance**2 / 2
         if total < least:
-            best, least, gains = factor, total, alone - losses
+            best = factor
+            least = total
+            gains = alone - losses
     error = gains.std() / math.sqrt(len(gains))
-    return best if gains.mean() > error else 0.0
+    if gains.mean() <= error:
+        return 0.0, float(alone.sum())
+    return best, least
 
 
 def fit_losses(logits: np.ndarray, labels: np.ndarray, problem_type: str | None) -> np.ndarray:
@@ -395,52 +464,53 @@ def fit_losses(logits: np.ndarray, labels: np.ndarray, problem_type: str | None)
 
     bounds = (-2.0, 2.0)
     options = {"xatol": 1e-2}
-    found = minimize_scalar(lambda value: measure(value).mean(), bounds=bounds, options=options)
-    return measure(found.x)
+    result = minimize_scalar(lambda value: measure(value).mean(), bounds=bounds, options=options)
+    return measure(result.x)
 
 
 # ---- the model ----
 
 
 @torch.no_grad()
-def attach(
-    model: RnnForSequenceClassification,
-    vocabulary: Vocabulary,
-    weights: np.ndarray,
-    biases: np.ndarray,
-) -> None:
-    """Give a classifier a linear part with weights `(K, C)`, and add biases `(C)` to its last layer."""
-    table = NgramTable.build(vocabulary.hashes, weights)
+def attach(model: RnnForSequenceClassification, linear: LinearPart, factor: float) -> None:
+    """Give a classifier a linear part, and add its biases to the last layer."""
+    table = NgramTable.build(linear.vocabulary.hashes, factor * linear.weights)
     stored = {field.name: torch.from_numpy(getattr(table, field.name)) for field in fields(table)}
     model.attach_ngrams(stored)
-    model.classifier.bias.add_(torch.from_numpy(biases).to(model.classifier.bias))
+    biases = torch.from_numpy(factor * linear.biases)
+    model.classifier.bias.add_(biases.to(model.classifier.bias))
 
 
-def describe(
+def list_strongest(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    vocabulary: Vocabulary,
-    weights: np.ndarray,
+    linear: LinearPart,
     rows: datasets.Dataset,
 ) -> dict[str, list[str]]:
     """Return the strongest n-grams of each class, as texts: weight times the root of the count."""
-    strength = weights * np.sqrt(vocabulary.counts)[:, None]
-    by_label = {
-        name: vocabulary.hashes[np.argsort(-strength[:, number], kind="stable")[:_SHOWN]]
-        for number, name in model.config.id2label.items()
-    }
-    wanted = np.unique(np.concatenate(list(by_label.values())))
+    vocabulary = linear.vocabulary
+    strength = linear.weights * np.sqrt(vocabulary.counts)[:, None]
+    best = np.argsort(-strength, axis=0, kind="stable")[:_SHOWN]  # (at most _SHOWN, C)
+    texts = decode_ngrams(tokenizer, np.unique(vocabulary.hashes[best]), rows)
+    strongest: dict[str, list[str]] = {}
+    for number, name in model.config.id2label.items():
+        hashes = vocabulary.hashes[best[:, number]].tolist()
+        strongest[name] = [texts[value] for value in hashes if value in texts]
+    return strongest
+
+
+def decode_ngrams(
+    tokenizer: PreTrainedTokenizerBase, hashes: np.ndarray, rows: datasets.Dataset
+) -> dict[int, str]:
+    """Return the text of n-grams by their hashes, from the first row with each."""
     texts: dict[int, str] = {}
     for ids, lengths in read_batches(rows):
         ngrams = hash_ngrams(ids, lengths)
-        inside = np.flatnonzero(np.isin(ngrams.hashes, wanted))
-        found, index = np.unique(ngrams.hashes[inside], return_index=True)
-        for value, place in zip(found.tolist(), inside[index], strict=True):
-            first = ngrams.places[place]
-            span = ids[first : first + ngrams.sizes[place]].tolist()
-            texts[value] = tokenizer.decode(span).strip()
-        wanted = np.setdiff1d(wanted, found)
-    shown = {}
-    for name, hashes in by_label.items():
-        shown[name] = [texts[value] for value in hashes.tolist() if value in texts]
-    return shown
+        places = np.flatnonzero(np.isin(ngrams.hashes, hashes))
+        for place in places.tolist():
+            value = int(ngrams.hashes[place])
+            if value not in texts:
+                first = ngrams.places[place]
+                span = ids[first : first + ngrams.sizes[place]].tolist()
+                texts[value] = tokenizer.decode(span).strip()
+    return texts

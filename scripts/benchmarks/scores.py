@@ -111,6 +111,11 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
         scores = data.score_all(
             lambda texts: [answer["label"] for answer in model.predict(list(texts))]
         )
+        wide = result.metrics.get("wide")
+        if wide is not None:  # the network alone, for comparison
+            scores["factor"] = wide["factor"]
+            scores["network_accuracy"] = wide["network"]["accuracy"]
+            scores["network_macro_f1"] = wide["network"]["macro_f1"]
         return {**scores, "bytes": (result.folder / "model.safetensors").stat().st_size}
 
 

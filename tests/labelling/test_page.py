@@ -155,6 +155,19 @@ def test_a_person_labels_in_a_browser(table, tmp_path):
         assert read_answers(out)["label"].tolist()[-2:] == ["", "no class"]
         assert "88 texts left" in find("#progress").text
 
+        first = browser.current_window_handle
+        browser.switch_to.new_window("tab")
+        browser.get(link)
+        wait(read_state)
+        press("1")
+        browser.switch_to.window(first)
+        press("1")  # is refused, and the window shows the text that is next
+        wait(lambda: "another window" in find("#error").text)
+        assert len(read_answers(out)) == 33
+        press("1")
+        assert find("#error").text == ""
+        assert len(read_answers(out)) == 34
+
         find("#finish").click()
         assert process.wait(timeout=60) == 0
     rows = read_answers(out)[:30]

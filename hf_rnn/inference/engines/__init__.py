@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ...hub.model_folder import FinishedFolder
     from ...tasks import Config
+    from ...tokenizers.ngrams import NgramTable
 
 # in `architectures`
 CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
@@ -91,6 +92,12 @@ class Engine(ABC):
         Raises:
             IndexError: For an id outside the vocabulary.
         """
+
+    def read_ngrams(self) -> NgramTable | None:
+        """Return the linear part of a classifier; None for a model without one."""
+        if getattr(self.config, "ngram_rows", 0):
+            raise UserError("the weights of n-grams are not in memory: leave out the backend onnx")
+        return None
 
     def advance(
         self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None

@@ -14,13 +14,14 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...tokenizers.ngrams import ROWS_PER_BUCKET
+from ...tokenizers.ngrams import ROWS_PER_BUCKET, NgramTable
 from ..native import Block, Layer, Model, Ngrams, Norm, load_library
 from . import (
     CLASSIFIER,
@@ -72,6 +73,15 @@ def to_float(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32, copy=False)
+
+
+def read_ngrams(weights: Mapping[str, np.ndarray]) -> NgramTable | None:
+    """Return the linear part of weights by name; None for those without one."""
+    if "ngrams.weight" not in weights:
+        return None
+    stored = {field.name: weights[f"ngrams.{field.name}"] for field in fields(NgramTable)}
+    stored["scale"] = to_float(stored["scale"])
+    return NgramTable(**stored)
 
 
 def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
@@ -251,6 +261,10 @@ class NativeEngine(Engine):
     def fingerprint(self) -> str:
         """As in [`Engine`]."""
         return hash_weights(self._source[1])
+
+    def read_ngrams(self) -> NgramTable | None:
+        """As in [`Engine`]."""
+        return read_ngrams(self._source[1])
 
     # ---- weights ----
 

@@ -29,12 +29,13 @@ from . import (
     pad_ids,
     pad_tokens,
 )
-from .native import to_float
+from .native import read_ngrams, to_float
 from .stored import load_sentence_encoder, read_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ...tokenizers.ngrams import NgramTable
     from ..tokens import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,6 +62,10 @@ class TorchEngine(Engine):
     def fingerprint(self) -> str:
         """As in [`Engine`]."""
         return hash_weights(read_memory(self.model))
+
+    def read_ngrams(self) -> NgramTable | None:
+        """As in [`Engine`]."""
+        return read_ngrams(read_memory(self.model))
 
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS

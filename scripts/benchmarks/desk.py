@@ -1,0 +1,104 @@
+"""Measure near repeats, and the test of `hf-rnn compare`, on files with a text and a label per line.
+
+    python scripts/benchmarks/desk.py repeats emotion/train.tsv suite/banking/train.tsv
+    python scripts/benchmarks/desk.py compare emotion/train.tsv suite/banking/train.tsv
+
+`repeats` adds 1,000 rows typed again, a tenth of their words mistyped: it prints the share that is
+found, and the share of the pairs of these rows that join different texts. `compare` splits the rows
+into random halves: it prints how often they differ, and how often they do when a category is new in
+the second half, with 2, 5 and 10 % of its rows.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TYPED_AGAIN = 1_000
+MISTYPED = 0.1  # of the words
+SHARES = (0.0, 0.02, 0.05, 0.1)  # of a new category
+
+
+def measure_repeats(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
+    """Return recall and false share of the pairs of rows that are typed again, and seconds."""
+    from hf_rnn.data.near_repeats import find_near_repeats, group_near_repeats
+    from hf_rnn.data.typos import mistype
+
+    texts = list(dict.fromkeys(text for text, _ in rows))
+    groups = group_near_repeats(texts)
+    wanted = 0
+    right = 0
+    false = 0
+    pairs = 0
+    seconds = 0.0
+    for seed in range(draws):
+        draw = random.Random(seed)
+        sources = draw.sample(range(len(texts)), min(TYPED_AGAIN, len(texts)))
+        copies = {source: mistype(texts[source], MISTYPED, draw) for source in sources}
+        changed = [source for source in sources if copies[source] != texts[source]]
+        start = time.monotonic()
+        found = find_near_repeats([*texts, *(copies[source] for source in changed)])
+        seconds += time.monotonic() - start
+        origin = [*range(len(texts)), *changed]
+        for first, second in zip(found.first.tolist(), found.second.tolist(), strict=True):
+            if second < len(texts):
+                continue
+            pairs += 1
+            right += origin[first] == origin[second]
+            false += groups[origin[first]] != groups[origin[second]]
+        wanted += len(changed)
+    return {
+        "found": round(right / wanted, 4),
+        "false": round(false / max(pairs, 1), 4),
+        "seconds": round(seconds / draws, 1),
+    }
+
+
+def measure_compare(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
+    """Return how many of the draws differ, by the share of a new category in the second half."""
+    import hf_rnn
+    from hf_rnn.labelling.compare import compare
+
+    with tempfile.TemporaryDirectory() as folder:
+        hf_rnn.train(rows, folder, recipe="scratch", num_train_epochs=1, baselines=False)
+        model = hf_rnn.FastRnn.from_pretrained(folder)
+    alarms = Counter[float]()
+    labels = sorted({label for _, label in rows})
+    for seed in range(draws):
+        for share in SHARES:
+            draw = random.Random(seed)
+            category = draw.choice(labels)
+            others = [text for text, label in rows if label != category]
+            members = [text for text, label in rows if label == category]
+            draw.shuffle(others)
+            half = len(others) // 2
+            new = others[half:]
+            size = int(share * half)
+            if size:
+                new[:size] = draw.choices(members, k=size)
+            alarms[share] += compare(model, others[:half], new, seed=seed).differs
+    return {f"{share:.0%} new": alarms[share] for share in SHARES} | {"draws": draws}
+
+
+def main() -> None:
+    """Print a line of JSON for each file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("repeats", "compare"))
+    parser.add_argument("files", nargs="+", type=Path, help="a text and a label per line")
+    parser.add_argument("--draws", type=int, default=20)
+    arguments = parser.parse_args()
+    measure = {"repeats": measure_repeats, "compare": measure_compare}[arguments.what]
+    for path in arguments.files:
+        lines = [line.rpartition("\t") for line in path.read_text("utf-8").splitlines()]
+        result = measure([(text, label) for text, _, label in lines], arguments.draws)
+        print(json.dumps({"file": str(path)} | result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
