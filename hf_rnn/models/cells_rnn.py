@@ -89,10 +89,10 @@ class TokenOrder:
 
     def restore(self, states: Tensor) -> Tensor:
         """Return states (T, B, H) as (B, T, H) in the original places, zero at padding."""
-        if self.is_full:
-            return states.transpose(0, 1)
         if not self.has_places:
             return states.transpose(0, 1)[:, :0]
+        if self.is_full:
+            return states.transpose(0, 1)
         if self._order is None:
             return (states * self.valid[:, :, None].to(states.dtype)).transpose(0, 1)
         places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
