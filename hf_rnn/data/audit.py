@@ -7,7 +7,7 @@ is changed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..utils.errors import UserError
+from ..utils.errors import DataError
 from .encoding import count_tokens
 from .near_repeats import find_near_repeats
 from .splits import SPLITS, hash_texts, join_texts
@@ -63,14 +65,15 @@ class AuditReport:
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
-        """Refuse splits with a larger share of rows than `limit` that repeat rows of train; None allows all."""
-        if limit is not None and self.summary()["leak_share"] > limit:
-            worst = self.leaks[0]
-            place, twin = (self.name_place(worst["repeats"][0][name]) for name in ("place", "twin"))
-            leak = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows: first {place} repeats {twin}"
-            raise UserError(
-                f"{leak}; remove them from train; hf-rnn audit with the same flags lists all"
-            )
+        """Refuse splits with a larger share of rows than `limit` that repeat train; None allows all."""
+        if limit is None or self.summary()["leak_share"] <= limit:
+            return
+        worst = self.leaks[0]
+        place = self.name_place(worst["repeats"][0]["place"])
+        twin = self.name_place(worst["repeats"][0]["twin"])
+        found = f"{_describe_leak(worst)}, more than fail_on_leak {limit:g} allows"
+        advice = "remove them from train; hf-rnn audit with the same flags lists all"
+        raise DataError(f"{found}: first {place} repeats {twin}; {advice}")
 
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
@@ -102,49 +105,57 @@ class AuditReport:
 
 
 def _describe_leak(leak: Mapping[str, Any]) -> str:
-    labels = (
-        f", {leak['exact_other_label']:,} with another label" if leak["exact_other_label"] else ""
-    )
-    counts = f"{leak['exact']:,} of {leak['rows']:,} rows of {leak['split']} repeat a row of {leak['source']}"
-    return f"{counts} ({leak['share']:.2%}{labels})"
+    shares = f"{leak['share']:.2%}"
+    if leak["exact_other_label"]:
+        shares += f", {leak['exact_other_label']:,} with another label"
+    rows = f"{leak['exact']:,} of {leak['rows']:,} rows of {leak['split']}"
+    return f"{rows} repeat a row of {leak['source']} ({shares})"
 
 
 def render_line(report: AuditReport) -> str:
     """Return on one line the leaks from train, and the texts of train with several labels."""
-    parts = list(map(_describe_leak, report.leaks))
-    if texts := report.conflicts["texts"]:
-        parts.append(
-            f"{texts:,} texts have several labels in train ({report.conflicts['rows']:,} rows)"
-        )
-    return "; ".join(parts) or "no other split to leak into, no text with several labels"
+    findings = list(map(_describe_leak, report.leaks))
+    texts = report.conflicts["texts"]
+    if texts:
+        rows = f"{report.conflicts['rows']:,} rows"
+        findings.append(f"{texts:,} texts have several labels in train ({rows})")
+    return "; ".join(findings) or "no other split to leak into, no text with several labels"
 
 
 def render_text(report: AuditReport) -> Iterator[str]:
     """Yield the report as lines for a terminal: all counts and the first few rows of each kind."""
     for name, facts in report.splits.items():
-        labels = ", ".join(
-            f"{count:,} {_quote(label)}" for label, count in facts["label_counts"].items()
-        )
-        unknown = facts["unknown_token_share"]
-        tokens = "" if unknown is None else f", {unknown:.1%} unknown tokens"
-        yield f"{name}: {facts['rows']:,} rows ({labels}), {facts['words']:.1f} words per text{tokens}"
+        counts = facts["label_counts"].items()
+        labels = ", ".join(f"{count:,} {_quote(label)}" for label, count in counts)
+        line = f"{name}: {facts['rows']:,} rows ({labels}), {facts['words']:.1f} words per text"
+        if facts["unknown_token_share"] is not None:
+            line += f", {facts['unknown_token_share']:.1%} unknown tokens"
+        yield line
     for overlap in report.overlaps:
         yield f"\n{_describe_leak(overlap)}"
         for repeat in overlap["repeats"][:_SHOWN]:
-            yield f"  {report.name_place(repeat['place'])} ({_quote(repeat['label'])}): {repeat['text']!r}"
-            yield f"    {report.name_place(repeat['twin'])} ({_quote(repeat['twin_label'])}): {repeat['twin_text']!r}"
-    counts = report.conflicts
-    yield f"\none text, several labels in train: {counts['texts']:,} texts in {counts['rows']:,} rows"
-    for conflict in counts["found"][:_SHOWN]:
-        yield f"  {conflict['text']!r}"
-        for label, places in conflict["places"].items():
-            more = " ..." if len(places) > _SHOWN else ""
-            yield f"    {_quote(label)} in {', '.join(map(report.name_place, places[:_SHOWN]))}{more}"
+            for indent, prefix in (("  ", ""), ("    ", "twin_")):
+                place = report.name_place(repeat["twin" if prefix else "place"])
+                label = _quote(repeat[f"{prefix}label"])
+                yield f"{indent}{place} ({label}): {repeat[f'{prefix}text']!r}"
+    yield from _render_conflicts(report)
     for near in report.near_repeats or ():
         rows = f"{near['rows']:,} rows of {near['split']} nearly repeat a row of {near['source']}"
         yield f"\n{rows} ({near['other_label']:,} with another label)"
     if report.leaks:
         yield f"\nrows that leak from train: at most {report.leaks[0]['share']:.2%} of a split"
+
+
+def _render_conflicts(report: AuditReport) -> Iterator[str]:
+    counts = f"{report.conflicts['texts']:,} texts in {report.conflicts['rows']:,} rows"
+    yield f"\none text, several labels in train: {counts}"
+    for conflict in report.conflicts["found"][:_SHOWN]:
+        yield f"  {conflict['text']!r}"
+        for label, places in conflict["places"].items():
+            shown = ", ".join(map(report.name_place, places[:_SHOWN]))
+            if len(places) > _SHOWN:
+                shown += " ..."
+            yield f"    {_quote(label)} in {shown}"
 
 
 def _quote(label: str) -> str:
@@ -161,38 +172,39 @@ def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
         A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
         and labels and texts of both. Pairs with different labels come first, then the most similar.
     """
-    names = sorted(dataset, key=SPLITS.index)
-    texts: list[str] = []
-    labels: list[str] = []
-    for name in names:
-        texts += join_texts(dataset[name])
-        feature = dataset[name].features["label"]
-        labels += [feature.names[label] for label in dataset[name]["label"][:]]
-    sizes = [len(dataset[name]) for name in names]
-    splits = np.repeat(names, sizes)
-    rows = np.concatenate([np.arange(size) for size in sizes])
+    rows = _sample_rows(dataset)
+    repeats = find_near_repeats(rows["text"].tolist())
+    one = rows.iloc[repeats.second].reset_index(drop=True)
+    other = rows.iloc[repeats.first].reset_index(drop=True)
+    pairs = one.join(other.add_prefix("other_")).assign(similarity=repeats.similarity.round(3))
+    pairs["is_same"] = pairs["label"] == pairs["other_label"]
+    is_near = hash_texts(pairs["text"]) != hash_texts(pairs["other_text"])
+    order = ["is_same", "similarity"]
+    pairs = pairs[is_near].sort_values(order, ascending=[True, False], kind="stable")
+    names = ["split", "row", "other_split", "other_row", "similarity", "label", "other_label"]
+    return pairs[[*names, "text", "other_text"]].reset_index(drop=True)
 
-    chosen = np.arange(len(texts))
-    if len(texts) > _MOST_COMPARED:
+
+def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
+    """Return `split`, `row`, `label` and `text` of all rows, or of as many as can be compared."""
+    total = sum(map(len, dataset.values()))
+    chosen = np.arange(total, dtype=np.int32)
+    if total > _MOST_COMPARED:
         chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_COMPARED])
         message = "near repeats are sought in %d of %d rows, chosen at random"
-        logger.warning(message, len(chosen), len(texts))
-    pairs = find_near_repeats([texts[place] for place in chosen])
-    hashes = hash_texts(texts)
-    other = chosen[pairs.first]
-    later = chosen[pairs.second]
-    is_near = hashes[other] != hashes[later]
-    columns: dict[str, Any] = {}
-    for prefix, places in (("", later[is_near]), ("other_", other[is_near])):
-        columns[f"{prefix}split"] = splits[places]
-        columns[f"{prefix}row"] = rows[places]
-        columns[f"{prefix}label"] = [labels[place] for place in places]
-        columns[f"{prefix}text"] = [texts[place] for place in places]
-    frame = pd.DataFrame(columns).assign(similarity=pairs.similarity[is_near].round(3))
-    is_same = frame["label"] == frame["other_label"]
-    order = np.lexsort((-frame["similarity"], is_same))
-    names = ["split", "row", "other_split", "other_row", "similarity", "label", "other_label"]
-    return frame.iloc[order][[*names, "text", "other_text"]].reset_index(drop=True)
+        logger.warning(message, len(chosen), total)
+    frames = []
+    first = 0
+    for name in sorted(dataset, key=SPLITS.index):
+        split = dataset[name].with_format(None)
+        low, high = np.searchsorted(chosen, (first, first + len(split)))
+        numbers = chosen[low:high] - first
+        names = np.array(split.features["label"].names)
+        rows = split.select(numbers)
+        columns = {"split": name, "row": numbers, "label": names[rows["label"][:]]}
+        frames.append(pd.DataFrame({**columns, "text": list(join_texts(rows))}))
+        first += len(split)
+    return pd.concat(frames, ignore_index=True)
 
 
 def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -231,29 +243,35 @@ def audit(
     Raises:
         UserError: If a split is empty.
     """
-    names = sorted(dataset, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
-    splits = [
-        _Split(name, dataset[name], *(origins or {}).get(name, (None, None))) for name in names
-    ]
-    return AuditReport(
-        {split.name: split.describe(tokenizer) for split in splits},
-        [
-            _find_overlap(splits[there], split)
-            for here, split in enumerate(splits)
-            for there in (here, *range(here))
-        ],
-        _find_conflicts(splits[0]) if names[0] == "train" else {"texts": 0, "rows": 0, "found": []},
-    )
+    splits = []
+    for name in sorted(dataset, key=_place_split):
+        file, lines = (origins or {}).get(name, (None, None))
+        splits.append(_Split(name, dataset[name], file, lines))
+    twins = _find_twins(splits)
+    overlaps = []
+    for here, split in enumerate(splits):
+        for source in (split, *splits[:here]):
+            overlaps.append(_find_overlap(source, split, twins))
+    conflicts: dict[str, Any] = {"texts": 0, "rows": 0, "found": []}
+    if splits[0].name == "train":
+        conflicts = _find_conflicts(splits[0], twins)
+    facts = {split.name: split.describe(tokenizer) for split in splits}
+    return AuditReport(facts, overlaps, conflicts)
+
+
+def _place_split(name: str) -> int:
+    """Return the place of a split among others, those with other names at the end."""
+    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
 
 
 class _Split:
-    """Hashes and labels of the rows of a split, and by text its hash, rows, lowest and highest label."""
+    """Hashes and labels of the rows of a split."""
 
     def __init__(
         self, name: str, rows: datasets.Dataset, file: str | None, lines: np.ndarray | None
     ) -> None:
         if not len(rows):
-            raise UserError(f"{name} has no rows: leave it out")
+            raise DataError(f"{name} has no rows: leave it out")
         self.name = name
         self.file = file
         self.lines = lines
@@ -262,34 +280,20 @@ class _Split:
         self.hashes = hash_texts(join_texts(self.rows))
         labels = [batch["label"] for batch in rows.with_format("numpy").iter(_BATCH)]
         self.labels = np.concatenate(labels).astype(np.int32)
-        # rows by text, those of one text ascending; places in 32 bits, as there are many
-        self.order = np.argsort(self.hashes, kind="stable").astype(np.int32)
-        ordered = self.hashes[self.order]
-        is_first = np.ones(len(ordered), dtype=bool)
-        is_first[1:] = ordered[1:] != ordered[:-1]
-        self.starts = np.flatnonzero(is_first).astype(np.int32)
-        self.texts = ordered[self.starts]
-        self.sizes = np.diff(self.starts, append=np.int32(len(ordered)))
-        ordered_labels = self.labels[self.order]
-        self.lowest = np.minimum.reduceat(ordered_labels, self.starts)
-        self.highest = np.maximum.reduceat(ordered_labels, self.starts)
 
     def show(self, row: int) -> dict[str, Any]:
         """Return place, label and start of a row."""
         text = self.rows[row]["text"]
-        return {
-            "place": {
-                "split": self.name,
-                "row": row,
-                "line": None if self.lines is None else int(self.lines[row]),
-            },
-            "label": self.class_names[self.labels[row]],
-            "text": text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "...",
-        }
+        if len(text) > _EXCERPT:
+            text = f"{text[: _EXCERPT - 3]}..."
+        line = None if self.lines is None else int(self.lines[row])
+        place = {"split": self.name, "row": row, "line": line}
+        return {"place": place, "label": self.class_names[self.labels[row]], "text": text}
 
     def describe(self, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
         """Return counts of rows, labels, words and unknown tokens."""
-        counts, unknown = np.bincount(self.labels, minlength=len(self.class_names)).tolist(), None
+        counts = np.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        unknown = None
         if tokenizer is not None and tokenizer.unk_token_id is not None:
             tokens = count_tokens(tokenizer, islice(join_texts(self.rows), _MOST_TOKENIZED))
             unknown = tokens[tokenizer.unk_token_id] / max(1, tokens.total())
@@ -302,45 +306,69 @@ class _Split:
         }
 
 
-def _find_overlap(source: _Split, split: _Split) -> dict[str, Any]:
-    """Return the rows of a split that repeat rows of the source, or earlier ones if both are one split."""
-    groups = np.minimum(np.searchsorted(source.texts, split.hashes), len(source.texts) - 1)
-    repeated = source.texts[groups] == split.hashes
+def _find_twins(splits: Sequence[_Split]) -> pd.DataFrame:
+    """Return `split`, `row`, `label` and `text`, a hash, of the rows whose text is there again."""
+    hashes = np.concatenate([split.hashes for split in splits])
+    hashes.sort()
+    repeated = pa.array(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    frames = []
+    for split in splits:
+        is_repeated = pc.is_in(pa.array(split.hashes), repeated)
+        rows = np.flatnonzero(is_repeated.to_numpy(zero_copy_only=False))
+        columns = {"row": rows, "label": split.labels[rows], "text": split.hashes[rows]}
+        frames.append(pd.DataFrame(columns).assign(split=split.name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _find_first(twins: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return by text its first row in a split, the label of this, and the first row with another.
+
+    The columns are `first`, `first_label` and `other`, which is -1 for a text with one label.
+    """
+    rows = twins[twins["split"] == split]
+    first = rows.drop_duplicates("text").set_index("text")
+    first = first[["row", "label"]].set_axis(["first", "first_label"], axis=1)
+    differs = rows["label"] != rows["text"].map(first["first_label"])
+    other = rows[differs].drop_duplicates("text").set_index("text")["row"]
+    return first.assign(other=other.reindex(first.index, fill_value=-1))
+
+
+def _find_overlap(source: _Split, split: _Split, twins: pd.DataFrame) -> dict[str, Any]:
+    """Return the rows of a split that repeat rows of the source, or earlier ones of itself."""
+    first = _find_first(twins, source.name)
+    rows = twins[twins["split"] == split.name]
+    pairs = rows.join(first, on="text", how="inner")
     if source is split:
-        repeated &= source.order[source.starts[groups]] < np.arange(len(groups))
-    other = repeated & (
-        (source.lowest[groups] != split.labels) | (source.highest[groups] != split.labels)
-    )
+        pairs = pairs[pairs["first"] < pairs["row"]]
+    is_first = pairs["first_label"] != pairs["label"]
+    has_other = is_first | (pairs["other"] >= 0)
+    # the twin is the first row with another label, or else the first row
+    place = pairs["first"].where(is_first | (pairs["other"] < 0), pairs["other"])
     repeats = []
-    for row in np.flatnonzero(repeated)[:_MOST_DESCRIBED].tolist():
-        start = source.starts[groups[row]]
-        twins = source.order[start : start + source.sizes[groups[row]]]
-        if other[row]:
-            twins = twins[source.labels[twins] != split.labels[row]]
-        twin = source.show(int(twins[0]))
-        twin = {"twin": twin["place"], "twin_label": twin["label"], "twin_text": twin["text"]}
-        repeats.append(split.show(row) | twin)
-    rows, exact = len(split.labels), int(repeated.sum())
-    counts = {
-        "rows": rows,
-        "exact": exact,
-        "exact_other_label": int(other.sum()),
-        "share": exact / rows,
+    for row, twin in islice(zip(pairs["row"], place, strict=True), _MOST_DESCRIBED):
+        shown = source.show(twin)
+        names = {"twin": shown["place"], "twin_label": shown["label"], "twin_text": shown["text"]}
+        repeats.append(split.show(row) | names)
+    return {
+        "source": source.name,
+        "split": split.name,
+        "rows": len(split.labels),
+        "exact": len(pairs),
+        "exact_other_label": int(has_other.sum()),
+        "share": len(pairs) / len(split.labels),
+        "repeats": repeats,
     }
-    return {"source": source.name, "split": split.name, **counts, "repeats": repeats}
 
 
-def _find_conflicts(split: _Split) -> dict[str, Any]:
+def _find_conflicts(split: _Split, twins: pd.DataFrame) -> dict[str, Any]:
     """Return the texts of a split with several labels, in the order of their appearance."""
-    groups = np.flatnonzero(split.lowest != split.highest)
-    groups = groups[np.argsort(split.order[split.starts[groups]])]
-    texts = []
-    for start, size in zip(
-        split.starts[groups[:_MOST_DESCRIBED]], split.sizes[groups], strict=False
-    ):
-        rows = list(map(split.show, split.order[start : start + size].tolist()))
-        places: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            places.setdefault(row["label"], []).append(row["place"])
-        texts.append({"text": rows[0]["text"], "places": places})
-    return {"texts": len(groups), "rows": int(split.sizes[groups].sum()), "found": texts}
+    first = _find_first(twins, split.name)
+    texts = first.index[first["other"] >= 0]
+    rows = twins[(twins["split"] == split.name) & twins["text"].isin(texts)]
+    found: dict[int, dict[str, Any]] = {}
+    shown = rows[rows["text"].isin(texts[:_MOST_DESCRIBED])]
+    for text, row in zip(shown["text"], shown["row"], strict=True):
+        facts = split.show(row)
+        conflict = found.setdefault(text, {"text": facts["text"], "places": {}})
+        conflict["places"].setdefault(facts["label"], []).append(facts["place"])
+    return {"texts": len(texts), "rows": len(rows), "found": list(found.values())}

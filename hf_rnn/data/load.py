@@ -493,10 +493,12 @@ def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Le
         rows = pa.table(
             [*part.texts, _take_values(part, meanings, features)], features.arrow_schema
         )
+        part_places = np.asarray(part.table.places, dtype=np.uint32)
         if not part.is_usable.all():
             rows = select_rows(rows, part.is_usable).close()
+            part_places = part_places[part.is_usable]
         tables.append(rows)
-        places.append(np.asarray(part.table.places, dtype=np.int64)[part.is_usable])
+        places.append(part_places)
     rows = pa.concat_tables(tables)
     report.rows_kept = len(rows)
     if not report.rows_kept:

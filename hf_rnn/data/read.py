@@ -189,7 +189,7 @@ class _Builder:
     def __init__(self, path: str, unit: str, names: Sequence[str] = ()) -> None:
         self.path = path
         self.unit = unit
-        self._empty = pa.schema([*((name, pa.string()) for name in names), (_PLACE, pa.int64())])
+        self._empty = pa.schema([*((name, pa.string()) for name in names), (_PLACE, pa.uint32())])
         self._store = RowStore()
         self._rejected: dict[int, BadRow] = {}
         self._rows = 0
@@ -201,7 +201,7 @@ class _Builder:
 
     def add(self, columns: Mapping[str, pa.Array], places: Sequence[int]) -> None:
         """Add a piece."""
-        self._store.add(pa.table({**columns, _PLACE: pa.array(places, pa.int64())}))
+        self._store.add(pa.table({**columns, _PLACE: pa.array(places, pa.uint32())}))
         self._rows += len(places)
 
     def close(self, encoding: str) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from ..hub.model_folder import FinishedFolder
@@ -89,7 +90,7 @@ def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
                 texts.update(memoryview(content)[offsets[0] : offsets[-1]])
                 digest.update(np.diff(offsets).tobytes())
             elif pa.types.is_integer(column.type):
-                digest.update(chunk.to_numpy(zero_copy_only=False).tobytes())
+                digest.update(chunk.to_numpy(zero_copy_only=False))
             else:
                 digest.update(repr(chunk.to_pylist())[1:-1].encode())
         digest.update(texts.digest())
@@ -202,16 +203,18 @@ def _join_near_repeats(hashes: np.ndarray, texts: Sequence[str]) -> np.ndarray:
 
 def _draw(texts: np.ndarray, classes: np.ndarray, share: float) -> np.ndarray:
     """Return which rows are held out by the hashes of their texts; see [`hold_out`]."""
-    hashes, groups = np.unique(texts, return_inverse=True)
-    held_out = np.zeros(len(hashes), dtype=bool)
-    for label in np.unique(classes):
-        members, sizes = np.unique(groups[classes == label], return_counts=True)  # sorted by hash
+    chosen = [texts[:0]]
+    for label in np.flatnonzero(np.bincount(classes)):
+        hashes, sizes = np.unique(texts[classes == label], return_counts=True)
         rows = sizes.sum()
-        most = max(1, min(2 * share * rows, rows - 1)) if rows > 1 else 0
-        members, totals = members[sizes <= most], sizes[sizes <= most].cumsum()
-        number = np.searchsorted(hashes[members], np.uint64(share * 2**64))
+        most = 0
+        if rows > 1:
+            most = max(1, min(2 * share * rows, rows - 1))
+        hashes = hashes[sizes <= most]
+        totals = sizes[sizes <= most].cumsum()
+        number = np.searchsorted(hashes, np.uint64(share * 2**64))
         fewest = np.searchsorted(totals, share * rows / 2) + 1
-        held_out[
-            members[: min(max(number, fewest), np.searchsorted(totals, most, side="right"))]
-        ] = True
-    return held_out[groups]
+        number = min(max(number, fewest), np.searchsorted(totals, most, side="right"))
+        chosen.append(hashes[:number])
+    held_out = pc.is_in(pa.array(texts), pa.array(np.concatenate(chosen)))
+    return held_out.to_numpy(zero_copy_only=False)

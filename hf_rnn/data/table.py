@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..utils.errors import out_of_arrow
+from ..utils.process import limit_mapped_files
 from .charset import excerpt_of
 from .errors import BadRow, Fault, Reason, file_error, listed
 
@@ -99,6 +100,8 @@ class RowStore:
         for piece in self._pieces:
             self._writer.write_table(piece)
         self._pieces = []
+        pa.default_memory_pool().release_unused()
+        limit_mapped_files()
 
     def _widen(self, other: pa.Schema) -> None:
         """Make the schema hold the rows of another one too."""

@@ -39,12 +39,12 @@ CONFIDENCE = 0.9
 TARGETS = (0.9, 0.95, 0.99)  # chosen by each training
 _CUTS = 20
 _FIRST_CUT = (1.0, 3.0)  # times the fewest answers that can reach a target: least and most
-_FIRST_SHARE = 0.25  # of the answers are above the first cut, within these limits
+_FIRST_SHARE = 0.25  # the share of answers above the first cut, within these limits
 _FOLDS = 5
 _LEAST_SHOWN = 10  # answers, in the picture
 _CANDIDATES = 10  # labels with most errors, which may be left out of a shared threshold
 _MOST_CONFIDENT = 50  # answers that are counted where no threshold reaches a target
-_EXAMPLES = 3  # of them are shown
+_EXAMPLES = 3  # shown among them
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Thresholds:
     chosen_on: Decisions  # on the rows that chose the thresholds
     # on rows that did not choose: in each of five parts, with thresholds of the others
     repeated: Decisions
-    chosen_on_hash: str = ""  # of the texts that chose
+    chosen_on_hash: str = ""  # hash of the texts that chose
     # the same for all labels, for comparison; None if no score reaches the target
     single: float | None = None
 
@@ -138,8 +138,8 @@ def _count_fewest(target: float) -> float:
 def find_cuts(count: int, target: float) -> np.ndarray:
     """Return the numbers of answers that are tested for a target, fewest first: about 20, or none.
 
-    They are equally far from each other but for this: each is the fewest for its number of errors,
-    as further answers would need one more. The last one is all answers.
+    They are about equally far from each other. Each is the fewest for its number of errors, as
+    further answers would need one more. The last one is all answers.
     """
     from scipy.special import bdtrin
 
@@ -215,7 +215,7 @@ def _choose(
     """Return the threshold of each label."""
     answers = _answer(scores, labels)
     counts = np.bincount(answers.labels, minlength=len(names))
-    # so many right answers show that a label makes at most three times the errors of the target
+    # this many right answers show that a label makes at most three times the errors of the target
     enough = math.ceil(math.log(1 - CONFIDENCE) / math.log(max(0.5, 3 * target - 2)))
     thresholds: dict[int, float | None] = {}
     for group in (counts >= enough, counts < enough):
@@ -457,7 +457,7 @@ def parse_thresholds(
 
     Args:
         content: None without a file: there are no thresholds.
-        path: Of the file, for messages.
+        path: The place of the file, for messages.
         fingerprint: That of the weights, which the thresholds must belong to.
 
     Raises:

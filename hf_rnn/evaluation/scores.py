@@ -29,7 +29,7 @@ _SEQEVAL = {"f1": "f1-score", "precision": "precision", "recall": "recall"}  # i
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 MOST_CLASSES = 1_000
-# Of the linear model:
+# for the linear model
 OPTIONS = {
     "characters_alone": (False, True),
     "C": (0.2, 0.05, 1.0),

@@ -37,7 +37,7 @@ _Scores = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to rows."""
+    """The answers of a model to rows."""
 
     input_ids: list[list[int]]
     logits: np.ndarray
@@ -50,7 +50,7 @@ class Evaluation:
 
     Attributes:
         model: Its name, as it was given.
-        task: What differs between tasks.
+        task: That of the model.
         config: That of the model.
         rows: The rows that were scored.
         scores: Those of the task; see `Task.evaluate`.
@@ -155,7 +155,7 @@ def evaluate(
             measured; without them these rows choose, and the folder keeps what they choose.
         none_label: The label in the data of texts that fit no class of the model. They count as
             wrong where thresholds are chosen.
-        typos: Shares of words; copies of the rows with so many mistyped words are scored too.
+        typos: Shares of words; copies of the rows with this share of mistyped words are scored too.
         options: The other flags of `hf-rnn evaluate`, such as `label_column`, `revision` and
             `choose`.
 
@@ -191,7 +191,7 @@ def evaluate_model(
 
     Args:
         model: A finished folder, or a repo of the Hub by its id.
-        options: What is measured, on which rows.
+        options: The rows, and the measures.
         revision: Branch, tag or commit, for a repo id.
         data: Rows in memory, in place of the source of the options.
         output_file: The file for each row with its answer.

@@ -10,7 +10,7 @@ from ..models.settings_rnn import setting
 
 @dataclass
 class EvaluateOptions(TableArguments):
-    """What is measured, on which rows."""
+    """The rows, and the measures."""
 
     split: str | None = setting(
         None,

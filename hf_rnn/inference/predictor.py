@@ -78,7 +78,7 @@ class Predictor:
         self._is_paired = getattr(self.config, "sep_token_id", None) is not None
         self.tokenize = FastTokenizer(tokenizer, self._is_paired)  # texts → token ids
         self._chooses_one = score_kind(self.config) == "softmax" and not self.task.per_token
-        # Of a model from a folder or a repo, as it was loaded:
+        # about a model from a folder or a repo, as it was loaded
         self._name: str | None = None
         self._thresholds: bytes | None = None  # the content of `thresholds.json`
         self._fingerprint: str | None = None

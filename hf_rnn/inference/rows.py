@@ -40,7 +40,7 @@ class Rows:
 
 
 class _Choice(Enum):
-    """Which rows of a split are scored."""
+    """The rows of a split that are scored."""
 
     ALL = "all"
     SEEN = "those that were trained on"
@@ -104,7 +104,7 @@ def read_rows(
         options: The source, and the split.
         task: That of the model.
         config: That of the model.
-        revision: Of a repo.
+        revision: Branch, tag or commit, for a repo id.
         data: Rows in memory, in place of the source.
 
     Raises:

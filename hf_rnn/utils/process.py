@@ -1,4 +1,4 @@
-"""Files, imports and threads of a process. Nothing heavy is imported here.
+"""Files, memory, imports and threads of a process. Nothing heavy is imported here.
 
 A process may train as one of its parts, such as a notebook or a server: threads that train take
 turns, and random states and progress bars are restored.
@@ -7,12 +7,15 @@ turns, and random states and progress bars are restored.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +54,39 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# ---- memory ----
+
+_MOST_MAPPED = 256  # MB of mapped files in the memory of a process
+_PAUSE = 0.1  # seconds
+
+
+@cache
+def limit_mapped_files() -> None:
+    """Keep little of the mapped files of Arrow in memory, from now on; only Linux can.
+
+    A page that was read once counts as memory of the process until another one needs the space.
+    So a pass over a large table would take as much memory as the table. Pages that are dropped
+    are still in the cache of the system.
+    """
+    if os.path.exists("/proc/self/maps"):
+        threading.Thread(target=_drop_pages, daemon=True).start()
+
+
+def _drop_pages() -> None:
+    advise = ctypes.CDLL(None).madvise
+    while True:
+        time.sleep(_PAUSE)
+        status = Path("/proc/self/status").read_text()
+        mapped = status.partition("RssFile:")[2].split(maxsplit=1)[0]
+        if int(mapped) < _MOST_MAPPED << 10:
+            continue
+        for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+            pages, permissions, *_ = line.split()
+            if line.endswith(".arrow") and permissions.startswith("r--"):
+                start, end = (int(address, 16) for address in pages.split("-"))
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 4)  # MADV_DONTNEED
 
 
 # ---- imports ----

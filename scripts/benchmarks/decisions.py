@@ -2,6 +2,8 @@
 
     python scripts/benchmarks/decisions.py none banking.tsv emotions.tsv
     python scripts/benchmarks/decisions.py fresh banking.tsv tweets.tsv reviews.tsv
+    python scripts/benchmarks/decisions.py fresh banking/dev.tsv --model out/banking
+    python scripts/benchmarks/decisions.py guarantee
 
 Each file has a text and a label per line. It prints a JSON object per file and seed.
 
@@ -10,23 +12,29 @@ curve (AUROC) of three scores: highest probability, energy (W. Liu et al.: Energ
 Out-of-distribution Detection, arXiv:2010.03759), distance to the nearest class mean before the last
 layer.
 
-`fresh` trains on six tenths of the rows. One half of the others chooses thresholds for 0.95, and
-the other half is answered with them: share and accuracy, by label and with a single threshold. Each
-seed draws other halves.
+`fresh` trains on six tenths of the rows, or takes the finished folder `--model`, whose files are
+then rows that it has not seen. One half of the other rows chooses thresholds for 0.9, 0.95 and
+0.99, and the other half is answered with them: share and accuracy, by label, with a single
+threshold, and with the lowest of all cuts whose own bound reaches the target, which promises too
+much. Each seed draws other halves.
+
+`guarantee` draws rows whose scores say nothing, of an accuracy just below the target, and prints in
+how many of the draws there is a threshold: at most a tenth are allowed. It reads no files.
 """
 
 import argparse
 import json
 import random
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
-TARGET = 0.95
+TARGETS = (0.9, 0.95, 0.99)
+DRAWS = ((0.945, 0.95, 1000), (0.945, 0.95, 400), (0.89, 0.9, 170))  # accuracy, target, rows
 
 
 def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> "tuple[np.ndarray, np.ndarray]":
@@ -102,33 +110,88 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
     }
 
 
-def measure_fresh(path: Path, seeds: int) -> Iterator[dict[str, Any]]:
-    """Yield decisions on fresh rows by seed."""
+def find_lowest(confidence: "np.ndarray", right: "np.ndarray", target: float) -> float | None:
+    """Return the lowest score whose answers from there up reach the target by their own bound."""
+    import numpy as np
+
+    from hf_rnn.evaluation.decisions import surely_reaches
+
+    order = np.argsort(-confidence, kind="stable")
+    counts = np.arange(1, len(order) + 1)
+    reached = np.flatnonzero(surely_reaches(right[order].cumsum(), counts, target))
+    return float(confidence[order][reached[-1]]) if len(reached) else None
+
+
+def score_rows(path: Path, folder: str | None) -> "tuple[np.ndarray, np.ndarray, list[str]]":
+    """Return scores `(N, C)` and class ids `(N)` of rows that a model has not seen, and its labels."""
     import numpy as np
 
     from hf_rnn import FastRnn, train
-    from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, needs_person
 
     rows = read(path)
     random.Random(0).shuffle(rows)
-    end = len(rows) * 6 // 10
-    with tempfile.TemporaryDirectory() as folder:
-        train(train=rows[:end], output_dir=f"{folder}/out", baselines=False, use_cpu=True)
-        model = FastRnn.from_pretrained(f"{folder}/out")
-        scores = model.predict_proba([text for text, _ in rows[end:]]).astype(float)
+    with tempfile.TemporaryDirectory() as trained:
+        if folder is None:
+            folder = f"{trained}/out"
+            end = len(rows) * 6 // 10
+            train(train=rows[:end], output_dir=folder, baselines=False, use_cpu=True)
+            rows = rows[end:]
+        model = FastRnn.from_pretrained(folder)
     names = list(model.config.id2label.values())
-    labels = np.array([names.index(label) for _, label in rows[end:]])
+    rows = [row for row in rows if row[1] in names]
+    labels = np.array([names.index(label) for _, label in rows])
+    return model.predict_proba([text for text, _ in rows]), labels, names
+
+
+def measure_fresh(path: Path, folder: str | None, seeds: int) -> Iterator[dict[str, Any]]:
+    """Yield decisions on fresh rows by seed and target."""
+    import numpy as np
+
+    from hf_rnn.evaluation.decisions import choose_thresholds, measure_decisions, needs_person
+
+    scores, labels, names = score_rows(path, folder)
+    confidence = scores.max(axis=1)
+    right = scores.argmax(axis=1) == labels
     for seed in range(seeds):
         first, second = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
-        chosen = choose_thresholds(scores[first], labels[first], names, TARGET)
-        by_label, single = (
-            measure_decisions(
-                needs_person(limits, names, scores[second]), scores[second], labels[second]
-            )
-            for limits in (chosen.by_label, dict.fromkeys(names, chosen.single))
-        )
-        facts = {"threshold": chosen.single, "share": single.share, "accuracy": single.accuracy}
-        yield {"share": by_label.share, "accuracy": by_label.accuracy, "single": facts}
+        for target in TARGETS:
+            chosen = choose_thresholds(scores[first], labels[first], names, target)
+            lowest = find_lowest(confidence[first], right[first], target)
+            facts: dict[str, Any] = {"seed": seed, "target": target}
+            for rule, limits in (
+                ("by label", chosen.by_label),
+                ("single", dict.fromkeys(names, chosen.single)),
+                ("lowest of all cuts", dict.fromkeys(names, lowest)),
+            ):
+                waiting = needs_person(limits, names, scores[second])
+                alone = measure_decisions(waiting, scores[second], labels[second])
+                facts[rule] = {"share": alone.share, "accuracy": alone.accuracy}
+            yield facts
+
+
+def measure_guarantee(draws: int) -> Iterator[dict[str, Any]]:
+    """Yield the share of draws with a threshold, although every threshold would be wrong."""
+    import numpy as np
+
+    from hf_rnn.evaluation.decisions import choose_thresholds, find_threshold
+
+    for accuracy, target, rows in DRAWS:
+        generator = np.random.default_rng(0)
+        granted = dict.fromkeys(("one threshold", "2 labels", "10 labels", "lowest of all cuts"), 0)
+        for _ in range(draws):
+            confidence = generator.random(rows)
+            right = generator.random(rows) < accuracy
+            granted["one threshold"] += find_threshold(confidence, right, target) is not None
+            granted["lowest of all cuts"] += find_lowest(confidence, right, target) is not None
+            for classes in (2, 10):
+                scores = generator.random((rows, classes))
+                labels = (scores.argmax(axis=1) + ~right) % classes
+                names = [str(number) for number in range(classes)]
+                chosen = choose_thresholds(scores, labels, names, target).by_label
+                has_any = any(limit is not None for limit in chosen.values())
+                granted[f"{classes} labels"] += has_any
+        shares = {rule: count / draws for rule, count in granted.items()}
+        yield {"accuracy": accuracy, "target": target, "rows": rows, "granted": shares}
 
 
 def main() -> None:
@@ -136,19 +199,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("none", "fresh"))
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--seeds", type=int, help="default: 2 for none, 10 for fresh")
+    parser.add_argument("what", choices=("none", "fresh", "guarantee"))
+    parser.add_argument("files", type=Path, nargs="*")
+    parser.add_argument("--model", help="for fresh: a finished folder, in place of a training")
+    parser.add_argument(
+        "--seeds", type=int, help="default: 2 for none, 10 for fresh, 1,000 draws for guarantee"
+    )
     arguments = parser.parse_args()
+    if arguments.what == "guarantee":
+        for facts in measure_guarantee(arguments.seeds or 1000):
+            print(json.dumps(facts), flush=True)
     for path in arguments.files:
         if arguments.what == "none":
-            found: Iterable[dict[str, Any]] = (
-                measure_none(path, seed) for seed in range(arguments.seeds or 2)
-            )
-        else:
-            found = measure_fresh(path, arguments.seeds or 10)
-        for seed, facts in enumerate(found):
-            print(json.dumps({"file": path.name, "seed": seed, **facts}), flush=True)
+            for seed in range(arguments.seeds or 2):
+                found = {"file": path.name, "seed": seed, **measure_none(path, seed)}
+                print(json.dumps(found), flush=True)
+        if arguments.what == "fresh":
+            for facts in measure_fresh(path, arguments.model, arguments.seeds or 10):
+                print(json.dumps({"file": path.name, **facts}), flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Unsupported(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """What an engine is opened from."""
+    """A model to open an engine from."""
 
     name: str  # as the user gave it, for messages
     folder: FinishedFolder

@@ -1,6 +1,6 @@
 """Read a finished folder without torch and transformers, and make its engine in C; also that of a model in memory.
 
-What is unusual or damaged is left to [`load_model`], which loads it with transformers or names the
+[`load_model`] handles unusual and damaged folders: it loads them with transformers, or names the
 damage.
 """
 

@@ -109,5 +109,5 @@ def load_library() -> ctypes.CDLL | None:
 
 
 def _measure_structures() -> int:
-    """Return the number by which the kernel shows that it has the same structures."""
+    """Return a number from the sizes of the structures, as the kernel returns it for its own."""
     return 1000 * ctypes.sizeof(Block) + ctypes.sizeof(Model) + 1_000_000 * ctypes.sizeof(Ngrams)
