@@ -273,6 +273,7 @@ def describe_run(
         training={
             name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]
         },
+        wide=metrics.get("wide"),
         data=metrics["data"],
         settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
         license=training.license,
