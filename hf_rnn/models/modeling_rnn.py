@@ -419,7 +419,7 @@ class RnnModel(RnnPreTrainedModel):
 
 
 def _stack(states: list[Any]) -> Tensor | None:
-    """Return the final states of all layers as one tensor; None if there are none."""
+    """Return the final states of all layers as one tensor, or None."""
     return torch.stack(states) if states and states[0] is not None else None
 
 

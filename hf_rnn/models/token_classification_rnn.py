@@ -23,8 +23,8 @@ from .modeling_rnn import RnnModel, RnnPreTrainedModel
 from .settings_rnn import IGNORED_LABEL
 
 _SIZES = (1, 2, 3, 4)  # letters
-_MARKS = ("⇧", "⇪")  # of capitals, see the normaliser `cased`
-MARK = 2  # their kind; that of a token that begins a word is 1
+_MARKS = ("⇧", "⇪")  # marks of capitals, see the normaliser `cased`
+MARK = 2  # their kind; 1 is that of a token that starts words
 FIRST_FORMS = len(_SIZES) + 1  # forms that belong to the first token of a word
 
 
@@ -132,7 +132,7 @@ class WordReader(nn.Module):
 def _find_tokens(places: Tensor, is_mark: Tensor, words: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the places `(B, W)` of each word's first and last token, and of its beginning.
 
-    The beginning may be a mark of capitals, and the other two only in a word of marks.
+    The beginning may be a mark of capitals; the other two may if all tokens of the word are marks.
     """
     batch, length = places.shape
     order = torch.arange(length, device=places.device).expand_as(places)
@@ -185,7 +185,7 @@ class Words:
         order = TokenOrder(mask)
         kinds = order.compact(kinds).T
         valid = order.valid.T
-        starts = kinds > 0  # the tokens that begin a word
+        starts = kinds > 0  # the first tokens of words
         starts[:, 1:] &= kinds[:, :-1] != MARK  # a mark belongs to the word after it
         starts[:, :1] = True
         starts &= valid
