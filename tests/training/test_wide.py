@@ -100,7 +100,7 @@ def test_it_knows_words_that_the_network_does_not(wide):
         assert texts[text] >= 2, "an n-gram of one text can be private"
 
 
-def test_the_card_tells_it(wide):
+def test_the_card_describes_it(wide):
     _, result = wide
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     facts = result.metrics["wide"]
