@@ -220,7 +220,7 @@ class Table:
         return cls(path, columns, range(len(rows)))
 
     def column(self, name: str) -> Column:
-        """Return a column; dots lead into nested records, and the cells of a missing column are None."""
+        """Return a column; dots lead into nested records, and a missing column has cells None."""
         if name in self.columns:
             return self.columns[name]
         root = name.partition(".")[0]
