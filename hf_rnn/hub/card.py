@@ -63,6 +63,8 @@ class CardFacts:
     examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
     # `epochs`, `steps`, `seconds`, or `method` and `seconds`
     training: Mapping[str, Any] | None = None
+    # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
+    wide: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] | None = None
     audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     repo_id: str | None = None
@@ -171,6 +173,12 @@ def example_table(examples: Mapping[str, Sequence[str]]) -> str:
     for label, texts in examples.items():
         rows += [(label, text) for text in texts]
     return make_table(["label", "text"], rows)
+
+
+def ngram_table(strongest: Mapping[str, Sequence[str]]) -> str:
+    """Return the strongest n-grams of the first 20 labels."""
+    shown = list(strongest.items())[: 2 * _SHOWN]
+    return make_table(["label", "n-grams"], [(label, " · ".join(texts)) for label, texts in shown])
 
 
 def score_tables(facts: CardFacts, split: str) -> str:
@@ -292,8 +300,8 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 _ENVIRONMENT.globals.update(
-    label_table=label_table, example_table=example_table, score_tables=score_tables, audit_table=audit_table,
-    columns=list_columns,
+    label_table=label_table, example_table=example_table, ngram_table=ngram_table,
+    score_tables=score_tables, audit_table=audit_table, columns=list_columns,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
-from ..evaluation.scores import LinearBaseline
+from ..evaluation.linear import LinearBaseline
 from ..hub.model_folder import load_model
 from ..tasks import Config, Task, compute_scores, task_of
 from ..utils.errors import UserError

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest, norm
 
 from ..inference.fast import FastRnn
@@ -25,7 +26,7 @@ from ..utils.errors import UserError
 from .vectors import encode_texts
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.axes import Axes
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,11 @@ _DIRECTIONS = 50
 _SPLITS = 999
 _SHOWN = 10
 _FEWEST = 5  # texts with words that rose
+_LEAST_RISE = 2  # z value
 _TARGET = 0.95
+_CHUNK = 1_000
 _WORD = re.compile(r"\w[\w'-]*")
+_COLORS = {"old": "#8a94a3", "new": "#2563eb"}
 
 
 @dataclass(frozen=True)
@@ -78,53 +82,42 @@ def compare(
     if not model.task.one_label:
         raise UserError("compare is for models that choose one label for a text")
     draw = np.random.default_rng(seed)
-    chosen = {"old": _choose(old, "old", draw), "new": _choose(new, "new", draw)}
-    texts = [[old[row] for row in chosen["old"]], [new[row] for row in chosen["new"]]]
-    vectors = encode_texts([*texts[0], *texts[1]]).astype(np.float32)
-    groups = np.split(vectors, [len(texts[0])])
-    p_value = _test(groups[0], groups[1], draw)
+    texts = {"old": _choose(old, "old", draw), "new": _choose(new, "new", draw)}
+    vectors = encode_texts([*texts["old"], *texts["new"]]).astype(np.float32)
+    old_vectors, new_vectors = np.split(vectors, [len(texts["old"])])
+    p_value = _test(old_vectors, new_vectors, draw)
 
-    months = dict(
-        zip(("old", "new"), (_answer(model, part, target) for part in texts), strict=True)
-    )
-    labels = _compare_labels(
-        list(model.config.id2label.values()), [months[month]["labels"] for month in months]
-    )
-    waiting = {month: facts["for_a_person"] for month, facts in months.items()}
-    nearest = _find_nearest(groups[1], groups[0])
-    unlike = [
-        {
-            "row": int(chosen["new"][place]),
-            "text": texts[1][place],
-            "similarity": round(float(nearest[place]), 3),
+    answers = {month: _answer(model, some.tolist(), target) for month, some in texts.items()}
+    labels = _compare_labels(list(model.config.id2label.values()), answers)
+    for_a_person = None
+    if all("for_a_person" in some for some in answers.values()):
+        for_a_person = {
+            month: float(some["for_a_person"].mean()) for month, some in answers.items()
         }
-        for place in np.argsort(nearest, kind="stable")[:_SHOWN]
-    ]
-    differs = p_value < _LEVEL
-    changed = [label for label, facts in labels.items() if facts["differs"]]
     return Comparison(
-        rows={month: len(rows) for month, rows in chosen.items()},
-        differs=differs,
+        rows={month: len(some) for month, some in texts.items()},
+        differs=p_value < _LEVEL,
         p_value=p_value,
         labels=labels,
-        scores={month: facts["score"] for month, facts in months.items()},
-        for_a_person=None if None in waiting.values() else waiting,
-        unlike=unlike,
-        rose=_find_risen(texts[0], texts[1]),
-        advice=_advise(differs, changed),
+        scores={month: float(some["score"].mean()) for month, some in answers.items()},
+        for_a_person=for_a_person,
+        unlike=_find_unlike(texts["new"], new_vectors, old_vectors),
+        rose=_find_risen(texts),
+        advice=_advise(p_value < _LEVEL, labels),
     )
 
 
-def _choose(texts: Sequence[str], month: str, draw: np.random.Generator) -> np.ndarray:
-    """Return the rows to compare, in order."""
-    rows = np.array([row for row, text in enumerate(texts) if text.strip()], dtype=int)
-    if len(rows) < 20:
-        raise UserError(f"the {month} month has {len(rows)} texts: give 20 at least")
-    if len(rows) > _MOST_ROWS:
+def _choose(texts: Sequence[str], month: str, draw: np.random.Generator) -> pd.Series:
+    """Return the texts to compare, in order, by row."""
+    column = pd.Series(texts, dtype=object)
+    column = column[[bool(text.strip()) for text in texts]]
+    if len(column) < 20:
+        raise UserError(f"the {month} month has {len(column)} texts: give 20 at least")
+    if len(column) > _MOST_ROWS:
         message = "%d of the %d texts of the %s month are compared, chosen at random"
-        logger.warning(message, _MOST_ROWS, len(rows), month)
-        rows = np.sort(draw.permutation(rows)[:_MOST_ROWS])
-    return rows
+        logger.warning(message, _MOST_ROWS, len(column), month)
+        column = column.sample(_MOST_ROWS, random_state=draw).sort_index()
+    return column
 
 
 def _test(old: np.ndarray, new: np.ndarray, draw: np.random.Generator) -> float:
@@ -135,6 +128,7 @@ def _test(old: np.ndarray, new: np.ndarray, draw: np.random.Generator) -> float:
     _, sizes, directions = np.linalg.svd(some, full_matrices=False)
     number = min(_DIRECTIONS, len(old) // 4, len(new) // 4)
     white = both @ (directions[:number] / np.maximum(sizes[:number, None], 1e-9)).T
+
     is_new = np.arange(len(both)) >= len(old)
     sums = np.empty((_SPLITS + 1, number))
     for split in range(_SPLITS + 1):
@@ -145,81 +139,80 @@ def _test(old: np.ndarray, new: np.ndarray, draw: np.random.Generator) -> float:
     return float((differences >= differences[0] * (1 - 1e-9)).mean())
 
 
-def _answer(model: FastRnn, texts: Sequence[str], target: float) -> dict[str, Any]:
-    """Return label counts, the mean score and the share for a person, None without thresholds."""
+def _answer(model: FastRnn, texts: list[str], target: float) -> pd.DataFrame:
+    """Return `label`, `score`, and with thresholds `for_a_person` of each text."""
     try:
         model.read_thresholds(target)
-        answers = model.predict(texts, target=target)
     except UserError:
-        answers = model.predict(texts)
-    waiting = [answer["for_a_person"] for answer in answers if "for_a_person" in answer]
-    return {
-        "labels": Counter(answer["label"] for answer in answers),
-        "score": float(np.mean([answer["score"] for answer in answers])),
-        "for_a_person": float(np.mean(waiting)) if waiting else None,
-    }
+        return pd.DataFrame(model.predict(texts))
+    return pd.DataFrame(model.predict(texts, target=target))
 
 
 def _compare_labels(
-    names: Sequence[str], counts: Sequence[Counter[str]]
+    names: Sequence[str], answers: dict[str, pd.DataFrame]
 ) -> dict[str, dict[str, Any]]:
-    """Return shares by label; they differ if a z test says so, by Bonferroni's rule for all labels."""
-    totals = [sum(month.values()) for month in counts]
-    limit = norm.isf(_LEVEL / 2 / len(names))
+    """Return shares by label; a z test at 5 % decides, by Bonferroni's rule for all labels."""
+    by_month = {month: some["label"].value_counts() for month, some in answers.items()}
+    counts = pd.DataFrame(by_month, index=names).fillna(0).astype(int)
+    sizes = [len(some) for some in answers.values()]
+    differs = _measure_change(counts, sizes).abs() > norm.isf(_LEVEL / 2 / len(names))
     labels: dict[str, dict[str, Any]] = {}
-    for name in names:
-        facts: dict[str, Any] = {}
-        for month, count, total in zip(("old", "new"), counts, totals, strict=True):
-            low, high = binomtest(count[name], total).proportion_ci()
-            facts[month] = {"share": count[name] / total, "low": float(low), "high": float(high)}
-        pooled = (counts[0][name] + counts[1][name]) / sum(totals)
-        error = (pooled * (1 - pooled) * (1 / totals[0] + 1 / totals[1])) ** 0.5
-        difference = abs(facts["new"]["share"] - facts["old"]["share"])
-        labels[name] = facts | {"differs": bool(difference > limit * error)}
+    for name, count in counts.iterrows():
+        old, new = map(_describe_share, count, sizes)
+        labels[str(name)] = {"old": old, "new": new, "differs": bool(differs[name])}
     return labels
 
 
-def _find_nearest(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Return the similarity of each new text to the nearest old one."""
-    pieces = [
-        (new[start : start + 1_000] @ old.T).max(axis=1) for start in range(0, len(new), 1_000)
-    ]
-    return np.concatenate(pieces)
+def _describe_share(count: int, size: int) -> dict[str, float]:
+    low, high = binomtest(count, size).proportion_ci()
+    return {"share": float(count / size), "low": float(low), "high": float(high)}
 
 
-def _count_words(texts: Sequence[str]) -> Counter[str]:
+def _measure_change(counts: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
+    """Return by row the z value of the difference between two shares; positive where the share rose."""
+    shares = counts / sizes
+    pooled = counts.sum(axis=1) / sum(sizes)
+    errors = np.sqrt(pooled * (1 - pooled) * sum(1 / size for size in sizes))
+    return (shares["new"] - shares["old"]) / errors.clip(lower=1e-12)
+
+
+def _find_unlike(texts: pd.Series, new: np.ndarray, old: np.ndarray) -> list[dict[str, Any]]:
+    """Return the new texts whose nearest old one is least similar."""
+    starts = range(0, len(new), _CHUNK)
+    nearest = [(new[start : start + _CHUNK] @ old.T).max(axis=1) for start in starts]
+    similarity = np.concatenate(nearest).astype(float).round(3)
+    columns = {"row": texts.index, "text": texts.array, "similarity": similarity}
+    return pd.DataFrame(columns).nsmallest(_SHOWN, "similarity").to_dict("records")
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
     """Return in how many texts each word and pair of words is."""
     counts = Counter[str]()
     for text in texts:
         words = _WORD.findall(text.lower())
-        pairs = [" ".join(pair) for pair in zip(words, words[1:], strict=False)]
-        counts.update({*words, *pairs})
+        counts.update({*words, *map(" ".join, zip(words, words[1:], strict=False))})
     return counts
 
 
-def _find_risen(old: Sequence[str], new: Sequence[str]) -> list[dict[str, Any]]:
+def _find_risen(texts: dict[str, pd.Series]) -> list[dict[str, Any]]:
     """Return the words whose share of texts rose most, by the z value of the difference."""
-    before = _count_words(old)
-    after = {word: count for word, count in _count_words(new).items() if count >= _FEWEST}
-    words = list(after)
-    shares = np.array([[before[word] / len(old), after[word] / len(new)] for word in words])
-    shares = shares.reshape(-1, 2)
-    pooled = np.array([before[word] + after[word] for word in words]) / (len(old) + len(new))
-    errors = np.sqrt(pooled * (1 - pooled) * (1 / len(old) + 1 / len(new)))
-    scores = (shares[:, 1] - shares[:, 0]) / np.maximum(errors, 1e-12)
-    best = [place for place in np.argsort(-scores, kind="stable")[:_SHOWN] if scores[place] > 2]
-    return [
-        {"words": words[place], "old": float(shares[place, 0]), "new": float(shares[place, 1])}
-        for place in best
-    ]
+    after = pd.Series(_count_words(texts["new"]), dtype=float).sort_index()
+    after = after[after >= _FEWEST]
+    before = pd.Series(_count_words(texts["old"]), dtype=float).reindex(after.index, fill_value=0)
+    counts = pd.DataFrame({"old": before, "new": after})
+    sizes = [len(texts["old"]), len(texts["new"])]
+    change = _measure_change(counts, sizes).nlargest(_SHOWN)
+    best = change.index[change > _LEAST_RISE]
+    return (counts / sizes).loc[best].rename_axis("words").reset_index().to_dict("records")
 
 
-def _advise(differs: bool, changed: Sequence[str]) -> list[str]:
+def _advise(differs: bool, labels: dict[str, dict[str, Any]]) -> list[str]:
     """Return what to do."""
     if not differs:
         return ["the months do not differ measurably: nothing has to be done"]
     advice = ["read the texts that are least like the old ones: is there a new category?"]
     advice.append("label a part: hf-rnn label NEW FOLDER; its random texts measure the accuracy")
+    changed = [label for label, facts in labels.items() if facts["differs"]]
     if changed:
         shares = ", ".join(changed[:5])
         advice.append(f"shares changed ({shares}): choose thresholds again on the new labels")
@@ -234,37 +227,32 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     labels = sorted(comparison.labels.items(), key=lambda item: item[1]["new"]["share"])[-15:]
     figure = Figure(figsize=(9, 1.6 + 0.36 * max(len(labels), len(comparison.rose), 4)))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for offset, month, color in ((-0.15, "old", "#8a94a3"), (0.15, "new", "#2563eb")):
-        shares = np.array(
-            [[facts[month][key] for key in ("share", "low", "high")] for _, facts in labels]
-        )
-        places = np.arange(len(labels)) - offset
-        errors = [shares[:, 0] - shares[:, 1], shares[:, 2] - shares[:, 0]]
-        left.errorbar(
-            100 * shares[:, 0], places, xerr=100 * np.abs(errors), fmt="o", color=color, label=month
-        )
-    marks = [f"{name} *" if facts["differs"] else name for name, facts in labels]
-    left.set_yticks(range(len(labels)), marks)
-    left.set_xlabel("% of the answers (95 %; * differs)")
-    left.legend(loc="lower right")
-    rose = comparison.rose[::-1]
-    right.barh(
-        [one["words"] for one in rose],
-        [100 * one["new"] for one in rose],
-        color="#2563eb",
-        height=0.4,
-    )
-    right.barh(
-        [one["words"] for one in rose],
-        [100 * one["old"] for one in rose],
-        color="#8a94a3",
-        height=0.4,
-    )
+    _draw_shares(left, dict(labels))
+    words = [one["words"] for one in comparison.rose[::-1]]
+    for month in ("new", "old"):
+        shares = [100 * one[month] for one in comparison.rose[::-1]]
+        right.barh(words, shares, color=_COLORS[month], height=0.4)
     right.set_xlabel("% of the texts, words that rose")
-    right.set_visible(bool(rose))
+    right.set_visible(bool(words))
+
     verdict = "differ" if comparison.differs else "do not differ measurably"
     figure.suptitle(f"The months {verdict} (p = {comparison.p_value:.3f})")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+
+
+def _draw_shares(axes: Axes, labels: dict[str, dict[str, Any]]) -> None:
+    for offset, month in ((0.15, "old"), (-0.15, "new")):
+        facts = 100 * pd.DataFrame([label[month] for label in labels.values()])
+        places = np.arange(len(labels)) + offset
+        errors = [facts["share"] - facts["low"], facts["high"] - facts["share"]]
+        color = _COLORS[month]
+        axes.errorbar(
+            facts["share"], places, xerr=np.abs(errors), fmt="o", color=color, label=month
+        )
+    marks = [f"{name} *" if facts["differs"] else name for name, facts in labels.items()]
+    axes.set_yticks(range(len(labels)), marks)
+    axes.set_xlabel("% of the answers (95 %; * differs)")
+    axes.legend(loc="lower right")

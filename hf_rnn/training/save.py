@@ -39,7 +39,7 @@ from ..evaluation.decisions import (
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
-from ..evaluation.scores import LinearBaseline, linear_scores
+from ..evaluation.linear import LinearBaseline, linear_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.engines.stored import fingerprint_folder
@@ -273,6 +273,7 @@ def describe_run(
         training={
             name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]
         },
+        wide=metrics.get("wide"),
         data=metrics["data"],
         settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
         license=training.license,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 TYPED_AGAIN = 1_000
-MISTYPED = 0.1  # of the words
-SHARES = (0.0, 0.02, 0.05, 0.1)  # of a new category
+MISTYPED = 0.1  # share of words
+SHARES = (0.0, 0.02, 0.05, 0.1)  # share of rows with a new category
 
 
 def measure_repeats(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
