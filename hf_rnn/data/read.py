@@ -248,7 +248,7 @@ def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout)
 
 
 def _choose_separator(path: str, lines: Sequence[str], cut: Layout) -> tuple[str, int]:
-    """Return the separator of a file, and how many of its first lines declare it and are no row."""
+    """Return the separator of a file, and the number of its lines before the header."""
     if not cut.header:
         return "\t", 0
     declared = _EXCEL_SEPARATOR.fullmatch(lines[0].rstrip("\r"))

@@ -74,7 +74,7 @@ def find_parts(
             raise DataError(f"{where} has {both}: keep one of them", where)
         names[split] = name
         parts[split] = _list_files(part) or [part]
-    unused = []
+    unused: list[str] = []
     for split in parts.keys() - set(SPLITS):
         files = _list_files(parts.pop(split))
         unused += map(os.path.basename, files) if files else [split]

@@ -606,7 +606,7 @@ class EpochRows(Dataset):
 
 
 def _measure_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:
-    """Return the numbers of a column, or the tokens of each row if there is none, int32 `(N,)`."""
+    """Return the numbers of a column, or without it the tokens of each row, int32 `(N,)`."""
     if column in rows.column_names:
         return np.asarray(rows[column][:], dtype=np.int32)
     lengths = [np.empty(0, np.int32)]
