@@ -334,7 +334,7 @@ def measure_none(
 
 
 def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
-    """Return in one sentence which label has most answers for a person; None if none has any."""
+    """Return in one sentence which label leaves most to a person; None if nothing is left."""
     waiting = {
         name: round(facts["answers"] * (1 - facts["share"])) for name, facts in by_label.items()
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _SEQEVAL = {"f1": "f1-score", "precision": "precision", "recall": "recall"}  # its names of scores
-_COLUMNS = ("precision", "recall", "f1", "support")  # of a table by class
+_COLUMNS = ("precision", "recall", "f1", "support")  # scores by class
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 MOST_CLASSES = 1_000

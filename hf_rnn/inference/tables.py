@@ -1,4 +1,4 @@
-"""Tables in, tables out: the rows of a file, a frame or a batch, with the answers in further columns."""
+"""Tables in, tables out: rows of a file, a frame or a batch, with answers in further columns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ Frame = TypeVar("Frame")
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _EXCEL_TEXT = 32_767  # characters of a cell
-_EXCEL_CHARACTERS = 32_767
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
@@ -77,36 +76,47 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 def answer_file(
     model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]
 ) -> AnsweredFile:
-    """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
+    """Answer the rows of a table, or the lines of another file.
+
+    `record` is that of the training data.
+    """
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
-        note = f"{path}: texts are {'the first fields of ' * is_table(path)}its lines"
+        kind = "the first fields of its lines" if is_table(path) else "its lines"
+        note = f"{path}: texts are {kind}"
+
     stored = dict(zip(names, table.columns, strict=True))
-    rows = table.to_arrow()
     sources = [stored.get(name, name) for name in columns]
-    holds_texts = [table.has_texts(name) for name in sources]
-    pieces = []
-    for start in range(0, max(1, len(rows)), _BATCH_ROWS):
-        piece = table.slice(start, _BATCH_ROWS)
-        where = [f"{table.unit} {place}: " for place in piece.places]
-        pairs = zip(sources, holds_texts, strict=True)
-        texts = [_take_texts(piece, name, holds) for name, holds in pairs]
-        pieces.append(_answer_texts(model, texts, settings, where))
-    whole = _add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
+    answers = _answer_rows(model, table, sources, settings)
+    whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
     reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
-    whole = whole if faults else whole.drop_columns(whole.schema.names[-1:])
+    if not faults:
+        whole = whole.drop_columns(whole.schema.names[-1:])
     needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    return AnsweredFile(
-        whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark
-    )
+    empty = len(reasons) - len(faults)
+    return AnsweredFile(whole, note, faults, empty, table.separator, needs_mark)
+
+
+def _answer_rows(
+    model: Predictor, table: Table, columns: Sequence[str], settings: TableSettings
+) -> pa.Table:
+    """Return the answers to all rows of a table, whose texts are in one or two columns."""
+    pieces = []
+    holds_texts = {name: table.has_texts(name) for name in columns}
+    for start in range(0, max(1, len(table.places)), _BATCH_ROWS):
+        piece = table.slice(start, _BATCH_ROWS)
+        where = [f"{table.unit} {place}: " for place in piece.places]
+        texts = [_take_texts(piece, name, holds_texts[name]) for name in columns]
+        pieces.append(_answer_texts(model, texts, settings, where))
+    return pa.concat_tables(pieces)
 
 
 def _read_texts(
     path: str, settings: TableSettings, record: Mapping[str, Any]
 ) -> tuple[Table, list[str]]:
-    """Read a table, or a text file as a table of lines; return the names of its columns in the answers too."""
+    """Read a table, or a text file as a table of lines; return also the names of its columns."""
     if not is_table(path):
         return read_lines(path, settings.encoding), ["text"]
     column = settings.text_column
@@ -133,7 +143,7 @@ def _read_texts(
 
 
 def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
-    """Return the texts of a column; in a column without any text, numbers stay numbers, and have no answer."""
+    """Return the texts of a column; without any text, numbers stay numbers, and have no answer."""
     texts, bad = table.texts(name)
     rows = texts.to_pylist() if holds_texts else table.cells(name)
     return [bad.get(number, row) for number, row in enumerate(rows)]
@@ -160,18 +170,25 @@ def _choose_columns(
         columns.append(find_column(names, second, ["text_pair"], path, "text_pair_column"))
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
+    note = f"{path}: texts are in the column {columns[0]!r} ({how})"
+    prefix = _choose_prefix(model, names, path, settings)
+    return columns, replace(settings, prefix=prefix), note
+
+
+def _choose_prefix(
+    model: Predictor, names: Sequence[str], path: str, settings: TableSettings
+) -> str:
+    """Return what the names of answers begin with, so that they differ from those of the table."""
     bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
-    if (prefix := settings.prefix) is None:
+    prefix = settings.prefix
+    if prefix is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
-    if taken := {prefix + name for name in bare}.intersection(names):
+    taken = sorted({prefix + name for name in bare}.intersection(names))
+    if taken:
         raise UserError(
-            f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix"
+            f"{path} has a column {taken[0]!r}, the name of an answer: give another prefix"
         )
-    return (
-        columns,
-        replace(settings, prefix=prefix),
-        f"{path}: texts are in the column {columns[0]!r} ({how})",
-    )
+    return prefix
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
@@ -182,15 +199,11 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     if settings.target is not None:
         types["for_a_person"] = pa.bool_()
     if settings.all_scores and "label" in types:
-        types["scores"] = pa.struct(
-            [(name, pa.float64()) for name in model.config.id2label.values()]
-        )
-    return pa.schema(
-        [
-            (f"{settings.prefix or ''}{name}", of)
-            for name, of in (types | {"error": pa.string()}).items()
-        ]
-    )
+        labels = model.config.id2label.values()
+        types["scores"] = pa.struct([(name, pa.float64()) for name in labels])
+    types["error"] = pa.string()
+    prefix = settings.prefix or ""
+    return pa.schema([(prefix + name, kind) for name, kind in types.items()])
 
 
 def _answer_texts(
@@ -199,18 +212,22 @@ def _answer_texts(
     settings: TableSettings,
     places: Sequence[str] = (),
 ) -> pa.Table:
-    """Return the columns of [`answer_schema`] for one or two columns of texts; errors start with the places given."""
+    """Return the columns of [`answer_schema`] for one or two columns of texts.
+
+    Errors start with the `places`.
+    """
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
-    answers: list[dict[str, Any]] = [
-        {} if isinstance(result, str) else result for result in results
-    ]
-    errors = [result if isinstance(result, str) else "" for result in results]
-    if places:
-        errors = [error and place + error for place, error in zip(places, errors, strict=True)]
-    schema, start = answer_schema(model, settings), len(settings.prefix or "")
-    columns = {name: [answer.get(name[start:]) for answer in answers] for name in schema.names[:-1]}
-    return pa.table({**columns, schema.names[-1]: errors}, schema)
+    answers: list[dict[str, Any]] = []
+    for number, result in enumerate(results):
+        if isinstance(result, str):
+            place = places[number] if places else ""
+            answers.append({"error": place + result})
+        else:
+            answers.append({**result, "error": ""})
+    schema = answer_schema(model, replace(settings, prefix=None))
+    table = pa.Table.from_pylist(answers, schema)
+    return table.rename_columns([(settings.prefix or "") + name for name in schema.names])
 
 
 def answer_frame(
@@ -221,18 +238,15 @@ def answer_frame(
     record: Mapping[str, Any],
     is_batch: bool,
 ) -> Frame:
-    """Return a frame with the columns of answers; those of a batch do not depend on its rows, as `error`."""
+    """Return a frame with the columns of answers; those of a batch do not depend on its rows."""
     frame: Any = table
     names = list(map(str, getattr(frame, "column_names", getattr(frame, "columns", frame))))
     columns, settings, _ = _choose_columns(model, names, where, settings, record)
     answers = _answer_texts(model, [list(out_of_arrow(frame[name])) for name in columns], settings)
     if not is_batch:
         answers = answers.flatten()
-        answers = (
-            answers
-            if any(answers.column(-1).to_pylist())
-            else answers.drop_columns(answers.schema.names[-1:])
-        )
+        if not any(answers.column(-1).to_pylist()):
+            answers = answers.drop_columns(answers.schema.names[-1:])
     return _add_columns(frame, answers)
 
 
@@ -253,18 +267,23 @@ def _add_columns(frame: Any, columns: pa.Table) -> Any:
 
 def find_suffix(path: str) -> str:
     """Return the suffix of an output without that of its compression; refuse an unknown one."""
-    if (suffix := suffix_of(path)) not in OUTPUT_SUFFIXES:
-        raise UserError(
-            f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}"
-        )
+    suffix = suffix_of(path)
+    if suffix not in OUTPUT_SUFFIXES:
+        endings = ", ".join(OUTPUT_SUFFIXES)
+        raise UserError(f"the format of {path} is unknown: give a name that ends in {endings}")
     return suffix
 
 
 def format_table(
     table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
 ) -> bytes:
-    """Return a table as the content of a file with this name; refuse values that the format cannot hold."""
-    suffix, stream = find_suffix(path), io.BytesIO()
+    """Return a table as the content of a file with this name.
+
+    Raises:
+        UserError: For values that the format cannot hold.
+    """
+    suffix = find_suffix(path)
+    stream = io.BytesIO()
     try:
         if suffix == ".parquet":
             import pyarrow.parquet as pq
@@ -275,10 +294,12 @@ def format_table(
         elif suffix == ".xlsx":
             _write_excel(_flatten(table), stream)
         else:
-            separator = (
-                "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
-            )
-            stream.write(codecs.BOM_UTF8 if needs_mark else b"")
+            if suffix == ".tsv":
+                separator = "\t"
+            elif separator in (None, "\t"):
+                separator = ","
+            if needs_mark:
+                stream.write(codecs.BOM_UTF8)
             csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
@@ -299,47 +320,45 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
     except ImportError:
         raise ImportError(f"install XlsxWriter: {install_hint('excel')}, or write .csv") from None
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            longest = pc.max(pc.utf8_length(column)).as_py() or 0
-            if longest > _EXCEL_CHARACTERS:
-                limit = f"a cell of Excel has at most {_EXCEL_CHARACTERS:,} characters"
-                raise ValueError(f"a text of column {name!r} has {longest:,}, and {limit}")
-        is_integer, is_date = pa.types.is_integer(column.type), pa.types.is_date(column.type)
-        fits = getattr(column.type, "tz", None) is None
-        if is_integer or is_date or pa.types.is_timestamp(column.type):
-            low, high = pc.min_max(column).as_py().values()
-            if low is not None:
-                fits &= (
-                    -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER
-                    if is_integer
-                    else low.year > 1900
-                )
-        if not fits:
+        if not _fits_excel(name, column):
             table = table.set_column(place, name, column.cast(pa.string()))
-        # pandas cuts them, with a warning in some versions
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            longest = pc.max(pc.utf8_length(column)).as_py() or 0
-            if longest > _EXCEL_TEXT:
-                raise ValueError(
-                    f"Cell contents too long: found {longest:,} characters in {name!r}, "
-                    f"Excel has at most {_EXCEL_TEXT:,}; write .csv"
-                )
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
+def _fits_excel(name: str, column: pa.ChunkedArray) -> bool:
+    """Return whether Excel has the values of a column; refuse texts that it would cut."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        longest = pc.max(pc.utf8_length(column)).as_py() or 0
+        if longest > _EXCEL_TEXT:  # pandas cuts them, with a warning in some versions
+            limit = f"a cell of Excel has at most {_EXCEL_TEXT:,} characters"
+            raise ValueError(f"a text of column {name!r} has {longest:,}, and {limit}")
+    is_time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    if not is_time and not pa.types.is_integer(kind):
+        return True
+    if getattr(kind, "tz", None) is not None:
+        return False
+    low, high = pc.min_max(column).as_py().values()
+    if low is None:
+        return True
+    return low.year > 1900 if is_time else -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER
+
+
 def _to_json(value: object) -> str:
-    """Return a value as JSON: null for NaN and infinity, texts for other types; bytes must be UTF-8."""
+    """Return a value as JSON: null for NaN and infinity, texts for other types and bytes."""
 
     def clean(value: object) -> object:
         if isinstance(value, dict):
             return {key: clean(item) for key, item in value.items()}
         if isinstance(value, list):
-            return list(map(clean, value))
+            return [clean(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    write = lambda other: other.decode() if isinstance(other, bytes) else str(other)  # noqa: E731
+    def write(other: object) -> str:
+        return other.decode() if isinstance(other, bytes) else str(other)
+
     return json.dumps(clean(value), ensure_ascii=False, default=write)
 
 
