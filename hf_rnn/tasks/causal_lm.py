@@ -38,7 +38,7 @@ class CausalLM(Task):
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
-        from ..data.load import load_text
+        from ..data.continuous_text import load_text
 
         if options.get("data") is not None or arguments.data_dir is None:
             raise UserError(
