@@ -1,4 +1,4 @@
-"""`hf-rnn audit`: report problems of labelled texts for training and scores; print tables or JSON."""
+"""`hf-rnn audit`: report problems of labelled texts for training and scores, as text or JSON."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def find_columns(
     columns: dict[str, Any] = {"class_names": class_names, "label_map": label_map}
     if not task.per_token:
         uses = ("text", "text_pair", "label")
-        columns["recorded"] = {use: record.get(f"{use}_column") for use in uses}
+        columns["columns_of_start"] = {use: record.get(f"{use}_column") for use in uses}
     return columns
 
 

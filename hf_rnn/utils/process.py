@@ -28,7 +28,7 @@ _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path` and rename it, so that readers see the old file or the new one.
+    """Write a temporary file beside `path` and rename it: readers see the old file or the new one.
 
     The new file has the permissions of the old one. A symbolic link stays, and the file that it
     names is replaced.
@@ -37,8 +37,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: When the file cannot be written; the old file is unchanged.
     """
     path = Path(os.path.realpath(path))
-    # hidden, so that it is never shared; a random name, because another process may write the same
-    # file
+    # hidden, so that it is never shared; with a random name, as another process may write the file
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.unfinished")
     try:
         with open(temporary, "wb") as file:
@@ -93,7 +92,7 @@ def _drop_pages() -> None:
 
 
 def after_import(name: str, function: Callable[[ModuleType], None]) -> None:
-    """Call a function with a module after each of its imports, or now if it is imported; one function per module.
+    """Call a function with a module after each of its imports, or now if it is imported.
 
     The library wrapt does this too, and takes 0.05 s to import.
     """

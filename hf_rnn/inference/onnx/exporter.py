@@ -86,12 +86,6 @@ def export(
             not give the model's answers.
     """
     name = os.path.expanduser(name_or_path)
-    try:
-        from .graph import build_graph
-    except ImportError as error:
-        raise UserError(
-            f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}"
-        ) from error
     if find_built_in(name) is None:
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
@@ -102,17 +96,8 @@ def export(
             f"{name} has no web page: it has no sentence vectors to show; leave out --web"
         )
     texts = make_texts(source.tokenizer)
-    input_ids = _encode(source, texts)
-    metadata = {
-        "model_type": source.model.config.model_type,
-        "id2label": json.dumps(source.model.config.id2label, ensure_ascii=False),
-        "problem_type": source.model.config.problem_type or "single_label_classification",
-        "version": __version__,
-        WEIGHTS_KEY: source.fingerprint,
-    }
-    is_short = _fits_half(source.model.get_input_embeddings().weight.detach())
-    graph = build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
-    difference = measure_difference(source, open_session(graph), input_ids)
+    graph = _write_graph(source)
+    difference = measure_difference(source, open_session(graph), _encode(source, texts))
 
     folder = source.folder
     target = folder.onnx_model
@@ -153,6 +138,22 @@ def _encode(source: ExportSource, texts: list[str]) -> list[list[int]]:
     return ids
 
 
+def _write_graph(source: ExportSource) -> bytes:
+    """Return the content of the file."""
+    from .graph import build_graph
+
+    config = source.model.config
+    metadata = {
+        "model_type": config.model_type,
+        "id2label": json.dumps(config.id2label, ensure_ascii=False),
+        "problem_type": config.problem_type or "single_label_classification",
+        "version": __version__,
+        WEIGHTS_KEY: source.fingerprint,
+    }
+    is_short = _fits_half(source.model.get_input_embeddings().weight.detach())
+    return build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
+
+
 def _fits_half(table: torch.Tensor) -> bool:
     """Return whether float16 has the numbers of a table, as they have 8 significant bits."""
     is_short = torch.equal(table, table.bfloat16().to(table.dtype))
@@ -174,7 +175,11 @@ def _amend_card(folder: FinishedFolder, result: ExportResult) -> None:
 
 def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
-    from .graph import ONNX_CELLS, ONNX_POOLINGS
+    try:
+        from .graph import ONNX_CELLS, ONNX_POOLINGS
+    except ImportError as error:
+        advice = f"Type: {install_hint('onnx')}"
+        raise UserError(f"export needs onnx and onnxruntime. {advice}") from error
 
     folder = FinishedFolder(find_folder(name, revision))
     model, tokenizer = load_model(folder.root, allow_encoder=True)
