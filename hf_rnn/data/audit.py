@@ -174,15 +174,19 @@ def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """
     rows = _sample_rows(dataset)
     repeats = find_near_repeats(rows["text"].tolist())
-    one = rows.iloc[repeats.second].reset_index(drop=True)
-    other = rows.iloc[repeats.first].reset_index(drop=True)
-    pairs = one.join(other.add_prefix("other_")).assign(similarity=repeats.similarity.round(3))
-    pairs["is_same"] = pairs["label"] == pairs["other_label"]
-    is_near = hash_texts(pairs["text"]) != hash_texts(pairs["other_text"])
-    order = ["is_same", "similarity"]
-    pairs = pairs[is_near].sort_values(order, ascending=[True, False], kind="stable")
+    columns = {"later": repeats.second, "other": repeats.first, "similarity": repeats.similarity}
+    pairs = pd.DataFrame(columns)
+    hashes = hash_texts(rows["text"])
+    pairs = pairs[hashes[pairs["later"]] != hashes[pairs["other"]]]
+    labels = rows["label"].to_numpy()
+    pairs = pairs.assign(is_same=labels[pairs["later"]] == labels[pairs["other"]])
+    pairs = pairs.sort_values(["is_same", "similarity"], ascending=[True, False])
+
+    frame = rows.iloc[pairs["later"]].reset_index(drop=True)
+    others = rows.iloc[pairs["other"]].reset_index(drop=True).add_prefix("other_")
+    frame = frame.join(others).assign(similarity=pairs["similarity"].round(3).to_numpy())
     names = ["split", "row", "other_split", "other_row", "similarity", "label", "other_label"]
-    return pairs[[*names, "text", "other_text"]].reset_index(drop=True)
+    return frame[[*names, "text", "other_text"]]
 
 
 def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
