@@ -1,4 +1,4 @@
-"""Audit of labelled texts: duplicates, near repeats, leaks between splits, conflicting labels, unknown tokens.
+"""Audit of labelled texts: repeats, leaks between splits, conflicting labels, unknown tokens.
 
 Two texts are duplicates if their normalised forms are equal. Every finding names its rows; no row
 is changed.
@@ -65,7 +65,7 @@ class AuditReport:
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
-        """Refuse splits with a larger share of rows than `limit` that repeat train; None allows all."""
+        """Refuse splits of which a larger share than `limit` repeats train; None for any."""
         if limit is None or self.summary()["leak_share"] <= limit:
             return
         worst = self.leaks[0]
@@ -76,7 +76,7 @@ class AuditReport:
         raise DataError(f"{found}: first {place} repeats {twin}; {advice}")
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
+        """Return the counts; `leak_share` is the largest share of a split that repeats train."""
         leaks: dict[str, dict[str, Any]] = {}
         for overlap in self.overlaps:
             counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
@@ -212,7 +212,7 @@ def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
 
 
 def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return how many rows of a split nearly repeat rows of another or of itself, for [`AuditReport`]."""
+    """Return how many rows of a split nearly repeat rows of another or of itself."""
     counts = []
     for (split, source), group in pairs.groupby(["split", "other_split"], sort=False):
         different = group[group["label"] != group["other_label"]]

@@ -89,7 +89,7 @@ def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
 
 
 def group_near_repeats(texts: Sequence[str]) -> np.ndarray:
-    """Return the group of each row `(N,)`: rows that are linked by near repeats are in one group."""
+    """Return the group of each row `(N,)`: rows that near repeats link are in one group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -153,7 +153,7 @@ def _sign(texts: Sequence[str]) -> np.ndarray:
 
 
 def _pair_equal(keys: np.ndarray) -> np.ndarray:
-    """Return pairs `(P, 2)` of places with equal keys, the smaller first; of many, the next ones."""
+    """Return pairs `(P, 2)` of places with equal keys, the smaller first; of many the next."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     pairs = []
@@ -189,6 +189,6 @@ def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[st
 
 
 def _is_typo(one: str, other: str, counts: Counter[str]) -> bool:
-    """Return whether a word is the other with a mistake: one letter differs, and few texts have it."""
+    """Return whether a word is a mistake for another: one letter differs, and few texts have it."""
     rare, usual = sorted((counts[one], counts[other]))
     return OSA.distance(one, other) <= 1 and rare <= max(1, _RARE * usual)
