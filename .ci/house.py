@@ -12,9 +12,7 @@ hf_rnn/inference/engines/stored.py hf_rnn/inference/engines/torch.py
 hf_rnn/inference/native/__init__.py hf_rnn/inference/onnx/exporter.py
 hf_rnn/inference/onnx/graph.py hf_rnn/inference/predictor.py hf_rnn/inference/stream.py
 hf_rnn/inference/tokens.py hf_rnn/inference/web/page.py hf_rnn/labelling/labeller.py
-hf_rnn/labelling/table.py hf_rnn/tasks/__init__.py hf_rnn/tasks/causal_lm.py
-hf_rnn/tasks/sequence_classification.py hf_rnn/tasks/token_classification.py
-hf_rnn/training/run.py hf_rnn/training/save.py hf_rnn/training/train.py
+hf_rnn/labelling/table.py hf_rnn/training/run.py hf_rnn/training/save.py hf_rnn/training/train.py
 scripts/benchmarks/decisions.py scripts/benchmarks/draw_results.py scripts/benchmarks/labelling.py
 scripts/benchmarks/scores.py scripts/benchmarks/speed.py scripts/build_encoders.py
 scripts/serve.py

@@ -65,7 +65,7 @@ class AuditReport:
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
-        """Refuse splits of which a larger share than `limit` repeats train; None for any."""
+        """Refuse splits where a larger share than `limit` repeats train; None for any."""
         if limit is None or self.summary()["leak_share"] <= limit:
             return
         worst = self.leaks[0]

@@ -265,14 +265,14 @@ class RowOptions:
         return Columns(table, texts, labels or [chosen["label"]])
 
     def _guess(self, use: str, table: Table, names: list[str]) -> list[str]:
-        """Return the names that a column for a use may have, best first, of the names that are left."""
+        """Return the names, best first, that a column for a use may have."""
         if not table.has_names:
             first = next(iter(table.columns))
             return sorted(names, key=first.__eq__) if use == "label" else names
         if use == "label" and len(names) == 1:
             return names
-        of_start = self.columns_of_start.get(use)
-        return list(filter(None, (of_start, *USUAL_NAMES[use])))
+        earlier = self.columns_of_start.get(use)
+        return list(filter(None, (earlier, *USUAL_NAMES[use])))
 
     def describe(self, columns: Columns) -> dict[str, str]:
         """Return the columns of `text`, `text_pair` and `label`; log them and each guess."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import reason_of
-from .scores import classification_metrics
+from .scores import classification_metrics, single_scores
 
 if TYPE_CHECKING:
     import datasets
@@ -162,9 +162,7 @@ class LinearBaseline:
         answers = self._model.classes_[distances.argmax(axis=1)]
         best = np.sort(distances, axis=1)
         metrics = classification_metrics(answers, labels, self._labels)
-        self.scores[split] = {
-            score: value for score, value in metrics.items() if isinstance(value, float)
-        }
+        self.scores[split] = single_scores(metrics)
         self.margins[split] = (best[:, -1] - best[:, -2], answers == labels)
         return self.scores[split]
 

@@ -7,7 +7,7 @@ since the import of scikit-learn takes a second; other scores are its own. Legen
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,11 @@ _COLUMNS = ("precision", "recall", "f1", "support")  # scores by class
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 MOST_CLASSES = 1_000
+
+
+def single_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of all rows together, without counts and tables, of all that were measured."""
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def check_finite_logits(logits: npt.ArrayLike) -> None:

@@ -1,4 +1,4 @@
-"""A model card from facts: `README.md`, metadata for the Hub and Markdown for people, and `card_facts.json`.
+"""A model card from facts: `README.md`, with metadata for the Hub, and `card_facts.json`.
 
 `card.md` is its text for every task. Tables are made here.
 """
@@ -32,67 +32,91 @@ _COLUMNS = {"text": "text", "second text": "text_pair", "label": "label"}
 
 
 @dataclass(kw_only=True)
-class CardFacts:
-    """The content of a model card. A missing fact leaves out its part of the card."""
+class ModelFacts:
+    """The network. Fields without a comment are as in the configuration."""
 
-    name: str  # name of the model: the title, and in the metadata
-    cell_type: str  # as in the configuration; so are the next six
+    task: str = "sequence-classification"
+    cell_type: str
     num_hidden_layers: int
     hidden_size: int
     bidirectional: bool
     pooling: str
     embedding_size: int
     vocab_size: int
+    block_type: str = "plain"
     num_parameters: int
-    dataset_name: str
-    versions: Mapping[str, str]  # by package
-    block_type: str = "plain"  # as in the configuration
-    task: str = "sequence-classification"
-    # the Hub's name of the task, and that of transformers' pipeline
-    pipeline_tag: str = "text-classification"
-    # by split; floats go into the metadata
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    text_pairs: bool = False  # whether an example is two texts
-    rows: int | None = None  # number of training rows
-    # thresholds of a multi-label model in the order of the ids
-    thresholds: Sequence[float] | None = None
-    # rows of train by class, in the order of the ids
-    class_counts: Mapping[str, int] = field(default_factory=dict)
-    # scores by model and split
-    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
-    examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
-    training: Mapping[str, Any] | None = None
-    # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
-    wide: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
-    audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
-    repo_id: str | None = None
-    dataset_id: str | None = None
-    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
-    license: str | None = None  # the Hub's identifier, such as `apache-2.0`
-    tags: Sequence[str] = ()  # beside the package's own
-    best_metric: str | None = None  # selected the epoch on the validation split
     size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
+    text_pairs: bool = False  # whether an example is two texts
+    # thresholds of a multi-label model in the order of the ids
+    thresholds: Sequence[float] | None = None
+    # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
+    wide: Mapping[str, Any] | None = None
+
+
+@dataclass(kw_only=True)
+class DataFacts:
+    """The data that the model learned."""
+
+    dataset_name: str
+    dataset_id: str | None = None
     data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
-    start_note: str | None = None  # why the run started so
+    rows: int | None = None  # number of training rows
+    # the same by class, in the order of the ids
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
+    audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
-    command: str | None = None  # repeats the run
-    fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
-    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    vectors: Mapping[str, Any] | None = None
+
+
+@dataclass(kw_only=True)
+class TrainingFacts:
+    """How the model learned."""
+
+    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
+    training: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] | None = None
+    best_metric: str | None = None  # selected the epoch on the validation split
     # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
     start: Mapping[str, Any] | None = None
+    start_note: str | None = None  # why the run started so
+    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
+    vectors: Mapping[str, Any] | None = None
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
-    calibration: Mapping[str, Any] | None = None  # its effect by split
+    command: str | None = None  # repeats the run
+    fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
+    versions: Mapping[str, str]  # by package
+
+
+@dataclass(kw_only=True)
+class ScoreFacts:
+    """The scores and figures of the model."""
+
+    # by split; floats go into the metadata
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # scores by model and split
+    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     # scores for rows of a `split` with a `share` of words mistyped
     typos: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None  # its effect by split
     # by target: answers that need no person, on other rows and `chosen_on`
     decisions: Mapping[str, Any] | None = None
     figures: Mapping[str, str] | None = None  # file names by caption
     # by file: `bytes`, `texts`, `max_difference`
     onnx: Mapping[str, Mapping[str, float]] | None = None
+
+
+@dataclass(kw_only=True)
+class CardFacts(ModelFacts, DataFacts, TrainingFacts, ScoreFacts):
+    """The content of a model card, with what the Hub asks. A missing fact leaves out its part."""
+
+    name: str  # name of the model: the title, and in the metadata
+    # the Hub's name of the task, and that of transformers' pipeline
+    pipeline_tag: str = "text-classification"
+    repo_id: str | None = None
+    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
+    license: str | None = None  # the Hub's identifier, such as `apache-2.0`
+    tags: Sequence[str] = ()  # beside the package's own
 
 
 def render(facts: CardFacts) -> str:
@@ -192,15 +216,19 @@ def score_tables(facts: CardFacts, split: str) -> str:
         models |= _list_mistyped(facts, facts.typos)
 
     names = [name for name, value in metrics.items() if isinstance(value, float)]
-    rows: list[Sequence[object]] = []
-    for model, scores in models.items():
-        rows.append([model, *(scores.get(name) for name in names)])
-    table = make_table(["", *names], rows)
-    if not labels:
-        return table
-    columns = ["label", *next(iter(labels.values()))]
-    per_label = make_table(columns, [[label, *row.values()] for label, row in _ends(labels)])
-    return f"{table}\n\n{per_label}"
+    table = _make_score_table("", names, models)
+    if labels:
+        columns = list(next(iter(labels.values())))
+        table += "\n\n" + _make_score_table("label", columns, dict(_ends(labels)))
+    return table
+
+
+def _make_score_table(
+    title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return a table with a row per model or label, and these scores of it."""
+    cells = [[row, *map(scores.get, names)] for row, scores in rows.items()]
+    return make_table([title, *names], cells)
 
 
 def _list_baselines(
@@ -228,7 +256,7 @@ def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapp
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
-    """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
+    """Return the rows of each split that repeat others, and its share of unknown tokens."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
         leak = audit["leaks"].get(split, {}).get("train", {})
@@ -247,7 +275,10 @@ def audit_table(audit: Mapping[str, Any]) -> str:
 
 
 def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return names and values; of more than 20 the ten largest and the ten smallest, by F1 where they have it."""
+    """Return names and values; of more than 20 the ten largest and the ten smallest.
+
+    Rows of scores are sorted by F1.
+    """
     entries = list(rows.items())
     if len(entries) <= 2 * _SHOWN:
         return entries
@@ -271,7 +302,10 @@ def plain(text: str) -> str:
 
 
 def code(text: str, block: str = "") -> str:
-    """Return text as inline Markdown code, or as a `block` of a language, in more backticks than it contains."""
+    """Return text as Markdown code, inline or as a `block` of a language.
+
+    It is in more backticks than it contains.
+    """
     longest = max(map(len, re.findall("`+", text)), default=0)
     marks = "`" * max(longest + 1, 3 if block else 1)
     if block:

@@ -17,6 +17,7 @@ from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
 from ..evaluation.linear import LinearBaseline
+from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
 from ..tasks import Config, Task, compute_scores, task_of
 from ..utils.errors import UserError
@@ -96,7 +97,8 @@ class Evaluation:
     def summarize(self) -> str:
         """Return lines for people: the scores that are one number, and the share of texts that need no person."""
         scores = [
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in _numbers(self.scores).items()
+            f"{name.replace('_', ' ')} {value:.3f}"
+            for name, value in single_scores(self.scores).items()
         ]
         count = self.scores.get("rows", "all")
         lines = [f"{self.rows.name}: {count} rows, {', '.join(scores)}"]
@@ -273,11 +275,6 @@ def _score_language_model(
     return task.evaluate(losses, (), opened.engine.config)
 
 
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores that are one number."""
-    return {name: value for name, value in scores.items() if isinstance(value, float)}
-
-
 def _measure_typos(
     options: EvaluateOptions, opened: Opened, task: Task, rows: datasets.Dataset
 ) -> dict[str, _Scores]:
@@ -289,7 +286,7 @@ def _measure_typos(
         mistyped = mistype_rows(rows, share, "evaluate")
         answers = answer_rows(opened, task, mistyped)
         scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
-        measured: _Scores = _numbers(scores)
+        measured: _Scores = single_scores(scores)
         if linear is not None:
             measured["linear_model"] = linear.measure(mistyped, "typos")
         by_share[f"{share:g}"] = measured

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.scores import single_scores
 from ..tasks import compute_scores, task_of
 from ..utils.errors import UserError, check_texts, find_text_fault
 
@@ -293,11 +294,9 @@ def measure_prefixes(
         ids = [row[: math.ceil(share * len(row))] for row in input_ids]
         logits, _ = engine.advance(ids, None)
         scores = task.evaluate(logits.astype(float), labels, engine.config)
-        numbers = {"share": share}
-        for name, value in scores.items():
-            if isinstance(value, float) and name != "loss":
-                numbers[name] = value
-        by_share.append(numbers)
+        numbers = single_scores(scores)
+        numbers.pop("loss", None)
+        by_share.append({"share": share, **numbers})
     measured: dict[str, Any] = {"by_share": by_share}
     if task.one_label:
         measured["early"] = _measure_early(engine, input_ids, np.asarray(labels), threshold)

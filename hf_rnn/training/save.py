@@ -40,6 +40,7 @@ from ..evaluation.decisions import (
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
 from ..evaluation.linear import LinearBaseline, linear_scores
+from ..evaluation.scores import single_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.engines.stored import fingerprint_folder
@@ -118,15 +119,12 @@ class TrainingResult:
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        return {
-            split: {
-                name: score
-                for name, score in scores.items()
-                if isinstance(score, float) and name != "loss"
-            }
-            for split, scores in self.metrics.items()
-            if split in ("validation", "test")
-        }
+        by_split: dict[str, dict[str, float]] = {}
+        for split in ("validation", "test"):
+            if split in self.metrics:
+                by_split[split] = single_scores(self.metrics[split])
+                by_split[split].pop("loss", None)
+        return by_split
 
 
 def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:

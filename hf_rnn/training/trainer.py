@@ -48,6 +48,7 @@ from transformers.trainer_utils import (
     rotate_checkpoints,
 )
 
+from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import ModelError, SettingError, is_write_error, reason_of
@@ -343,8 +344,7 @@ class RnnTrainer(Trainer):
             return super().evaluate(eval_dataset, *args, **kwargs)
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         scores = self.compute_metrics(self.predict(rows))
-        numbers = {name: score for name, score in scores.items() if isinstance(score, float)}
-        metrics = {f"eval_{name}": score for name, score in numbers.items()}
+        metrics = {f"eval_{name}": score for name, score in single_scores(scores).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
