@@ -1,4 +1,4 @@
-"""Labelled texts in, data sets out: tables, or data sets of the `datasets` library, all rows counted.
+"""Labelled texts in, data sets out; every row is counted.
 
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`]
 turns these into `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place

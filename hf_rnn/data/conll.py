@@ -111,7 +111,7 @@ class _Form:
         cells: Sequence[Sequence[str]],
         columns: Sequence[str],
     ) -> _Form:
-        """Return the form of a file, whose first token has all columns; negative ones count from the last."""
+        """Return the form of a file, whose first token has all columns; -1 is the last one."""
         token, tag = map(int, columns)
         rows = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
         if not rows:
@@ -123,7 +123,7 @@ class _Form:
         return cls(size, token, tag, {row[tag] for row in rows if len(row) == size})
 
     def is_comment(self, line: str, cells: Sequence[str], is_start: bool) -> bool:
-        """Return whether a line holds no token; before the first one a comment may have as many columns."""
+        """Return whether a line has no token; at the start a comment may have as many columns."""
         if line.startswith("# "):
             return len(cells) != self.size or (is_start and cells[self.tag] not in self.tags)
         return self.size == 10 and _NOT_A_WORD.match(line) is not None
@@ -223,7 +223,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     rejected_path: str | Path | None = None,
     report: DataReport | None = None,
 ) -> datasets.DatasetDict:
-    """Read tagged sentences: CoNLL files, or lists of tokens and tags in tables, data sets or memory.
+    """Read tagged sentences: CoNLL files, or tables with lists of tokens and of tags.
 
     Other arguments and errors are those of [`load_tsv`]. Rejected rows are lines or tokens. The
     `label_counts` of the report are sentences.
@@ -261,7 +261,7 @@ def _read_tables(
     token: int | str | None,
     tag: int | str | None,
 ) -> tuple[dict[str, str], Mapping[str, Sequence[Table]]]:
-    """Return the columns of tokens and tags, as `text` and `label`, and the tables of each split."""
+    """Return the columns of tokens, `text`, and of tags, `label`; and the tables by split."""
     if _is_conll(source):
         names = {"text": str(token or 0), "label": str(-1 if tag is None else tag)}
         return names, _read_files(source, splits, list(names.values()))

@@ -21,7 +21,7 @@ from .splits import SPLITS
 logger = logging.getLogger(__name__)
 
 _HELD_OUT = 0.1  # share of the characters, cut off at the start of a row
-_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # of a line
+_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # a line is cut so
 
 
 def load_text(

@@ -81,7 +81,7 @@ def encode(
 
 
 class _Encoder:
-    """Encode batches of rows, and count the truncated ones; the arguments are those of [`encode`]."""
+    """Encode batches of rows, and count the truncated ones; arguments are those of [`encode`]."""
 
     def __init__(
         self,

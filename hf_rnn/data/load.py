@@ -146,7 +146,7 @@ def load_tsv(
 def _locate_columns(
     source: object, config: str | None, splits: Iterable[str] | None, settings: RowOptions
 ) -> dict[str, list[Columns]]:
-    """Return the tables of each split with their columns, without unlabelled splits that nobody named."""
+    """Return the tables by split with their columns, without unlabelled splits unless named."""
     sources = {}
     for split, tables in read_tables(source, config, splits, settings).items():
         parts = [settings.locate(table) for table in tables]
@@ -216,7 +216,7 @@ class RowOptions:
     columns_of_start: Mapping[str, str | None] = field(default_factory=dict)
 
     def read_part(self, part: Any, name: str, in_folder: bool) -> Table:
-        """Read rows in memory, a table, or in a folder without tables the file or folder of a label.
+        """Read rows in memory, a table, or the texts of a label in a folder without tables.
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
@@ -265,17 +265,17 @@ class RowOptions:
         return Columns(table, texts, labels or [chosen["label"]])
 
     def _guess(self, use: str, table: Table, names: list[str]) -> list[str]:
-        """Return the names that a column for a use may have, best first; `names` are those left."""
+        """Return the names, best first, that a column for a use may have."""
         if not table.has_names:
             first = next(iter(table.columns))
             return sorted(names, key=first.__eq__) if use == "label" else names
         if use == "label" and len(names) == 1:
             return names
-        of_start = self.columns_of_start.get(use)
-        return list(filter(None, (of_start, *USUAL_NAMES[use])))
+        earlier = self.columns_of_start.get(use)
+        return list(filter(None, (earlier, *USUAL_NAMES[use])))
 
     def describe(self, columns: Columns) -> dict[str, str]:
-        """Return the columns of `text`, `text_pair` and `label`; log them, and which are a guess."""
+        """Return the columns of `text`, `text_pair` and `label`; log them and each guess."""
         chosen = dict(zip(_USES, columns.texts, strict=False))
         chosen["label"] = ", ".join(columns.labels)
         parts = []
@@ -298,7 +298,7 @@ class RowOptions:
         return alike != [name]
 
     def write_labels(self, columns: Columns) -> pa.ChunkedArray:
-        """Return the labels of a table as texts, null if missing; tabs are between several columns."""
+        """Return the labels of a table as texts, null if missing; tabs separate columns."""
         written = []
         for name in columns.labels:
             column = columns.table.column(name)
@@ -463,7 +463,7 @@ def _read_splits(
 
 
 def _count_labels(parts: Sequence[_Part], strips: bool) -> Counter[str]:
-    """Return the rows of each label of a split; `strips` white space, and drops labels with a fault."""
+    """Return the rows by label of a split; `strips` white space, and drops invalid labels."""
     counts = Counter[str]()
     for part in parts:
         for label, rows in part.count_labels().items():

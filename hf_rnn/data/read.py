@@ -266,7 +266,7 @@ def _sample_lines(head: bytes, encoding: str) -> list[str]:
 
 
 def _find_separator(lines: Sequence[str], preferred: str) -> str:
-    """Return the separator that cuts most lines into as many fields as the first, which has several."""
+    """Return the separator that cuts most lines into as many fields, two or more, as the first."""
     lines = [line.replace("\r", "") + "\n" for line in lines]
     best = preferred or ","
     most = 0.0
@@ -391,7 +391,7 @@ def _split_quoted(
 
 
 def _take_piece(path: str, reader: Any, size: int, skipped: int) -> _Piece | None:
-    """Return the next rows of a reader, up to a number, the last one with a fault if it ends them."""
+    """Return up to `size` further rows of a reader; a fault ends them."""
     start = reader.line_num
     rows: list[list[str]] = []
     detail = ""

@@ -1,4 +1,4 @@
-"""Sources of labelled texts: files, folders, data sets of the `datasets` library, rows in memory."""
+"""Sources of labelled texts: files, folders, data sets of a library, rows in memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def find_parts(
     suffixes: Sequence[str] = TABLE_SUFFIXES,
     config: str | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
-    """Return a source's name in messages, and by split its files, or its data set or rows in memory."""
+    """Return a source's name in messages, and by split its files, data set or rows in memory."""
     where = "dataset"
     named: Any = source
     if isinstance(source, datasets.Dataset):
@@ -95,7 +95,7 @@ def _list_files(part: Any) -> list[str]:
 def _find_files(
     path: Path, splits: Iterable[str] | None, suffixes: Sequence[str]
 ) -> dict[str, list[str]] | None:
-    """Return the files of a folder by split, others by name; a single file is a requested split, or train.
+    """Return the files of a folder by split, others by name; a single file may be any split.
 
     In a folder without tables, folders or text files of labels make a split. None means a data set
     of the library.
@@ -173,7 +173,7 @@ def as_list(items: Any) -> list[Any]:
 def choose_splits(
     splits: Iterable[str] | None, there: Iterable[str], where: str, suffix: str = ".tsv"
 ) -> tuple[str, ...]:
-    """Return the names of the splits to read, train first: the requested ones, or all with train."""
+    """Return the splits to read, train first: the requested ones, or all with train."""
     there = list(there)
     chosen = {"train", *there}
     if splits is not None:
@@ -203,7 +203,7 @@ def _missing_split(split: str, there: Sequence[str], where: str, suffix: str) ->
 
 
 def read_label(path: str, encoding: str | None = None) -> Table:
-    """Read a folder, a row for each text file, or a file, a row for each line; its name is the label."""
+    """Read a folder, a row per text file, or a file, a row per line; its name is the label."""
     label = os.path.basename(path)
     if os.path.isfile(path):
         lines = read_lines(path, encoding)

@@ -1,4 +1,4 @@
-"""Rows of splits: hashes of texts, rows that are held out as validation, and the finished data sets."""
+"""Rows of splits: hashes of texts, rows that are held out, and the finished data sets."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def join_texts(rows: datasets.Dataset) -> Iterator[str]:
 
 
 def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
-    """Return the sorted hashes, uint64, of all rows that trained a model; None without their file."""
+    """Return the sorted hashes, uint64, of the rows that trained a model; None without a file."""
     if not folder.training_rows.is_file():
         return None
     name = folder.training_rows.name
@@ -100,7 +100,7 @@ def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
 def make_datasets(
     splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
 ) -> datasets.DatasetDict:
-    """Return the splits as data sets, large ones in files; a share of train may become validation."""
+    """Return the splits as data sets; without validation a share of train becomes it."""
     masks = {split: np.ones(len(rows.rows), dtype=bool) for split, rows in splits.items()}
     sources = dict(splits)
     if share and "validation" not in splits:

@@ -131,7 +131,7 @@ def select_rows(table: pa.Table, mask: np.ndarray) -> RowStore:
 
 
 def _unite(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """Return the schema of the rows of two: a column of two types holds JSON, unless one is null."""
+    """Return the schema of the rows of two; a column of two types has JSON, unless one is null."""
     types = dict(zip(first.names, first.types, strict=True))
     for name, type_ in zip(second.names, second.types, strict=True):
         earlier = pa.field(name, types.get(name, pa.null()))
@@ -273,7 +273,7 @@ class Table:
         return replace(self, columns=columns, places=self.places[start:stop], rejected=rejected)
 
     def to_arrow(self) -> pa.Table:
-        """Return all columns; each has one type in the whole file, texts if its values have several."""
+        """Return all columns; each has one type in the whole file, or else texts."""
         arrays = []
         for column in self.columns.values():
             is_arrow = hasattr(column, "type")
@@ -312,7 +312,7 @@ def name_columns(path: str, names: Iterable[object]) -> list[str]:
 
 
 def are_names(fields: Iterable[str]) -> bool:
-    """Return whether fields of a first line are usual names of columns, one of texts and one of labels.
+    """Return whether fields are usual names of columns, one of texts and one of labels.
 
     A word that names both, such as `Bewertung`, is one of them only.
     """
@@ -325,7 +325,7 @@ def are_names(fields: Iterable[str]) -> bool:
 def find_column(
     columns: Iterable[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str
 ) -> str:
-    """Return the name of a column: that of a name or number, or the first of `guesses`, in any case.
+    """Return the name of a column: by name or number, or the first of `guesses` in any case.
 
     A dot in a name leads into nested records. Raises a [`DataError`] that lists the columns and
     names the `flag`.

@@ -42,7 +42,7 @@ class Language:
 
     @property
     def is_known(self) -> bool:
-        """Whether an encoder knows the texts: few pieces are unknown, and most are longer than letters."""
+        """Whether an encoder knows the texts: few pieces are unknown or single letters."""
         are_letters = self.ascii_share > _MOST_ASCII and self.length < _LEAST_CHARACTERS
         return self.unknown <= _MOST_UNKNOWN and not are_letters
 
@@ -66,7 +66,7 @@ def find_language(texts: Iterable[str]) -> Language:
 
 
 def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
-    """Return the pieces with letters, an unknown one as one per character, and the unknown share."""
+    """Return the pieces with letters, those unknown by character, and the unknown share."""
     folder = FinishedFolder(find_built_in(encoder))  # type: ignore[arg-type]  # it exists
     tokenizer = Tokenizer.from_file(str(folder.tokenizer))
     unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])

@@ -195,7 +195,7 @@ def plain_placeholders() -> list[Normalizer]:
 
 
 def capital_marks() -> list[Normalizer]:
-    """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
+    """Return rules that put ⇧ before a word with a capital, and ⇪ before one with two."""
     rules = []
     for capital in map(chr, range(ord("A"), ord("Z") + 1)):
         # a rule per letter, as a replacement is a constant

@@ -30,7 +30,7 @@ class UserError(ValueError):
 
 
 class SettingError(UserError):
-    """A flag, a keyword or an entry of a recipe that is unknown, out of range or against another."""
+    """A flag, keyword or entry of a recipe that is unknown, out of range or against another."""
 
 
 class DataError(UserError):

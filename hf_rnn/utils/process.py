@@ -126,14 +126,14 @@ sys.meta_path.insert(0, _Finder)
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Wait until no other thread trains: random states and accelerate's state belong to the process."""
+    """Wait until no other thread trains: random states belong to the process."""
     with _TRAINING:
         yield
 
 
 @contextlib.contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Hide the progress bars of transformers and datasets: those of loading, tokenizing and saving."""
+    """Hide the progress bars of transformers and datasets."""
     import datasets
     from transformers.utils import logging
 
