@@ -51,7 +51,7 @@ class InferenceOptions:
                 raise UserError(f"{name} must be one of {', '.join(choices)}: found {choice!r}")
         if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
             raise UserError(
-                f"precision and device are for the backend torch: leave them out with {self.backend}"
+                f"precision and device are for torch: leave them out with backend {self.backend}"
             )
 
 
