@@ -1,4 +1,4 @@
-"""`TextStream`: a text that is still being written, with an answer after every piece, at the cost of the piece alone.
+"""`TextStream`: a text that is still being written, with an answer after every piece.
 
 Words are divided by white space, so a later letter can change the tokens of the last word only. All
 tokens before it are read once: the state after them is kept. Those of the last word are read on a
@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,16 +35,19 @@ _MOST_TOKENS = 1 << 53
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of
 # all kinds.
 HOSTILE = (
-    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
-    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
-    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! [PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
+    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> "
+    "cafe\u0301 n\u0303o",
+    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ "
+    "\u202etxet",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! "
+    "[PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
 )
 
 
 def find_unstable_text(
     encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]
 ) -> str | None:
-    """Return the first text whose tokens are not those of its words one after another; None if all are stable.
+    """Return the first text whose tokens are not those of its words; None if all are stable.
 
     Texts are cut before white space, as in a stream; white space alone must have no token.
     """
@@ -53,7 +57,7 @@ def find_unstable_text(
         cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
         words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
         whole, *pieces = encode([text, *words])
-        if whole != [token for piece in pieces for token in piece]:
+        if whole != list(chain.from_iterable(pieces)):
             return text
     return None
 
@@ -107,7 +111,7 @@ class TextStream:
         return feed_many([self], [piece])[0]
 
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
-        """Read the next piece, and yield an answer after each token that no later letter can change."""
+        """Read the next piece, and yield an answer after each token that no letter can change."""
         _check([self], [piece])
         final, _ = self._split(piece)
         for token in final:
@@ -127,7 +131,7 @@ class TextStream:
         return copy.copy(self)  # arrays are replaced, not changed
 
     def save(self) -> bytes:
-        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model.
+        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process.
 
         Its layout is the same for all engines.
         """
@@ -171,7 +175,7 @@ class TextStream:
         return _continue, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
-        """Take a piece; return its final tokens, and those of the last word, up to the limit of the model."""
+        """Take a piece; return its final tokens, and those of the last word, within the limit."""
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word = text[cut:]
@@ -222,7 +226,7 @@ def _read_state(saved: bytes) -> tuple[_Header, np.ndarray]:
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the next piece of several texts in one call, and return the answers of [`TextStream.feed`] in their order.
+    """Read the next piece of several texts in one call; return the answers of `feed` in order.
 
     Raises:
         UserError: For a piece that is not text, an ended stream, and streams of several models;
@@ -231,20 +235,27 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    growing = [row for row, (final, _) in enumerate(split) if final]
+    ends = []
+    growing = []
+    final_tokens = []
+    for stream, piece in zip(streams, pieces, strict=True):
+        final, last = stream._split(piece)
+        ends.append(last)
+        if final:
+            growing.append(stream)
+            final_tokens.append(final)
     if growing:
-        _advance([streams[row] for row in growing], [split[row][0] for row in growing])
+        _advance(growing, final_tokens)
 
     predictor = streams[0]._predictor
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [row for row, (_, last) in enumerate(split) if last]
+    unfinished = [row for row, last in enumerate(ends) if last]
     if unfinished:
         states = np.concatenate([streams[row]._state for row in unfinished])
-        tokens = [split[row][1] for row in unfinished]
+        tokens = [ends[row] for row in unfinished]
         logits[unfinished] = predictor.engine.advance(tokens, states)[0]
     answers = predictor.answer_scores(compute_scores(logits, predictor.config), streams[0]._target)
-    for answer, stream, (_, last) in zip(answers, streams, split, strict=True):
+    for answer, stream, last in zip(answers, streams, ends, strict=True):
         answer["tokens"] = stream._tokens + len(last)
     return answers
 

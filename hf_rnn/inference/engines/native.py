@@ -124,9 +124,9 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
         if not right:
             return f"{name} is {getattr(config, name, None)!r}"
     if head not in (CLASSIFIER, TAGGER):
-        return f"the head is {head!r}"
+        return f"the head {head} is unknown"
     if residual and (config.residual_size or config.hidden_size) % _COLUMNS:
-        return f"the stream is no multiple of {_COLUMNS}"
+        return f"{_COLUMNS} does not divide the size of the stream"
     return None
 
 

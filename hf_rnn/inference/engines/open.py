@@ -1,4 +1,4 @@
-"""Open the engine of a stored model, or of one in memory: the first that computes it, in the order of their speed."""
+"""Open the engine of a stored model, or of one in memory: the fastest that computes it."""
 
 from __future__ import annotations
 

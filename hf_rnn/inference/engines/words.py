@@ -27,9 +27,9 @@ _LAYER = "words.layer."
 class Words:
     """The words of texts: marks of capitals, if any, and then other tokens."""
 
-    ids: np.ndarray  # of all tokens (T)
+    ids: np.ndarray  # (T)
     is_mark: np.ndarray  # (T)
-    is_start: np.ndarray  # of a word (T)
+    is_start: np.ndarray  # whether a word starts (T)
     counts: np.ndarray  # words by text
 
 

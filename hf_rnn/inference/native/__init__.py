@@ -12,7 +12,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_POINTER = ctypes.c_void_p
+_INT = ctypes.c_int32
+_FLOAT = ctypes.c_float
 FOLDER = Path(__file__).parent
 SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
