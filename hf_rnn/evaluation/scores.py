@@ -25,7 +25,7 @@ MOST_CLASSES = 1_000
 
 
 def single_scores(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of all rows together, without counts and tables, of all that were measured."""
+    """Return the scores of all rows together, without counts and tables."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
@@ -33,7 +33,8 @@ def check_finite_logits(logits: npt.ArrayLike) -> None:
     """Raise UserError for logits `(N, C)` that are NaN or infinite."""
     finite = np.isfinite(np.asarray(logits)).all(axis=-1)
     if not finite.all():
-        wrong = f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite"
+        count = np.count_nonzero(~finite)
+        wrong = f"{count} of {len(finite)} rows have logits that are not finite"
         advice = "Train again with a lower learning_rate, or with max_grad_norm 1"
         raise UserError(f"{wrong}: did the training diverge? {advice}")
 

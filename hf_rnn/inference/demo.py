@@ -113,7 +113,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 def label_text(
     model: Predictor, text: str, inform: Callable[[str], object]
 ) -> tuple[dict[str, float] | str, list[tuple[str, float | None]]]:
-    """Return the scores by label, and the parts of the text with effects from -1 to 1; inform if not all was read."""
+    """Return scores by label, and parts of the text with effects; inform if not all was read."""
     explanation = explain(model, text)
     if explanation.tokens > explanation.read:
         inform(f"The model reads the first {explanation.read} of the {explanation.tokens} tokens.")
@@ -151,12 +151,14 @@ def explain(model: Predictor, text: str) -> Explanation:
     """
     check_text(text)
     encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0]
+    ids = encoded["input_ids"][0]
+    offsets = encoded["offset_mapping"][0]
     tokens = len(model.tokenizer([text], verbose=False)["input_ids"][0])
     variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), _MOST_TOKENS))]
     logits = model.logits([ids, *variants])  # (1 + variants, C)
     check_finite_logits(logits)
-    scores, names = compute_scores(logits, model.config), list(model.config.id2label.values())
+    scores = compute_scores(logits, model.config)
+    names = list(model.config.id2label.values())
     best = int(scores[0].argmax())
     effects = [*(scores[0, best] - scores[1:, best]).tolist(), *[None] * (len(ids) - len(variants))]
     parts: list[tuple[str, float | None]] = []
@@ -219,7 +221,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
 
 
 def read_examples(folder: FinishedFolder) -> list[str]:
-    """Return texts to try: the first of each label on the card, then the second of each; none without a card's."""
+    """Return texts of the card to try: the first of each label, then the second of each."""
     facts = read_facts(folder)
     by_label = facts.examples if facts and facts.examples else {}
     examples: list[str] = []

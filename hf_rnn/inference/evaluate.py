@@ -1,4 +1,4 @@
-"""Measure a model on labelled rows: scores, decisions, texts of no class, mistyped rows, answers."""
+"""Measure a model on labelled rows: scores, decisions, texts of no class, mistyped rows."""
 
 from __future__ import annotations
 
@@ -96,35 +96,33 @@ class Evaluation:
         return result
 
     def summarize(self) -> str:
-        """Return lines for people: the scores that are one number, and the share of texts that need no person."""
-        scores = [
-            f"{name.replace('_', ' ')} {value:.3f}"
-            for name, value in single_scores(self.scores).items()
-        ]
+        """Return lines for people: scores that are one number, and what needs no person."""
+        numbers = single_scores(self.scores).items()
+        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers]
         count = self.scores.get("rows", "all")
         lines = [f"{self.rows.name}: {count} rows, {', '.join(scores)}"]
         alone = self.without_a_person
         if alone is not None:
             chosen = alone["chosen_on"]
             lines.append(
-                f"{alone['share']:.0%} of the texts need no person for a target of {alone['target']:g}: their "
-                f"accuracy is {alone['accuracy'] or 0:.3f}; on the rows that chose the thresholds "
-                f"{chosen['share']:.0%}, {chosen['accuracy'] or 0:.3f}"
+                f"{alone['share']:.0%} of the texts need no person for a target of "
+                f"{alone['target']:g}: their accuracy is {alone['accuracy'] or 0:.3f}; on the rows "
+                f"that chose the thresholds {chosen['share']:.0%}, {chosen['accuracy'] or 0:.3f}"
             )
             if alone["costliest"]:
                 lines.append(alone["costliest"])
         none = self.none
         if none is not None:
-            line = f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone"
-            if none["accuracy_with_new"] is not None:
-                line += (
-                    f"; the accuracy of all automatic answers is {none['accuracy_with_new']:.3f}"
-                )
+            line = f"{none['label']}: AUROC {none['auroc']:.3f}"
+            line += f", {none['alone']:.0%} would be answered alone"
+            with_new = none["accuracy_with_new"]
+            if with_new is not None:
+                line += f"; the accuracy of all automatic answers is {with_new:.3f}"
             lines.append(line)
         return "\n".join(lines)
 
     def write_answers(self, path: str | Path) -> None:
-        """Write the rows with their places, answers, scores and whether they are wrong, worst first.
+        """Write the rows with places, answers, scores and whether they are wrong, worst first.
 
         Columns without names are named by their use, such as text and label.
 
@@ -356,7 +354,7 @@ def _find_thresholds(
     scores: np.ndarray,
     labels: np.ndarray,
 ) -> decisions.Thresholds:
-    """Return the thresholds of the folder, or those that these rows choose, which go into the folder."""
+    """Return the thresholds of the folder, or those that these rows choose for it."""
     folder = opened.folder
     fingerprint = opened.engine.fingerprint
     names = list(opened.engine.config.id2label.values())
@@ -371,7 +369,8 @@ def _find_thresholds(
     absent = [name for number, name in enumerate(names) if number not in present]
     if absent:
         result.notes.append(
-            f"no rows of label {', '.join(absent)} here: no threshold can be chosen, so its answers go to a person"
+            f"no rows of label {', '.join(absent)} here: no threshold can be chosen, so its "
+            "answers go to a person"
         )
     if options.target is not None and Path(result.model).is_dir():
         decisions.write_thresholds(folder.thresholds, fingerprint, [chosen], options.choose)
@@ -398,7 +397,7 @@ def _measure_thresholds(
     names: list[str],
     rows_hash: str,
 ) -> dict[str, Any]:
-    """Return what thresholds do to rows; on rows that chose them, what is repeated on parts that did not."""
+    """Return what thresholds do to rows; for rows that chose them, to parts that did not."""
 
     def measure(by_label: Mapping[str, float | None]) -> decisions.Decisions:
         waiting = decisions.needs_person(by_label, names, scores)
@@ -427,11 +426,10 @@ def _measure_thresholds(
 
 
 def check_answers_file(path: str, task: Task) -> None:
-    """Raise a [`UserError`] for a file that cannot hold the answers of a task, before they are computed."""
+    """Raise a [`UserError`] for a file that cannot hold the answers of a task."""
     if task.per_token or task.generates:
-        raise UserError(
-            f"output_file is for labels and numbers of whole texts: the task is {task.name}; leave it out"
-        )
+        found = f"the task is {task.name}; leave it out"
+        raise UserError(f"output_file is for labels and numbers of whole texts: {found}")
     find_suffix(path)
 
 

@@ -1,4 +1,4 @@
-"""The rows that an evaluation scores: those of a split, or those of a table that were not trained on."""
+"""The rows that an evaluation scores: those of a split, or new ones of a table."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def read_rows(
     revision: str | None = None,
     data: object = None,
 ) -> Rows:
-    """Return the rows to score: without `split` test, or the rows of a table that were not trained on.
+    """Return the rows to score.
 
-    A table without splits has two halves: rows that were trained on are `train`, the others
-    `validation`.
+    Without `split` they are those of test, or those of a table that were not trained on. A table
+    without splits has two halves: rows that were trained on are `train`, the others `validation`.
 
     Args:
         model: A finished folder, or a repo of the Hub.
@@ -202,14 +202,13 @@ def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
 def find_columns(
     options: EvaluateOptions, task: Task, config: Config, record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the labels of a model and the columns that it was trained on, as options of a reader."""
+    """Return the labels of a model and the columns of its training, as options of a reader."""
     class_names = [config.id2label[index] for index in range(config.num_labels)]
     pairs = options.label_map or []
     label_map = dict(pair.rpartition("=")[::2] for pair in pairs)
     if len(label_map) < len(pairs) or not all(label_map):
-        raise UserError(
-            f"label_map is {' '.join(pairs)}: give each label of the data once, as --label_map 0=negative 1=neutral"
-        )
+        advice = "give each label of the data once, as --label_map 0=negative 1=neutral"
+        raise UserError(f"label_map is {' '.join(pairs)}: {advice}")
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         # as transformers numbers integers
         label_map = {str(index): name for index, name in enumerate(class_names)}
@@ -227,7 +226,8 @@ def _describe_rows(
 ) -> str:
     """Return a note on the number of rows that were trained on."""
     if trained_on is None:
-        return f"{name}: some of its {rows:,} rows may have been trained on: the model has no hashes of these rows"
+        some = f"some of its {rows:,} rows may have been trained on"
+        return f"{name}: {some}: the model has no hashes of these rows"
     note = f"{name}: {trained_on:,} of {rows:,} rows were trained on"
     if scored < rows:
         note += f"; the scores are of the other {scored:,}"

@@ -126,7 +126,7 @@ def _read_texts(
     names.add(str(record.get("text_column")).casefold())
 
     def have_names(fields: set[str]) -> bool:
-        """Return whether the fields of the first line of a TSV file are names: one is that of texts."""
+        """Return whether the fields of the first line of a TSV file are names."""
         if column is not None:
             return not column.isdecimal() or column in fields
         is_name = len(fields) == 1 and not fields.isdisjoint(USUAL_NAMES["text"])
@@ -158,7 +158,7 @@ def _choose_columns(
     settings: TableSettings,
     record: Mapping[str, Any],
 ) -> tuple[list[str], TableSettings, str]:
-    """Return the columns of texts, settings with a prefix for new names, and a note on how the column was chosen."""
+    """Return the columns of texts, settings with a prefix, and a note on the choice."""
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
     name = settings.text_column or trained.get("text_column")
     columns = [find_column(names, name, USUAL_NAMES["text"], path, "text_column")]
@@ -394,7 +394,7 @@ def _to_json(value: object) -> str:
 
 
 def _flatten(table: pa.Table) -> pa.Table:
-    """Return a table with lists of labels as `train` reads them, and other nested values as JSON."""
+    """Return a table with lists of labels as `train` reads them, and nested values as JSON."""
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))

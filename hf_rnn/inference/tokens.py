@@ -36,7 +36,7 @@ _CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")
 
 
 class TokenizerFile:
-    """What this package uses of transformers' class: `tokenizer.json`, and its settings."""
+    """`tokenizer.json` with its settings: the part of transformers' class that is used here."""
 
     is_fast = True
 

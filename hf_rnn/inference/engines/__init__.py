@@ -50,9 +50,8 @@ class InferenceOptions:
             if choice not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}: found {choice!r}")
         if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
-            raise UserError(
-                f"precision and device are for the backend torch: leave them out with {self.backend}"
-            )
+            advice = f"leave them out with {self.backend}"
+            raise UserError(f"precision and device are for the backend torch: {advice}")
 
 
 DEFAULTS = InferenceOptions()

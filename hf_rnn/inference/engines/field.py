@@ -1,4 +1,4 @@
-"""`Field`: the conditional random field of a tagger, in NumPy. Legend: T tokens, B texts, C tags."""
+"""`Field`: the conditional random field of a tagger. Legend: T tokens, B texts, C tags."""
 
 from __future__ import annotations
 

@@ -393,7 +393,7 @@ class NativeEngine(Engine):
         return block
 
     def _read_min_gru(self, name: str, inputs: int) -> list[Matrix]:
-        """Read the layers that say what is kept, 1 - sigmoid(z) = sigmoid(-z), and what is added."""
+        """Read the layers of what is kept, 1 - sigmoid(z) = sigmoid(-z), and of what is added."""
         cells = [
             self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs)
             for side in range(self._directions)
@@ -521,7 +521,7 @@ class NativeEngine(Engine):
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def export_states(self, states: np.ndarray) -> np.ndarray:
-        """As in [`Engine`]: without the padding of the kernel, and with the mean in place of sums."""
+        """As in [`Engine`]: without the padding of the kernel, and with a mean in place of sums."""
         config = self.config
         count = config.num_hidden_layers
         width = self._pooled_width
@@ -592,7 +592,7 @@ class NativeEngine(Engine):
         threads: int | None,
         states: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the logits of texts whose tokens have these rows of the table, in the order of the texts.
+        """Return the logits of texts whose tokens have these rows of the table, in order.
 
         The `states` of the texts change to those after them.
         """

@@ -81,7 +81,7 @@ def open_folder(name: str, files: Sequence[str], revision: str | None = None) ->
 
 
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
-    """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
+    """Return the settings of `config.json` as attributes, with labels as in transformers."""
     settings = read_settings(name, folder.root, MODEL_TYPE)
     with explain(f"{name} cannot be loaded, because of {folder.config.name}"):
         # transformers leaves out its default

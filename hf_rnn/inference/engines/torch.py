@@ -103,7 +103,7 @@ class TorchEngine(Engine):
 
     @cached_property
     def _state_shapes(self) -> dict[str, list[int]]:
-        """The shapes of what makes the state of a text, by their names in the outputs of the model."""
+        """The shapes of the parts of a state, by their names in the outputs of the model."""
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
         outputs = self.model(nothing, nothing, output_final_states=True)
         states = {name: state for name, state in outputs.items() if name.startswith("final_")}

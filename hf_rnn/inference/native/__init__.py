@@ -75,7 +75,7 @@ class Ngrams(ctypes.Structure):
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
+    """Return the library; None if it was not built for this processor, or is turned off."""
     if os.environ.get(SWITCH) == "0":
         return None
     for path in sorted(FOLDER.glob("_kernel*")):

@@ -63,7 +63,7 @@ def export(
     web: bool = False,
     npm: str | Path | None = None,
 ) -> ExportResult:
-    """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
+    """Write a classifier or an encoder for ONNX Runtime; OpenVINO reads classifiers too.
 
     Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4
     of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose

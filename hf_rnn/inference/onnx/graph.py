@@ -212,7 +212,7 @@ def _add_operator(
     gates: tuple[int, ...],
     **attributes: object,
 ) -> str:
-    """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
+    """Add a layer of ONNX's own recurrent operators; `gates` is their order in torch.
 
     Each direction reads forward and padding comes last, so none needs `sequence_lens`, with which
     OpenVINO computes wrong states for batches. The backward direction reads each text reversed.
@@ -335,7 +335,7 @@ def build_graph(
 
 
 def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
-    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
+    """Add residual blocks: vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
     linear = graph.linear
     activation = getattr(encoder.config, "hidden_act", "silu")
     first = graph.norm(vectors, encoder.projection.norm)

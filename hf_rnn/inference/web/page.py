@@ -52,7 +52,7 @@ def write_page(
     texts: list[str],
     npm: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write the page of a model and its `graph` into the folder `target`, in place of an earlier one.
+    """Write the page of a model and its `graph` into `target`, in place of an earlier one.
 
     The page compares the token ids of `texts` with those of Python, and shows a warning where they
     differ. The folder `npm` has packages in `node_modules`, which are copied; None takes them from
@@ -130,7 +130,7 @@ def _describe(source: ExportSource, texts: list[str]) -> dict[str, Any]:
 
 
 def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> None:
-    """Write the folder of transformers.js, where the model is a BERT by name, with a copy of its `graph`.
+    """Write the folder of transformers.js with the `graph`, where the model is a BERT by name.
 
     The pipelines of transformers.js load this name, and read inputs and outputs of the graph.
     Nothing is written for a model of numbers, as the pipelines compute probabilities, nor without a
@@ -163,7 +163,7 @@ def write_transformers_js(target: Path, source: ExportSource, graph: Path) -> No
 
 
 def _adapt_tokenizer(content: dict[str, Any]) -> dict[str, Any]:
-    """Return `tokenizer.json` without two parts that transformers.js lacks, and with the same ids."""
+    """Return `tokenizer.json` without two parts that transformers.js lacks, for the same ids."""
     steps = (content["normalizer"] or {}).get("normalizers", [])
     nmt = {"type": "Nmt"}
     if nmt in steps:
