@@ -167,7 +167,7 @@ def _quote(label: str) -> str:
 def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """Return the pairs of rows that nearly repeat each other, without exact repeats.
 
-    Of more than 1,000,000 rows, 300,000 random ones are compared, which is logged.
+    If there are more than 1,000,000, only 300,000 random rows are compared, which is logged.
 
     Returns:
         A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
