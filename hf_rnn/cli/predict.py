@@ -295,8 +295,14 @@ def _read_pieces(name: str) -> Iterator[str]:
 
 def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
     """Write a table back with its answers."""
-    from ..inference.tables import TableSettings, answer_file, format_table, read_record
-    from ..utils.process import write_whole
+    from ..inference.tables import (
+        TableSettings,
+        answer_file,
+        format_table,
+        read_record,
+        write_table,
+    )
+    from ..utils.process import replace_file
 
     path = str(arguments.input)
     settings = TableSettings(
@@ -312,11 +318,12 @@ def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
 
     shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
     name = arguments.output_file or shown
-    content = format_table(answered.table, name, answered.separator, answered.needs_mark)
+    layout = (name, answered.separator, answered.needs_mark)
     if arguments.output_file is None:
-        write_out(content)
+        write_out(format_table(answered.table, *layout))
     else:
         target = Path(arguments.output_file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
+        with replace_file(target) as file:
+            write_table(answered.table, file, *layout)
     return code

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_COMPARED = 1_000_000  # rows whose near repeats are sought
+_MOST_COMPARED = 1_000_000  # rows that are all compared, to find near repeats
+_COMPARED = 300_000  # rows of a larger table that are compared
 _BATCH = 10_000  # rows whose labels are read at a time
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
@@ -166,7 +167,7 @@ def _quote(label: str) -> str:
 def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """Return the pairs of rows that nearly repeat each other, without exact repeats.
 
-    From more than 1,000,000 rows a random part is compared, which is logged.
+    If there are more than 1,000,000, only 300,000 random rows are compared, which is logged.
 
     Returns:
         A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
@@ -194,7 +195,7 @@ def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
     total = sum(map(len, dataset.values()))
     chosen = np.arange(total, dtype=np.int32)
     if total > _MOST_COMPARED:
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_COMPARED])
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_COMPARED])
         message = "near repeats are sought in %d of %d rows, chosen at random"
         logger.warning(message, len(chosen), total)
     frames = []

@@ -240,18 +240,35 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     """
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    report.columns, tables = _read_tables(source, config, splits, token_column, tag_column)
-    sentences = {}
-    for split, parts in tables.items():
-        report.splits[split] = SplitReport([part.path for part in parts])
-        sentences[split] = _read_sentences(parts, report.columns)
-    names = tuple(class_names or _find_names(sentences))
-    report.class_names = list(names)
-    rows = {split: _build_split(split, sentences[split], names, ledger) for split in sentences}
+    sentences = _read_sentences(source, config, splits, (token_column, tag_column), report)
+    report.class_names = list(class_names or _find_names(sentences))
+    rows = {}
+    for split in sentences:
+        rows[split] = _build_split(split, sentences[split], ledger)
     ledger.close()
-    if len(names) < 2:
-        raise DataError(f"a tagger needs at least two tags: found {listed(names)}")
+    if len(report.class_names) < 2:
+        found = f"found {listed(report.class_names)}"
+        raise DataError(f"a tagger needs at least two tags: {found}")
     return make_datasets(rows, validation_share if splits is None else 0, seed, report)
+
+
+def _read_sentences(
+    source: object,
+    config: str | None,
+    splits: Iterable[str] | None,
+    columns: tuple[int | str | None, int | str | None],
+    report: DataReport,
+) -> dict[str, list[_Sentence]]:
+    """Return the sentences of each split, and note files and columns in the report."""
+    report.columns, tables = _read_tables(source, config, splits, *columns)
+    sentences: dict[str, list[_Sentence]] = {}
+    for split, parts in tables.items():
+        report.splits[split] = SplitReport([table.path for table in parts])
+        sentences[split] = []
+        for table in parts:
+            read = _read_lists if table.has_names else _read_lines
+            sentences[split] += read(table, *report.columns.values())
+    return sentences
 
 
 def _read_tables(
@@ -271,15 +288,6 @@ def _read_tables(
     for table in chain.from_iterable(tables.values()):
         options.locate(table)  # or refuse it
     return names, tables
-
-
-def _read_sentences(tables: Sequence[Table], names: Mapping[str, str]) -> list[_Sentence]:
-    """Return the sentences of the tables of a split."""
-    sentences: list[_Sentence] = []
-    for table in tables:
-        read = _read_lists if table.has_names else _read_lines
-        sentences += read(table, *names.values())
-    return sentences
 
 
 def _read_files(
@@ -323,10 +331,9 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _build_split(
-    split: str, sentences: Sequence[_Sentence], names: tuple[str, ...], ledger: Ledger
-) -> SplitRows:
+def _build_split(split: str, sentences: Sequence[_Sentence], ledger: Ledger) -> SplitRows:
     """Count all words of a split, and keep those with a known tag."""
+    names = tuple(ledger.report.class_names)
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
     columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}

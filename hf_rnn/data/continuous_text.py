@@ -52,10 +52,9 @@ def load_text(
     report = DataReport() if report is None else report
     wanted = None if splits is None else as_list(splits)
     where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
-    is_cut = "train" in files and "validation" not in files
-    there = list(files)
-    if is_cut:
-        there.append("validation")
+    there = dict(files)
+    if "train" in files:
+        there.setdefault("validation", [])  # the end of train
     names = choose_splits(wanted, there, where, ".txt")
     needed = {name if name in files else "train" for name in names}
     texts: dict[str, list[str]] = {}
@@ -63,17 +62,18 @@ def load_text(
         texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
         rows = len(texts[split])
         report.splits[split] = SplitReport(files[split], rows, rows)
-    if is_cut and "train" in texts:
+    if "train" in texts and "validation" not in files:
         texts["train"], texts["validation"] = _cut_end(texts["train"])
         report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
         message = "there is no dev.txt: the last tenth of %s is held out as validation split"
         logger.warning(message, files["train"][0])
     report.label_counts = {split: [len(rows)] for split, rows in texts.items()}
+    return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
+
+
+def _make_dataset(texts: list[str]) -> datasets.Dataset:
     features = datasets.Features(text=datasets.Value("string"))
-    data = datasets.DatasetDict()
-    for name in names:
-        data[name] = datasets.Dataset.from_dict({"text": texts[name]}, features)
-    return data
+    return datasets.Dataset.from_dict({"text": texts}, features)
 
 
 def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:

@@ -53,18 +53,7 @@ def find_parts(
     config: str | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
     """Return a source's name in messages, and by split its files, data set or rows in memory."""
-    where = "dataset"
-    named: Any = source
-    if isinstance(source, datasets.Dataset):
-        named = {"train": source}
-    elif isinstance(source, str | os.PathLike):
-        where = os.path.expanduser(source)
-        named = _find_files(Path(where), splits, suffixes)
-        if named is None:
-            named = _load_library(where, config)
-    if not isinstance(named, Mapping):
-        found = f"found {type(source).__name__}"
-        raise SettingError(f"a data set must be a Dataset, a dict, a name or a folder: {found}")
+    where, named = _name_parts(source, splits, suffixes, config)
     parts: dict[str, list[Any]] = {}
     names: dict[str, str] = {}
     for name, part in named.items():
@@ -82,6 +71,24 @@ def find_parts(
         message = "%s: not read: %s; read are train, dev or validation, test"
         logger.warning(message, where, ", ".join(sorted(unused)))
     return where, parts
+
+
+def _name_parts(
+    source: Any, splits: Iterable[str] | None, suffixes: Sequence[str], config: str | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of a source, and its files or rows by names that may not be those of splits."""
+    if isinstance(source, Mapping):
+        return "dataset", source
+    if isinstance(source, datasets.Dataset):
+        return "dataset", {"train": source}
+    if not isinstance(source, str | os.PathLike):
+        found = f"found {type(source).__name__}"
+        raise SettingError(f"a data set must be a Dataset, a dict, a name or a folder: {found}")
+    where = os.path.expanduser(source)
+    named: Any = _find_files(Path(where), splits, suffixes)
+    if named is None:
+        named = _load_library(where, config)
+    return where, named
 
 
 def _list_files(part: Any) -> list[str]:

@@ -149,15 +149,8 @@ def load_vectors(
     if not covered:
         detail = f"has a vector for none of the {len(words):,} words of the vocabulary"
         raise DataError(f"{source} {detail}: check it", str(source))
-    for word, vector in vectors.items():
-        if not np.isfinite(vector).all():
-            detail = "contains a number that is not finite"
-            raise DataError(f"{source}: the vector of {word!r} {detail}", str(source))
+    _check_vectors(str(source), vectors, embedding_size)
     matrix = _make_matrix(vectors, ids, seed)
-    size = matrix.shape[1]
-    if embedding_size not in (None, size):
-        detail = f"have {size} numbers, and embedding_size is {embedding_size}"
-        raise SettingError(f"the vectors of {source} {detail}")
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None
@@ -165,6 +158,17 @@ def load_vectors(
     if counts:
         share = sum(counts[ids[word]] for word in covered) / counts.total()
     return Vectors(name, matrix, len(words), len(covered), share)
+
+
+def _check_vectors(source: str, vectors: Mapping[str, np.ndarray], size: int | None) -> None:
+    """Refuse numbers that are not finite, and vectors of another size than is required."""
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            detail = "contains a number that is not finite"
+            raise DataError(f"{source}: the vector of {word!r} {detail}", source)
+        if size not in (None, len(vector)):
+            detail = f"have {len(vector)} numbers, and embedding_size is {size}"
+            raise SettingError(f"the vectors of {source} {detail}")
 
 
 def _make_matrix(

@@ -21,19 +21,20 @@ from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
 from ..tasks import Config, Task, compute_scores, task_of
 from ..utils.errors import UserError
-from ..utils.process import write_whole
+from ..utils.process import replace_file
 from .engines import InferenceOptions
 from .engines.open import Opened, open_engine
 from .options import EvaluateOptions
 from .rows import Rows, find_columns, read_rows
 from .stream import measure_prefixes
-from .tables import find_suffix, format_table
+from .tables import find_suffix, write_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..data.table import Table
 
+_ROWS = 50_000  # answered at a time
 _TARGET = 0.95
 _Scores = dict[str, Any]
 
@@ -42,7 +43,7 @@ _Scores = dict[str, Any]
 class Answers:
     """The answers of a model to rows."""
 
-    input_ids: list[list[int]]
+    encoded: datasets.Dataset  # the rows as ids
     logits: np.ndarray
     labels: Any  # `(N)`, `(N, C)`, or by sentence
 
@@ -214,7 +215,7 @@ def evaluate_model(
     result = Evaluation(model, task, config, rows, scores, answers, notes=[rows.note])
     if getattr(config, "streaming", False) and not task.per_token:
         result.streaming = measure_prefixes(
-            opened.engine, answers.input_ids, answers.labels, options.threshold
+            opened.engine, answers.encoded["input_ids"][:], answers.labels, options.threshold
         )
     if task.one_label:
         _decide(result, answers, options, opened)
@@ -258,11 +259,12 @@ def _encode(opened: Opened, task: Task, rows: datasets.Dataset) -> datasets.Data
 def answer_rows(opened: Opened, task: Task, rows: datasets.Dataset) -> Answers:
     """Return the answers of a model to rows, in float32, as [`FastRnn.predict`] computes them."""
     encoded = _encode(opened, task, rows)
-    input_ids = encoded["input_ids"][:]
     labels = encoded["labels"][:]
-    if not task.per_token:
-        labels = np.asarray(labels)
-    return Answers(input_ids, opened.engine.run(input_ids), labels)
+    if task.per_token:
+        return Answers(encoded, opened.engine.run(encoded["input_ids"][:]), labels)
+    batches = encoded.select_columns("input_ids").iter(_ROWS)
+    logits = [opened.engine.run(batch["input_ids"]) for batch in batches]
+    return Answers(encoded, np.concatenate(logits or [opened.engine.run([])]), np.asarray(labels))
 
 
 def _score_language_model(
@@ -456,7 +458,8 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
         table = table.append_column(prefix + name, pa.array(column))
     table = table.take(np.argsort(-badness, kind="stable"))
     needs_mark = encoding not in (None, "utf-8", "ascii")
-    write_whole(Path(path), format_table(table, path, separator, needs_mark))
+    with replace_file(Path(path)) as file:
+        write_table(table, file, path, separator, needs_mark)
 
 
 def _take_rows(stored: Table, rows: Rows) -> tuple[pa.Table, dict[str, npt.ArrayLike]]:

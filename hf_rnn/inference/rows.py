@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts, read_training_rows
@@ -119,7 +121,8 @@ def read_rows(
         trained = read_training_rows(FinishedFolder(Path(model)))
     seen = np.zeros(len(rows), dtype=bool)
     if trained is not None:
-        seen = np.isin(hash_texts(join_texts(rows)), trained)
+        hashes = pa.array(hash_texts(join_texts(rows)))
+        seen = pc.is_in(hashes, pa.array(trained)).to_numpy(zero_copy_only=False)
     chosen = choose(read.source, split, seen)
 
     counted = seen[chosen] if read.has_halves else seen

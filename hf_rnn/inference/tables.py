@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import io
 import json
@@ -11,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
 from ..data.read import read_lines, read_table
-from ..data.table import USUAL_NAMES, Table, are_names, find_column
+from ..data.table import USUAL_NAMES, RowStore, Table, are_names, find_column, split_rows
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines.stored import open_folder
 
@@ -90,7 +91,8 @@ def answer_file(
     sources = [stored.get(name, name) for name in columns]
     answers = _answer_rows(model, table, sources, settings)
     whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
-    reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
+    errors = whole.column(-1)
+    reasons = errors.filter(pc.not_equal(errors, "")).to_pylist()
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     if not faults:
         whole = whole.drop_columns(whole.schema.names[-1:])
@@ -103,14 +105,14 @@ def _answer_rows(
     model: Predictor, table: Table, columns: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the answers to all rows of a table, whose texts are in one or two columns."""
-    pieces = []
+    answers = RowStore()
     holds_texts = {name: table.has_texts(name) for name in columns}
     for start in range(0, max(1, len(table.places)), _BATCH_ROWS):
         piece = table.slice(start, _BATCH_ROWS)
         where = [f"{table.unit} {place}: " for place in piece.places]
         texts = [_take_texts(piece, name, holds_texts[name]) for name in columns]
-        pieces.append(_answer_texts(model, texts, settings, where))
-    return pa.concat_tables(pieces)
+        answers.add(_answer_texts(model, texts, settings, where))
+    return answers.close()
 
 
 def _read_texts(
@@ -277,35 +279,64 @@ def find_suffix(path: str) -> str:
 def format_table(
     table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
 ) -> bytes:
-    """Return a table as the content of a file with this name.
+    """Return a table as the content of a file with this name; see [`write_table`]."""
+    stream = io.BytesIO()
+    write_table(table, stream, path, separator, needs_mark)
+    return stream.getvalue()
+
+
+def write_table(
+    table: pa.Table,
+    file: IO[bytes],
+    path: str,
+    separator: str | None = None,
+    needs_mark: bool = False,
+) -> None:
+    """Write a table into a file, in the format and with the compression of a name.
 
     Raises:
         UserError: For values that the format cannot hold.
     """
     suffix = find_suffix(path)
-    stream = io.BytesIO()
+    packing = Path(path.lower()).suffix
+    if packing == ".gz":
+        stream: Any = gzip.GzipFile(fileobj=file, mode="wb")
+    elif packing == ".bz2":
+        stream = bz2.BZ2File(file, "wb")
+    elif packing in (".zst", ".zstd"):
+        stream = pa.CompressedOutputStream(file, "zstd")
+    else:
+        stream = contextlib.nullcontext(file)
     try:
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            pq.write_table(table, stream)
-        elif suffix == ".jsonl":
-            stream.writelines(f"{_to_json(row)}\n".encode() for row in table.to_pylist())
-        elif suffix == ".xlsx":
-            _write_excel(_flatten(table), stream)
-        else:
-            if suffix == ".tsv":
-                separator = "\t"
-            elif separator in (None, "\t"):
-                separator = ","
-            if needs_mark:
-                stream.write(codecs.BOM_UTF8)
-            csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
+        with stream as output:
+            _write_rows(table, output, suffix, separator, needs_mark)
+    except OSError:
+        raise
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
-    packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}
-    packers[".zstd"] = packers[".zst"]
-    return bytes(packers.get(Path(path.lower()).suffix, bytes)(stream.getvalue()))
+
+
+def _write_rows(
+    table: pa.Table, output: Any, suffix: str, separator: str | None, needs_mark: bool
+) -> None:
+    """Write a table in the format of a suffix."""
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, output)
+    elif suffix == ".jsonl":
+        for piece in split_rows(table):
+            output.write("".join(f"{_to_json(row)}\n" for row in piece.to_pylist()).encode())
+    elif suffix == ".xlsx":
+        _write_excel(_flatten(table), output)
+    else:
+        if suffix == ".tsv":
+            separator = "\t"
+        elif separator in (None, "\t"):
+            separator = ","
+        if needs_mark:
+            output.write(codecs.BOM_UTF8)
+        csv.write_csv(_flatten(table), output, csv.WriteOptions(delimiter=separator))
 
 
 def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:

@@ -129,9 +129,12 @@ def train_tokenizer(
         raise SettingError(f"a tokenizer that keeps the text needs normalizer none: {found}")
     stages = _build_stages(tokenizer, normalizer, lowercase)
     specials = [UNK_TOKEN, PAD_TOKEN]
+    options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
     if exact:
         stages = _build_exact(tokenizer, lowercase)
         specials.append(EOS_TOKEN)
+        options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
+        options["clean_up_tokenization_spaces"] = False
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
     backend.normalizer, backend.pre_tokenizer, decoder = stages
     if decoder is not None:
@@ -142,14 +145,10 @@ def train_tokenizer(
         _learn_pieces(backend, _read(texts), *least, max_vocab_size or _PIECES, specials)
     else:
         words = dict.fromkeys([*specials, *_count(backend, _read(texts), *least)])
-        ids = {word: index for index, word in enumerate(islice(words, max_vocab_size))}
+        ids = dict(zip(islice(words, max_vocab_size), range(len(words)), strict=False))
         backend.model = WordLevel(ids, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
         raise _no_frequent_word(tokenizer, *least)
-    options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
-    if exact:
-        options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
-        options["clean_up_tokenization_spaces"] = False
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         split_special_tokens=True,

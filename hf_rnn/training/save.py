@@ -48,6 +48,7 @@ from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record
 from ..tasks import get_task
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
@@ -279,7 +280,7 @@ def describe_run(
         tags=tuple(training.tags or ()),
         versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
         best_metric=training.metric_for_best_model if best_kept else None,
-        max_length=length if length < 10**9 else None,
+        max_length=length if length < NO_LENGTH_LIMIT else None,
         audit=audit,
         unknown_token_share=None
         if audit is None

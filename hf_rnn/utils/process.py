@@ -19,6 +19,7 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 _TRAINING = threading.RLock()
 _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
@@ -28,7 +29,14 @@ _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path` and rename it: readers see the old file or the new one.
+    """Write a file at once; see [`replace_file`]."""
+    with replace_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` and rename it at the end: readers see the old or the new.
 
     The new file has the permissions of the old one. A symbolic link stays, and the file that it
     names is replaced.
@@ -43,7 +51,7 @@ def write_whole(path: Path, content: bytes) -> None:
         with open(temporary, "wb") as file:
             if path.exists():
                 shutil.copymode(path, temporary)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # otherwise the name might reach the disk before the content
         os.replace(temporary, path)
