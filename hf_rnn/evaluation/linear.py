@@ -65,22 +65,27 @@ def fit_linear(
             f"{characters} characters of {size} classes: their product is above {MOST_WORK}"
         )
 
-    order = np.random.default_rng(0).permutation(len(true))
-    work = lengths[order].cumsum() * max(size, 10)
-    rows = order[: np.searchsorted(work, VALIDATION_WORK, side="right")]
     chosen = {name: values[0] for name, values in OPTIONS.items()}
     how = "the rows are too few to choose"
+    rows = _sample_rows(lengths, size)
     if np.sort(np.bincount(true[rows], minlength=2))[-2] >= FOLDS:  # every fold leaves two classes
         chosen = _choose_options([texts[row] for row in rows], true[rows], normalize)
         how = f"chosen in {FOLDS} folds of train"
 
     alone = chosen.pop("characters_alone")
-    features = "characters" if alone else "words, word pairs, characters"
-    weights = "class-weighted" if chosen["class_weight"] else "unweighted"
     vectorizer = _vectorize(alone, len(true), normalize)
     model = make_pipeline(vectorizer, LinearSVC(tol=0.01, random_state=0, **chosen))
+    features = "characters" if alone else "words, word pairs, characters"
+    weights = "class-weighted" if chosen["class_weight"] else "unweighted"
     name = f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
     return model.fit(texts, true), name
+
+
+def _sample_rows(lengths: np.ndarray, classes: int) -> np.ndarray:
+    """Return random rows to choose the options on."""
+    order = np.random.default_rng(0).permutation(len(lengths))
+    work = lengths[order].cumsum() * max(classes, 10)
+    return order[: np.searchsorted(work, VALIDATION_WORK, side="right")]
 
 
 def _vectorize(

@@ -160,7 +160,16 @@ def explain(model: Predictor, text: str) -> Explanation:
     scores = compute_scores(logits, model.config)
     names = list(model.config.id2label.values())
     best = int(scores[0].argmax())
-    effects = [*(scores[0, best] - scores[1:, best]).tolist(), *[None] * (len(ids) - len(variants))]
+    effects: list[float | None] = [None] * len(ids)
+    effects[: len(variants)] = (scores[0, best] - scores[1:, best]).tolist()
+    by_label = dict(zip(names, scores[0].tolist(), strict=True))
+    return Explanation(by_label, names[best], _cut(text, offsets, effects), tokens, len(ids))
+
+
+def _cut(
+    text: str, offsets: list[tuple[int, int]], effects: list[float | None]
+) -> list[tuple[str, float | None]]:
+    """Return the parts of a text with the effects of their tokens."""
     parts: list[tuple[str, float | None]] = []
     last = 0
     for (start, end), effect in zip(offsets, effects, strict=True):
@@ -173,10 +182,8 @@ def explain(model: Predictor, text: str) -> Explanation:
         if start < end:
             parts += [(text[last:start], None), (text[start:end], effect)]
             last = end
-    parts = [(piece, effect) for piece, effect in (*parts, (text[last:], None)) if piece]
-    return Explanation(
-        dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids)
-    )
+    parts.append((text[last:], None))
+    return [(piece, effect) for piece, effect in parts if piece]
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:

@@ -32,7 +32,9 @@ from .tables import find_suffix, write_table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_ROWS = 50_000  # that are answered at a time
+    from ..data.table import Table
+
+_ROWS = 50_000  # answered at a time
 _TARGET = 0.95
 _Scores = dict[str, Any]
 
@@ -374,16 +376,20 @@ def _find_thresholds(
         )
     if options.target is not None and Path(result.model).is_dir():
         decisions.write_thresholds(folder.thresholds, fingerprint, [chosen], options.choose)
-        result.notes.append(
-            f"the thresholds are in {folder.thresholds}, for predict --target {target:g}"
-        )
+        place = f"the thresholds are in {folder.thresholds}"
+        result.notes.append(f"{place}, for predict --target {target:g}")
         known = labels >= 0
-        try:
-            decisions.draw_coverage(scores[known], labels[known], [chosen], folder.coverage)
-            result.notes.append(f"the picture is {folder.coverage}")
-        except UserError as error:
-            result.notes.append(f"no picture: {error}")
+        result.notes.append(_draw(folder.coverage, chosen, scores[known], labels[known]))
     return chosen
+
+
+def _draw(path: Path, chosen: decisions.Thresholds, scores: np.ndarray, labels: np.ndarray) -> str:
+    """Draw the picture of thresholds; return a note."""
+    try:
+        decisions.draw_coverage(scores, labels, [chosen], path)
+    except UserError as error:
+        return f"no picture: {error}"
+    return f"the picture is {path}"
 
 
 def _hash(data: datasets.Dataset) -> str:
@@ -439,24 +445,13 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     separator = None
     encoding = None
     if rows.table is None:
-        labels = pa.array(list(true))
         table = rows.data.with_format("arrow")[:].drop_columns("label")
-        table = table.append_column("label", labels)
+        table = table.append_column("label", pa.array(list(true)))
     else:
         separator = rows.table.separator
         encoding = rows.table.encoding
-        numbers = np.searchsorted(rows.table.places, rows.places)
-        where: dict[str, npt.ArrayLike] = {rows.table.unit: rows.places}
-        if (
-            rows.table.unit == "line"
-        ):  # as a spreadsheet counts, where a cell may have several lines
-            where["row"] = numbers + 1 + rows.table.has_names
-        columns = where | columns
-        table = rows.table.to_arrow()
-        if not rows.table.has_names:
-            uses = {column: use for use, column in rows.columns.items()}
-            table = table.rename_columns([uses.get(name, name) for name in table.column_names])
-        table = table.take(numbers)
+        table, places = _take_rows(rows.table, rows)
+        columns = places | columns
 
     prefix = "" if columns.keys().isdisjoint(table.column_names) else "predicted_"
     for name, column in columns.items():
@@ -465,6 +460,19 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     needs_mark = encoding not in (None, "utf-8", "ascii")
     with replace_file(Path(path)) as file:
         write_table(table, file, path, separator, needs_mark)
+
+
+def _take_rows(stored: Table, rows: Rows) -> tuple[pa.Table, dict[str, npt.ArrayLike]]:
+    """Return the scored rows as they are stored, and the columns of their places."""
+    numbers = np.searchsorted(stored.places, rows.places)
+    places: dict[str, npt.ArrayLike] = {stored.unit: rows.places}
+    if stored.unit == "line":  # as a spreadsheet counts, where a cell may have several lines
+        places["row"] = numbers + 1 + stored.has_names
+    table = stored.to_arrow()
+    if not stored.has_names:
+        uses = {column: use for use, column in rows.columns.items()}
+        table = table.rename_columns([uses.get(name, name) for name in table.column_names])
+    return table.take(numbers), places
 
 
 def _grade(

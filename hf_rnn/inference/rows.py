@@ -170,8 +170,9 @@ def _read_split(
     """Read the rows of a split, or all rows where it is a half of them."""
     path = Path(str(options.data_dir or options.dataset_name))
     is_table = data is None and path.is_file()
-    has_halves = split in ("train", "validation") and not task.generates and data is None
-    has_halves = has_halves and (is_table or bool(record.get("held_out")))
+    has_halves = False
+    if split in ("train", "validation") and data is None and not task.generates:
+        has_halves = is_table or bool(record.get("held_out"))
     wanted = split or "test"
     which: dict[str, Any] = {"validation_share": 0} if has_halves else {"splits": [wanted]}
     if data is not None:

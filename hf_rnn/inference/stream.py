@@ -235,18 +235,7 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    ends = []
-    growing = []
-    final_tokens = []
-    for stream, piece in zip(streams, pieces, strict=True):
-        final, last = stream._split(piece)
-        ends.append(last)
-        if final:
-            growing.append(stream)
-            final_tokens.append(final)
-    if growing:
-        _advance(growing, final_tokens)
-
+    ends = _read_final(streams, pieces)
     predictor = streams[0]._predictor
     logits = np.concatenate([stream._logits for stream in streams])
     unfinished = [row for row, last in enumerate(ends) if last]
@@ -258,6 +247,22 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     for answer, stream, last in zip(answers, streams, ends, strict=True):
         answer["tokens"] = stream._tokens + len(last)
     return answers
+
+
+def _read_final(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[list[int]]:
+    """Read the tokens of pieces that no later letter can change; return those of the last words."""
+    growing = []
+    tokens = []
+    ends = []
+    for stream, piece in zip(streams, pieces, strict=True):
+        final, last = stream._split(piece)
+        ends.append(last)
+        if final:
+            growing.append(stream)
+            tokens.append(final)
+    if growing:
+        _advance(growing, tokens)
+    return ends
 
 
 def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> None:
@@ -318,9 +323,24 @@ def _measure_early(
     engine: Engine, input_ids: Sequence[Sequence[int]], labels: np.ndarray, threshold: float
 ) -> dict[str, float]:
     """Return what the first answers with a score of at least the threshold are worth."""
-    lengths = np.array([*map(len, input_ids)])
-    first = np.zeros(len(lengths), int)  # the place of that answer, from 1
-    early = np.zeros(len(lengths), int)  # and its label
+    lengths = np.array([len(ids) for ids in input_ids])
+    first, early = _find_early(engine, input_ids, lengths, threshold)
+    reached = first > 0
+    facts = {"threshold": threshold, "reached": float(reached.mean())}
+    if reached.any():
+        last = engine.advance(input_ids, None)[0].argmax(axis=1)
+        facts["share_read"] = float((first[reached] / lengths[reached]).mean())
+        facts["kept"] = float((early == last)[reached].mean())
+        facts["accuracy"] = float((early == labels)[reached].mean())
+    return facts
+
+
+def _find_early(
+    engine: Engine, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens read until the first sure answer of each text, or 0, and its label."""
+    first = np.zeros(len(lengths), int)
+    early = np.zeros(len(lengths), int)
     _, states = engine.advance([()] * len(lengths), None)
     for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero((lengths > place) & (first == 0))
@@ -330,11 +350,4 @@ def _measure_early(
         sure = probabilities.max(axis=1) >= threshold
         first[rows[sure]] = place + 1
         early[rows[sure]] = probabilities[sure].argmax(axis=1)
-    reached = first > 0
-    facts = {"threshold": threshold, "reached": float(reached.mean())}
-    if reached.any():
-        last = engine.advance(input_ids, None)[0].argmax(axis=1)
-        facts["share_read"] = float((first[reached] / lengths[reached]).mean())
-        facts["kept"] = float((early == last)[reached].mean())
-        facts["accuracy"] = float((early == labels)[reached].mean())
-    return facts
+    return first, early

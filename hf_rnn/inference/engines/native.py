@@ -596,26 +596,40 @@ class NativeEngine(Engine):
 
         The `states` of the texts change to those after them.
         """
-        steps = self.config.cell_type != "min_gru" and len(lengths) > 1
-        order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
+        if self.config.cell_type == "min_gru" or len(lengths) < 2:
+            return self._run_in_order(table, rows, np.cumsum(lengths), threads, states, _TOKENS)
+        order = np.argsort(-lengths, kind="stable")  # longest first
         ends = np.cumsum(lengths[order])
-        ordered = states
-        if steps:  # longest texts first
-            starts = np.cumsum(lengths) - lengths
-            shifts = starts[order] - ends + lengths[order]
-            places = np.repeat(shifts, lengths[order]) + np.arange(len(rows))
-            rows = rows[places]
-            if states is not None:
-                ordered = states[order]
-        count = len(rows) if self.per_token else len(lengths)
+        shifts = np.cumsum(lengths)[order] - ends
+        places = np.repeat(shifts, lengths[order]) + np.arange(len(rows))
+        ordered = None if states is None else states[order]
+        most = _TOKENS_OF_STEPS
+        logits = self._run_in_order(table, rows[places], ends, threads, ordered, most)
+        if states is not None:
+            states[order] = ordered
+        sorted_back = np.empty_like(logits)
+        sorted_back[places if self.per_token else order] = logits
+        return sorted_back
+
+    def _run_in_order(
+        self,
+        table: np.ndarray,
+        rows: np.ndarray,
+        ends: np.ndarray,
+        threads: int | None,
+        states: np.ndarray | None,
+        most: int,
+    ) -> np.ndarray:
+        """Return the logits of texts in batches of about `most` tokens; `ends` are their ends."""
+        count = len(rows) if self.per_token else len(ends)
         logits = np.empty((count, self._model.head.outputs), np.float32)
 
         def run_batch(batch: tuple[int, int]) -> None:
             first, last = batch
             model = Model.from_buffer_copy(self._model)
             model.table = table.ctypes.data
-            if ordered is not None:
-                model.state = ordered[first:].ctypes.data
+            if states is not None:
+                model.state = states[first:].ctypes.data
             before = int(ends[first - 1]) if first else 0
             places = ends[first:last] - before
             failed = self._library.hf_rnn_run(
@@ -628,7 +642,7 @@ class NativeEngine(Engine):
             if failed:
                 raise MemoryError(f"not enough memory for {places[-1]} tokens")
 
-        batches = list(_batch_texts(ends, _TOKENS_OF_STEPS if steps else _TOKENS))
+        batches = list(_batch_texts(ends, most))
         threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -636,14 +650,7 @@ class NativeEngine(Engine):
         else:
             for batch in batches:
                 run_batch(batch)
-        logits = logits[:, : self.outputs]
-        if not steps:
-            return logits
-        if states is not None:
-            states[order] = ordered
-        sorted_back = np.empty_like(logits)
-        sorted_back[places if self.per_token else order] = logits
-        return sorted_back
+        return logits[:, : self.outputs]
 
 
 def _batch_texts(ends: np.ndarray, tokens: int) -> Iterator[tuple[int, int]]:

@@ -99,9 +99,8 @@ def export(
     graph = _write_graph(source)
     difference = measure_difference(source, open_session(graph), _encode(source, texts))
 
-    folder = source.folder
-    target = folder.onnx_model
-    root = folder.root  # has the folders for JavaScript
+    target = source.folder.onnx_model
+    root = source.folder.root  # has the folders for JavaScript
     if output_dir is not None:
         root = Path(os.path.expanduser(output_dir))
         target = root / target.name
@@ -111,8 +110,9 @@ def export(
         raise UserError(f"{target} was not written: {reason}, {more}")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
-    if output_dir is not None and folder.thresholds.is_file():
-        write_whole(target.with_name(folder.thresholds.name), folder.thresholds.read_bytes())
+    thresholds = source.folder.thresholds
+    if output_dir is not None and thresholds.is_file():
+        write_whole(target.with_name(thresholds.name), thresholds.read_bytes())
     write_transformers_js(root / "transformers_js", source, target)
     page = None
     if web:
@@ -124,7 +124,7 @@ def export(
     logger.info("%s: %s bytes; %s", target, f"{len(graph):,}", measured)
     result = ExportResult(target, len(graph), difference, len(texts), page)
     if output_dir is None:
-        _amend_card(folder, result)
+        _amend_card(source.folder, result)
     return result
 
 

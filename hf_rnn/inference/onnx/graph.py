@@ -12,7 +12,7 @@ Legend: B batch, T time, I input width, H hidden per direction, D directions, S 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -220,19 +220,10 @@ def _add_operator(
     states = []
     cells = cast("list[TorchCell]", [direction.cell for direction in layer.directions])
     for number, cell in enumerate(cells):
-        weights = {}  # the gates in ONNX's order
-        for name, weight in cell.named_parameters():
-            parts = weight.detach().float().cpu().chunk(len(gates))
-            weights[name] = torch.cat([parts[gate] for gate in gates])
-        biases = torch.cat([weights["bias_ih_l0"], weights["bias_hh_l0"]])
         vectors = texts.reverse(inputs) if number else inputs
+        weights = _order_gates(cell, gates)
         hidden = getattr(graph, operator)(
-            vectors,
-            weights["weight_ih_l0"][None],
-            weights["weight_hh_l0"][None],
-            biases[None],
-            hidden_size=cell.hidden_size,
-            **attributes,
+            vectors, *weights, hidden_size=cell.hidden_size, **attributes
         )
         hidden = graph.Squeeze(hidden, [1])  # of (T, 1, B, H)
         # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
@@ -240,6 +231,16 @@ def _add_operator(
             hidden = graph.Where(texts.valid, hidden, 0.0)
         states.append(texts.reverse(hidden) if number else hidden)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
+
+
+def _order_gates(cell: TorchCell, gates: Sequence[int]) -> list[torch.Tensor]:
+    """Return the weights of inputs, those of states, and biases, each `(1, ...)`."""
+    weights = {}
+    for name, weight in cell.named_parameters():
+        parts = weight.detach().float().cpu().chunk(len(gates))
+        weights[name] = torch.cat([parts[gate] for gate in gates])[None]
+    biases = torch.cat([weights["bias_ih_l0"], weights["bias_hh_l0"]], dim=1)
+    return [weights["weight_ih_l0"], weights["weight_hh_l0"], biases]
 
 
 def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> str:
