@@ -45,7 +45,8 @@ _BLOCK_CHARACTERS = 1 << 20  # the length of lines that are read at a time
 # replaces a lone CR, which `csv` refuses outside quotes; decoding never makes it
 _LONE_CR = "\udc0d"
 _PLACE = "\0place"  # a column for the place of each row while a file is read
-_parse_json = json.JSONDecoder().decode  # without the checks of `json.loads`
+_DECODER = json.JSONDecoder()
+_KEY = re.compile(r'"\s*:')
 _EXCEL_SEPARATOR = re.compile("sep=(.)")  # Excel's first line for itself
 
 
@@ -174,8 +175,9 @@ def _find_format(path: str, head: bytes) -> str:
 def _first_fields(path: str, head: bytes, encoding: str | None) -> set[str]:
     """Return the fields between tabs of the first line that is not blank, in lower case."""
     text = head.decode(find_encoding(path, head, encoding, guess=False), "replace")
-    first = next(filter(str.strip, re.split("[\r\n]+", text)), "")
-    return {name.strip(' "') for name in first.casefold().split("\t")}
+    first = re.search(r".*\S.*", text.replace("\r", "\n"))
+    names = first[0] if first else ""
+    return {name.strip(' "') for name in names.casefold().split("\t")}
 
 
 class _Builder:
@@ -506,13 +508,22 @@ def _read_record(line: str, encoding: str) -> dict[str, Any] | Fault:
         record = _parse_json(line)
         if not isinstance(record, dict):
             return Fault(Reason.NOT_JSON, f"found {type(record).__name__}")
-        if line.count(":") > len(record):
+        if line.count(":") > len(record) < len(_KEY.findall(line)):
             json.loads(line, object_pairs_hook=_refuse_repeats)
         if "\\ud" in line or "\\uD" in line:  # half of a surrogate pair, escaped
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         return Fault(Reason.NOT_JSON, reason_of(error))
     return record
+
+
+def _parse_json(line: str) -> Any:
+    """Return the value of a line, in half the time of `json.loads` if white space is only inside."""
+    try:
+        value, end = _DECODER.scan_once(line, 0)  # type: ignore[attr-defined]
+    except StopIteration:
+        end = -1
+    return value if end == len(line) else _DECODER.decode(line)
 
 
 def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
