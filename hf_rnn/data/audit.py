@@ -315,7 +315,7 @@ def _find_twins(splits: Sequence[_Split]) -> pd.DataFrame:
     """Return `split`, `row`, `label` and `text`, a hash, of the rows whose text is there again."""
     hashes = np.concatenate([split.hashes for split in splits])
     hashes.sort()
-    repeated = pa.array(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    repeated = pa.array(hashes[1:][hashes[1:] == hashes[:-1]])
     frames = []
     for split in splits:
         is_repeated = pc.is_in(pa.array(split.hashes), repeated)

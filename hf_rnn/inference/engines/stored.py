@@ -167,11 +167,10 @@ def open_native(
                 weights = load_sentence_encoder(name, folder, config)
             else:
                 weights = load_weights(*folder.weight_files())
+        head = next(iter(config.architectures or [CLASSIFIER]))
+        return make_native(config, weights, options, head), tokenizer
     except UserError as error:
         raise Unsupported(str(error)) from error
-    head = next(iter(config.architectures or [CLASSIFIER]))
-    try:
-        return make_native(config, weights, options, head), tokenizer
     except (AttributeError, TypeError) as error:  # a setting that is missing or of another type
         raise Unsupported(f"config.json: {error}") from error
 
