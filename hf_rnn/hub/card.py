@@ -26,7 +26,7 @@ from .model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)
 
-Facts: TypeAlias = Mapping[str, Any]  # of one subject, by name, as JSON
+Facts: TypeAlias = Mapping[str, Any]  # about one subject, by name, as JSON
 
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
