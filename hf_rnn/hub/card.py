@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,6 +25,8 @@ from ..utils.process import write_whole
 from .model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)
+
+Facts: TypeAlias = Mapping[str, Any]  # about one subject, by name, as JSON
 
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
@@ -51,7 +53,7 @@ class ModelFacts:
     # thresholds of a multi-label model in the order of the ids
     thresholds: Sequence[float] | None = None
     # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
-    wide: Mapping[str, Any] | None = None
+    wide: Facts | None = None
 
 
 @dataclass(kw_only=True)
@@ -60,12 +62,12 @@ class DataFacts:
 
     dataset_name: str
     dataset_id: str | None = None
-    data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
+    data: Facts | None = None  # the record of the data in `metrics.json`
     rows: int | None = None  # number of training rows
     # the same by class, in the order of the ids
     class_counts: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
+    audit: Facts | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
 
 
@@ -74,15 +76,15 @@ class TrainingFacts:
     """How the model learned."""
 
     # `epochs`, `steps`, `seconds`, or `method` and `seconds`
-    training: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
+    training: Facts | None = None
+    settings: Facts | None = None
     best_metric: str | None = None  # selected the epoch on the validation split
     # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
-    start: Mapping[str, Any] | None = None
+    start: Facts | None = None
     start_note: str | None = None  # why the run started so
     # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    vectors: Mapping[str, Any] | None = None
-    teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
+    vectors: Facts | None = None
+    teacher: Facts | None = None  # its texts, and its agreement with the model
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
     versions: Mapping[str, str]  # by package
@@ -93,14 +95,14 @@ class ScoreFacts:
     """The scores and figures of the model."""
 
     # by split; floats go into the metadata
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Mapping[str, Facts] = field(default_factory=dict)
     # scores by model and split
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     # scores for rows of a `split` with a `share` of words mistyped
-    typos: Mapping[str, Any] | None = None
-    calibration: Mapping[str, Any] | None = None  # its effect by split
+    typos: Facts | None = None
+    calibration: Facts | None = None  # its effect by split
     # by target: answers that need no person, on other rows and `chosen_on`
-    decisions: Mapping[str, Any] | None = None
+    decisions: Facts | None = None
     figures: Mapping[str, str] | None = None  # file names by caption
     # by file: `bytes`, `texts`, `max_difference`
     onnx: Mapping[str, Mapping[str, float]] | None = None
@@ -209,8 +211,8 @@ def score_tables(facts: CardFacts, split: str) -> str:
     """Return the scores of the model and of simpler ones, and the scores per label."""
     metrics = facts.results[split]
     by_label = [value for value in metrics.values() if isinstance(value, Mapping)]
-    labels: Mapping[str, Any] = by_label[0] if by_label else {}
-    models: dict[str, Mapping[str, Any]] = {"this model": metrics}
+    labels: Facts = by_label[0] if by_label else {}
+    models: dict[str, Facts] = {"this model": metrics}
     models |= _list_baselines(facts, split, labels)
     if facts.typos and facts.typos["split"] == split:
         models |= _list_mistyped(facts, facts.typos)
@@ -223,19 +225,15 @@ def score_tables(facts: CardFacts, split: str) -> str:
     return table
 
 
-def _make_score_table(
-    title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, Any]]
-) -> str:
+def _make_score_table(title: str, names: Sequence[str], rows: Mapping[str, Facts]) -> str:
     """Return a table with a row per model or label, and these scores of it."""
     cells = [[row, *map(scores.get, names)] for row, scores in rows.items()]
     return make_table([title, *names], cells)
 
 
-def _list_baselines(
-    facts: CardFacts, split: str, labels: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
+def _list_baselines(facts: CardFacts, split: str, labels: Facts) -> dict[str, Facts]:
     """Return the scores of simpler models by their names, with that of the most frequent class."""
-    models: dict[str, Mapping[str, Any]] = {}
+    models: dict[str, Facts] = {}
     for name, splits in (facts.baselines or {}).items():
         if split in splits:
             models[name] = splits[split]
@@ -246,7 +244,7 @@ def _list_baselines(
     return models
 
 
-def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _list_mistyped(facts: CardFacts, typos: Facts) -> dict[str, Facts]:
     """Return the scores for mistyped texts, of the model and of the linear one."""
     mistyped = f"{typos['share']:.0%} of words mistyped"
     models = {f"this model, {mistyped}": typos}
@@ -255,7 +253,7 @@ def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapp
     return models
 
 
-def audit_table(audit: Mapping[str, Any]) -> str:
+def audit_table(audit: Facts) -> str:
     """Return the rows of each split that repeat others, and its share of unknown tokens."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
@@ -274,7 +272,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     return make_table(["split", "rows", *repeats, "unknown"], rows)
 
 
-def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _ends(rows: Facts) -> list[tuple[str, Any]]:
     """Return names and values; of more than 20 the ten largest and the ten smallest.
 
     Rows of scores are sorted by F1.
@@ -314,7 +312,7 @@ def code(text: str, block: str = "") -> str:
     return f"{marks}{pad}{' '.join(text.split())}{pad}{marks}"
 
 
-def list_columns(data: Mapping[str, Any]) -> str:
+def list_columns(data: Facts) -> str:
     """Return the columns of the data that have names, from the record of the data."""
     columns: list[str] = []
     for role, name in _COLUMNS.items():

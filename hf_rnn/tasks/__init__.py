@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.trainer_utils import PredictionOutput
 
     from ..data import TableArguments
     from ..data.report import DataReport
@@ -35,6 +36,10 @@ __all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_answers", "get_task", "task_o
 Splits: TypeAlias = "datasets.DatasetDict"
 Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
 Outputs: TypeAlias = "np.ndarray | Sequence[np.ndarray]"  # one array per row for tags
+Answer: TypeAlias = dict[str, Any]  # fields of an answer to a text, as [`Task.answer_types`]
+Metrics: TypeAlias = dict[str, Any]  # scores of a split, as in `metrics.json`
+Predictions: TypeAlias = "dict[str, PredictionOutput]"  # outputs and labels by split
+Predict: TypeAlias = "Callable[[str], PredictionOutput]"  # computes those of a split
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
 TASKS: dict[str, str | Task] = {
@@ -101,7 +106,7 @@ class Task(ABC):
         return math.log(config.num_labels)
 
     def tune_on_validation(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Tune a trained model on the validation split, before the splits are measured.
 
@@ -118,7 +123,7 @@ class Task(ABC):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Return the answer to each text, here its best label, also where torch is not loaded.
 
         `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the
@@ -136,7 +141,7 @@ class Task(ABC):
         return {"label": pa.string(), "score": pa.float64()}
 
     @abstractmethod
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return the metrics of one split for `metrics.json`, from outputs and labels of all rows."""
 
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..models.settings_rnn import IGNORED_LABEL
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task
+from . import Config, Metrics, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets
@@ -82,7 +82,7 @@ class CausalLM(Task):
                     f"{name} is for classifiers: found {value} with {self.name}; leave it out"
                 )
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return loss in nats per token, perplexity and bits per character.
 
         `predictions` is the result of [`sum_losses`].

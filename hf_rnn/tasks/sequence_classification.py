@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
+from . import (
+    Answer,
+    Config,
+    Metrics,
+    Outputs,
+    Predict,
+    Predictions,
+    Splits,
+    Task,
+    compute_scores,
+    make_audit_view,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -116,7 +127,7 @@ class SequenceClassification(Task):
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return the scores of class ids, and a task of your own may add others.
 
         For tasks with other labels, predictions and references are outputs and labels `(N, C)`.
@@ -125,7 +136,7 @@ class SequenceClassification(Task):
 
         return classification_metrics(predictions, references, list(config.id2label.values()))
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return rows, loss and what [`measure`] returns."""
         from ..evaluation.scores import check_finite_logits, measure_loss
 
@@ -169,7 +180,7 @@ class MultiLabel(SequenceClassification):
         return math.log(2)
 
     def tune_on_validation(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         from ..evaluation.scores import check_finite_logits, tune_thresholds
@@ -186,7 +197,7 @@ class MultiLabel(SequenceClassification):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Return the labels with a score above their threshold, and all scores."""
         names = np.array(list(config.id2label.values()), object)
         is_held = scores > _thresholds(config).astype(scores.dtype)
@@ -202,7 +213,7 @@ class MultiLabel(SequenceClassification):
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
         from ..evaluation.scores import label_set_metrics
 
@@ -249,7 +260,7 @@ class Regression(SequenceClassification):
         return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
 
     def tune_on_validation(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Let the last layer answer in the unit of the data."""
         cast("RnnForSequenceClassification", model).fold_targets()
@@ -260,7 +271,7 @@ class Regression(SequenceClassification):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
@@ -269,7 +280,7 @@ class Regression(SequenceClassification):
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return errors and correlations, of several numbers also for each."""
         from ..evaluation.scores import number_metrics
 

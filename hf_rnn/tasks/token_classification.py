@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,18 @@ from ..evaluation.scores import check_finite_logits, entity_types, measure_loss,
 from ..models.settings_rnn import IGNORED_LABEL
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
+from . import (
+    Answer,
+    Config,
+    Metrics,
+    Outputs,
+    Predict,
+    Predictions,
+    Splits,
+    Task,
+    compute_scores,
+    make_audit_view,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -116,11 +128,11 @@ class TokenClassification(Task):
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return accuracy of tags, and precision, recall and F1 of entities, from tag ids."""
         return tagging_metrics(list(predictions), list(references), list(config.id2label.values()))
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
         outputs = []
         references = []
@@ -137,7 +149,7 @@ class TokenClassification(Task):
         return {"rows": len(references), "tokens": len(true), "loss": loss, **scores}
 
     def tune_on_validation(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Lower the score of O, which is too high for rare entities, to the best F1."""
         names = list(model.config.id2label.values())
@@ -168,7 +180,7 @@ class TokenClassification(Task):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Return the entities of each text, or for other tags its words.
 
         Each has `text`, `label`, `start`, `end` and `score`.
@@ -286,9 +298,19 @@ def _align(
     return labels
 
 
+@dataclass
+class Span:
+    """A word or an entity: its label, its place in the text in characters, and its score."""
+
+    label: str
+    start: int
+    end: int
+    score: float
+
+
 def find_spans(
     logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: Config
-) -> list[dict[str, Any]]:
+) -> list[Answer]:
     """Return the entities of a text, or each word if the tags mark no entities.
 
     A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same
@@ -298,22 +320,22 @@ def find_spans(
     spans = _read_words(compute_scores(logits, config), encoded, row, text, config)
     if entity_types(config.id2label.values()):
         spans = list(map(_merge, _join(spans)))
-    return [{"text": text[span["start"] : span["end"]], **span} for span in spans]
+    return [{"text": text[span.start : span.end], **vars(span)} for span in spans]
 
 
 def _read_words(
     scores: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: Config
-) -> list[dict[str, Any]]:
-    """Return the words of a text with `label`, `start`, `end` and `score`."""
-    words: list[dict[str, Any]] = []
+) -> list[Span]:
+    """Return the words of a text."""
+    words: list[Span] = []
     before = None
     for place, word in enumerate(encoded.word_ids(row)):
         if word is None:
             continue
         start, end = encoded["offset_mapping"][row][place]
-        end_before = words[-1]["end"] if words else 0
+        end_before = words[-1].end if words else 0
         if words and (word == before or start < end_before):
-            words[-1]["end"] = max(end, end_before)
+            words[-1].end = max(end, end_before)
         else:
             # a link that the tokenizer rewrites has the place of its last character: take what
             # precedes it
@@ -323,27 +345,23 @@ def _read_words(
             best = int(scores[place].argmax())
             score = float(scores[place, best])
             label = config.id2label[best]
-            words.append({"label": label, "start": start, "end": end, "score": score})
+            words.append(Span(label, start, end, score))
         before = word
     return words
 
 
-def _merge(words: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _merge(words: Sequence[Span]) -> Span:
     """Return the words of an entity as one, with its type and the mean of their scores."""
-    return {
-        "label": words[0]["label"].partition("-")[2],
-        "start": words[0]["start"],
-        "end": words[-1]["end"],
-        "score": sum(word["score"] for word in words) / len(words),
-    }
+    score = sum(word.score for word in words) / len(words)
+    return Span(words[0].label.partition("-")[2], words[0].start, words[-1].end, score)
 
 
-def _join(words: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _join(words: Iterable[Span]) -> list[list[Span]]:
     """Return the words of each entity, by their tags in IOB2."""
-    entities: list[list[dict[str, Any]]] = []
+    entities: list[list[Span]] = []
     before = ""  # the type of the word before, empty outside of entities
     for word in words:
-        mark, _, label = word["label"].partition("-")
+        mark, _, label = word.label.partition("-")
         if mark == "I" and label == before != "":
             entities[-1].append(word)
         elif label:

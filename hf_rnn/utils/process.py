@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import mmap
 import os
 import shutil
 import sys
@@ -66,7 +67,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 # ---- memory ----
 
 _MOST_MAPPED = 256  # MB of mapped files in the memory of a process
-_PAUSE = 0.1  # seconds
+_PAUSE = 0.02  # seconds
 
 
 @cache
@@ -85,9 +86,8 @@ def _drop_pages() -> None:
     advise = ctypes.CDLL(None).madvise
     while True:
         time.sleep(_PAUSE)
-        status = Path("/proc/self/status").read_text()
-        mapped = status.partition("RssFile:")[2].split(maxsplit=1)[0]
-        if int(mapped) < _MOST_MAPPED << 10:
+        shared = int(Path("/proc/self/statm").read_text().split()[2])  # pages
+        if shared * mmap.PAGESIZE < _MOST_MAPPED << 20:
             continue
         for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
             pages, permissions, *_ = line.split()
