@@ -1,4 +1,4 @@
-"""Write `hf_rnn/REFERENCE.md` (flags and public names) and `hf_rnn/settings/keywords.py` (types) from the code.
+"""Write `hf_rnn/REFERENCE.md` and the types of `hf_rnn/settings/keywords.py` from the code.
 
 python scripts/build_reference.py
 """
@@ -138,7 +138,8 @@ def describe_name(name: str, value: Any) -> Iterator[str]:
         written = re.sub(
             r"'|\btyping\.|\bcollections\.abc\.", "", f"{name}{inspect.signature(value)}"
         )
-        yield f"```python\n{textwrap.fill(written, 110, subsequent_indent='    ', break_long_words=False)}\n```\n"
+        lines = textwrap.fill(written, 110, subsequent_indent="    ", break_long_words=False)
+        yield f"```python\n{lines}\n```\n"
     yield format_text(inspect.getdoc(value) or "")
 
 

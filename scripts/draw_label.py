@@ -1,4 +1,4 @@
-"""Draw the page of `hf-rnn label` as five pictures in Chromium: the labels of a table answer by keys.
+"""Draw the page of `hf-rnn label` as five pictures in Chromium: labels of a table, by keys.
 
     python scripts/draw_label.py data/tweets/train.tsv .github
 

@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint of transformers into a teacher for `hf-rnn distill`, with the plain Trainer.
+"""Fine-tune a checkpoint of transformers into a teacher for `hf-rnn distill`, by the Trainer.
 
     python scripts/finetune_teacher.py --model microsoft/MiniLM-L12-H384-uncased --data_dir DIR
     --output_dir teacher hf-rnn distill --teacher teacher --data_dir DIR --output_dir out

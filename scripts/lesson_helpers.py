@@ -1,4 +1,4 @@
-"""The parts that all lessons share: settings, the tweets of lesson 1 as batches, and the pictures."""
+"""The parts that all lessons share: settings, the tweets of lesson 1 as batches, pictures."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def points(values: Any) -> str:
 
 
 class Tweets:
-    """Labelled texts as lesson 1 makes them: splits, class names, tokenizer, ids, labels and batches."""
+    """Labelled texts as lesson 1 makes them: splits, class names, tokenizer and batches."""
 
     def __init__(self, folder: Path = DATA) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,7 +90,7 @@ class Tweets:
         ]
 
     def order(self, split: str, size: int, seed: int | None = None) -> list[list[int]]:
-        """Return batches of similar lengths: with a seed in random order, without one the shortest first."""
+        """Return batches of similar lengths, in random order with a seed, else the shortest first."""
         draw = np.random.default_rng(seed)
         lengths = self.lengths[split]
         ties: Any = np.arange(len(lengths)) if seed is None else draw.random(len(lengths))
@@ -113,7 +113,7 @@ class Tweets:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def make_linear(self) -> Any:
-        """Return the linear model of lesson 3: counts of words, of pairs and of pieces, and logistic regression."""
+        """Return the linear model of lesson 3: logistic regression on words, pairs and pieces."""
         rewrite = self.tokenizer.backend_tokenizer.normalizer.normalize_str
         words = TfidfVectorizer(
             ngram_range=(1, 2), token_pattern=r"\S+", preprocessor=rewrite, sublinear_tf=True
@@ -124,7 +124,7 @@ class Tweets:
         return make_pipeline(make_union(words, pieces), LogisticRegression(C=10, max_iter=1000))
 
     def fit(self, seed: int, rate: float, epochs: int, **settings: Any) -> Any:
-        """Return a classifier in one direction with random weights, trained by the loop of lesson 3 with AdamW."""
+        """Return a new classifier in one direction, trained by the loop of lesson 3 with AdamW."""
         torch.manual_seed(seed)
         settings |= {"embedding_size": 50, "hidden_size": 50, "bidirectional": False}
         settings |= {
@@ -145,7 +145,7 @@ class Tweets:
     def predict(
         self, model: Any, split: str = "validation", read_padding: bool = False, order: Any = None
     ) -> Any:
-        """Return the logits (N, C) of a split; `read_padding` declares padding to be text, as plain nn.RNN does."""
+        """Return the logits (N, C) of a split; with `read_padding` as plain nn.RNN, with padding."""
         model.eval().to(self.device)
         logits = torch.empty(len(self.ids[split]), len(self.class_names))
         with torch.no_grad():
@@ -164,7 +164,7 @@ class Tweets:
 
 
 def learn(model: Any, make_batch: Any, steps: int, rate: float) -> tuple[float, int]:
-    """Train a classifier on fresh batches (ids, labels) until its accuracy over twenty steps is above .95.
+    """Train a classifier on fresh batches (ids, labels) to an accuracy of .95 over twenty steps.
 
     Return this accuracy, and the number of steps.
     """
@@ -320,7 +320,7 @@ def draw_points(
 
 
 def draw_memory(accuracies: dict[tuple[float, int], list[float]]) -> None:
-    """Draw the accuracy of each run, by what its forget gate leaves of the first token, a colour per distance."""
+    """Draw the accuracy of runs by what the forget gate leaves of the first token."""
 
     def share_left(run: tuple[float, int]) -> float:
         bias, distance = run
@@ -365,34 +365,38 @@ def draw_diagram(name: str) -> None:
     """
     diagram = json.loads((HERE / "lesson_diagrams.json").read_text("utf-8"))[name]
     places = diagram["places"]
-    arrows = diagram["arrows"]
     x, y, _ = zip(*places.values(), strict=True)
     _, axis = plt.subplots(figsize=(9, 0.75 * (max(y) - min(y)) + 0.8))
     axis.set(xlim=(min(x) - 1, max(x) + 1), ylim=(min(y) - 0.6, max(y) + 0.6))
     axis.axis("off")
-    labels = {}
-    for key, (left, height, text) in places.items():
-        edge = ORANGE if len(text) <= 2 else BLUE
-        box = {
-            "boxstyle": "circle" if len(text) <= 2 else "round",
-            "facecolor": "white",
-            "edgecolor": edge,
-        }
-        style = {} if text.startswith("$") or not text else {"bbox": box}
-        labels[key] = axis.text(
-            left, height, text, ha="center", va="center", fontsize=10, zorder=3, **style
-        )
-    for arrow in arrows.split():
-        head = "-|>" if ">" in arrow else "-"
+    labels = {key: _draw_place(axis, *place) for key, place in places.items()}
+    for arrow in diagram["arrows"].split():
         start, end = arrow.replace(">", "-").split("-")
-        shape: dict[str, Any] = {"arrowstyle": head, "color": "#444444"}
-        for side, key in (("A", start), ("B", end)):
-            boxed = labels[key].get_bbox_patch()
-            text = places[key][2]
-            if boxed:
-                shape[f"patch{side}"] = boxed
-            shape[f"shrink{side}"] = 0
-            if text and not boxed:
-                shape[f"shrink{side}"] = 22 if "," in text else 14
+        shape = {"arrowstyle": "-|>" if ">" in arrow else "-", "color": "#444444"}
+        shape |= _end_arrow("A", labels[start]) | _end_arrow("B", labels[end])
         axis.annotate("", places[end][:2], places[start][:2], arrowprops=shape)
     show(f"diagram_{name}")
+
+
+def _draw_place(axis: Any, left: float, height: float, text: str) -> Any:
+    """Draw the text of a place, in a circle or a box where it is not a vector."""
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10, "zorder": 3}
+    if text and not text.startswith("$"):
+        is_sign = len(text) <= 2
+        style["bbox"] = {
+            "boxstyle": "circle" if is_sign else "round",
+            "facecolor": "white",
+            "edgecolor": ORANGE if is_sign else BLUE,
+        }
+    return axis.text(left, height, text, **style)
+
+
+def _end_arrow(side: str, label: Any) -> dict[str, Any]:
+    """Return where an arrow ends: at the box of a text, or at some distance from a text."""
+    box = label.get_bbox_patch()
+    if box:
+        return {f"patch{side}": box, f"shrink{side}": 0}
+    text = label.get_text()
+    if not text:
+        return {f"shrink{side}": 0}
+    return {f"shrink{side}": 22 if "," in text else 14}

@@ -1,4 +1,4 @@
-"""Build the live page of the course: train a small LSTM, export it as `hf-rnn export --web` does, add `lesson.html`.
+"""Build the live page of the course: train a small LSTM, export it for browsers, add a page.
 
 python scripts/lesson_page.py --output_dir out/lesson_page
 python -m http.server --directory out/lesson_page/web
@@ -29,7 +29,7 @@ def round_weights(values: Any) -> Any:
 
 
 def build_page(folder: Path) -> Path:
-    """Train a small LSTM in one direction on the sample tweets, export it for browsers, and write `web/lesson.html`."""
+    """Train a small LSTM on the sample tweets, export it, and write `web/lesson.html`."""
     import lesson_helpers as course
     import torch
 

@@ -1,4 +1,4 @@
-"""Make a table of support tickets and the tickets of a later month, for the guide to answers without a person.
+"""Make a table of support tickets, and those of a later month, for the guide to decisions.
 
     python scripts/make_tickets.py --data_dir banking --output_dir tickets
 

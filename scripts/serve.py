@@ -39,15 +39,11 @@ class Question(BaseModel):
 
 @app.exception_handler(RequestValidationError)
 async def refuse(request: Request, error: RequestValidationError) -> Response:
-    """Say what is wrong with a request, without its content: JSON cannot repeat NaN, which Python's `json` sends."""
-    return JSONResponse(
-        {
-            "detail": [
-                {key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()
-            ]
-        },
-        422,
-    )
+    """Say what is wrong with a request, without its content: JSON cannot repeat NaN."""
+    faults = []
+    for fault in error.errors():
+        faults.append({"type": fault["type"], "loc": fault["loc"], "msg": fault["msg"]})
+    return JSONResponse({"detail": faults}, 422)
 
 
 @app.get("/health")
@@ -57,7 +53,7 @@ async def health() -> dict[str, Any]:
 
 
 def check_target(target: float | None) -> None:
-    """Raise a ValueError for a target without thresholds; the reason, which names files here, is in the log."""
+    """Raise a ValueError for a target without thresholds; the log has the reason and its files."""
     if target is None:
         return
     try:
@@ -116,13 +112,17 @@ async def stream(socket: WebSocket, target: float | None = None) -> None:
         if not getattr(model.config, "streaming", False):
             raise ValueError("this service has no streams: its model reads whole texts")
         text = model.stream(target=target)
-        while (message := await socket.receive())["type"] != "websocket.disconnect":
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
             piece = message.get("text")
             if piece is None or len(piece) > MOST_CHARACTERS:
                 raise ValueError(f"a piece is a text of at most {MOST_CHARACTERS} characters")
             if not piece:
                 await socket.send_json(await asyncio.to_thread(text.end))
-                return await socket.close()
+                await socket.close()
+                return
             answer = await asyncio.to_thread(text.feed, piece)
             if len(text.last_word) > MOST_CHARACTERS:  # each piece reads it again
                 raise ValueError(f"a word has at most {MOST_CHARACTERS} characters")

@@ -57,7 +57,8 @@ def main() -> None:
         blocks = [ids[start : start + args.block_size] for start in starts]
         if not blocks:
             parser.error(
-                f"the {split} text has less than --block_size {args.block_size} characters: give more text"
+                f"the {split} text has less than --block_size {args.block_size} characters: "
+                "give more text"
             )
         data[split] = Dataset.from_dict({"input_ids": blocks, "labels": blocks})
     set_seed(42)

@@ -1,4 +1,4 @@
-"""Train a recurrent sentiment classifier with the Hugging Face Trainer, and nothing but public names.
+"""Train a recurrent sentiment classifier with the Hugging Face Trainer, by public names only.
 
 Examples:
     python scripts/train_sentiment.py --output_dir out/sentiment

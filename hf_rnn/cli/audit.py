@@ -1,4 +1,4 @@
-"""`hf-rnn audit`: report problems of labelled texts for training and scores; print tables or JSON."""
+"""`hf-rnn audit`: report problems of labelled texts for training and scores, as text or JSON."""
 
 from __future__ import annotations
 
@@ -158,8 +158,9 @@ def _write(path: str, table: pd.DataFrame) -> None:
     """Write a table in the format that the name ends in."""
     import pyarrow as pa
 
-    from ..inference.tables import format_table
-    from ..utils.process import write_whole
+    from ..inference.tables import write_table
+    from ..utils.process import replace_file
 
     rows = pa.Table.from_pandas(table, preserve_index=False)
-    write_whole(Path(path), format_table(rows, path))
+    with replace_file(Path(path)) as file:
+        write_table(rows, file, path)

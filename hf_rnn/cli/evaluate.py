@@ -1,4 +1,4 @@
-"""`hf-rnn evaluate`: measure a trained model on labelled texts; print a summary, in a pipe one JSON object."""
+"""`hf-rnn evaluate`: measure a trained model on labelled texts; print a summary, or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hf-rnn export`: write a trained model for ONNX Runtime, after comparing its answers with the model's."""
+"""`hf-rnn export`: write a trained model for ONNX Runtime, if it gives the same answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLAGS = Flags("export", ExportArguments, _MEANING, "my-model --web", ("model",))
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `texts`, perhaps `web`."""
+    """Write the file; print `file`, `bytes`, `max_difference`, `texts`, perhaps `web`, as JSON."""
     arguments: ExportArguments = FLAGS.build(argv)
     arguments.check_model()
     if arguments.npm is not None and not arguments.web:

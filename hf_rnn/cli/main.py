@@ -48,7 +48,7 @@ _BROKEN_PIPE = 141  # as a shell reports this signal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with `argv`, by default the arguments of the process, and return the exit code.
+    """Run the command with `argv`, by default the arguments of the process; return the exit code.
 
     It is 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
     """
@@ -105,7 +105,7 @@ def _check_verb(verb: str) -> None:
 
 
 def _set_up_output() -> None:
-    """Show the log of this package, of several processes that of the first, and write UTF-8 in any locale."""
+    """Show the log of this package, with several processes the first one's; write UTF-8 always."""
     logger = logging.getLogger("hf_rnn")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())

@@ -1,4 +1,4 @@
-"""`hf-rnn predict`: a table is written back with its answers; other lines are answered by lines of JSON.
+"""`hf-rnn predict`: answer a table by further columns, and lines by lines of JSON.
 
 Lines are read in blocks of those that have arrived: at a terminal each is answered at once, and a
 file of any size needs little memory.
@@ -115,16 +115,14 @@ class PredictArguments(ModelFlags):
         """Raise a [`UserError`] for mistakes that are visible without the model."""
         if self.stream:
             if self.text is not None or self.output_file is not None:
-                raise UserError(
-                    "--stream reads one text from standard input, or from --input FILE, and writes lines of JSON"
-                )
+                source = "standard input, or from --input FILE"
+                raise UserError(f"--stream reads one text from {source}, and writes lines of JSON")
             if self.explain:
                 raise UserError("--explain is for whole texts: leave out --stream")
             self.input = self.input or "-"
         if (self.text is None) == (self.input is None):
-            raise UserError(
-                "give either --text (several times if you like) or --input FILE (- for standard input)"
-            )
+            files = "--input FILE (- for standard input)"
+            raise UserError(f"give either --text (several times if you like) or {files}")
         if self.text_pair is not None and len(self.text or ()) != 1:
             raise UserError(
                 "--text_pair belongs to one --text: give many pairs as lines `first<TAB>second`"
@@ -135,13 +133,16 @@ class PredictArguments(ModelFlags):
                 raise UserError(f"{text} is a file: give --input {text} for the texts in it")
 
     def reads_table(self) -> bool:
-        """Return whether the input is answered as a table, not as lines; raise a [`UserError`] for wrong files."""
+        """Return whether the input is answered as a table, not as lines.
+
+        Raises:
+            UserError: For wrong files.
+        """
         from ..data.lines import is_table
 
         if self.input not in (None, "-") and not os.path.isfile(self.input):
-            raise UserError(
-                f"there is no file {self.input!r}: give a table, a file with one text per line, or -"
-            )
+            advice = "give a table, a file with one text per line, or -"
+            raise UserError(f"there is no file {self.input!r}: {advice}")
         has_file = self.input not in (None, "-") and not self.stream
         if not has_file or not (self.output_file or is_table(str(self.input))):
             for name in _TABLES:
@@ -189,9 +190,10 @@ def run(argv: Sequence[str]) -> int:
     if arguments.target is not None:
         limits = model.read_thresholds(arguments.target).values()
         if all(limit is None for limit in limits):
+            target = f"{arguments.target:g}"
             print_note(
-                f"hf-rnn predict: no threshold reaches {arguments.target:g}, so a person checks all answers: "
-                f"hf-rnn evaluate MODEL ROWS --target {arguments.target:g} says why"
+                f"hf-rnn predict: no threshold reaches {target}, so a person checks all answers: "
+                f"hf-rnn evaluate MODEL ROWS --target {target} says why"
             )
     if arguments.stream:
         return _predict_stream(arguments, model)
@@ -293,8 +295,14 @@ def _read_pieces(name: str) -> Iterator[str]:
 
 def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
     """Write a table back with its answers."""
-    from ..inference.tables import TableSettings, answer_file, format_table, read_record
-    from ..utils.process import write_whole
+    from ..inference.tables import (
+        TableSettings,
+        answer_file,
+        format_table,
+        read_record,
+        write_table,
+    )
+    from ..utils.process import replace_file
 
     path = str(arguments.input)
     settings = TableSettings(
@@ -310,11 +318,12 @@ def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
 
     shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(answered.separator, "answers.csv")
     name = arguments.output_file or shown
-    content = format_table(answered.table, name, answered.separator, answered.needs_mark)
+    layout = (name, answered.separator, answered.needs_mark)
     if arguments.output_file is None:
-        write_out(content)
+        write_out(format_table(answered.table, *layout))
     else:
         target = Path(arguments.output_file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
+        with replace_file(target) as file:
+            write_table(answered.table, file, *layout)
     return code

@@ -1,4 +1,4 @@
-"""Labelled texts in, data sets out: files of any table or any data set of the `datasets` library, every row counted.
+"""Labelled texts in, data sets out; every row is counted.
 
 [`load_tsv`] returns splits with the columns `text` (string) and `label` (ClassLabel); [`encode`]
 turns these into `input_ids` and `labels`. A row is delivered unchanged, or rejected with its place
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from ..models.settings_rnn import setting
-from ..utils.errors import UserError
+from ..utils.errors import DataError, SettingError
 
 Location = Annotated[str, os.path.expanduser]  # a path, or a name on the Hub
 
@@ -29,8 +29,8 @@ class TableArguments:
 
     data_dir: Location | None = setting(
         None,
-        "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, dev.tsv and test.tsv "
-        "(train suffices), or with a folder per label",
+        "your table (.csv .xlsx .tsv .jsonl .parquet, also .gz), or a folder with train.tsv, "
+        "dev.tsv and test.tsv (train suffices), or with a folder per label",
     )
     text_column: str | None = setting(
         None, "column of the text, by name or number (default: text, ...)", shown="first"
@@ -60,34 +60,32 @@ class TableArguments:
 
     def __post_init__(self) -> None:
         """Split names of columns at commas."""
-        if self.label_columns:
-            self.label_columns = [
-                name for item in self.label_columns for name in item.split(",") if name
-            ]
-            if self.label_column is not None:
-                raise UserError(
-                    f"label_column and label_columns are both set: leave out {self.label_column}"
-                )
+        if not self.label_columns:
+            return
+        names = ",".join(self.label_columns).split(",")
+        self.label_columns = list(filter(None, names))
+        if self.label_column is not None:
+            problem = "label_column and label_columns are both set"
+            raise SettingError(f"{problem}: leave out {self.label_column}")
 
     def check_source(self) -> None:
         """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
-        folder, name = self.data_dir, self.dataset_name
-        if (folder is None) == (name is None):
-            raise UserError(f"give either data_dir or dataset_name: found {folder} and {name}")
+        folder = self.data_dir
+        if (folder is None) == (self.dataset_name is None):
+            found = f"found {folder} and {self.dataset_name}"
+            raise SettingError(f"give either data_dir or dataset_name: {found}")
         if folder is not None and not os.path.exists(folder):
-            raise UserError(
-                f"data_dir {folder} does not exist: give the folder or file of your texts"
-            )
+            advice = "give the folder or file of your texts"
+            raise DataError(f"data_dir {folder} does not exist: {advice}", folder)
 
     def layout(self) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`] for columns and rejected rows."""
-        names = ("text_column", "label_column", "text_pair_column")
-        columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
-        columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        return columns | {
-            name: getattr(self, name)
-            for name in ("separator", "encoding", "quoting", "max_bad_rows")
-        }
+        names = ("separator", "encoding", "quoting", "max_bad_rows")
+        layout = {name: getattr(self, name) for name in names}
+        for name in ("text_column", "label_column", "text_pair_column"):
+            layout[name] = _parse_column(getattr(self, name))
+        layout["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
+        return layout
 
 
 def _parse_column(name: str | None) -> int | str | None:

@@ -1,4 +1,4 @@
-"""Audit of labelled texts: duplicates, near repeats, leaks between splits, conflicting labels, unknown tokens.
+"""Audit of labelled texts: repeats, leaks between splits, conflicting labels, unknown tokens.
 
 Two texts are duplicates if their normalised forms are equal. Every finding names its rows; no row
 is changed.
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_COMPARED = 1_000_000  # rows whose near repeats are sought
+_MOST_COMPARED = 1_000_000  # rows that are all compared, to find near repeats
+_COMPARED = 300_000  # rows of a larger table that are compared
 _BATCH = 10_000  # rows whose labels are read at a time
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
@@ -65,7 +66,7 @@ class AuditReport:
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
-        """Refuse splits with a larger share of rows than `limit` that repeat train; None allows all."""
+        """Refuse splits where a larger share than `limit` repeats train; None for any."""
         if limit is None or self.summary()["leak_share"] <= limit:
             return
         worst = self.leaks[0]
@@ -76,7 +77,7 @@ class AuditReport:
         raise DataError(f"{found}: first {place} repeats {twin}; {advice}")
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts without the rows; `leak_share` is the largest share of a split that repeats train."""
+        """Return the counts; `leak_share` is the largest share of a split that repeats train."""
         leaks: dict[str, dict[str, Any]] = {}
         for overlap in self.overlaps:
             counts = {name: overlap[name] for name in ("exact", "exact_other_label", "share")}
@@ -166,7 +167,7 @@ def _quote(label: str) -> str:
 def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """Return the pairs of rows that nearly repeat each other, without exact repeats.
 
-    From more than 1,000,000 rows a random part is compared, which is logged.
+    If there are more than 1,000,000, only 300,000 random rows are compared, which is logged.
 
     Returns:
         A row per pair: `split` and `row` of the later one, those of the other one, `similarity`,
@@ -174,15 +175,19 @@ def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """
     rows = _sample_rows(dataset)
     repeats = find_near_repeats(rows["text"].tolist())
-    one = rows.iloc[repeats.second].reset_index(drop=True)
-    other = rows.iloc[repeats.first].reset_index(drop=True)
-    pairs = one.join(other.add_prefix("other_")).assign(similarity=repeats.similarity.round(3))
-    pairs["is_same"] = pairs["label"] == pairs["other_label"]
-    is_near = hash_texts(pairs["text"]) != hash_texts(pairs["other_text"])
-    order = ["is_same", "similarity"]
-    pairs = pairs[is_near].sort_values(order, ascending=[True, False], kind="stable")
+    columns = {"later": repeats.second, "other": repeats.first, "similarity": repeats.similarity}
+    pairs = pd.DataFrame(columns)
+    hashes = hash_texts(rows["text"])
+    pairs = pairs[hashes[pairs["later"]] != hashes[pairs["other"]]]
+    labels = rows["label"].to_numpy()
+    pairs = pairs.assign(is_same=labels[pairs["later"]] == labels[pairs["other"]])
+    pairs = pairs.sort_values(["is_same", "similarity"], ascending=[True, False])
+
+    frame = rows.iloc[pairs["later"]].reset_index(drop=True)
+    others = rows.iloc[pairs["other"]].reset_index(drop=True).add_prefix("other_")
+    frame = frame.join(others).assign(similarity=pairs["similarity"].round(3).to_numpy())
     names = ["split", "row", "other_split", "other_row", "similarity", "label", "other_label"]
-    return pairs[[*names, "text", "other_text"]].reset_index(drop=True)
+    return frame[[*names, "text", "other_text"]]
 
 
 def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
@@ -190,7 +195,7 @@ def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
     total = sum(map(len, dataset.values()))
     chosen = np.arange(total, dtype=np.int32)
     if total > _MOST_COMPARED:
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_COMPARED])
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_COMPARED])
         message = "near repeats are sought in %d of %d rows, chosen at random"
         logger.warning(message, len(chosen), total)
     frames = []
@@ -208,7 +213,7 @@ def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
 
 
 def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return how many rows of a split nearly repeat rows of another or of itself, for [`AuditReport`]."""
+    """Return how many rows of a split nearly repeat rows of another or of itself."""
     counts = []
     for (split, source), group in pairs.groupby(["split", "other_split"], sort=False):
         different = group[group["label"] != group["other_label"]]
@@ -310,7 +315,7 @@ def _find_twins(splits: Sequence[_Split]) -> pd.DataFrame:
     """Return `split`, `row`, `label` and `text`, a hash, of the rows whose text is there again."""
     hashes = np.concatenate([split.hashes for split in splits])
     hashes.sort()
-    repeated = pa.array(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
+    repeated = pa.array(hashes[1:][hashes[1:] == hashes[:-1]])
     frames = []
     for split in splits:
         is_repeated = pc.is_in(pa.array(split.hashes), repeated)

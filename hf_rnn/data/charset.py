@@ -1,4 +1,4 @@
-"""Bytes to texts: the encodings of files, and the lines of streams. Nothing heavy is imported here."""
+"""Bytes to texts: encodings of files, and lines of streams. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WINDOWS = "cp1252"
 # In languages of cp1252 these are rare: letters in a row that ASCII lacks, and signs in words.
-# Words in Cyrillic, Greek, Arabic or Chinese consist of the former, Polish words contain the latter.
+# Words in Cyrillic, Greek, Arabic or Chinese consist of the former, Polish ones have the latter.
 _FOREIGN = re.compile(
     r"[^\W\d_a-zA-Z]{3,}|(?<=[a-zA-Z])([¡-¦¨-¬®-¶¸-¿×÷](?=[a-zA-Z])|[¹³¿](?=\s|[.,;:!?]|$))"
 )
@@ -114,7 +114,7 @@ def _guess_windows(path: str, lines: Sequence[bytes]) -> str:
 
 
 def find_byte_fault(line: bytes | str, encoding: str = "utf-8") -> Fault | None:
-    """Return what is wrong with a line: bytes, or text with a lone surrogate per undecodable byte."""
+    """Return what is wrong with a line of bytes, or of text with lone surrogates for bad bytes."""
     try:
         line.encode() if isinstance(line, str) else line.decode(encoding)
     except (UnicodeDecodeError, UnicodeEncodeError) as error:

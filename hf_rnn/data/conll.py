@@ -1,4 +1,4 @@
-"""Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
+"""Tagged sentences of CoNLL files, tables or data sets, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in
 a file without tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Comments are skipped,
@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..evaluation.scores import entity_types
-from ..utils.errors import SettingError, UserError
+from ..utils.errors import DataError, SettingError
 from .errors import Fault, Reason, file_error, label_fault, listed, text_fault
 from .labels import sort_labels, unknown_label
 from .lines import is_table
@@ -42,7 +42,9 @@ _NOT_A_WORD = re.compile(r"\d+[-.]\d+\t")  # a range of words or an empty node o
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Convert tags of entities from IOB1, IOB2, IOBES, BILOU or BMES to IOB2; an I- without an entity begins one.
+    """Convert tags of entities from IOB1, IOB2, IOBES, BILOU or BMES to IOB2.
+
+    An I- without an entity begins one.
 
     Example:
         >>> to_iob2(["I-person", "L-person", "O", "U-place"])
@@ -92,31 +94,70 @@ def _reject_row(table: Table, row: int) -> _Word:
     return _Word(row, bad.excerpt, fault=bad.fault)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """The columns of a CoNLL file."""
+
+    size: int
+    token: int
+    tag: int
+    tags: set[str]  # all tags, and cells of comments
+
+    @classmethod
+    def find(
+        cls,
+        table: Table,
+        lines: Sequence[str],
+        cells: Sequence[Sequence[str]],
+        columns: Sequence[str],
+    ) -> _Form:
+        """Return the form of a file, whose first token has all columns; -1 is the last one."""
+        token, tag = map(int, columns)
+        rows = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
+        if not rows:
+            raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
+        size = len(rows[0])
+        if size < 2 or not all(-size <= column < size for column in (token, tag)):
+            detail = f"found {size}, and token and tag are {token} and {tag}, from 0"
+            raise _refuse_columns(table, detail)
+        return cls(size, token, tag, {row[tag] for row in rows if len(row) == size})
+
+    def is_comment(self, line: str, cells: Sequence[str], is_start: bool) -> bool:
+        """Return whether a line has no token; at the start a comment may have as many columns."""
+        if line.startswith("# "):
+            return len(cells) != self.size or (is_start and cells[self.tag] not in self.tags)
+        return self.size == 10 and _NOT_A_WORD.match(line) is not None
+
+    def read(self, number: int, line: str, cells: Sequence[str]) -> _Word:
+        """Return the word of a line, or why it is rejected."""
+        if len(cells) == self.size:
+            return _make_word(number, line, cells[self.token], cells[self.tag])
+        reason = Reason.TOO_FEW_FIELDS if len(cells) < self.size else Reason.TOO_MANY_FIELDS
+        detail = f"found {len(cells)} columns where the first token has {self.size}"
+        return _Word(number, line, fault=Fault(reason, detail))
+
+
+def _refuse_columns(table: Table, detail: str) -> DataError:
+    advice = "set --text_column, --label_column"
+    return file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
+
+
 def _read_lines(table: Table, *columns: str) -> Iterator[_Sentence]:
-    """Yield the sentences of a file; negative numbers of the columns of tokens and of tags count from the last."""
-    token_column, tag_column = map(int, columns)
+    """Yield the sentences of a file with the columns of tokens and of tags."""
     lines = [line or "" for line in table.cells("text")]
     cells = list(map(_cut_line, lines))
-    tokens = [row for line, row in zip(lines, cells, strict=True) if row and line[:2] != "# "]
-    if not tokens:
-        raise file_error(table.path, Reason.EMPTY_FILE, "found no token")
-    size = len(tokens[0])
-    if size < 2 or not all(-size <= column < size for column in (token_column, tag_column)):
-        detail = f"found {size}, and token and tag are {token_column} and {tag_column}, from 0"
-        advice = "set --text_column, --label_column"
-        raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-    tags = {row[tag_column] for row in tokens if len(row) == size}
+    form = _Form.find(table, lines, cells, columns)
     words: list[_Word] = []
-    is_start = True  # a comment before the first token may have as many columns
+    is_start = True
     for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
         if number in table.rejected:
             words.append(_reject_row(table, number))
         elif not row:
             yield _Sentence(table, words)
             words = []
-        elif not _is_comment(line, row, size, tags if is_start else None, tag_column):
+        elif not form.is_comment(line, row, is_start):
             is_start = False
-            words.append(_read_word(number, line, row, size, columns))
+            words.append(form.read(number, line, row))
     yield _Sentence(table, words)
 
 
@@ -130,47 +171,24 @@ def _cut_line(line: str) -> list[str]:
     return [cell.decode() for cell in line.encode(errors="surrogateescape").split()]
 
 
-def _is_comment(
-    line: str, cells: Sequence[str], size: int, tags: set[str] | None, tag_column: int
-) -> bool:
-    """Return whether a line holds no token; at the start of a file `tags` are those of its tokens."""
-    if line.startswith("# "):
-        return len(cells) != size or (tags is not None and cells[tag_column] not in tags)
-    return size == 10 and _NOT_A_WORD.match(line) is not None
-
-
-def _read_word(
-    number: int, line: str, cells: Sequence[str], size: int, columns: Sequence[str]
-) -> _Word:
-    """Return the word of a line, or why it is rejected."""
-    if len(cells) == size:
-        token_column, tag_column = map(int, columns)
-        return _make_word(number, line, cells[token_column], cells[tag_column])
-    reason = Reason.TOO_FEW_FIELDS if len(cells) < size else Reason.TOO_MANY_FIELDS
-    detail = f"found {len(cells)} columns where the first token has {size}"
-    return _Word(number, line, fault=Fault(reason, detail))
-
-
 def _read_lists(table: Table, *columns: str) -> Iterator[_Sentence]:
     """Yield the rows of a table with lists of tokens and of tags."""
     names = table.class_names.get(columns[1])
-    for number, row in enumerate(zip(*map(table.cells, columns), strict=True)):
+    for number, (tokens, tags) in enumerate(zip(*map(table.cells, columns), strict=True)):
         if number in table.rejected:
             words = [_reject_row(table, number)]
         else:
-            for name, cell in zip(columns, row, strict=True):
-                _check_list(table, name, cell)
-            tokens, tags = (["" if item is None else item for item in cell or ()] for cell in row)
-            words = _pair_words(number, tokens, tags, names)
+            tokens = _list_items(table, columns[0], tokens)
+            words = _pair_words(number, tokens, _list_items(table, columns[1], tags), names)
         yield _Sentence(table, words, is_row=True)
 
 
-def _check_list(table: Table, name: str, cell: object) -> None:
-    """Refuse a column with something else than lists."""
+def _list_items(table: Table, name: str, cell: Any) -> list[Any]:
+    """Return the items of a cell, "" for a missing one; refuse a column with something else."""
     if not isinstance(cell, list | tuple | None):
         detail = f"column {name!r} must hold lists: found {type(cell).__name__}"
-        advice = "set --text_column, --label_column"
-        raise file_error(table.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
+        raise _refuse_columns(table, detail)
+    return ["" if item is None else item for item in cell or ()]
 
 
 def _pair_words(
@@ -205,7 +223,7 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     rejected_path: str | Path | None = None,
     report: DataReport | None = None,
 ) -> datasets.DatasetDict:
-    """Read tagged sentences from CoNLL files, or lists of tokens and tags from tables, data sets or memory.
+    """Read tagged sentences: CoNLL files, or tables with lists of tokens and of tags.
 
     Other arguments and errors are those of [`load_tsv`]. Rejected rows are lines or tokens. The
     `label_counts` of the report are sentences.
@@ -223,15 +241,14 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
     sentences = _read_sentences(source, config, splits, (token_column, tag_column), report)
-    if class_names is None and "train" not in sentences:
-        found = " and ".join(sentences)
-        raise SettingError(f"{found} without train needs class names: add --class_names")
-    names = tuple(class_names or _find_names(next(iter(sentences.values()))))
-    report.class_names = list(names)
-    rows = _build_splits(sentences, names, ledger)
+    report.class_names = list(class_names or _find_names(sentences))
+    rows = {}
+    for split in sentences:
+        rows[split] = _build_split(split, sentences[split], ledger)
     ledger.close()
-    if len(names) < 2:
-        raise UserError(f"a tagger needs at least two tags: found {listed(names)}")
+    if len(report.class_names) < 2:
+        found = f"found {listed(report.class_names)}"
+        raise DataError(f"a tagger needs at least two tags: {found}")
     return make_datasets(rows, validation_share if splits is None else 0, seed, report)
 
 
@@ -243,25 +260,34 @@ def _read_sentences(
     report: DataReport,
 ) -> dict[str, list[_Sentence]]:
     """Return the sentences of each split, and note files and columns in the report."""
-    token, tag = columns
-    tables: Mapping[str, Sequence[Table]]
-    if _is_conll(source):
-        names = (str(token or 0), str(-1 if tag is None else tag))
-        tables = _read_files(source, splits, names)
-        read = _read_lines
-    else:
-        names = (str(token or "tokens"), str(tag or "ner_tags"))
-        options = RowOptions(text_column=names[0], label_column=names[1])
-        tables = read_tables(source, config, splits, options)
-        for table in chain.from_iterable(tables.values()):
-            options.locate(table)  # or refuse it
-        read = _read_lists
-    report.columns = dict(zip(("text", "label"), names, strict=True))
-    sentences = {}
+    report.columns, tables = _read_tables(source, config, splits, *columns)
+    sentences: dict[str, list[_Sentence]] = {}
     for split, parts in tables.items():
-        report.splits[split] = SplitReport([part.path for part in parts])
-        sentences[split] = list(chain.from_iterable(read(part, *names) for part in parts))
+        report.splits[split] = SplitReport([table.path for table in parts])
+        sentences[split] = []
+        for table in parts:
+            read = _read_lists if table.has_names else _read_lines
+            sentences[split] += read(table, *report.columns.values())
     return sentences
+
+
+def _read_tables(
+    source: object,
+    config: str | None,
+    splits: Iterable[str] | None,
+    token: int | str | None,
+    tag: int | str | None,
+) -> tuple[dict[str, str], Mapping[str, Sequence[Table]]]:
+    """Return the columns of tokens, `text`, and of tags, `label`; and the tables by split."""
+    if _is_conll(source):
+        names = {"text": str(token or 0), "label": str(-1 if tag is None else tag)}
+        return names, _read_files(source, splits, list(names.values()))
+    names = {"text": str(token or "tokens"), "label": str(tag or "ner_tags")}
+    options = RowOptions(text_column=names["text"], label_column=names["label"])
+    tables = read_tables(source, config, splits, options)
+    for table in chain.from_iterable(tables.values()):
+        options.locate(table)  # or refuse it
+    return names, tables
 
 
 def _read_files(
@@ -276,9 +302,12 @@ def _read_files(
     return {split: list(map(read_lines, files[split])) for split in chosen}
 
 
-def _find_names(sentences: Iterable[_Sentence]) -> list[str]:
-    """Return the tags of sentences by id: those of entities as B- and I-, if they are half of them."""
-    words = chain.from_iterable(sentence.words for sentence in sentences)
+def _find_names(splits: Mapping[str, Sequence[_Sentence]]) -> list[str]:
+    """Return the tags of train by id: those of entities as B- and I-, if they are half of them."""
+    if "train" not in splits:
+        found = " and ".join(splits)
+        raise SettingError(f"{found} without train needs class names: add --class_names")
+    words = chain.from_iterable(sentence.words for sentence in splits["train"])
     tags = {word.tag for word in words if word.fault is None}
     matches = list(filter(None, map(_ENTITY_TAG.fullmatch, tags)))
     if not matches or 2 * len(matches) < len(tags - {"O"}):
@@ -302,29 +331,25 @@ def _is_conll(source: object) -> bool:
     return path.suffix == ".conll" or (path.is_file() and not is_table(path))
 
 
-def _build_splits(
-    sentences: Mapping[str, Sequence[_Sentence]], names: tuple[str, ...], ledger: Ledger
-) -> dict[str, SplitRows]:
-    """Count all words, and keep those with a known tag."""
+def _build_split(split: str, sentences: Sequence[_Sentence], ledger: Ledger) -> SplitRows:
+    """Count all words of a split, and keep those with a known tag."""
+    names = tuple(ledger.report.class_names)
     feature = datasets.List(datasets.ClassLabel(names=list(names)))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    splits = {}
-    for split, items in sentences.items():
-        columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}
-        for sentence in items:
-            words = _keep_words(split, sentence, names, ledger)
-            if words:
-                columns["tokens"].append([word.token for word in words])
-                columns["ner_tags"].append(_number_tags([word.tag for word in words], names))
-        if not columns["tokens"]:
-            ledger.check()
-            files = ", ".join(ledger.report.splits[split].files)
-            raise file_error(files, Reason.EMPTY_FILE, "found no usable token")
-        rows = pa.table(columns, features.arrow_schema)
-        digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
-        zeros = np.zeros(len(rows), dtype=np.int64)
-        splits[split] = SplitRows(rows, features, places=zeros, strata=zeros, digest=digest)
-    return splits
+    columns: dict[str, list[Any]] = {"tokens": [], "ner_tags": []}
+    for sentence in sentences:
+        words = _keep_words(split, sentence, names, ledger)
+        if words:
+            columns["tokens"].append([word.token for word in words])
+            columns["ner_tags"].append(_number_tags([word.tag for word in words], names))
+    if not columns["tokens"]:
+        ledger.check()
+        files = ", ".join(ledger.report.splits[split].files)
+        raise file_error(files, Reason.EMPTY_FILE, "found no usable token")
+    rows = pa.table(columns, features.arrow_schema)
+    digest = hashlib.sha256(repr((names, columns)).encode()).hexdigest()
+    zeros = np.zeros(len(rows), dtype=np.int64)
+    return SplitRows(rows, features, places=zeros, strata=zeros, digest=digest)
 
 
 def _keep_words(

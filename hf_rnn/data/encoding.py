@@ -56,10 +56,10 @@ def encode(
         UserError: For unusable columns, a `max_length` below 1, and an invalid text.
     """
     if isinstance(dataset, dict):
-        splits = {
-            name: encode(rows, tokenizer, max_length, as_labels) for name, rows in dataset.items()
-        }
-        return type(dataset)(splits)
+        splits = type(dataset)()
+        for name, rows in dataset.items():
+            splits[name] = encode(rows, tokenizer, max_length, as_labels)
+        return splits
     if isinstance(dataset, datasets.IterableDataset):
         raise DataError("a stream cannot be encoded: give a Dataset")
     encoder = _Encoder(dataset.features, tokenizer, max_length, as_labels)
@@ -81,7 +81,7 @@ def encode(
 
 
 class _Encoder:
-    """Encode batches of rows, and count the truncated ones; the arguments are those of [`encode`]."""
+    """Encode batches of rows, and count the truncated ones; arguments are those of [`encode`]."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _Encoder:
         rows = self._tokenizer(*texts, truncation=False, **_QUIET)["input_ids"]
         long = [number for number, ids in enumerate(rows) if len(ids) > self.limit]
         if long:
-            columns = ([column[number] for number in long] for column in texts)
+            columns = [list(map(column.__getitem__, long)) for column in texts]
             limits = {"truncation": True, "max_length": self.limit}
             cut = self._tokenizer(*columns, **limits, **_QUIET)["input_ids"]
             for number, ids in zip(long, cut, strict=True):
@@ -131,7 +131,7 @@ class _Encoder:
 def encode_blocks(
     texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, block_size: int
 ) -> datasets.DatasetDict:
-    """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py` does.
+    """Return the tokens of each split in blocks of one size, the last one shorter, as `run_clm.py`.
 
     The labels are the tokens themselves; `characters` is the tokens of the block times the mean
     length of the split's tokens.
@@ -167,14 +167,14 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Co
     """Count the tokens of texts by id, without those around a text."""
     counts = Counter[int]()
     remaining = iter(texts)
-    while batch := list(islice(remaining, _BATCH)):
-        encoded = tokenizer(batch, add_special_tokens=False, **_QUIET)
+    while chunk := list(islice(remaining, _BATCH)):
+        encoded = tokenizer(chunk, add_special_tokens=False, **_QUIET)
         counts.update(chain.from_iterable(encoded["input_ids"]))
     return counts
 
 
 def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    """Return the tokens per word of letters, and the share of unknown tokens: both are high in a foreign language.
+    """Return the tokens per word, and the share of unknown tokens, high both in a foreign language.
 
     A word is a run of letters, so that punctuation, handles and links do not count.
     """
@@ -202,7 +202,7 @@ def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
 def take_fingerprint(
     dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any
 ) -> str | None:
-    """Return a fingerprint that is the same in every process; None if the library must find one itself."""
+    """Return a fingerprint that is the same in every process; None if the library must find one."""
     settings = read_rules(tokenizer)
     if settings is None:
         return None

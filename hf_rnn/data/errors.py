@@ -63,7 +63,8 @@ class Fault:
 _REMEDIES = {
     Reason.NOT_UTF8: "Save the file as UTF-8, or name its encoding with --encoding",
     Reason.NOT_JSON: 'Write a record such as {"text": "..."}',
-    Reason.NOT_A_NUMBER: "If the first line names the columns, give --label_column NAME; a decimal point is a point",
+    Reason.NOT_A_NUMBER: "If the first line names the columns, give --label_column NAME; "
+    "a decimal point is a point",
     Reason.MISPLACED_QUOTE: 'Quote texts that hold ", write " as "" in them, and close each quote, '
     "or set --quoting none",
 }

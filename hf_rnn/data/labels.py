@@ -38,7 +38,7 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def unknown_label(label: str, allowed: Collection[str], noun: str = "label") -> Fault:
-    """Return the fault of a label that is not one of the allowed ones, which are listed if they are few."""
+    """Return the fault of a label that is not allowed; allowed ones are listed if they are few."""
     names = listed(allowed) if len(allowed) <= MOST_LISTED else f"{len(allowed)} others"
     return Fault(Reason.UNKNOWN_LABEL, f"{noun} {label!r:.80}, known are {names}")
 
@@ -67,7 +67,7 @@ class LabelMap:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
-        """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
+        """Make the map from the rows of train by label; refuse a single one, and too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
             some = listed(sorted(counts, key=len)[:3])
@@ -86,23 +86,16 @@ class LabelMap:
         counts: Mapping[str, int],
         label_map: Mapping[str, str] | None = None,
     ) -> LabelMap:
-        """Make the map from class names, the rows by label of the first split, and a map of labels to names.
+        """Make the map from class names, the rows of the first split by label, and a map to names.
 
         A label that equals a name means that class, unless `label_map` says otherwise. Without a
         `label_map`, if no label of the data equals a name and most rows carry integers, these index
         the names.
         """
         names = tuple(class_names)
-        is_odd = any(name.strip() != name or not name for name in names)
-        if is_odd or len(set(names)) < len(names) or len(names) < 2:
-            advice = "give two or more, all different, without white space at their ends"
-            raise SettingError(f"invalid class names: found {listed(names)}; {advice}")
-        unknown = [name for name in (label_map or {}).values() if name not in names]
-        if unknown:
-            found = f"found {listed(unknown)}; the classes are {listed(names)}"
-            raise SettingError(f"label_map has unknown classes: {found}")
+        _check_names(names, label_map or {})
         labels = cls(names, _number(names, label_map))
-        if not counts or any(label in labels.ids for label in counts):
+        if not counts or not labels.ids.keys().isdisjoint(counts):
             return labels
         integers = sum(rows for label, rows in counts.items() if _INTEGER.fullmatch(label))
         if label_map is not None or integers <= sum(counts.values()) / 2:
@@ -123,6 +116,18 @@ class LabelMap:
         return label_fault(written) or unknown_label(written, self.ids)
 
 
+def _check_names(names: Sequence[str], label_map: Mapping[str, str]) -> None:
+    """Refuse class names that cannot be those of classes, and a map to other names."""
+    is_odd = any(name.strip() != name or not name for name in names)
+    if is_odd or len(set(names)) < len(names) or len(names) < 2:
+        advice = "give two or more, all different, without white space at their ends"
+        raise SettingError(f"invalid class names: found {listed(names)}; {advice}")
+    unknown = [name for name in label_map.values() if name not in names]
+    if unknown:
+        found = f"found {listed(unknown)}; the classes are {listed(names)}"
+        raise SettingError(f"label_map has unknown classes: {found}")
+
+
 def _nothing_in_common(names: Sequence[str], labels: Sequence[str], has_map: bool) -> DataError:
     """Return the error for labels that name no class."""
     both = f"found labels {listed(labels)} and class names {listed(names)}"
@@ -137,7 +142,7 @@ def _nothing_in_common(names: Sequence[str], labels: Sequence[str], has_map: boo
 
 @dataclass(frozen=True)
 class LabelSets:
-    """Sets of labels: one column of labels between separators, or one column of 0 and 1 for each label.
+    """Sets of labels: a column of labels between separators, or a column of 0 and 1 for each label.
 
     An empty field is the empty set. White space beside a separator is ignored. Labels are stored as
     lists of ids.
@@ -157,7 +162,7 @@ class LabelSets:
         label_map: Mapping[str, str] | None,
         separator: str | None,
     ) -> LabelSets:
-        """Make the map from the distinct labels of the first split as they are written, or from class names.
+        """Make the map from the distinct labels of the first split as written, or from class names.
 
         Without a `separator`, each column is a label. Raises a [`UserError`] for rows without any
         label, and for more than 1,000 different ones.
@@ -165,9 +170,10 @@ class LabelSets:
         if separator is None:
             return cls(tuple(names or columns), "", {}, match_columns(columns, names or columns))
         if names is not None:
-            names = LabelMap.from_names(names, {}, label_map).names if len(names) > 1 else names
+            if len(names) > 1:
+                _check_names(names, label_map or {})
             return cls(tuple(names), separator, _number(names, label_map))
-        labels = {label.strip() for row in rows for label in row.split(separator)} - {""}
+        labels = {label.strip() for label in separator.join(rows).split(separator)} - {""}
         if not labels:
             raise DataError("no row of train has a label: set --label_column or --label_separator")
         if len(labels) > 1000:
@@ -230,7 +236,7 @@ class Numbers:
     def from_rows(
         cls, rows: Iterable[str], columns: Sequence[str], names: Sequence[str] | None, *_: object
     ) -> Numbers:
-        """Take the names of the columns, or class names; a single column without a name of its own is `value`."""
+        """Take the names of the columns, or class names; a single column without one is `value`."""
         if names is None:
             # one may hold lists
             size = 1 + next(iter(rows), "").count("\t") if len(columns) == 1 else len(columns)

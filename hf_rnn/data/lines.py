@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,7 +19,7 @@ FORMATS = {
     "excel": ("xlsx", "xlsm", "xls", "ods"),
 }
 PACKED = (".gz", ".bz2", ".zst", ".zstd")
-TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes)
+TABLE_SUFFIXES = tuple(f".{suffix}" for suffix in chain.from_iterable(FORMATS.values()))
 
 SAMPLE_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 18
@@ -26,7 +27,7 @@ _CODECS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def is_table(path: str | Path) -> bool:
-    """Return whether the name of a file is that of a table, such as `texts.csv` or `texts.jsonl.gz`."""
+    """Return whether the name of a file is that of a table, such as `a.csv` or `a.jsonl.gz`."""
     return suffix_of(path) in TABLE_SUFFIXES
 
 
@@ -70,7 +71,7 @@ def make_bar(path: str | Path, total: int, unit: str) -> tqdm:
 
 
 def open_unpacked(path: str | Path, show: bool = False) -> BinaryIO:
-    """Open a file for reading; gzip, bzip2 and zstd are recognized by their first bytes, and unpacked.
+    """Open a file for reading; gzip, bzip2 and zstd are known by their first bytes, and unpacked.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Labelled texts become splits with labels, with a count of every row; and continuous text.
+"""Labelled texts become splits with labels, with a count of every row.
 
 The way of a row: it is in a table (`read.py`) of a split (`sources.py`), `_read_part` takes its
 texts and writes its label as text, `label_rows` makes a value of the label (`labels.py`), or the
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,24 +26,21 @@ import pyarrow.compute as pc
 from ..hub.model_folder import FinishedFolder, find_folder
 from ..utils.errors import DataError, SettingError, UserError
 from . import TableArguments
-from .charset import excerpt_of, find_byte_fault
 from .errors import (
     BadRow,
     Fault,
     Reason,
-    explain_file,
     file_error,
     label_fault,
     listed,
-    row_error,
     text_fault,
 )
 from .labels import LabelMap, RowLabels
-from .lines import is_table, open_unpacked, suffix_of
+from .lines import is_table, suffix_of
 from .read import read_table
 from .report import DataReport, Ledger, SplitReport
-from .sources import Column, as_list, choose_splits, find_parts, read_label, read_rows
-from .splits import SPLITS, SplitRows, hash_rows, make_datasets
+from .sources import Column, choose_splits, find_parts, read_label, read_rows
+from .splits import SplitRows, hash_rows, make_datasets
 from .table import (
     USUAL_NAMES,
     Table,
@@ -58,11 +54,7 @@ from .table import (
 logger = logging.getLogger(__name__)
 
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
-_HELD_OUT = 0.1  # share of the characters of continuous text, cut off at the start of a row
-# pieces of a line of continuous text
-_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")
 _USES = ("text", "text_pair", "label")
-_NO_CODES = np.zeros(0, dtype=np.int32)
 
 
 def load_texts(
@@ -73,16 +65,18 @@ def load_texts(
     A column that is not set is the one that the model to start from was trained on, or else a guess
     by its name.
     """
+    source = data
     if data is None:
         arguments.check_source()
+        source = arguments.data_dir or arguments.dataset_name
     elif arguments.data_dir is not None or arguments.dataset_name is not None:
-        raise UserError(
-            "the texts have two sources: found train and data_dir or dataset_name; give one of them"
-        )
-    source = data if data is not None else arguments.data_dir or arguments.dataset_name
-    if (start := getattr(arguments, "model_name_or_path", None)) is not None:
+        found = "found train and data_dir or dataset_name"
+        raise SettingError(f"the texts have two sources: {found}; give one of them")
+    start = getattr(arguments, "model_name_or_path", None)
+    if start is not None:
         record = FinishedFolder(find_folder(start)).read_data_record()
-        options["recorded"] = {use: record.get(f"{use}_column") for use in ("text", "label")}
+        columns = {use: record.get(f"{use}_column") for use in ("text", "label")}
+        options["columns_of_start"] = columns
     return load_tsv(source, arguments.dataset_config, **arguments.layout(), **options)
 
 
@@ -98,7 +92,7 @@ def load_tsv(
     report: DataReport | None = None,
     **options: Any,
 ) -> datasets.DatasetDict:
-    """Read labelled texts: TSV without names of columns, tables of any format, data sets, or rows in memory.
+    """Read labelled texts: plain TSV, tables of any format, data sets, or rows in memory.
 
     A line of plain TSV is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is
     skipped; quotes, a lone CR, U+2028 and white space at the ends of a text are part of the text.
@@ -152,7 +146,7 @@ def load_tsv(
 def _locate_columns(
     source: object, config: str | None, splits: Iterable[str] | None, settings: RowOptions
 ) -> dict[str, list[Columns]]:
-    """Return the tables of each split with their columns; leave out splits without labels unless they are named."""
+    """Return the tables by split with their columns, without unlabelled splits unless named."""
     sources = {}
     for split, tables in read_tables(source, config, splits, settings).items():
         parts = [settings.locate(table) for table in tables]
@@ -218,31 +212,28 @@ class RowOptions:
     scheme: Callable[..., RowLabels] | None = None
     # between the labels of a text, for a `scheme`; a tab between numbers
     label_separator: str = "\t"
-    # columns that a model was trained on, by use
-    recorded: Mapping[str, str | None] = field(default_factory=dict)
+    # those that the model to start from was trained on, by use
+    columns_of_start: Mapping[str, str | None] = field(default_factory=dict)
 
     def read_part(self, part: Any, name: str, in_folder: bool) -> Table:
-        """Read rows in memory, a table, or the texts of a label: a file or folder in a folder without tables.
+        """Read rows in memory, a table, or the texts of a label in a folder without tables.
 
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
-        labels = [*self.label_columns]
-        if self.label_column is not None:
-            labels.append(self.label_column)
-        uses = (self.text_column, self.text_pair_column)
-        texts = [column for column in uses if column is not None]
-        declared = texts + labels
+        texts = [self.text_column, self.text_pair_column]
+        labels = [*self.label_columns, self.label_column]
+        declared = [column for column in texts + labels if column is not None]
         if not isinstance(part, str):
             if self.text_column is None:
-                texts = ["text", *texts]
-            return read_rows(part, name, texts + (labels or ["label"]))
+                declared.insert(0, "text")
+            if not self.label_columns and self.label_column is None:
+                declared.append("label")
+            return read_rows(part, name, declared)
         if in_folder and not is_table(part):
             return read_label(part, self.encoding)
-        has_names = (
-            self.separator is not None
-            or (is_table(part) and suffix_of(part) != ".tsv")
-            or any(isinstance(column, str) for column in declared)
-        )
+        has_names = self.separator is not None or any(isinstance(name, str) for name in declared)
+        if is_table(part) and suffix_of(part) != ".tsv":
+            has_names = True
         return read_table(
             part,
             separator=self.separator,
@@ -254,38 +245,37 @@ class RowOptions:
 
     def locate(self, table: Table) -> Columns:
         """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
-        names = list(table.columns)
-
-        def find(column: Column | None, guesses: Iterable[str], flag: str) -> str:
-            return find_column(names, column, guesses, table.path, flag)
-
-        labels = [find(column, (), "label_columns") for column in self.label_columns]
+        labels = []
+        for column in self.label_columns:
+            labels.append(find_column(table.columns, column, (), table.path, "label_columns"))
         chosen: dict[str, str] = {}
         for use in _USES:
-            column = getattr(self, f"{use}_column")
+            flag = f"{use}_column"
+            column = getattr(self, flag)
             if column is not None:
-                chosen[use] = find(column, (), f"{use}_column")
+                chosen[use] = find_column(table.columns, column, (), table.path, flag)
         for use in USUAL_NAMES:
             if use in chosen or (use == "label" and labels):
                 continue
             taken = [*chosen.values(), *labels]
             names = [name for name in table.columns if name not in taken]
-            chosen[use] = find(None, self._guess(use, table, names), f"{use}_column")
+            guesses = self._guess(use, table, names)
+            chosen[use] = find_column(names, None, guesses, table.path, f"{use}_column")
         texts = [chosen[use] for use in ("text", "text_pair") if use in chosen]
         return Columns(table, texts, labels or [chosen["label"]])
 
     def _guess(self, use: str, table: Table, names: list[str]) -> list[str]:
-        """Return the names that a column for a use may have, best first, of those that are left."""
+        """Return the names, best first, that a column for a use may have."""
         if not table.has_names:
             first = next(iter(table.columns))
             return sorted(names, key=first.__eq__) if use == "label" else names
         if use == "label" and len(names) == 1:
             return names
-        recorded = self.recorded.get(use)
-        return [*([recorded] if recorded else []), *USUAL_NAMES[use]]
+        earlier = self.columns_of_start.get(use)
+        return list(filter(None, (earlier, *USUAL_NAMES[use])))
 
     def describe(self, columns: Columns) -> dict[str, str]:
-        """Return the columns chosen as `text`, `text_pair` and `label`; log them, and which of them are a guess."""
+        """Return the columns of `text`, `text_pair` and `label`; log them and each guess."""
         chosen = dict(zip(_USES, columns.texts, strict=False))
         chosen["label"] = ", ".join(columns.labels)
         parts = []
@@ -299,15 +289,16 @@ class RowOptions:
         return chosen
 
     def _is_guess(self, use: str, name: str, table: Table) -> bool:
-        """Return whether no setting and no record names a column, and its name is not that of its use alone."""
+        """Return whether nothing names a column, and its name is not that of its use alone."""
         is_set = getattr(self, f"{use}_column") is not None
-        if is_set or (use == "label" and self.label_columns) or self.recorded.get(use) == name:
+        is_set |= use == "label" and bool(self.label_columns)
+        if is_set or self.columns_of_start.get(use) == name:
             return False
         alike = [column for column in table.columns if column.strip().casefold() == use]
         return alike != [name]
 
     def write_labels(self, columns: Columns) -> pa.ChunkedArray:
-        """Return the labels of a table as texts, those of several columns with tabs between them; null if missing."""
+        """Return the labels of a table as texts, null if missing; tabs separate columns."""
         written = []
         for name in columns.labels:
             column = columns.table.column(name)
@@ -351,15 +342,14 @@ class RowOptions:
 def read_tables(
     source: object, config: str | None, splits: Iterable[str] | None, options: RowOptions
 ) -> dict[str, list[Table]]:
-    """Return the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
+    """Return the tables of each split to read, train first, of any source of [`load_tsv`]."""
     where, parts = find_parts(source, splits, config=config)
-    return {
-        split: [
-            options.read_part(part, f"{where}[{split}]", os.path.isdir(where))
-            for part in parts[split]
-        ]
-        for split in choose_splits(splits, parts, where)
-    }
+    in_folder = os.path.isdir(where)
+    tables = {}
+    for split in choose_splits(splits, parts, where):
+        name = f"{where}[{split}]"
+        tables[split] = [options.read_part(part, name, in_folder) for part in parts[split]]
+    return tables
 
 
 # ---- rows ----
@@ -396,29 +386,35 @@ class _Part:
 
 def _read_part(split: str, columns: Columns, options: RowOptions, ledger: Ledger) -> _Part:
     """Take texts and labels of a table, and reject rows without a usable text."""
-    table = columns.table
-    texts = []
-    wrong: dict[int, BadRow] = {}
-    faults: dict[int, Fault] = {}
-    for name in columns.texts:
-        _check_texts(columns, name)
-        column, not_texts = table.texts(name)
-        texts.append(column)
-        wrong |= not_texts
-        faults = _find_faults(column) | faults  # the first text comes first
-    encoded = options.write_labels(columns).dictionary_encode()
-    names = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in encoded.chunks]
-    is_usable = np.ones(len(table.places), dtype=bool)
-    part = _Part(table, texts, [*names, None], np.concatenate([*codes, _NO_CODES]), is_usable)
-    for number, fault in faults.items():
-        if number not in wrong:
-            wrong[number] = part.reject(number, fault)
-    for number, row in wrong.items():
+    texts, rejected = _take_texts(columns)
+    labels = options.write_labels(columns).dictionary_encode()
+    names = labels.chunk(0).dictionary.to_pylist() if labels.num_chunks else []
+    codes = [chunk.indices.fill_null(len(names)).to_numpy() for chunk in labels.chunks]
+    is_usable = np.ones(len(columns.table.places), dtype=bool)
+    for number, row in rejected.items():
         ledger.reject(split, row)
         is_usable[number] = False
     ledger.report.splits[split].rows_read += len(is_usable)
-    return part
+    all_codes = np.concatenate([*codes, np.zeros(0, dtype=np.int32)])
+    return _Part(columns.table, texts, [*names, None], all_codes, is_usable)
+
+
+def _take_texts(columns: Columns) -> tuple[list[pa.ChunkedArray], dict[int, BadRow]]:
+    """Return the columns of texts, and the rows without a usable text by their number."""
+    table = columns.table
+    texts = []
+    not_texts: dict[int, BadRow] = {}
+    faults: dict[int, Fault] = {}
+    for name in columns.texts:
+        _check_texts(columns, name)
+        column, bad = table.texts(name)
+        texts.append(column)
+        not_texts |= bad
+        faults = _find_faults(column) | faults  # the first text comes first
+    rejected = {}
+    for number, fault in faults.items():
+        rejected[number] = table.reject(number, fault, texts[0][number].as_py())
+    return texts, rejected | not_texts
 
 
 def _check_texts(columns: Columns, name: str) -> None:
@@ -445,7 +441,7 @@ def _find_faults(texts: pa.ChunkedArray) -> dict[int, Fault]:
 def _read_splits(
     sources: Mapping[str, Sequence[Columns]], options: RowOptions, ledger: Ledger
 ) -> dict[str, SplitRows]:
-    """Read all splits under one label map: that of class names, or of the labels of the first split, sorted."""
+    """Read all splits under one label map: of class names, or of the labels of the first split."""
     report = ledger.report
     for split, columns in sources.items():
         report.splits[split] = SplitReport([part.table.path for part in columns])
@@ -467,7 +463,7 @@ def _read_splits(
 
 
 def _count_labels(parts: Sequence[_Part], strips: bool) -> Counter[str]:
-    """Return the rows of each label of a split; without a scheme, those of valid ones without white space."""
+    """Return the rows by label of a split; `strips` white space, and drops invalid labels."""
     counts = Counter[str]()
     for part in parts:
         for label, rows in part.count_labels().items():
@@ -482,7 +478,7 @@ def _count_labels(parts: Sequence[_Part], strips: bool) -> Counter[str]:
 
 
 def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Ledger) -> SplitRows:
-    """Return the rows of a split with the meaning of their labels; reject those with labels without one."""
+    """Return the rows of a split with the meaning of their labels, and reject the others."""
     report = ledger.report.splits[split]
     features = _make_features(len(parts[0].texts), labels)
     tables = []
@@ -523,7 +519,7 @@ def _make_features(texts: int, labels: RowLabels) -> datasets.Features:
 
 
 def _read_meanings(part: _Part, labels: RowLabels, report: SplitReport) -> list[Any]:
-    """Return the value of each label of a part, or its fault; count those with white space at their ends."""
+    """Return the value of each label of a part, or its fault; count labels that are stripped."""
     missing = Fault(Reason.EMPTY_LABEL, "its label is missing, or not finite")
     counts = part.count_labels()
     meanings: list[Any] = []
@@ -561,93 +557,3 @@ def _warn_of_absent(split: str, strata: np.ndarray, labels: LabelMap) -> None:
     absent = [name for name, rows in zip(labels.names, counts, strict=True) if not rows]
     if absent:
         logger.warning("%s has no row with label %s", split, listed(absent))
-
-
-# ---- continuous text ----
-
-
-def load_text(
-    source: str | os.PathLike[str],
-    *,
-    splits: Sequence[str] | None = None,
-    encoding: str | None = None,
-    report: DataReport | None = None,
-) -> datasets.DatasetDict:
-    """Read the continuous texts of a language model.
-
-    A row of the column `text` is a line with its line feed, so that the rows, joined, are the text;
-    CRLF becomes LF, and a byte order mark is skipped. A line over 10,000 characters is several
-    rows.
-
-    Args:
-        source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text
-            file, or a folder with only one. Without `dev.txt` the last tenth is the validation
-            split.
-        splits: Return only these. A single file is also the split `test`, whole.
-        encoding: The encoding of the files, by default UTF-8.
-        report: An empty report to fill in.
-
-    Raises:
-        DataError: For a file without text, or with bytes that are not text.
-        UserError: For a folder without such files, and for a missing split.
-    """
-    report = DataReport() if report is None else report
-    wanted = None if splits is None else as_list(splits)
-    where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
-    derives = "train" in files and "validation" not in files
-    there = [*files, "validation"] if derives else list(files)
-    names = choose_splits(wanted, there, where, ".txt")
-    sources = files if splits is None else {name if name in files else "train" for name in names}
-    texts: dict[str, list[str]] = {}
-    for split in filter(files.__contains__, SPLITS):
-        if split in sources:
-            texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
-            rows = len(texts[split])
-            report.splits[split] = SplitReport(files[split], rows, rows)
-    if derives and "train" in texts:
-        texts["train"], texts["validation"] = _cut_end(texts["train"])
-        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
-        message = "there is no dev.txt: the last tenth of %s is held out as validation split"
-        logger.warning(message, files["train"][0])
-    report.label_counts = {split: [len(texts[split])] for split in SPLITS if split in texts}
-    features = datasets.Features(text=datasets.Value("string"))
-    return datasets.DatasetDict(
-        {name: datasets.Dataset.from_dict({"text": texts[name]}, features) for name in names}
-    )
-
-
-def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:
-    """Return the rows without the last tenth of their characters, and that tenth."""
-    ends = np.cumsum([len(row) for row in rows])
-    first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
-    if first in (0, len(ends)):
-        problem = "the text is too short to hold out a tenth of its lines"
-        raise UserError(f"{problem}: give dev.txt beside train.txt")
-    return rows[:first], rows[first:]
-
-
-def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
-    """Return the lines of text files, those over 10,000 characters in pieces, cut before a space if there is one."""
-    pieces = []
-    for path in paths:
-        with explain_file(path), open_unpacked(path) as stream:
-            text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
-        lines = text.splitlines(keepends=True)
-        if "\0" in text or find_byte_fault(text):
-            _refuse_line(path, text, lines, encoding)
-        if not text.strip():
-            raise file_error(path, Reason.EMPTY_FILE, "it has no text")
-        for line in lines:
-            pieces += _PIECES.findall(line)
-    return pieces
-
-
-def _refuse_line(path: str, text: str, lines: Sequence[str], encoding: str) -> None:
-    """Raise the error for the first line with a byte that is not text."""
-    for line in lines:
-        fault = find_byte_fault(line, encoding)
-        if fault is None and "\0" in line:
-            fault = Fault(Reason.NUL, "the line has a NUL")
-        if fault is not None:
-            place = text.count("\n", 0, text.index(line)) + 1
-            raise row_error(BadRow(path, place, fault, excerpt_of(line)))

@@ -19,10 +19,8 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, Levenshtein
 
-_BANDS, _HASHES = (
-    24,
-    4,
-)  # hashes per band; a pair with Jaccard similarity .6 is found with p = .96
+_BANDS = 24
+_HASHES = 4  # per band; a pair with Jaccard similarity .6 is found with p = .96
 _LEAST_OVERLAP = 0.35  # estimated Jaccard similarity of a candidate
 _LEAST_SIMILARITY = 0.75  # share of the letters
 _CHANGED = 0.1  # share of the words that may be others
@@ -67,15 +65,16 @@ def normalize_text(text: str) -> str:
 def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
     """Return the pairs of rows that nearly repeat each other.
 
-    Rows that are equal except for case, punctuation, numbers and greetings have the similarity 1; each
-    is paired with the first one only.
+    Rows that are equal except for case, punctuation, numbers and greetings have the similarity 1;
+    each is paired with the first one only.
     """
-    forms = [_simplify(text) for text in texts]
     rows_of: dict[str, list[int]] = {}
-    for row, form in enumerate(forms):
-        if form:
-            rows_of.setdefault(form, []).append(row)
-    pairs = [(rows[0], row, 1.0) for rows in rows_of.values() for row in rows[1:]]
+    for row, text in enumerate(texts):
+        rows_of.setdefault(_simplify(text), []).append(row)
+    rows_of.pop("", None)
+    pairs = []
+    for first, *others in rows_of.values():
+        pairs += [(first, other, 1.0) for other in others]
 
     unique = list(rows_of)
     word_counts = Counter[str]()
@@ -90,7 +89,7 @@ def find_near_repeats(texts: Sequence[str]) -> NearRepeats:
 
 
 def group_near_repeats(texts: Sequence[str]) -> np.ndarray:
-    """Return for each row the number of its group `(N,)`: rows that are linked by near repeats have the same."""
+    """Return the group of each row `(N,)`: rows that near repeats link are in one group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -109,15 +108,18 @@ def _simplify(text: str) -> str:
 
 def _find_candidates(texts: Sequence[str]) -> np.ndarray:
     """Return pairs of texts `(P, 2)` with a common bucket and overlapping sets of letters."""
-    signatures = np.empty((len(texts), _BANDS * _HASHES), dtype=np.uint32)
-    for start in range(0, len(texts), _CHUNK):
-        signatures[start : start + _CHUNK] = _sign(texts[start : start + _CHUNK])
+    keys = np.empty((_BANDS, len(texts)), dtype=np.uint64)
+    signatures = np.empty((len(texts), _BANDS * _HASHES), dtype=np.uint8)
     factors = np.random.default_rng(1).integers(1, 2**64, _HASHES, dtype=np.uint64)
+    for start in range(0, len(texts), _CHUNK):
+        hashes = _sign(texts[start : start + _CHUNK])
+        # two buckets have one number by chance for one pair in 2^64
+        bands = hashes.reshape(len(hashes), _BANDS, _HASHES).astype(np.uint64) @ factors
+        keys[:, start : start + _CHUNK] = bands.T
+        signatures[start : start + _CHUNK] = hashes  # their last bits are enough
     found = [np.empty((0, 2), dtype=np.int64)]
-    for band in range(0, signatures.shape[1], _HASHES):
-        # one number of each bucket; two are equal by chance for one pair in 2^64
-        keys = signatures[:, band : band + _HASHES].astype(np.uint64) @ factors
-        pairs = _pair_equal(keys)
+    for band in keys:
+        pairs = _pair_equal(band)
         for start in range(0, len(pairs), _CHUNK):
             some = pairs[start : start + _CHUNK]
             overlap = (signatures[some[:, 0]] == signatures[some[:, 1]]).mean(axis=1)
@@ -151,7 +153,7 @@ def _sign(texts: Sequence[str]) -> np.ndarray:
 
 
 def _pair_equal(keys: np.ndarray) -> np.ndarray:
-    """Return pairs `(P, 2)` of places with equal keys, the smaller place first; of many, the next ones."""
+    """Return pairs `(P, 2)` of places with equal keys, the smaller first; of many the next."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     pairs = []
@@ -162,7 +164,7 @@ def _pair_equal(keys: np.ndarray) -> np.ndarray:
 
 
 def _compare(texts: Sequence[str], pairs: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs whose letters are similar, with the share that agrees: 1 - distance / length."""
+    """Yield the pairs with similar letters, with the share that agrees: 1 - distance / length."""
     for start in range(0, len(pairs), _CHUNK):
         some = pairs[start : start + _CHUNK]
         similarities = process.cpdist(
@@ -187,6 +189,6 @@ def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[st
 
 
 def _is_typo(one: str, other: str, counts: Counter[str]) -> bool:
-    """Return whether one word is the other with a mistake: one letter differs, and few texts have it."""
+    """Return whether a word is a mistake for another: one letter differs, and few texts have it."""
     rare, usual = sorted((counts[one], counts[other]))
     return OSA.distance(one, other) <= 1 and rare <= max(1, _RARE * usual)

@@ -24,7 +24,7 @@ _LOGGED_ROWS = 20  # rejected rows that are logged one by one when no file lists
 
 @dataclass
 class SplitReport:
-    """Counts of one split before any hold-out: `rows_read == rows_kept + sum(rejected.values())`."""
+    """Counts of one split before any hold-out: rows read are rows kept and rejected."""
 
     files: list[str] = field(default_factory=list)
     rows_read: int = 0
@@ -53,7 +53,7 @@ class DataReport:
 
     @property
     def lines(self) -> dict[str, tuple[str, np.ndarray]]:
-        """The file of each returned split that comes from one text file, and the line of each row, from 1."""
+        """The file and the lines of the rows, from 1, of each split that is one text file."""
         return {
             split: (table.path, places)
             for split, (table, places) in self.tables.items()
@@ -72,7 +72,7 @@ class DataReport:
 
 
 class Ledger:
-    """Count all rejected rows of one load; at its end stop if they are too many, or list them in `rejected_path`.
+    """Count all rejected rows of one load; at its end refuse too many, or list them.
 
     `max_bad_rows` is a count, as 5 or "5", or a share of all rows, as 0.001 or "0.1%".
     """
@@ -93,7 +93,7 @@ class Ledger:
         vars(report).update(vars(DataReport()))  # forget an earlier load
 
     def reject(self, split: str, row: BadRow) -> None:
-        """Count a rejected row of a split; of the first ones, as many as the limit and one more are kept."""
+        """Count a rejected row of a split, and keep it if it is one of the first."""
         counts = self.report.splits[split]
         counts.rejected[row.fault.reason.value] += 1
         number = list(self.report.splits).index(split)
@@ -107,7 +107,7 @@ class Ledger:
         return self.rows
 
     def check(self) -> None:
-        """Raise a [`DataError`] that names the first rejected row if there are more than the limit."""
+        """Raise a [`DataError`] with the first rejected row if there are more than the limit."""
         rows = self.report.rows_read
         bad = self.report.rows_rejected
         if bad <= (self.share * rows if self.count is None else self.count):

@@ -1,4 +1,4 @@
-"""Sources of labelled texts: files, folders, data sets of the `datasets` library, rows in memory."""
+"""Sources of labelled texts: files, folders, data sets of a library, rows in memory."""
 
 from __future__ import annotations
 
@@ -52,39 +52,43 @@ def find_parts(
     suffixes: Sequence[str] = TABLE_SUFFIXES,
     config: str | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
-    """Return the name of a source in messages, and by split its files, or its data set or rows in memory."""
-    where = "dataset"
-    named: Any = source
-    if isinstance(source, datasets.Dataset):
-        named = {"train": source}
-    elif isinstance(source, str | os.PathLike):
-        where = os.path.expanduser(source)
-        named = _find_files(Path(where), splits, suffixes)
-        if named is None:
-            named = _load_library(where, config)
-    if not isinstance(named, Mapping):
-        found = type(source).__name__
-        raise SettingError(
-            f"a data set must be a Dataset, a dict, a name or a folder: found {found}"
-        )
+    """Return a source's name in messages, and by split its files, data set or rows in memory."""
+    where, named = _name_parts(source, splits, suffixes, config)
     parts: dict[str, list[Any]] = {}
     names: dict[str, str] = {}
-    unused: list[str] = []
     for name, part in named.items():
         split = str(_ALIASES.get(name, name))
         if split in names:
             both = f"both {names[split]!r} and {name!r}, which mean one split"
             raise DataError(f"{where} has {both}: keep one of them", where)
         names[split] = name
-        files = _list_files(part)
-        if split in SPLITS:
-            parts[split] = files or [part]
-        else:
-            unused += map(os.path.basename, files) if files else [name]
+        parts[split] = _list_files(part) or [part]
+    unused: list[str] = []
+    for split in parts.keys() - set(SPLITS):
+        files = _list_files(parts.pop(split))
+        unused += map(os.path.basename, files) if files else [split]
     if unused:
         message = "%s: not read: %s; read are train, dev or validation, test"
-        logger.warning(message, where, ", ".join(unused))
+        logger.warning(message, where, ", ".join(sorted(unused)))
     return where, parts
+
+
+def _name_parts(
+    source: Any, splits: Iterable[str] | None, suffixes: Sequence[str], config: str | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Return the name of a source, and its files or rows by names that may not be those of splits."""
+    if isinstance(source, Mapping):
+        return "dataset", source
+    if isinstance(source, datasets.Dataset):
+        return "dataset", {"train": source}
+    if not isinstance(source, str | os.PathLike):
+        found = f"found {type(source).__name__}"
+        raise SettingError(f"a data set must be a Dataset, a dict, a name or a folder: {found}")
+    where = os.path.expanduser(source)
+    named: Any = _find_files(Path(where), splits, suffixes)
+    if named is None:
+        named = _load_library(where, config)
+    return where, named
 
 
 def _list_files(part: Any) -> list[str]:
@@ -98,7 +102,7 @@ def _list_files(part: Any) -> list[str]:
 def _find_files(
     path: Path, splits: Iterable[str] | None, suffixes: Sequence[str]
 ) -> dict[str, list[str]] | None:
-    """Return the files of a folder by split, others by name; a single file is the requested split, or else train.
+    """Return the files of a folder by split, others by name; a single file may be any split.
 
     In a folder without tables, folders or text files of labels make a split. None means a data set
     of the library.
@@ -119,7 +123,7 @@ def _find_files(
 
 
 def _find_tables(path: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
-    """Return the files of a folder by split, with the parts of a split together, and others by name."""
+    """Return the files of a folder by split, all parts of one together, and others by name."""
     files: dict[str, list[str]] = {}
     stems: dict[str, list[str]] = {}
     for file in sorted(path.iterdir()):
@@ -176,7 +180,7 @@ def as_list(items: Any) -> list[Any]:
 def choose_splits(
     splits: Iterable[str] | None, there: Iterable[str], where: str, suffix: str = ".tsv"
 ) -> tuple[str, ...]:
-    """Return the canonical names of the splits to read, train first: the requested ones, or train and the others."""
+    """Return the splits to read, train first: the requested ones, or all with train."""
     there = list(there)
     chosen = {"train", *there}
     if splits is not None:
@@ -206,7 +210,7 @@ def _missing_split(split: str, there: Sequence[str], where: str, suffix: str) ->
 
 
 def read_label(path: str, encoding: str | None = None) -> Table:
-    """Read a folder of text files, a row for each, or a text file, a row for each line; its name is their label."""
+    """Read a folder, a row per text file, or a file, a row per line; its name is the label."""
     label = os.path.basename(path)
     if os.path.isfile(path):
         lines = read_lines(path, encoding)

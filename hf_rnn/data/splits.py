@@ -1,4 +1,4 @@
-"""Rows of splits: a hash of each text, rows that are held out as validation, and the data sets that are delivered."""
+"""Rows of splits: hashes of texts, rows that are held out, and the finished data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from ..hub.model_folder import FinishedFolder
-from ..utils.errors import UserError, explain
+from ..utils.errors import SettingError, explain
 from .near_repeats import group_near_repeats, normalize_text
 from .report import DataReport
 from .table import Table, select_rows
@@ -54,7 +54,7 @@ def join_texts(rows: datasets.Dataset) -> Iterator[str]:
 
 
 def read_training_rows(folder: FinishedFolder) -> np.ndarray | None:
-    """Return the sorted hashes, uint64, of the rows that trained a model and its starts; None without their file."""
+    """Return the sorted hashes, uint64, of the rows that trained a model; None without a file."""
     if not folder.training_rows.is_file():
         return None
     name = folder.training_rows.name
@@ -78,7 +78,7 @@ class SplitRows:
 
 
 def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
-    """Return a hash of rows and of the names of their labels, the same whatever pieces the rows have."""
+    """Return a hash of rows and of the names of their labels, whatever pieces the rows have."""
     digest = hashlib.sha256(repr(tuple(names)).encode())
     for column in rows.columns:
         texts = hashlib.sha256()
@@ -100,7 +100,7 @@ def hash_rows(rows: pa.Table, names: Sequence[str]) -> str:
 def make_datasets(
     splits: Mapping[str, SplitRows], share: float, seed: int, report: DataReport
 ) -> datasets.DatasetDict:
-    """Return the splits as data sets, large ones in files; without a validation split, a share of train becomes it."""
+    """Return the splits as data sets; without validation a share of train becomes it."""
     masks = {split: np.ones(len(rows.rows), dtype=bool) for split, rows in splits.items()}
     sources = dict(splits)
     if share and "validation" not in splits:
@@ -125,7 +125,7 @@ def make_datasets(
 
 
 def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
-    """Return the rows of a mask as a data set, with a fingerprint that is the same in every process."""
+    """Return the rows of a mask as a data set, whose fingerprint is the same in every process."""
     store = select_rows(rows.rows, mask)
     table: Any = store.close()
     if store.path is not None:  # so that what `map` makes of it is in files too
@@ -147,7 +147,7 @@ def _count_classes(rows: SplitRows, mask: np.ndarray) -> list[int]:
 
 
 def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return which rows of train become validation, `(rows,)`: those with a text whose hash is below the share.
+    """Return which rows of train become validation, `(rows,)`: those with a hash below the share.
 
     So equal texts stay together, and a row stays where it is when others come or go. Each class,
     numbered from 0, has at least half of the share held out, rounded up, and at most twice the
@@ -158,12 +158,11 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
     each other stay together too, up to 20; of a table with more than 100,000 rows only equal ones.
     """
     if not 0 < share <= 0.5:
-        raise UserError(
-            f"invalid validation_share: found {share}; give more than 0 and at most 0.5"
-        )
+        found = f"found {share}; give more than 0 and at most 0.5"
+        raise SettingError(f"invalid validation_share: {found}")
     if len(classes) < FEWEST_ROWS:
-        message = "there is no validation split, and %d rows are too few to hold some out: nothing is measured"
-        logger.warning(message, len(classes))
+        message = "there is no validation split, and %d rows are too few to hold some out: "
+        logger.warning(message + "nothing is measured", len(classes))
         return np.zeros(len(classes), dtype=bool)
     while share * len(classes) > MOST_HELD_OUT:
         share /= 2
@@ -176,9 +175,10 @@ def hold_out(texts: Iterable[str], classes: np.ndarray, share: float, seed: int)
         logger.info(message, len(classes))
     held_out = _draw(hashes, classes, share)
     if not held_out.any() or held_out.all():
-        logger.warning(
-            "all texts repeat: held-out rows have copies in train, so that their scores are too high"
+        message = (
+            "all texts repeat: held-out rows have copies in train, so their scores are too high"
         )
+        logger.warning(message)
         earlier = Counter[int]()
         copies = []
         for text in hashes.tolist():

@@ -131,12 +131,14 @@ def select_rows(table: pa.Table, mask: np.ndarray) -> RowStore:
 
 
 def _unite(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """Return the schema of the rows of two: a column of two types holds JSON, unless one is null."""
+    """Return the schema of the rows of two; a column of two types has JSON, unless one is null."""
     types = dict(zip(first.names, first.types, strict=True))
     for name, type_ in zip(second.names, second.types, strict=True):
-        pair = [pa.schema([(name, item)]) for item in (types.get(name, pa.null()), type_)]
+        earlier = pa.field(name, types.get(name, pa.null()))
         try:
-            types[name] = pa.unify_schemas(pair).types[0]
+            types[name] = pa.unify_schemas(
+                [pa.schema([earlier]), pa.schema([(name, type_)])]
+            ).types[0]
         except pa.ArrowException:
             types[name] = _JSON
     return pa.schema(types.items())
@@ -173,8 +175,10 @@ def _write_json(values: Iterable[Any]) -> pa.Array:
 
 def gather(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the columns of records: the values of each name, None for a missing one."""
-    names = dict.fromkeys(chain.from_iterable(records))
-    return {name: [record.get(name) for record in records] for name in names}
+    columns = {}
+    for name in dict.fromkeys(chain.from_iterable(records)):
+        columns[name] = [record.get(name) for record in records]
+    return columns
 
 
 def list_cells(column: Column) -> list[Any]:
@@ -220,7 +224,7 @@ class Table:
         return cls(path, columns, range(len(rows)))
 
     def column(self, name: str) -> Column:
-        """Return a column; dots lead into nested records, and the cells of a missing column are None."""
+        """Return a column; dots lead into nested records, and a missing column has cells None."""
         if name in self.columns:
             return self.columns[name]
         root = name.partition(".")[0]
@@ -269,7 +273,7 @@ class Table:
         return replace(self, columns=columns, places=self.places[start:stop], rejected=rejected)
 
     def to_arrow(self) -> pa.Table:
-        """Return all columns; each has one type in the whole file, and texts if its values have several."""
+        """Return all columns; each has one type in the whole file, or else texts."""
         arrays = []
         for column in self.columns.values():
             is_arrow = hasattr(column, "type")
@@ -297,18 +301,18 @@ def _is_text(column: Column) -> bool:
 
 def name_columns(path: str, names: Iterable[object]) -> list[str]:
     """Return the names of columns, all different; those without a name have their number."""
-    texts = [
-        str(name) if str(name).strip() else f"column_{place}" for place, name in enumerate(names, 1)
-    ]
-    for place, name in enumerate(texts):
-        if name in texts[:place]:
-            detail = f"two columns are named {name!r:.80}: rename one"
+    texts: list[str] = []
+    for place, name in enumerate(map(str, names), 1):
+        text = name if name.strip() else f"column_{place}"
+        if text in texts:
+            detail = f"two columns are named {text!r:.80}: rename one"
             raise file_error(path, Reason.MISSING_COLUMN, detail)
+        texts.append(text)
     return texts
 
 
 def are_names(fields: Iterable[str]) -> bool:
-    """Return whether fields of a first line are usual names of columns, one of texts and one of labels.
+    """Return whether fields are usual names of columns, one of texts and one of labels.
 
     A word that names both, such as `Bewertung`, is one of them only.
     """
@@ -321,7 +325,7 @@ def are_names(fields: Iterable[str]) -> bool:
 def find_column(
     columns: Iterable[str], name: str | int | None, guesses: Iterable[str], path: str, flag: str
 ) -> str:
-    """Return the name of a column of a table: that of a name or number, or the first of `guesses`, in any case.
+    """Return the name of a column: by name or number, or the first of `guesses` in any case.
 
     A dot in a name leads into nested records. Raises a [`DataError`] that lists the columns and
     names the `flag`.

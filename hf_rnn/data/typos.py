@@ -89,7 +89,7 @@ def _mistype_word(word: str, draw: random.Random) -> str:
 
 
 def _find_runs(word: str) -> list[tuple[int, list[str]]]:
-    """Return start and letters of each run of letters; a letter keeps its accents and vowel signs."""
+    """Return start and letters of each run of letters; accents stay with their letter."""
     runs: list[tuple[int, list[str]]] = []
     after_letter = False
     for place, character in enumerate(word):
@@ -134,13 +134,15 @@ def mistype_rows(
 
 
 def _cut(sentence: str, words: Sequence[str]) -> list[str]:
-    """Return the words of a sentence that was joined by spaces; a word may have spaces of its own."""
+    """Return the words of a sentence that was joined by spaces; some words may have spaces."""
     parts = iter(sentence.split(" "))
     return [" ".join(islice(parts, word.count(" ") + 1)) for word in words]
 
 
 def mistype_half(texts: Iterable[str], typos: float, draw: random.Random) -> Iterator[str]:
-    """Yield texts to learn from: half of them clean, the others with mistakes in about `typos` of their words.
+    """Yield texts to learn from: half of them clean, the others mistyped.
+
+    About `typos` of their words have mistakes.
 
     A mistyped text has half, once or twice this share, so that a model meets few mistakes and many.
     """

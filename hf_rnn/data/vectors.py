@@ -1,4 +1,4 @@
-"""Pretrained word vectors for the vocabulary of a tokenizer: from a file, or from the table of a transformers model.
+"""Pretrained word vectors for a vocabulary: from a file, or the table of a transformers model.
 
 Files are text of GloVe, fastText (.vec) and word2vec, plain or packed. A line has a word and its
 numbers, separated by spaces; word2vec and fastText announce the number of rows and the size of a
@@ -34,7 +34,7 @@ _NUMBER = re.compile(rb"[+-]?\.?[0-9]")
 
 
 def read_file(path: str | Path, words: Collection[str]) -> dict[str, np.ndarray]:
-    """Return the vectors of those words that a file has, float32 `(E,)`; the first row of a word counts.
+    """Return the vectors of those words that a file has, float32 `(E,)`.
 
     The whole file is read, so that damage anywhere is found; a [`DataError`] names the file and the
     line.
@@ -74,7 +74,7 @@ def _read_rows(path: str) -> Iterator[tuple[bytes, list[bytes]]]:
 
 
 def _refuse_row(path: str, place: int, size: int, found: int) -> DataError:
-    """Return the error for a row with other fields than a word and numbers; it does not show the row."""
+    """Return the error for a row that is not a word and numbers; it does not show the row."""
     detail = f"expected a word and {size} numbers"
     if found < size:
         detail += f", found {found}"
@@ -149,15 +149,8 @@ def load_vectors(
     if not covered:
         detail = f"has a vector for none of the {len(words):,} words of the vocabulary"
         raise DataError(f"{source} {detail}: check it", str(source))
-    for word, vector in vectors.items():
-        if not np.isfinite(vector).all():
-            detail = "contains a number that is not finite"
-            raise DataError(f"{source}: the vector of {word!r} {detail}", str(source))
+    _check_vectors(str(source), vectors, embedding_size)
     matrix = _make_matrix(vectors, ids, seed)
-    size = matrix.shape[1]
-    if embedding_size not in (None, size):
-        detail = f"have {size} numbers, and embedding_size is {embedding_size}"
-        raise SettingError(f"the vectors of {source} {detail}")
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None
@@ -165,6 +158,17 @@ def load_vectors(
     if counts:
         share = sum(counts[ids[word]] for word in covered) / counts.total()
     return Vectors(name, matrix, len(words), len(covered), share)
+
+
+def _check_vectors(source: str, vectors: Mapping[str, np.ndarray], size: int | None) -> None:
+    """Refuse numbers that are not finite, and vectors of another size than is required."""
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            detail = "contains a number that is not finite"
+            raise DataError(f"{source}: the vector of {word!r} {detail}", source)
+        if size not in (None, len(vector)):
+            detail = f"have {len(vector)} numbers, and embedding_size is {size}"
+            raise SettingError(f"the vectors of {source} {detail}")
 
 
 def _make_matrix(
@@ -229,7 +233,7 @@ def _find_forms(tokenizer: PreTrainedTokenizerBase, with_marks: bool) -> dict[st
 def _average_pieces(
     table: np.ndarray, pieces: PreTrainedTokenizerBase, words: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """Return for each word the mean of its pieces, as after another word, unless a piece is unknown."""
+    """Return the mean of the pieces of each word, as after another one, unless one is unknown."""
     words = list(words)
     texts = ["a", *(f"a {word}" for word in words)]
     before, *lists = pieces(texts, add_special_tokens=False)["input_ids"]

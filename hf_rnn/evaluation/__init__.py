@@ -1,4 +1,4 @@
-"""Scores, calibration, figures and a linear model beside the trained one. `modules` has the scores for `evaluate`."""
+"""Scores, calibration, decisions, figures, and a linear model beside the trained one."""
 
 from .scores import classification_metrics
 

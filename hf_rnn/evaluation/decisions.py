@@ -120,13 +120,14 @@ def check_target(target: float) -> None:
 def surely_reaches(
     right: npt.ArrayLike, rows: npt.ArrayLike, target: float, level: float = 1 - CONFIDENCE
 ) -> np.ndarray:
-    """Return whether an accuracy is at least the target, with a chance of at most `level` for error.
+    """Return whether an accuracy is at least the target, with at most the chance `level` of error.
 
     `right` and `rows` are numbers of right answers and of all.
     """
     from scipy.special import betainc
 
-    right, rows = np.asarray(right), np.asarray(rows)
+    right = np.asarray(right)
+    rows = np.asarray(rows)
     return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= level)
 
 
@@ -249,7 +250,8 @@ def _find_refuting(answers: _Answers, limit: float | None, target: float) -> int
     """
     level = (1 - CONFIDENCE) / len(set(answers.labels.tolist()))
     errors = np.bincount(answers.labels[~answers.right])
-    worst, most = None, -1
+    worst = None
+    most = -1
     for label in np.argsort(-errors, kind="stable")[:_CANDIDATES].tolist():
         is_label = answers.labels == label
         others = answers.select(~is_label)
@@ -263,7 +265,8 @@ def _find_refuting(answers: _Answers, limit: float | None, target: float) -> int
             continue
         gained = 0 if without is None else int(np.count_nonzero(others.scores >= without))
         if gained > most:
-            worst, most = label, gained
+            worst = label
+            most = gained
     return worst
 
 
@@ -284,19 +287,14 @@ def measure_labels(
     labels: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """Return by label its `threshold`, its `answers`, the `share` of these that stand alone, and their `accuracy`."""
+    """Return by label its `threshold`, `answers`, and `share` and `accuracy` of those alone."""
     waiting = needs_person(by_label, names, scores)
     answers = scores.argmax(axis=1)
-    measured = {}
+    measured: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(names):
         rows = answers == number
-        alone = measure_decisions(waiting[rows], scores[rows], labels[rows])
-        measured[name] = {
-            "threshold": by_label.get(name),
-            "answers": alone.rows,
-            "share": alone.share,
-            "accuracy": alone.accuracy,
-        }
+        alone = asdict(measure_decisions(waiting[rows], scores[rows], labels[rows]))
+        measured[name] = {"threshold": by_label.get(name), "answers": alone.pop("rows"), **alone}
     return measured
 
 
@@ -336,7 +334,7 @@ def measure_none(
 
 
 def describe_costliest(by_label: Mapping[str, Mapping[str, Any]], target: float) -> str | None:
-    """Return in one sentence which label has most answers for a person; None if all answers stand alone."""
+    """Return in one sentence which label leaves most to a person; None if nothing is left."""
     waiting = {
         name: round(facts["answers"] * (1 - facts["share"])) for name, facts in by_label.items()
     }
@@ -375,7 +373,8 @@ def describe_missing(
     sentence = f"no threshold reaches {thresholds.target:g}"
     enough = _FIRST_CUT[1] * _count_fewest(thresholds.target)
     if not len(wrong) or len(labels) < enough:
-        return f"{sentence}: {len(labels)} rows are too few to show it; give {math.ceil(enough)} or more"
+        advice = f"give {math.ceil(enough)} or more"
+        return f"{sentence}: {len(labels)} rows are too few to show it; {advice}"
     examples = []
     for row in wrong[:_EXAMPLES].tolist():
         label = names[labels[row]] if labels[row] >= 0 else "no class"
@@ -480,7 +479,7 @@ def parse_thresholds(
 
 
 def _parse_target(facts: dict[str, Any]) -> Thresholds:
-    """Return the thresholds for a target; raise ValueError, KeyError or TypeError for wrong types."""
+    """Return the thresholds for a target; raise ValueError, KeyError or TypeError for others."""
     by_label = facts["by_label"]
     if not isinstance(by_label, dict):
         raise TypeError("by_label is an object")

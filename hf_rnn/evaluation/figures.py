@@ -7,6 +7,7 @@ colour-blind readers can distinguish.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ _MOST_CLASSES = 100  # with names and numbers
 _HALF_NAME = 16  # characters of a class name
 _MOST_MARKS = 50  # points of a line that are marked
 # for other scripts
-_FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unifont")
+_FONTS = re.compile("CJK|Emoji|Hei|Gothic|Song|Ming|PingFang|Unifont")
 
 
 def plot_learning_curve(
@@ -57,32 +58,34 @@ def plot_learning_curve(
         return list({entry["epoch"]: entry[name] for entry in log_history if name in entry}.items())
 
     train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
-    panels = {
-        "loss": {train: read("loss"), "validation": read("eval_loss")},
-        "score": {
-            f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES
-        },
-    }
-    panels = {quantity: lines for quantity, lines in panels.items() if any(lines.values())}
-    if "loss" not in panels:
+    losses = {train: read("loss"), "validation": read("eval_loss")}
+    scores = {f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES}
+    if not any(losses.values()):
         raise UserError("no learning curve: the training log has no loss")
+    panels = {"loss": losses}
+    if any(scores.values()):
+        panels["score"] = scores
     kept = [
         entry["epoch"]
         for entry in log_history
         if "eval_loss" in entry and entry.get("step", -1) == kept_step
     ]
+
     with _figure((_WIDTH * len(panels) / 2, 4.2), path) as figure:
-        for axes, (quantity, lines) in zip(
-            np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True
-        ):
+        areas = np.ravel(figure.subplots(1, len(panels)))
+        for axes, (quantity, lines) in zip(areas, panels.items(), strict=True):
             for epoch in kept[:1]:
-                axes.axvline(
-                    epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}"
-                )
+                name = f"kept: epoch {epoch:g}"
+                axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=name)
             _draw_lines(axes, lines, "epoch", quantity, {})
             axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-    more = f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
-    return f"Loss and scores over epochs{more if smoothing else ''}"
+
+    caption = "Loss and scores over epochs"
+    if smoothing:
+        caption += (
+            f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
+        )
+    return caption
 
 
 def plot_lines(
@@ -117,12 +120,11 @@ def _draw_lines(
 
 
 def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) -> str:
-    """Draw the scores of a streaming model against the share of the text read; return the caption."""
-    names = [name for name in _SCORES if name in by_share[0]]
-    lines = {
-        name.replace("_", " "): [(100 * row["share"], row[name]) for row in by_share]
-        for name in names
-    }
+    """Draw the scores of a stream against the share of the text read; return the caption."""
+    lines = {}
+    for name in _SCORES:
+        if name in by_share[0]:
+            lines[name.replace("_", " ")] = [(100 * row["share"], row[name]) for row in by_share]
     plot_lines(lines, "share of the text read, %", "score", path)
     return "Scores of the answers while a text is read"
 
@@ -130,46 +132,50 @@ def plot_streaming(by_share: Sequence[Mapping[str, float]], path: str | Path) ->
 def plot_confusion_matrix(
     matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path
 ) -> None:
-    """Draw true (rows) and predicted classes (columns): counts as numbers, shares of the true class as colour.
+    """Draw counts of true (rows) and predicted classes (columns).
 
-    Long names are cut in the middle, because they often differ at either end. Above 100 classes
-    only ids are shown.
+    Colours are shares of the true class. Long names are cut in the middle, because they often
+    differ at either end. Above 100 classes only ids are shown.
     """
-    counts, size = np.asarray(matrix), len(class_names)
-    rates, named = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), size <= _MOST_CLASSES
+    counts = np.asarray(matrix)
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = len(class_names)
     cell = min(0.8, 10 / size)  # inches
-    names = [" ".join(name.split()) for name in class_names]
-    names = [
-        name if len(name) <= 2 * _HALF_NAME else f"{name[:_HALF_NAME]}…{name[1 - _HALF_NAME :]}"
-        for name in names
-    ]
     with _figure((cell * size + 4.5, cell * size + 3.4), path, class_names) as figure:
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-        if named:
-            for row, column in np.argwhere(counts):
-                number, color = (
-                    f"{counts[row, column]:,}",
-                    "white" if rates[row, column] > 0.5 else _INK,
-                )
-                letters = min(11, 85 * cell / len(number))
-                axes.text(
-                    column, row, number, fontsize=letters, color=color, ha="center", va="center"
-                )
+        if size <= _MOST_CLASSES:
+            _write_counts(axes, counts, rates, cell)
+            names = [_shorten(name) for name in class_names]
+            numbered = [f"{name}  {number}" for number, name in enumerate(names)]
             style: dict[str, Any] = {"parse_math": False, "fontsize": min(9, 50 * cell)}
-            axes.set_yticks(
-                range(size), [f"{name}  {number}" for number, name in enumerate(names)], **style
-            )
+            axes.set_yticks(range(size), numbered, **style)
             axes.set_xticks(range(size), names, rotation=90, **style)
         axes.set(xlabel="predicted class", ylabel="true class")
         figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, rates: np.ndarray, cell: float) -> None:
+    for row, column in np.argwhere(counts):
+        number = f"{counts[row, column]:,}"
+        color = "white" if rates[row, column] > 0.5 else _INK
+        size = min(11, 85 * cell / len(number))
+        axes.text(column, row, number, fontsize=size, color=color, ha="center", va="center")
+
+
+def _shorten(name: str) -> str:
+    """Return a name in one line, cut in the middle if it is long."""
+    name = " ".join(name.split())
+    if len(name) <= 2 * _HALF_NAME:
+        return name
+    return f"{name[:_HALF_NAME]}…{name[1 - _HALF_NAME :]}"
 
 
 @contextmanager
 def _figure(
     size: tuple[float, float], path: str | Path, texts: Sequence[str] = ()
 ) -> Iterator[Figure]:
-    """Yield an empty figure of this size in inches, with fonts for `texts`, then write it to a PNG file."""
+    """Yield an empty figure of a size in inches, with fonts for `texts`, then write it as PNG."""
     try:
         import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -183,10 +189,8 @@ def _figure(
         "axes.spines.right": False,
     }
     if not "".join(texts).isascii():
-        fonts = {
-            font.name for font in fontManager.ttflist if any(kind in font.name for kind in _FONTS)
-        }
-        style["font.family"] += sorted(fonts)
+        fonts = {font.name for font in fontManager.ttflist}
+        style["font.family"] += sorted(filter(_FONTS.search, fonts))
     with matplotlib.style.context("default"), matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TaskScores(evaluate.Metric):
-    """The scores of a task, from outputs and labels of all rows; for `compute_metrics` of a Trainer."""
+    """The scores of a task, from outputs and labels of all rows; for `compute_metrics`."""
 
     def __init__(
         self, evaluate_task: Callable[..., dict[str, Any]], config: PreTrainedConfig

@@ -6,51 +6,37 @@ since the import of scikit-learn takes a second; other scores are its own. Legen
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import UserError, install_hint, reason_of
+from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
-    import datasets
     import numpy.typing as npt
-    from sklearn.pipeline import FeatureUnion, Pipeline
-    from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 _SEQEVAL = {"f1": "f1-score", "precision": "precision", "recall": "recall"}  # its names of scores
+_COLUMNS = ("precision", "recall", "f1", "support")  # scores by class
 _ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 MOST_CLASSES = 1_000
-# for the linear model
-OPTIONS = {
-    "characters_alone": (False, True),
-    "C": (0.2, 0.05, 1.0),
-    "class_weight": ("balanced", None),
-}
-FOLDS = 3
-# characters times classes, at least twelve; memory is about 85 bytes per character
-MOST_WORK = 500_000_000
-# characters times classes, at least ten, of the rows that choose the options
-VALIDATION_WORK = 5_000_000
-MANY_ROWS = 1_000  # from here on, characters of one text alone are left out
+
+
+def single_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of all rows together, without counts and tables."""
+    return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def check_finite_logits(logits: npt.ArrayLike) -> None:
     """Raise UserError for logits `(N, C)` that are NaN or infinite."""
     finite = np.isfinite(np.asarray(logits)).all(axis=-1)
     if not finite.all():
-        advice = "did the training diverge? Train again with a lower learning_rate, or with max_grad_norm 1"
-        raise UserError(
-            f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite: {advice}"
-        )
+        count = np.count_nonzero(~finite)
+        wrong = f"{count} of {len(finite)} rows have logits that are not finite"
+        advice = "Train again with a lower learning_rate, or with max_grad_norm 1"
+        raise UserError(f"{wrong}: did the training diverge? {advice}")
 
 
 def classification_metrics(
@@ -68,32 +54,36 @@ def classification_metrics(
         prediction, which the means leave out), `per_class` (name to `precision`, `recall`, `f1` and
         `support`) and, up to 1,000 classes, `confusion_matrix` (true classes in rows).
     """
-    names, predicted, true = list(class_names), np.asarray(predictions), np.asarray(references)
-    size, occurring = len(names), np.union1d(true, predicted)
-    right, support, claimed = (
-        np.bincount(ids, minlength=size) for ids in (true[true == predicted], true, predicted)
-    )
-    totals = claimed, support, (claimed + support) / 2  # for precision, recall and F1
-    scores = [*(right / np.where(total > 0, total, 1) for total in totals), support]
-    counts = {}
-    if size <= MOST_CLASSES:
-        counts["confusion_matrix"] = (
-            np.bincount(true * size + predicted, minlength=size**2).reshape(size, -1).tolist()
-        )
-    return {
+    predicted = np.asarray(predictions)
+    true = np.asarray(references)
+    size = len(class_names)
+    support = np.bincount(true, minlength=size)
+    claimed = np.bincount(predicted, minlength=size)
+    right = np.bincount(true[true == predicted], minlength=size)
+    occurring = (support > 0) | (claimed > 0)
+
+    precision = right / np.maximum(claimed, 1)
+    recall = right / np.maximum(support, 1)
+    f1 = right / np.maximum((claimed + support) / 2, 0.5)
+    scores = {
         "accuracy": float((true == predicted).mean()),
-        "macro_f1": float(scores[2][occurring].mean()),
-        "macro_recall": float(scores[1][occurring].mean()),
-        "absent_classes": size - len(occurring),
-        "per_class": _by_name(names, scores),
-        **counts,
+        "macro_f1": float(f1[occurring].mean()),
+        "macro_recall": float(recall[occurring].mean()),
+        "absent_classes": size - int(occurring.sum()),
+        "per_class": _by_name(class_names, (precision, recall, f1, support)),
     }
+    if size <= MOST_CLASSES:
+        pairs = np.bincount(true * size + predicted, minlength=size**2)
+        scores["confusion_matrix"] = pairs.reshape(size, size).tolist()
+    return scores
 
 
 def _by_name(names: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
-    keys = ("precision", "recall", "f1", "support")
-    rows = zip(*(column.tolist() for column in scores), strict=True)
-    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+    rows = [dict(zip(_COLUMNS, row, strict=True)) for row in np.column_stack(scores).tolist()]
+    by_name = dict(zip(names, rows, strict=True))
+    for row in rows:
+        row["support"] = int(row["support"])
+    return by_name
 
 
 def label_set_metrics(
@@ -102,7 +92,7 @@ def label_set_metrics(
     names: Sequence[str],
     thresholds: npt.ArrayLike = 0.5,
 ) -> dict[str, Any]:
-    """Measure sets of labels from scores `(N, C)`, such as probabilities, against references of 0 and 1 `(N, C)`.
+    """Measure sets of labels from scores against references of 0 and 1, both `(N, C)`.
 
     A text has the labels with a score above `thresholds`: a number, or one per label (C). Return
     `micro_f1`, `macro_f1`, `subset_accuracy` (share of the rows with exactly the right set),
@@ -116,18 +106,23 @@ def label_set_metrics(
         precision_recall_fscore_support,
     )
 
-    values, true = np.asarray(predictions), np.asarray(references) > 0.5
+    values = np.asarray(predictions)
+    true = np.asarray(references) > 0.5
     held = values > np.asarray(thresholds)
-    # one column would be read as two classes
-    pairs = (true, held) if len(names) > 1 else (true[:, 0], held[:, 0])
-    options = {} if len(names) > 1 else {"labels": [True]}
-    scores = precision_recall_fscore_support(*pairs, zero_division=0, **options)
-    per_label = _by_name(names, scores)
-    for name, column, labels in zip(names, values.T, true.T, strict=True):
-        per_label[name]["average_precision"] = (
-            float(average_precision_score(labels, column)) if labels.any() else None
+    if len(names) > 1:
+        scores = precision_recall_fscore_support(true, held, zero_division=0)
+    else:  # one column would be read as two classes
+        scores = precision_recall_fscore_support(
+            true[:, 0], held[:, 0], zero_division=0, labels=[True]
         )
-    precisions = [row["average_precision"] for row in per_label.values() if row["support"]]
+
+    per_label = _by_name(names, scores)
+    precisions = []
+    for row, column, labels in zip(per_label.values(), values.T, true.T, strict=True):
+        row["average_precision"] = None
+        if labels.any():
+            row["average_precision"] = float(average_precision_score(labels, column))
+            precisions.append(row["average_precision"])
     return {
         "micro_f1": float(f1_score(true.ravel(), held.ravel(), zero_division=0)),
         "macro_f1": float(scores[2].mean()),
@@ -138,14 +133,15 @@ def label_set_metrics(
 
 
 def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> list[float]:
-    """Return per label the threshold of its probabilities `(N, C)` with the best F1; 0.5 for a label without a row.
+    """Return per label the threshold of its probabilities `(N, C)` with the best F1.
 
     A threshold is 0.5, or the middle between two neighbouring scores; of equally good ones the
-    nearest to 0.5.
+    nearest to 0.5. For a label without a row it is 0.5.
     """
     thresholds = []
     for scores, true in zip(probabilities.T, (np.asarray(references) > 0.5).T, strict=True):
-        steps, order = np.unique(scores), np.sort(scores)
+        steps = np.unique(scores)
+        order = np.sort(scores)
         cuts = np.append((steps[:-1] + steps[1:]) / 2, 0.5)
         claimed = len(order) - np.searchsorted(order, cuts, side="right")
         hits = true.sum() - np.searchsorted(np.sort(scores[true]), cuts, side="right")
@@ -158,45 +154,45 @@ def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> lis
 def number_metrics(
     predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure predicted numbers `(N, C)`, or `(N)` for one name, against true ones of the same shape.
+    """Measure predicted numbers `(N, C)`, or `(N)` for one name, against true ones of this shape.
 
     Return `pearson`, `spearman`, `r2`, `mae` and `rmse`, each as the mean over the numbers; for
-    several numbers also
-    `per_value`: name to these. A correlation with a constant is 0, and so is R2 of one row.
+    several numbers also `per_value`: name to these. A correlation with a constant is 0, and so is
+    R2 of one row.
     """
     from scipy.stats import rankdata
     from sklearn.metrics import r2_score
 
-    guesses, true = (
-        np.asarray(values, np.float64).reshape(-1, len(names))
-        for values in (predictions, references)
-    )
-
-    def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        first, second = first - first.mean(axis=0), second - second.mean(axis=0)
-        scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-        return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
-
+    guesses = np.asarray(predictions, np.float64).reshape(-1, len(names))
+    true = np.asarray(references, np.float64).reshape(-1, len(names))
+    r2 = np.zeros(len(names))
+    if len(true) > 1:
+        r2 = r2_score(true, guesses, multioutput="raw_values")
     scores = {
-        "pearson": correlate(guesses, true),
-        "spearman": correlate(rankdata(guesses, axis=0), rankdata(true, axis=0)),
-        "r2": r2_score(true, guesses, multioutput="raw_values")
-        if len(true) > 1
-        else np.zeros(len(names)),
+        "pearson": _correlate(guesses, true),
+        "spearman": _correlate(rankdata(guesses, axis=0), rankdata(true, axis=0)),
+        "r2": r2,
         "mae": np.abs(guesses - true).mean(axis=0),
         "rmse": np.sqrt(((guesses - true) ** 2).mean(axis=0)),
     }
     means: dict[str, Any] = {score: float(values.mean()) for score, values in scores.items()}
     if len(names) > 1:
         rows = np.column_stack(list(scores.values())).tolist()
-        means["per_value"] = {
-            name: dict(zip(scores, row, strict=True)) for name, row in zip(names, rows, strict=True)
-        }
+        per_value = [dict(zip(scores, row, strict=True)) for row in rows]
+        means["per_value"] = dict(zip(names, per_value, strict=True))
     return means
 
 
+def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the correlation of each column with that of another array, 0 with a constant."""
+    first = first - first.mean(axis=0)
+    second = second - second.mean(axis=0)
+    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+    return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
+
 def entity_types(names: Iterable[str]) -> list[str]:
-    """Return the sorted types of entities among the tags of a model; empty if they mark no entities."""
+    """Return the sorted types of entities among the tags of a model; none without entities."""
     marks = [_ENTITY_TAG.fullmatch(name) for name in set(names) - {"O"}]
     return sorted({mark[1] for mark in marks if mark}) if all(marks) else []
 
@@ -210,7 +206,8 @@ def tagging_metrics(
     types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
     them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
-    guesses, true = np.concatenate(predictions), np.concatenate(references)
+    guesses = np.concatenate(predictions)
+    true = np.concatenate(references)
     if not entity_types(names):
         scores = classification_metrics(guesses, true, names)
         return {"f1": scores["accuracy"], **scores}
@@ -219,171 +216,35 @@ def tagging_metrics(
     except ModuleNotFoundError as error:
         raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
     tags = np.array(names, dtype=object)
-    pairs = (
-        [tags[np.asarray(row, dtype=int)].tolist() for row in rows]
-        for rows in (references, predictions)
+    report = classification_report(
+        [tags[np.asarray(row, dtype=int)].tolist() for row in references],
+        [tags[np.asarray(row, dtype=int)].tolist() for row in predictions],
+        output_dict=True,
+        zero_division=0,
     )
-    report = classification_report(*pairs, output_dict=True, zero_division=0)
-    rows = {
-        name: {score: float(row.get(key, 0)) for score, key in _SEQEVAL.items()}
-        | {"support": int(row["support"])}
-        for name, row in report.items()
-    }
-    micro = rows.get("micro avg", dict.fromkeys(_SEQEVAL, 0.0))
-    per_class = {name: row for name, row in rows.items() if not name.endswith(" avg")}
-    macro = float(np.mean([row["f1"] for row in per_class.values()])) if per_class else 0.0
+
+    micro = report.pop("micro avg", {})
+    scores = {score: float(micro.get(key, 0)) for score, key in _SEQEVAL.items()}
+    per_class: dict[str, dict[str, float]] = {}
+    for name, row in report.items():
+        if not name.endswith(" avg"):
+            per_class[name] = {score: float(row.get(key, 0)) for score, key in _SEQEVAL.items()}
+            per_class[name]["support"] = int(row["support"])
+    each_f1 = [row["f1"] for row in per_class.values()] or [0.0]
     return {
-        **{score: micro[score] for score in _SEQEVAL},
-        "macro_f1": macro,
+        **scores,
+        "macro_f1": float(np.mean(each_f1)),
         "accuracy": float((guesses == true).mean()),
         "per_class": per_class,
     }
 
 
 def measure_loss(logits: np.ndarray, references: npt.ArrayLike, problem_type: str | None) -> float:
-    """Return the mean loss of logits `(N, C)`: cross-entropy in nats, or for regression the squared error."""
-    values, true = np.asarray(logits, np.float64), np.asarray(references)
+    """Return the mean loss of logits `(N, C)`: in nats, or for regression the squared error."""
+    values = np.asarray(logits, np.float64)
+    true = np.asarray(references)
     if problem_type == "regression":
         return float(np.mean((values - true.reshape(values.shape)) ** 2))
     if problem_type == "multi_label_classification":
         return float(np.mean(np.logaddexp(0, values) - values * true))
     return float(np.mean(np.logaddexp.reduce(values, axis=1) - values[np.arange(len(true)), true]))
-
-
-# ---- a linear model of the same rows, beside the scores of cards and benchmarks ----
-
-
-def fit_linear(
-    texts: Sequence[str], labels: Sequence[int], normalize: Callable[[str], str] | None = None
-) -> tuple[Pipeline, str]:
-    """Fit a linear SVM to TF-IDF of words, word pairs and characters; choose its options by cross-validation.
-
-    The options are characters without words, C, and class weights. One after the other takes the
-    value with the best sum of accuracy and macro-F1 in three folds. Large data use a random sample
-    of the rows for this.
-
-    Args:
-        texts: Training texts (N).
-        labels: Class ids (N).
-        normalize: Applied to each text; by default it becomes lower case.
-
-    Returns:
-        A pipeline of scikit-learn, whose `predict` takes texts, and a description for people.
-
-    Raises:
-        ValueError: For a single class, or too much data.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline, make_union
-    from sklearn.svm import LinearSVC
-
-    true, lengths = np.asarray(labels), np.array(list(map(len, texts)))
-    characters, size = int(lengths.sum()), int(true.max()) + 1
-    if characters * max(size, 12) > MOST_WORK:
-        raise ValueError(
-            f"{characters} characters of {size} classes: their product is above {MOST_WORK}"
-        )
-
-    def vectorize(characters_alone: bool, rows: int) -> FeatureUnion:
-        common: dict[str, Any] = {
-            "preprocessor": normalize,
-            "sublinear_tf": True,
-            "dtype": np.float32,
-        }
-        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", **common)
-        common["min_df"] = 2 if rows >= MANY_ROWS else 1
-        parts_of_words = TfidfVectorizer(ngram_range=(1, 5), analyzer="char_wb", **common)
-        parts_of_texts = TfidfVectorizer(ngram_range=(1, 4), analyzer="char", **common)
-        return make_union(parts_of_texts) if characters_alone else make_union(words, parts_of_words)
-
-    chosen: dict[str, Any] = {name: values[0] for name, values in OPTIONS.items()}
-    how = "the rows are too few to choose"
-    rows = np.random.default_rng(0).permutation(len(true))
-    rows = rows[
-        : np.searchsorted(lengths[rows].cumsum() * max(size, 10), VALIDATION_WORK, side="right")
-    ]
-    if np.sort(np.bincount(true[rows], minlength=2))[-2] >= FOLDS:  # every fold leaves two classes
-        sample, answers = [texts[row] for row in rows], true[rows]
-        matrices = {
-            alone: vectorize(alone, len(rows)).fit_transform(sample) for alone in (False, True)
-        }
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-
-        @cache
-        def validate(characters_alone: bool, C: float, class_weight: str | None) -> float:
-            model = LinearSVC(C=C, class_weight=class_weight, tol=0.1, max_iter=30, random_state=0)
-            guesses = cross_val_predict(model, matrices[characters_alone], answers, cv=folds)
-            scores = classification_metrics(guesses, answers, list(map(str, range(size))))
-            return scores["accuracy"] + scores["macro_f1"]
-
-        with warnings.catch_warnings():
-            # some classes have fewer rows than folds, some fits stop early
-            warnings.simplefilter("ignore")
-            for name, values in OPTIONS.items():
-                chosen[name] = max(values, key=lambda value: validate(**{**chosen, name: value}))  # noqa: B023
-        how = f"chosen in {FOLDS} folds of train"
-    features = (
-        "characters"
-        if (alone := chosen.pop("characters_alone"))
-        else "words, word pairs, characters"
-    )
-    model = make_pipeline(
-        vectorize(alone, len(true)), LinearSVC(tol=0.01, random_state=0, **chosen)
-    ).fit(texts, true)
-    weights = "class-weighted" if chosen["class_weight"] else "unweighted"
-    return model, f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
-
-
-class LinearBaseline:
-    """A linear model of the same rows, beside the scores of cards and of `hf-rnn evaluate`.
-
-    Attributes:
-        name: Its description for people.
-        scores: Accuracy, macro-F1 and macro-recall by split.
-        margins: By split the distance of the best class from the next, and whether the answer is
-            right, each `(N,)`.
-    """
-
-    def __init__(self, train: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-        normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-        normalize = normalizer.normalize_str if normalizer else None  # both models read the same
-        self._model, self.name = fit_linear(train["text"][:], train["label"][:], normalize)
-        self._labels = train.features["label"].names
-        self.scores: dict[str, dict[str, float]] = {}
-        self.margins: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-    def measure(self, rows: datasets.Dataset, split: str) -> dict[str, float]:
-        """Answer rows; keep and return their scores."""
-        distances, labels = (
-            self._model.decision_function(rows["text"][:]),
-            np.asarray(rows["label"][:]),
-        )
-        if distances.ndim == 1:  # two classes
-            distances = np.stack([-distances, distances], axis=1) / 2
-        answers, best = self._model.classes_[distances.argmax(axis=1)], np.sort(distances, axis=1)
-        metrics = classification_metrics(answers, labels, self._labels)
-        self.scores[split] = {
-            score: value for score, value in metrics.items() if isinstance(value, float)
-        }
-        self.margins[split] = (best[:, -1] - best[:, -2], answers == labels)
-        return self.scores[split]
-
-
-def linear_scores(
-    texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase
-) -> LinearBaseline | None:
-    """Fit the linear model to the split `train`, and measure it on the other splits.
-
-    The result is None, with the reason in the log, for unsuitable data.
-    """
-    try:
-        linear = LinearBaseline(texts["train"], tokenizer)
-    # ValueError also for texts without a word and for a single class
-    except (ValueError, MemoryError) as error:
-        logger.warning("no linear baseline in the card: %s", reason_of(error))
-        return None
-    for split, rows in texts.items():
-        if split != "train":
-            linear.measure(rows, split)
-    return linear

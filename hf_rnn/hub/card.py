@@ -1,4 +1,4 @@
-"""A model card from facts: `README.md`, metadata for the Hub and Markdown for people, and `card_facts.json`.
+"""A model card from facts: `README.md`, with metadata for the Hub, and `card_facts.json`.
 
 `card.md` is its text for every task. Tables are made here.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,71 +26,99 @@ from .model_folder import FinishedFolder
 
 logger = logging.getLogger(__name__)
 
+Facts: TypeAlias = Mapping[str, Any]  # about one subject, by name, as JSON
+
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 _COLUMNS = {"text": "text", "second text": "text_pair", "label": "label"}
 
 
 @dataclass(kw_only=True)
-class CardFacts:
-    """The content of a model card. A missing fact leaves out its part of the card."""
+class ModelFacts:
+    """The network. Fields without a comment are as in the configuration."""
 
-    name: str  # name of the model: the title, and in the metadata
-    cell_type: str  # as in the configuration; so are the next six
+    task: str = "sequence-classification"
+    cell_type: str
     num_hidden_layers: int
     hidden_size: int
     bidirectional: bool
     pooling: str
     embedding_size: int
     vocab_size: int
+    block_type: str = "plain"
     num_parameters: int
-    dataset_name: str
-    versions: Mapping[str, str]  # by package
-    block_type: str = "plain"  # as in the configuration
-    task: str = "sequence-classification"
-    # the Hub's name of the task, and that of transformers' pipeline
-    pipeline_tag: str = "text-classification"
-    # by split; floats go into the metadata
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    text_pairs: bool = False  # whether an example is two texts
-    rows: int | None = None  # number of training rows
-    # thresholds of a multi-label model in the order of the ids
-    thresholds: Sequence[float] | None = None
-    # rows of train by class, in the order of the ids
-    class_counts: Mapping[str, int] = field(default_factory=dict)
-    # scores by model and split
-    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
-    examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
-    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
-    training: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] | None = None
-    audit: Mapping[str, Any] | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
-    repo_id: str | None = None
-    dataset_id: str | None = None
-    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
-    license: str | None = None  # the Hub's identifier, such as `apache-2.0`
-    tags: Sequence[str] = ()  # beside the package's own
-    best_metric: str | None = None  # selected the epoch on the validation split
     size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
-    data: Mapping[str, Any] | None = None  # the record of the data in `metrics.json`
-    start_note: str | None = None  # why the run started so
+    text_pairs: bool = False  # whether an example is two texts
+    # thresholds of a multi-label model in the order of the ids
+    thresholds: Sequence[float] | None = None
+    # the linear part: `ngrams`, `factor`, `seconds`, `network` (scores), `strongest` (by label)
+    wide: Facts | None = None
+
+
+@dataclass(kw_only=True)
+class DataFacts:
+    """The data that the model learned."""
+
+    dataset_name: str
+    dataset_id: str | None = None
+    data: Facts | None = None  # the record of the data in `metrics.json`
+    rows: int | None = None  # number of training rows
+    # the same by class, in the order of the ids
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class
+    audit: Facts | None = None  # see `hf_rnn.data.audit.AuditReport.summary`
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
+
+
+@dataclass(kw_only=True)
+class TrainingFacts:
+    """How the model learned."""
+
+    # `epochs`, `steps`, `seconds`, or `method` and `seconds`
+    training: Facts | None = None
+    settings: Facts | None = None
+    best_metric: str | None = None  # selected the epoch on the validation split
+    # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
+    start: Facts | None = None
+    start_note: str | None = None  # why the run started so
+    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
+    vectors: Facts | None = None
+    teacher: Facts | None = None  # its texts, and its agreement with the model
     command: str | None = None  # repeats the run
     fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
-    # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
-    vectors: Mapping[str, Any] | None = None
-    # `name`, `id` (None for a folder), `keeps_classifier`, maybe `new_labels`
-    start: Mapping[str, Any] | None = None
-    teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model
-    calibration: Mapping[str, Any] | None = None  # its effect by split
+    versions: Mapping[str, str]  # by package
+
+
+@dataclass(kw_only=True)
+class ScoreFacts:
+    """The scores and figures of the model."""
+
+    # by split; floats go into the metadata
+    results: Mapping[str, Facts] = field(default_factory=dict)
+    # scores by model and split
+    baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     # scores for rows of a `split` with a `share` of words mistyped
-    typos: Mapping[str, Any] | None = None
+    typos: Facts | None = None
+    calibration: Facts | None = None  # its effect by split
     # by target: answers that need no person, on other rows and `chosen_on`
-    decisions: Mapping[str, Any] | None = None
+    decisions: Facts | None = None
     figures: Mapping[str, str] | None = None  # file names by caption
     # by file: `bytes`, `texts`, `max_difference`
     onnx: Mapping[str, Mapping[str, float]] | None = None
+
+
+@dataclass(kw_only=True)
+class CardFacts(ModelFacts, DataFacts, TrainingFacts, ScoreFacts):
+    """The content of a model card, with what the Hub asks. A missing fact leaves out its part."""
+
+    name: str  # name of the model: the title, and in the metadata
+    # the Hub's name of the task, and that of transformers' pipeline
+    pipeline_tag: str = "text-classification"
+    repo_id: str | None = None
+    language: Sequence[str] = ()  # codes of the languages of the texts (ISO 639)
+    license: str | None = None  # the Hub's identifier, such as `apache-2.0`
+    tags: Sequence[str] = ()  # beside the package's own
 
 
 def render(facts: CardFacts) -> str:
@@ -173,33 +201,39 @@ def example_table(examples: Mapping[str, Sequence[str]]) -> str:
     return make_table(["label", "text"], rows)
 
 
+def ngram_table(strongest: Mapping[str, Sequence[str]]) -> str:
+    """Return the strongest n-grams of the first 20 labels."""
+    shown = list(strongest.items())[: 2 * _SHOWN]
+    return make_table(["label", "n-grams"], [(label, " · ".join(texts)) for label, texts in shown])
+
+
 def score_tables(facts: CardFacts, split: str) -> str:
     """Return the scores of the model and of simpler ones, and the scores per label."""
     metrics = facts.results[split]
     by_label = [value for value in metrics.values() if isinstance(value, Mapping)]
-    labels: Mapping[str, Any] = by_label[0] if by_label else {}
-    models: dict[str, Mapping[str, Any]] = {"this model": metrics}
+    labels: Facts = by_label[0] if by_label else {}
+    models: dict[str, Facts] = {"this model": metrics}
     models |= _list_baselines(facts, split, labels)
     if facts.typos and facts.typos["split"] == split:
         models |= _list_mistyped(facts, facts.typos)
 
     names = [name for name, value in metrics.items() if isinstance(value, float)]
-    rows: list[Sequence[object]] = []
-    for model, scores in models.items():
-        rows.append([model, *(scores.get(name) for name in names)])
-    table = make_table(["", *names], rows)
-    if not labels:
-        return table
-    columns = ["label", *next(iter(labels.values()))]
-    per_label = make_table(columns, [[label, *row.values()] for label, row in _ends(labels)])
-    return f"{table}\n\n{per_label}"
+    table = _make_score_table("", names, models)
+    if labels:
+        columns = list(next(iter(labels.values())))
+        table += "\n\n" + _make_score_table("label", columns, dict(_ends(labels)))
+    return table
 
 
-def _list_baselines(
-    facts: CardFacts, split: str, labels: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
+def _make_score_table(title: str, names: Sequence[str], rows: Mapping[str, Facts]) -> str:
+    """Return a table with a row per model or label, and these scores of it."""
+    cells = [[row, *map(scores.get, names)] for row, scores in rows.items()]
+    return make_table([title, *names], cells)
+
+
+def _list_baselines(facts: CardFacts, split: str, labels: Facts) -> dict[str, Facts]:
     """Return the scores of simpler models by their names, with that of the most frequent class."""
-    models: dict[str, Mapping[str, Any]] = {}
+    models: dict[str, Facts] = {}
     for name, splits in (facts.baselines or {}).items():
         if split in splits:
             models[name] = splits[split]
@@ -210,7 +244,7 @@ def _list_baselines(
     return models
 
 
-def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _list_mistyped(facts: CardFacts, typos: Facts) -> dict[str, Facts]:
     """Return the scores for mistyped texts, of the model and of the linear one."""
     mistyped = f"{typos['share']:.0%} of words mistyped"
     models = {f"this model, {mistyped}": typos}
@@ -219,8 +253,8 @@ def _list_mistyped(facts: CardFacts, typos: Mapping[str, Any]) -> dict[str, Mapp
     return models
 
 
-def audit_table(audit: Mapping[str, Any]) -> str:
-    """Return the rows of each split that repeat others, and the share of its tokens that are unknown."""
+def audit_table(audit: Facts) -> str:
+    """Return the rows of each split that repeat others, and its share of unknown tokens."""
     rows: list[Sequence[object]] = []
     for split, count in audit["rows"].items():
         leak = audit["leaks"].get(split, {}).get("train", {})
@@ -238,8 +272,11 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     return make_table(["split", "rows", *repeats, "unknown"], rows)
 
 
-def _ends(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return names and values; of more than 20 the ten largest and the ten smallest, by F1 where they have it."""
+def _ends(rows: Facts) -> list[tuple[str, Any]]:
+    """Return names and values; of more than 20 the ten largest and the ten smallest.
+
+    Rows of scores are sorted by F1.
+    """
     entries = list(rows.items())
     if len(entries) <= 2 * _SHOWN:
         return entries
@@ -263,7 +300,10 @@ def plain(text: str) -> str:
 
 
 def code(text: str, block: str = "") -> str:
-    """Return text as inline Markdown code, or as a `block` of a language, in more backticks than it contains."""
+    """Return text as Markdown code, inline or as a `block` of a language.
+
+    It is in more backticks than it contains.
+    """
     longest = max(map(len, re.findall("`+", text)), default=0)
     marks = "`" * max(longest + 1, 3 if block else 1)
     if block:
@@ -272,7 +312,7 @@ def code(text: str, block: str = "") -> str:
     return f"{marks}{pad}{' '.join(text.split())}{pad}{marks}"
 
 
-def list_columns(data: Mapping[str, Any]) -> str:
+def list_columns(data: Facts) -> str:
     """Return the columns of the data that have names, from the record of the data."""
     columns: list[str] = []
     for role, name in _COLUMNS.items():
@@ -292,8 +332,8 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 _ENVIRONMENT.globals.update(
-    label_table=label_table, example_table=example_table, score_tables=score_tables, audit_table=audit_table,
-    columns=list_columns,
+    label_table=label_table, example_table=example_table, ngram_table=ngram_table,
+    score_tables=score_tables, audit_table=audit_table, columns=list_columns,
 )  # fmt: skip
 
 

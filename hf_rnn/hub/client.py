@@ -41,7 +41,7 @@ def fetch(
     token: str | None = None,
     only: Sequence[str] = _PULLED,
 ) -> Path:
-    """Download a finished folder and return its folder in the cache, which is named after the commit.
+    """Download a finished folder; return its place in the cache, named after the commit.
 
     Without a connection it is the folder of the last download. `revision` None is `main`, and
     `only` has names or patterns of files.

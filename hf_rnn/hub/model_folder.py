@@ -48,7 +48,7 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
+    """Return the folder of an encoder of this package; None for `./NAME`, a `Path` and others."""
     encoders = {path.name: path for path in PRETRAINED.glob("*/")}
     return encoders.get(name) if isinstance(name, str) else None
 
@@ -83,7 +83,7 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
 
 
 def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
-    """Return the configuration of a transformers model, of one type if given; its code is not run."""
+    """Return the configuration of a transformers model, without running its code."""
     read_settings(name, folder, model_type)
     with name_damage(name, "config.json"):
         if model_type is not None:
@@ -118,7 +118,7 @@ class _Entry(str):
 
 @dataclass(frozen=True)
 class FinishedFolder:
-    """The folder that training writes, complete or not. Each attribute is a path that may not exist."""
+    """The folder that training writes, complete or not. Its paths may not exist."""
 
     root: Path
 
@@ -150,7 +150,7 @@ class FinishedFolder:
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:
-        """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
+        """Return every path that has a name here, with the checkpoints, existing or not."""
         return [
             self.root / entry
             for entry in vars(FinishedFolder).values()
@@ -162,7 +162,7 @@ class FinishedFolder:
         return read_mapping(self.tokenizer_config, self.tokenizer_config.read_bytes())
 
     def weight_files(self) -> list[Path]:
-        """Return the file of the weights, or the files that the index names; refuse both beside each other."""
+        """Return the file of the weights, or the files that the index names; refuse both."""
         if not self.weights_index.is_file():
             return [self.weights]
         if self.weights.is_file():  # `save_pretrained(max_shard_size=...)` leaves the old one there
@@ -218,7 +218,7 @@ class FinishedFolder:
         return "Give the folder of a trained model, or restore the missing files"
 
     def check_finished(self) -> None:
-        """Check that training finished here and its records are valid, so that the folder can be shared."""
+        """Check that training finished here and its records are valid."""
         self.check(self.card, self.metrics, self.training_args)
         for path in (self.metrics, self.training_args):
             read_mapping(path, path.read_bytes())
@@ -303,7 +303,8 @@ def load_model(
     if (folder.root / "adapter_config.json").is_file():
         raise ModelError(
             f"{name} contains an adapter (adapter_config.json), and its weights alone are another "
-            "model: merge it with PeftModel.merge_and_unload() and save the result, or remove the file"
+            "model: merge it with PeftModel.merge_and_unload() and save the result, "
+            "or remove the file"
         )
     with name_damage(name, "config.json"):
         head = head_name(config)
@@ -319,7 +320,7 @@ def load_model(
 def _load_weights(
     name: str, folder: FinishedFolder, config: RnnConfig, head: str
 ) -> PreTrainedModel:
-    """Return the model with its weights; refuse weights of another shape, and those that are not finite."""
+    """Return the model with its weights, which must be of its shapes and finite."""
     import torch
 
     from ..models.auto import head_class
@@ -365,7 +366,7 @@ def _move(name: str, model: PreTrainedModel, device: str | torch.device | None) 
 def load_without_weights(
     name: str, folder: FinishedFolder
 ) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
-    """Load configuration and tokenizer, and check that the model has a row for each id of the tokenizer."""
+    """Load configuration and tokenizer, whose ids must all have a row in the model."""
     config = read_config(name, folder.root, MODEL_TYPE)
     with name_damage(name, TOKENIZER):
         if folder.read_tokenizer_config().get("tokenizer_class") in FAST_TOKENIZERS:

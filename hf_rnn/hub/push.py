@@ -27,7 +27,10 @@ _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jin
 _BINARY = (".safetensors", ".png", ".onnx", ".model", ".npy")
 # Tokens of Hugging Face, OpenAI, Anthropic, GitHub and Google that detect-secrets 1.5.0 does not
 # know.
-_TOKENS = r"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|github_pat_\w{22,}|AIza[\w-]{35})"
+_TOKENS = (
+    r"(?i)(?<![a-z0-9])(hf_[a-z0-9]{30,}|sk-[\w-]{32,}|gh[opsur]_[a-z0-9]{36}|"
+    r"github_pat_\w{22,}|AIza[\w-]{35})"
+)
 # characters of a key of AWS, the shortest secret in a vocabulary; most of its lines have fewer
 _SHORT = 20
 # beginnings of the names of their files
@@ -156,7 +159,7 @@ def check_repo_id(repo_id: str) -> None:
 def list_shared_files(
     folder: FinishedFolder, tokenizer_files: Iterable[str] = ()
 ) -> dict[str, Path]:
-    """Return the files of a finished folder and its tokenizer that are shared, by their name in the repo.
+    """Return the files of a finished folder that are shared, by their name in the repo.
 
     The hashes of the training rows are not shared: a hash confirms a text that somebody guesses.
     """

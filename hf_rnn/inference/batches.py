@@ -90,7 +90,7 @@ class BatchPredictor:
         return answer_schema(self.load()[0], self.settings)
 
     def __call__(self, batch: Frame) -> Frame:
-        """Return a batch with the answers; an iterator of batches gives an iterator, as for Spark's `mapInPandas`."""
+        """Return a batch with the answers; Spark gives and gets an iterator of batches."""
         if isinstance(batch, Iterator):
             batches: Any = map(self, batch)
             return batches

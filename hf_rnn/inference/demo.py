@@ -113,7 +113,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 def label_text(
     model: Predictor, text: str, inform: Callable[[str], object]
 ) -> tuple[dict[str, float] | str, list[tuple[str, float | None]]]:
-    """Return the scores by label, and the parts of the text with effects from -1 to 1; inform if not all was read."""
+    """Return scores by label, and parts of the text with effects; inform if not all was read."""
     explanation = explain(model, text)
     if explanation.tokens > explanation.read:
         inform(f"The model reads the first {explanation.read} of the {explanation.tokens} tokens.")
@@ -151,14 +151,25 @@ def explain(model: Predictor, text: str) -> Explanation:
     """
     check_text(text)
     encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0]
+    ids = encoded["input_ids"][0]
+    offsets = encoded["offset_mapping"][0]
     tokens = len(model.tokenizer([text], verbose=False)["input_ids"][0])
     variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), _MOST_TOKENS))]
     logits = model.logits([ids, *variants])  # (1 + variants, C)
     check_finite_logits(logits)
-    scores, names = compute_scores(logits, model.config), list(model.config.id2label.values())
+    scores = compute_scores(logits, model.config)
+    names = list(model.config.id2label.values())
     best = int(scores[0].argmax())
-    effects = [*(scores[0, best] - scores[1:, best]).tolist(), *[None] * (len(ids) - len(variants))]
+    effects: list[float | None] = [None] * len(ids)
+    effects[: len(variants)] = (scores[0, best] - scores[1:, best]).tolist()
+    by_label = dict(zip(names, scores[0].tolist(), strict=True))
+    return Explanation(by_label, names[best], _cut(text, offsets, effects), tokens, len(ids))
+
+
+def _cut(
+    text: str, offsets: list[tuple[int, int]], effects: list[float | None]
+) -> list[tuple[str, float | None]]:
+    """Return the parts of a text with the effects of their tokens."""
     parts: list[tuple[str, float | None]] = []
     last = 0
     for (start, end), effect in zip(offsets, effects, strict=True):
@@ -171,10 +182,8 @@ def explain(model: Predictor, text: str) -> Explanation:
         if start < end:
             parts += [(text[last:start], None), (text[start:end], effect)]
             last = end
-    parts = [(piece, effect) for piece, effect in (*parts, (text[last:], None)) if piece]
-    return Explanation(
-        dict(zip(names, scores[0].tolist(), strict=True)), names[best], parts, tokens, len(ids)
-    )
+    parts.append((text[last:], None))
+    return [(piece, effect) for piece, effect in parts if piece]
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
@@ -219,7 +228,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
 
 
 def read_examples(folder: FinishedFolder) -> list[str]:
-    """Return texts to try: the first of each label on the card, then the second of each; none without a card's."""
+    """Return texts of the card to try: the first of each label, then the second of each."""
     facts = read_facts(folder)
     by_label = facts.examples if facts and facts.examples else {}
     examples: list[str] = []

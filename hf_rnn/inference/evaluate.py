@@ -1,4 +1,4 @@
-"""Measure a model on labelled rows: scores, decisions, texts of no class, mistyped rows, answers."""
+"""Measure a model on labelled rows: scores, decisions, texts of no class, mistyped rows."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts
 from ..data.typos import mistype_rows
 from ..evaluation import decisions
-from ..evaluation.scores import LinearBaseline
+from ..evaluation.linear import LinearBaseline
+from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
 from ..tasks import Config, Task, compute_scores, task_of
 from ..utils.errors import UserError
-from ..utils.process import write_whole
+from ..utils.process import replace_file
 from .engines import InferenceOptions
 from .engines.open import Opened, open_engine
 from .options import EvaluateOptions
 from .rows import Rows, find_columns, read_rows
 from .stream import measure_prefixes
-from .tables import find_suffix, format_table
+from .tables import find_suffix, write_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from ..data.table import Table
+
+_ROWS = 50_000  # answered at a time
 _TARGET = 0.95
 _Scores = dict[str, Any]
 
@@ -39,7 +43,7 @@ _Scores = dict[str, Any]
 class Answers:
     """The answers of a model to rows."""
 
-    input_ids: list[list[int]]
+    encoded: datasets.Dataset  # the rows as ids
     logits: np.ndarray
     labels: Any  # `(N)`, `(N, C)`, or by sentence
 
@@ -94,34 +98,33 @@ class Evaluation:
         return result
 
     def summarize(self) -> str:
-        """Return lines for people: the scores that are one number, and the share of texts that need no person."""
-        scores = [
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in _numbers(self.scores).items()
-        ]
+        """Return lines for people: scores that are one number, and what needs no person."""
+        numbers = single_scores(self.scores).items()
+        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers]
         count = self.scores.get("rows", "all")
         lines = [f"{self.rows.name}: {count} rows, {', '.join(scores)}"]
         alone = self.without_a_person
         if alone is not None:
             chosen = alone["chosen_on"]
             lines.append(
-                f"{alone['share']:.0%} of the texts need no person for a target of {alone['target']:g}: their "
-                f"accuracy is {alone['accuracy'] or 0:.3f}; on the rows that chose the thresholds "
-                f"{chosen['share']:.0%}, {chosen['accuracy'] or 0:.3f}"
+                f"{alone['share']:.0%} of the texts need no person for a target of "
+                f"{alone['target']:g}: their accuracy is {alone['accuracy'] or 0:.3f}; on the rows "
+                f"that chose the thresholds {chosen['share']:.0%}, {chosen['accuracy'] or 0:.3f}"
             )
             if alone["costliest"]:
                 lines.append(alone["costliest"])
         none = self.none
         if none is not None:
-            line = f"{none['label']}: AUROC {none['auroc']:.3f}, {none['alone']:.0%} would be answered alone"
-            if none["accuracy_with_new"] is not None:
-                line += (
-                    f"; the accuracy of all automatic answers is {none['accuracy_with_new']:.3f}"
-                )
+            line = f"{none['label']}: AUROC {none['auroc']:.3f}"
+            line += f", {none['alone']:.0%} would be answered alone"
+            with_new = none["accuracy_with_new"]
+            if with_new is not None:
+                line += f"; the accuracy of all automatic answers is {with_new:.3f}"
             lines.append(line)
         return "\n".join(lines)
 
     def write_answers(self, path: str | Path) -> None:
-        """Write the rows with their places, answers, scores and whether they are wrong, worst first.
+        """Write the rows with places, answers, scores and whether they are wrong, worst first.
 
         Columns without names are named by their use, such as text and label.
 
@@ -212,7 +215,7 @@ def evaluate_model(
     result = Evaluation(model, task, config, rows, scores, answers, notes=[rows.note])
     if getattr(config, "streaming", False) and not task.per_token:
         result.streaming = measure_prefixes(
-            opened.engine, answers.input_ids, answers.labels, options.threshold
+            opened.engine, answers.encoded["input_ids"][:], answers.labels, options.threshold
         )
     if task.one_label:
         _decide(result, answers, options, opened)
@@ -256,11 +259,12 @@ def _encode(opened: Opened, task: Task, rows: datasets.Dataset) -> datasets.Data
 def answer_rows(opened: Opened, task: Task, rows: datasets.Dataset) -> Answers:
     """Return the answers of a model to rows, in float32, as [`FastRnn.predict`] computes them."""
     encoded = _encode(opened, task, rows)
-    input_ids = encoded["input_ids"][:]
     labels = encoded["labels"][:]
-    if not task.per_token:
-        labels = np.asarray(labels)
-    return Answers(input_ids, opened.engine.run(input_ids), labels)
+    if task.per_token:
+        return Answers(encoded, opened.engine.run(encoded["input_ids"][:]), labels)
+    batches = encoded.select_columns("input_ids").iter(_ROWS)
+    logits = [opened.engine.run(batch["input_ids"]) for batch in batches]
+    return Answers(encoded, np.concatenate(logits or [opened.engine.run([])]), np.asarray(labels))
 
 
 def _score_language_model(
@@ -271,11 +275,6 @@ def _score_language_model(
     network, _ = load_model(opened.folder.root, device=options.device)
     losses = sum_losses(network, _encode(opened, task, rows.data))
     return task.evaluate(losses, (), opened.engine.config)
-
-
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores that are one number."""
-    return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def _measure_typos(
@@ -289,7 +288,7 @@ def _measure_typos(
         mistyped = mistype_rows(rows, share, "evaluate")
         answers = answer_rows(opened, task, mistyped)
         scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
-        measured: _Scores = _numbers(scores)
+        measured: _Scores = single_scores(scores)
         if linear is not None:
             measured["linear_model"] = linear.measure(mistyped, "typos")
         by_share[f"{share:g}"] = measured
@@ -357,7 +356,7 @@ def _find_thresholds(
     scores: np.ndarray,
     labels: np.ndarray,
 ) -> decisions.Thresholds:
-    """Return the thresholds of the folder, or those that these rows choose, which go into the folder."""
+    """Return the thresholds of the folder, or those that these rows choose for it."""
     folder = opened.folder
     fingerprint = opened.engine.fingerprint
     names = list(opened.engine.config.id2label.values())
@@ -372,20 +371,25 @@ def _find_thresholds(
     absent = [name for number, name in enumerate(names) if number not in present]
     if absent:
         result.notes.append(
-            f"no rows of label {', '.join(absent)} here: no threshold can be chosen, so its answers go to a person"
+            f"no rows of label {', '.join(absent)} here: no threshold can be chosen, so its "
+            "answers go to a person"
         )
     if options.target is not None and Path(result.model).is_dir():
         decisions.write_thresholds(folder.thresholds, fingerprint, [chosen], options.choose)
-        result.notes.append(
-            f"the thresholds are in {folder.thresholds}, for predict --target {target:g}"
-        )
+        place = f"the thresholds are in {folder.thresholds}"
+        result.notes.append(f"{place}, for predict --target {target:g}")
         known = labels >= 0
-        try:
-            decisions.draw_coverage(scores[known], labels[known], [chosen], folder.coverage)
-            result.notes.append(f"the picture is {folder.coverage}")
-        except UserError as error:
-            result.notes.append(f"no picture: {error}")
+        result.notes.append(_draw(folder.coverage, chosen, scores[known], labels[known]))
     return chosen
+
+
+def _draw(path: Path, chosen: decisions.Thresholds, scores: np.ndarray, labels: np.ndarray) -> str:
+    """Draw the picture of thresholds; return a note."""
+    try:
+        decisions.draw_coverage(scores, labels, [chosen], path)
+    except UserError as error:
+        return f"no picture: {error}"
+    return f"the picture is {path}"
 
 
 def _hash(data: datasets.Dataset) -> str:
@@ -399,7 +403,7 @@ def _measure_thresholds(
     names: list[str],
     rows_hash: str,
 ) -> dict[str, Any]:
-    """Return what thresholds do to rows; on rows that chose them, what is repeated on parts that did not."""
+    """Return what thresholds do to rows; for rows that chose them, to parts that did not."""
 
     def measure(by_label: Mapping[str, float | None]) -> decisions.Decisions:
         waiting = decisions.needs_person(by_label, names, scores)
@@ -428,11 +432,10 @@ def _measure_thresholds(
 
 
 def check_answers_file(path: str, task: Task) -> None:
-    """Raise a [`UserError`] for a file that cannot hold the answers of a task, before they are computed."""
+    """Raise a [`UserError`] for a file that cannot hold the answers of a task."""
     if task.per_token or task.generates:
-        raise UserError(
-            f"output_file is for labels and numbers of whole texts: the task is {task.name}; leave it out"
-        )
+        found = f"the task is {task.name}; leave it out"
+        raise UserError(f"output_file is for labels and numbers of whole texts: {found}")
     find_suffix(path)
 
 
@@ -442,31 +445,34 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     separator = None
     encoding = None
     if rows.table is None:
-        labels = pa.array(list(true))
         table = rows.data.with_format("arrow")[:].drop_columns("label")
-        table = table.append_column("label", labels)
+        table = table.append_column("label", pa.array(list(true)))
     else:
         separator = rows.table.separator
         encoding = rows.table.encoding
-        numbers = np.searchsorted(rows.table.places, rows.places)
-        where: dict[str, npt.ArrayLike] = {rows.table.unit: rows.places}
-        if (
-            rows.table.unit == "line"
-        ):  # as a spreadsheet counts, where a cell may have several lines
-            where["row"] = numbers + 1 + rows.table.has_names
-        columns = where | columns
-        table = rows.table.to_arrow()
-        if not rows.table.has_names:
-            uses = {column: use for use, column in rows.columns.items()}
-            table = table.rename_columns([uses.get(name, name) for name in table.column_names])
-        table = table.take(numbers)
+        table, places = _take_rows(rows.table, rows)
+        columns = places | columns
 
     prefix = "" if columns.keys().isdisjoint(table.column_names) else "predicted_"
     for name, column in columns.items():
         table = table.append_column(prefix + name, pa.array(column))
     table = table.take(np.argsort(-badness, kind="stable"))
     needs_mark = encoding not in (None, "utf-8", "ascii")
-    write_whole(Path(path), format_table(table, path, separator, needs_mark))
+    with replace_file(Path(path)) as file:
+        write_table(table, file, path, separator, needs_mark)
+
+
+def _take_rows(stored: Table, rows: Rows) -> tuple[pa.Table, dict[str, npt.ArrayLike]]:
+    """Return the scored rows as they are stored, and the columns of their places."""
+    numbers = np.searchsorted(stored.places, rows.places)
+    places: dict[str, npt.ArrayLike] = {stored.unit: rows.places}
+    if stored.unit == "line":  # as a spreadsheet counts, where a cell may have several lines
+        places["row"] = numbers + 1 + stored.has_names
+    table = stored.to_arrow()
+    if not stored.has_names:
+        uses = {column: use for use, column in rows.columns.items()}
+        table = table.rename_columns([uses.get(name, name) for name in table.column_names])
+    return table.take(numbers), places
 
 
 def _grade(

@@ -1,4 +1,4 @@
-"""`FastRnn`: a model that answers texts, tables and texts that grow; `Tagger` is another name of it.
+"""`FastRnn`: a model that answers texts, tables and texts that grow, also called `Tagger`.
 
 `SentenceEncoder` gives vectors of texts.
 """
@@ -25,7 +25,7 @@ Table = TypeVar("Table")
 
 
 class FastRnn(Predictor):
-    """From texts, tables and texts that grow to the answers of a model; see [`Predictor`] for the arguments.
+    """From texts, tables and texts that grow to the answers of a model; see [`Predictor`].
 
     Example:
         >>> classifier = FastRnn.from_pretrained("out/tweets")
@@ -34,7 +34,7 @@ class FastRnn(Predictor):
     """
 
     def predict_table(self, table: Table, **settings: Any) -> Table:
-        """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
+        """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
 
         A row whose text is missing keeps its place, with the reason in a column `error`.
 
@@ -80,7 +80,7 @@ class FastRnn(Predictor):
         return explain_text(self, text, most)
 
     def stream(self, state: bytes | None = None, target: float | None = None) -> TextStream:
-        """Return a stream that reads a text piece by piece and answers after each; see [`TextStream`].
+        """Return a stream that reads a text piece by piece; see [`TextStream`].
 
         Args:
             state: From `TextStream.save`, to continue its text with its own target.

@@ -14,7 +14,8 @@ class EvaluateOptions(TableArguments):
 
     split: str | None = setting(
         None,
-        "train, dev or test; of one table train are the rows that were trained on (default: test, or others)",
+        "train, dev or test; of one table train are the rows that were trained on "
+        "(default: test, or others)",
         shown="common",
     )
     target: float | None = setting(

@@ -95,11 +95,11 @@ class Predictor:
         threads: int | None = None,
         backend: Backend = "torch",
     ) -> Self:
-        """Load a finished folder, or a repo of the Hub by its id, at a branch, tag or commit (`revision`).
+        """Load a finished folder, or a repo of the Hub by its id.
 
-        With the `device` None the model is on the accelerator, if there is one. The `backend`
-        `"onnx"` runs the file of `hf-rnn export`, which gives the model's numbers within 1e-4. The
-        other arguments are those of [`FastRnn`].
+        The `revision` is a branch, tag or commit of a repo. With the `device` None the model is on
+        the accelerator, if there is one. The `backend` `"onnx"` runs the file of `hf-rnn export`,
+        which gives the model's numbers within 1e-4. The other arguments are those of [`FastRnn`].
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing
@@ -115,7 +115,7 @@ class Predictor:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all weights as they were loaded; thresholds and states of streams belong to it."""
+        """A hash of all weights as they were loaded, for thresholds and states of streams."""
         return self._fingerprint or self.engine.fingerprint
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -133,14 +133,15 @@ class Predictor:
         top_k: int = 1,
         target: float | None = None,
     ) -> list[dict[str, Any]]:
-        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
+        """Return the answer to each text, in order.
 
-        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above
-        their thresholds; for regression `{"values": {name: number}}`; of a tagger `{"entities":
-        [...]}`, with their places in the text. `all_scores` adds `scores` where they are not an
-        answer already, `top_k` the next labels, as `label_2`, `score_2` and so on. With a `target`
-        such as 0.95 each answer has `for_a_person`: False if it needs no person, as answers like it
-        are right at this rate, by the thresholds that `hf-rnn evaluate --target` chose.
+        It is `{"label": ..., "score": ...}` of the best class. For multi-label it is `{"labels":
+        [...], "scores": {label: score}}`, with the labels above their thresholds; for regression
+        `{"values": {name: number}}`; of a tagger `{"entities": [...]}`, with their places in the
+        text. `all_scores` adds `scores` where they are not an answer already, `top_k` the next
+        labels, as `label_2`, `score_2` and so on. With a `target` such as 0.95 each answer has
+        `for_a_person`: False if it needs no person, as answers like it are right at this rate, by
+        the thresholds that `hf-rnn evaluate --target` chose.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; for scores of a
@@ -237,7 +238,7 @@ class Predictor:
         return answers
 
     def read_thresholds(self, target: float) -> dict[str, float | None]:
-        """Return by label the lowest score of an answer that needs no person, for a target such as 0.95.
+        """Return by label the lowest score of an answer that needs no person, for a target.
 
         They are those of `thresholds.json` when the model was loaded.
 
@@ -283,5 +284,5 @@ class Predictor:
         return self.logits(self.tokenize(texts))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the logits `(N, C)` of token ids by text, each id read, also a padding id; see [`Engine.run`]."""
+        """Return the logits `(N, C)` of token ids by text, also of padding; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)

@@ -1,4 +1,4 @@
-"""The rows that an evaluation scores: those of a split, or those of a table that were not trained on."""
+"""The rows that an evaluation scores: those of a split, or new ones of a table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts, read_training_rows
@@ -94,10 +96,10 @@ def read_rows(
     revision: str | None = None,
     data: object = None,
 ) -> Rows:
-    """Return the rows to score: without `split` test, or the rows of a table that were not trained on.
+    """Return the rows to score.
 
-    A table without splits has two halves: rows that were trained on are `train`, the others
-    `validation`.
+    Without `split` they are those of test, or those of a table that were not trained on. A table
+    without splits has two halves: rows that were trained on are `train`, the others `validation`.
 
     Args:
         model: A finished folder, or a repo of the Hub.
@@ -119,7 +121,8 @@ def read_rows(
         trained = read_training_rows(FinishedFolder(Path(model)))
     seen = np.zeros(len(rows), dtype=bool)
     if trained is not None:
-        seen = np.isin(hash_texts(join_texts(rows)), trained)
+        hashes = pa.array(hash_texts(join_texts(rows)))
+        seen = pc.is_in(hashes, pa.array(trained)).to_numpy(zero_copy_only=False)
     chosen = choose(read.source, split, seen)
 
     counted = seen[chosen] if read.has_halves else seen
@@ -167,8 +170,9 @@ def _read_split(
     """Read the rows of a split, or all rows where it is a half of them."""
     path = Path(str(options.data_dir or options.dataset_name))
     is_table = data is None and path.is_file()
-    has_halves = split in ("train", "validation") and not task.generates and data is None
-    has_halves = has_halves and (is_table or bool(record.get("held_out")))
+    has_halves = False
+    if split in ("train", "validation") and data is None and not task.generates:
+        has_halves = is_table or bool(record.get("held_out"))
     wanted = split or "test"
     which: dict[str, Any] = {"validation_share": 0} if has_halves else {"splits": [wanted]}
     if data is not None:
@@ -199,14 +203,13 @@ def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
 def find_columns(
     options: EvaluateOptions, task: Task, config: Config, record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the labels of a model and the columns that it was trained on, as options of a reader."""
+    """Return the labels of a model and the columns of its training, as options of a reader."""
     class_names = [config.id2label[index] for index in range(config.num_labels)]
     pairs = options.label_map or []
     label_map = dict(pair.rpartition("=")[::2] for pair in pairs)
     if len(label_map) < len(pairs) or not all(label_map):
-        raise UserError(
-            f"label_map is {' '.join(pairs)}: give each label of the data once, as --label_map 0=negative 1=neutral"
-        )
+        advice = "give each label of the data once, as --label_map 0=negative 1=neutral"
+        raise UserError(f"label_map is {' '.join(pairs)}: {advice}")
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         # as transformers numbers integers
         label_map = {str(index): name for index, name in enumerate(class_names)}
@@ -215,7 +218,7 @@ def find_columns(
     columns: dict[str, Any] = {"class_names": class_names, "label_map": label_map}
     if not task.per_token:
         uses = ("text", "text_pair", "label")
-        columns["recorded"] = {use: record.get(f"{use}_column") for use in uses}
+        columns["columns_of_start"] = {use: record.get(f"{use}_column") for use in uses}
     return columns
 
 
@@ -224,7 +227,8 @@ def _describe_rows(
 ) -> str:
     """Return a note on the number of rows that were trained on."""
     if trained_on is None:
-        return f"{name}: some of its {rows:,} rows may have been trained on: the model has no hashes of these rows"
+        some = f"some of its {rows:,} rows may have been trained on"
+        return f"{name}: {some}: the model has no hashes of these rows"
     note = f"{name}: {trained_on:,} of {rows:,} rows were trained on"
     if scored < rows:
         note += f"; the scores are of the other {scored:,}"

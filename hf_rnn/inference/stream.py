@@ -1,4 +1,4 @@
-"""`TextStream`: a text that is still being written, with an answer after every piece, at the cost of the piece alone.
+"""`TextStream`: a text that is still being written, with an answer after every piece.
 
 Words are divided by white space, so a later letter can change the tokens of the last word only. All
 tokens before it are read once: the state after them is kept. Those of the last word are read on a
@@ -15,10 +15,12 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.scores import single_scores
 from ..tasks import compute_scores, task_of
 from ..utils.errors import UserError, check_texts, find_text_fault
 
@@ -33,16 +35,19 @@ _MOST_TOKENS = 1 << 53
 # Words that normalisers rewrite: handles, links, marks, combining and joined characters, spaces of
 # all kinds.
 HOSTILE = (
-    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> cafe\u0301 n\u0303o",
-    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ \u202etxet",
-    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! [PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
+    "@user's http://x.y/z?a=b:) www.a.b, so-o-o 3.5% &amp;&lt; <pad> <unk> <<<MENTION>>> "
+    "cafe\u0301 n\u0303o",
+    "👩\u200d👩\u200d👧 👍🏽! 🇩🇪🇫🇷 ❤\ufe0f <3 :-) ;P x\u00a0y a\u3000b ไทย العربية 中文字 ﬁ ½ "
+    "\u202etxet",
+    "one\r\nline\n\n\ttab \x00 \x1f \ufeff end. I'm #tag a.b.c U.S.A. 12:30pm it''s ?!! "
+    "[PAD] [UNK] ΟΔΟΣ ΣΟΦΟΣ",
 )
 
 
 def find_unstable_text(
     encode: Callable[[list[str]], list[list[int]]], texts: Iterable[str]
 ) -> str | None:
-    """Return the first text whose tokens are not those of its words one after another; None if all are stable.
+    """Return the first text whose tokens are not those of its words; None if all are stable.
 
     Texts are cut before white space, as in a stream; white space alone must have no token.
     """
@@ -52,7 +57,7 @@ def find_unstable_text(
         cuts = [0, *(place for place, sign in enumerate(text) if sign in _SPACES), len(text)]
         words = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
         whole, *pieces = encode([text, *words])
-        if whole != [token for piece in pieces for token in piece]:
+        if whole != list(chain.from_iterable(pieces)):
             return text
     return None
 
@@ -106,7 +111,7 @@ class TextStream:
         return feed_many([self], [piece])[0]
 
     def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
-        """Read the next piece, and yield an answer after each token that no later letter can change."""
+        """Read the next piece, and yield an answer after each token that no letter can change."""
         _check([self], [piece])
         final, _ = self._split(piece)
         for token in final:
@@ -126,7 +131,7 @@ class TextStream:
         return copy.copy(self)  # arrays are replaced, not changed
 
     def save(self) -> bytes:
-        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process that has the same model.
+        """Return the state, of a few kilobytes, for [`FastRnn.stream`] in any process.
 
         Its layout is the same for all engines.
         """
@@ -170,7 +175,7 @@ class TextStream:
         return _continue, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
-        """Take a piece; return its final tokens, and those of the last word, up to the limit of the model."""
+        """Take a piece; return its final tokens, and those of the last word, within the limit."""
         text = self.last_word + piece
         cut = max(0, *map(text.rfind, _SPACES))
         self.last_word = text[cut:]
@@ -221,7 +226,7 @@ def _read_state(saved: bytes) -> tuple[_Header, np.ndarray]:
 
 
 def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
-    """Read the next piece of several texts in one call, and return the answers of [`TextStream.feed`] in their order.
+    """Read the next piece of several texts in one call; return the answers of `feed` in order.
 
     Raises:
         UserError: For a piece that is not text, an ended stream, and streams of several models;
@@ -230,22 +235,34 @@ def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict
     _check(streams, pieces)
     if not streams:
         return []
-    split = [stream._split(piece) for stream, piece in zip(streams, pieces, strict=True)]
-    growing = [row for row, (final, _) in enumerate(split) if final]
-    if growing:
-        _advance([streams[row] for row in growing], [split[row][0] for row in growing])
-
+    ends = _read_final(streams, pieces)
     predictor = streams[0]._predictor
     logits = np.concatenate([stream._logits for stream in streams])
-    unfinished = [row for row, (_, last) in enumerate(split) if last]
+    unfinished = [row for row, last in enumerate(ends) if last]
     if unfinished:
         states = np.concatenate([streams[row]._state for row in unfinished])
-        tokens = [split[row][1] for row in unfinished]
+        tokens = [ends[row] for row in unfinished]
         logits[unfinished] = predictor.engine.advance(tokens, states)[0]
     answers = predictor.answer_scores(compute_scores(logits, predictor.config), streams[0]._target)
-    for answer, stream, (_, last) in zip(answers, streams, split, strict=True):
+    for answer, stream, last in zip(answers, streams, ends, strict=True):
         answer["tokens"] = stream._tokens + len(last)
     return answers
+
+
+def _read_final(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[list[int]]:
+    """Read the tokens of pieces that no later letter can change; return those of the last words."""
+    growing = []
+    tokens = []
+    ends = []
+    for stream, piece in zip(streams, pieces, strict=True):
+        final, last = stream._split(piece)
+        ends.append(last)
+        if final:
+            growing.append(stream)
+            tokens.append(final)
+    if growing:
+        _advance(growing, tokens)
+    return ends
 
 
 def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> None:
@@ -293,11 +310,9 @@ def measure_prefixes(
         ids = [row[: math.ceil(share * len(row))] for row in input_ids]
         logits, _ = engine.advance(ids, None)
         scores = task.evaluate(logits.astype(float), labels, engine.config)
-        numbers = {"share": share}
-        for name, value in scores.items():
-            if isinstance(value, float) and name != "loss":
-                numbers[name] = value
-        by_share.append(numbers)
+        numbers = single_scores(scores)
+        numbers.pop("loss", None)
+        by_share.append({"share": share, **numbers})
     measured: dict[str, Any] = {"by_share": by_share}
     if task.one_label:
         measured["early"] = _measure_early(engine, input_ids, np.asarray(labels), threshold)
@@ -308,9 +323,24 @@ def _measure_early(
     engine: Engine, input_ids: Sequence[Sequence[int]], labels: np.ndarray, threshold: float
 ) -> dict[str, float]:
     """Return what the first answers with a score of at least the threshold are worth."""
-    lengths = np.array([*map(len, input_ids)])
-    first = np.zeros(len(lengths), int)  # the place of that answer, from 1
-    early = np.zeros(len(lengths), int)  # and its label
+    lengths = np.array([len(ids) for ids in input_ids])
+    first, early = _find_early(engine, input_ids, lengths, threshold)
+    reached = first > 0
+    facts = {"threshold": threshold, "reached": float(reached.mean())}
+    if reached.any():
+        last = engine.advance(input_ids, None)[0].argmax(axis=1)
+        facts["share_read"] = float((first[reached] / lengths[reached]).mean())
+        facts["kept"] = float((early == last)[reached].mean())
+        facts["accuracy"] = float((early == labels)[reached].mean())
+    return facts
+
+
+def _find_early(
+    engine: Engine, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens read until the first sure answer of each text, or 0, and its label."""
+    first = np.zeros(len(lengths), int)
+    early = np.zeros(len(lengths), int)
     _, states = engine.advance([()] * len(lengths), None)
     for place in range(lengths.max(initial=0)):
         rows = np.flatnonzero((lengths > place) & (first == 0))
@@ -320,11 +350,4 @@ def _measure_early(
         sure = probabilities.max(axis=1) >= threshold
         first[rows[sure]] = place + 1
         early[rows[sure]] = probabilities[sure].argmax(axis=1)
-    reached = first > 0
-    facts = {"threshold": threshold, "reached": float(reached.mean())}
-    if reached.any():
-        last = engine.advance(input_ids, None)[0].argmax(axis=1)
-        facts["share_read"] = float((first[reached] / lengths[reached]).mean())
-        facts["kept"] = float((early == last)[reached].mean())
-        facts["accuracy"] = float((early == labels)[reached].mean())
-    return facts
+    return first, early

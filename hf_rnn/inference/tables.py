@@ -1,9 +1,10 @@
-"""Tables in, tables out: the rows of a file, a frame or a batch, with the answers in further columns."""
+"""Tables in, tables out: rows of a file, a frame or a batch, with answers in further columns."""
 
 from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import io
 import json
@@ -11,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ import pyarrow.csv as csv
 
 from ..data.lines import is_table, suffix_of
 from ..data.read import read_lines, read_table
-from ..data.table import USUAL_NAMES, Table, are_names, find_column
+from ..data.table import USUAL_NAMES, RowStore, Table, are_names, find_column, split_rows
 from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reason_of
 from .engines.stored import open_folder
 
@@ -32,7 +33,6 @@ Frame = TypeVar("Frame")
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _EXCEL_TEXT = 32_767  # characters of a cell
-_EXCEL_CHARACTERS = 32_767
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
 
@@ -77,36 +77,48 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 def answer_file(
     model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]
 ) -> AnsweredFile:
-    """Answer the rows of a table, or the lines of another file; `record` is that of the training data."""
+    """Answer the rows of a table, or the lines of another file.
+
+    `record` is that of the training data.
+    """
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
-        note = f"{path}: texts are {'the first fields of ' * is_table(path)}its lines"
+        kind = "the first fields of its lines" if is_table(path) else "its lines"
+        note = f"{path}: texts are {kind}"
+
     stored = dict(zip(names, table.columns, strict=True))
-    rows = table.to_arrow()
     sources = [stored.get(name, name) for name in columns]
-    holds_texts = [table.has_texts(name) for name in sources]
-    pieces = []
-    for start in range(0, max(1, len(rows)), _BATCH_ROWS):
+    answers = _answer_rows(model, table, sources, settings)
+    whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
+    errors = whole.column(-1)
+    reasons = errors.filter(pc.not_equal(errors, "")).to_pylist()
+    faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
+    if not faults:
+        whole = whole.drop_columns(whole.schema.names[-1:])
+    needs_mark = table.encoding not in (None, "utf-8", "ascii")
+    empty = len(reasons) - len(faults)
+    return AnsweredFile(whole, note, faults, empty, table.separator, needs_mark)
+
+
+def _answer_rows(
+    model: Predictor, table: Table, columns: Sequence[str], settings: TableSettings
+) -> pa.Table:
+    """Return the answers to all rows of a table, whose texts are in one or two columns."""
+    answers = RowStore()
+    holds_texts = {name: table.has_texts(name) for name in columns}
+    for start in range(0, max(1, len(table.places)), _BATCH_ROWS):
         piece = table.slice(start, _BATCH_ROWS)
         where = [f"{table.unit} {place}: " for place in piece.places]
-        pairs = zip(sources, holds_texts, strict=True)
-        texts = [_take_texts(piece, name, holds) for name, holds in pairs]
-        pieces.append(_answer_texts(model, texts, settings, where))
-    whole = _add_columns(rows.rename_columns(names), pa.concat_tables(pieces).flatten())
-    reasons = [reason for reason in whole.column(-1).to_pylist() if reason]
-    faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
-    whole = whole if faults else whole.drop_columns(whole.schema.names[-1:])
-    needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    return AnsweredFile(
-        whole, note, faults, len(reasons) - len(faults), table.separator, needs_mark
-    )
+        texts = [_take_texts(piece, name, holds_texts[name]) for name in columns]
+        answers.add(_answer_texts(model, texts, settings, where))
+    return answers.close()
 
 
 def _read_texts(
     path: str, settings: TableSettings, record: Mapping[str, Any]
 ) -> tuple[Table, list[str]]:
-    """Read a table, or a text file as a table of lines; return the names of its columns in the answers too."""
+    """Read a table, or a text file as a table of lines; return also the names of its columns."""
     if not is_table(path):
         return read_lines(path, settings.encoding), ["text"]
     column = settings.text_column
@@ -114,7 +126,7 @@ def _read_texts(
     names.add(str(record.get("text_column")).casefold())
 
     def have_names(fields: set[str]) -> bool:
-        """Return whether the fields of the first line of a TSV file are names: one is that of texts."""
+        """Return whether the fields of the first line of a TSV file are names."""
         if column is not None:
             return not column.isdecimal() or column in fields
         is_name = len(fields) == 1 and not fields.isdisjoint(USUAL_NAMES["text"])
@@ -133,7 +145,7 @@ def _read_texts(
 
 
 def _take_texts(table: Table, name: str, holds_texts: bool) -> list[object]:
-    """Return the texts of a column; in a column without any text, numbers stay numbers, and have no answer."""
+    """Return the texts of a column; without any text, numbers stay numbers, and have no answer."""
     texts, bad = table.texts(name)
     rows = texts.to_pylist() if holds_texts else table.cells(name)
     return [bad.get(number, row) for number, row in enumerate(rows)]
@@ -146,7 +158,7 @@ def _choose_columns(
     settings: TableSettings,
     record: Mapping[str, Any],
 ) -> tuple[list[str], TableSettings, str]:
-    """Return the columns of texts, settings with a prefix for new names, and a note on how the column was chosen."""
+    """Return the columns of texts, settings with a prefix, and a note on the choice."""
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
     name = settings.text_column or trained.get("text_column")
     columns = [find_column(names, name, USUAL_NAMES["text"], path, "text_column")]
@@ -160,18 +172,25 @@ def _choose_columns(
         columns.append(find_column(names, second, ["text_pair"], path, "text_pair_column"))
     elif settings.text_pair_column is not None:
         raise UserError("text_pair_column is for models of text pairs: leave it out")
+    note = f"{path}: texts are in the column {columns[0]!r} ({how})"
+    prefix = _choose_prefix(model, names, path, settings)
+    return columns, replace(settings, prefix=prefix), note
+
+
+def _choose_prefix(
+    model: Predictor, names: Sequence[str], path: str, settings: TableSettings
+) -> str:
+    """Return what the names of answers begin with, so that they differ from those of the table."""
     bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
-    if (prefix := settings.prefix) is None:
+    prefix = settings.prefix
+    if prefix is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
-    if taken := {prefix + name for name in bare}.intersection(names):
+    taken = sorted({prefix + name for name in bare}.intersection(names))
+    if taken:
         raise UserError(
-            f"{path} has a column {taken.pop()!r}, the name of an answer: give another prefix"
+            f"{path} has a column {taken[0]!r}, the name of an answer: give another prefix"
         )
-    return (
-        columns,
-        replace(settings, prefix=prefix),
-        f"{path}: texts are in the column {columns[0]!r} ({how})",
-    )
+    return prefix
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
@@ -182,15 +201,11 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
     if settings.target is not None:
         types["for_a_person"] = pa.bool_()
     if settings.all_scores and "label" in types:
-        types["scores"] = pa.struct(
-            [(name, pa.float64()) for name in model.config.id2label.values()]
-        )
-    return pa.schema(
-        [
-            (f"{settings.prefix or ''}{name}", of)
-            for name, of in (types | {"error": pa.string()}).items()
-        ]
-    )
+        labels = model.config.id2label.values()
+        types["scores"] = pa.struct([(name, pa.float64()) for name in labels])
+    types["error"] = pa.string()
+    prefix = settings.prefix or ""
+    return pa.schema([(prefix + name, kind) for name, kind in types.items()])
 
 
 def _answer_texts(
@@ -199,18 +214,22 @@ def _answer_texts(
     settings: TableSettings,
     places: Sequence[str] = (),
 ) -> pa.Table:
-    """Return the columns of [`answer_schema`] for one or two columns of texts; errors start with the places given."""
+    """Return the columns of [`answer_schema`] for one or two columns of texts.
+
+    Errors start with the `places`.
+    """
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
-    answers: list[dict[str, Any]] = [
-        {} if isinstance(result, str) else result for result in results
-    ]
-    errors = [result if isinstance(result, str) else "" for result in results]
-    if places:
-        errors = [error and place + error for place, error in zip(places, errors, strict=True)]
-    schema, start = answer_schema(model, settings), len(settings.prefix or "")
-    columns = {name: [answer.get(name[start:]) for answer in answers] for name in schema.names[:-1]}
-    return pa.table({**columns, schema.names[-1]: errors}, schema)
+    answers: list[dict[str, Any]] = []
+    for number, result in enumerate(results):
+        if isinstance(result, str):
+            place = places[number] if places else ""
+            answers.append({"error": place + result})
+        else:
+            answers.append({**result, "error": ""})
+    schema = answer_schema(model, replace(settings, prefix=None))
+    table = pa.Table.from_pylist(answers, schema)
+    return table.rename_columns([(settings.prefix or "") + name for name in schema.names])
 
 
 def answer_frame(
@@ -221,18 +240,15 @@ def answer_frame(
     record: Mapping[str, Any],
     is_batch: bool,
 ) -> Frame:
-    """Return a frame with the columns of answers; those of a batch do not depend on its rows, as `error`."""
+    """Return a frame with the columns of answers; those of a batch do not depend on its rows."""
     frame: Any = table
     names = list(map(str, getattr(frame, "column_names", getattr(frame, "columns", frame))))
     columns, settings, _ = _choose_columns(model, names, where, settings, record)
     answers = _answer_texts(model, [list(out_of_arrow(frame[name])) for name in columns], settings)
     if not is_batch:
         answers = answers.flatten()
-        answers = (
-            answers
-            if any(answers.column(-1).to_pylist())
-            else answers.drop_columns(answers.schema.names[-1:])
-        )
+        if not any(answers.column(-1).to_pylist()):
+            answers = answers.drop_columns(answers.schema.names[-1:])
     return _add_columns(frame, answers)
 
 
@@ -253,38 +269,74 @@ def _add_columns(frame: Any, columns: pa.Table) -> Any:
 
 def find_suffix(path: str) -> str:
     """Return the suffix of an output without that of its compression; refuse an unknown one."""
-    if (suffix := suffix_of(path)) not in OUTPUT_SUFFIXES:
-        raise UserError(
-            f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}"
-        )
+    suffix = suffix_of(path)
+    if suffix not in OUTPUT_SUFFIXES:
+        endings = ", ".join(OUTPUT_SUFFIXES)
+        raise UserError(f"the format of {path} is unknown: give a name that ends in {endings}")
     return suffix
 
 
 def format_table(
     table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
 ) -> bytes:
-    """Return a table as the content of a file with this name; refuse values that the format cannot hold."""
-    suffix, stream = find_suffix(path), io.BytesIO()
-    try:
-        if suffix == ".parquet":
-            import pyarrow.parquet as pq
+    """Return a table as the content of a file with this name; see [`write_table`]."""
+    stream = io.BytesIO()
+    write_table(table, stream, path, separator, needs_mark)
+    return stream.getvalue()
 
-            pq.write_table(table, stream)
-        elif suffix == ".jsonl":
-            stream.writelines(f"{_to_json(row)}\n".encode() for row in table.to_pylist())
-        elif suffix == ".xlsx":
-            _write_excel(_flatten(table), stream)
-        else:
-            separator = (
-                "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
-            )
-            stream.write(codecs.BOM_UTF8 if needs_mark else b"")
-            csv.write_csv(_flatten(table), stream, csv.WriteOptions(delimiter=separator))
+
+def write_table(
+    table: pa.Table,
+    file: IO[bytes],
+    path: str,
+    separator: str | None = None,
+    needs_mark: bool = False,
+) -> None:
+    """Write a table into a file, in the format and with the compression of a name.
+
+    Raises:
+        UserError: For values that the format cannot hold.
+    """
+    suffix = find_suffix(path)
+    packing = Path(path.lower()).suffix
+    if packing == ".gz":
+        stream: Any = gzip.GzipFile(fileobj=file, mode="wb")
+    elif packing == ".bz2":
+        stream = bz2.BZ2File(file, "wb")
+    elif packing in (".zst", ".zstd"):
+        stream = pa.CompressedOutputStream(file, "zstd")
+    else:
+        stream = contextlib.nullcontext(file)
+    try:
+        with stream as output:
+            _write_rows(table, output, suffix, separator, needs_mark)
+    except OSError:
+        raise
     except Exception as error:  # writers raise anything for types that they lack
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
-    packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}
-    packers[".zstd"] = packers[".zst"]
-    return bytes(packers.get(Path(path.lower()).suffix, bytes)(stream.getvalue()))
+
+
+def _write_rows(
+    table: pa.Table, output: Any, suffix: str, separator: str | None, needs_mark: bool
+) -> None:
+    """Write a table in the format of a suffix."""
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, output)
+    elif suffix == ".jsonl":
+        for piece in split_rows(table):
+            output.write("".join(f"{_to_json(row)}\n" for row in piece.to_pylist()).encode())
+    elif suffix == ".xlsx":
+        _write_excel(_flatten(table), output)
+    else:
+        if suffix == ".tsv":
+            separator = "\t"
+        elif separator in (None, "\t"):
+            separator = ","
+        if needs_mark:
+            output.write(codecs.BOM_UTF8)
+        csv.write_csv(_flatten(table), output, csv.WriteOptions(delimiter=separator))
 
 
 def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
@@ -299,52 +351,50 @@ def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
     except ImportError:
         raise ImportError(f"install XlsxWriter: {install_hint('excel')}, or write .csv") from None
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            longest = pc.max(pc.utf8_length(column)).as_py() or 0
-            if longest > _EXCEL_CHARACTERS:
-                limit = f"a cell of Excel has at most {_EXCEL_CHARACTERS:,} characters"
-                raise ValueError(f"a text of column {name!r} has {longest:,}, and {limit}")
-        is_integer, is_date = pa.types.is_integer(column.type), pa.types.is_date(column.type)
-        fits = getattr(column.type, "tz", None) is None
-        if is_integer or is_date or pa.types.is_timestamp(column.type):
-            low, high = pc.min_max(column).as_py().values()
-            if low is not None:
-                fits &= (
-                    -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER
-                    if is_integer
-                    else low.year > 1900
-                )
-        if not fits:
+        if not _fits_excel(name, column):
             table = table.set_column(place, name, column.cast(pa.string()))
-        # pandas cuts them, with a warning in some versions
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            longest = pc.max(pc.utf8_length(column)).as_py() or 0
-            if longest > _EXCEL_TEXT:
-                raise ValueError(
-                    f"Cell contents too long: found {longest:,} characters in {name!r}, "
-                    f"Excel has at most {_EXCEL_TEXT:,}; write .csv"
-                )
     options = {"strings_to_formulas": False, "strings_to_urls": False}
     with pd.ExcelWriter(stream, "xlsxwriter", engine_kwargs={"options": options}) as book:
         table.to_pandas(types_mapper=pd.ArrowDtype).to_excel(book, index=False)
 
 
+def _fits_excel(name: str, column: pa.ChunkedArray) -> bool:
+    """Return whether Excel has the values of a column; refuse texts that it would cut."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        longest = pc.max(pc.utf8_length(column)).as_py() or 0
+        if longest > _EXCEL_TEXT:  # pandas cuts them, with a warning in some versions
+            limit = f"a cell of Excel has at most {_EXCEL_TEXT:,} characters"
+            raise ValueError(f"a text of column {name!r} has {longest:,}, and {limit}")
+    is_time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    if not is_time and not pa.types.is_integer(kind):
+        return True
+    if getattr(kind, "tz", None) is not None:
+        return False
+    low, high = pc.min_max(column).as_py().values()
+    if low is None:
+        return True
+    return low.year > 1900 if is_time else -_EXCEL_INTEGER < low <= high < _EXCEL_INTEGER
+
+
 def _to_json(value: object) -> str:
-    """Return a value as JSON: null for NaN and infinity, texts for other types; bytes must be UTF-8."""
+    """Return a value as JSON: null for NaN and infinity, texts for other types and bytes."""
 
     def clean(value: object) -> object:
         if isinstance(value, dict):
             return {key: clean(item) for key, item in value.items()}
         if isinstance(value, list):
-            return list(map(clean, value))
+            return [clean(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    write = lambda other: other.decode() if isinstance(other, bytes) else str(other)  # noqa: E731
+    def write(other: object) -> str:
+        return other.decode() if isinstance(other, bytes) else str(other)
+
     return json.dumps(clean(value), ensure_ascii=False, default=write)
 
 
 def _flatten(table: pa.Table) -> pa.Table:
-    """Return a table with lists of labels as `train` reads them, and other nested values as JSON."""
+    """Return a table with lists of labels as `train` reads them, and nested values as JSON."""
     for place, (name, column) in enumerate(zip(table.schema.names, table.columns, strict=True)):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))

@@ -1,4 +1,4 @@
-"""Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary; without transformers.
+"""Texts → token ids, equal to those of the tokenizer's own call, at the speed of a dictionary.
 
 With the word tokenizers of this package and with BERT's, the tokens of a word depend on nothing
 beyond the spaces around it. So words are looked up, and new ones go through the tokenizer. Other
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -36,7 +36,7 @@ _CUT_AT_SPACES = ("BertPreTokenizer", "WhitespaceSplit", "Split")
 
 
 class TokenizerFile:
-    """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class."""
+    """`tokenizer.json` with its settings: the part of transformers' class that is used here."""
 
     is_fast = True
 
@@ -62,49 +62,58 @@ class TokenizerFile:
         **options: object,
     ) -> Encodings:
         """Return what transformers' class returns for these arguments; the options are not read."""
-        set_truncation(
-            self.backend_tokenizer,
-            max_length or self.model_max_length if truncation else NO_LENGTH_LIMIT,
-            self,
-        )
+        limit = NO_LENGTH_LIMIT
+        if truncation:
+            limit = max_length or self.model_max_length
+        set_truncation(self.backend_tokenizer, limit, self)
         # here, as pickle drops it
         self.backend_tokenizer.encode_special_tokens = self.split_special_tokens
         rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return Encodings(
-            self.backend_tokenizer.encode_batch(rows, is_pretokenized=is_split_into_words)
-        )
+        backend = self.backend_tokenizer
+        return Encodings(backend.encode_batch(rows, is_pretokenized=is_split_into_words))
 
 
 def set_truncation(backend: tokenizers.Tokenizer, limit: int, tokenizer: Tokenizer) -> None:
     """Let a backend truncate at the side of `tokenizer`."""
-    now, wanted = backend.truncation or {}, (limit, tokenizer.truncation_side)
+    now = backend.truncation
+    side = tokenizer.truncation_side
     if limit >= NO_LENGTH_LIMIT:
         if now:
             backend.no_truncation()
-    elif (now.get("max_length"), now.get("direction")) != wanted:
-        backend.enable_truncation(limit, direction=wanted[1])
+    elif not now or (now["max_length"], now["direction"]) != (limit, side):
+        backend.enable_truncation(limit, direction=side)
 
 
 class Encodings(dict):
     """The parts of transformers' `BatchEncoding` that the answers of a tagger read."""
 
     def __init__(self, encodings: Sequence[tokenizers.Encoding]) -> None:
-        ids, offsets = (
-            [getattr(encoding, name) for encoding in encodings] for name in ("ids", "offsets")
+        super().__init__(
+            input_ids=[encoding.ids for encoding in encodings],
+            offset_mapping=[encoding.offsets for encoding in encodings],
         )
-        super().__init__(input_ids=ids, offset_mapping=offsets)
         self.word_ids = [encoding.word_ids for encoding in encodings].__getitem__
 
 
+def find_around(whole: list[int], text: list[int]) -> tuple[list[int], list[int]] | None:
+    """Return the ids before and after those of a text; None if it is not in the whole."""
+    for start in range(len(whole) - len(text) + 1):
+        end = start + len(text)
+        if whole[start:end] == text:
+            return whole[:start], whole[end:]
+    return None
+
+
 class FastTokenizer:
-    """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer of transformers or a file.
+    """The token ids of `tokenizer(texts, truncation=True)`, faster.
 
     `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at
     construction. If `paired`, a text is a pair `(first, second)`.
     """
 
     def __init__(self, tokenizer: Tokenizer, paired: bool = False) -> None:
-        self.tokenizer, self._paired = tokenizer, paired
+        self.tokenizer = tokenizer
+        self._paired = paired
         self._words: dict[str, Ids] | None = None  # remembered; None where words are not looked up
         self._before: Ids = ()
         self._after: Ids = ()
@@ -118,38 +127,33 @@ class FastTokenizer:
         backend.no_padding()
         backend.encode_special_tokens = tokenizer.split_special_tokens
         first = backend.pre_tokenizer
-        first = first[0] if type(first).__name__ == "Sequence" else first
-        if (
-            type(backend.model).__name__ not in _WORD_MODELS
-            or type(first).__name__ not in _CUT_AT_SPACES
-        ):
+        if type(first).__name__ == "Sequence":
+            first = first[0]
+        has_words = type(backend.model).__name__ in _WORD_MODELS
+        if not has_words or type(first).__name__ not in _CUT_AT_SPACES:
             return
-        once, twice = (backend.encode(text, add_special_tokens=False).ids for text in ("a", "a a"))
-        whole = backend.encode("a").ids
-        starts = [place for place in range(len(whole)) if whole[place : place + len(once)] == once]
-        if twice == once * 2 and starts:  # a space makes no token
-            self._before, self._after = (
-                tuple(whole[: starts[0]]),
-                tuple(whole[starts[0] + len(once) :]),
-            )
+        once = backend.encode("a", add_special_tokens=False).ids
+        twice = backend.encode("a a", add_special_tokens=False).ids
+        around = find_around(backend.encode("a").ids, once)
+        if twice == once * 2 and around is not None:  # a space makes no token
+            self._before, self._after = map(tuple, around)
             self._words = {"": ()}
 
     def __call__(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
         if self._paired:
             return self._encode_pairs(texts)
-        texts, limit = list_texts(cast("Sequence[str]", texts)), self.tokenizer.model_max_length
+        texts = list_texts(cast("Sequence[str]", texts))
+        limit = self.tokenizer.model_max_length
         room = limit - len(self._before) - len(self._after)
         if self._words is not None and room > 0:
             return self._look_up(texts, self._words, room)
         if self._backend is not None:
             set_truncation(self._backend, limit, self.tokenizer)
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
-        return (
-            self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"]
-            if texts
-            else []
-        )
+        if not texts:
+            return []
+        return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"]
 
     def _encode_pairs(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of each pair around the separator."""
@@ -161,29 +165,38 @@ class FastTokenizer:
                 raise UserError(
                     f"texts[{position}] must be a pair (first, second): found {pair!r:.80}"
                 )
-        firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        firsts = [pair[0] for pair in pairs]
+        seconds = [pair[1] for pair in pairs]
         check_texts(firsts)
         check_texts(seconds)
         return self.tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
     def _look_up(self, texts: list[str], memory: dict[str, Ids], room: int) -> list[list[int]]:
-        """Look up the words of texts, truncate, and add the tokens around each; encode all new words in one call."""
+        """Look up the words of texts, truncate, and add the tokens around each text."""
         split = [text.split(" ") for text in texts]
-        words = list(dict.fromkeys(word for words in split for word in words if word not in memory))
-        new = dict(zip(words, self._encode_words(words), strict=True)) if words else {}
-        memory.update((word, ids) for word, ids in new.items() if len(word) <= _LONGEST)
-        has_long = any(len(word) > _LONGEST for word in new)
-        # a copy would take milliseconds
-        ids_of = (ChainMap(memory, new) if has_long else memory).__getitem__
-        encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
+        known = self._learn_words(split, memory).__getitem__
+        encoded = [list(chain.from_iterable(map(known, words))) for words in split]
         if len(memory) > _MOST_WORDS:
             self._words = {"": ()}
+
         if room < NO_LENGTH_LIMIT:
             first = slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
             encoded = [ids if len(ids) <= room else ids[first] for ids in encoded]
         if self._before or self._after:
             return [[*self._before, *ids, *self._after] for ids in encoded]
         return encoded
+
+    def _learn_words(self, split: list[list[str]], memory: dict[str, Ids]) -> Mapping[str, Ids]:
+        """Return the ids of all words; encode the new ones in one call, and remember them."""
+        words = [word for word in chain.from_iterable(split) if word not in memory]
+        if not words:
+            return memory
+        words = list(dict.fromkeys(words))
+        new = dict(zip(words, self._encode_words(words), strict=True))
+        short = {word: ids for word, ids in new.items() if len(word) <= _LONGEST}
+        memory.update(short)
+        # a copy would take milliseconds
+        return memory if len(short) == len(new) else ChainMap(memory, new)
 
     def _encode_words(self, words: list[str]) -> list[Ids]:
         """Return the ids that the backend gives to each word."""

@@ -1,4 +1,4 @@
-"""The models, an encoder and its heads: the class that a configuration names, and the Auto class that loads it."""
+"""The encoder and its heads: the class that a configuration names, and its Auto class."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ PIPELINES = {  # by Auto class: the task of `transformers.pipeline` and of the H
 
 
 def register_head(head: type[PreTrainedModel], auto_class: str) -> None:
-    """Add a head from elsewhere, so that training, loading and an Auto class know it beside the package's own."""
+    """Add a head from elsewhere: training, loading and an Auto class know it beside the others."""
     HEADS[head.__name__] = head, auto_class
     register_heads()
 
 
 def register_heads() -> None:
-    """Register all heads with the Auto classes; where two have the same one, `architectures` decides."""
+    """Register all heads with the Auto classes; where two share one, `architectures` decides."""
     from transformers.models.auto import modeling_auto
 
     from .configuration_rnn import RnnConfig
 
-    for auto_class in {auto for _, auto in HEADS.values()}:
-        heads = tuple(head_class(name) for name, (_, auto) in HEADS.items() if auto == auto_class)
-        registered = heads if len(heads) > 1 else heads[0]
+    by_auto_class: dict[str, list[type[PreTrainedModel]]] = {}
+    for name, (_, auto_class) in HEADS.items():
+        by_auto_class.setdefault(auto_class, []).append(head_class(name))
+    for auto_class, heads in by_auto_class.items():
+        registered = tuple(heads) if len(heads) > 1 else heads[0]
         getattr(modeling_auto, auto_class).register(RnnConfig, registered, exist_ok=True)
 
 
 def head_name(config: PreTrainedConfig) -> str:
-    """Return the head that `architectures` names first, or the first of `HEADS` if it names nothing.
+    """Return the head that `architectures` names first, or else the first of `HEADS`.
 
     Raises:
         ValueError: For an unknown architecture.
@@ -56,7 +58,8 @@ def head_name(config: PreTrainedConfig) -> str:
     name = next(iter(config.architectures or HEADS))
     if name not in HEADS:
         raise ValueError(
-            f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}"
+            f"unknown architecture in config.json: found {name!r:.80}; "
+            f"use one of {', '.join(HEADS)}"
         )
     return name
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cells_rnn import CompactTexts, RnnLayer, runs_eagerly_on_cpu
+from .cells_rnn import RnnLayer, TokenOrder, runs_eagerly_on_cpu
 from .configuration_rnn import RnnConfig
 
 # an import of transformers' own takes seconds
@@ -32,24 +32,19 @@ LONGEST_MEMORY = 100.0
 
 
 class Dropout(nn.Dropout):
-    """Dropout that draws 16 random bits per element on a CPU, a fifth of the time of torch's own."""
+    """Dropout that draws 16 random bits per element on a CPU, in a fifth of torch's time."""
 
     def forward(self, inputs: Tensor, stream: Tensor | None = None) -> Tensor:
-        """Return the inputs, a share p of them zero and the rest scaled; added to `stream` if it is given."""
+        """Return the inputs, a share p of them zero and the rest scaled; added to any `stream`."""
         if not (self.training and self.p and runs_eagerly_on_cpu(inputs)):
             outputs = super().forward(inputs)
             return outputs if stream is None else stream + outputs
         dropped = min(round(self.p * _BITS), _BITS - 1)
-        words = torch.empty(inputs.numel() // 4 + 1, dtype=torch.int64, device="cpu").random_(
-            -(2**63), None
-        )
+        words = torch.empty(inputs.numel() // 4 + 1, dtype=torch.int64, device="cpu")
+        words.random_(-(2**63), None)
         numbers = words.view(torch.int16)[: inputs.numel()].view(inputs.shape).float()
-        factors = (
-            numbers.add_(_BITS / 2 + 1 - dropped)
-            .clamp_(0, 1)
-            .mul_(_BITS / (_BITS - dropped))
-            .to(inputs.dtype)
-        )
+        numbers.add_(_BITS / 2 + 1 - dropped).clamp_(0, 1).mul_(_BITS / (_BITS - dropped))
+        factors = numbers.to(inputs.dtype)
         return inputs * factors if stream is None else torch.addcmul(stream, inputs, factors)
 
 
@@ -63,7 +58,8 @@ class ShortConvolution(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        self.size, self.is_causal = config.conv_kernel, not config.bidirectional
+        self.size = config.conv_kernel
+        self.is_causal = not config.bidirectional
         self.weight = nn.Parameter(torch.empty(self.size, config.stream_size))
         self.ahead = 0 if self.is_causal else self.size // 2  # tokens read after the token itself
 
@@ -74,7 +70,7 @@ class ShortConvolution(nn.Module):
         return weight
 
     def forward(self, inputs: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the sums `(T, B, R)`, and the inputs with the tokens around them `(K - 1 + T, B, R)`.
+        """Return the sums `(T, B, R)`, and the inputs with their neighbours `(K - 1 + T, B, R)`.
 
         Inputs `(T, B, R)` are zero at padding; `before` is `(K - 1, B, R)`, or None for zero.
         """
@@ -98,7 +94,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        size, states = config.stream_size, config.num_directions * config.hidden_size
+        size = config.stream_size
+        states = config.num_directions * config.hidden_size
         inner = config.intermediate_size or 2 * size
         self.input_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.conv = ShortConvolution(config) if config.conv_kernel > 1 else None
@@ -116,33 +113,36 @@ class ResidualBlock(nn.Module):
     def forward(
         self,
         stream: Tensor,
-        texts: CompactTexts,
+        order: TokenOrder,
         h_0: Sequence[Tensor | None],
         c_0: Sequence[Tensor | None],
         conv_0: Tensor | None,
         output_final_states: bool,
     ) -> tuple[Tensor | None, ...]:
-        """Return one flat tuple: the stream `(T, B, R)`, the last inputs of the convolution, D times h_n and c_n.
+        """Return the stream `(T, B, R)`, D times h_n and c_n, and the convolution's last inputs.
 
         `h_0` and `c_0` have `(B, H)` or None per direction; `conv_0` is `(B, K - 1, R)` or None.
         """
-        inputs, wide = self.read(stream, texts, conv_0)
-        conv_n = None
-        if output_final_states and self.conv is not None and self.conv.is_causal:
-            conv_n = texts.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
-        states, *final = self.mixer(inputs, texts, h_0, c_0, output_final_states)
+        inputs, wide = self.read(stream, order, conv_0)
+        states, *final = self.mixer(inputs, order, h_0, c_0, output_final_states)
         mixed = states * self.activation(self.gate_proj(inputs))
         stream = self.dropout(self.out_proj(mixed), stream)
-        inner = self.activation(self.up_proj(self.mlp_norm(stream)))
-        return self.dropout(self.down_proj(inner), stream), conv_n, *final
 
-    def read(self, stream: Tensor, texts: CompactTexts, conv_0: Tensor | None = None) -> Any:
-        """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution with the tokens around them."""
+        inner = self.activation(self.up_proj(self.mlp_norm(stream)))
+        stream = self.dropout(self.down_proj(inner), stream)
+
+        conv_n = None
+        if output_final_states and self.conv is not None and self.conv.is_causal:
+            conv_n = order.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
+        return stream, *final, conv_n
+
+    def read(self, stream: Tensor, order: TokenOrder, conv_0: Tensor | None = None) -> Any:
+        """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution."""
         inputs = self.input_norm(stream)
         if self.conv is None:
             return inputs, None
-        if not texts.is_full:
-            inputs = inputs * texts.valid[:, :, None].to(inputs.dtype)
+        if not order.is_full:
+            inputs = inputs * order.valid[:, :, None].to(inputs.dtype)
         return self.conv(inputs, None if conv_0 is None else conv_0.transpose(0, 1))
 
 

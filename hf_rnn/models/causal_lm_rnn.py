@@ -1,4 +1,4 @@
-"""The language model: the encoder in one direction, and a linear layer from its states to the next token.
+"""The language model: the encoder in one direction, and a linear layer to the next token.
 
 `generate` of transformers uses the recurrent state as its cache: a token costs one step, at any
 length of the text. Padding never changes an answer: a prompt continues in a batch as it does alone.
@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_rnn import RnnConfig
-from .modeling_rnn import RnnModel, RnnPreTrainedModel
+from .modeling_rnn import RnnModel, RnnModelOutput, RnnPreTrainedModel
 from .settings_rnn import IGNORED_LABEL
 
 # The name in `generate` of the cache: it was `past_key_values` before transformers 5.24.
@@ -51,6 +51,18 @@ class RnnCache:
         states = {"hidden": self.hidden, "cell": self.cell, "conv": self.conv}
         return {name: state for name, state in states.items() if state is not None}
 
+    @property
+    def initial_states(self) -> dict[str, Any]:
+        """The tensors as arguments of [`RnnModel.forward`]."""
+        return {f"initial_{name}_state": state for name, state in self.states.items()}
+
+    @classmethod
+    def after(cls, outputs: RnnModelOutput, mask: Tensor, before: "RnnCache | None") -> "RnnCache":
+        """Return the state after more tokens, with the mask `(B, T)`."""
+        tokens = mask.shape[1] + (0 if before is None else before.tokens)
+        hidden = cast(Tensor, outputs.final_hidden_state)
+        return cls(hidden, outputs.final_cell_state, tokens, outputs.final_conv_state)
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of tokens read."""
         return self.tokens
@@ -59,6 +71,13 @@ class RnnCache:
         """Keep these texts of the batch, as beam search does."""
         for name, state in self.states.items():
             setattr(self, name, state.index_select(1, beam_idx))
+
+
+def _shift(labels: Tensor, mask: Tensor) -> Tensor:
+    """Return the token to predict at each place `(B, T)`; none where it or the place is padding."""
+    both = mask[:, :-1] & mask[:, 1:]
+    following = labels[:, 1:].masked_fill(~both, IGNORED_LABEL)
+    return nn.functional.pad(following, (0, 1), value=IGNORED_LABEL)
 
 
 @dataclass
@@ -111,9 +130,9 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         self.rnn.finish_states = self._finish_states
         self.dropout = nn.Dropout(config.classifier_dropout)
         size = config.embedding_size if config.tie_word_embeddings else config.output_size
-        self.projection = (
-            nn.Linear(config.output_size, size) if size != config.output_size else nn.Identity()
-        )
+        self.projection: nn.Module = nn.Identity()
+        if size != config.output_size:
+            self.projection = nn.Linear(config.output_size, size)
         self.lm_head = nn.Linear(size, config.vocab_size)
         if config.tie_word_embeddings:  # the Trainer warns of any other missing weight
             self._keys_to_ignore_on_save = list(self._tied_weights_keys)
@@ -124,12 +143,10 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise as the other models, and let padding start as an unlikely next token."""
         super()._init_weights(module)
-        pad, ends = self.config.pad_token_id, self.config.eos_token_id
-        if (
-            module is self.lm_head
-            and pad is not None
-            and pad not in (ends if isinstance(ends, list) else [ends])
-        ):
+        pad = self.config.pad_token_id
+        ends = self.config.eos_token_id
+        is_end = pad in ends if isinstance(ends, list) else pad == ends
+        if module is self.lm_head and pad is not None and not is_end:
             for parameter, value in ((self.lm_head.weight, 0.0), (self.lm_head.bias, _PAD_BIAS)):
                 if not getattr(parameter, "_is_hf_initialized", False):
                     init.constant_(parameter[pad], value)
@@ -169,35 +186,40 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         cache = past_key_values if cache is None else cache
         # by name, the Trainer would require it
         shift_labels = cast(Tensor | None, kwargs.pop("shift_labels", None))
+        if use_cache is None:
+            use_cache = labels is None and shift_labels is None
+        mask = self._read_mask(input_ids, attention_mask, inputs_embeds, cache)
+        options = {} if cache is None else cache.initial_states
+        options["output_final_states"] = use_cache
+        options["output_hidden_states"] = output_hidden_states
+        outputs = self.rnn(input_ids, mask, inputs_embeds, return_dict=True, **options)
+        places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, places])
+
+        if labels is not None and shift_labels is None:
+            shift_labels = _shift(labels, mask)
+        loss = None
+        if shift_labels is not None:
+            kwargs.setdefault("vocab_size", self.config.vocab_size)
+            shift_labels = shift_labels.long().contiguous()
+            loss = self.loss_function(
+                logits=logits, labels=None, shift_labels=shift_labels, **kwargs
+            )
+        cache = RnnCache.after(outputs, mask, cache) if use_cache else None
+        return RnnCausalLMOutput(loss, logits, cache, outputs.hidden_states)
+
+    def _read_mask(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cache: RnnCache | None,
+    ) -> Tensor:
+        """Return the mask of these tokens; that of a call may also have those before them."""
         inputs = input_ids if inputs_embeds is None else inputs_embeds
         if cache is not None and attention_mask is not None and inputs is not None:
             attention_mask = attention_mask[:, -inputs.shape[1] :]
-        use_cache = labels is None and shift_labels is None if use_cache is None else use_cache
-        mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        states = {} if cache is None else cache.states
-        before = {f"initial_{name}_state": state for name, state in states.items()}
-        shown = {"output_final_states": use_cache, "output_hidden_states": output_hidden_states}
-        outputs = self.rnn(input_ids, mask, inputs_embeds, return_dict=True, **shown, **before)
-        places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, places])
-        loss = None
-        if labels is not None and shift_labels is None:
-            both = mask[:, :-1] & mask[:, 1:]
-            shift_labels = nn.functional.pad(
-                labels[:, 1:].masked_fill(~both, IGNORED_LABEL), (0, 1), value=IGNORED_LABEL
-            )
-        if shift_labels is not None:
-            options = {"vocab_size": self.config.vocab_size, **kwargs}
-            shift_labels = shift_labels.long().contiguous()
-            loss = self.loss_function(
-                logits=logits, labels=None, shift_labels=shift_labels, **options
-            )
-        if use_cache:
-            seen = mask.shape[1] + (0 if cache is None else cache.tokens)
-            cache = RnnCache(
-                outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state
-            )
-        return RnnCausalLMOutput(loss, logits, cache if use_cache else None, outputs.hidden_states)
+        return self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
 
     def _finish_states(self, states: Tensor) -> Tensor:
         return self.projection(self.dropout(states))
@@ -205,7 +227,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     # ---- generate ----
 
     def generate(self, *args: Any, cache: RnnCache | None = None, **kwargs: Any) -> Any:
-        """Generate as transformers does, also from a `cache`, which its versions name differently."""
+        """Generate as transformers does, also from a `cache`, which versions name differently."""
         if cache is not None:
             kwargs[_CACHE] = cache
         return super().generate(*args, **kwargs)
@@ -217,13 +239,19 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,  # named, since `generate` asks for this name
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of `forward` as transformers does; refuse a cache that leaves no token to read."""
+        """Return the arguments of `forward` as transformers does.
+
+        Raises a ValueError if the cache leaves no token to read.
+        """
         if next_sequence_length is not None and next_sequence_length < 1:
-            found = f"the cache has read all tokens of input_ids, or more: found {input_ids.shape[1]} tokens"
-            advice = "Give generate the whole text, or new tokens with the attention_mask of the whole text"
-            raise ValueError(f"{found}. {advice}")
-        inputs = input_ids, next_sequence_length
-        return super().prepare_inputs_for_generation(*inputs, inputs_embeds=inputs_embeds, **kwargs)
+            raise ValueError(
+                "the cache has read all tokens of input_ids, or more: found "
+                f"{input_ids.shape[1]} tokens. Give generate the whole text, or new tokens with "
+                "the attention_mask of the whole text"
+            )
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
+        )
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

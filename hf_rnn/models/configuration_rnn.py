@@ -20,6 +20,7 @@ from huggingface_hub.dataclasses import strict
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
 
 _LABEL_MAPS = ("id2label", "label2id")
+_NOT_STREAMING = ("bidirectional", "pooling", "crf", "word_forms", "ngram_rows", "sep_token_id")
 _PER_LABEL = ("label_thresholds", "target_mean", "target_scale")  # a number per label
 
 
@@ -37,7 +38,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     maps, raise a StrictDataclassError.
 
     Example:
-        >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})
+        >>> config = RnnConfig(vocab_size=3330, id2label={0: "negative", 1: "positive"})
         >>> config.label2id
         {'negative': 0, 'positive': 1}
     """
@@ -46,9 +47,16 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     _auto_class = "AutoConfig"  # its code is saved with every checkpoint
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "final_pooling_state",
-        "pooling_weights", "prefix_logits", "emissions", "cache",
-    ]  # fmt: skip
+        "last_hidden_state",
+        "final_hidden_state",
+        "final_cell_state",
+        "final_conv_state",
+        "final_pooling_state",
+        "pooling_weights",
+        "prefix_logits",
+        "emissions",
+        "cache",
+    ]
 
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
     pad_token_id: int | None = setting(1, "id of padding; its embedding is zero and stays zero")
@@ -92,7 +100,9 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         """Derive one label map from the other."""
         if kwargs.pop("token_ngrams", 0):
             raise ValueError("token_ngrams is of an earlier version: train the model again")
-        number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
+        number = kwargs.get("num_labels")
+        label2id = self.label2id
+        maps = cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {index: label for label, index in label2id.items()}
         if number is not None and maps.id2label is not None and len(maps.id2label) != number:
@@ -114,14 +124,14 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
+        """Build a configuration as in transformers; labels as keywords replace all saved ones."""
         fields = {name: kwargs.pop(name) for name in _LABEL_MAPS if kwargs.get(name) is not None}
         # transformers leaves out its default
         saved = config_dict.get("id2label") or ("LABEL_0", "LABEL_1")
         number = kwargs.get("num_labels") or len(next(iter(fields.values()), saved))
-        replaced = (
-            (*_LABEL_MAPS, *_PER_LABEL) if number != len(saved) else _LABEL_MAPS if fields else ()
-        )
+        replaced: tuple[str, ...] = _LABEL_MAPS if fields else ()
+        if number != len(saved):
+            replaced = (*_LABEL_MAPS, *_PER_LABEL)
         config_dict = {key: value for key, value in config_dict.items() if key not in replaced}
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             fields["problem_type"] = kwargs.pop("problem_type")
@@ -134,12 +144,10 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
 
     @property
     def output_size(self) -> int:
-        """`int`: Width of `last_hidden_state`: directions x hidden, or that of the residual stream."""
-        return (
-            self.stream_size
-            if self.block_type == "residual"
-            else self.num_directions * self.hidden_size
-        )
+        """`int`: Width of `last_hidden_state`: directions x hidden, or the residual stream."""
+        if self.block_type == "residual":
+            return self.stream_size
+        return self.num_directions * self.hidden_size
 
     @property
     def stream_size(self) -> int:
@@ -150,51 +158,52 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         """Check ranges and the number of parameters."""
         check_ranges(self)
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
-        misfits = {
-            "bidirectional": self.bidirectional, "pooling": self.pooling == "attention", "crf": self.crf,
-            "word_forms": self.word_forms, "ngram_rows": self.ngram_rows, "sep_token_id": self.sep_token_id,
-        }  # fmt: skip
-        if (
-            self.streaming
-            and (name := next((name for name, value in misfits.items() if value), None)) is not None
-        ):
-            raise ValueError(
-                f"streaming does not go with {name}={getattr(self, name)!r}: change one of them"
-            )
-        inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
-        recurrent = inputs + self.num_hidden_layers * self.hidden_size
-        states = self.num_directions * self.hidden_size
-        parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
-        if self.block_type == "residual":
-            parameters += (
-                2
-                * self.num_hidden_layers
-                * self.stream_size
-                * (self.intermediate_size or 2 * states)
-            )
+        if self.streaming:
+            for name in _NOT_STREAMING:
+                value = getattr(self, name)
+                if value if name != "pooling" else value == "attention":
+                    raise ValueError(
+                        f"streaming does not go with {name}={value!r}: change one of them"
+                    )
+        parameters = self._count_parameters()
         if parameters > MAX_PARAMETERS:
             raise ValueError(
-                f"the model is too large: found about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.1e}; "
-                "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
+                f"the model is too large: found about {parameters:.1e} parameters, more than "
+                f"{MAX_PARAMETERS:.1e}; reduce vocab_size, embedding_size, hidden_size or "
+                "num_hidden_layers"
             )
 
+    def _count_parameters(self) -> int:
+        """Return about how many parameters the model has."""
+        layers = self.num_hidden_layers
+        states = self.num_directions * self.hidden_size
+        inputs = self.embedding_size + (layers - 1) * self.output_size
+        parameters = self.vocab_size * self.embedding_size
+        parameters += 4 * states * (inputs + layers * self.hidden_size)
+        if self.block_type == "residual":
+            inner = self.intermediate_size or 2 * states
+            parameters += 2 * layers * self.stream_size * inner
+        return parameters
+
     def validate_labels(self) -> None:
-        """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""
-        if not self.id2label:
+        """Check that labels are distinct, that ids run from 0, and that both maps agree."""
+        count = len(self.id2label or ())
+        if not count:
             raise ValueError(
                 "a classifier needs at least one label: give id2label, label2id or num_labels"
             )
-        ids, last = sorted(self.id2label), len(self.id2label) - 1
-        if ids != list(range(last + 1)):
-            raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
+        ids = sorted(self.id2label)
+        if ids != list(range(count)):
+            raise ValueError(f"the ids in id2label must be 0 to {count - 1}; found {ids}")
         for name in _PER_LABEL:
-            if (values := getattr(self, name)) is not None and len(values) != len(ids):
+            values = getattr(self, name)
+            if values is not None and len(values) != count:
                 raise ValueError(
-                    f"{name} must have a number for each of {len(ids)} labels; found {len(values)}"
+                    f"{name} must have a number for each of {count} labels; found {len(values)}"
                 )
         inverse = {label: index for index, label in self.id2label.items()}
-        if self.label2id != inverse or len(inverse) != len(ids):
-            both = f"{self.id2label} and {self.label2id}"
+        if self.label2id != inverse or len(inverse) != count:
             raise ValueError(
-                f"id2label and label2id disagree or repeat a label: found {both}; assign config.id2label"
+                "id2label and label2id disagree or repeat a label: found "
+                f"{self.id2label} and {self.label2id}; assign config.id2label"
             )

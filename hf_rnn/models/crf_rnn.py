@@ -1,4 +1,6 @@
-"""A linear-chain conditional random field (Lafferty, McCallum and Pereira 2001) on top of scores per token and tag.
+"""A linear-chain conditional random field on top of scores per token and tag.
+
+Lafferty, McCallum and Pereira 2001, "Conditional Random Fields".
 
 A tagging of a text has the score of its tags at their tokens (emissions), of each pair of
 neighbouring tags (transitions), and of its first and last tag. The loss is exact, by the forward
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _FORBIDDEN = -1e4  # finite, so that no score becomes NaN; far below the scores of a model
 _LEAST = 1e-30  # has a finite logarithm
@@ -29,18 +31,17 @@ class Crf(nn.Module):
 
     def forward(
         self,
-        emissions: torch.Tensor,
-        valid: torch.Tensor,
-        labels: torch.Tensor | None,
+        emissions: Tensor,
+        valid: Tensor,
+        labels: Tensor | None,
         names: Sequence[str],
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Return `losses` if there are labels, and `best_scores` if there are names."""
         losses = None if labels is None else self.losses(emissions, labels, valid)
-        return losses, self.best_scores(emissions, valid, names) if names else None
+        best = self.best_scores(emissions, valid, names) if names else None
+        return losses, best
 
-    def losses(
-        self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
-    ) -> torch.Tensor:
+    def losses(self, emissions: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Return the negative log-likelihood of each text `(B,)`.
 
         Args:
@@ -54,7 +55,7 @@ class Crf(nn.Module):
         both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)
         factors = self.transitions.exp()
 
-        def add_step(sums: torch.Tensor) -> torch.Tensor:
+        def add_step(sums: Tensor) -> Tensor:
             """Return log(sum_i exp(sums_i + transitions_ij)), as a product of matrices."""
             largest = sums.detach().amax(dim=-1, keepdim=True)
             return largest + ((sums - largest).exp() @ factors).clamp(min=_LEAST).log()
@@ -63,20 +64,22 @@ class Crf(nn.Module):
         labelled, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
         return torch.where(valid.any(dim=0), all_taggings - labelled, 0.0)
 
-    def best_scores(
-        self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]
-    ) -> torch.Tensor:
+    def best_scores(self, emissions: Tensor, valid: Tensor, names: Sequence[str]) -> Tensor:
         """Return the score of the best tagging that has this tag at this token, `(T, B, C)`.
 
         Its largest value per token, which is subtracted, belongs to the best tagging of the whole
         text. Tags whose names are B-X and I-X only form taggings where I-X follows B-X or I-X.
         """
-        first, pairs = (emissions.new_tensor(penalties) for penalties in forbidden(tuple(names)))
+        first, pairs = map(emissions.new_tensor, forbidden(tuple(names)))
         step = self.transitions + pairs
 
-        def reach(best: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-            """Return the best scores after one more tag, minus a number per text: long sums would lose digits."""
-            return ((best - best.amax(dim=-1, keepdim=True))[:, None] + pairs).amax(dim=-1)
+        def reach(best: Tensor, pairs: Tensor) -> Tensor:
+            """Return the best scores after one more tag, minus a number per text.
+
+            Long sums would lose digits.
+            """
+            relative = best - best.amax(dim=-1, keepdim=True)
+            return (relative[:, None] + pairs).amax(dim=-1)
 
         before = self._run(emissions, valid, self.first + first, lambda best: reach(best, step.T))
         after = [self.last.expand_as(emissions[0])]
@@ -87,12 +90,12 @@ class Crf(nn.Module):
 
     @staticmethod
     def _run(
-        emissions: torch.Tensor,
-        valid: torch.Tensor,
-        first: torch.Tensor,
-        step: Callable[[torch.Tensor], torch.Tensor],
-    ) -> list[torch.Tensor]:
-        """Return, after each token, the score of the taggings that end with each tag: T times `(B, C)`."""
+        emissions: Tensor,
+        valid: Tensor,
+        first: Tensor,
+        step: Callable[[Tensor], Tensor],
+    ) -> list[Tensor]:
+        """Return the scores of the taggings that end with each tag after each token, T `(B, C)`."""
         sums = [first + emissions[0]]
         for scores, is_token in zip(emissions[1:], valid[1:], strict=True):
             sums.append(torch.where(is_token[:, None], step(sums[-1]) + scores, sums[-1]))
@@ -101,16 +104,17 @@ class Crf(nn.Module):
 
 @lru_cache(maxsize=16)
 def forbidden(names: tuple[str, ...]) -> tuple[list[float], list[list[float]]]:
-    """Return penalties for a first tag `(C,)` and a pair of tags `(C, C)` that no IOB2 tagging has; 0 elsewhere.
+    """Return penalties for a first tag `(C,)` and a pair `(C, C)` that no IOB2 tagging has.
 
-    They are lists: a tensor that is made while a graph is recorded cannot be used afterwards.
+    The others are 0. They are lists: a tensor that is made while a graph is recorded cannot be used
+    afterwards.
     """
-    inside = {
-        name: name[2:] for name in names if name.startswith("I-") and f"B-{name[2:]}" in names
-    }
-    first = [_FORBIDDEN * (name in inside) for name in names]
-    pairs = [
-        [_FORBIDDEN * (name in inside and before[1:] != f"-{inside[name]}") for name in names]
-        for before in names
+    endings = [  # "-X" of a tag I-X that has a beginning B-X
+        name[1:] if name.startswith("I-") and f"B{name[1:]}" in names else None for name in names
     ]
+    first = [_FORBIDDEN if ending else 0.0 for ending in endings]
+    pairs = []
+    for before in names:
+        allowed = (None, before[1:])
+        pairs.append([0.0 if ending in allowed else _FORBIDDEN for ending in endings])
     return first, pairs

@@ -9,10 +9,10 @@ C classes, S states, R residual stream, K kernel of the convolution.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,13 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.utils import can_return_tuple
 
 from .blocks_rnn import LONGEST_MEMORY, Dropout, ResidualBlock, ShortConvolution, TokenProjection
-from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
+from .cells_rnn import CELLS, RecurrentCell, RnnLayer, TokenOrder
 from .configuration_rnn import RnnConfig
 from .ngrams_rnn import NgramScores
 from .pooling_rnn import find_pooler
 
-# places in a text where a streaming model learns too, and their share of the loss
-PREFIXES, PREFIX_WEIGHT = 2, 0.25
+PREFIXES = 2  # places in a text where a streaming model learns too
+PREFIX_WEIGHT = 0.25  # their share of the loss
 
 
 @dataclass
@@ -85,16 +85,19 @@ def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
 
     Without this file it takes `hidden_size`, the units per direction, for the width of the states.
     """
-    modules = enumerate(["Transformer", "Pooling", *further])
-    return [
-        {
-            "idx": n,
-            "name": f"{n}",
-            "path": f"{n}_{name}" if n else "",
-            "type": f"sentence_transformers.models.{name}",
-        }
-        for n, name in modules
-    ]
+    modules = []
+    for number, name in enumerate(["Transformer", "Pooling", *further]):
+        kind = f"sentence_transformers.models.{name}"
+        path = f"{number}_{name}" if number else ""
+        modules.append({"idx": number, "name": f"{number}", "path": path, "type": kind})
+    return modules
+
+
+# with the classes that other programs look for, whatever class is saved
+_AUTO_CLASSES = {
+    "AutoModel": "RnnModel",
+    "AutoModelForSequenceClassification": "RnnForSequenceClassification",
+}
 
 
 class StackedLayer(GradientCheckpointingLayer, RnnLayer):
@@ -117,7 +120,7 @@ class RnnPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise cells and linear layers as torch does, and the embedding from a normal distribution.
+        """Initialise cells and linear layers as torch does, and the embedding normally.
 
         In residual blocks, units start with memories of different lengths, convolutions as the
         identity, and the last layer of each branch is scaled with depth.
@@ -125,16 +128,14 @@ class RnnPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
             # a slice loses the flag that makes `init` skip loaded weights
-            if module.padding_idx is not None and not getattr(
-                module.weight, "_is_hf_initialized", False
-            ):
+            is_loaded = getattr(module.weight, "_is_hf_initialized", False)
+            if module.padding_idx is not None and not is_loaded:
                 init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, RecurrentCell | nn.Linear):
-            size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
-            bound = size**-0.5 * getattr(module, "init_scale", 1.0)
-            for parameter in module.parameters(recurse=False):
-                init.uniform_(parameter, -bound, bound)
-            if isinstance(module, RecurrentCell) and self.config.block_type == "residual":
+        elif isinstance(module, nn.Linear):
+            self._init_uniformly(module, module.in_features)
+        elif isinstance(module, RecurrentCell):
+            self._init_uniformly(module, self.config.hidden_size)
+            if self.config.block_type == "residual":
                 module.spread_memory(LONGEST_MEMORY)
         elif isinstance(module, NgramScores):
             for buffer in module.buffers():
@@ -144,6 +145,11 @@ class RnnPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, ShortConvolution):
             init.copy_(module.weight, module.identity())
+
+    def _init_uniformly(self, module: nn.Module, size: int) -> None:
+        bound = size**-0.5 * getattr(module, "init_scale", 1.0)
+        for parameter in module.parameters(recurse=False):
+            init.uniform_(parameter, -bound, bound)
 
     @classmethod
     def from_pretrained(cls, *args: object, **kwargs: object) -> Any:
@@ -162,7 +168,7 @@ class RnnPreTrainedModel(PreTrainedModel):
         weights_dtype: str | None = None,
         **kwargs: object,
     ) -> None:
-        """Save as in transformers, with the modelling files, so that the folder also loads without this package.
+        """Save as in transformers, with the modelling files: the folder loads without this package.
 
         `weights_dtype` (`float32`, `float16` or `bfloat16`) is how weights are stored; `float8` is
         bfloat16 with the token table in float8. None stores them as they are, except a frozen table
@@ -171,40 +177,50 @@ class RnnPreTrainedModel(PreTrainedModel):
         restores.
         """
         if weights_dtype is not None or self.config.freeze_embedding:
-            state_dict = dict(self.state_dict() if state_dict is None else state_dict)
-            for name, weight in state_dict.items():
-                is_table = name.endswith(f"{self._input_embed_layer}.weight")
-                if weights_dtype is not None and weight.is_floating_point():
-                    short = torch.float8_e4m3fn if is_table else torch.bfloat16
-                    stored = weight.to(
-                        short if weights_dtype == "float8" else getattr(torch, weights_dtype)
-                    )
-                    if not stored.float().isfinite().all():
-                        raise ValueError(
-                            f"{name} has numbers that {weights_dtype} does not hold: store another dtype"
-                        )
-                    state_dict[name] = stored
-                for dtype in (
-                    (torch.bfloat16, torch.float8_e4m3fn)
-                    if is_table and weights_dtype is None
-                    else ()
-                ):
-                    if torch.equal(weight.to(dtype).to(weight.dtype), weight):
-                        state_dict[name] = weight.to(dtype)
+            state_dict = self.state_dict() if state_dict is None else state_dict
+            state_dict = self._shorten(state_dict, weights_dtype)
         auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
         package, _, module = type(self).__module__.rpartition(".")
         if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
-            auto_map["AutoModel"] = "modeling_rnn.RnnModel"
-            auto_map["AutoModelForSequenceClassification"] = (
-                "modeling_rnn.RnnForSequenceClassification"
-            )
+            for auto_class, model in _AUTO_CLASSES.items():
+                auto_map[auto_class] = f"modeling_rnn.{model}"
             auto_map[str(self._auto_class)] = f"{module}.{type(self).__name__}"
         self.config.auto_map = auto_map
         super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
+    def _shorten(
+        self, weights: Mapping[str, Tensor], weights_dtype: str | None
+    ) -> dict[str, Tensor]:
+        """Return weights as [`save_pretrained`] stores them."""
+        stored = dict(weights)
+        for name, weight in weights.items():
+            is_table = name.endswith(f"{self._input_embed_layer}.weight")
+            if weights_dtype is None:
+                stored[name] = _shorten_exactly(weight) if is_table else weight
+            elif weight.is_floating_point():
+                dtype = weights_dtype
+                if weights_dtype == "float8":
+                    dtype = "float8_e4m3fn" if is_table else "bfloat16"
+                stored[name] = weight.to(getattr(torch, dtype))
+                if not stored[name].float().isfinite().all():
+                    raise ValueError(
+                        f"{name} has numbers that {weights_dtype} does not hold: "
+                        "store another dtype"
+                    )
+        return stored
+
+
+def _shorten_exactly(weight: Tensor) -> Tensor:
+    """Return a weight in the shortest dtype that holds its numbers."""
+    for dtype in (torch.float8_e4m3fn, torch.bfloat16):
+        short = weight.to(dtype)
+        if torch.equal(short.to(weight.dtype), weight):
+            return short
+    return weight
+
 
 class RnnModel(RnnPreTrainedModel):
-    """Embedding, and stacked recurrent layers or residual blocks: token ids to one state per token."""
+    """Embedding, and stacked layers or residual blocks: token ids to one state per token."""
 
     _auto_class = "AutoModel"
 
@@ -216,21 +232,19 @@ class RnnModel(RnnPreTrainedModel):
         self.embedding = nn.Embedding(
             config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id
         )
-        # then dropout is in the projection and in the blocks
         self.is_residual = config.block_type == "residual"
-        self.embedding_dropout = Dropout(0.0 if self.is_residual else config.embedding_dropout)
-        self.hidden_dropout = Dropout(0.0 if self.is_residual else config.hidden_dropout)
-        if self.is_residual:
+        layers = range(config.num_hidden_layers)
+        if self.is_residual:  # dropout is in the projection and in the blocks
+            self.embedding_dropout = Dropout(0.0)
+            self.hidden_dropout = Dropout(0.0)
             self.projection = TokenProjection(config)
-            self.layers = nn.ModuleList(
-                StackedBlock(config) for _ in range(config.num_hidden_layers)
-            )
+            self.layers = nn.ModuleList(StackedBlock(config) for _ in layers)
             self.norm = nn.LayerNorm(config.stream_size, eps=config.layer_norm_eps)
         else:
-            input_sizes = [config.embedding_size] + [config.output_size] * (
-                config.num_hidden_layers - 1
-            )
-            self.layers = nn.ModuleList(StackedLayer(config, size) for size in input_sizes)
+            self.embedding_dropout = Dropout(config.embedding_dropout)
+            self.hidden_dropout = Dropout(config.hidden_dropout)
+            sizes = [config.output_size if layer else config.embedding_size for layer in layers]
+            self.layers = nn.ModuleList(StackedLayer(config, size) for size in sizes)
         self.post_init()
         self.embedding.weight.requires_grad_(not config.freeze_embedding)
 
@@ -273,62 +287,60 @@ class RnnModel(RnnPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
-        batch, time = mask.shape
-        if time == 0:  # torch's kernels need a step: read one masked token
-            mask = nn.functional.pad(mask, (0, 1))
-            input_ids = None if input_ids is None else nn.functional.pad(input_ids, (0, 1))
-            inputs_embeds = (
-                None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
-            )
-        h_0 = self._split_state("initial_hidden_state", initial_hidden_state, batch)
-        c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
-        if initial_conv_state is not None and not self.is_residual:
-            raise ValueError("initial_conv_state is for block_type='residual' in one direction")
+        order = TokenOrder(mask)
+        starts = self._split_states(
+            len(mask), initial_hidden_state, initial_cell_state, initial_conv_state
+        )
+        vectors = self._embed(input_ids, inputs_embeds, order)
+        return self._run_layers(vectors, order, starts, output_final_states, output_hidden_states)
 
-        texts, directions = CompactTexts(mask), self.config.num_directions
-        states = self._embed(input_ids, inputs_embeds, texts)  # compact
-        states = self.projection(states) if self.is_residual else states
-        shown: list[Any] = []
-        hidden: list[Any] = []
-        cell: list[Any] = []
-        conv: list[Any] = []
-        for number, layer in enumerate(self.layers):
+    def _run_layers(
+        self,
+        states: Tensor,
+        order: TokenOrder,
+        starts: Iterable[Sequence[Any]],
+        output_final_states: bool,
+        output_hidden_states: bool,
+    ) -> RnnModelOutput:
+        """Run all layers over compact token vectors `(T, B, E)` from their initial states."""
+        directions = self.config.num_directions
+        shown: list[Tensor] = []
+        hidden: list[Tensor | None] = []
+        cell: list[Tensor | None] = []
+        conv: list[Tensor | None] = []
+        if self.is_residual:
+            states = self.projection(states)
+        for layer, start in zip(self.layers, starts, strict=True):
             if output_hidden_states:
-                shown.append(texts.restore(states))
-                states = texts.compact(shown[-1])  # gradients pass through what is shown
-            states = self.hidden_dropout(states) if number > 0 else states
-            arguments = [states, texts, h_0[number], c_0[number]]
-            if self.is_residual:
-                arguments.append(None if initial_conv_state is None else initial_conv_state[number])
-            results = layer(*arguments, output_final_states)
-            states = results[0]
-            hidden += results[-2 * directions : -directions]
-            cell += results[-directions:]
-            conv.append(results[1] if self.is_residual else None)
-        shown.append(texts.restore(self.norm(states) if self.is_residual else states))
-        if time == 0:
-            shown = [states[:, :0] for states in shown]
+                shown.append(order.restore(states))
+                states = order.compact(shown[-1])  # gradients pass through what is shown
+            if hidden:
+                states = self.hidden_dropout(states)
+            states, *final = layer(states, order, *start, output_final_states)
+            hidden += final[:directions]
+            cell += final[directions : 2 * directions]
+            conv += final[2 * directions :]
+
+        if self.is_residual:
+            states = self.norm(states)
+        states = order.restore(states)
         if self.finish_states is not None:
-            shown[-1] = self.finish_states(shown[-1])
+            states = self.finish_states(states)
         return RnnModelOutput(
-            last_hidden_state=shown[-1],
-            hidden_states=tuple(shown) if output_hidden_states else None,
-            final_hidden_state=torch.stack(hidden) if output_final_states else None,
-            final_cell_state=None if cell[0] is None else torch.stack(cell),
-            final_conv_state=None if conv[0] is None else torch.stack(conv),
+            last_hidden_state=states,
+            hidden_states=(*shown, states) if output_hidden_states else None,
+            final_hidden_state=_stack(hidden),
+            final_cell_state=_stack(cell),
+            final_conv_state=_stack(conv),
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save as in transformers, and as a model of sentence-transformers: a text is the mean of its states."""
+        """Save as in transformers, and for sentence-transformers: a text is its states' mean."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        pooling = {
-            "word_embedding_dimension": self.config.output_size,
-            "pooling_mode_mean_tokens": True,
-        }
-        for name, content in (
-            ("modules.json", list_sentence_modules()),
-            ("1_Pooling/config.json", pooling),
-        ):
+        width = self.config.output_size
+        pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+        files = {"modules.json": list_sentence_modules(), "1_Pooling/config.json": pooling}
+        for name, content in files.items():
             path = Path(save_directory, name)
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -357,39 +369,58 @@ class RnnModel(RnnPreTrainedModel):
         return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 
     def _embed(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, texts: CompactTexts
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, order: TokenOrder
     ) -> Tensor:
-        """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
-        if inputs_embeds is not None:
-            vectors = texts.compact(inputs_embeds)
-            vectors = vectors if texts.is_full else vectors.masked_fill(~texts.valid[:, :, None], 0)
+        """Return compact token vectors (T, B, E), zero at padding, after dropout."""
+        if input_ids is None:
+            vectors = order.compact(cast(Tensor, inputs_embeds))
+            if not order.is_full:
+                vectors = vectors.masked_fill(~order.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
-        assert input_ids is not None  # see `read_mask`
-        input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
-        vectors = texts.compact(self.embedding(input_ids))
+        input_ids = input_ids.masked_fill(~order.mask, self.config.pad_token_id or 0)
+        vectors = order.compact(self.embedding(input_ids))
         # per word type, as in Gal and Ghahramani 2016, section 4
         if self.training and self.config.word_dropout > 0:
-            factors = nn.functional.dropout(
-                vectors.new_ones(self.config.vocab_size), self.config.word_dropout
-            )
-            vectors = vectors * factors[texts.compact(input_ids)][..., None]
+            ones = vectors.new_ones(self.config.vocab_size)
+            factors = nn.functional.dropout(ones, self.config.word_dropout)
+            vectors = vectors * factors[order.compact(input_ids)][..., None]
         return self.embedding_dropout(vectors)
+
+    def _split_states(
+        self, batch: int, hidden: Tensor | None, cell: Tensor | None, conv: Tensor | None
+    ) -> Iterable[Sequence[Any]]:
+        """Return the arguments of each layer: h_0 and c_0 by direction, and of a block `conv_0`."""
+        if cell is not None and not CELLS[self.config.cell_type].has_cell_state:
+            raise ValueError(
+                "initial_cell_state is for cells like 'lstm'; "
+                f"found cell_type={self.config.cell_type!r}"
+            )
+        if conv is not None and not self.is_residual:
+            raise ValueError("initial_conv_state is for block_type='residual' in one direction")
+        parts = [
+            self._split_state("initial_hidden_state", hidden, batch),
+            self._split_state("initial_cell_state", cell, batch),
+        ]
+        if self.is_residual:
+            parts.append([None] * self.config.num_hidden_layers if conv is None else conv)
+        return zip(*parts, strict=True)
 
     def _split_state(self, name: str, state: Tensor | None, batch: int) -> Any:
         """Split (L * D, B, H) into L lists of D states (B, H), or return lists of None."""
-        layers, directions = self.config.num_hidden_layers, self.config.num_directions
+        layers = self.config.num_hidden_layers
+        directions = self.config.num_directions
         if state is None:
             return [[None] * directions] * layers
-        if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
-            raise ValueError(
-                f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}"
-            )
         expected = (layers * directions, batch, self.config.hidden_size)
         if state.shape != expected:
-            raise ValueError(
-                f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}"
-            )
+            found = tuple(state.shape)
+            raise ValueError(f"{name} must be of shape (L * D, B, H) = {expected}; found {found}")
         return state.view(layers, directions, *state.shape[1:])
+
+
+def _stack(states: list[Any]) -> Tensor | None:
+    """Return the final states of all layers as one tensor, or None."""
+    return torch.stack(states) if states and states[0] is not None else None
 
 
 def _fill_empty(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -411,14 +442,14 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
-        self.num_labels, self.has_pairs = config.num_labels, config.sep_token_id is not None
+        self.num_labels = config.num_labels
+        self.has_pairs = config.sep_token_id is not None
         self.rnn = RnnModel(config)
         self.pooler: Any = find_pooler(config)(config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(
-            (4 if self.has_pairs else 1) * self.pooler.output_size, config.num_labels
-        )
+        size = self.pooler.output_size
+        self.classifier = nn.Linear(4 * size if self.has_pairs else size, config.num_labels)
         self.ngrams: NgramScores | None = None
         if config.ngram_rows:
             self.ngrams = NgramScores(config.ngram_rows, config.num_labels)
@@ -428,7 +459,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """`bool`: Whether the loss uses `num_items_in_batch`; else the Trainer averages over accumulated parts."""
+        """`bool`: Whether the loss uses `num_items_in_batch`; else the Trainer averages parts."""
         return self.config.num_labels > 1 and self.config.problem_type != "regression"
 
     @can_return_tuple
@@ -458,49 +489,28 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = {**kwargs, "output_final_states": output_final_states, "return_dict": True}
-        carried, prefix_logits = None, None
+        carried = None
+        prefix_logits = None
         if self.has_pairs:
-            first, second = self._split_pair(input_ids, mask)
-            outputs = self.rnn(input_ids, first, **options)
-            pooled, weights = self._pool(outputs.last_hidden_state, first)
-            outputs = self.rnn(input_ids, second, **options)
-            other, others = self._pool(outputs.last_hidden_state, second)
-            pooled = torch.cat([pooled, other, (pooled - other).abs(), pooled * other], dim=-1)
-            weights = None if weights is None or others is None else weights + others
+            outputs, pooled, weights = self._read_pairs(input_ids, mask, options)
         else:
             outputs = self.rnn(input_ids, mask, inputs_embeds, **options)
             pooled, weights = self._pool(outputs.last_hidden_state, mask)
-            if initial_pooling_state is not None or (
-                output_final_states and not self.config.bidirectional
-            ):
-                if initial_pooling_state is None:
-                    initial_pooling_state = pooled.new_zeros(len(pooled), 1 + pooled.shape[1])
-                if weights is None:
-                    states = _fill_empty(outputs.last_hidden_state, mask)
-                    pooled, carried = self.pooler.carry(*states, initial_pooling_state)
-            if self.training and self.config.streaming:
-                prefix_logits = self._read_prefixes(outputs.last_hidden_state, mask)
-        logits = self.classifier(self.dropout(self.activation(pooled)))
+            is_piece = output_final_states and not self.config.bidirectional
+            if weights is None and (is_piece or initial_pooling_state is not None):
+                pooled, carried = self.pooler.carry(pooled, mask, initial_pooling_state)
+        if self.training and self.config.streaming:
+            prefix_logits = self._read_prefixes(outputs.last_hidden_state, mask)
+
+        logits = self._classify(pooled)
         if self.ngrams is not None:
-            if input_ids is None:
-                raise ValueError("a classifier with n-grams needs input_ids")
-            logits = logits + self.ngrams(input_ids, mask)
-        if self.config.target_scale is not None:
-            scale, mean = map(
-                logits.new_tensor, (self.config.target_scale, self.config.target_mean)
-            )
-            logits = logits * scale + mean
-        loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
-        if loss is not None and labels is not None and prefix_logits is not None:
-            losses = [
-                self.measure_loss(prefix, labels, **kwargs) for prefix in prefix_logits.unbind(1)
-            ]
-            loss = (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
+            logits = logits + self._score_ngrams(input_ids, mask)
+        logits = self._rescale(logits)
         return RnnSequenceClassifierOutput(
-            loss=loss,
+            loss=self._measure_losses(logits, prefix_logits, labels, **kwargs),
             logits=logits,
             hidden_states=outputs.hidden_states,
-            pooling_weights=None if weights is None else weights[:, : mask.shape[1]],
+            pooling_weights=weights,
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
             final_conv_state=outputs.final_conv_state,
@@ -508,18 +518,22 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             prefix_logits=prefix_logits,
         )
 
-    def _read_prefixes(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return the logits `(B, K, C)` after random shares of the tokens of each text."""
-        number, order = mask.sum(dim=1, keepdim=True), mask.cumsum(dim=1)
-        ends = (torch.rand(len(mask), PREFIXES, device=mask.device) * number).ceil().clamp(min=1)
-        vectors = [self._pool(states, mask & (order <= end[:, None]))[0] for end in ends.unbind(1)]
-        return self.classifier(self.dropout(self.activation(torch.stack(vectors, dim=1))))
-
-    def _pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.pooler(*_fill_empty(states, mask))
+    def _read_pairs(
+        self, input_ids: Tensor | None, mask: Tensor, options: dict[str, Any]
+    ) -> tuple[RnnModelOutput, Tensor, Tensor | None]:
+        """Return the outputs for the second texts, both texts' vectors, and weights of tokens."""
+        first, second = self._split_pair(input_ids, mask)
+        outputs = self.rnn(input_ids, first, **options)
+        u, first_weights = self._pool(outputs.last_hidden_state, first)
+        outputs = self.rnn(input_ids, second, **options)
+        v, second_weights = self._pool(outputs.last_hidden_state, second)
+        pooled = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)
+        if first_weights is None or second_weights is None:
+            return outputs, pooled, None
+        return outputs, pooled, first_weights + second_weights
 
     def _split_pair(self, input_ids: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the masks of the tokens before and after the first separator; without one, all are before."""
+        """Return the masks of the tokens before and after the first separator, or the end."""
         if input_ids is None:
             raise ValueError(
                 "a model of text pairs needs input_ids, whose separator divides the texts"
@@ -528,12 +542,53 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         passed = separators.long().cumsum(dim=1)
         return mask & (passed == 0), mask & (passed > 0) & ~(separators & (passed == 1))
 
+    def _pool(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the pooled vectors `(B, P)`, and any weights of tokens `(B, T)`."""
+        pooled, weights = self.pooler(*_fill_empty(states, mask))
+        return pooled, None if weights is None else weights[:, : mask.shape[1]]
+
+    def _read_prefixes(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits `(B, K, C)` after random shares of the tokens of each text."""
+        lengths = mask.sum(dim=1, keepdim=True)
+        numbers = mask.cumsum(dim=1)
+        ends = (torch.rand(len(mask), PREFIXES, device=mask.device) * lengths).ceil().clamp(min=1)
+        vectors = [self._pool(states, mask & (numbers <= end[:, None]))[0] for end in ends.t()]
+        return self._classify(torch.stack(vectors, dim=1))
+
+    def _classify(self, pooled: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.activation(pooled)))
+
+    def _score_ngrams(self, input_ids: Tensor | None, mask: Tensor) -> Tensor:
+        if input_ids is None:
+            raise ValueError("a classifier with n-grams needs input_ids")
+        return cast(NgramScores, self.ngrams)(input_ids, mask)
+
+    def _rescale(self, logits: Tensor) -> Tensor:
+        """Return numbers in the unit of the data, while training on standardised ones."""
+        if self.config.target_scale is None:
+            return logits
+        scale = logits.new_tensor(self.config.target_scale)
+        return logits * scale + logits.new_tensor(self.config.target_mean)
+
+    def _measure_losses(
+        self, logits: Tensor, prefix_logits: Tensor | None, labels: Tensor | None, **kwargs: object
+    ) -> Tensor | None:
+        """Return the loss of texts, mixed with that of their beginnings; None without labels."""
+        if labels is None:
+            return None
+        loss = self.measure_loss(logits, labels, **kwargs)
+        if prefix_logits is None:
+            return loss
+        losses = [self.measure_loss(prefix, labels, **kwargs) for prefix in prefix_logits.unbind(1)]
+        return (1 - PREFIX_WEIGHT) * loss + PREFIX_WEIGHT * torch.stack(losses).mean()
+
     def measure_loss(self, logits: Tensor, labels: Tensor, **kwargs: object) -> Tensor:
-        """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""
+        """Return the loss of `config.problem_type`; of standardised numbers while training."""
         labels = labels if labels.is_floating_point() else labels.long()
         if self.config.target_scale is not None:
             scale = logits.new_tensor(self.config.target_scale)
-            logits, labels = logits / scale, labels.to(scale) / scale  # the means cancel
+            logits = logits / scale  # the means cancel
+            labels = labels.to(scale) / scale
         loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
         count = kwargs.get("num_items_in_batch")
         if count is not None and self.config.problem_type == "multi_label_classification":
@@ -542,7 +597,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     @torch.no_grad()
     def fold_targets(self) -> None:
-        """Move mean and deviation of the numbers into the last layer, after training; the answers stay the same."""
+        """Move mean and deviation of the numbers into the last layer; the answers stay the same."""
         if self.config.target_scale is None:
             return
         scale = torch.tensor(self.config.target_scale, dtype=torch.float64)

@@ -2,8 +2,8 @@
 
 A table has a row of weights per n-gram of the training texts. The hash of an n-gram selects a
 bucket of rows, the shift of the bucket makes its n-grams fall on rows of their own, and two bytes
-of another hash refuse nearly all n-grams that the table does not have (D. Belazzougui, F. Botelho and
-M. Dietzfelbinger: Hash, displace, and compress. ESA 2009). `hf_rnn.tokenizers.ngrams` fills it.
+of another hash refuse nearly all n-grams that the table does not have (D. Belazzougui, F. Botelho
+and M. Dietzfelbinger: Hash, displace, and compress. ESA 2009). `hf_rnn.tokenizers.ngrams` fills it.
 
 Legend: B batch, T time, R rows, C classes.
 """
@@ -11,12 +11,15 @@ Legend: B batch, T time, R rows, C classes.
 import torch
 from torch import Tensor, nn
 
-from .cells_rnn import CompactTexts
+from .cells_rnn import TokenOrder
 
 NGRAMS = 3  # tokens in a row, at most
 PRIME = 2**31 - 1  # hashes are below it
-FACTOR = 1_000_003  # of the hash of an n-gram
-BUCKET_FACTOR, STEP_FACTOR, CHECK_FACTOR = 1_540_483_477, 461_845_907, 1_812_433_253
+# multiply hashes: of an n-gram, and of its bucket, shift and check
+FACTOR = 1_000_003
+BUCKET_FACTOR = 1_540_483_477
+STEP_FACTOR = 461_845_907
+CHECK_FACTOR = 1_812_433_253
 ROWS_PER_BUCKET = 4
 
 
@@ -43,10 +46,10 @@ class NgramScores(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return scores `(B, C)` of ids `(B, T)`, of the tokens where the mask is True."""
-        texts = CompactTexts(mask)
-        ids = texts.compact(input_ids).t()
-        valid = texts.valid.t()
-        time = mask.shape[1]
+        order = TokenOrder(mask)
+        ids = order.compact(input_ids).t()
+        valid = order.valid.t()
+        time = ids.shape[1]
         hashes = torch.zeros_like(ids)
         total = self.scale.new_zeros(mask.shape[0], self.weight.shape[1])
         for further in range(min(NGRAMS, time)):

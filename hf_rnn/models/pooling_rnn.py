@@ -21,10 +21,11 @@ class RnnPooler(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        self.output_size, self.bidirectional = config.output_size, config.bidirectional
+        self.output_size = config.output_size
+        self.bidirectional = config.bidirectional
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Pool states `(B, T, S)` by a mask `(B, T)`, True at real tokens in any pattern; T is at least 1.
+        """Pool states `(B, T, S)` by a mask `(B, T)`, True at real tokens; T is at least 1.
 
         Returns the pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights
         `(B, T)`, or None for a pooling that does not weigh tokens. Values at masked places are
@@ -33,28 +34,35 @@ class RnnPooler(nn.Module):
         raise NotImplementedError
 
     def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-        """Return the pooled vectors of two parts of texts `(B, P)`; `share` `(B, 1)` is the tokens of the second."""
+        """Return the pooled vectors `(B, P)` of texts from those of their two parts.
+
+        `share` `(B, 1)` is the share of the tokens that are in the second part.
+        """
         raise ValueError(
             f"{type(self).__name__} needs a whole text: choose pooling mean, max, mean_max or last"
         )
 
-    def carry(self, states: Tensor, mask: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pooled vectors after these tokens, and what the next call needs as `before`: `(B, 1 + P)`.
+    def carry(self, pooled: Tensor, mask: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add the pooled vectors `(B, P)` of tokens to those of the tokens before them.
 
-        It holds the number of tokens read and their pooled vector, and is zero at the start of a
-        text.
+        Returns the pooled vectors of all tokens, and what the next call needs as `before`,
+        `(B, 1 + P)`: the number of tokens read and their pooled vector; None at the start of texts.
         """
-        pooled, _ = self(states, mask)
+        if before is None:
+            before = pooled.new_zeros(len(pooled), 1 + pooled.shape[1])
+        old = before[:, 1:]
+        new = pooled.to(old.dtype)
         count = mask.sum(dim=1, keepdim=True).to(before.dtype)
-        total, old = before[:, :1] + count, before[:, 1:]
-        merged = self.merge(old, pooled.to(old.dtype), count / total.clamp(min=1))
-        merged = torch.where(before[:, :1] > 0, merged, pooled.to(old.dtype))
+        total = before[:, :1] + count
+
+        merged = self.merge(old, new, count / total.clamp(min=1))
+        merged = torch.where(before[:, :1] > 0, merged, new)
         merged = torch.where(count > 0, merged, old)
         return merged.to(pooled.dtype), torch.cat([total, merged], dim=1)
 
 
 class LastPooler(RnnPooler):
-    """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
+    """Each direction's state after the last token that it read, which is the first backwards."""
 
     def merge(self, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         return second
@@ -131,8 +139,12 @@ class AttentionPooler(RnnPooler):
 
 
 POOLERS: dict[str, type[RnnPooler]] = {
-    "last": LastPooler, "mean": MeanPooler, "max": MaxPooler, "mean_max": MeanMaxPooler, "attention": AttentionPooler
-}  # fmt: skip
+    "last": LastPooler,
+    "mean": MeanPooler,
+    "max": MaxPooler,
+    "mean_max": MeanMaxPooler,
+    "attention": AttentionPooler,
+}
 
 
 def find_pooler(config: RnnSettings) -> type[RnnPooler]:

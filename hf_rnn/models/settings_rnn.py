@@ -1,4 +1,4 @@
-"""Settings of the architecture. The help of a command reads them, so nothing heavy is imported here.
+"""Settings of the architecture. The help of a command reads them: nothing heavy is imported here.
 
 The metadata of a field has all facts about it: the text of the help, the range, the choices, and
 its effects.
@@ -33,12 +33,13 @@ def setting(default: object, meaning: str, **more: object) -> Any:
 
 
 def check_range(name: str, value: float | None, limits: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a number that is outside its limits, NaN or infinite; None is unset."""
-    named = [(*_LIMITS[word], limits[word]) for word in _LIMITS if word in limits]
-    if value is None or not named:
+    """Raise a ValueError for a number outside its limits, NaN or infinite; None is unset."""
+    words = [word for word in _LIMITS if word in limits]
+    if value is None or not words:
         return
-    if not -inf < value < inf or not all(holds(value, limit) for _, holds, limit in named):
-        allowed = " and ".join(f"{word} {limit}" for word, _, limit in named)
+    holds = [_LIMITS[word][1](value, limits[word]) for word in words]
+    if not -inf < value < inf or not all(holds):
+        allowed = " and ".join(f"{_LIMITS[word][0]} {limits[word]}" for word in words)
         raise ValueError(f"{name} must be {allowed}; found {value}")
 
 
@@ -94,8 +95,8 @@ class RnnSettings:
     bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
     pooling: str = setting(
         "mean_max",
-        "from states to one vector: mean, max, mean_max, last or attention; last is each direction's last state, "
-        "mean_max both vectors side by side, attention a learned weighted mean",
+        "from states to one vector: mean, max, mean_max, last or attention; "
+        "last is each direction's last state, mean_max both vectors side by side, attention a learned weighted mean",
         shown="common",
         start="head",
     )
@@ -118,15 +119,16 @@ class RnnSettings:
     crf: bool = setting(False, "token-classification: score whole taggings of a text", start="head")
     word_forms: int = setting(
         0,
-        "token-classification: rows for the forms of words (prefixes, suffixes, capitals), which an LSTM over words "
-        "reads; 0 tags tokens",
+        "token-classification: rows for the forms of words (prefixes, suffixes, capitals), "
+        "which an LSTM over words reads; 0 tags tokens",
         least=0,
         below=1 << 15,
         start="head",
     )
     streaming: bool = setting(
         False,
-        "read in one direction, and learn to answer while a text is still being written; see `FastRnn.stream`",
+        "read in one direction, and learn to answer while a text is still being written; "
+        "see `FastRnn.stream`",
         shown="common",
     )
     freeze_embedding: bool = setting(False, "exclude the embedding from training")

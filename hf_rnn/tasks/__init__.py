@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.trainer_utils import PredictionOutput
 
     from ..data import TableArguments
     from ..data.report import DataReport
@@ -35,6 +36,10 @@ __all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_answers", "get_task", "task_o
 Splits: TypeAlias = "datasets.DatasetDict"
 Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transformers is not loaded
 Outputs: TypeAlias = "np.ndarray | Sequence[np.ndarray]"  # one array per row for tags
+Answer: TypeAlias = dict[str, Any]  # fields of an answer to a text, as [`Task.answer_types`]
+Metrics: TypeAlias = dict[str, Any]  # scores of a split, as in `metrics.json`
+Predictions: TypeAlias = "dict[str, PredictionOutput]"  # outputs and labels by split
+Predict: TypeAlias = "Callable[[str], PredictionOutput]"  # computes those of a split
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
 TASKS: dict[str, str | Task] = {
@@ -84,13 +89,13 @@ class Task(ABC):
         """Return the splits as `input_ids` and `labels`."""
 
     def audit_view(self, texts: Splits) -> Splits | None:
-        """Return the splits with the columns `text` and `label` (ClassLabel) for the audit; None for no audit."""
+        """Return the splits with the columns `text` and `label` (ClassLabel) for the audit, if any."""
         return None
 
     # ---- model and loss ----
 
     def check_settings(self, model: RnnSettings, training: object) -> None:
-        """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
+        """Raise a [`UserError`] for settings of architecture and training that do not suit the task."""
 
     @abstractmethod
     def config_fields(self, texts: Splits) -> dict[str, Any]:
@@ -100,10 +105,10 @@ class Task(ABC):
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
         return math.log(config.num_labels)
 
-    def complete(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    def tune_on_validation(
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
-        """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
+        """Tune a trained model on the validation split, before the splits are measured.
 
         `predictions` has outputs and labels by split, as `Trainer.predict` returns them;
         `validation` may be missing. After a change of the weights, `predict` returns new ones of a
@@ -118,8 +123,8 @@ class Task(ABC):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
-        """Return the answer to each text, here its best label. Every path of prediction calls it, also without torch.
+    ) -> list[Answer]:
+        """Return the answer to each text, here its best label, also where torch is not loaded.
 
         `scores` is `(N, C)`, or `(N, T, C)` for a head that answers per token, zero after the
         tokens of a text. Such a head also needs the texts, and the tokenizer's output for them with
@@ -136,28 +141,31 @@ class Task(ABC):
         return {"label": pa.string(), "score": pa.float64()}
 
     @abstractmethod
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
-        """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
+        """Return the metrics of one split for `metrics.json`, from outputs and labels of all rows."""
 
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
-        """Set the training rows by label, and with `examples` a few of them, from the splits as they were read."""
+        """Set the number of training rows by label, and with `examples` a few of them."""
 
 
 def make_audit_view(
     texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]
 ) -> Splits:
-    """Return the splits with the columns `text` and `label` (ClassLabel), which `describe` makes of each row."""
+    """Return the splits with the columns `text` and `label` (ClassLabel) from `describe(row)`."""
     import datasets
 
-    rows = {split: list(map(describe, split_rows)) for split, split_rows in texts.items()}
-    names = sorted({label for pairs in rows.values() for _, label in pairs})
-    features = datasets.Features(
-        text=datasets.Value("string"), label=datasets.ClassLabel(names=names)
-    )
+    columns: dict[str, dict[str, list[str]]] = {}
+    names: set[str] = set()
+    for split, rows in texts.items():
+        pairs = list(map(describe, rows))
+        labels = [label for _, label in pairs]
+        columns[split] = {"text": [text for text, _ in pairs], "label": labels}
+        names.update(labels)
+    label = datasets.ClassLabel(names=sorted(names))
+    features = datasets.Features(text=datasets.Value("string"), label=label)
     view = datasets.DatasetDict()
-    for split, pairs in rows.items():
-        columns = {"text": [text for text, _ in pairs], "label": [label for _, label in pairs]}
-        view[split] = datasets.Dataset.from_dict(columns, features)
+    for split in texts:
+        view[split] = datasets.Dataset.from_dict(columns[split], features)
     return view
 
 
@@ -165,7 +173,7 @@ def make_audit_view(
 
 
 def get_task(name: str) -> Task:
-    """Return the task with a name, such as `sequence-classification`; raise a [`UserError`] for an unknown one."""
+    """Return the task with a name; raise a [`UserError`] for an unknown one."""
     if name not in TASKS:
         raise UserError(f"unknown task: found {name!r}; choose one of {', '.join(TASKS)}")
     entry = TASKS[name]
@@ -185,12 +193,15 @@ def task_of(config: Config) -> Task:
     Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs
     to no task.
     """
-    name, heads = None, [get_task(DEFAULT_TASK).architecture]
+    name = None
+    heads = [get_task(DEFAULT_TASK).architecture]
     if getattr(config, "model_type", "hf_rnn") == "hf_rnn":
-        name, heads = getattr(config, "task", None), config.architectures or heads
+        name = getattr(config, "task", None)
+        heads = config.architectures or heads
     if name is not None and name not in TASKS:
         raise UserError(
-            f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS"
+            f"the model is for the task {name!r}, which is not registered: "
+            "add it to hf_rnn.tasks.TASKS"
         )
     problem = config.problem_type or "single_label_classification"
     for task in map(get_task, TASKS if name is None else (name, *TASKS)):
@@ -200,8 +211,9 @@ def task_of(config: Config) -> Task:
 
 
 def check_answers(config: Config) -> None:
-    """Refuse a model that continues texts, by a [`UserError`] with what does."""
-    if (task := task_of(config)).generates:
+    """Raise a [`UserError`] for a model that continues texts."""
+    task = task_of(config)
+    if task.generates:
         raise UserError(
             f'a model for {task.name} continues texts: use pipeline("text-generation", FOLDER)'
         )
@@ -211,7 +223,7 @@ def check_answers(config: Config) -> None:
 
 
 def score_kind(config: Config) -> str:
-    """Return what the scores of a model are: `softmax`, `sigmoid` (labels that are independent), or `values`."""
+    """Return what scores are: `softmax`, `sigmoid` (labels that are independent), or `values`."""
     if config.problem_type == "regression":
         return "values"
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:

@@ -11,7 +11,7 @@ import numpy as np
 from ..models.settings_rnn import IGNORED_LABEL
 from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task
+from . import Config, Metrics, Outputs, Splits, Task
 
 if TYPE_CHECKING:
     import datasets
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..models.settings_rnn import RnnSettings
 
 BLOCK_SIZE = 256  # tokens
-# parts of a text that are read side by side, and their least length
-_STREAMS, _STREAM_TOKENS = 16, 4096
+_STREAMS = 16  # parts of a text that are read side by side
+_STREAM_TOKENS = 4096  # their least length
 
 
 class CausalLM(Task):
@@ -38,14 +38,19 @@ class CausalLM(Task):
 
     def read(self, arguments: TableArguments, *, report: DataReport, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
-        from ..data.load import load_text
+        from ..data.continuous_text import load_text
 
         if options.get("data") is not None or arguments.data_dir is None:
             raise UserError(
-                f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file"
+                f"{self.name} reads text files: give data_dir, "
+                "a folder with train.txt, or a text file"
             )
-        splits, encoding = options.get("splits"), arguments.encoding
-        return load_text(arguments.data_dir, splits=splits, encoding=encoding, report=report)
+        return load_text(
+            arguments.data_dir,
+            splits=options.get("splits"),
+            encoding=arguments.encoding,
+            report=report,
+        )
 
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         return rows["text"]
@@ -71,23 +76,30 @@ class CausalLM(Task):
                 f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does"
             )
         for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):
-            if value := getattr(training, name):
+            value = getattr(training, name)
+            if value:
                 raise UserError(
                     f"{name} is for classifiers: found {value} with {self.name}; leave it out"
                 )
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
-        """Return loss in nats per token, perplexity and bits per character, from the result of [`sum_losses`]."""
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
+        """Return loss in nats per token, perplexity and bits per character.
+
+        `predictions` is the result of [`sum_losses`].
+        """
         total, tokens, characters = map(float, predictions)
-        loss, bits = total / tokens, total / math.log(2) / characters
+        loss = total / tokens
+        bits = total / math.log(2) / characters
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_character": bits}
 
 
 def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
-    """Read a text with a language model; return the sum of the losses in nats, predicted tokens and their characters.
+    """Read a text with a language model.
 
     `blocks` are those of `encode_blocks`, which make one text. The model is in evaluation mode. Its
     state is carried, so almost every token has the whole text before it as context.
+
+    Returns the sum of the losses in nats, the number of predicted tokens, and of their characters.
     """
     import torch
 
@@ -95,20 +107,24 @@ def sum_losses(model: PreTrainedModel, blocks: datasets.Dataset) -> np.ndarray:
     tokens = len(ids) - 1
     rows = max(1, min(_STREAMS, tokens // _STREAM_TOKENS))
     length = -(-tokens // rows)
-    inputs, labels = (
-        torch.nn.functional.pad(stream, (0, rows * length - tokens), value=fill).view(rows, length)
-        for stream, fill in ((ids[:-1], int(ids[-1])), (ids[1:], IGNORED_LABEL))
-    )
-    total, cache = 0.0, None
+    # inputs beside labels
+    inputs = ids.new_full((2, rows * length), IGNORED_LABEL)
+    inputs[0] = ids[-1]
+    inputs[:, :tokens] = torch.stack([ids[:-1], ids[1:]])
+
+    total = 0.0
+    cache = None
+    streams = inputs.view(2, rows, length).to(model.device)
     with torch.inference_mode():
-        for start in range(0, length, BLOCK_SIZE):
-            batch, targets = (
-                stream[:, start : start + BLOCK_SIZE].to(model.device)
-                for stream in (inputs, labels)
-            )
-            mask = torch.ones_like(batch)
+        for batch, targets in streams.split(BLOCK_SIZE, dim=2):
             output = model(
-                batch, mask, shift_labels=targets, cache=cache, use_cache=True, num_items_in_batch=1
+                batch,
+                torch.ones_like(batch),
+                shift_labels=targets,
+                cache=cache,
+                use_cache=True,
+                num_items_in_batch=1,
             )
-            total, cache = total + output.loss.item(), output.cache
+            total += output.loss.item()
+            cache = output.cache
     return np.array([total, tokens, sum(blocks["characters"]) * tokens / (tokens + 1)])

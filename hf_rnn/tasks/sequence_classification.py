@@ -1,16 +1,27 @@
-"""One label, several labels or numbers per text: the tasks of the head `RnnForSequenceClassification`."""
+"""One label, several labels or numbers per text: tasks of `RnnForSequenceClassification`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
+from . import (
+    Answer,
+    Config,
+    Metrics,
+    Outputs,
+    Predict,
+    Predictions,
+    Splits,
+    Task,
+    compute_scores,
+    make_audit_view,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -23,8 +34,11 @@ if TYPE_CHECKING:
     from ..models.configuration_rnn import RnnConfig
     from ..models.modeling_rnn import RnnForSequenceClassification
 
-# examples for the card: rows to choose from, labels, texts per label, and characters of a text
-_EXAMPLE_ROWS, _EXAMPLE_LABELS, _EXAMPLES_PER_LABEL, _EXAMPLE_LENGTH = 1000, 10, 2, 200
+# examples for the card
+_EXAMPLE_ROWS = 1000  # to choose from
+_EXAMPLE_LABELS = 10
+_EXAMPLES_PER_LABEL = 2
+_EXAMPLE_LENGTH = 200  # characters
 
 
 class SequenceClassification(Task):
@@ -64,13 +78,18 @@ class SequenceClassification(Task):
     def vocabulary_texts(self, rows: datasets.Dataset) -> Iterable[str]:
         """Return the column `text`, and `text_pair` if there is one."""
         columns = [name for name in ("text", "text_pair") if name in (rows.features or ["text"])]
-        # by batches: a column by itself is read row by row, many times as slow
-        return (text for name in columns for batch in rows.iter(10_000) for text in batch[name])
+        for name in columns:
+            # by batches: a column by itself is read row by row, many times as slow
+            for batch in rows.iter(10_000):
+                yield from batch[name]
 
     def encode(
         self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None
     ) -> Splits:
-        """Return the splits as `input_ids` and `labels`: class ids, or in float32 rows of 0 and 1, or numbers."""
+        """Return the splits as `input_ids` and `labels`.
+
+        Labels are class ids, or in float32 rows of 0 and 1, or numbers.
+        """
         import datasets
 
         from ..data.encoding import encode
@@ -80,21 +99,24 @@ class SequenceClassification(Task):
         names = _label_names(texts)
         feature = datasets.List(datasets.Value("float32"), length=len(names))
 
-        def convert(rows: list[Any]) -> list[list[float]]:
+        def convert(labels: Any) -> list[float]:
             if self.problem_type == Regression.problem_type:
-                return [[row[name] for name in names] for row in rows]
-            return [[float(number in row) for number in range(len(names))] for row in rows]
+                return [labels[name] for name in names]
+            return [float(number in labels) for number in range(len(names))]
 
-        return encode(texts, tokenizer, max_length, (feature, convert))
+        converter = (feature, lambda rows: list(map(convert, rows)))
+        return encode(texts, tokenizer, max_length, converter)
 
     def audit_view(self, texts: Splits) -> Splits:
         """Return both texts of a pair as one, and the labels of a text as one."""
         if texts["train"].column_names == ["text", "label"] and self.one_label:
             return texts
         names = _label_names(texts)
-        return make_audit_view(
-            texts, lambda row: (_join_pair(row), ", ".join(_describe(row, names)) or "no label")
-        )
+
+        def describe(row: Mapping[str, Any]) -> tuple[str, str]:
+            return _join_pair(row), ", ".join(_describe(row, names)) or "no label"
+
+        return make_audit_view(texts, describe)
 
     # ---- model and loss ----
 
@@ -105,51 +127,40 @@ class SequenceClassification(Task):
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
-        """Return the scores of class ids; of tasks with other labels, those of outputs and labels `(N, C)`.
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
+        """Return the scores of class ids, and a task of your own may add others.
 
-        A task of your own may add others.
+        For tasks with other labels, predictions and references are outputs and labels `(N, C)`.
         """
         from ..evaluation.scores import classification_metrics
 
         return classification_metrics(predictions, references, list(config.id2label.values()))
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return rows, loss and what [`measure`] returns."""
         from ..evaluation.scores import check_finite_logits, measure_loss
 
         check_finite_logits(predictions)
-        logits, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels)
-        scores = self.measure(logits.argmax(axis=1) if self.one_label else logits, labels, config)
-        return {
-            "rows": len(labels),
-            "loss": measure_loss(logits, labels, self.problem_type),
-            **scores,
-        }
+        logits = np.asarray(predictions, dtype=np.float64)
+        labels = np.asarray(labels)
+        loss = measure_loss(logits, labels, self.problem_type)
+        answers = logits.argmax(axis=1) if self.one_label else logits
+        return {"rows": len(labels), "loss": loss, **self.measure(answers, labels, config)}
 
     # ---- card ----
 
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the rows by label, and examples: a few texts by label, long ones cut."""
-        names, train = _label_names(texts), texts["train"]
-        card.rows, card.class_counts = len(train), dict.fromkeys(names, len(train))
+        names = _label_names(texts)
+        train = texts["train"]
+        card.rows = len(train)
+        card.class_counts = dict.fromkeys(names, len(train))
         if self.problem_type != Regression.problem_type:
-            ids = train.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+            ids = _read_labels(train)
             counts = np.bincount(ids if self.one_label else ids.flatten(), minlength=len(names))
             card.class_counts = dict(zip(names, counts.tolist(), strict=True))
         if examples:
-            by_label: dict[str, list[str]] = {}
-            for row in train.take(min(len(train), _EXAMPLE_ROWS)):
-                text = _join_pair(row)
-                for name in _describe(row, names):
-                    if len(by_label.setdefault(name, [])) < _EXAMPLES_PER_LABEL:
-                        cut = (
-                            text
-                            if len(text) <= _EXAMPLE_LENGTH
-                            else f"{text[: _EXAMPLE_LENGTH - 1]}…"
-                        )
-                        by_label[name].append(cut)
-            card.examples = dict(islice(by_label.items(), _EXAMPLE_LABELS))
+            card.examples = _choose_examples(train, names)
 
 
 class MultiLabel(SequenceClassification):
@@ -168,13 +179,14 @@ class MultiLabel(SequenceClassification):
     def chance_loss(self, config: RnnConfig) -> float:
         return math.log(2)
 
-    def complete(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    def tune_on_validation(
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         from ..evaluation.scores import check_finite_logits, tune_thresholds
 
-        if (held_out := predictions.get("validation")) is not None:
+        held_out = predictions.get("validation")
+        if held_out is not None:
             check_finite_logits(held_out.predictions)
             probabilities = compute_scores(held_out.predictions.astype(np.float64), model.config)
             model.config.label_thresholds = tune_thresholds(probabilities, held_out.label_ids)
@@ -185,15 +197,14 @@ class MultiLabel(SequenceClassification):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Return the labels with a score above their threshold, and all scores."""
-        names, answers = np.array(list(config.id2label.values()), object), []
-        for held, row in zip(
-            scores > _thresholds(config).astype(scores.dtype), scores.tolist(), strict=True
-        ):
-            answers.append(
-                {"labels": names[held].tolist(), "scores": dict(zip(names, row, strict=True))}
-            )
+        names = np.array(list(config.id2label.values()), object)
+        is_held = scores > _thresholds(config).astype(scores.dtype)
+        answers = []
+        for held, row in zip(is_held, scores.tolist(), strict=True):
+            by_name = dict(zip(names, row, strict=True))
+            answers.append({"labels": names[held].tolist(), "scores": by_name})
         return answers
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
@@ -202,7 +213,7 @@ class MultiLabel(SequenceClassification):
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
         from ..evaluation.scores import label_set_metrics
 
@@ -213,7 +224,10 @@ class MultiLabel(SequenceClassification):
 
 
 class Regression(SequenceClassification):
-    """Predict numbers. The last layer learns standardised ones; mean and deviation are moved into it at the end."""
+    """Predict numbers.
+
+    The last layer learns standardised ones; mean and deviation are moved into it at the end.
+    """
 
     name = "regression"
     problem_type = "regression"
@@ -227,31 +241,26 @@ class Regression(SequenceClassification):
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
-        names = _label_names(texts)
-        column = (
-            texts["train"].select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
-        )
-        numbers = np.column_stack(
-            [column.field(name).to_numpy(zero_copy_only=False) for name in names]
-        )
-        mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
-        for name, spread in zip(names, scale, strict=True):
-            if not spread > 0:
+        labels = _read_labels(texts["train"])
+        means = []
+        scales = []
+        for name in _label_names(texts):
+            numbers = labels.field(name).to_numpy(zero_copy_only=False)
+            means.append(float(numbers.mean()))
+            scales.append(float(numbers.std()))
+            if not scales[-1] > 0:
                 raise UserError(
                     f"{name!r:.80} is the same number in all rows of train: set --label_column"
                 )
-        return {
-            **super().config_fields(texts),
-            "target_mean": mean.tolist(),
-            "target_scale": scale.tolist(),
-        }
+        fields = super().config_fields(texts)
+        return {**fields, "target_mean": means, "target_scale": scales}
 
     def chance_loss(self, config: RnnConfig) -> float:
         """Return the variance of the numbers, at least that of the standardised ones."""
         return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
 
-    def complete(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    def tune_on_validation(
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
         """Let the last layer answer in the unit of the data."""
         cast("RnnForSequenceClassification", model).fold_targets()
@@ -262,7 +271,7 @@ class Regression(SequenceClassification):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
 
@@ -271,7 +280,7 @@ class Regression(SequenceClassification):
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
         """Return errors and correlations, of several numbers also for each."""
         from ..evaluation.scores import number_metrics
 
@@ -281,14 +290,34 @@ class Regression(SequenceClassification):
 def _label_names(texts: Splits) -> list[str]:
     """Return the names of classes, labels or numbers by id."""
     feature = next(iter(texts.values())).features["label"]
-    return list(
-        feature if isinstance(feature, dict) else getattr(feature, "feature", feature).names
-    )
+    if isinstance(feature, dict):
+        return list(feature)
+    return list(getattr(feature, "feature", feature).names)
+
+
+def _read_labels(rows: datasets.Dataset) -> pa.Array:
+    """Return the labels of rows: ids, lists of ids, or structs of numbers."""
+    return rows.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+
+
+def _choose_examples(rows: datasets.Dataset, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the first texts of some labels, cut after 200 characters."""
+    by_label: dict[str, list[str]] = {}
+    for row in rows.take(min(len(rows), _EXAMPLE_ROWS)):
+        text = _join_pair(row)
+        if len(text) > _EXAMPLE_LENGTH:
+            text = f"{text[: _EXAMPLE_LENGTH - 1]}…"
+        for name in _describe(row, names):
+            examples = by_label.setdefault(name, [])
+            if len(examples) < _EXAMPLES_PER_LABEL:
+                examples.append(text)
+    return dict(islice(by_label.items(), _EXAMPLE_LABELS))
 
 
 def _describe(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return the names of a row's labels; numbers are one name."""
-    if isinstance(label := row["label"], dict):
+    label = row["label"]
+    if isinstance(label, dict):
         return [", ".join(f"{number:g}" for number in label.values())]
     return [names[number] for number in (label if isinstance(label, list) else [label])]
 

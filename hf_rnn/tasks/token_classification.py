@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +14,20 @@ import numpy as np
 
 from ..evaluation.scores import check_finite_logits, entity_types, measure_loss, tagging_metrics
 from ..models.settings_rnn import IGNORED_LABEL
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..utils.errors import UserError
-from . import Config, Outputs, Splits, Task, compute_scores, make_audit_view
+from . import (
+    Answer,
+    Config,
+    Metrics,
+    Outputs,
+    Predict,
+    Predictions,
+    Splits,
+    Task,
+    compute_scores,
+    make_audit_view,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +42,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # steps of the score of O
+_LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # how much lower the score of O may become
+_UNSUITED = (
+    "separator",
+    "encoding",
+    "quoting",
+    "text_pair_column",
+    "label_columns",
+    "label_map",
+)  # settings of tables of texts
 
 
 class TokenClassification(Task):
@@ -52,17 +73,11 @@ class TokenClassification(Task):
         """Read CoNLL files, tables, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll
 
-        for name in (
-            "separator",
-            "encoding",
-            "quoting",
-            "text_pair_column",
-            "label_columns",
-            "label_map",
-        ):
+        for name in _UNSUITED:
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
-        if (data := options.pop("data", None)) is None:
+        data = options.pop("data", None)
+        if data is None:
             arguments.check_source()
             data = arguments.dataset_name or arguments.data_dir
         options |= {"token_column": arguments.text_column, "tag_column": arguments.label_column}
@@ -86,11 +101,10 @@ class TokenClassification(Task):
         A tag belongs to the first token of a word. In train, the other tokens of a word continue
         its tag, so that spans of raw texts are whole; elsewhere their label is -100.
         """
-        encoded = {
-            name: encode_tagged(texts[name], tokenizer, max_length, name == "train")
-            for name in texts
-        }
-        return type(texts)(encoded)
+        encoded = type(texts)()
+        for name, rows in texts.items():
+            encoded[name] = encode_tagged(rows, tokenizer, max_length, name == "train")
+        return encoded
 
     def audit_view(self, texts: Splits) -> Splits:
         """Return sentences; all have one label."""
@@ -108,62 +122,57 @@ class TokenClassification(Task):
             )
         if model.streaming:
             raise UserError(
-                "a tagger does not stream: leave out streaming, and tag the last sentence again as it grows"
+                "a tagger does not stream: leave out streaming, "
+                "and tag the last sentence again as it grows"
             )
 
     # ---- evaluation ----
 
-    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> dict[str, Any]:
-        """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
+    def measure(self, predictions: Outputs, references: Outputs, config: Config) -> Metrics:
+        """Return accuracy of tags, and precision, recall and F1 of entities, from tag ids."""
         return tagging_metrics(list(predictions), list(references), list(config.id2label.values()))
 
-    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> dict[str, Any]:
+    def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
         """Return sentences, words with a tag, loss and what [`measure`] returns."""
-        rows = [np.asarray(tags) for tags in labels]
-        outputs = [
-            np.asarray(row)[: len(tags)][tags != IGNORED_LABEL]
-            for row, tags in zip(predictions, rows, strict=True)
-        ]
-        references = [tags[tags != IGNORED_LABEL] for tags in rows]
-        logits, true = np.concatenate(outputs).astype(np.float64), np.concatenate(references)
+        outputs = []
+        references = []
+        for row, row_tags in zip(predictions, labels, strict=True):
+            tags = np.asarray(row_tags)
+            is_word = tags != IGNORED_LABEL
+            outputs.append(np.asarray(row)[: len(tags)][is_word])
+            references.append(tags[is_word])
+        logits = np.concatenate(outputs).astype(np.float64)
+        true = np.concatenate(references)
         check_finite_logits(logits)
         scores = self.measure([row.argmax(axis=1) for row in outputs], references, config)
-        return {
-            "rows": len(rows),
-            "tokens": len(true),
-            "loss": measure_loss(logits, true, None),
-            **scores,
-        }
+        loss = measure_loss(logits, true, None)
+        return {"rows": len(references), "tokens": len(true), "loss": loss, **scores}
 
-    def complete(
-        self, model: PreTrainedModel, predictions: dict[str, Any], predict: Callable[[str], Any]
+    def tune_on_validation(
+        self, model: PreTrainedModel, predictions: Predictions, predict: Predict
     ) -> None:
-        """Lower the score of O to where validation has the best F1: it is too high for rare entities."""
+        """Lower the score of O, which is too high for rare entities, to the best F1."""
         names = list(model.config.id2label.values())
         if "validation" not in predictions or not entity_types(names):
             return
-        outside, bias = (
-            names.index("O"),
-            cast("RnnForTokenClassification", model).classifier.bias.data,
-        )
-        learned, results, f1 = bias[outside].item(), {0.0: predictions["validation"]}, {}
-        for less in (0.0, *_LOWERED):
+        outside = names.index("O")
+        bias = cast("RnnForTokenClassification", model).classifier.bias.data
+        learned = bias[outside].item()
+        results = {0.0: predictions["validation"]}
+        for less in _LOWERED:
             bias[outside] = learned - less
-            output = results[less] = predict("validation") if less else predictions["validation"]
+            results[less] = predict("validation")
+
+        f1 = {}
+        for less, output in results.items():
             f1[less] = self.evaluate(output.predictions, output.label_ids, model.config)["f1"]
         best = max(f1, key=lambda less: f1[less])  # the first of equally good ones
         bias[outside] = learned - best
         if best:
-            logger.info(
-                "the score of O is %g lower: F1 on validation %.3f, not %.3f",
-                best,
-                f1[best],
-                f1[0.0],
-            )
-            predictions |= {
-                split: results[best] if split == "validation" else predict(split)
-                for split in predictions
-            }
+            message = "the score of O is %g lower: F1 on validation %.3f, not %.3f"
+            logger.info(message, best, f1[best], f1[0.0])
+            for split in predictions:
+                predictions[split] = results[best] if split == "validation" else predict(split)
 
     def answers(
         self,
@@ -171,18 +180,21 @@ class TokenClassification(Task):
         config: Config,
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
-    ) -> list[dict[str, Any]]:
-        """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
-        rows = enumerate(zip(texts, scores, strict=True))
-        return [
-            {"entities": find_spans(logits, encoded, row, text, config)}
-            for row, (text, logits) in rows
-        ]
+    ) -> list[Answer]:
+        """Return the entities of each text, or for other tags its words.
+
+        Each has `text`, `label`, `start`, `end` and `score`.
+        """
+        answers = []
+        for row, (text, logits) in enumerate(zip(texts, scores, strict=True)):
+            answers.append({"entities": find_spans(logits, encoded, row, text, config)})
+        return answers
 
     def answer_types(self, config: Config) -> dict[str, pa.DataType]:
         import pyarrow as pa
 
-        text, place = pa.string(), pa.int64()
+        text = pa.string()
+        place = pa.int64()
         fields = {"text": text, "label": text, "start": place, "end": place, "score": pa.float64()}
         return {"entities": pa.list_(pa.struct(list(fields.items())))}
 
@@ -191,10 +203,8 @@ class TokenClassification(Task):
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the number of words by tag, or of entities by type, and examples."""
         train = texts["train"]
-        names, counts = (
-            train.features["ner_tags"].feature.names,
-            Counter(chain.from_iterable(train["ner_tags"])),
-        )
+        names = train.features["ner_tags"].feature.names
+        counts = Counter(chain.from_iterable(train["ner_tags"]))
         types = {entity: names.index(f"B-{entity}") for entity in entity_types(names)}
         shown = types or {name: number for number, name in enumerate(names)}
         card.class_counts = {name: counts[number] for name, number in shown.items()}
@@ -222,52 +232,39 @@ def encode_tagged(
 
     if not tokenizer.is_fast:
         raise UserError(
-            "a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python"
+            "a tagger needs a fast tokenizer, one with a tokenizer.json: "
+            "found a tokenizer in Python"
         )
     limit = tokenizer.model_max_length if max_length is None else max_length
-    names = rows.features["ner_tags"].feature.names
-    places = {name: number for number, name in enumerate(names)}
-    inside = [
-        places.get(f"I-{name[2:]}", tag) if name.startswith("B-") else tag
-        for tag, name in enumerate(names)
-    ]
+    is_limited = limit < NO_LENGTH_LIMIT
+    continued = _continue_tags(rows.features["ner_tags"].feature.names) if all_pieces else None
     cut = 0
 
-    def align(words: Sequence[int | None], tags: Sequence[int]) -> list[int]:
-        nonlocal cut
-        if len(words) >= limit:
-            cut += len(tags) - 1 - max((word for word in words if word is not None), default=-1)
-        labels = []
-        for before, word in pairwise([None, *words]):
-            if word is None or (word == before and not all_pieces):
-                labels.append(IGNORED_LABEL)
-            else:
-                labels.append(tags[word] if word != before else inside[tags[word]])
-        return labels
-
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        nonlocal cut
         encoded = tokenizer(
             list(map(list, batch["tokens"])),
             is_split_into_words=True,
-            truncation=limit < 10**9,  # a larger number means without a limit
-            max_length=min(limit, 10**9),
+            truncation=is_limited,
+            max_length=limit if is_limited else None,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        words = map(encoded.word_ids, range(len(batch["tokens"])))
-        return {
-            "input_ids": encoded["input_ids"],
-            "labels": list(map(align, words, batch["ner_tags"])),
-        }
+        labels = []
+        for row, tags in enumerate(batch["ner_tags"]):
+            words = encoded.word_ids(row)
+            if len(words) >= limit:
+                cut += len(tags) - 1 - max((word for word in words if word is not None), default=-1)
+            labels.append(_align(words, tags, continued))
+        return {"input_ids": encoded["input_ids"], "labels": labels}
 
     types = {"input_ids": "int32", "labels": "int64"}
+    features = {name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}
     table = rows.map(
         encode,
         batched=True,
         remove_columns=rows.column_names,
-        features=datasets.Features(
-            {name: datasets.List(datasets.Value(dtype)) for name, dtype in types.items()}
-        ),
+        features=datasets.Features(features),
         new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
     )
     if cut:
@@ -276,56 +273,95 @@ def encode_tagged(
     return table
 
 
+def _continue_tags(names: Sequence[str]) -> list[int]:
+    """Return the tag of the further tokens of a word by that of its first: I-X after B-X."""
+    ids = {name: number for number, name in enumerate(names)}
+    continued = list(range(len(names)))
+    for name, number in ids.items():
+        if name.startswith("B-"):
+            continued[number] = ids.get(f"I-{name[2:]}", number)
+    return continued
+
+
+def _align(
+    words: Sequence[int | None], tags: Sequence[int], continued: Sequence[int] | None
+) -> list[int]:
+    """Return a label per token from the tags of words, -100 for a token that has no tag."""
+    labels = []
+    for before, word in pairwise([None, *words]):
+        if word is None or (word == before and continued is None):
+            labels.append(IGNORED_LABEL)
+        elif word != before:
+            labels.append(tags[word])
+        elif continued is not None:
+            labels.append(continued[tags[word]])
+    return labels
+
+
+@dataclass
+class Span:
+    """A word or an entity: its label, its place in the text in characters, and its score."""
+
+    label: str
+    start: int
+    end: int
+    score: float
+
+
 def find_spans(
     logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: Config
-) -> list[dict[str, Any]]:
+) -> list[Answer]:
     """Return the entities of a text, or each word if the tags mark no entities.
 
     A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same
     place are one word. `logits` is `(T, C)`; `encoded` has the text in this row, with
     `offset_mapping`.
     """
-    scores = compute_scores(logits, config)
-    words: list[dict[str, Any]] = []
+    spans = _read_words(compute_scores(logits, config), encoded, row, text, config)
+    if entity_types(config.id2label.values()):
+        spans = list(map(_merge, _join(spans)))
+    return [{"text": text[span.start : span.end], **vars(span)} for span in spans]
+
+
+def _read_words(
+    scores: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: Config
+) -> list[Span]:
+    """Return the words of a text."""
+    words: list[Span] = []
     before = None
     for place, word in enumerate(encoded.word_ids(row)):
         if word is None:
             continue
         start, end = encoded["offset_mapping"][row][place]
-        if words and (word == before or start < words[-1]["end"]):
-            words[-1]["end"] = max(end, words[-1]["end"])
+        end_before = words[-1].end if words else 0
+        if words and (word == before or start < end_before):
+            words[-1].end = max(end, end_before)
         else:
             # a link that the tokenizer rewrites has the place of its last character: take what
             # precedes it
-            before_it = re.split(r"\s", text[words[-1]["end"] if words else 0 : start])[-1]
-            start -= len(before_it) if any(map(str.isalnum, before_it)) else 0
+            beginning = re.split(r"\s", text[end_before:start])[-1]
+            if any(map(str.isalnum, beginning)):
+                start -= len(beginning)
             best = int(scores[place].argmax())
-            label, score = config.id2label[best], float(scores[place, best])
-            words.append({"label": label, "start": start, "end": end, "score": score})
+            score = float(scores[place, best])
+            label = config.id2label[best]
+            words.append(Span(label, start, end, score))
         before = word
-    spans = words
-    if entity_types(config.id2label.values()):
-        spans = []
-        for entity in _join(words):
-            score = sum(word["score"] for word in entity) / len(entity)
-            label = entity[0]["label"].partition("-")[2]
-            spans.append(
-                {
-                    "label": label,
-                    "start": entity[0]["start"],
-                    "end": entity[-1]["end"],
-                    "score": score,
-                }
-            )
-    return [{"text": text[span["start"] : span["end"]], **span} for span in spans]
+    return words
 
 
-def _join(words: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _merge(words: Sequence[Span]) -> Span:
+    """Return the words of an entity as one, with its type and the mean of their scores."""
+    score = sum(word.score for word in words) / len(words)
+    return Span(words[0].label.partition("-")[2], words[0].start, words[-1].end, score)
+
+
+def _join(words: Iterable[Span]) -> list[list[Span]]:
     """Return the words of each entity, by their tags in IOB2."""
-    entities: list[list[dict[str, Any]]] = []
+    entities: list[list[Span]] = []
     before = ""  # the type of the word before, empty outside of entities
     for word in words:
-        mark, _, label = word["label"].partition("-")
+        mark, _, label = word.label.partition("-")
         if mark == "I" and label == before != "":
             entities[-1].append(word)
         elif label:

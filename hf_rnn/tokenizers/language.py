@@ -1,4 +1,4 @@
-"""The language of texts, as far as it decides: which encoder of the package reads them, or none, and their tokens."""
+"""The language of texts, as far as it decides which encoder of the package reads them, or none."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tokenizers import Tokenizer
 
 from ..hub.model_folder import FinishedFolder, find_built_in
 
-ENGLISH, MULTILINGUAL = ("english", "multilingual")  # encoders of the package
-_SAMPLE, _BEGINNING = (1_000, 400)  # texts that are looked at, and characters of each
+ENGLISH = "english"  # encoders of the package
+MULTILINGUAL = "multilingual"
+_SAMPLE = 1_000  # texts that are looked at
+_BEGINNING = 400  # characters of each
 _FIRST = 100_000  # texts that they are taken from, at equal distances
 # share of the pieces of multilingual; Cherokee has 0.5, the 100 languages that it read 0.001
 _MOST_UNKNOWN = 0.3
@@ -40,7 +42,7 @@ class Language:
 
     @property
     def is_known(self) -> bool:
-        """Whether an encoder knows the texts: few pieces are unknown, and they are longer than letters."""
+        """Whether an encoder knows the texts: few pieces are unknown or single letters."""
         are_letters = self.ascii_share > _MOST_ASCII and self.length < _LEAST_CHARACTERS
         return self.unknown <= _MOST_UNKNOWN and not are_letters
 
@@ -64,7 +66,7 @@ def find_language(texts: Iterable[str]) -> Language:
 
 
 def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
-    """Return the pieces with letters of texts, an unknown one as one per character, and the share of unknown ones."""
+    """Return the pieces with letters, those unknown by character, and the unknown share."""
     folder = FinishedFolder(find_built_in(encoder))  # type: ignore[arg-type]  # it exists
     tokenizer = Tokenizer.from_file(str(folder.tokenizer))
     unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])
@@ -79,7 +81,7 @@ def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
 
 
 def choose_tokenizer(texts: Sequence[str]) -> tuple[str, float, float]:
-    """Return char or bpe, the characters between two spaces of the texts, and the share of wide characters."""
+    """Return char or bpe, the characters between two spaces, and the share of wide characters."""
     words = " ".join(texts).split()
     characters = "".join(words)
     wide = sum(unicodedata.east_asian_width(character) == "W" for character in characters)

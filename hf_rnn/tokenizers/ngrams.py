@@ -16,7 +16,9 @@ import numpy as np
 NGRAMS = 3
 PRIME = 2**31 - 1
 FACTOR = 1_000_003
-BUCKET_FACTOR, STEP_FACTOR, CHECK_FACTOR = 1_540_483_477, 461_845_907, 1_812_433_253
+BUCKET_FACTOR = 1_540_483_477
+STEP_FACTOR = 461_845_907
+CHECK_FACTOR = 1_812_433_253
 ROWS_PER_BUCKET = 4
 
 _FULL = 0.9  # share of the rows that n-grams take
@@ -44,16 +46,12 @@ def hash_ngrams(ids: np.ndarray, lengths: np.ndarray) -> Ngrams:
     ids = ids.astype(np.int64, copy=False)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))
     hashes = np.zeros_like(ids)
-    by_size: list[Ngrams] = [Ngrams(ids[:0], ids[:0], ids[:0])]
+    by_size = [(ids[:0], ids[:0], ids[:0])]
     for further in range(min(NGRAMS, len(ids))):
         hashes = (hashes[: len(ids) - further] * FACTOR + ids[further:] + 1) % PRIME
         inside = np.flatnonzero(left[: len(hashes)] > further)
-        by_size.append(Ngrams(hashes[inside], inside, np.full(len(inside), further + 1)))
-    return Ngrams(
-        np.concatenate([ngrams.hashes for ngrams in by_size]),
-        np.concatenate([ngrams.places for ngrams in by_size]),
-        np.concatenate([ngrams.sizes for ngrams in by_size]),
-    )
+        by_size.append((hashes[inside], inside, np.full(len(inside), further + 1)))
+    return Ngrams(*map(np.concatenate, zip(*by_size, strict=True)))
 
 
 def distinct_ngrams(ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,8 +75,10 @@ class NgramTable:
     def build(cls, hashes: np.ndarray, weights: np.ndarray) -> NgramTable:
         """Return the table of distinct hashes `(K)` and their weights `(K, C)`."""
         rows = max(1, int(np.ceil(len(hashes) / _FULL)))
-        while (placed := _place(hashes, rows)) is None:
+        placed = _place(hashes, rows)
+        while placed is None:
             rows += 1 + rows // 50
+            placed = _place(hashes, rows)
         places, shift = placed
 
         scale = np.maximum(np.abs(weights).max(axis=0, initial=0) / 127, 1e-30).astype(np.float32)

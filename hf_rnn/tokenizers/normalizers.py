@@ -1,4 +1,4 @@
-r"""Normalisers: how a text is cleaned and cut into words, made only of parts that `tokenizer.json` can store.
+r"""Normalisers: how a text is cleaned and cut into words, of parts that `tokenizer.json` can store.
 
 A normaliser is an entry of `NORMALIZERS`: a function that builds a normaliser (rewrites the text)
 and a pre-tokeniser (cuts it into words) of the `tokenizers` library. So the tokenizer works without
@@ -68,7 +68,6 @@ def _build_none(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
 # semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each
 # token was kept, replaced by a placeholder or dropped. These rules mark the places where that
 # tokenizer cut, and drop at the end.
-# drop at the end.
 # cut off at the edge of a word; within a word they make it a word to drop
 _EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"
 _RUN = r'[^\s.,?"]'  # characters that continue a word with an apostrophe
@@ -79,12 +78,16 @@ _PLACEHOLDERS = ("url", "mention", "hashtag", "digit")
 _NAMES = f"(?:{'|'.join(_PLACEHOLDERS)})"
 
 
+def _lower_placeholder(name: str) -> Normalizer:
+    """Return the rule that writes a placeholder in lower case, with a space after it."""
+    letters = "".join(f"[{letter}{letter.upper()}]" for letter in name)
+    return _replace(f"<<<{letters}>>>", f"<<<{name}>>> ")
+
+
 def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    capitals = (
-        []
-        if lowercase
-        else [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
-    )
+    capitals = []
+    if not lowercase:
+        capitals = [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
     opening = rf"<(?!<<{_NAMES}>>>|(?<=<<)<{_NAMES}>>>|(?<=<<<){_NAMES}>>>)"
     closing = rf">(?!(?<=<<<{_NAMES}>)>>|(?<=<<<{_NAMES}>>)>|(?<=<<<{_NAMES}>>>))"
     rules = [
@@ -113,13 +116,7 @@ def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
             rf"(?!(?<={_TITLE})\.|(?<={_INITIAL})\.(?:[a-zA-Z]|(?<={_INITIAL}\.[a-zA-Z]\.))"
             rf"(?:\.[a-zA-Z]){{0,8}}\.?{_END})\."
         ),
-        *(
-            _replace(
-                f"<<<{''.join(f'[{letter}{letter.upper()}]' for letter in name)}>>>",
-                f"<<<{name}>>> ",
-            )
-            for name in _PLACEHOLDERS
-        ),
+        *map(_lower_placeholder, _PLACEHOLDERS),
         _replace(rf'[,!?:;…“”‘’"~–—―=←-⇿♫♪★☆♥❤♡☹-☻]|{opening}|{closing}|--+|->'),
         Lowercase(),
         _replace(r"(?<!\S)[0-9]+(?!\S)", "<<<digit>>>"),
@@ -133,7 +130,6 @@ def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
 # tweet: patterns and what is written in their place, in this order. The backslash forms are
 # spellings in some published tweet files. A rule without a match costs 0.3 us per tweet, so rare
 # characters share one rule.
-# rule.
 _TWEET_RULES = (
     (r"&(?:amp;)+", "&"),  # first: tweets are often escaped twice
     ("&lt;", "<"),
@@ -170,7 +166,9 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's
     # grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
-    flag, joiner, picture = "[\U0001f1e6-\U0001f1ff]", "\u200d", r"\p{Extended_Pictographic}"
+    flag = "[\U0001f1e6-\U0001f1ff]"
+    joiner = "\u200d"
+    picture = r"\p{Extended_Pictographic}"
     signs = (
         f"{flag}{{2}}(?={flag})",  # in a row of flags
         f"(?:{flag}{{1,2}}|{picture}(?:[{extend}]*{joiner}{picture})*)[{extend}{joiner}]*",
@@ -182,7 +180,7 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
 
 
 def plain_placeholders() -> list[Normalizer]:
-    """Return rules that write handles, links and the placeholders of prepared tweets in words that BERT's pieces know.
+    """Return rules that write handles, links and placeholders in words that BERT's pieces know.
 
     A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become
     their sign.
@@ -197,7 +195,7 @@ def plain_placeholders() -> list[Normalizer]:
 
 
 def capital_marks() -> list[Normalizer]:
-    """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
+    """Return rules that put ⇧ before a word with a capital, and ⇪ before one with two."""
     rules = []
     for capital in map(chr, range(ord("A"), ord("Z") + 1)):
         # a rule per letter, as a replacement is a constant

@@ -1,4 +1,4 @@
-"""Train a tokenizer on texts: a stock `PreTrainedTokenizerFast`, by default of whole words in torchtext's order.
+"""Train a tokenizer on texts: a stock `PreTrainedTokenizerFast`, by default of whole words.
 
 The stages that will encode also count, inside the `tokenizers` library, so both agree on every
 character (Python lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer
@@ -39,7 +39,9 @@ _PRIVATE = re.compile(r"\S@\S+\.\w|(?:\d[ ./()-]?){7}")  # an e-mail address, or
 
 
 class TaggerTokenizer(PreTrainedTokenizerFast):
-    """The tokenizer of a tagger's folder, for pipelines: marks of capitals are hidden, and a blank text fits a batch.
+    """The tokenizer of a tagger's folder, for pipelines.
+
+    Marks of capitals are hidden, and a blank text fits a batch.
 
     Its tokens are those of `tokenizer.json`. Programs without this package load a plain tokenizer
     in its place.
@@ -127,9 +129,12 @@ def train_tokenizer(
         raise SettingError(f"a tokenizer that keeps the text needs normalizer none: {found}")
     stages = _build_stages(tokenizer, normalizer, lowercase)
     specials = [UNK_TOKEN, PAD_TOKEN]
+    options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
     if exact:
         stages = _build_exact(tokenizer, lowercase)
         specials.append(EOS_TOKEN)
+        options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
+        options["clean_up_tokenization_spaces"] = False
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
     backend.normalizer, backend.pre_tokenizer, decoder = stages
     if decoder is not None:
@@ -140,14 +145,10 @@ def train_tokenizer(
         _learn_pieces(backend, _read(texts), *least, max_vocab_size or _PIECES, specials)
     else:
         words = dict.fromkeys([*specials, *_count(backend, _read(texts), *least)])
-        ids = {word: index for index, word in enumerate(islice(words, max_vocab_size))}
+        ids = dict(zip(islice(words, max_vocab_size), range(len(words)), strict=False))
         backend.model = WordLevel(ids, unk_token=UNK_TOKEN)
     if backend.get_vocab_size() <= len(specials):
         raise _no_frequent_word(tokenizer, *least)
-    options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
-    if exact:
-        options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
-        options["clean_up_tokenization_spaces"] = False
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         split_special_tokens=True,
@@ -226,7 +227,7 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer that lowercases put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
+    """Let a tokenizer that lowercases mark capitals with ⇧ and ⇪, as `cased` does."""
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     lowercase = getattr(backend, "normalizer", None)
     if backend is None or lowercase is None or lowercase.normalize_str("A") != "a":
@@ -245,14 +246,14 @@ def _join_without_marks(decoder: Decoder) -> Decoder:
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the rows that an embedding of its ids needs; with unused ids these are more than its entries."""
+    """Return the rows of an embedding of its ids; some ids may be unused."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _build_stages(
     tokenizer: str, normalizer: str, lowercase: bool
 ) -> tuple[Normalizer, PreTokenizer, Decoder | None]:
-    """Return the stages that turn a text into words, characters, or words to learn pieces from, and a decoder."""
+    """Return the stages from a text to words, or to characters, and a decoder."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     if tokenizer == "word":
         if normalizer != "cased":
@@ -275,7 +276,7 @@ def _build_stages(
 
 
 def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
-    """Return stages like those of [`_build_stages`] that keep every character and cut off `<eos>`."""
+    """Return stages as of [`_build_stages`] that keep every character and cut off `<eos>`."""
     case = normalizers.Sequence([Lowercase()] if lowercase else [])
     if tokenizer == "word":
         steps = [
@@ -292,7 +293,8 @@ def _build_exact(tokenizer: str, lowercase: bool) -> tuple[Normalizer, PreTokeni
     # piece
     typed = Regex(rf"\n|{EOS_TOKEN}|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
     # as GPT-2
-    parts = rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
+    parts = rf"{EOS_TOKEN}|'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+"
+    parts += r"| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     cuts = [Split(typed, "isolated"), Split(Regex(parts), "isolated")]
     pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return case, pre_tokenizers.Sequence([*cuts, pieces]), decoders.ByteLevel()
@@ -341,7 +343,7 @@ def _learn_pieces(
     )
 
     def hide(text: str) -> str:
-        """Return a text without private words, and with each word once if merges must be of several texts."""
+        """Return a text without private words, each once if merges must be of several texts."""
         words = [word for word in re.findall(r"\s*\S+|\s+", text) if not _PRIVATE.search(word)]
         if min_texts > 1:
             words = list({word.strip(): word for word in words}.values())

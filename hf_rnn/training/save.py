@@ -39,7 +39,8 @@ from ..evaluation.decisions import (
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
-from ..evaluation.scores import LinearBaseline, linear_scores
+from ..evaluation.linear import LinearBaseline, linear_scores
+from ..evaluation.scores import single_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
 from ..inference.engines.stored import fingerprint_folder
@@ -47,6 +48,7 @@ from ..models.auto import ENCODER, HEADS, PIPELINES, head_name
 from ..models.modeling_rnn import RnnModel, list_sentence_modules
 from ..settings.resolve import Settings, list_changes, record
 from ..tasks import get_task
+from ..tokenizers import NO_LENGTH_LIMIT
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
@@ -118,15 +120,12 @@ class TrainingResult:
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        return {
-            split: {
-                name: score
-                for name, score in scores.items()
-                if isinstance(score, float) and name != "loss"
-            }
-            for split, scores in self.metrics.items()
-            if split in ("validation", "test")
-        }
+        by_split: dict[str, dict[str, float]] = {}
+        for split in ("validation", "test"):
+            if split in self.metrics:
+                by_split[split] = single_scores(self.metrics[split])
+                by_split[split].pop("loss", None)
+        return by_split
 
 
 def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
@@ -201,7 +200,9 @@ def write_folder(
         if (start := run.settings.data.model_name_or_path) is not None:
             before = read_training_rows(FinishedFolder(find_folder(start)))
             hashes += [] if before is None else [before]
-        np.save(folder.training_rows, np.unique(np.concatenate(hashes)))
+        ordered = np.sort(np.concatenate(hashes))  # np.unique takes ten times the memory
+        is_first = np.append(True, ordered[1:] != ordered[:-1])
+        np.save(folder.training_rows, ordered[is_first])
     if fit.validation is not None:
         chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
         names = list(model.config.id2label.values())
@@ -273,6 +274,7 @@ def describe_run(
         training={
             name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]
         },
+        wide=metrics.get("wide"),
         data=metrics["data"],
         settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
         license=training.license,
@@ -280,7 +282,7 @@ def describe_run(
         tags=tuple(training.tags or ()),
         versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
         best_metric=training.metric_for_best_model if best_kept else None,
-        max_length=length if length < 10**9 else None,
+        max_length=length if length < NO_LENGTH_LIMIT else None,
         audit=audit,
         unknown_token_share=None
         if audit is None

@@ -30,6 +30,7 @@ from ..data.report import DataReport
 from ..data.sources import join_splits
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
+from ..evaluation.scores import single_scores
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
 from ..inference.engines.open import choose_engine
@@ -464,7 +465,7 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         if getattr(model, "ngrams", None) is not None:
             weights.append(model.ngrams.scale)
         further["calibration"] = calibrate(weights, predictions)
-    task.complete(model, predictions, lambda split: trainer.predict(examples[split]))
+    task.tune_on_validation(model, predictions, lambda split: trainer.predict(examples[split]))
     if run.settings.model.streaming and not task.per_token and predictions:
         split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
         by_share = measure_prefixes(
@@ -480,12 +481,9 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
         with only_errors():
             mistyped = task.encode(mistyped, tokens.tokenizer, run.settings.data.max_length)
         scores = trainer.compute_metrics(trainer.predict(mistyped["test"]))
-        floats = {
-            name: score
-            for name, score in scores.items()
-            if isinstance(score, float) and name != "loss"
-        }
-        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **floats}
+        numbers = single_scores(scores)
+        numbers.pop("loss", None)
+        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **numbers}
     rows = sum(run.report.label_counts["train"])
     if fit.wide is not None:
         further["wide"] = dataclasses.asdict(fit.wide)

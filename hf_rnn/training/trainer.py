@@ -19,17 +19,17 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers import trainer as transformers_trainer
@@ -40,7 +40,6 @@ from transformers.trainer_callback import (
     TrainerControl,
     TrainerState,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import (
     IntervalStrategy,
     PredictionOutput,
@@ -49,6 +48,7 @@ from transformers.trainer_utils import (
     rotate_checkpoints,
 )
 
+from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import PREFIX_WEIGHT
 from ..settings.training_arguments import RnnTrainingArguments
 from ..utils.errors import ModelError, SettingError, is_write_error, reason_of
@@ -298,13 +298,14 @@ class RnnTrainer(Trainer):
         )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
-        sampler = super()._get_train_sampler(self.train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = self._sampler = EpochSampler(
-                sampler.batch_size, lengths=sampler.lengths, seed=seed
-            )
-        return sampler
+        args = self.args
+        if args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(self.train_dataset)
+        size = args.train_batch_size * args.gradient_accumulation_steps
+        lengths = _measure_lengths(self.train_dataset, args.length_column_name)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self._sampler = EpochSampler(size, lengths, seed)
+        return self._sampler
 
     def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> SequentialSampler:
         return SequentialSampler(eval_dataset)
@@ -343,8 +344,7 @@ class RnnTrainer(Trainer):
             return super().evaluate(eval_dataset, *args, **kwargs)
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         scores = self.compute_metrics(self.predict(rows))
-        numbers = {name: score for name, score in scores.items() if isinstance(score, float)}
-        metrics = {f"eval_{name}": score for name, score in numbers.items()}
+        metrics = {f"eval_{name}": score for name, score in single_scores(scores).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -605,22 +605,45 @@ class EpochRows(Dataset):
         return self.rows.__getitems__(places)
 
 
-class EpochSampler(LengthGroupedSampler):
-    """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again."""
+def _measure_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """Return the numbers of a column, or without it the tokens of each row, int32 `(N,)`."""
+    if column in rows.column_names:
+        return np.asarray(rows[column][:], dtype=np.int32)
+    lengths = [np.empty(0, np.int32)]
+    for batch in rows.select_columns("input_ids").with_format("arrow").iter(10_000):
+        lengths.append(pc.list_value_length(batch["input_ids"]).to_numpy())
+    return np.concatenate(lengths)
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths[:])  # a column is slow to index
+
+class EpochSampler(Sampler[int]):
+    """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again.
+
+    The order is that of `get_length_grouped_indices` of transformers, which makes Python objects.
+    """
+
+    def __init__(self, batch_size: int, lengths: Sequence[int] | np.ndarray, seed: int) -> None:
+        self.batch_size = batch_size
+        self.lengths = np.asarray(lengths, dtype=np.int32)
         self.seed = seed
         self.epoch = 0
 
-    def __iter__(self) -> Any:
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         size = self.batch_size
         # all rows would be the same batches
-        together = min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))
-        rows = get_length_grouped_indices(self.lengths, size, together, generator)
+        together = size * min(_SORTED_BATCHES, max(1, len(self.lengths) // (2 * size)))
+        rows = torch.randperm(len(self.lengths), generator=generator).numpy()
+        firsts = np.arange(0, len(rows), together)
+        for first in firsts:
+            some = rows[first : first + together]
+            some[:] = some[np.argsort(-self.lengths[some], kind="stable")]
+        longest = firsts[self.lengths[rows[firsts]].argmax()]  # the first batch needs most memory
+        rows[[0, longest]] = rows[[longest, 0]]
         # full batches, which come sorted by length; in that order a model learns less
         whole = len(rows) // size
         order = [*torch.randperm(whole, generator=generator).tolist(), whole]
-        batches = (rows[place * size : (place + 1) * size] for place in order)
-        return chain.from_iterable(batches)
+        for place in order:
+            yield from rows[place * size : (place + 1) * size].tolist()

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.typos import mistype_rows
+from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import RnnForSequenceClassification
 from ..tokenizers.ngrams import PRIME, NgramTable, distinct_ngrams, hash_ngrams
 from ..utils.process import only_errors
@@ -157,7 +158,7 @@ def fit_wide(run: Run, tokens: Tokens, fit: Fit, known: Wide | None = None) -> F
         factor=round(factor, 3),
         decay=linear.decay,
         seconds=round(time.monotonic() - start, 1),
-        network={name: score for name, score in scores.items() if isinstance(score, float)},
+        network=single_scores(scores),
         strongest=list_strongest(model, tokens.tokenizer, linear, lesson.copies[0]),
     )
     logger.info("a linear part over %s n-grams, factor %.2g", f"{wide.ngrams:,}", factor)

@@ -30,7 +30,7 @@ class UserError(ValueError):
 
 
 class SettingError(UserError):
-    """A flag, a keyword or an entry of a recipe that is unknown, out of range or against another."""
+    """A flag, keyword or entry of a recipe that is unknown, out of range or against another."""
 
 
 class DataError(UserError):
@@ -93,15 +93,16 @@ def explain(
 
 
 def is_write_error(error: Exception) -> bool:
-    """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
+    """Return whether a library raised this because a file could not be written."""
     # not at import: a service with ONNX Runtime has no safetensors
     from safetensors import SafetensorError
 
-    return isinstance(error, OSError | SafetensorError) or type(error) is Exception
+    is_bare = type(error) is Exception  # as tokenizers raises
+    return is_bare or isinstance(error, OSError | SafetensorError)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of a library's error in one line, or the error's type if the message is empty."""
+    """Return the message of a library's error in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -126,7 +127,7 @@ def find_text_fault(text: object) -> str:
 
 
 def find_text_error(text: object) -> str:
-    """Return why a cell or line has no answer, such as [`NO_TEXT`], or an empty string for a text."""
+    """Return why a cell or line has no answer, such as [`NO_TEXT`]; an empty string for a text."""
     is_nan = type(text).__name__ == "NAType" or text != text
     if text is None or is_nan or (isinstance(text, str) and not text.strip()):
         return NO_TEXT
@@ -136,25 +137,26 @@ def find_text_error(text: object) -> str:
 
 def check_text(text: str) -> None:
     """Raise a [`UserError`] for a text that is not a str of valid Unicode."""
-    if fault := find_text_fault(text):
-        raise UserError(f"the text {fault}")
+    fault = find_text_fault(text)
+    if fault:
+        raise DataError(f"the text {fault}")
 
 
 def check_texts(texts: Iterable[object], where: str = "texts", first: int = 0) -> None:
-    """Raise a [`UserError`] for the first invalid text, with its position, counted on from `first`."""
+    """Raise a [`UserError`] for the first invalid text, with its position from `first` on."""
     for position, text in enumerate(texts, first):
-        if fault := find_text_fault(text):
-            raise UserError(f"{where}[{position}] {fault}")
+        fault = find_text_fault(text)
+        if fault:
+            raise DataError(f"{where}[{position}] {fault}")
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:
     """Return texts as a list; refuse other things than a list of valid texts, by position."""
     if isinstance(texts, str | bytes):
-        raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
+        raise DataError("texts must be a list of str, found one text: put it into a list, [text]")
     if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
-        raise UserError(
-            f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list"
-        )
+        found = f"found a {type(texts).__name__}"
+        raise DataError(f"texts must be a list of str, {found}: give its texts as a list")
     listed = texts if type(texts) is list else list(out_of_arrow(texts))
     check_texts(listed)
     return listed

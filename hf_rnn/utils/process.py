@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import mmap
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 _TRAINING = threading.RLock()
 _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
@@ -28,7 +30,14 @@ _AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {}
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path` and rename it, so that readers see the old file or the new one.
+    """Write a file at once; see [`replace_file`]."""
+    with replace_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` and rename it at the end: readers see the old or the new.
 
     The new file has the permissions of the old one. A symbolic link stays, and the file that it
     names is replaced.
@@ -37,14 +46,13 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: When the file cannot be written; the old file is unchanged.
     """
     path = Path(os.path.realpath(path))
-    # hidden, so that it is never shared; a random name, because another process may write the same
-    # file
+    # hidden, so that it is never shared; with a random name, as another process may write the file
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.unfinished")
     try:
         with open(temporary, "wb") as file:
             if path.exists():
                 shutil.copymode(path, temporary)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # otherwise the name might reach the disk before the content
         os.replace(temporary, path)
@@ -59,7 +67,7 @@ def write_whole(path: Path, content: bytes) -> None:
 # ---- memory ----
 
 _MOST_MAPPED = 256  # MB of mapped files in the memory of a process
-_PAUSE = 0.1  # seconds
+_PAUSE = 0.02  # seconds
 
 
 @cache
@@ -78,9 +86,8 @@ def _drop_pages() -> None:
     advise = ctypes.CDLL(None).madvise
     while True:
         time.sleep(_PAUSE)
-        status = Path("/proc/self/status").read_text()
-        mapped = status.partition("RssFile:")[2].split(maxsplit=1)[0]
-        if int(mapped) < _MOST_MAPPED << 10:
+        shared = int(Path("/proc/self/statm").read_text().split()[2])  # pages
+        if shared * mmap.PAGESIZE < _MOST_MAPPED << 20:
             continue
         for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
             pages, permissions, *_ = line.split()
@@ -93,7 +100,7 @@ def _drop_pages() -> None:
 
 
 def after_import(name: str, function: Callable[[ModuleType], None]) -> None:
-    """Call a function with a module after each of its imports, or now if it is imported; one function per module.
+    """Call a function with a module after each of its imports, or now if it is imported.
 
     The library wrapt does this too, and takes 0.05 s to import.
     """
@@ -127,14 +134,14 @@ sys.meta_path.insert(0, _Finder)
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Wait until no other thread trains: random states and accelerate's state belong to the process."""
+    """Wait until no other thread trains: random states belong to the process."""
     with _TRAINING:
         yield
 
 
 @contextlib.contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Hide the progress bars of transformers and datasets: those of loading, tokenizing and saving."""
+    """Hide the progress bars of transformers and datasets."""
     import datasets
     from transformers.utils import logging
 

@@ -42,8 +42,9 @@ def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> "tuple[np.ndar
     import numpy as np
     import torch
 
-    vectors, logits = [], []
-    model.classifier.register_forward_pre_hook(
+    vectors = []
+    logits = []
+    hook = model.classifier.register_forward_pre_hook(
         lambda _, inputs: vectors.append(inputs[0].float().numpy())
     )
     with torch.inference_mode():
@@ -52,12 +53,27 @@ def read_vectors(model: Any, tokenizer: Any, texts: list[str]) -> "tuple[np.ndar
                 texts[start : start + 64], padding=True, truncation=True, return_tensors="pt"
             )
             logits.append(model(batch["input_ids"], batch["attention_mask"]).logits.float().numpy())
+    hook.remove()
     return np.concatenate(vectors), np.concatenate(logits)
 
 
 def read(path: Path) -> list[list[str]]:
     """Return text and label of each line."""
     return [line.rsplit("\t", 1) for line in path.read_text("utf-8").splitlines()]
+
+
+def draw_classes(
+    rows: list[list[str]], draw: random.Random
+) -> tuple[list[list[str]], list[str], list[str]]:
+    """Return rows to train on, and as many texts of their classes as of a fifth that is left out."""
+    classes = sorted({label for _, label in rows})
+    outside = set(draw.sample(classes, len(classes) // 5))
+    inside = [row for row in rows if row[1] not in outside]
+    draw.shuffle(inside)
+    count = len(inside) // 10
+    unknown = [text for text, label in rows if label in outside]
+    unknown = draw.sample(unknown, min(len(unknown), count))
+    return inside[count:], [text for text, _ in inside[:count]], unknown
 
 
 def measure_none(path: Path, seed: int) -> dict[str, float]:
@@ -69,15 +85,7 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
     from hf_rnn import train
     from hf_rnn.hub.model_folder import load_model
 
-    rows = read(path)
-    draw = random.Random(seed)
-    classes = sorted({label for _, label in rows})
-    outside = set(draw.sample(classes, len(classes) // 5))
-    inside = [row for row in rows if row[1] not in outside]
-    draw.shuffle(inside)
-    test, rest = inside[: len(inside) // 10], inside[len(inside) // 10 :]
-    unknown = [text for text, label in rows if label in outside]
-    unknown = draw.sample(unknown, min(len(unknown), len(test)))
+    rest, known, unknown = draw_classes(read(path), random.Random(seed))
     with tempfile.TemporaryDirectory() as folder:
         train(
             train=rest,
@@ -88,17 +96,13 @@ def measure_none(path: Path, seed: int) -> dict[str, float]:
             overwrite_output_dir=True,
         )
         model, tokenizer = load_model(f"{folder}/out")[:2]
-    known, learned = [text for text, _ in test], [text for text, _ in rest]
-    vectors, logits = read_vectors(model.eval(), tokenizer, learned + known + unknown)
+    learned, _ = read_vectors(model.eval(), tokenizer, [text for text, _ in rest])
     labels = np.array([model.config.label2id[label] for _, label in rest])
-    means = np.stack(
-        [
-            vectors[: len(rest)][labels == number].mean(axis=0)
-            for number in range(model.config.num_labels)
-        ]
-    )
-    vectors, logits = vectors[len(rest) :].astype(float), logits[len(rest) :].astype(float)
-    distances = np.sqrt(((vectors[:, None] - means[None]) ** 2).sum(axis=-1)).min(axis=1)
+    numbers = range(model.config.num_labels)
+    means = np.stack([learned[labels == number].mean(axis=0) for number in numbers])
+    vectors, logits = read_vectors(model, tokenizer, known + unknown)
+    logits = logits.astype(float)
+    distances = np.linalg.norm(vectors[:, None].astype(float) - means, axis=-1).min(axis=1)
     scores = {
         "probability": softmax(logits, axis=1).max(axis=1),
         "energy": logsumexp(logits, axis=1),
@@ -123,7 +127,7 @@ def find_lowest(confidence: "np.ndarray", right: "np.ndarray", target: float) ->
 
 
 def score_rows(path: Path, folder: str | None) -> "tuple[np.ndarray, np.ndarray, list[str]]":
-    """Return scores `(N, C)` and class ids `(N)` of rows that a model has not seen, and its labels."""
+    """Return scores `(N, C)` and class ids `(N)` of rows that are new to a model; its labels."""
     import numpy as np
 
     from hf_rnn import FastRnn, train

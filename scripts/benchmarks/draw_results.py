@@ -8,22 +8,19 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BLUE, GREY = "#0072B2", "#999999"
+BLUE = "#0072B2"
+GREY = "#999999"
 
 
 def read_points(text: str) -> list[tuple[str, float, float]]:
     """Return name, accuracy and speed of the rows that have one number of each."""
     points = []
     for line in text.splitlines():
-        cells = [
-            cell.strip().replace("*", "").replace("`", "") for cell in line.strip("|").split("|")
-        ]
-        if (
-            len(cells) == 5
-            and re.fullmatch(r"0\.\d+", cells[1])
-            and (speed := re.match(r"[\d.]+", cells[2]))
-        ):
-            points.append((cells[0].replace(",", ""), float(cells[1]), float(speed[0])))
+        cells = [cell.strip() for cell in re.sub("[*`]", "", line).strip("|").split("|")]
+        if len(cells) != 5 or not re.fullmatch(r"0\.\d+", cells[1]):
+            continue
+        if match := re.match(r"[\d.]+", cells[2]):
+            points.append((cells[0].replace(",", ""), float(cells[1]), float(match[0])))
     return points
 
 

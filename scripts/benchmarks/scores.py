@@ -1,4 +1,4 @@
-"""Train models on data sets and print their scores: recipes of this package, a linear model, fastText and MiniLM-L6.
+"""Train models on data sets and print their scores, beside those of simpler and larger models.
 
     pip install '.[bench]'
     python scripts/benchmarks/scores.py --data_dir DIR/emotion DIR/suite/cr --model linear default
@@ -15,7 +15,6 @@ continues there. Seconds are processor time.
 """
 
 import argparse
-import collections
 import json
 import random
 import shlex
@@ -23,11 +22,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-SCORES = ("accuracy", "macro_f1", "macro_recall")
+SHOWN = ("accuracy", "macro_f1")  # in the table
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)  # C of logistic regressions
 Texts = Sequence[str]
 
@@ -50,14 +52,9 @@ class DataSet:
         rows = [(row["text"], names[row["label"]]) for row in splits["train"]]
         if rows_per_class is not None:
             random.Random(seed).shuffle(rows)
-            kept: collections.Counter[str] = collections.Counter()
-            chosen = []
-            for text, label in rows:
-                kept[label] += 1
-                if kept[label] <= rows_per_class:
-                    chosen.append((text, label))
-            rows = chosen
-        self.texts, self.labels = [text for text, _ in rows], [label for _, label in rows]
+            rows = take_per_class(rows, rows_per_class)
+        self.texts = [text for text, _ in rows]
+        self.labels = [label for _, label in rows]
         self.dev_texts = list(splits["validation"]["text"])
         self.dev_labels = [names[label] for label in splits["validation"]["label"]]
         self.typos = typos
@@ -85,6 +82,17 @@ class DataSet:
         }
 
 
+def take_per_class(rows: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    """Return the first rows of each class."""
+    counts: Counter[str] = Counter()
+    chosen = []
+    for text, label in rows:
+        counts[label] += 1
+        if counts[label] <= most:
+            chosen.append((text, label))
+    return chosen
+
+
 # ---- models ----
 
 
@@ -95,17 +103,16 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
     from hf_rnn import FastRnn, train
 
     recipe, *flags = shlex.split(words)
-    given = {
-        name.removeprefix("--"): yaml.safe_load(value)
-        for name, value in zip(flags[::2], flags[1::2], strict=True)
-    }
+    settings: dict[str, Any] = {"seed": seed, "baselines": False, "disable_tqdm": True}
+    for name, value in zip(flags[::2], flags[1::2], strict=True):
+        settings[name.removeprefix("--")] = yaml.safe_load(value)
     with tempfile.TemporaryDirectory() as place:
         result = train(
             list(zip(data.texts, data.labels, strict=True)),
             f"{place}/model",
             validation=list(zip(data.dev_texts, data.dev_labels, strict=True)),
             recipe=recipe,
-            **{"seed": seed, "baselines": False, "disable_tqdm": True, **given},
+            **settings,
         )
         model = FastRnn.from_pretrained(result.folder)
         scores = data.score_all(
@@ -121,15 +128,13 @@ def score_recipe(data: DataSet, seed: int, words: str) -> dict[str, float]:
 
 def score_best(data: DataSet, fit: Callable[[float], Any], dev: Any) -> dict[str, float]:
     """Return the best scores of logistic regressions of several strengths."""
-    return max(
-        (data.score(fit(strength).predict(dev)) for strength in STRENGTHS),
-        key=lambda scores: scores["macro_f1"],
-    )
+    tried = [data.score(fit(strength).predict(dev)) for strength in STRENGTHS]
+    return max(tried, key=lambda scores: scores["macro_f1"])
 
 
 def score_linear(data: DataSet, seed: int) -> dict[str, float]:
     """Score the linear model of model cards, which chooses its options on the training rows."""
-    from hf_rnn.evaluation.scores import fit_linear
+    from hf_rnn.evaluation.linear import fit_linear
 
     names = sorted(set(data.labels))
     model, name = fit_linear(data.texts, [names.index(label) for label in data.labels])
@@ -148,28 +153,16 @@ def score_fasttext(data: DataSet, seed: int) -> dict[str, float]:
         for text, label in zip(data.texts, data.labels, strict=True):
             file.write(f"__label__{label.replace(' ', '_')} {' '.join(text.split())}\n")
         file.flush()
-        names = {label.replace(" ", "_"): label for label in data.labels}
-        for rate in (0.1, 0.5):
-            for epochs in (5, 25):
-                for least in (0, 3):
-                    settings = {
-                        "lr": rate,
-                        "epoch": epochs,
-                        "wordNgrams": 2,
-                        "minn": least,
-                        "maxn": 5 * bool(least),
-                    }
-                    fixed = {"thread": 1, "verbose": 0, "dim": 50, "bucket": 200_000, "seed": seed}
-                    try:
-                        model = fasttext.train_supervised(file.name, **settings, **fixed)
-                    except RuntimeError:  # the rate was too high: it reports NaN
-                        continue
-                    answers, _ = model.predict(lines)
-                    tried.append(
-                        data.score(
-                            [names[answer[0].removeprefix("__label__")] for answer in answers]
-                        )
-                    )
+        names = {f"__label__{label.replace(' ', '_')}": label for label in data.labels}
+        fixed = {"thread": 1, "verbose": 0, "dim": 50, "bucket": 200_000, "wordNgrams": 2}
+        for rate, epochs, letters in product((0.1, 0.5), (5, 25), ((0, 0), (3, 5))):
+            settings = {"lr": rate, "epoch": epochs, "minn": letters[0], "maxn": letters[1]}
+            try:
+                model = fasttext.train_supervised(file.name, seed=seed, **settings, **fixed)
+            except RuntimeError:  # the rate was too high: it reports NaN
+                continue
+            answers, _ = model.predict(lines)
+            tried.append(data.score([names[answer[0]] for answer in answers]))
     return max(tried, key=lambda scores: scores["macro_f1"])
 
 
@@ -187,9 +180,8 @@ def score_vectors(data: DataSet, encode: Callable[[Texts], Any]) -> dict[str, fl
     rows = encode(data.texts)
 
     def fit(strength: float) -> Any:
-        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(
-            rows, data.labels
-        )
+        regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=3000)
+        return regression.fit(rows, data.labels)
 
     return score_best(data, fit, encode(data.dev_texts))
 
@@ -278,60 +270,70 @@ def measure(flags: argparse.Namespace) -> list[dict[str, Any]]:
     """Run what the output file does not have, append it, and return all results."""
     lines = flags.output_file.read_text("utf-8").splitlines() if flags.output_file.exists() else []
     results = [json.loads(line) for line in lines]
-    known = {(result["set"], result["model"], result["seed"]) for result in results}
-    for folder in flags.data_dir:
-        for model in flags.model:
-            exact = (model in EXACT or Path(model).is_dir()) and not flags.rows_per_class
-            for seed in flags.seeds[:1] if exact else flags.seeds:
-                if (str(folder), model, seed) in known:
-                    continue
-                data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows, flags.typos)
-                start = time.process_time()
-                if Path(model).is_dir():
-                    scores = score_model2vec(data, model)
-                else:
-                    scores = (
-                        PEERS[model](data, seed)
-                        if model in PEERS
-                        else score_recipe(data, seed, model)
-                    )
-                seconds = round(time.process_time() - start, 1)
-                results.append(
-                    {"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores}
-                )
-                with flags.output_file.open("a", encoding="utf-8") as file:
-                    file.write(f"{json.dumps(results[-1])}\n")
-                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    done = {(result["set"], result["model"], result["seed"]) for result in results}
+    for folder, model, seed in list_runs(flags):
+        if (str(folder), model, seed) in done:
+            continue
+        data = DataSet(folder, flags.rows_per_class, seed, flags.max_bad_rows, flags.typos)
+        start = time.process_time()
+        scores = score_model(data, model, seed)
+        seconds = round(time.process_time() - start, 1)
+        run = {"set": str(folder), "model": model, "seed": seed, "seconds": seconds, **scores}
+        results.append(run)
+        with flags.output_file.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(run)}\n")
+        print(json.dumps(run), file=sys.stderr, flush=True)
     return results
 
 
+def list_runs(flags: argparse.Namespace) -> Iterator[tuple[Path, str, int]]:
+    """Yield folder, model and seed of each run; one seed for a model without random numbers."""
+    for folder, model in product(flags.data_dir, flags.model):
+        is_exact = model in EXACT or Path(model).is_dir()
+        seeds = flags.seeds[:1] if is_exact and not flags.rows_per_class else flags.seeds
+        for seed in seeds:
+            yield folder, model, seed
+
+
+def score_model(data: DataSet, model: str, seed: int) -> dict[str, float]:
+    """Train a model and return its scores."""
+    if Path(model).is_dir():
+        return score_model2vec(data, model)
+    if model in PEERS:
+        return PEERS[model](data, seed)
+    return score_recipe(data, seed, model)
+
+
 def make_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return a row per model: mean accuracy / macro-F1 over the seeds of each set, and the means over the sets."""
-    sets, models = (
-        list(dict.fromkeys(result[key] for result in results)) for key in ("set", "model")
-    )
+    """Return a row per model: mean accuracy / macro-F1 over the seeds of a set, and over sets."""
+    sets = list(dict.fromkeys(result["set"] for result in results))
     names = [Path(data).name for data in sets]
     lines = [f"| model | {' | '.join(names)} | mean | seconds |", f"|{'---|' * (len(sets) + 3)}"]
-    for model in models:
-        cells, means, seconds = [], [], 0.0
+    for model in dict.fromkeys(result["model"] for result in results):
+        cells = []
+        means = []
+        seconds = 0.0
         for data in sets:
-            runs = [
-                result for result in results if (result["model"], result["set"]) == (model, data)
-            ]
-            if not runs:
+            runs = [run for run in results if run["model"] == model and run["set"] == data]
+            if runs:
+                cells.append(format_pair(runs))
+                means.append(average(runs))
+                seconds += statistics.mean(run["seconds"] for run in runs)
+            else:
                 cells.append("")
-                continue
-            pair = [
-                statistics.mean(run[score] for run in runs) for score in ("accuracy", "macro_f1")
-            ]
-            cells.append(" / ".join(f"{value:.3f}" for value in pair))
-            means.append(pair)
-            seconds += statistics.mean(run["seconds"] for run in runs)
-        whole = " / ".join(f"{statistics.mean(column):.3f}" for column in zip(*means, strict=True))
-        lines.append(
-            f"| {model} | {' | '.join(cells)} | {whole if len(means) == len(sets) else ''} | {seconds:.0f} |"
-        )
+        cells.append(format_pair(means) if len(means) == len(sets) else "")
+        lines.append(f"| {model} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def average(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the means of the scores that the table shows."""
+    return {score: statistics.mean(map(itemgetter(score), runs)) for score in SHOWN}
+
+
+def format_pair(runs: Sequence[dict[str, Any]]) -> str:
+    """Return mean accuracy / macro-F1."""
+    return " / ".join(f"{value:.3f}" for value in average(runs).values())
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from hf_rnn import train_tokenizer
+from hf_rnn.data.continuous_text import load_text
 from hf_rnn.data.encoding import encode_blocks
 from hf_rnn.data.errors import DataError
-from hf_rnn.data.load import load_text
 from hf_rnn.data.report import DataReport
 from hf_rnn.utils.errors import UserError
 

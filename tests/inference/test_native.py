@@ -335,6 +335,9 @@ def test_sanitizers_find_nothing(found, library_name, tmp_path):
         cases.append(
             pack(make(block=block, cell=cell, pooling="last", bidirectional=False))._source
         )
+    with_ngrams = make()
+    tiny_ngrams.attach(with_ngrams)
+    cases.append(pack(with_ngrams)._source)
     plain = [(SimpleNamespace(**vars(config)), *rest) for config, *rest in cases]
     (tmp_path / "cases.pickle").write_bytes(pickle.dumps((plain, HOSTILE)))
     program = f"""

@@ -216,7 +216,7 @@ def test_the_score_of_o_is_lowered_while_that_finds_more_entities():
 
     predictions = {split: predict(split) for split in ("validation", "test")}
     task = get_task("token-classification")
-    task.complete(model, predictions, predict)
+    task.tune_on_validation(model, predictions, predict)
     assert model.classifier.bias.tolist() == [-1, 0]
     for found in predictions.values():
         assert task.evaluate(found.predictions, found.label_ids, config)["f1"] == 1

@@ -10,6 +10,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
@@ -243,6 +244,10 @@ def test_batches_have_similar_lengths_and_come_in_random_order(make):
         and abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.5
     )
     assert sorted(EpochSampler(32, [3, 4], seed=0)) == [0, 1]
+    generator = torch.Generator().manual_seed(1)
+    drawn = get_length_grouped_indices(lengths.tolist(), 32, 15, generator)
+    batches = {tuple(drawn[start : start + 32]) for start in range(0, 992, 32)}
+    assert batches == {tuple(rows[start : start + 32]) for start in range(0, 992, 32)}
     examples = datasets.Dataset.from_dict(
         {"input_ids": [[2] * size for size in lengths], "labels": [0] * 1000}
     )

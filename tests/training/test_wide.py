@@ -100,6 +100,16 @@ def test_it_knows_words_that_the_network_does_not(wide):
         assert texts[text] >= 2, "an n-gram of one text can be private"
 
 
+def test_the_card_describes_it(wide):
+    _, result = wide
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    facts = result.metrics["wide"]
+    ngrams = f"{facts['ngrams']:,} n-grams with factor {facts['factor']:.2g}"
+    assert f"and a linear part over {ngrams}." in card
+    for shown in facts["strongest"].values():
+        assert " · ".join(shown) in card
+
+
 def find_spans(words):
     for size in (1, 2, 3):
         for first in range(len(words) - size + 1):

@@ -1,10 +1,16 @@
-"""A file is always complete, also when writing fails."""
+"""A file is always complete, also when writing fails; pages of mapped files leave the memory."""
 
 import os
+import re
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from hf_rnn.utils import process
 from hf_rnn.utils.process import write_whole
 
 
@@ -34,3 +40,25 @@ def test_a_file_keeps_its_permissions_and_a_link_its_file(tmp_path):
     write_whole(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "private").read_bytes() == b"new"
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs the pages of Linux")
+def test_pages_of_mapped_files_leave_the_memory_and_can_be_read_again(tmp_path, monkeypatch):
+    table = pa.table({"number": np.arange(8_000_000)})  # 64 MB
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    mapped = pa.ipc.open_stream(pa.memory_map(str(tmp_path / "a.arrow"))).read_all()
+    monkeypatch.setattr(process, "_MOST_MAPPED", measure_mapped() + 10)
+    assert mapped.equals(table) and measure_mapped() > process._MOST_MAPPED + 40
+    process.limit_mapped_files()
+    end = time.monotonic() + 30
+    while measure_mapped() > process._MOST_MAPPED and time.monotonic() < end:
+        time.sleep(0.05)
+    assert measure_mapped() <= process._MOST_MAPPED
+    assert mapped.equals(table)
+
+
+def measure_mapped():
+    """Return the MB of files in the memory of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssFile:\s+(\d+)", status)[1]) >> 10

@@ -1,4 +1,4 @@
-"""Engines: token ids → logits. `native` computes in C, `torch` by the plain model, `onnx` in ONNX Runtime.
+"""Engines: token ids → logits, in C (`native`), by the plain model (`torch`), or by ONNX Runtime.
 
 An engine knows neither texts nor labels: `Predictor` prepares texts and forms answers, the same for
 all of them.
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ...tokenizers.ngrams import NgramTable
 
 # in `architectures`
-CLASSIFIER, TAGGER = "RnnForSequenceClassification", "RnnForTokenClassification"
+CLASSIFIER = "RnnForSequenceClassification"
+TAGGER = "RnnForTokenClassification"
 Precision = Literal["float32", "int16", "int8"]
 Backend = Literal["torch", "onnx"]
 
@@ -49,9 +50,8 @@ class InferenceOptions:
             if choice not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}: found {choice!r}")
         if self.backend != "torch" and (self.precision, str(self.device)) != ("float32", "cpu"):
-            raise UserError(
-                f"precision and device are for the backend torch: leave them out with {self.backend}"
-            )
+            advice = f"leave them out with {self.backend}"
+            raise UserError(f"precision and device are for the backend torch: {advice}")
 
 
 DEFAULTS = InferenceOptions()
@@ -80,14 +80,16 @@ class Engine(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all weights, as they were loaded: one for all engines, also of weights in several files."""
+        """A hash of all weights as they were loaded: one for all engines and numbers of files."""
         raise NotImplementedError
 
     @abstractmethod
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
     ) -> np.ndarray:
-        """Return the logits `(N, C)` of texts in float32; of a tagger those of tokens, `(N, T, C)`, zero after a text.
+        """Return the logits `(N, C)` of texts in float32.
+
+        Those of a tagger are of tokens, `(N, T, C)`, zero after a text.
 
         Raises:
             IndexError: For an id outside the vocabulary.
@@ -102,9 +104,9 @@ class Engine(ABC):
     def advance(
         self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits `(N, C)` of a streaming model after further tokens of texts, and the states `(N, K)`.
+        """Return the logits `(N, C)` of a streaming model after further tokens, and its states.
 
-        `states` are those before these tokens, None at the start.
+        The `states` `(N, K)` are those before these tokens, None at the start.
         """
         raise NotImplementedError
 
@@ -122,7 +124,7 @@ class Engine(ABC):
 
 
 def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
-    """Return the fingerprint of weights by name, the same for one file, several, and a model in memory."""
+    """Return the fingerprint of weights by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         values = np.ascontiguousarray(weights[name])
@@ -152,7 +154,7 @@ def pad_ids(
 
 
 def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return the logits of all tokens, one after another, as `(N, T, C)`, zero after the tokens of a text."""
+    """Return the logits `(sum of T, C)` of all tokens as `(N, T, C)`, zero after a text."""
     lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
     padded = np.zeros((len(lengths), int(lengths.max(initial=0)), logits.shape[1]), np.float32)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = logits
@@ -162,7 +164,7 @@ def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.nda
 def batch_by_length(
     input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
 ) -> Iterator[list[int]]:
-    """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
+    """Yield batches of row numbers, shortest first; one longer than `tokens_per_batch` is alone."""
     batch: list[int] = []
     for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
         is_large = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch

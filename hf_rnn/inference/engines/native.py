@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import cached_property
@@ -45,11 +45,13 @@ ACTIVATIONS = ("linear", "relu", "tanh", "gelu")
 _STORE, _SIGMOID, _ADDEND = range(3)
 _COLUMNS = 16  # per panel
 # per call: more leave the cache, but each step of a cell needs many texts
-_TOKENS, _TOKENS_OF_STEPS = 512, 2048
+_TOKENS = 512
+_TOKENS_OF_STEPS = 2048
 _LARGEST_TABLE = 1 << 28  # bytes
-_ROWS_AT_ONCE, _LARGEST = 4096, 1 << 31
-# int16: the norm of an output's weights, see `kernel.c`; most inputs
-_SHORT_NORM, _MOST_SHORT = 65500, 4096
+_ROWS_AT_ONCE = 4096
+_LARGEST_SIZE = 1 << 31
+_SHORT_NORM = 65500  # int16: the norm of an output's weights, see `kernel.c`
+_MOST_SHORT = 4096  # inputs
 _NOT_FINITE = {np.dtype(np.uint16): 0x7F80, np.dtype(np.uint8): 0x7F}  # bits of bfloat16 and float8
 
 MISSING = "the kernel is not built"
@@ -96,57 +98,49 @@ def pad(values: np.ndarray, axis: int, parts: int) -> np.ndarray:
 
 
 def find_unsupported_setting(config: Config, head: str) -> str | None:
-    """Return the first setting that the kernel does not compute, in words; None if it computes all."""
+    """Return the first setting that the kernel does not compute, in words; None without one."""
     residual = config.block_type == "residual"
-    sizes = [
-        config.vocab_size,
-        config.embedding_size,
-        config.hidden_size,
-        config.num_hidden_layers,
-        config.num_labels,
-    ]
-    sizes += [
-        size
-        for size in (config.residual_size, config.intermediate_size)
-        if residual and size is not None
-    ]
-    sizes += [config.conv_kernel] if residual else []
-    if (
-        not all(type(size) is int and 0 < size < _LARGEST for size in sizes)
-        or type(config.bidirectional) is not bool
-    ):
-        return "a size is not a number of the kernel"
-    supported: list[tuple[str, object, Sequence[object]]] = [
-        ("the head", head, (CLASSIFIER, TAGGER)),
-        ("block_type", config.block_type, ("plain", "residual")),
-        ("cell_type", config.cell_type, ("min_gru",) if residual else tuple(CELLS)),
-        ("target_scale", getattr(config, "target_scale", None), (None,)),
-    ]
+    sizes = ["vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_labels"]
     if residual:
-        rest = (config.residual_size or config.hidden_size) % _COLUMNS
-        supported += [("hidden_act", getattr(config, "hidden_act", "silu"), ("silu",))]
-        supported += [("the rest of the stream by 16", rest, (0,))]
+        optional = ("residual_size", "intermediate_size")
+        sizes += ["conv_kernel", *(name for name in optional if getattr(config, name) is not None)]
+    supported: dict[str, Sequence[object]] = {
+        "block_type": ("plain", "residual"),
+        "cell_type": ("min_gru",) if residual else tuple(CELLS),
+        "target_scale": (None,),
+    }
     if head == TAGGER:
-        supported += [
-            (name, bool(getattr(config, name, False)), (False,)) for name in ("crf", "word_forms")
-        ]
-    else:
-        separator = getattr(config, "sep_token_id", None)  # a model of pairs has one
-        supported += [
-            ("pooling", config.pooling, POOLINGS[1:]),
-            ("sep_token_id", separator, (None,)),
-        ]
-        supported += [("classifier_activation", config.classifier_activation, ACTIVATIONS)]
-    return next(
-        (f"{name} is {value!r}" for name, value, values in supported if value not in values), None
-    )
+        supported |= {"crf": (False, None), "word_forms": (0, None)}
+    else:  # a model of pairs has a separator
+        supported |= {"sep_token_id": (None,), "pooling": POOLINGS[1:]}
+        supported["classifier_activation"] = ACTIVATIONS
+
+    is_right = {name: _is_size(getattr(config, name)) for name in sizes}
+    is_right["bidirectional"] = type(config.bidirectional) is bool
+    is_right |= {name: getattr(config, name, None) in supported[name] for name in supported}
+    if residual:
+        is_right["hidden_act"] = getattr(config, "hidden_act", "silu") == "silu"
+    for name, right in is_right.items():
+        if not right:
+            return f"{name} is {getattr(config, name, None)!r}"
+    if head not in (CLASSIFIER, TAGGER):
+        return f"the head {head} is unknown"
+    if residual and (config.residual_size or config.hidden_size) % _COLUMNS:
+        return f"{_COLUMNS} does not divide the size of the stream"
+    return None
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value < _LARGEST_SIZE
 
 
 class Weights:
     """Weights by name: checked, padded, and moved to memory that C reads."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], shortened: int = 0) -> None:
-        self._weights, self._unread, self._shortened = weights, set(weights), shortened
+        self._weights = weights
+        self._unread = set(weights)
+        self._shortened = shortened
         self._memory: list[np.ndarray] = []
 
     def read_stored(self, name: str, *shape: int) -> np.ndarray:
@@ -188,22 +182,27 @@ class Weights:
         return Norm(*(self.keep(self.read(f"{name}.{part}", size)) for part in ("weight", "bias")))
 
     def layer(self, matrix: Matrix, exact: bool = False, most: int = 2) -> Layer:
-        """Return a linear layer; its products are in float32 if `exact`, in int16 at least with a `most` of 1."""
-        weight, bias = pad(matrix[0], 0, 1), self.keep(pad(matrix[1], 0, 1))
+        """Return a linear layer.
+
+        Its products are in float32 if `exact`, and not below int16 with a `most` of 1.
+        """
+        weight = pad(matrix[0], 0, 1)
+        bias = self.keep(pad(matrix[1], 0, 1))
         panels = weight.reshape(-1, _COLUMNS, weight.shape[1])
         short = 0 if exact or weight.shape[1] > _MOST_SHORT else min(self._shortened, most)
         if not short:
             return Layer(
                 self.keep(panels.transpose(0, 2, 1)), bias, None, None, *weight.shape[::-1], 0
             )
-        start, largest = None, np.abs(panels).max(axis=2, keepdims=True)
+        start = None
+        largest = np.abs(panels).max(axis=2, keepdims=True)
         if short == 2:
-            factor = np.maximum(largest / 127, 1e-30)
+            factor = (largest / 127).clip(1e-30)
             rounded = np.rint(panels / factor).astype(np.int8)
             start = self.keep(-128 * rounded.sum(axis=2, dtype=np.int32))
         else:
             norms = np.sqrt((panels**2).sum(axis=2, keepdims=True))
-            factor = np.maximum(np.maximum(norms / _SHORT_NORM, largest / 32767), 1e-30)
+            factor = np.maximum(norms / _SHORT_NORM, largest / 32767).clip(1e-30)
             rounded = np.rint(panels / factor).astype(np.int16)
         rounded = rounded.reshape(*rounded.shape[:2], -1, 2 * short).transpose(0, 2, 1, 3)
         scale = self.keep(factor.astype(np.float32))
@@ -211,7 +210,7 @@ class Weights:
 
 
 class NativeEngine(Engine):
-    """A recurrent network in C, from the settings of a model, and its weights by name, as [`to_float`] reads them.
+    """A recurrent network in C, from settings, and weights by name, as [`to_float`] reads them.
 
     The products inside have the `precision` where the processor has instructions for it: int8 needs
     AVX-512 with VNNI, and is int16 without; int16 needs AVX2 or AVX-512, so that both are float32
@@ -226,22 +225,23 @@ class NativeEngine(Engine):
         precision: Precision = "float32",
         head: str = CLASSIFIER,
     ) -> None:
-        self._source, library = (config, weights, precision, head), load_library()
+        library = load_library()
         if library is None:
             raise Unsupported(MISSING)
-        self._library = library
-        if (reason := find_unsupported_setting(config, head)) is not None:
+        reason = find_unsupported_setting(config, head)
+        if reason is not None:
             raise Unsupported(reason)
-        self.config, self._units, self.per_token = config, config.hidden_size, head == TAGGER
+        self._source = (config, weights, precision, head)
+        self._library = library
+        self.config = config
+        self.per_token = head == TAGGER
+        self._units = config.hidden_size
         self._directions = 2 if config.bidirectional else 1
-        self._stream = (
-            (config.residual_size or self._units) if config.block_type == "residual" else 0
-        )
-        level = library.hf_rnn_level(-1)
-        short = (
-            2 if precision == "int8" and level > 1 else int(precision != "float32" and level > 0)
-        )
-        self._weights = Weights(weights, short)
+        self._stream = 0
+        if config.block_type == "residual":
+            self._stream = config.residual_size or self._units
+        shortened = {"float32": 0, "int16": 1, "int8": 2}[precision]
+        self._weights = Weights(weights, min(shortened, library.hf_rnn_level(-1)))
         self._embedding = self._weights.read_stored(TABLE, config.vocab_size, config.embedding_size)
         self._model = Model(directions=self._directions, residual=self._stream > 0)
         self._model.cell = [*CELLS].index(config.cell_type)
@@ -252,7 +252,8 @@ class NativeEngine(Engine):
         rows = config.vocab_size if 4 * config.vocab_size * self._model.row <= _LARGEST_TABLE else 0
         # a row is computed when a text first needs it
         self._table = np.empty((rows, self._model.row), np.float32)
-        self._filled, self._filling = np.zeros(rows, bool), threading.Lock()
+        self._filled = np.zeros(rows, bool)
+        self._filling = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._source
@@ -304,49 +305,61 @@ class NativeEngine(Engine):
 
     def _read_encoder(self) -> None:
         """Read the blocks or layers, and what computes a row of the table."""
-        config, model, weights, stream = self.config, self._model, self._weights, self._stream
+        config = self.config
+        model = self._model
         model.hidden = -(-self._units // _COLUMNS) * _COLUMNS
-        if stream:
-            blocks = [
-                self._read_residual(f"rnn.layers.{number}")
-                for number in range(config.num_hidden_layers)
-            ]
-            projection = weights.linear("rnn.projection.projection", stream, config.embedding_size)
-            self._rows = [weights.layer(projection, exact=True)]
-            norms = ("rnn.projection.norm.weight", "rnn.projection.norm.bias")
-            self._norm = [weights.read(name, config.embedding_size) for name in norms]
-            model.norm, model.stream, model.row = weights.norm("rnn.norm", stream), stream, stream
-            model.inner, model.taps = blocks[0].up.outputs, config.conv_kernel
-            model.ahead = config.conv_kernel // 2 if config.bidirectional else 0
-            model.epsilon = getattr(config, "layer_norm_eps", 1e-5)
-        else:
-            blocks = [self._read_layer(number) for number in range(config.num_hidden_layers)]
-            first = blocks[0]
-            self._rows = (
-                [first.keep, first.candidate] if config.cell_type == "min_gru" else [first.input]
-            )
-            model.row = self._directions * model.hidden * CELLS[config.cell_type]
+        read = self._read_residual if self._stream else self._read_layer
+        blocks = [read(number) for number in range(config.num_hidden_layers)]
         self._blocks = (Block * len(blocks))(*blocks)
-        model.blocks, model.count = ctypes.addressof(self._blocks), len(blocks)
+        model.blocks = ctypes.addressof(self._blocks)
+        model.count = len(blocks)
+        if self._stream:
+            self._read_stream(blocks[0])
+            return
+        self._rows = [blocks[0].input]
+        if config.cell_type == "min_gru":
+            self._rows = [blocks[0].keep, blocks[0].candidate]
+        model.row = self._directions * model.hidden * CELLS[config.cell_type]
 
-    def _read_residual(self, name: str) -> Block:
-        """Read a residual block."""
-        weights, stream, sides = self._weights, self._stream, self._directions
-        states, inner = sides * self._units, self.config.intermediate_size or 2 * stream
+    def _read_stream(self, first: Block) -> None:
+        """Read what leads into and out of residual blocks."""
+        config = self.config
+        model = self._model
+        weights = self._weights
+        size = self._stream
+        projection = weights.linear("rnn.projection.projection", size, config.embedding_size)
+        self._rows = [weights.layer(projection, exact=True)]
+        norms = ("rnn.projection.norm.weight", "rnn.projection.norm.bias")
+        self._norm = [weights.read(name, config.embedding_size) for name in norms]
+        model.norm = weights.norm("rnn.norm", size)
+        model.stream = size
+        model.row = size
+        model.inner = first.up.outputs
+        model.taps = config.conv_kernel
+        model.ahead = config.conv_kernel // 2 if config.bidirectional else 0
+        model.epsilon = getattr(config, "layer_norm_eps", 1e-5)
+
+    def _read_residual(self, number: int) -> Block:
+        """Read a residual block, numbered from 0."""
+        weights = self._weights
+        name = f"rnn.layers.{number}"
+        stream = self._stream
+        sides = self._directions
+        states = sides * self._units
+        inner = self.config.intermediate_size or 2 * stream
         gate = weights.linear(f"{name}.gate_proj", states, stream)
         out = weights.linear(f"{name}.out_proj", stream, states)
-        up, down = (
-            weights.linear(f"{name}.up_proj", inner, stream),
-            weights.linear(f"{name}.down_proj", stream, inner),
-        )
+        up = weights.linear(f"{name}.up_proj", inner, stream)
+        down = weights.linear(f"{name}.down_proj", stream, inner)
         block = Block(
             weights.norm(f"{name}.input_norm", stream), weights.norm(f"{name}.mlp_norm", stream)
         )
-        if (taps := self.config.conv_kernel) > 1:
+        taps = self.config.conv_kernel
+        if taps > 1:
             block.conv = weights.keep(weights.read(f"{name}.conv.weight", taps, stream))
-        block.keep, block.candidate = map(
-            weights.layer, self._read_min_gru(f"{name}.mixer", stream)
-        )
+        keep, candidate = self._read_min_gru(f"{name}.mixer", stream)
+        block.keep = weights.layer(keep)
+        block.candidate = weights.layer(candidate)
         block.gate = weights.layer((pad(gate[0], 0, sides), pad(gate[1], 0, sides)))
         # int8 here changes twice as many labels
         block.out = weights.layer((pad(out[0], 1, sides), out[1]), most=1)
@@ -356,45 +369,41 @@ class NativeEngine(Engine):
 
     def _read_layer(self, number: int) -> Block:
         """Read a plain layer, numbered from 0; the first one fills the table, and so is exact."""
-        block, weights, name = Block(), self._weights, f"rnn.layers.{number}"
+        block = Block()
+        name = f"rnn.layers.{number}"
         inputs = self._directions * self._units if number else self.config.embedding_size
+
+        def make_layer(weight: np.ndarray, bias: np.ndarray) -> Layer:
+            if number:
+                weight = pad(weight, 1, self._directions)
+            return self._weights.layer((weight, bias), exact=not number)
+
         if self.config.cell_type == "min_gru":
-            matrices = self._read_min_gru(name, inputs)
-        else:
-            cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
-            sums = [self._read_cell(cell, "ih", inputs) for cell in cells]
-            matrices = [
-                (
-                    np.concatenate([cell[0] for cell in sums]),
-                    np.concatenate([cell[1] for cell in sums]),
-                )
-            ]
-            for side, cell in enumerate(cells):
-                weight, bias = self._read_cell(cell, "hh", self._units)
-                block.hidden[side] = weights.layer((pad(weight, 1, 1), bias))
-        if number:
-            matrices = [(pad(weight, 1, self._directions), bias) for weight, bias in matrices]
-        layers = [weights.layer(matrix, exact=not number) for matrix in matrices]
-        if self.config.cell_type == "min_gru":
-            block.keep, block.candidate = layers
-        else:
-            (block.input,) = layers
+            keep, candidate = self._read_min_gru(name, inputs)
+            block.keep = make_layer(*keep)
+            block.candidate = make_layer(*candidate)
+            return block
+        cells = [f"{name}.directions.{side}.cell" for side in range(self._directions)]
+        sums = [self._read_cell(cell, "ih", inputs) for cell in cells]
+        weight = np.concatenate([cell[0] for cell in sums])
+        block.input = make_layer(weight, np.concatenate([cell[1] for cell in sums]))
+        for side, cell in enumerate(cells):
+            weight, bias = self._read_cell(cell, "hh", self._units)
+            block.hidden[side] = self._weights.layer((pad(weight, 1, 1), bias))
         return block
 
     def _read_min_gru(self, name: str, inputs: int) -> list[Matrix]:
-        """Read the layers whose sums say what is kept, 1 - sigmoid(z) = sigmoid(-z), and what is added."""
+        """Read the layers of what is kept, 1 - sigmoid(z) = sigmoid(-z), and of what is added."""
         cells = [
             self._read_cell(f"{name}.directions.{side}.cell", "ih", inputs)
             for side in range(self._directions)
         ]
-        weight = np.stack([cell[0].reshape(2, -1, inputs) for cell in cells], axis=1).reshape(
-            2, -1, inputs
-        )
-        bias = np.stack([cell[1].reshape(2, -1) for cell in cells], axis=1).reshape(2, -1)
+        weight = np.concatenate([cell[0].reshape(2, -1, inputs) for cell in cells], axis=1)
+        bias = np.concatenate([cell[1].reshape(2, -1) for cell in cells], axis=1)
         return [(-weight[0], -bias[0]), (weight[1], bias[1])]
 
     def _read_cell(self, name: str, source: str, inputs: int) -> Matrix:
-        """Read the weights of a cell in one direction from its inputs (`ih`) or its state (`hh`), its units padded."""
+        """Read the weights of a cell from its inputs (`ih`) or its state (`hh`), units padded."""
         parts = CELLS[self.config.cell_type]
         weight = self._weights.read(f"{name}.weight_{source}_l0", parts * self._units, inputs)
         bias = self._weights.read(f"{name}.bias_{source}_l0", parts * self._units)
@@ -402,18 +411,19 @@ class NativeEngine(Engine):
 
     def _read_head(self) -> None:
         """Read the pooling and the last layer."""
-        config, model, weights = self.config, self._model, self._weights
+        config = self.config
+        model = self._model
+        weights = self._weights
         sides = 1 if self._stream else self._directions  # parts of a state
         states = self._stream or self._directions * self._units
         model.pooling = 0 if self.per_token else POOLINGS.index(config.pooling)
         model.activation = 0 if self.per_token else ACTIVATIONS.index(config.classifier_activation)
         if POOLINGS[model.pooling] == "attention":
             weight, bias = weights.linear("pooler.projection", states, states)
-            square = pad(pad(weight, 0, sides), 1, sides), pad(bias, 0, sides)
-            model.attention = weights.layer(square, exact=True)
-            model.context = weights.keep(
-                pad(weights.read("pooler.context.weight", 1, states), 1, sides)
-            )
+            square = pad(pad(weight, 0, sides), 1, sides)
+            model.attention = weights.layer((square, pad(bias, 0, sides)), exact=True)
+            context = weights.read("pooler.context.weight", 1, states)
+            model.context = weights.keep(pad(context, 1, sides))
         copies = 2 if POOLINGS[model.pooling] == "mean_max" else 1
         self.outputs = int(config.num_labels)
         weight, bias = weights.linear("classifier", self.outputs, copies * states)
@@ -421,9 +431,9 @@ class NativeEngine(Engine):
         model.pooled = model.head.inputs
         width = self._stream or self._directions * model.hidden
         more = (model.taps - 1) * width if self._stream else model.hidden
-        model.carried = model.count * (model.hidden + more) + (
-            0 if self.per_token else 3 * width + 2
-        )
+        model.carried = model.count * (model.hidden + more)
+        if not self.per_token:
+            model.carried += 3 * width + 2
 
     # ---- the table ----
 
@@ -431,29 +441,32 @@ class NativeEngine(Engine):
         """Return the rows of token vectors `(N, E)`."""
         if self._stream:
             centred = vectors - vectors.mean(axis=1, keepdims=True)
-            deviation = np.sqrt(
-                (centred**2).mean(axis=1, keepdims=True) + np.float32(self._model.epsilon)
-            )
+            variance = (centred**2).mean(axis=1, keepdims=True)
+            deviation = np.sqrt(variance + np.float32(self._model.epsilon))
             vectors = centred / deviation * self._norm[0] + self._norm[1]
-        vectors, parts = np.ascontiguousarray(vectors), list[np.ndarray]()
-        for product, layer in zip(
-            (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,), self._rows, strict=True
-        ):
+        vectors = np.ascontiguousarray(vectors)
+        products = (_SIGMOID, _ADDEND) if len(self._rows) == 2 else (_STORE,)
+        parts: list[np.ndarray] = []
+        for product, layer in zip(products, self._rows, strict=True):
             parts.append(np.empty((len(vectors), layer.outputs), np.float32))
-            places = vectors.ctypes.data, len(vectors), parts[-1].ctypes.data, parts[0].ctypes.data
-            self._library.hf_rnn_linear(product, ctypes.addressof(layer), *places)
+            self._library.hf_rnn_linear(
+                product,
+                ctypes.addressof(layer),
+                vectors.ctypes.data,
+                len(vectors),
+                parts[-1].ctypes.data,
+                parts[0].ctypes.data,
+            )
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _look_up(
         self, texts: Sequence[Sequence[int]], lengths: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
-        one = len(texts) == 1
-        ids = (
-            np.array(texts[0], np.int64)
-            if one
-            else np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
-        )
+        if len(texts) == 1:  # the fastest way
+            ids = np.array(texts[0], np.int64)
+        else:
+            ids = np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
         # a negative id is a large one
         if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):
             most = len(self._embedding) - 1
@@ -462,21 +475,22 @@ class NativeEngine(Engine):
             )
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
-            starts = range(0, max(1, len(used)), _ROWS_AT_ONCE)
-            parts = [
-                self._project(to_float(self._embedding[used[start : start + _ROWS_AT_ONCE]]))
-                for start in starts
-            ]
-            return np.concatenate(parts), rows.astype(np.int32)
+            table = np.empty((len(used), self._model.row), np.float32)
+            self._fill(table, np.arange(len(used)), used)
+            return table, rows.astype(np.int32)
         with self._filling:  # threads share the table
             missing = ids[~self._filled[ids]]
             if len(missing):
-                new = np.array(sorted({*missing.tolist()}))  # np.unique imports numpy.ma
-                for start in range(0, len(new), _ROWS_AT_ONCE):
-                    rows = new[start : start + _ROWS_AT_ONCE]
-                    self._table[rows] = self._project(to_float(self._embedding[rows]))
+                new = np.array(sorted(set(missing.tolist())))  # np.unique imports numpy.ma
+                self._fill(self._table, new, new)
                 self._filled[new] = True
         return self._table, ids.astype(np.int32)
+
+    def _fill(self, table: np.ndarray, rows: np.ndarray, ids: np.ndarray) -> None:
+        """Write the rows of token ids to a table."""
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            vectors = to_float(self._embedding[ids[start : start + _ROWS_AT_ONCE]])
+            table[rows[start : start + _ROWS_AT_ONCE]] = self._project(vectors)
 
     # ---- answers ----
 
@@ -488,7 +502,7 @@ class NativeEngine(Engine):
         return pad_tokens(logits, input_ids) if self.per_token else logits
 
     def compute(self, input_ids: Sequence[Sequence[int]], threads: int | None) -> np.ndarray:
-        """Return the logits `(N, C)` in the order of `input_ids`; of a tagger, those of all tokens `(T, C)`."""
+        """Return the logits `(N, C)` of texts; of a tagger, those of all tokens `(T, C)`."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
         if self._ngrams is not None:
@@ -499,20 +513,15 @@ class NativeEngine(Engine):
         self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]; a text may get no token."""
-        size = self._model.carried
-        states = np.zeros((len(input_ids), size), np.float32) if states is None else states.copy()
-        if self._directions > 1 or (states.shape, states.dtype) != (
-            (len(input_ids), size),
-            np.float32,
-        ):
-            raise ValueError(
-                f"states are float32 of shape {(len(input_ids), size)}, of a model in one direction"
-            )
-        lengths = np.array([*map(len, input_ids)], np.int64)
+        shape = (len(input_ids), self._model.carried)
+        states = np.zeros(shape, np.float32) if states is None else states.copy()
+        if self._directions > 1 or (states.shape, states.dtype) != (shape, np.float32):
+            raise ValueError(f"states are float32 of shape {shape}, of a model in one direction")
+        lengths = np.array([len(ids) for ids in input_ids], np.int64)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def export_states(self, states: np.ndarray) -> np.ndarray:
-        """As in [`Engine`]: without the padding of the kernel, and with the mean in place of sums."""
+        """As in [`Engine`]: without the padding of the kernel, and with a mean in place of sums."""
         config = self.config
         count = config.num_hidden_layers
         width = self._pooled_width
@@ -570,10 +579,10 @@ class NativeEngine(Engine):
         self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None
     ) -> np.ndarray:
         """Return what `compute` returns for texts of these numbers of token vectors."""
-        rows = (
-            self._project(vectors) if len(vectors) else np.empty((0, self._model.row), np.float32)
-        )
-        return self._run(rows, np.arange(len(vectors), dtype=np.int32), lengths, threads)
+        table = np.empty((0, self._model.row), np.float32)
+        if len(vectors):
+            table = self._project(vectors)
+        return self._run(table, np.arange(len(vectors), dtype=np.int32), lengths, threads)
 
     def _run(
         self,
@@ -583,67 +592,81 @@ class NativeEngine(Engine):
         threads: int | None,
         states: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the logits of texts whose tokens have these rows of the table, in the order of the texts.
+        """Return the logits of texts whose tokens have these rows of the table, in order.
 
         The `states` of the texts change to those after them.
         """
-        steps, tokens = self.config.cell_type != "min_gru" and len(lengths) > 1, len(rows)
-        order = np.argsort(-lengths, kind="stable") if steps else np.arange(len(lengths))
+        if self.config.cell_type == "min_gru" or len(lengths) < 2:
+            return self._run_in_order(table, rows, np.cumsum(lengths), threads, states, _TOKENS)
+        order = np.argsort(-lengths, kind="stable")  # longest first
         ends = np.cumsum(lengths[order])
-        if steps:  # the place of each token among the texts as given
-            starts = np.cumsum(lengths) - lengths
-            places_before = np.repeat(
-                starts[order] - ends + lengths[order], lengths[order]
-            ) + np.arange(tokens)
-            rows = rows[places_before]
-        logits = np.empty(
-            (tokens if self.per_token else len(lengths), self._model.head.outputs), np.float32
-        )
-        ordered = states if states is None or not steps else states[order]
+        shifts = np.cumsum(lengths)[order] - ends
+        places = np.repeat(shifts, lengths[order]) + np.arange(len(rows))
+        ordered = None if states is None else states[order]
+        most = _TOKENS_OF_STEPS
+        logits = self._run_in_order(table, rows[places], ends, threads, ordered, most)
+        if states is not None:
+            states[order] = ordered
+        sorted_back = np.empty_like(logits)
+        sorted_back[places if self.per_token else order] = logits
+        return sorted_back
+
+    def _run_in_order(
+        self,
+        table: np.ndarray,
+        rows: np.ndarray,
+        ends: np.ndarray,
+        threads: int | None,
+        states: np.ndarray | None,
+        most: int,
+    ) -> np.ndarray:
+        """Return the logits of texts in batches of about `most` tokens; `ends` are their ends."""
+        count = len(rows) if self.per_token else len(ends)
+        logits = np.empty((count, self._model.head.outputs), np.float32)
 
         def run_batch(batch: tuple[int, int]) -> None:
             first, last = batch
             model = Model.from_buffer_copy(self._model)
-            model.table, model.state = (
-                table.ctypes.data,
-                None if ordered is None else ordered[first:].ctypes.data,
-            )
+            model.table = table.ctypes.data
+            if states is not None:
+                model.state = states[first:].ctypes.data
             before = int(ends[first - 1]) if first else 0
-            places, out = ends[first:last] - before, logits[before if self.per_token else first :]
-            arguments = rows[before:].ctypes.data, places.ctypes.data, last - first, out.ctypes.data
-            if self._library.hf_rnn_run(ctypes.addressof(model), *arguments):
+            places = ends[first:last] - before
+            failed = self._library.hf_rnn_run(
+                ctypes.addressof(model),
+                rows[before:].ctypes.data,
+                places.ctypes.data,
+                last - first,
+                logits[before if self.per_token else first :].ctypes.data,
+            )
+            if failed:
                 raise MemoryError(f"not enough memory for {places[-1]} tokens")
 
-        batches, most = [(0, 1)] if len(ends) == 1 else [], _TOKENS_OF_STEPS if steps else _TOKENS
-        while (first := batches[-1][1] if batches else 0) < len(ends):  # a longer text is alone
-            before = ends[first - 1] if first else 0
-            batches.append(
-                (first, max(first + 1, int(np.searchsorted(ends, before + most, side="right"))))
-            )
+        batches = list(_batch_texts(ends, most))
         threads = min(threads or count_threads(), len(batches)) if len(batches) > 1 else 1
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(run_batch, batches))
         else:
-            list(map(run_batch, batches))
-        logits = logits[:, : self.outputs]
-        if not steps:
-            return logits
-        if states is not None:
-            states[order] = ordered
-        sorted_back = np.empty_like(logits)
-        sorted_back[places_before if self.per_token else order] = logits
-        return sorted_back
+            for batch in batches:
+                run_batch(batch)
+        return logits[:, : self.outputs]
+
+
+def _batch_texts(ends: np.ndarray, tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield the first text of each batch and the one after its last; a longer text is alone."""
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + tokens, side="right")))
+        yield first, last
+        first = last
 
 
 def count_threads() -> int:
     """Return the threads to use: `OMP_NUM_THREADS`, or the processors of this process."""
     number = os.environ.get("OMP_NUM_THREADS", "")
+    if number.isdigit() and int(number):
+        return int(number)
     affinity = getattr(os, "sched_getaffinity", None)  # not on all systems
-    return (
-        int(number)
-        if number.isdigit() and int(number)
-        else len(affinity(0))
-        if affinity
-        else os.cpu_count() or 1
-    )
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

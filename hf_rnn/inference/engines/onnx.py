@@ -1,4 +1,4 @@
-"""`OnnxEngine`: logits of an ONNX file in ONNX Runtime, with the tokenizer and the configuration beside it.
+"""`OnnxEngine`: logits of an ONNX file in ONNX Runtime.
 
 The packages are `onnxruntime`, `tokenizers` and `numpy`: nothing here imports torch, transformers
 or datasets.
@@ -30,7 +30,7 @@ _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "onnx/model.onnx")  # all tha
 
 
 class OnnxEngine(Engine):
-    """ONNX Runtime on the file of `hf-rnn export`, within 1e-4 of the model's numbers; its first output is the result.
+    """ONNX Runtime on the file of `hf-rnn export`, within 1e-4 of the model's numbers.
 
     The weights of the folder may be missing. The file has their fingerprint. An engine is pickled
     as its arguments: the other process loads the file.
@@ -41,7 +41,8 @@ class OnnxEngine(Engine):
 
     def __init__(self, source: Source, options: InferenceOptions = DEFAULTS) -> None:
         name = source.name
-        self._arguments = os.path.abspath(name) if os.path.isdir(name) else name, options
+        path = os.path.abspath(name) if os.path.isdir(name) else name
+        self._arguments = (path, options)
         self._is_encoder = source.is_encoder
         folder = source.folder
         again = "its owner makes it with hf-rnn export"
@@ -70,12 +71,13 @@ class OnnxEngine(Engine):
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
     ) -> np.ndarray:
-        """As in [`Engine`]; an encoder gives vectors. ONNX Runtime would count a negative id from the end."""
+        """As in [`Engine`]; an encoder gives vectors."""
         output = self.session.get_outputs()[0]
         results = np.zeros((len(input_ids), output.shape[-1]), np.float32)
         largest = self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
             ids, mask = pad_ids([input_ids[row] for row in rows])
+            # ONNX Runtime would count a negative id from the end
             if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
                 raise IndexError(
                     f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}"
@@ -85,7 +87,7 @@ class OnnxEngine(Engine):
 
 
 def find_source(name: str, options: InferenceOptions, is_encoder: bool = False) -> Source:
-    """Return the folder of an exported model, which may lack its weights; of a repo, only what is read."""
+    """Return the folder of an exported model, which may lack its weights."""
     name = os.path.expanduser(name)
     check_name(name, "a trained model")
     return Source(name, open_folder(name, _FILES, options.revision), is_encoder)
@@ -96,7 +98,7 @@ def _open_again(name: str, options: InferenceOptions, is_encoder: bool) -> OnnxE
 
 
 def open_onnx(source: Source, options: InferenceOptions) -> tuple[Engine, TokenizerFile]:
-    """Return the engine of the file in a folder, and its tokenizer; raise a [`UserError`] as [`OnnxEngine`] does."""
+    """Return the engine of the file in a folder, and its tokenizer; see [`OnnxEngine`]."""
     engine = OnnxEngine(source, options)
     with explain(f"{source.name} cannot be loaded, because of {TOKENIZER}"):
         tokenizer = TokenizerFile(source.folder)
@@ -105,7 +107,7 @@ def open_onnx(source: Source, options: InferenceOptions) -> tuple[Engine, Tokeni
 
 
 def open_session(model: str | bytes, threads: int | None = None) -> InferenceSession:
-    """Return a session on the path or content of an ONNX file; its threads are those of torch, or OMP_NUM_THREADS."""
+    """Return a session on the path or content of an ONNX file, with as many threads as torch."""
     try:
         import onnxruntime
     except ImportError as error:

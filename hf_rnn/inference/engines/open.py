@@ -1,4 +1,4 @@
-"""Open the engine of a stored model, or of one in memory: the first that computes it, in the order of their speed."""
+"""Open the engine of a stored model, or of one in memory: the fastest that computes it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _open_torch(source: Source, options: InferenceOptions) -> tuple[Engine, Toke
 def choose_engine(
     model: PreTrainedModel, tokenizer: Tokenizer, options: InferenceOptions = DEFAULTS
 ) -> Engine:
-    """Return the engine of a model in memory: in C where the kernel computes it, else the plain model.
+    """Return the engine of a model in memory: in C where the kernel computes it, else torch.
 
     Later training of the model does not change what the kernel computes.
     """

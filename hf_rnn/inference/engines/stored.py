@@ -1,4 +1,4 @@
-"""Read a finished folder without torch and transformers, and make its engine in C; also that of a model in memory.
+"""Read a finished folder without torch and transformers, and make its engine in C.
 
 [`load_model`] handles unusual and damaged folders: it loads them with transformers, or names the
 damage.
@@ -81,7 +81,7 @@ def open_folder(name: str, files: Sequence[str], revision: str | None = None) ->
 
 
 def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
-    """Return the settings of `config.json` as attributes, and the labels as transformers has them."""
+    """Return the settings of `config.json` as attributes, with labels as in transformers."""
     settings = read_settings(name, folder.root, MODEL_TYPE)
     with explain(f"{name} cannot be loaded, because of {folder.config.name}"):
         # transformers leaves out its default
@@ -97,11 +97,11 @@ def load_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
 
 
 def load_weights(*paths: Path) -> dict[str, np.ndarray]:
-    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8, and float64 are float32.
+    """Return the weights of files by name; uint16 are bfloat16, uint8 are float8.
 
-    A file has the length of its header in 8 bytes, a header in JSON, and numbers (the format of
-    safetensors, https://github.com/safetensors/safetensors#format); ONNX Runtime alone has no
-    library for it.
+    float64 becomes float32. A file has the length of its header in 8 bytes, a header in JSON, and
+    numbers (https://github.com/safetensors/safetensors#format). ONNX Runtime alone has no library
+    for it.
     """
     weights = {}
     for path in paths:
@@ -155,7 +155,7 @@ def load_sentence_encoder(
 def open_native(
     source: Source, options: InferenceOptions = DEFAULTS
 ) -> tuple[Engine, TokenizerFile]:
-    """Return the engine in C of a folder, and its tokenizer; raise [`Unsupported`] where [`load_model`] is needed."""
+    """Return the engine in C of a folder, and its tokenizer, or raise [`Unsupported`]."""
     name = source.name
     folder = source.folder
     try:
@@ -167,17 +167,16 @@ def open_native(
                 weights = load_sentence_encoder(name, folder, config)
             else:
                 weights = load_weights(*folder.weight_files())
+        head = next(iter(config.architectures or [CLASSIFIER]))
+        return make_native(config, weights, options, head), tokenizer
     except UserError as error:
         raise Unsupported(str(error)) from error
-    head = next(iter(config.architectures or [CLASSIFIER]))
-    try:
-        return make_native(config, weights, options, head), tokenizer
     except (AttributeError, TypeError) as error:  # a setting that is missing or of another type
         raise Unsupported(f"config.json: {error}") from error
 
 
 def _load_tokenizer(name: str, folder: FinishedFolder) -> TokenizerFile:
-    """Return the tokenizer of a folder; raise [`Unsupported`] for one that transformers changes when it loads it."""
+    """Return the tokenizer of a folder; raise [`Unsupported`] where transformers changes it."""
     with explain(f"{name} cannot be loaded, because of {TOKENIZER}"):
         settings = folder.read_tokenizer_config()
     if (folder.root / "adapter_config.json").is_file():
@@ -218,7 +217,7 @@ def copy_weights(model: PreTrainedModel, options: InferenceOptions = DEFAULTS) -
 
 
 def read_memory(model: PreTrainedModel) -> dict[str, np.ndarray]:
-    """Return the weights of a model in memory by name, as [`load_weights`] does; they share its memory on a CPU."""
+    """Return the weights of a model in memory by name; they share its memory on a CPU."""
     import torch
 
     views = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8}  # NumPy lacks both

@@ -1,4 +1,4 @@
-"""`TorchEngine`: logits of the plain model, on any device, and of models that the kernel does not compute."""
+"""`TorchEngine`: logits of the plain model, on any device."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-_TEXTS, _TOKENS = 256, 8192  # per batch, padding included
+# per batch, padding included
+_TEXTS = 256
+_TOKENS = 8192
 _TEXT_AXES = {"final_pooling_state": 0}  # 1 for the other tensors of a state
 _MANY_TEXTS = 64  # from this number on, a missing kernel costs time that its user notices
 
@@ -70,13 +72,9 @@ class TorchEngine(Engine):
     def run(
         self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
     ) -> np.ndarray:
-        """As in [`Engine`]; `tokens_per_batch` of the options is about how many tokens are read at once."""
+        """As in [`Engine`]; about `tokens_per_batch` of the options are read at once."""
         check_mode(self.model)
-        if (
-            len(input_ids) >= _MANY_TEXTS
-            and load_library() is None
-            and self.model.device.type == "cpu"
-        ):
+        if len(input_ids) >= _MANY_TEXTS and self.model.device.type == "cpu":
             _warn_of_missing_kernel()
         with torch.autocast("cpu", enabled=False):
             tokens = options.tokens_per_batch or _TOKENS
@@ -87,7 +85,8 @@ class TorchEngine(Engine):
         self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
-        count, before = len(input_ids), {}
+        count = len(input_ids)
+        before = {}
         if states is not None:
             sizes = [math.prod(shape) for shape in self._state_shapes.values()]
             rows = torch.from_numpy(states).to(self.model.device).split(sizes, dim=1)
@@ -104,7 +103,7 @@ class TorchEngine(Engine):
 
     @cached_property
     def _state_shapes(self) -> dict[str, list[int]]:
-        """The shapes of what makes the state of a text, by their names in the outputs of the model."""
+        """The shapes of the parts of a state, by their names in the outputs of the model."""
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
         outputs = self.model(nothing, nothing, output_final_states=True)
         states = {name: state for name, state in outputs.items() if name.startswith("final_")}
@@ -116,12 +115,10 @@ class TorchEngine(Engine):
 
 @cache
 def _warn_of_missing_kernel() -> None:
-    if os.environ.get(SWITCH) != "0":
-        slow = (
-            "predicting by torch takes two to four times as long as the kernel, which is not built"
-        )
+    if load_library() is None and os.environ.get(SWITCH) != "0":
         _LOGGER.warning(
-            "%s: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`", slow
+            "predicting by torch takes two to four times as long as the kernel, which is not "
+            "built: install a wheel, or a C compiler and `python -m hf_rnn.inference.native`"
         )
 
 
@@ -133,7 +130,7 @@ def compute_logits(
     batch_size: int = 64,
     tokens_per_batch: int = 8192,
 ) -> torch.Tensor:
-    """Return the logits `(N, C)` of a model in evaluation mode, in float32 on the CPU, in the order of `input_ids`.
+    """Return the logits `(N, C)` of a model in evaluation mode, in float32 on the CPU.
 
     A head that answers for each token gives `(N, T, C)`, zero after the tokens of a text.
 
@@ -142,11 +139,12 @@ def compute_logits(
     """
     if not len(input_ids):
         return torch.zeros(0, model.config.num_labels, dtype=torch.float32, device="cpu")
-    order, parts, per_token = list[int](), list[torch.Tensor](), False
+    order: list[int] = []
+    parts: list[torch.Tensor] = []
+    per_token = False
+    padding = (tokenizer.pad_token_id or 0, tokenizer.padding_side)
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        padded = pad_ids(
-            [input_ids[row] for row in rows], tokenizer.pad_token_id or 0, tokenizer.padding_side
-        )
+        padded = pad_ids([input_ids[row] for row in rows], *padding)
         ids, mask = (torch.from_numpy(numbers).to(model.device) for numbers in padded)
         outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
         per_token = outputs.dim() == 3
@@ -175,7 +173,7 @@ def load_torch(
 def load_sentence_model(
     source: Source,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
+    """Return a sentence encoder as a classifier, and its tokenizer; see [`Source`].
 
     Raises:
         UserError: For a folder without an encoder's projection.
@@ -184,7 +182,6 @@ def load_sentence_model(
     with explain(f"{source.name} cannot be loaded, because of model.safetensors"):
         weights = load_sentence_encoder(source.name, source.folder, config)
         model = head_class(CLASSIFIER)(config).eval()
-        model.load_state_dict(
-            {key: torch.tensor(to_float(weight)) for key, weight in weights.items()}
-        )
+        rows = {key: torch.tensor(to_float(weight)) for key, weight in weights.items()}
+        model.load_state_dict(rows)
     return model, tokenizer

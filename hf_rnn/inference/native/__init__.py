@@ -12,7 +12,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_POINTER = ctypes.c_void_p
+_INT = ctypes.c_int32
+_FLOAT = ctypes.c_float
 FOLDER = Path(__file__).parent
 SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ class Ngrams(ctypes.Structure):
 
 @cache
 def load_library() -> ctypes.CDLL | None:
-    """Return the library, or None: it was not built, the processor differs, or `HF_RNN_NATIVE` is 0."""
+    """Return the library; None if it was not built for this processor, or is turned off."""
     if os.environ.get(SWITCH) == "0":
         return None
     for path in sorted(FOLDER.glob("_kernel*")):

@@ -1,4 +1,4 @@
-"""Compile the kernel in its folder: `python -m hf_rnn.inference.native [OPTION OF THE COMPILER ...]`."""
+"""Compile the kernel in its folder: `python -m hf_rnn.inference.native [COMPILER OPTION ...]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the ONNX file of a finished folder, if it gives the model's answers; `backend="onnx"` runs it."""
+"""Write the ONNX file of a finished folder, which `backend="onnx"` runs."""
 
 from .exporter import export
 

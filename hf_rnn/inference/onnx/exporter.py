@@ -1,4 +1,4 @@
-"""Write `onnx/model.onnx` of a trained model, if ONNX Runtime gives the model's numbers for 200 texts with it."""
+"""Write `onnx/model.onnx` of a trained model, if ONNX Runtime gives the model's numbers with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _LARGEST_HALF = 6e4  # in float16
 TEXTS = 200
 _BATCH = 16  # texts
 _LONGEST = 60  # words of a random text
-_CHECKED, _LONGEST_CHECKED = 60, 300  # texts that a page checks, if they have fewer characters
+_CHECKED = 60  # texts that a page checks
+_LONGEST_CHECKED = 300  # their characters
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def export(
     web: bool = False,
     npm: str | Path | None = None,
 ) -> ExportResult:
-    """Write a classifier or an encoder for ONNX Runtime (OpenVINO reads the file of a classifier too).
+    """Write a classifier or an encoder for ONNX Runtime; OpenVINO reads classifiers too.
 
     Each number for 200 texts, hostile ones and random words of the vocabulary, must be within 1e-4
     of the model's (within 1e-5 of the largest one if that is above 10). An embedding table whose
@@ -85,82 +86,100 @@ def export(
             not give the model's answers.
     """
     name = os.path.expanduser(name_or_path)
-    try:
-        from .graph import build_graph
-    except ImportError as error:
-        raise UserError(
-            f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}"
-        ) from error
     if find_built_in(name) is None:
         check_name(name, "a trained model")
     if output_dir is None and not Path(name).is_dir():
         raise UserError(f"{name} is not a local folder: set output_dir to the folder of the file")
     source = load_source(name, revision)
-    folder, texts = source.folder, make_texts(source.tokenizer)
     if web and type(source.model).__name__ == ENCODER:
         raise UserError(
             f"{name} has no web page: it has no sentence vectors to show; leave out --web"
         )
-    ids = source.tokenizer(texts, truncation=True)["input_ids"]
-    if (
-        folder.tokenizer.is_file()
-        and TokenizerFile(folder)(texts, truncation=True)["input_ids"] != ids
-    ):
-        other = f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json"
-        raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
-    table = source.model.get_input_embeddings().weight.detach()
-    is_short = (
-        torch.equal(table, table.bfloat16().to(table.dtype))
-        and float(table.abs().max()) < _LARGEST_HALF
-    )
-    metadata = {
-        "model_type": source.model.config.model_type,
-        "id2label": json.dumps(source.model.config.id2label, ensure_ascii=False),
-        "problem_type": source.model.config.problem_type or "single_label_classification",
-        "version": __version__,
-        WEIGHTS_KEY: source.fingerprint,
-    }
-    graph = build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
-    difference, target = measure_difference(source, open_session(graph), ids), folder.onnx_model
+    texts = make_texts(source.tokenizer)
+    graph = _write_graph(source)
+    difference = measure_difference(source, open_session(graph), _encode(source, texts))
+
+    target = source.folder.onnx_model
+    root = source.folder.root  # has the folders for JavaScript
     if output_dir is not None:
-        target = Path(os.path.expanduser(output_dir)) / target.name
+        root = Path(os.path.expanduser(output_dir))
+        target = root / target.name
     if not difference <= MAX_DIFFERENCE:  # NaN too
-        reason = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}, more than {MAX_DIFFERENCE:.2g}"
-        raise UserError(f"{target} was not written: {reason}. Please report this model")
-    # has the folders for JavaScript
-    root = target.parent.parent if output_dir is None else target.parent
-    page = root / "web" if web else None
+        reason = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}"
+        more = f"more than {MAX_DIFFERENCE:.2g}. Please report this model"
+        raise UserError(f"{target} was not written: {reason}, {more}")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
-    if output_dir is not None and folder.thresholds.is_file():
-        write_whole(target.with_name(folder.thresholds.name), folder.thresholds.read_bytes())
+    thresholds = source.folder.thresholds
+    if output_dir is not None and thresholds.is_file():
+        write_whole(target.with_name(thresholds.name), thresholds.read_bytes())
     write_transformers_js(root / "transformers_js", source, target)
-    if page is not None:
-        write_page(
-            page,
-            source,
-            target,
-            [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED],
-            npm,
-        )
+    page = None
+    if web:
+        page = root / "web"
+        checked = [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED]
+        write_page(page, source, target, checked, npm)
+
     measured = f"over {len(texts)} texts its numbers differ by at most {difference:.1e}"
     logger.info("%s: %s bytes; %s", target, f"{len(graph):,}", measured)
     result = ExportResult(target, len(graph), difference, len(texts), page)
-    if output_dir is None and (facts := read_facts(folder)) is not None:
-        file = target.relative_to(folder.root).as_posix()
-        fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
-        if not amend_card(folder, facts, onnx={file: fact}):
-            logger.info(
-                "%s was edited by hand and stays as it is: add a line on %s yourself",
-                folder.card,
-                file,
-            )
+    if output_dir is None:
+        _amend_card(source.folder, result)
     return result
+
+
+def _encode(source: ExportSource, texts: list[str]) -> list[list[int]]:
+    """Return the token ids of texts; refuse a tokenizer whose file gives others."""
+    file = source.folder.tokenizer
+    ids = source.tokenizer(texts, truncation=True)["input_ids"]
+    if file.is_file() and TokenizerFile(source.folder)(texts, truncation=True)["input_ids"] != ids:
+        other = f"{file} gives other ids than transformers with tokenizer_config.json"
+        raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
+    return ids
+
+
+def _write_graph(source: ExportSource) -> bytes:
+    """Return the content of the file."""
+    from .graph import build_graph
+
+    config = source.model.config
+    metadata = {
+        "model_type": config.model_type,
+        "id2label": json.dumps(config.id2label, ensure_ascii=False),
+        "problem_type": config.problem_type or "single_label_classification",
+        "version": __version__,
+        WEIGHTS_KEY: source.fingerprint,
+    }
+    is_short = _fits_half(source.model.get_input_embeddings().weight.detach())
+    return build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
+
+
+def _fits_half(table: torch.Tensor) -> bool:
+    """Return whether float16 has the numbers of a table, as they have 8 significant bits."""
+    is_short = torch.equal(table, table.bfloat16().to(table.dtype))
+    return is_short and float(table.abs().max()) < _LARGEST_HALF
+
+
+def _amend_card(folder: FinishedFolder, result: ExportResult) -> None:
+    """List the file on the card of its folder."""
+    facts = read_facts(folder)
+    if facts is None:
+        return
+    file = result.file.relative_to(folder.root).as_posix()
+    fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
+    if not amend_card(folder, facts, onnx={file: fact}):
+        logger.info(
+            "%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, file
+        )
 
 
 def load_source(name: str, revision: str | None) -> ExportSource:
     """Load a model, and refuse one that the graph does not support."""
-    from .graph import ONNX_CELLS, ONNX_POOLINGS
+    try:
+        from .graph import ONNX_CELLS, ONNX_POOLINGS
+    except ImportError as error:
+        advice = f"Type: {install_hint('onnx')}"
+        raise UserError(f"export needs onnx and onnxruntime. {advice}") from error
 
     folder = FinishedFolder(find_folder(name, revision))
     model, tokenizer = load_model(folder.root, allow_encoder=True)
@@ -168,13 +187,11 @@ def load_source(name: str, revision: str | None) -> ExportSource:
     head = type(model).__name__
     refused = f"{name} cannot be exported to ONNX"
     if head not in (CLASSIFIER, ENCODER):
-        raise UserError(
-            f"{refused}: found the head {head}, the export knows {CLASSIFIER}, {ENCODER}; use hf_rnn.FastRnn"
-        )
+        known = f"the export knows {CLASSIFIER}, {ENCODER}"
+        raise UserError(f"{refused}: found the head {head}, {known}; use hf_rnn.FastRnn")
     if config.sep_token_id is not None:
-        raise UserError(
-            f"{refused}: it reads pairs of texts, and the export knows single ones; use hf_rnn.FastRnn"
-        )
+        why = "it reads pairs of texts, and the export knows single ones"
+        raise UserError(f"{refused}: {why}; use hf_rnn.FastRnn")
     for setting, supported in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         value = getattr(config, setting)
         if value not in supported:
@@ -195,7 +212,8 @@ def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
     The first entries of the vocabulary are drawn more often, as they are more frequent in texts.
     """
-    chance, size = random.Random(0), len(tokenizer)
+    chance = random.Random(0)
+    size = len(tokenizer)
     texts = ["", " \t ", *HOSTILE, "the " * 600, "a" * 3000]
     while len(texts) < TEXTS:
         ids = [int(size * chance.random() ** 3) for _ in range(chance.randint(1, _LONGEST))]
@@ -207,19 +225,18 @@ def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 def measure_difference(
     source: ExportSource, session: InferenceSession, input_ids: Sequence[Sequence[int]]
 ) -> float:
-    """Return the largest difference between two numbers, less where they exceed 10; NaN if one is NaN."""
-    differences, model = [0.0], source.model
+    """Return the largest difference between two numbers, less where they exceed 10, or NaN."""
+    differences = [0.0]
+    model = source.model
     for start in range(0, len(input_ids), _BATCH):
         ids, mask = pad_ids(input_ids[start : start + _BATCH])
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        results, outputs = run_session(session, ids, mask), model(**batch)
+        results = run_session(session, ids, mask)
+        outputs = model(**batch)
         if source.gives_vectors:
-            states = (
-                model.classifier(model.rnn(**batch).last_hidden_state)
-                * batch["attention_mask"][:, :, None]
-            )
+            states = model.classifier(model.rnn(**batch).last_hidden_state)
             expected = {
-                "last_hidden_state": states,
+                "last_hidden_state": states * batch["attention_mask"][:, :, None],
                 "sentence_embedding": normalize(outputs.logits, dim=-1),
             }
         else:

@@ -12,7 +12,7 @@ Legend: B batch, T time, I input width, H hidden per direction, D directions, S 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -37,7 +37,9 @@ from ...models.ngrams_rnn import (
     NgramScores,
 )
 
-_OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
+# ONNX Runtime reads these since 1.12
+_OPSET = 17
+_IR_VERSION = 8
 _FLOAT = TensorProto.FLOAT
 _END = 2**62  # beyond any axis
 _LOWEST = float(np.finfo(np.float32).min)
@@ -61,9 +63,8 @@ class Graph:
             for name in names
         ]
         # as given
-        self._count, self._time = (
-            self.Shape("input_ids", start=axis, end=axis + 1) for axis in (0, 1)
-        )
+        self._count = self.Shape("input_ids", start=0, end=1)
+        self._time = self.Shape("input_ids", start=1, end=2)
         behind_all = self.Concat([0, 0], self.Sub([1], self.Min(self._count, [1])), [1], axis=0)
         self.ids, mask = (self.Pad(name, behind_all) for name in names)  # (B, T), int64
         self.mask = self.Cast(mask, to=TensorProto.BOOL)  # (B, T)
@@ -89,25 +90,21 @@ class Graph:
         """Store a constant and return its name."""
         is_weight = isinstance(value, torch.Tensor | np.ndarray)
         if isinstance(value, torch.Tensor):
-            value = (
-                (value.detach().float() if value.dtype == torch.bfloat16 else value.detach())
-                .cpu()
-                .numpy()
-            )
+            if value.dtype == torch.bfloat16:
+                value = value.float()
+            value = value.detach().cpu().numpy()
         array = np.ascontiguousarray(value) if is_weight else np.asarray(value)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        name = (
-            f"weight_{len(self._constants)}"
-            if is_weight
-            else f"constant_{array.dtype}_{array.tolist()}"
-        )
+        name = f"weight_{len(self._constants)}"
+        if not is_weight:
+            name = f"constant_{array.dtype}_{array.tolist()}"
         if name not in self._constants:
             self._constants[name] = numpy_helper.from_array(array, name)
         return name
 
     def answer(self, name: str, value: str, width: int, per_token: bool = False) -> None:
-        """Declare an output in float32, (B, width) or (B, T, width), and cut it to the shape of the inputs."""
+        """Declare an output in float32, (B, width) or (B, T, width), cut to the shape of inputs."""
         value = self.slice(value, 0, self._count)
         value = self.slice(value, 0, self._time, 1) if per_token else value
         self._nodes.append(helper.make_node("Identity", [value], [name]))
@@ -118,21 +115,27 @@ class Graph:
         """Add a linear layer along the last axis."""
         return self.Add(self.MatMul(inputs, layer.weight.t()), layer.bias)
 
+    def norm(self, inputs: str, layer: nn.LayerNorm) -> str:
+        """Add a layer normalisation along the last axis."""
+        return self.LayerNormalization(inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps)
+
     def slice(self, value: str, start: int | str, end: int | str, axis: int = 0) -> str:
         """Cut an axis; a place is a number or the name of a value `(1,)`."""
         places = (place if isinstance(place, str) else [place] for place in (start, end))
         return self.Slice(value, *places, [axis])
 
     def activate(self, inputs: str, activation: str) -> str:
-        """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
+        """Add an activation.
+
+        GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x).
+        """
         if activation == "linear":
             return inputs
         if activation == "silu":
             return self.Mul(inputs, self.Sigmoid(inputs))
         if activation == "gelu":
-            return self.Mul(
-                self.Mul(inputs, 0.5), self.Add(self.Erf(self.Mul(inputs, 0.5**0.5)), 1.0)
-            )
+            wide = self.Add(self.Erf(self.Mul(inputs, 0.5**0.5)), 1.0)
+            return self.Mul(self.Mul(inputs, 0.5), wide)
         return getattr(self, activation.capitalize())(inputs)  # Relu, Tanh
 
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -149,11 +152,12 @@ class Graph:
 
 
 class Texts:
-    """The real tokens of a batch, moved to the front of each text, time first: from the ids (B, T) and their mask."""
+    """The real tokens of a batch, moved to the front of each text, time first."""
 
     def __init__(self, graph: Graph) -> None:
         count = graph.Cast(graph.mask, to=TensorProto.INT64)
-        self._graph, self.lengths = graph, graph.ReduceSum(count, [1], keepdims=0)  # (B,)
+        self._graph = graph
+        self.lengths = graph.ReduceSum(count, [1], keepdims=0)  # (B,)
         self.longest = graph.Max(graph.ReduceMax(self.lengths, axes=[0]), [1])  # (1,), T
         # (B,): an empty text has one step, which is masked later
         self.steps_read = graph.Max(self.lengths, [1])
@@ -170,9 +174,8 @@ class Texts:
         # all of them.
         self._before = graph.CumSum(count, 1, exclusive=1)
         padding = graph.CumSum(graph.Sub(1, count), 1, exclusive=1)
-        places = graph.Where(
-            graph.mask, self._before, graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
-        )
+        behind = graph.Add(padding, graph.Unsqueeze(self.lengths, [1]))
+        places = graph.Where(graph.mask, self._before, behind)
         ids = graph.Where(graph.mask, graph.ids, 0)
         ids = graph.slice(graph.ScatterElements(ids, places, ids, axis=1), 0, self.longest, 1)
         self.ids = graph.Transpose(ids, perm=[1, 0])  # (T, B), 0 without a token
@@ -185,12 +188,11 @@ class Texts:
         """Take values (T, B, ...) at steps (..., B) of each text."""
         graph = self._graph
         rows = graph.Add(self.rows, graph.Mul(steps, 0))
-        return graph.GatherND(
-            values, graph.Concat(*(graph.Unsqueeze(i, [-1]) for i in (steps, rows)), axis=-1)
-        )
+        places = (graph.Unsqueeze(steps, [-1]), graph.Unsqueeze(rows, [-1]))
+        return graph.GatherND(values, graph.Concat(*places, axis=-1))
 
     def restore(self, values: str) -> str:
-        """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
+        """Return values (T, B, S) in the places of the inputs (B, T, S), zero without a token."""
         graph = self._graph
         places = graph.Transpose(graph.Min(self._before, graph.Sub(self.longest, [1])), perm=[1, 0])
         values = graph.Transpose(self.take(values, places), perm=[1, 0, 2])
@@ -210,26 +212,16 @@ def _add_operator(
     gates: tuple[int, ...],
     **attributes: object,
 ) -> str:
-    """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
+    """Add a layer of ONNX's own recurrent operators; `gates` is their order in torch.
 
     Each direction reads forward and padding comes last, so none needs `sequence_lens`, with which
     OpenVINO computes wrong states for batches. The backward direction reads each text reversed.
     """
     states = []
-    for number, cell in enumerate(
-        cast("list[TorchCell]", [direction.cell for direction in layer.directions])
-    ):
-        parts = {
-            name: weight.detach().float().cpu().chunk(len(gates))
-            for name, weight in cell.named_parameters()
-        }
-
-        # (1, names * gates * H, ...), the gates in ONNX's order
-        weights = [
-            torch.cat([parts[name][gate] for name in names for gate in gates])[None]
-            for names in (["weight_ih_l0"], ["weight_hh_l0"], ["bias_ih_l0", "bias_hh_l0"])
-        ]
+    cells = cast("list[TorchCell]", [direction.cell for direction in layer.directions])
+    for number, cell in enumerate(cells):
         vectors = texts.reverse(inputs) if number else inputs
+        weights = _order_gates(cell, gates)
         hidden = getattr(graph, operator)(
             vectors, *weights, hidden_size=cell.hidden_size, **attributes
         )
@@ -241,6 +233,16 @@ def _add_operator(
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
+def _order_gates(cell: TorchCell, gates: Sequence[int]) -> list[torch.Tensor]:
+    """Return the weights of inputs, those of states, and biases, each `(1, ...)`."""
+    weights = {}
+    for name, weight in cell.named_parameters():
+        parts = weight.detach().float().cpu().chunk(len(gates))
+        weights[name] = torch.cat([parts[gate] for gate in gates])[None]
+    biases = torch.cat([weights["bias_ih_l0"], weights["bias_hh_l0"]], dim=1)
+    return [weights["weight_ih_l0"], weights["weight_hh_l0"], biases]
+
+
 def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
@@ -248,23 +250,30 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> st
     the end of it.
     """
     cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
-    body = parser.parse_graph("""step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state)
-                                 {product = Mul(h, decay) next = Add(product, addend) state = Identity(next)}""")
-    states, shape = (
-        [],
-        graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0),
-    )
+    body = parser.parse_graph("""
+        step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state) {
+            product = Mul(h, decay)
+            next = Add(product, addend)
+            state = Identity(next)
+        }""")
+    count = graph.Shape(inputs, start=1, end=2)
+    start = graph.ConstantOfShape(graph.Concat(count, [cells[0].hidden_size], axis=0))
+    states = []
     for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        sequences = (
-            graph.ConstantOfShape(shape),
+        _, hidden = graph.Scan(
+            start,
             graph.Sub(1.0, update),
             graph.Mul(update, candidate),
+            outputs=2,
+            body=body,
+            num_scan_inputs=2,
+            scan_input_directions=[backward, backward],
+            scan_output_directions=[backward],
         )
-        ways = {"scan_input_directions": [backward] * 2, "scan_output_directions": [backward]}
-        states.append(graph.Scan(*sequences, outputs=2, body=body, num_scan_inputs=2, **ways)[1])
+        states.append(hidden)
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
@@ -289,14 +298,15 @@ def build_graph(
     gives_vectors: bool = False,
     half_table: bool = False,
 ) -> onnx.ModelProto:
-    """Write a classifier or an encoder as an ONNX graph in float32; `metadata` are stored in the file.
+    """Write a classifier or an encoder as an ONNX graph in float32, with `metadata`.
 
     `half_table` stores the embedding table in float16. With `gives_vectors` the classifier is a
     sentence encoder, whose logits are its vectors before normalisation; its `last_hidden_state` are
     projected too, so that their mean, normalised, is the vector.
     """
     graph = Graph()
-    texts, width = Texts(graph), model.config.output_size
+    texts = Texts(graph)
+    width = model.config.output_size
     encoder: RnnModel = model if type(model).__name__ == ENCODER else model.rnn
     table = encoder.embedding.weight.detach().cpu()
     states = graph.Gather(table.half() if half_table else table, texts.ids)  # (T, B, E)
@@ -307,7 +317,8 @@ def build_graph(
         for layer in encoder.layers:
             states = ONNX_CELLS[encoder.config.cell_type](graph, texts, states, layer)
     if model is not encoder:
-        config, width = model.config, model.config.num_labels
+        config = model.config
+        width = config.num_labels
         pooled = graph.activate(_pool(graph, texts, states, model), config.classifier_activation)
         logits = graph.Gemm(pooled, model.classifier.weight, model.classifier.bias, transB=1)
         if model.ngrams is not None:
@@ -325,39 +336,37 @@ def build_graph(
 
 
 def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> str:
-    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
-    linear, activation = graph.linear, getattr(encoder.config, "hidden_act", "silu")
-
-    def norm(inputs: str, layer: nn.LayerNorm) -> str:
-        return graph.LayerNormalization(
-            inputs, layer.weight, layer.bias, axis=-1, epsilon=layer.eps
-        )
-
-    stream = linear(norm(vectors, encoder.projection.norm), encoder.projection.projection)
+    """Add residual blocks: vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
+    linear = graph.linear
+    activation = getattr(encoder.config, "hidden_act", "silu")
+    first = graph.norm(vectors, encoder.projection.norm)
+    stream = linear(first, encoder.projection.projection)
     for block in cast("list[ResidualBlock]", encoder.layers):
-        inputs = norm(stream, block.input_norm)
-        if (conv := block.conv) is not None:
-            wide = graph.Pad(
-                graph.Mul(inputs, texts.real), [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0]
-            )
-            taps = [
-                graph.slice(wide, place, graph.Add(texts.longest, [place]))
-                for place in range(conv.size)
-            ]
-            inputs = graph.Sum(
-                *(graph.Mul(tap, weight) for tap, weight in zip(taps, conv.weight, strict=True))
-            )
+        inputs = graph.norm(stream, block.input_norm)
+        if block.conv is not None:
+            inputs = _add_convolution(graph, texts, inputs, block.conv)
         states = ONNX_CELLS[encoder.config.cell_type](graph, texts, inputs, block.mixer)
         gate = graph.activate(linear(inputs, block.gate_proj), activation)
         stream = graph.Add(stream, linear(graph.Mul(states, gate), block.out_proj))
-        inner = graph.activate(linear(norm(stream, block.mlp_norm), block.up_proj), activation)
-        stream = graph.Add(stream, linear(inner, block.down_proj))
-    return norm(stream, encoder.norm)
+        inner = linear(graph.norm(stream, block.mlp_norm), block.up_proj)
+        stream = graph.Add(stream, linear(graph.activate(inner, activation), block.down_proj))
+    return graph.norm(stream, encoder.norm)
+
+
+def _add_convolution(graph: Graph, texts: Texts, inputs: str, conv: Any) -> str:
+    """Add the sum of each token and its neighbours (T, B, R), times weights by distance."""
+    wide = graph.Mul(inputs, texts.real)
+    wide = graph.Pad(wide, [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])
+    taps = []
+    for place, weight in enumerate(conv.weight):
+        tap = graph.slice(wide, place, graph.Add(texts.longest, [place]))
+        taps.append(graph.Mul(tap, weight))
+    return graph.Sum(*taps)
 
 
 def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassification) -> str:
     """Pool states (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`."""
-    pooling, parts = model.config.pooling, []
+    pooling = model.config.pooling
     if pooling == "last":  # the last state that each direction reads
         last = texts.take(states, graph.Sub(texts.steps_read, [1]))
         if model.config.num_directions == 2:
@@ -370,11 +379,11 @@ def _pool(graph: Graph, texts: Texts, states: str, model: RnnForSequenceClassifi
         scores = graph.MatMul(keys, model.pooler.context.weight.t())  # (T, B, 1)
         weights = graph.Softmax(graph.Where(texts.valid, scores, _LOWEST), axis=0)
         return graph.ReduceSum(graph.Mul(states, graph.Mul(weights, texts.real)), [0], keepdims=0)
+    parts = []
     if "mean" in pooling:
         total = graph.ReduceSum(graph.Mul(states, texts.real), [0], keepdims=0)
-        parts.append(
-            graph.Div(total, graph.Unsqueeze(graph.Cast(texts.steps_read, to=_FLOAT), [1]))
-        )
+        count = graph.Unsqueeze(graph.Cast(texts.steps_read, to=_FLOAT), [1])
+        parts.append(graph.Div(total, count))
     if "max" in pooling:
         highest = graph.ReduceMax(graph.Where(texts.valid, states, _LOWEST), axes=[0], keepdims=0)
         parts.append(graph.Where(texts.some, highest, 0.0))
@@ -392,9 +401,8 @@ def _add_ngrams(graph: Graph, texts: Texts, ngrams: NgramScores) -> str:
         # distinct hashes: in order, each differs from the one before
         ordered = graph.TopK(graph.Where(valid, hashes, -1), texts.longest, axis=0, outputs=2)[0]
         before = graph.slice(graph.Pad(ordered, [1, 0, 0, 0], -1), 0, texts.longest)
-        is_new = graph.And(
-            graph.Not(graph.Equal(ordered, before)), graph.GreaterOrEqual(ordered, 0)
-        )
+        differs = graph.Not(graph.Equal(ordered, before))
+        is_new = graph.And(differs, graph.GreaterOrEqual(ordered, 0))
         sums.append(_add_rows(graph, ngrams, graph.Max(ordered, 0), is_new))
     root = graph.Unsqueeze(graph.Sqrt(graph.Cast(texts.steps_read, to=_FLOAT)), [1])
     return graph.Div(graph.Mul(graph.Sum(*sums), ngrams.scale.float()), root)
@@ -402,8 +410,9 @@ def _add_ngrams(graph: Graph, texts: Texts, ngrams: NgramScores) -> str:
 
 def _add_rows(graph: Graph, ngrams: NgramScores, hashes: str, is_new: str) -> str:
     """Return the sums (B, C) of the rows of hashes (T, B), where they are new and in the table."""
-    rows, buckets = len(ngrams.weight), len(ngrams.shift)
-    bucket = graph.Mod(graph.Mod(graph.Mul(hashes, BUCKET_FACTOR), PRIME), buckets)
+    rows = len(ngrams.weight)
+    mixed = graph.Mod(graph.Mul(hashes, BUCKET_FACTOR), PRIME)
+    bucket = graph.Mod(mixed, len(ngrams.shift))
     shift = graph.Gather(ngrams.shift.long(), bucket)
     step = graph.Add(graph.Mod(graph.Mul(hashes, STEP_FACTOR), PRIME), 1)
     places = graph.Mod(graph.Add(hashes, graph.Mul(shift, step)), rows)

@@ -1,0 +1,113 @@
+"""Continuous text for language models: lines that, joined, are the text."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+
+from ..utils.errors import DataError
+from .charset import excerpt_of, find_byte_fault
+from .errors import BadRow, Fault, Reason, explain_file, file_error, row_error
+from .lines import open_unpacked
+from .report import DataReport, SplitReport
+from .sources import as_list, choose_splits, find_parts
+from .splits import SPLITS
+
+logger = logging.getLogger(__name__)
+
+_HELD_OUT = 0.1  # share of the characters, cut off at the start of a row
+_PIECES = re.compile(r"(?s).{1,10000}\Z|.{1,9999}(?= )|.{10000}")  # a line is cut so
+
+
+def load_text(
+    source: str | os.PathLike[str],
+    *,
+    splits: Sequence[str] | None = None,
+    encoding: str | None = None,
+    report: DataReport | None = None,
+) -> datasets.DatasetDict:
+    """Read the continuous texts of a language model.
+
+    A row of the column `text` is a line with its line feed, so that the rows, joined, are the text;
+    CRLF becomes LF, and a byte order mark is skipped. A line over 10,000 characters is several
+    rows.
+
+    Args:
+        source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text
+            file, or a folder with only one. Without `dev.txt` the last tenth is the validation
+            split.
+        splits: Return only these. A single file is also the split `test`, whole.
+        encoding: The encoding of the files, by default UTF-8.
+        report: An empty report to fill in.
+
+    Raises:
+        DataError: For a file without text, or with bytes that are not text.
+        UserError: For a folder without such files, and for a missing split.
+    """
+    report = DataReport() if report is None else report
+    wanted = None if splits is None else as_list(splits)
+    where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
+    there = dict(files)
+    if "train" in files:
+        there.setdefault("validation", [])  # the end of train
+    names = choose_splits(wanted, there, where, ".txt")
+    needed = {name if name in files else "train" for name in names}
+    texts: dict[str, list[str]] = {}
+    for split in sorted(needed, key=SPLITS.index):
+        texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
+        rows = len(texts[split])
+        report.splits[split] = SplitReport(files[split], rows, rows)
+    if "train" in texts and "validation" not in files:
+        texts["train"], texts["validation"] = _cut_end(texts["train"])
+        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+        message = "there is no dev.txt: the last tenth of %s is held out as validation split"
+        logger.warning(message, files["train"][0])
+    report.label_counts = {split: [len(rows)] for split, rows in texts.items()}
+    return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
+
+
+def _make_dataset(texts: list[str]) -> datasets.Dataset:
+    features = datasets.Features(text=datasets.Value("string"))
+    return datasets.Dataset.from_dict({"text": texts}, features)
+
+
+def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:
+    """Return the rows without the last tenth of their characters, and that tenth."""
+    ends = np.cumsum([len(row) for row in rows])
+    first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
+    if first in (0, len(ends)):
+        problem = "the text is too short to hold out a tenth of its lines"
+        raise DataError(f"{problem}: give dev.txt beside train.txt")
+    return rows[:first], rows[first:]
+
+
+def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
+    """Return the lines of text files; long ones in pieces, cut before a space if there is one."""
+    pieces = []
+    for path in paths:
+        with explain_file(path), open_unpacked(path) as stream:
+            text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
+        lines = text.splitlines(keepends=True)
+        if "\0" in text or find_byte_fault(text):
+            _refuse_line(path, text, lines, encoding)
+        if not text.strip():
+            raise file_error(path, Reason.EMPTY_FILE, "it has no text")
+        for line in lines:
+            pieces += _PIECES.findall(line)
+    return pieces
+
+
+def _refuse_line(path: str, text: str, lines: Sequence[str], encoding: str) -> None:
+    """Raise the error for the first line with a byte that is not text."""
+    for line in lines:
+        fault = find_byte_fault(line, encoding)
+        if fault is None and "\0" in line:
+            fault = Fault(Reason.NUL, "the line has a NUL")
+        if fault is not None:
+            place = text.count("\n", 0, text.index(line)) + 1
+            raise row_error(BadRow(path, place, fault, excerpt_of(line)))
