@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +86,7 @@ def compare(
     texts = {"old": _choose(old, "old", draw), "new": _choose(new, "new", draw)}
     vectors = encode_texts([*texts["old"], *texts["new"]]).astype(np.float32)
     old_vectors, new_vectors = np.split(vectors, [len(texts["old"])])
-    p_value = _test(old_vectors, new_vectors, draw)
+    p_value = measure_p_value(old_vectors, new_vectors, draw)
 
     answers = {month: _answer(model, some.tolist(), target) for month, some in texts.items()}
     labels = _compare_labels(list(model.config.id2label.values()), answers)
@@ -120,8 +121,14 @@ def _choose(texts: Sequence[str], month: str, draw: np.random.Generator) -> pd.S
     return column
 
 
-def _test(old: np.ndarray, new: np.ndarray, draw: np.random.Generator) -> float:
-    """Return the p value of the permutation test of the mean vectors, see the top of this file."""
+def measure_p_value(old: np.ndarray, new: np.ndarray, draw: np.random.Generator) -> float:
+    """Return the p value of a permutation test of mean vectors; see the top of this file.
+
+    Args:
+        old: Vectors `(N, S)` of a month.
+        new: Those of another month `(M, S)`.
+        draw: Draws the random splits.
+    """
     both = np.concatenate([old, new])
     both -= both.mean(axis=0)
     some = both[draw.permutation(len(both))[:5_000]]
@@ -239,8 +246,10 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     figure.suptitle(f"The months {verdict} (p = {comparison.p_value:.3f})")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
 
 
 def _draw_shares(axes: Axes, labels: dict[str, dict[str, Any]]) -> None:

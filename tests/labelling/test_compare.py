@@ -10,7 +10,7 @@ from package_encoders import encoders  # noqa: F401 - a fixture that each test u
 from scipy.stats import beta
 
 from hf_rnn import train
-from hf_rnn.labelling.compare import _test, compare
+from hf_rnn.labelling.compare import compare, measure_p_value
 
 WORDS = {
     "delivery": "parcel late courier package shipped tracking arrived depot",
@@ -105,7 +105,7 @@ def test_other_shares_are_found(model, tmp_path, command):
 def test_p_values_of_equal_months_are_uniform():
     draw = np.random.default_rng(0)
     values = [
-        _test(draw.normal(size=(60, 16)) ** 3, draw.normal(size=(80, 16)) ** 3, draw)
+        measure_p_value(draw.normal(size=(60, 16)) ** 3, draw.normal(size=(80, 16)) ** 3, draw)
         for _ in range(60)
     ]
     assert np.mean(np.array(values) < 0.2) < 0.4 and np.mean(values) == pytest.approx(0.5, abs=0.12)
