@@ -55,10 +55,12 @@ def run(argv: Sequence[str]) -> None:
     none = arguments.none_label
     rows = [(table.texts[row], label) for row, label in labeller.labels.items() if label != none]
     print_note(f"{len(labeller.answers):,} answers are in {arguments.output_dir}/labels.csv")
-    if len({label for _, label in rows}) < 2:
+    names = sorted({label for _, label in rows})
+    if len(names) < 2:
         print_note("nothing is trained: label texts of two labels at least")
     elif arguments.train:
         from ..training.train import train
 
-        result = train(rows, arguments.output_dir, overwrite_output_dir=True)
+        # with names, a few answers to many classes are not taken for swapped columns
+        result = train(rows, arguments.output_dir, class_names=names, overwrite_output_dir=True)
         print(result.summarize())

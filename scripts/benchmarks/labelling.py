@@ -63,7 +63,8 @@ def train_model(rows: Rows, test: Rows, cache: Path) -> float:
     import hf_rnn
 
     with tempfile.TemporaryDirectory() as folder:
-        hf_rnn.train(rows, folder, baselines=False, use_cpu=True)
+        names = sorted({label for _, label in rows})
+        hf_rnn.train(rows, folder, class_names=names, baselines=False, use_cpu=True)
         answers = hf_rnn.FastRnn.from_pretrained(folder).predict([text for text, _ in test])
     right = [answer["label"] == label for answer, (_, label) in zip(answers, test, strict=True)]
     return sum(right) / len(right)
