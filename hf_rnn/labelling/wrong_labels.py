@@ -145,32 +145,39 @@ def _compare(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return columns of all rows, and the estimated number of wrong labels by pair of labels."""
     rows = np.arange(len(labels))
-    own = scores[rows, labels]
     counts = np.bincount(labels, minlength=len(names))
-    thresholds = np.bincount(labels, own, minlength=len(names)) / counts
-    confident = np.where(scores >= thresholds, scores, 0)
+    # the mean score of a class among its rows
+    thresholds = np.bincount(labels, scores[rows, labels], minlength=len(names)) / counts
+    others = scores.copy()
+    others[rows, labels] = -1
+    suggested = others.argmax(axis=1)
+
+    # both by the mean of their class: a label that is always unsure does not look wrong for that
+    relative = scores / np.maximum(thresholds, 1e-9)
+    given = relative[rows, labels]
+    score = given / np.maximum(given + relative[rows, suggested], 1e-9)
+    array = np.asarray(names, dtype=object)
+    columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
+    return columns, _count_pairs(labels, np.where(scores >= thresholds, scores, 0), counts, array)
+
+
+def _count_pairs(
+    labels: np.ndarray, confident: np.ndarray, counts: np.ndarray, names: np.ndarray
+) -> pd.DataFrame:
+    """Return the estimated number of wrong labels by pair, from scores above the mean of their class."""
     has_class = confident.any(axis=1)
     joint = np.zeros((len(names), len(names)))
     np.add.at(joint, (labels[has_class], confident[has_class].argmax(axis=1)), 1)
     joint *= (counts / np.maximum(joint.sum(axis=1), 1))[:, None]
-
-    others = scores.copy()
-    others[rows, labels] = -1
-    suggested = others.argmax(axis=1)
-    # both by the mean of their class: a label that is always unsure does not look wrong for that
-    relative = scores / np.maximum(thresholds, 1e-9)
-    own = relative[rows, labels]
-    score = own / np.maximum(own + relative[rows, suggested], 1e-9)
-    array = np.asarray(names, dtype=object)
-    columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
-    label, suggestion = np.nonzero(joint.round() * (1 - np.eye(len(names))))
+    np.fill_diagonal(joint, 0)
+    joint = joint.round().astype(int)
+    label, suggestion = np.nonzero(joint)
     pairs = {
-        "label": array[label],
-        "suggested": array[suggestion],
-        "rows": joint[label, suggestion].round().astype(int),
+        "label": names[label],
+        "suggested": names[suggestion],
+        "rows": joint[label, suggestion],
     }
-    frame = pd.DataFrame(pairs).sort_values("rows", ascending=False, ignore_index=True)
-    return columns, frame
+    return pd.DataFrame(pairs).sort_values("rows", ascending=False, ignore_index=True)
 
 
 def _count_other_neighbours(
