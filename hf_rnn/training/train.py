@@ -61,7 +61,6 @@ from .checkpoints import (
 )
 from .few_rows import WITHOUT_EFFECT, fit_few_rows
 from .run import (
-    OUTPUT_LAYERS,
     Extension,
     Fit,
     Run,
@@ -72,6 +71,7 @@ from .run import (
     prepare_run,
 )
 from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
+from .start import OUTPUT_LAYERS
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 from .wide import fit_wide, read_batches
 
