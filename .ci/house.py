@@ -4,11 +4,6 @@ import ast
 import sys
 from pathlib import Path
 
-# files with older code: remove a name when its file is clean, and never add one
-UNCLEAN = set("""
-hf_rnn/labelling/labeller.py hf_rnn/labelling/table.py
-hf_rnn/training/save.py hf_rnn/training/train.py scripts/benchmarks/labelling.py
-""".split())  # fmt: skip  # noqa: SIM905 - shorter than a list
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -35,9 +30,8 @@ def find_fault(node: ast.AST) -> str:
 
 
 if __name__ == "__main__":
-    names = (
-        sys.argv[1:]
-        or set(map(str, (*Path("hf_rnn").rglob("*.py"), *Path("scripts").rglob("*.py")))) - UNCLEAN
+    names = sys.argv[1:] or map(
+        str, (*Path("hf_rnn").rglob("*.py"), *Path("scripts").rglob("*.py"))
     )
     faults: list[str] = []
     for name in sorted(names):

@@ -293,11 +293,12 @@ def _make_model() -> LogisticRegression:
 
 
 def measure_accuracy(answers: Sequence[Answer]) -> Accuracy:
-    """Return how many of the last 50 suggestions for random texts were right; see [`Labeller.accuracy`]."""
+    """Return how many of the last 50 suggestions for random texts were right."""
     random = [answer for answer in answers if answer.order == "random"]
     counted = [answer for answer in random if answer.label and answer.suggestion][-_RECENT:]
     right = sum(answer.label == answer.suggestion for answer in counted)
-    low, high = (0.0, 1.0)
+    bounds: Sequence[float] = (0.0, 1.0)
     if counted:
-        low, high = binomtest(right, len(counted)).proportion_ci(_CONFIDENCE)
+        bounds = binomtest(right, len(counted)).proportion_ci(_CONFIDENCE)
+    low, high = bounds
     return {"right": right, "of": len(counted), "low": float(low), "high": float(high)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar, Literal
 
 from ..data.lines import is_table, suffix_of
@@ -64,7 +65,7 @@ def read_texts(path: str, flags: ColumnFlags) -> TextTable:
 
 
 def _read_table(path: str, flags: ColumnFlags) -> Table:
-    usual = {name for names in USUAL_NAMES.values() for name in names}
+    usual = set(chain.from_iterable(USUAL_NAMES.values()))
     usual |= {str(flags.text_column).casefold(), str(flags.label_column).casefold()}
 
     def are_names(fields: set[str]) -> bool:

@@ -10,6 +10,7 @@ least the mean of the rows with that label. Texts whose label is a matter of tas
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -64,19 +65,7 @@ def find_wrong_labels(
     Raises:
         UserError: If fewer than two labels have five rows.
     """
-    counts = np.bincount(labels, minlength=len(names))
-    judged = counts >= _FEWEST
-    if judged.sum() < 2:
-        raise UserError(f"wrong labels need {_FEWEST} rows of two labels: found {counts.max()}")
-    rows = np.flatnonzero(judged[labels])
-    if len(rows) > _MOST_JUDGED:
-        message = "%d of %d labels are judged, chosen at random"
-        logger.warning(message, _MOST_JUDGED, len(labels))
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_JUDGED])
-    elif len(rows) < len(labels):
-        few = [name for name, is_judged in zip(names, judged, strict=True) if not is_judged]
-        message = "labels with less than %d rows are not judged: %s"
-        logger.warning(message, _FEWEST, ", ".join(few)[:200])
+    rows = _choose_rows(labels, names)
     texts = [texts[int(row)] for row in rows]
     classes, labels = np.unique(labels[rows], return_inverse=True)
     names = [names[int(number)] for number in classes]
@@ -92,6 +81,23 @@ def find_wrong_labels(
     return WrongLabels(worst, float(pairs["rows"].sum() / len(labels)), pairs)
 
 
+def _choose_rows(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the rows to judge, in order; log which are left out."""
+    counts = np.bincount(labels, minlength=len(names))
+    is_judged = counts >= _FEWEST
+    if is_judged.sum() < 2:
+        raise UserError(f"wrong labels need {_FEWEST} rows of two labels: found {counts.max()}")
+    rows = np.flatnonzero(is_judged[labels])
+    if len(rows) > _MOST_JUDGED:
+        message = "%d of %d labels are judged, chosen at random"
+        logger.warning(message, _MOST_JUDGED, len(labels))
+        return np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_JUDGED])
+    if len(rows) < len(labels):
+        few = ", ".join(np.asarray(names, dtype=object)[~is_judged])
+        logger.warning("labels with less than %d rows are not judged: %s", _FEWEST, few[:200])
+    return rows
+
+
 def _score_out_of_fold(
     texts: Sequence[str], labels: np.ndarray, vectors: np.ndarray, classes: int
 ) -> np.ndarray:
@@ -99,29 +105,35 @@ def _score_out_of_fold(
     words = TfidfVectorizer(
         ngram_range=(1, 2), min_df=2, max_features=500_000, sublinear_tf=True, dtype=np.float32
     )
-    try:
-        matrix = words.fit_transform(text[:_CHARACTERS] for text in texts)
-    except ValueError:  # no word is in two texts
-        matrix = None
+    features: list[Any] = [vectors]
+    with contextlib.suppress(ValueError):  # no word is in two texts
+        features.append(words.fit_transform(text[:_CHARACTERS] for text in texts))
     folds = hash_texts(texts) % np.uint64(_FOLDS)
     draw = np.random.default_rng(0)
     scores = np.ones((len(labels), classes), dtype=np.float32)
     for fold in range(_FOLDS):
         learned = draw.permutation(np.flatnonzero(folds != fold))[:_MOST_FITTED]
         scored = np.flatnonzero(folds == fold)
-        for features in (vectors, matrix):
-            if features is None or not len(scored) or len(set(labels[learned])) < 2:
-                continue
-            model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that the steps are few
-                model.fit(_as_float(features[learned]), labels[learned])
-            for start in range(0, len(scored), _CHUNK):
-                some = scored[start : start + _CHUNK]
-                found = np.zeros((len(some), classes), dtype=np.float32)
-                found[:, model.classes_] = model.predict_proba(_as_float(features[some]))
-                scores[some] *= np.sqrt(found)
+        if not len(scored) or len(set(labels[learned])) < 2:
+            continue
+        for matrix in features:
+            _multiply_scores(scores, matrix, labels, learned, scored)
     return scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
+
+
+def _multiply_scores(
+    scores: np.ndarray, matrix: Any, labels: np.ndarray, learned: np.ndarray, scored: np.ndarray
+) -> None:
+    """Multiply scores of rows by the root of the probabilities of a model that learned other rows."""
+    model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the steps are few
+        model.fit(_as_float(matrix[learned]), labels[learned])
+    for start in range(0, len(scored), _CHUNK):
+        some = scored[start : start + _CHUNK]
+        probabilities = np.zeros((len(some), scores.shape[1]), dtype=np.float32)
+        probabilities[:, model.classes_] = model.predict_proba(_as_float(matrix[some]))
+        scores[some] *= np.sqrt(probabilities)
 
 
 def _as_float(features: Any) -> Any:
@@ -133,32 +145,39 @@ def _compare(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return columns of all rows, and the estimated number of wrong labels by pair of labels."""
     rows = np.arange(len(labels))
-    own = scores[rows, labels]
     counts = np.bincount(labels, minlength=len(names))
-    thresholds = np.bincount(labels, own, minlength=len(names)) / counts
-    confident = np.where(scores >= thresholds, scores, 0)
+    # the mean score of a class among its rows
+    thresholds = np.bincount(labels, scores[rows, labels], minlength=len(names)) / counts
+    others = scores.copy()
+    others[rows, labels] = -1
+    suggested = others.argmax(axis=1)
+
+    # both by the mean of their class: a label that is always unsure does not look wrong for that
+    relative = scores / np.maximum(thresholds, 1e-9)
+    given = relative[rows, labels]
+    score = given / np.maximum(given + relative[rows, suggested], 1e-9)
+    array = np.asarray(names, dtype=object)
+    columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
+    return columns, _count_pairs(labels, np.where(scores >= thresholds, scores, 0), counts, array)
+
+
+def _count_pairs(
+    labels: np.ndarray, confident: np.ndarray, counts: np.ndarray, names: np.ndarray
+) -> pd.DataFrame:
+    """Return the estimated number of wrong labels by pair, from scores above the mean of their class."""
     has_class = confident.any(axis=1)
     joint = np.zeros((len(names), len(names)))
     np.add.at(joint, (labels[has_class], confident[has_class].argmax(axis=1)), 1)
     joint *= (counts / np.maximum(joint.sum(axis=1), 1))[:, None]
-
-    others = scores.copy()
-    others[rows, labels] = -1
-    suggested = others.argmax(axis=1)
-    # both by the mean of their class: a label that is always unsure does not look wrong for that
-    relative = scores / np.maximum(thresholds, 1e-9)
-    own = relative[rows, labels]
-    score = own / np.maximum(own + relative[rows, suggested], 1e-9)
-    array = np.asarray(names, dtype=object)
-    columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
-    label, suggestion = np.nonzero(joint.round() * (1 - np.eye(len(names))))
+    np.fill_diagonal(joint, 0)
+    joint = joint.round().astype(int)
+    label, suggestion = np.nonzero(joint)
     pairs = {
-        "label": array[label],
-        "suggested": array[suggestion],
-        "rows": joint[label, suggestion].round().astype(int),
+        "label": names[label],
+        "suggested": names[suggestion],
+        "rows": joint[label, suggestion],
     }
-    frame = pd.DataFrame(pairs).sort_values("rows", ascending=False, ignore_index=True)
-    return columns, frame
+    return pd.DataFrame(pairs).sort_values("rows", ascending=False, ignore_index=True)
 
 
 def _count_other_neighbours(

@@ -1,7 +1,7 @@
-"""Write the finished folder of a run: weights, tokenizer, metrics, settings, figures and card. No pickle.
+"""Write the finished folder of a run: weights, tokenizer, metrics, settings, figures and card.
 
-The record of the settings, `training_args.json`, is a recipe that repeats the run. The folder of a
-pretrained encoder also loads in sentence-transformers.
+Nothing is pickled. The record of the settings, `training_args.json`, is a recipe that repeats the
+run. The folder of a pretrained encoder also loads in sentence-transformers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..data.splits import hash_texts, join_texts, read_training_rows
-from ..data.typos import mistype_rows
 from ..evaluation.decisions import (
     TARGETS,
     Thresholds,
@@ -39,7 +38,7 @@ from ..evaluation.decisions import (
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
-from ..evaluation.linear import LinearBaseline, linear_scores
+from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in, find_folder, read_config
@@ -53,13 +52,14 @@ from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
 from .run import Fit, Run, Tokens
+from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
-    "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
-    "block_type",
+    "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size",
+    "vocab_size", "block_type",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
 _LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
@@ -86,38 +86,48 @@ class TrainingResult:
 
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
-        scores = {
-            split: [f"{name} {value:.3f}" for name, value in by.items()]
-            for split, by in self._scores().items()
-        }
-        parts = [f"{self.folder}", *(f"{split}: {', '.join(scores[split])}" for split in scores)]
+        parts = [str(self.folder)]
+        for split, scores in self._scores().items():
+            shown = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+            parts.append(f"{split}: {shown}")
         return f"{type(self).__name__}({'; '.join(parts)})"
 
     def summarize(self) -> str:
-        """Return two lines for people: the scores beside simpler models, and how to use the folder."""
-        scores, parts = self._scores(), []
-        if split := next(reversed(scores), ""):  # test, if there is one
-            names = list(scores[split])[:2]
-            parts = [f"{name.replace('_', ' ')} {scores[split][name]:.3f}" for name in names]
-            card, classes, name = self.card, self.metrics[split].get("per_class", {}), names[0]
-            for linear in (card.baselines or {}).values() if card else ():
-                parts.append(
-                    f"linear model {' and '.join(f'{linear[split][name]:.3f}' for name in names)}"
-                )
-            if card and name == "accuracy" and classes:
-                largest = max(card.class_counts, key=lambda label: card.class_counts[label])
-                share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
-                parts.append(f"always {largest!r} {share:.3f}")
-        if (minutes := self.metrics["training"].get("max_minutes")) is not None:
-            used = self.metrics["training"]
-            parts.append(
-                f"{used['epochs']:.3g} epochs in {used['seconds'] / 60:.1f} of {minutes:g} minutes"
-            )
-        parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
+        """Return two lines for people: scores beside simpler models, and how to use the folder."""
+        scores = self._scores()
+        split = next(reversed(scores), "training")  # test, if there is one
+        parts: list[str] = []
+        if scores:
+            parts += self._list_scores(split, list(scores[split])[:2])
+        training = self.metrics["training"]
+        minutes = training.get("max_minutes")
+        if minutes is not None:
+            used = f"{training['epochs']:.3g} epochs in {training['seconds'] / 60:.1f}"
+            parts.append(f"{used} of {minutes:g} minutes")
+        if not parts:
+            parts = [f"loss {training['loss']:.3f}"]
         command = f'hf-rnn predict {shlex.quote(str(self.folder))} --text "..."'
         if self.card is not None and get_task(self.card.task).generates:
             command = f'pipeline("text-generation", "{self.folder}")'
-        return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
+        card = f"card: {self.folder}/README.md. Try the model: {command}"
+        return f"{split}: {', '.join(parts)}\n{card}"
+
+    def _list_scores(self, split: str, names: list[str]) -> list[str]:
+        """Return these scores of a split, those of the linear model, and that of the largest class."""
+        metrics = self.metrics[split]
+        parts = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names]
+        if self.card is None:
+            return parts
+        for linear in (self.card.baselines or {}).values():
+            numbers = [f"{linear[split][name]:.3f}" for name in names]
+            parts.append(f"linear model {' and '.join(numbers)}")
+        classes = metrics.get("per_class", {})
+        if names[0] == "accuracy" and classes:
+            counts = self.card.class_counts
+            largest = max(counts, key=lambda label: counts[label])
+            share = classes[largest]["support"] / max(metrics["rows"], 1)
+            parts.append(f"always {largest!r} {share:.3f}")
+        return parts
 
     def _scores(self) -> dict[str, dict[str, float]]:
         by_split: dict[str, dict[str, float]] = {}
@@ -128,37 +138,51 @@ class TrainingResult:
         return by_split
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A finished model with all that was measured."""
+
+    fit: Fit
+    metrics: dict[str, Any]  # contents of `metrics.json`
+    linear: LinearBaseline | None  # a linear model of the same rows
+
+
 def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
-    """Log in one line that the linear model of the card has a better validation score, and what to try next."""
+    """Log that the linear model of the card has a better validation score, and what to try next."""
     name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
+    score = metrics.get("validation", {}).get(name, 0.0)
     for linear in (card.baselines or {}).values():
-        theirs, ours = (scores.get("validation", {}).get(name, 0.0) for scores in (linear, metrics))
-        if theirs > ours:
-            advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
-            if "teacher" in metrics:
-                advice = "more texts without labels"
-            elif metrics["training"].get("method") == METHOD:
-                advice = "--few_rows 0, which trains all weights"
-            elif run.settings.data.model_name_or_path is None:
-                advice = "recipe default for English texts, else recipe scratch with --vectors"
-            message = (
-                "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
-            )
-            logger.warning(message, name, theirs, ours, advice)
+        linear_score = linear.get("validation", {}).get(name, 0.0)
+        if linear_score <= score:
+            continue
+        advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
+        if "teacher" in metrics:
+            advice = "more texts without labels"
+        elif metrics["training"].get("method") == METHOD:
+            advice = "--few_rows 0, which trains all weights"
+        elif run.settings.data.model_name_or_path is None:
+            advice = "recipe default for English texts, else recipe scratch with --vectors"
+        logger.warning(
+            "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s",
+            name,
+            linear_score,
+            score,
+            advice,
+        )
 
 
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
-    """Return the record of the data for `metrics.json`: `evaluate`, `predict` and `audit` read it."""
-    report, data = run.report, run.settings.data
-    source, start = data.data_dir or data.dataset_name, data.model_name_or_path
-    files = {
-        split: Path(files[0]).name
-        for split, counts in report.splits.items()
-        if (files := counts.files)
-    }
-    columns = {
-        f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")
-    }
+    """Return the record of the data for `metrics.json`, which other verbs read."""
+    report = run.report
+    source = run.settings.data.data_dir or run.settings.data.dataset_name
+    start = run.settings.data.model_name_or_path
+    files: dict[str, str] = {}
+    for split, counts in report.splits.items():
+        if counts.files:
+            files[split] = Path(counts.files[0]).name
+    columns: dict[str, Any] = {}
+    for name in ("text", "text_pair", "label"):
+        columns[f"{name}_column"] = report.columns.get(name)
     return {
         "name": None if source is None else Path(os.path.abspath(source)).name,
         "files": files,
@@ -171,7 +195,7 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
 
 
 def _find_unknown(start: str) -> str | None:
-    """Return the first ancestor whose training rows are not on record, or None; encoders have no such rows."""
+    """Return the first ancestor whose training rows are not on record; None for encoders alone."""
     folder = FinishedFolder(find_folder(start))
     if folder.training_rows.is_file():
         return folder.read_data_record().get("unknown_rows_of")
@@ -180,53 +204,72 @@ def _find_unknown(start: str) -> str | None:
     return Path(start).name if os.path.exists(start) else start
 
 
-def write_folder(
-    folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: dict[str, Any]
-) -> CardFacts:
+def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outcome) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card."""
-    model = fit.trainer.model
-    model.save_pretrained(folder.root, weights_dtype=run.settings.training.weights_dtype)
+    fit = outcome.fit
+    training = run.settings.training
+    fit.trainer.model.save_pretrained(folder.root, weights_dtype=training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    recorded, training = record(run.settings), run.settings.training
-    # a repeated run takes the same steps
+    write_json(folder.metrics, outcome.metrics)
+    recorded = record(run.settings)
     if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
+        # a repeated run takes the same steps
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
-    write_json(folder.metrics, metrics)
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        splits = ["train", "validation"] if metrics["data"]["learned_held_out"] else ["train"]
-        hashes = [hash_texts(join_texts(run.texts[split])) for split in splits]
-        if (start := run.settings.data.model_name_or_path) is not None:
-            before = read_training_rows(FinishedFolder(find_folder(start)))
-            hashes += [] if before is None else [before]
-        ordered = np.sort(np.concatenate(hashes))  # np.unique takes ten times the memory
-        is_first = np.append(True, ordered[1:] != ordered[:-1])
-        np.save(folder.training_rows, ordered[is_first])
+        hashes = list_hashes(run, outcome.metrics["data"]["learned_held_out"])
+        np.save(folder.training_rows, hashes)
     if fit.validation is not None:
-        chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
-        names = list(model.config.id2label.values())
-        chosen = [
-            choose_thresholds(*fit.validation, names, target, chosen_on) for target in TARGETS
-        ]
-        if absent := [name for number, name in enumerate(names) if number not in fit.validation[1]]:
-            logger.warning(
-                "no validation rows of label %s: no threshold can be chosen, so its answers go to a person",
-                ", ".join(absent),
-            )
-        texts = run.texts["validation"]["text"][:]
-        hints = [describe_missing(each, *fit.validation, names, texts) for each in chosen[:2]]
-        for hint in list(filter(None, hints))[:1]:
-            logger.warning(hint)
-        write_thresholds(folder.thresholds, fingerprint_folder(folder), chosen)
-    card = describe_run(folder, run, tokens, fit, metrics)
+        write_decisions(folder, run, *fit.validation)
+    card = describe_run(folder, run, tokens, outcome)
     run.task.fill_card(card, run.texts, training.card_examples)
     write_card(folder, card)
     return card
 
 
+def list_hashes(run: Run, learned_held_out: bool) -> np.ndarray:
+    """Return the hashes of all rows that a model and its start learned, each once, in order."""
+    hashes = [hash_texts(join_texts(run.texts["train"]))]
+    if learned_held_out:
+        hashes.append(hash_texts(join_texts(run.texts["validation"])))
+    start = run.settings.data.model_name_or_path
+    before = None if start is None else read_training_rows(FinishedFolder(find_folder(start)))
+    if before is not None:
+        hashes.append(before)
+    ordered = np.sort(np.concatenate(hashes))  # np.unique takes ten times the memory
+    is_first = np.append(True, ordered[1:] != ordered[:-1])
+    return ordered[is_first]
+
+
+def write_decisions(
+    folder: FinishedFolder, run: Run, scores: np.ndarray, labels: np.ndarray
+) -> None:
+    """Choose thresholds by scores and labels of the validation rows, and write them.
+
+    Log why some are missing.
+    """
+    names = list(run.task.config_fields(run.texts)["id2label"].values())
+    chosen_on = hash_rows(hash_texts(join_texts(run.texts["validation"])))
+    chosen = [choose_thresholds(scores, labels, names, target, chosen_on) for target in TARGETS]
+    absent = [name for number, name in enumerate(names) if number not in labels]
+    if absent:
+        logger.warning(
+            "no validation rows of label %s: no threshold can be chosen, so its answers go to a "
+            "person",
+            ", ".join(absent),
+        )
+    texts = run.texts["validation"]["text"][:]
+    for thresholds in chosen[:2]:
+        hint = describe_missing(thresholds, scores, labels, names, texts)
+        if hint:
+            logger.warning(hint)
+            break
+    write_thresholds(folder.thresholds, fingerprint_folder(folder), chosen)
+
+
 def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
-    """Round the weights of a model to those that will be stored, so that its scores are those of the folder."""
+    """Round the weights of a model to those that will be stored, so that its scores are theirs."""
     if weights_dtype is None:
         return
     for weight in itertools.chain(model.parameters(), model.buffers()):
@@ -234,72 +277,84 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
             weight.data = weight.data.to(getattr(torch, weights_dtype)).to(weight.dtype)
 
 
-def describe_run(
-    folder: FinishedFolder, run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any]
-) -> CardFacts:
+def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outcome) -> CardFacts:
     """Return the facts of a run for its card, and draw the figures."""
-    training, trainer, config = run.settings.training, fit.trainer, fit.trainer.model.config
-    best_kept = (
-        trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None
-    )
-    has_linear = (
-        training.baselines and run.task.one_label and "text_pair" not in run.texts["train"].features
-    )
-    linear, typos = (
-        linear_scores(run.texts, tokens.tokenizer) if has_linear else None,
-        metrics.get("typos"),
-    )
-    if linear is not None and typos is not None:
-        linear.measure(
-            mistype_rows(run.texts[typos["split"]], typos["share"], typos["split"]), "typos"
-        )
-    length, audit = tokens.tokenizer.model_max_length, tokens.audit
-    # perhaps chosen
-    changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
+    training = run.settings.training
+    model = outcome.fit.trainer.model
+    metrics = outcome.metrics
+    linear = outcome.linear
+    subjects: dict[str, Any] = {}
+    for subject in ("wide", "data", "teacher", "calibration", "typos"):
+        subjects[subject] = metrics.get(subject)
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
         pipeline_tag=PIPELINES[HEADS[run.task.architecture][1]],
-        **{name: vars(config)[name] for name in _ARCHITECTURE},
-        text_pairs=config.sep_token_id is not None,
-        num_parameters=trainer.model.num_parameters(),
+        **{name: vars(model.config)[name] for name in _ARCHITECTURE},
+        text_pairs=model.config.sep_token_id is not None,
+        num_parameters=model.num_parameters(),
+        thresholds=model.config.label_thresholds,
+        size_in_bytes=folder.weights.stat().st_size,
+        **_describe_texts(tokens),
         **_data_facts(run.settings, metrics.get("teacher")),
-        thresholds=config.label_thresholds,
+        **_describe_training(run, outcome.fit.trainer, metrics),
+        start=None if run.start is None else run.start.describe(model),
+        start_note=run.start_note,
         baselines=None if linear is None else {linear.name: linear.scores},
-        results={
-            split: {name: value for name, value in metrics[split].items() if name not in _LARGE}
-            for split in ("validation", "test")
-            if split in metrics
-        },
-        training={
-            name: metrics["training"][name] for name in _TRAINING if name in metrics["training"]
-        },
-        wide=metrics.get("wide"),
-        data=metrics["data"],
-        settings={name: value for name, value in changes.items() if name not in _ARCHITECTURE},
+        results=_list_results(metrics),
+        **subjects,
+        decisions=_describe_decisions(folder),
+        figures=draw_figures(folder, outcome),
         license=training.license,
         language=tuple(training.language or ()),
         tags=tuple(training.tags or ()),
         versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
-        best_metric=training.metric_for_best_model if best_kept else None,
-        max_length=length if length < NO_LENGTH_LIMIT else None,
-        audit=audit,
-        unknown_token_share=None
-        if audit is None
-        else audit["unknown_token_share"].get("validation"),
-        vectors=None if tokens.vectors is None else tokens.vectors.describe(),
-        start=None if run.start is None else run.start.describe(trainer.model),
-        start_note=run.start_note,
-        teacher=metrics.get("teacher"),
-        calibration=metrics.get("calibration"),
-        figures=draw_figures(folder, fit, metrics, linear),
-        typos=typos,
-        decisions={
-            target: {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
-            for target, chosen in _read_thresholds(folder).items()
-        },
-        size_in_bytes=folder.weights.stat().st_size,
     )
+
+
+def _describe_texts(tokens: Tokens) -> dict[str, Any]:
+    """Return facts about texts as tokens."""
+    facts: dict[str, Any] = {"audit": tokens.audit}
+    length = tokens.tokenizer.model_max_length
+    if length < NO_LENGTH_LIMIT:
+        facts["max_length"] = length
+    if tokens.audit is not None:
+        facts["unknown_token_share"] = tokens.audit["unknown_token_share"].get("validation")
+    if tokens.vectors is not None:
+        facts["vectors"] = tokens.vectors.describe()
+    return facts
+
+
+def _describe_training(run: Run, trainer: RnnTrainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers and settings of a training."""
+    # the number of epochs may have been chosen by the run
+    changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
+    numbers = metrics["training"]
+    facts: dict[str, Any] = {
+        "training": {name: numbers[name] for name in _TRAINING if name in numbers},
+        "settings": {name: value for name, value in changes.items() if name not in _ARCHITECTURE},
+    }
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        facts["best_metric"] = run.settings.training.metric_for_best_model
+    return facts
+
+
+def _list_results(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the scores by split, without what is large."""
+    results: dict[str, dict[str, Any]] = {}
+    for split in ("validation", "test"):
+        if split in metrics:
+            scores = metrics[split].items()
+            results[split] = {name: value for name, value in scores if name not in _LARGE}
+    return results
+
+
+def _describe_decisions(folder: FinishedFolder) -> dict[str, Any]:
+    """Return by target the answers that need no person."""
+    decisions: dict[str, Any] = {}
+    for target, chosen in _read_thresholds(folder).items():
+        decisions[target] = {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
+    return decisions
 
 
 def _read_thresholds(folder: FinishedFolder) -> dict[str, Thresholds]:
@@ -307,39 +362,47 @@ def _read_thresholds(folder: FinishedFolder) -> dict[str, Thresholds]:
     return parse_thresholds(content, folder.thresholds, fingerprint_folder(folder))
 
 
-def draw_figures(
-    folder: FinishedFolder, fit: Fit, metrics: Mapping[str, Any], linear: LinearBaseline | None
-) -> dict[str, str]:
-    """Draw the learning curve and the figures of the task; return their captions with their file names."""
-    trainer = fit.trainer
-    figures, state, names = (
-        dict[str, str](),
-        trainer.state,
-        list(trainer.model.config.id2label.values()),
-    )
+def draw_figures(folder: FinishedFolder, outcome: Outcome) -> dict[str, str]:
+    """Draw the learning curve and the figures of the task; return file names by caption."""
     try:
-        if state.global_step > 0:
-            best = state.best_global_step if trainer.args.load_best_model_at_end else None
-            history, smoothing = state.log_history, trainer.args.label_smoothing_factor
-            caption = plot_learning_curve(history, folder.learning_curve, best, smoothing)
-            figures[caption] = folder.learning_curve.name
-        if streaming := metrics.get("streaming"):
-            figures[plot_streaming(streaming["by_share"], folder.streaming)] = folder.streaming.name
-        split = "validation" if "validation" in metrics else "test"
-        if matrix := metrics.get(split, {}).get("confusion_matrix"):
-            plot_confusion_matrix(matrix, names, folder.confusion_matrix)
-            figures[f"True and predicted classes on the {split} split"] = (
-                folder.confusion_matrix.name
-            )
-        if fit.validation is not None:
-            margins = {} if linear is None else {"linear model": linear.margins["validation"]}
-            chosen = list(_read_thresholds(folder).values())
-            caption = draw_coverage(*fit.validation, chosen, folder.coverage, margins)
-            figures[caption] = folder.coverage.name
-        return figures
+        figures = _draw_curve(folder, outcome.fit.trainer)
+        return figures | _draw_scores(folder, outcome)
     except UserError as error:
         logger.warning("no figures: %s", error)
         return {}
+
+
+def _draw_curve(folder: FinishedFolder, trainer: RnnTrainer) -> dict[str, str]:
+    state = trainer.state
+    if not state.global_step:
+        return {}
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    smoothing = trainer.args.label_smoothing_factor
+    caption = plot_learning_curve(state.log_history, folder.learning_curve, best, smoothing)
+    return {caption: folder.learning_curve.name}
+
+
+def _draw_scores(folder: FinishedFolder, outcome: Outcome) -> dict[str, str]:
+    figures: dict[str, str] = {}
+    metrics = outcome.metrics
+    if "streaming" in metrics:
+        caption = plot_streaming(metrics["streaming"]["by_share"], folder.streaming)
+        figures[caption] = folder.streaming.name
+    split = "validation" if "validation" in metrics else "test"
+    matrix = metrics.get(split, {}).get("confusion_matrix")
+    if matrix:
+        names = list(outcome.fit.trainer.model.config.id2label.values())
+        plot_confusion_matrix(matrix, names, folder.confusion_matrix)
+        caption = f"True and predicted classes on the {split} split"
+        figures[caption] = folder.confusion_matrix.name
+    if outcome.fit.validation is not None:
+        margins: dict[str, Any] = {}
+        if outcome.linear is not None:
+            margins["linear model"] = outcome.linear.margins["validation"]
+        chosen = list(_read_thresholds(folder).values())
+        caption = draw_coverage(*outcome.fit.validation, chosen, folder.coverage, margins)
+        figures[caption] = folder.coverage.name
+    return figures
 
 
 def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -347,34 +410,42 @@ def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[s
 
     Words in capitals take the place of local paths; `fill_in` has their meaning.
     """
-    data, learned = settings.data, teacher or {}
+    data = settings.data
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
-    if (source := getattr(data, flag)) is None:
+    source = getattr(data, flag)
+    if source is None:
         return {"dataset_name": "rows in memory"}
-    inputs = {"DATA": (flag, source), "TEACHER": ("teacher", learned.get("name"))}
-    inputs |= {"UNLABELED": ("unlabeled", (learned.get("unlabeled") or {}).get("file"))}
-    names = {
-        "VECTORS": "vectors",
-        "START": "model_name_or_path",
-        "TOKENIZER": "tokenizer_name_or_path",
-    }
-    inputs |= {word: (name, getattr(data, name)) for word, name in names.items()}
+    verb = "distill" if teacher else "train"
+    command = ["hf-rnn", verb, "--recipe", "MODEL/training_args.json"]
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
-    command = ["hf-rnn", "distill" if teacher else "train", "--recipe", "MODEL/training_args.json"]
-    for word, (name, value) in inputs.items():
-        if (
-            value is not None
-            and find_built_in(value) is None
-            and (os.path.exists(value) or name == "unlabeled")
-        ):
+    for word, (name, value) in _list_inputs(settings, flag, teacher or {}).items():
+        if value is None:
+            continue
+        is_local = os.path.exists(value) or name == "unlabeled"
+        if is_local and find_built_in(value) is None:
             fill_in[word] = f"here {Path(os.path.abspath(value)).name}"
             command += [f"--{name}", word]
-        elif value is not None and name in (flag, "teacher"):
+        elif name in (flag, "teacher"):
             command += [f"--{name}", value]
     facts = {"command": shlex.join([*command, "--output_dir", "OUTPUT"]), "fill_in": fill_in}
     if "DATA" in fill_in:
         return {"dataset_name": Path(os.path.abspath(source)).name, **facts}
     return {"dataset_name": source, "dataset_id": source, **facts}
+
+
+def _list_inputs(
+    settings: Settings, flag: str, teacher: Mapping[str, Any]
+) -> dict[str, tuple[str, str | None]]:
+    """Return the flag and the value of each input of a run, by the word that takes its place."""
+    data = settings.data
+    return {
+        "DATA": (flag, getattr(data, flag)),
+        "TEACHER": ("teacher", teacher.get("name")),
+        "UNLABELED": ("unlabeled", (teacher.get("unlabeled") or {}).get("file")),
+        "VECTORS": ("vectors", data.vectors),
+        "START": ("model_name_or_path", data.model_name_or_path),
+        "TOKENIZER": ("tokenizer_name_or_path", data.tokenizer_name_or_path),
+    }
 
 
 def write_json(path: Path, content: object) -> None:
@@ -393,29 +464,22 @@ def write_encoder(
     figures: Mapping[str, Any],
     settings: Settings,
 ) -> None:
-    """Write encoder, tokenizer, modules of sentence-transformers, `pretraining.json` and card to an empty folder."""
-    root, training, weights_dtype = (
-        folder.root,
-        settings.training,
-        settings.pretraining.weights_dtype,
-    )
-    encoder.save_pretrained(root, weights_dtype=weights_dtype)
+    """Write an encoder, its tokenizer, modules of sentence-transformers, its record and its card."""
+    training = settings.training
+    weights_dtype = settings.pretraining.weights_dtype
+    encoder.save_pretrained(folder.root, weights_dtype=weights_dtype)
     shutil.copymode(folder.config, folder.weights)
-    save_tokenizer(tokenizer, root)
-    write_modules(
-        root, projection.to(torch.float32 if weights_dtype == "float32" else torch.bfloat16)
-    )
+    save_tokenizer(tokenizer, folder.root)
+    projection_dtype = torch.float32 if weights_dtype == "float32" else torch.bfloat16
+    write_modules(folder.root, projection.to(projection_dtype))
     words = ["hf-rnn", "pretrain"]
     for name, value in record(settings).items():
         if value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
     command = shlex.join([*words, "--output_dir", "OUT"])
-    content = {
-        **figures,
-        "command": command,
-        "versions": {"hf-rnn": __version__, "torch": version("torch")},
-    }
-    write_json(folder.pretraining, content)
+    versions = {"hf-rnn": __version__, "torch": version("torch")}
+    write_json(folder.pretraining, {**figures, "command": command, "versions": versions})
     facts = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import datasets
 import numpy as np
-import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
+import sklearn.metrics  # noqa: F401 - draws from `random`, so before a seed is set
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -28,14 +28,9 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.report import DataReport
 from ..data.sources import join_splits
-from ..data.typos import SHOWN_TYPOS, mistype_rows
-from ..evaluation.calibration import calibrate
-from ..evaluation.scores import single_scores
 from ..hub.client import connect, explain_errors, find_token
 from ..hub.push import check_repo_id, push
-from ..inference.engines.open import choose_engine
 from ..inference.engines.torch import compute_logits
-from ..inference.stream import measure_prefixes
 from ..models.auto import head_class
 from ..models.cells_rnn import find_cell
 from ..models.configuration_rnn import RnnConfig
@@ -43,7 +38,7 @@ from ..models.pooling_rnn import find_pooler
 from ..models.settings_rnn import IGNORED_LABEL, RnnSettings
 from ..settings.resolve import Settings, resolve
 from ..settings.training_arguments import RnnTrainingArguments, multiplies_bfloat16
-from ..tasks import Splits, Task, compute_scores, get_task
+from ..tasks import Splits, Task, get_task
 from ..tasks.causal_lm import sum_losses
 from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError, reason_of
@@ -70,8 +65,15 @@ from .run import (
     mistype_epoch,
     prepare_run,
 )
-from .save import TrainingResult, describe_data, round_weights, warn_if_linear_wins, write_folder
-from .start import OUTPUT_LAYERS
+from .save import (
+    Outcome,
+    TrainingResult,
+    describe_data,
+    round_weights,
+    warn_if_linear_wins,
+    write_folder,
+)
+from .score import DIVERGED, compare, score
 from .trainer import SAMPLE_WEIGHT, RnnTrainer, weighted_loss
 from .wide import fit_wide, read_batches
 
@@ -80,13 +82,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SMALLER_STEPS = "take a smaller learning_rate, or clip gradients with max_grad_norm 1"
-_DIVERGED = f"the training diverged: {{}}. To prevent this, {_SMALLER_STEPS}"
-# Times the loss of guessing: a run is refused, or warned about.
-_MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _USUAL_LENGTH = 40  # tokens of a text that row_budget counts once
 _SAMPLE = 1000  # training texts that are measured
-_LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # that row_budget gives many rows, and few
+_LEAST_EPOCHS = 2  # that row_budget gives many rows
+_MOST_EPOCHS = 20  # that it gives few rows
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
 # times few_rows: up to this number of rows per class, a training is repeated with all rows
 _REPEATED = 4
@@ -150,34 +149,45 @@ def read_call(
 def run_training(
     settings: Settings, extension: Extension | None = None, data: Mapping[str, Any] | None = None
 ) -> TrainingResult:
-    """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
-    data_args, training_args = settings.data, settings.training
+    """Read the data, train, and push the folder if asked for; see [`train_on`].
+
+    `data` are rows in memory by split.
+    """
+    training = settings.training
     check_early(settings)
-    is_main, report = training_args.process_index == 0, DataReport()
-    destination = find_destination(training_args) if is_main else None
-    with open_output(training_args) as (folder, checkpoint):
-        rejected = folder.root / REJECTED_ROWS if is_main else None
-        options = {"data": data, "class_names": data_args.class_names, "rejected_path": rejected}
-        texts = get_task(data_args.task).read(data_args, report=report, **options)
+    report = DataReport()
+    is_main = training.process_index == 0
+    destination = find_destination(training) if is_main else None
+    with open_output(training) as (folder, checkpoint):
+        texts = get_task(settings.data.task).read(
+            settings.data,
+            report=report,
+            data=data,
+            class_names=settings.data.class_names,
+            rejected_path=folder.root / REJECTED_ROWS if is_main else None,
+        )
         result = train_on(texts, report, settings, checkpoint, extension)
-        training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
+        training.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
+    return push_result(result, destination)
+
+
+def push_result(result: TrainingResult, destination: Mapping[str, Any]) -> TrainingResult:
+    """Push a finished folder; see [`find_destination`]. An error says how to push it later."""
     try:
         return dataclasses.replace(result, url=push(result.folder, **destination).url)
     except UserError as error:
-        again = [
-            "hf-rnn",
-            "push",
-            "--model",
-            str(result.folder),
-            "--repo_id",
-            destination["repo_id"],
-        ]
-        again += ["--private"] * bool(destination["private"])
-        again += ["--revision", destination["revision"]] * (destination["revision"] is not None)
-        message = f"the finished model is in {result.folder}, but {error}. To push it later: {shlex.join(again)}"
-        raise UserError(message) from error
+        command = ["hf-rnn", "push", "--model", str(result.folder)]
+        command += ["--repo_id", destination["repo_id"]]
+        if destination["private"]:
+            command.append("--private")
+        if destination["revision"] is not None:
+            command += ["--revision", destination["revision"]]
+        raise UserError(
+            f"the finished model is in {result.folder}, but {error}. "
+            f"To push it later: {shlex.join(command)}"
+        ) from error
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -202,7 +212,9 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    return save(run, tokens, fit, metrics, learned_held_out)
+    linear = compare(run, tokens, metrics.get("typos"))
+    metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
+    return save(run, tokens, Outcome(fit, metrics, linear))
 
 
 # ---- model ----
@@ -222,34 +234,32 @@ def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
 def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
     """Return the model of a run, with the weights of its start, or with vectors."""
     set_seed(run.settings.training.seed)
-    tokenizer, start, vectors = tokens.tokenizer, run.start, tokens.vectors
-    names = ["pad_token_id", "bos_token_id", "eos_token_id"]
-    names += ["sep_token_id"] * (run.settings.data.text_pair_column is not None)
-    fields: dict[str, Any] = {"task": run.task.name} | {
-        name: getattr(tokenizer, name) for name in names
-    }
-    size = fields["vocab_size"] = count_ids(tokenizer)
-    # it may have more rows than tokens
-    if start is not None and size >= count_ids(start.tokenizer):
-        fields["vocab_size"] = max(size, start.model.config.vocab_size)
-    if vectors is not None:
-        fields["embedding_size"] = vectors.matrix.shape[1]
-    config = make_config(
-        run.settings.model,
-        **fields,
-        **run.extension.config_fields,
-        **run.task.config_fields(run.texts),
-    )
-    model = head_class(run.task.architecture)(config)
-    if (words := getattr(model, "words", None)) is not None:
-        words.read(tokenizer.convert_ids_to_tokens(range(size)))
-    if vectors is not None:
-        with torch.no_grad():
-            model.get_input_embeddings().weight.copy_(vectors.matrix)
-    if start is not None:
-        start.copy_weights(model, tokenizer)
-    # rows that the encoder never reads: zero is exact in the types of stored tables
+    tokenizer = tokens.tokenizer
+    size = count_ids(tokenizer)
+    fields: dict[str, Any] = {"task": run.task.name, "vocab_size": size}
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        fields[name] = getattr(tokenizer, name)
+    if run.settings.data.text_pair_column is not None:
+        fields["sep_token_id"] = tokenizer.sep_token_id
+    if run.start is not None and size >= count_ids(run.start.tokenizer):
+        # its table may have more rows than tokens
+        fields["vocab_size"] = max(size, run.start.model.config.vocab_size)
+    if tokens.vectors is not None:
+        fields["embedding_size"] = tokens.vectors.matrix.shape[1]
+    fields |= run.extension.config_fields
+    fields |= run.task.config_fields(run.texts)
+
+    model = head_class(run.task.architecture)(make_config(run.settings.model, **fields))
+    words = getattr(model, "words", None)
     if words is not None:
+        words.read(tokenizer.convert_ids_to_tokens(range(size)))
+    if tokens.vectors is not None:
+        with torch.no_grad():
+            model.get_input_embeddings().weight.copy_(tokens.vectors.matrix)
+    if run.start is not None:
+        run.start.copy_weights(model, tokenizer)
+    if words is not None:
+        # rows that the encoder never reads: zero is exact in the types of stored tables
         model.get_input_embeddings().weight.data[words.marks] = 0
     return model
 
@@ -259,40 +269,46 @@ def make_model(run: Run, tokens: Tokens) -> PreTrainedModel:
 
 def fit_model(run: Run, tokens: Tokens, model: PreTrainedModel, checkpoint: Path | None) -> Fit:
     """Train a model in steps, or fit it to few rows."""
-    trainer, examples = make_trainer(run, tokens, model, run.extension.quiet), tokens.examples
+    trainer = make_trainer(run, tokens, model, run.extension.quiet)
     if checkpoint is None and run.extension.loss is None and run.has_few_rows():
-        logger.info(
-            "%d training rows, at most %d per class, are few: contrast of classes, then logistic regression "
-            "for the last layer; --few_rows 0 trains as usual",
-            *(len(examples["train"]), run.settings.training.few_rows),
-        )
-        if unused := [
-            name for name in WITHOUT_EFFECT if run.settings.layers.user.get(name) is not None
-        ]:
-            logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
-        return Fit(
-            trainer, fit_few_rows(run, model, tokens.tokenizer, examples["train"]), few_rows=True
-        )
+        return fit_contrast(run, tokens, trainer)
     trainer.args.num_train_epochs = choose_epochs(run, trainer, checkpoint)
     trainer.made_from = take_fingerprint(
-        examples, tokens.tokenizer, model, trainer.args, **tokens.decisive
+        tokens.examples, tokens.tokenizer, model, trainer.args, **tokens.decisive
     )
     return Fit(trainer, take_steps(trainer, checkpoint))
+
+
+def fit_contrast(run: Run, tokens: Tokens, trainer: RnnTrainer) -> Fit:
+    """Fit a model to few rows; see [`fit_few_rows`]."""
+    rows = tokens.examples["train"]
+    logger.info(
+        "%d training rows, at most %d per class, are few: contrast of classes, then logistic "
+        "regression for the last layer; --few_rows 0 trains as usual",
+        len(rows),
+        run.settings.training.few_rows,
+    )
+    user = run.settings.layers.user
+    unused = [name for name in WITHOUT_EFFECT if user.get(name) is not None]
+    if unused:
+        logger.warning("no effect of %s: few_rows has its own steps", ", ".join(unused))
+    numbers = fit_few_rows(run, trainer.model, tokens.tokenizer, rows)
+    return Fit(trainer, numbers, few_rows=True)
 
 
 def make_trainer(run: Run, tokens: Tokens, model: PreTrainedModel, quiet: bool) -> RnnTrainer:
     """Return the Trainer of a run; its checkpoints are below the finished folder."""
     from ..evaluation.modules import TaskScores  # it imports the library `evaluate`
 
-    args, examples, tokenizer = copy.copy(run.settings.training), tokens.examples, tokens.tokenizer
+    args = copy.copy(run.settings.training)
+    examples = tokens.examples
+    tokenizer = tokens.tokenizer
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
     if "validation" not in examples:
-        args.eval_strategy, args.do_eval, args.load_best_model_at_end = (
-            IntervalStrategy.NO,
-            False,
-            False,
-        )
+        args.eval_strategy = IntervalStrategy.NO
+        args.do_eval = False
+        args.load_best_model_at_end = False
         args.early_stopping_patience = None
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
@@ -331,10 +347,8 @@ def answer(
     """Return the outputs of a model in evaluation mode for rows, and their labels."""
     if task.generates:
         return sum_losses(model, rows), np.empty(0)
-    logits, labels = (
-        compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy(),
-        rows["labels"][:],
-    )
+    logits = compute_logits(model, tokenizer, rows["input_ids"][:], batch_size).numpy()
+    labels = rows["labels"][:]
     if not task.per_token:
         return logits, np.asarray(labels)
     padded = np.full(logits.shape[:2], IGNORED_LABEL)
@@ -381,30 +395,43 @@ def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int
 def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> float:
     """Return the epochs of a run: those of its settings, of `row_budget`, or of `max_minutes`.
 
-    With `row_budget` many rows have fewer epochs, and few rows more. A resumed run keeps the number
-    that `max_minutes` gave.
+    A resumed run keeps the number that `max_minutes` gave.
     """
-    training, rows = run.settings.training, len(trainer.train_dataset)
-    epochs = training.num_train_epochs
+    training = run.settings.training
     if training.max_minutes is not None:
         if checkpoint is not None:
             return read_record(checkpoint)["made_from"]["settings"]["num_train_epochs"]
         return trainer.count_epochs(training.max_minutes)
     if training.max_steps > 0 or training.row_budget is None:
-        return epochs
-    window = find_window(run, trainer.train_dataset, trainer.model) or math.inf
-    sample = trainer.train_dataset.select(range(min(rows, _SAMPLE)))["input_ids"]
-    length = statistics.mean(min(len(ids), window) for ids in sample)
-    counted = rows * max(1, length / _USUAL_LENGTH)
-    epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
-    epochs = max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, training.row_budget) // rows))
+        return training.num_train_epochs
+    rows = trainer.train_dataset
+    epochs = spend_budget(training, len(rows), _measure_texts(run, rows, trainer.model))
     if epochs != training.num_train_epochs:
         few = "few" if epochs > training.num_train_epochs else "many"
         logger.info(
-            "%s training rows are %s: this run has %d epochs in place of %g; set num_train_epochs for another number",
-            *(f"{rows:,}", few, epochs, training.num_train_epochs),
+            "%s training rows are %s: this run has %d epochs in place of %g; set num_train_epochs "
+            "for another number",
+            f"{len(rows):,}",
+            few,
+            epochs,
+            training.num_train_epochs,
         )
     return epochs
+
+
+def spend_budget(training: RnnTrainingArguments, rows: int, length: float) -> float:
+    """Return the epochs that `row_budget` gives rows of this mean length: many rows have fewer, few rows more."""
+    budget = training.row_budget or 0
+    counted = rows * max(1, length / _USUAL_LENGTH)
+    epochs = min(training.num_train_epochs, max(_LEAST_EPOCHS, int(budget // counted)))
+    return max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, budget) // rows))
+
+
+def _measure_texts(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> float:
+    """Return the mean number of tokens that an epoch reads of a text, from a sample."""
+    window = find_window(run, rows, model) or math.inf
+    sample = rows.select(range(min(len(rows), _SAMPLE)))["input_ids"]
+    return statistics.mean(min(len(ids), window) for ids in sample)
 
 
 def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
@@ -413,7 +440,6 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
     Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume.
     Raises a [`UserError`] for weights that are not finite, and [`TrainingStopped`] after a signal.
     """
-    args = trainer.args
     if checkpoint is not None:
         check_unchanged(checkpoint, trainer.made_from or {})
         logger.info("resuming from %s", checkpoint)
@@ -421,80 +447,18 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
         outcome = trainer.train(None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(request.number, None)
-    broken = [
-        name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()
-    ]
-    if broken:
-        raise UserError(_DIVERGED.format(f"{broken[0]} has NaN or infinite values"))
-    return {
+    for name, weight in trainer.model.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(DIVERGED.format(f"{name} has NaN or infinite values"))
+    numbers = {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
         "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
         "loss": outcome.metrics["train_loss"],
-        **({} if args.max_minutes is None else {"max_minutes": args.max_minutes}),
     }
-
-
-# ---- score ----
-
-
-def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[dict[str, Any], Fit]:
-    """Return the metrics of a fitted model by split and subject, after its calibration and the task's completion.
-
-    The fit then has the scores of the validation rows.
-
-    Raises a [`UserError`] for a model that is much worse than guessing.
-    """
-    task, training, trainer, examples = (
-        run.task,
-        run.settings.training,
-        fit.trainer,
-        tokens.examples,
-    )
-    model, further = trainer.model, {}
-    chance_loss = task.chance_loss(model.config)  # completion forgets the scale of numbers
-    predictions = {
-        split: trainer.predict(examples[split])
-        for split in ("validation", "test")
-        if split in examples
-    }
-    if training.calibrate:
-        weights = [
-            weight for name, weight in model.named_parameters() if name.startswith(OUTPUT_LAYERS)
-        ]
-        if getattr(model, "ngrams", None) is not None:
-            weights.append(model.ngrams.scale)
-        further["calibration"] = calibrate(weights, predictions)
-    task.tune_on_validation(model, predictions, lambda split: trainer.predict(examples[split]))
-    if run.settings.model.streaming and not task.per_token and predictions:
-        split, engine = next(iter(predictions)), choose_engine(model.eval(), tokens.tokenizer)
-        by_share = measure_prefixes(
-            engine, examples[split]["input_ids"][:], examples[split]["labels"][:]
-        )
-        further["streaming"] = {"split": split, **by_share}
-    if task.one_label and (output := predictions.get("validation")) is not None:
-        shares = compute_scores(np.asarray(output.predictions), model.config)
-        fit = dataclasses.replace(fit, validation=(shares, np.asarray(output.label_ids)))
-    if predictions and not task.generates:
-        split = next(iter(predictions))
-        mistyped = datasets.DatasetDict(test=mistype_rows(run.texts[split], SHOWN_TYPOS, split))
-        with only_errors():
-            mistyped = task.encode(mistyped, tokens.tokenizer, run.settings.data.max_length)
-        scores = trainer.compute_metrics(trainer.predict(mistyped["test"]))
-        numbers = single_scores(scores)
-        numbers.pop("loss", None)
-        further["typos"] = {"split": split, "share": SHOWN_TYPOS, **numbers}
-    rows = sum(run.report.label_counts["train"])
-    if fit.wide is not None:
-        further["wide"] = dataclasses.asdict(fit.wide)
-    metrics = {
-        **{split: trainer.compute_metrics(output) for split, output in predictions.items()},
-        "training": {"rows": rows, **fit.numbers, "parameters": model.num_parameters()},
-        **further,
-        **run.extension.measure(run, model.config, predictions),
-    }
-    check_loss(metrics, chance_loss)
-    return metrics, fit
+    if trainer.args.max_minutes is not None:
+        numbers["max_minutes"] = trainer.args.max_minutes
+    return numbers
 
 
 # ---- save ----
@@ -507,55 +471,59 @@ def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
     at 64 rows per class of three sets, the last epoch on all rows is better by .025 than the best
     one on nine tenths.
     """
-    training, trainer = run.settings.training, fit.trainer
+    training = run.settings.training
     fixed = training.calibrate or training.max_minutes or run.extension.loss
     if not run.report.held_out or fixed or not run.has_few_rows(_REPEATED):
         return False
-    train, held_out = tokens.examples["train"], tokens.examples["validation"]
     logger.info(
         "the rows are few: after its scores, the model learns from the %d rows held out too",
-        len(held_out),
+        len(tokens.examples["validation"]),
     )
-    if SAMPLE_WEIGHT in train.column_names:
-        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
-    joined = datasets.concatenate_datasets([train, held_out.cast(train.features)])
-    texts = [run.texts["train"], run.texts["validation"].cast(run.texts["train"].features)]
-    whole = dataclasses.replace(
-        run, texts=datasets.DatasetDict(train=datasets.concatenate_datasets(texts))
-    )
-    all_tokens = dataclasses.replace(tokens, examples=datasets.DatasetDict(train=joined))
+    whole, all_tokens = join_held_out(run, tokens)
     with only_errors():  # the start was logged once
         model = make_model(whole, all_tokens)
     again = make_trainer(whole, all_tokens, model, quiet=True)
     if fit.few_rows:
-        fit_few_rows(whole, again.model, tokens.tokenizer, joined)
+        fit_few_rows(whole, again.model, tokens.tokenizer, all_tokens.examples["train"])
     else:
         again.on_begin = None  # the checkpoints of the first training stay
-        again.args.num_train_epochs, again.args.save_strategy = (
-            trainer.args.num_train_epochs,
-            IntervalStrategy.NO,
-        )
+        again.args.num_train_epochs = fit.trainer.args.num_train_epochs
+        again.args.save_strategy = IntervalStrategy.NO
         take_steps(again, None)
     if fit.wide is not None:
         fit_wide(whole, all_tokens, Fit(again, fit.numbers), known=fit.wide)
-        trainer.model.attach_ngrams(again.model.ngrams.state_dict())
+        fit.trainer.model.attach_ngrams(again.model.ngrams.state_dict())
     round_weights(again.model, training.weights_dtype)
-    trainer.model.load_state_dict(again.model.state_dict())
+    fit.trainer.model.load_state_dict(again.model.state_dict())
     return True
 
 
-def save(
-    run: Run, tokens: Tokens, fit: Fit, metrics: Mapping[str, Any], learned_held_out: bool
-) -> TrainingResult:
+def join_held_out(run: Run, tokens: Tokens) -> tuple[Run, Tokens]:
+    """Return a run, and its tokens, whose training rows are those of train and validation."""
+    rows = tokens.examples["train"]
+    held_out = tokens.examples["validation"]
+    if SAMPLE_WEIGHT in rows.column_names:
+        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
+    examples = datasets.concatenate_datasets([rows, held_out.cast(rows.features)])
+    texts = run.texts["train"]
+    held_out_texts = run.texts["validation"].cast(texts.features)
+    all_texts = datasets.concatenate_datasets([texts, held_out_texts])
+    return (
+        dataclasses.replace(run, texts=datasets.DatasetDict(train=all_texts)),
+        dataclasses.replace(tokens, examples=datasets.DatasetDict(train=examples)),
+    )
+
+
+def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
     """Write the finished folder, and remove the checkpoints."""
-    measured = {**metrics, "data": describe_data(run, learned_held_out=learned_held_out)}
+    metrics = outcome.metrics
     if not run.is_main:
-        return TrainingResult(run.folder.root, measured)
-    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, fit, measured))
+        return TrainingResult(run.folder.root, metrics)
+    card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, outcome))
     remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, card, measured)
-    return TrainingResult(run.folder.root, measured, card)
+    warn_if_linear_wins(run, card, metrics)
+    return TrainingResult(run.folder.root, metrics, card)
 
 
 # ---- checks ----
@@ -563,13 +531,14 @@ def save(
 
 def check_early(settings: Settings) -> None:
     """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
-    model, data, training = settings.model, settings.data, settings.training
+    data = settings.data
+    training = settings.training
     task = get_task(data.task)
     if training.calibrate and not task.one_label:
         raise UserError(
             f"calibrate is for one label per text: found the task {task.name}; leave it out"
         )
-    task.check_settings(model, training)
+    task.check_settings(settings.model, training)
     scores = ("loss", *task.scores)
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
@@ -583,35 +552,10 @@ def check_early(settings: Settings) -> None:
     check_apart(training.output_dir, sources)
     if training.dataloader_drop_last:
         raise UserError("dataloader_drop_last leaves rows out of training and scores: leave it out")
-    make_config(model)
+    make_config(settings.model)
     if training.bf16 and training.device.type == "cpu" and not multiplies_bfloat16(use_cpu=True):
         logger.warning(
             "bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16"
-        )
-
-
-def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
-    """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
-
-    Above 3 times, only warn. The validation loss decides; without validation rows, the training
-    loss.
-    """
-    if not math.isfinite(metrics["training"]["loss"]):
-        raise UserError(_DIVERGED.format("the training loss is not finite"))
-    split = "validation" if "validation" in metrics else "training"
-    loss = metrics[split]["loss"]
-    if "calibration" in metrics:  # calibration makes any loss small
-        loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
-    if not loss <= _MAX_LOSS_RATIO * chance_loss:
-        much = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
-        raise UserError(_DIVERGED.format(much))
-    if loss > _HIGH_LOSS_RATIO * chance_loss:
-        logger.warning(
-            "the %s loss is %.3g, that of guessing %.2f: %s",
-            split,
-            loss,
-            chance_loss,
-            _SMALLER_STEPS,
         )
 
 

@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -84,8 +83,8 @@ def limit_mapped_files() -> None:
 
 def _drop_pages() -> None:
     advise = ctypes.CDLL(None).madvise
-    while True:
-        time.sleep(_PAUSE)
+    clock = threading.Event()  # never set
+    while not clock.wait(_PAUSE):
         shared = int(Path("/proc/self/statm").read_text().split()[2])  # pages
         if shared * mmap.PAGESIZE < _MOST_MAPPED << 20:
             continue

@@ -26,8 +26,11 @@ NUMBERS = (25, 50, 100, 200, 400)
 
 def read(path: Path) -> Rows:
     """Return text and label of each line."""
-    lines = path.read_text("utf-8").splitlines()
-    return [(text, label) for text, _, label in (line.rpartition("\t") for line in lines)]
+    rows: list[tuple[str, str]] = []
+    for line in path.read_text("utf-8").splitlines():
+        text, _, label = line.rpartition("\t")
+        rows.append((text, label))
+    return rows
 
 
 def draw_order(rows: Rows, order: str, seed: int, cache: Path) -> list[int]:

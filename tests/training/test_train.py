@@ -18,7 +18,8 @@ from transformers import pipeline
 from hf_rnn.cli.train import FLAGS
 from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.train import check_loss, train
+from hf_rnn.training.score import check_loss
+from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
 
