@@ -23,7 +23,8 @@ from ..inference.stream import measure_prefixes
 from ..tasks import Task, compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors
-from .run import OUTPUT_LAYERS, Fit, Run, Tokens
+from .run import Fit, Run, Tokens
+from .start import OUTPUT_LAYERS
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
