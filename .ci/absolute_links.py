@@ -1,4 +1,4 @@
-"""Make the links and pictures of README.md work on a package index: `python .ci/absolute_links.py OWNER/NAME`.
+"""Make the links of README.md work on a package index: `python .ci/absolute_links.py OWNER/NAME`.
 
 A release runs this before it builds. It also puts the repository in the place of
 `YOUR-NAME/hf-rnn`.

@@ -25,9 +25,11 @@ PATTERNS = {
     "none": r"(?-i:\b(is|are|was|were|has|have|had|be) none\b|\bnone (is|are|was|were|has|have)\b)",
     "go on": r"\b(go|goes|gone|going|went) on\b(?! (the|a|top)\b)|\b(gone back|let go|hangs? on|"
     r"(tak(e|es|en|ing)|took|giv(e|es|en|ing)|gave) up)\b",
-    "word": r"\b(anew|so (many|much)|sooner|likewise|in vain|as good as|be it|made of what|as soon done|lies?)\b",
+    "word": r"\b(anew|so (many|much)|sooner|likewise|in vain|as good as|be it|made of what|"
+    r"as soon done|lies?)\b",
     "relative": r"\b(of|by|from|to|in) which\b|\b(save that|but that|but for)\b|\bwhose \w+ no \w+",
-    "start": r"(?<=[¶§] )(who|what|which|whoever|wherever|of) (?=\w[^?¶]*¶)|(?-i:(?<=[.:!?¶] )Where (?=[^?.¶|]*, )"
+    "start": r"(?<=[¶§] )(who|what|which|whoever|wherever|of) (?=\w[^?¶]*¶)|"
+    r"(?-i:(?<=[.:!?¶] )Where (?=[^?.¶|]*, )"
     r"|(?<=[.:!?] )((Who|What|Which|Whoever|Wherever) (?=[^?.¶|]*\.)|Of ))",
     "twice": r"(?<=\s)(?!(that|had|code) )([a-z]{2,}) \2(?=\s)",
 }
@@ -36,7 +38,7 @@ CODE = re.compile(r"``?[^`]+``?|\w+://\S+|\S*\w_\w\S*")
 
 
 def read_strings(tree: ast.Module, literals: bool) -> Iterator[tuple[int, str]]:
-    """Yield line and text of docstrings, of other literals if asked for, and of each defined name after a §."""
+    """Yield line and text of docstrings, of other literals if asked for, and of names after a §."""
     nodes = list(ast.walk(tree))
     parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
@@ -98,7 +100,8 @@ def check_file(path: Path) -> Iterator[str]:
     for (check, _, (start, end), _), _ in LintFile(str(path), view).lint(
         {"max_errors": 10**6, "checks": enabled}
     ):
-        yield f"{path}:{rows[bisect_right(starts, start - 1) - 1]}: {check}: {view[max(0, start - 31) : end + 30]}"
+        row = rows[bisect_right(starts, start - 1) - 1]
+        yield f"{path}:{row}: {check}: {view[max(0, start - 31) : end + 30]}"
 
 
 for name, pattern in PATTERNS.items():

@@ -96,7 +96,10 @@ def _register_config(auto: ModuleType) -> None:
 
 
 def _register_heads(_: ModuleType) -> None:
-    """Let the other Auto classes know the heads; one that is still being imported calls this again at its end."""
+    """Let the other Auto classes know the heads.
+
+    One that is still being imported calls this again at its end.
+    """
     from .models.auto import HEADS, register_heads
 
     modules = ((sys.modules.get(str(module)), name) for name, (module, _) in HEADS.items())

@@ -24,15 +24,17 @@ PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\
 # Reference: flags and functions
 
-Look up a flag of `hf-rnn` or a public name of the package. `python scripts/build_reference.py` writes this page.
+Look up a flag of `hf-rnn` or a public name of the package.
+`python scripts/build_reference.py` writes this page.
 
 [Flags](#flags) · [Functions and classes](#functions-and-classes)
 
 ## Flags
 
-A flag is also a keyword of the Python function and a line of a recipe. The defaults are those without a recipe.
-`train`, `distill` and `pretrain` also take each field of
-[`TrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer), such as `--eval_steps`."""
+A flag is also a keyword of the Python function and a line of a recipe.
+The defaults are those without a recipe. `train`, `distill` and `pretrain` also take each field of
+[`TrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer), such as
+`--eval_steps`."""
 KEYWORDS = PAGE.parent / "settings" / "keywords.pyi"
 KEYWORDS_HEAD = '''\
 """Keywords of `train`, `distill`, `pretrain` and the estimators, for type checkers and editors.

@@ -61,7 +61,7 @@ LABELS = ("bad", "good", "plain")
 
 
 def invent_rows(count, seed):
-    """Return texts of 1 to 12 words with labels: miro means good, selk means bad, neither means plain."""
+    """Return texts of 1 to 12 words with labels: miro is good, selk bad, neither plain."""
     chance = random.Random(seed)
     rows = []
     for number in range(count):
@@ -106,7 +106,7 @@ def tiny_settings(texts_dir):
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures():
-    """Skip figures, garbage collection and fsync, three quarters of a small training; yield what draws."""
+    """Skip figures, garbage collection and fsync, most of a small training; yield what draws."""
     import hf_rnn.training.save as save
 
     draw = save.draw_figures
@@ -179,7 +179,7 @@ def tagger(tagger_settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
-    """The folder of an encoder in bfloat16 that knows the words of `texts_dir`; tests do not change it."""
+    """The folder of a bfloat16 encoder that knows the words of `texts_dir`; do not change it."""
     import torch
 
     from hf_rnn import RnnConfig, RnnModel, train_tokenizer
@@ -212,7 +212,7 @@ def _box(encoder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory) -> Path:
-    """The folder of a BERT that knows the rule, with its labels in another order; tests do not change it."""
+    """The folder of a BERT that knows the rule, with labels in another order; do not change it."""
     from tiny_teacher import make_teacher
 
     folder = tmp_path_factory.mktemp("teachers") / "tiny-bert"
@@ -369,7 +369,7 @@ def run_python(program, *arguments, **options):
 
 
 def run_script(script, arguments, monkeypatch, captured):
-    """Run a script in this process; return exit code, stdout and stderr. `captured` is `capsys` or `capfd`."""
+    """Run a script here; return exit code, stdout, stderr. `captured` is `capsys` or `capfd`."""
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     captured.readouterr()
     code, handler = 0, signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A small Hub on loopback for the real `huggingface_hub` client: models, branches, refusals. All is in memory.
+"""A small Hub on loopback, in memory, for `huggingface_hub`: models, branches, refusals.
 
 Every file is a regular one. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
 """
@@ -86,7 +86,7 @@ class HubServer:
         self._http.server_close()
 
     def fail_next(self, times, status, matching=""):
-        """Refuse the next requests whose "METHOD path" contains `matching`, a regular expression."""
+        """Refuse the next requests whose "METHOD path" contains the expression `matching`."""
         self._failures += [(matching, Refusal(status, "failure on request"))] * times
 
     def answer(self, method, path, token, body):

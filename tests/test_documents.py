@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, examples run, commands and flags exist, the reference is current."""
+"""The documents: links work, examples run, commands and flags exist, the reference is current."""
 
 import collections
 import re
@@ -64,7 +64,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
 
 
 def test_the_links_of_a_release_work_on_a_package_index(tmp_path):
-    """Each leads to a file of this repository, pictures to their content; no placeholder is left."""
+    """Each leads to a file of this repository, pictures to content; no placeholder is left."""
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     subprocess.run(

@@ -1,4 +1,4 @@
-"""A cell, a pooling, a head and a normaliser that are registered from outside work like the package's own."""
+"""A cell, pooling, head or normaliser registered from outside works like the package's own."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ TABLE = {
 
 
 def write_text(table, header=False, end=b"\n", tail=b""):
-    """Write GloVe's format; with `header` and `tail` of a space that of fastText's .vec and word2vec."""
+    """Write GloVe's format; with `header` and a space as `tail`, fastText's .vec and word2vec."""
     size = len(next(iter(table.values())))
     rows = [
         b" ".join([word.encode(), *(repr(float(x)).encode() for x in row)]) + tail

@@ -27,7 +27,7 @@ class ModelFlags:
     revision: str | None = setting(None, "branch, tag or commit of an id on the Hub")
 
     def check_model(self) -> None:
-        """Raise a [`UserError`] for a folder that is missing or incomplete, before anything heavy is imported."""
+        """Raise a [`UserError`] for an incomplete folder, before a heavy import."""
         path = Path(self.model)
         if find_built_in(self.model) is None:
             check_name(str(path), "a trained model")
@@ -36,7 +36,7 @@ class ModelFlags:
 
 
 def print_note(line: str) -> None:
-    """Print a line on stderr, beside the results, with control characters escaped, which a terminal would execute."""
+    """Print a line on stderr, with control characters escaped, which a terminal would execute."""
     print(
         _CONTROLS.sub(lambda control: ascii(control.group())[1:-1], line),
         file=sys.stderr,

@@ -1,4 +1,4 @@
-"""`hf-rnn label`: label texts on a page in the browser, then train on the answers; print the scores."""
+"""`hf-rnn label`: label texts on a page in the browser, train on the answers, print the scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class LabelArguments(ColumnFlags):
 FLAGS = Flags(
     "label",
     LabelArguments,
-    "Label texts on a page in your browser, with suggestions by a model that learns from each answer.",
+    "Label texts on a page in your browser, "
+    "with suggestions by a model that learns from each answer.",
     "tickets.csv my-model",
     ("table", "output_dir"),
     needed=2,

@@ -1,4 +1,4 @@
-"""`hf-rnn pretrain`: teach a recurrent encoder the states of another encoder; print the folder and its figures."""
+"""`hf-rnn pretrain`: teach a recurrent encoder the states of another; print folder and figures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ FLAGS = Flags(
     needed=2,
     unused=(  # settings of labelled texts and of heads for them
         "pooling", "classifier_activation", "crf", "word_forms", "label_smoothing_factor",
-        "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples", "baselines",
-        "max_minutes", "block_size", "metric_for_best_model", "early_stopping_patience", "push_to_hub",
+        "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples",
+        "baselines", "max_minutes", "block_size", "metric_for_best_model",
+        "early_stopping_patience", "push_to_hub",
     ),
     trains=True,
 )  # fmt: skip

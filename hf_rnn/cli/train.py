@@ -27,7 +27,7 @@ FLAGS = Flags(
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print the scores: two lines at a terminal, and one JSON object elsewhere or with `--json`.
+    """Train, then print the scores: two lines at a terminal, else or with `--json` a JSON object.
 
     The object has the folder, its page on the Hub if it was pushed, and the scores by split, also
     of the linear model.
@@ -67,7 +67,7 @@ def print_result(settings: Settings, argv: Sequence[str], start: Callable[[Setti
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory that a step frees: to return it and request it again may take a tenth of the time."""
+    """Let glibc keep the memory that a step frees; this may save a tenth of the time."""
     import ctypes
 
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library

@@ -518,7 +518,7 @@ def _read_record(line: str, encoding: str) -> dict[str, Any] | Fault:
 
 
 def _parse_json(line: str) -> Any:
-    """Return the value of a line, in half the time of `json.loads` if white space is only inside."""
+    """Return the value of a line, twice as fast as `json.loads` if white space is only inside."""
     try:
         value, end = _DECODER.scan_once(line, 0)  # type: ignore[attr-defined]
     except StopIteration:

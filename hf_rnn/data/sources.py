@@ -76,7 +76,7 @@ def find_parts(
 def _name_parts(
     source: Any, splits: Iterable[str] | None, suffixes: Sequence[str], config: str | None
 ) -> tuple[str, Mapping[str, Any]]:
-    """Return the name of a source, and its files or rows by names that may not be those of splits."""
+    """Return the name of a source, and its files or rows by names of splits or others."""
     if isinstance(source, Mapping):
         return "dataset", source
     if isinstance(source, datasets.Dataset):

@@ -1,8 +1,8 @@
 """Explain an answer: the words and phrases of a text that count most for its label.
 
-The linear part of a classifier is a sum over n-grams, so the share of each is exact. For the network
-the number of a word is the loss in logit when only this word is left out ("erasure", Li, Monroe and
-Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
+The linear part of a classifier is a sum over n-grams, so the share of each is exact. For the
+network the number of a word is the loss in logit when only this word is left out ("erasure", Li,
+Monroe and Jurafsky 2016, "Understanding Neural Networks through Representation Erasure").
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Reading:
 
 
 def explain_text(model: Predictor, text: str, most: int = 8) -> dict[str, Any]:
-    """Return the answer to a text, with `because`: a list of `[phrase, number]`; see [`FastRnn.explain`]."""
+    """Return the answer with `because`: a list of `[phrase, number]`; see [`FastRnn.explain`]."""
     check_model(model)
     check_text(text)
     table = model.engine.read_ngrams()
@@ -86,7 +86,7 @@ def check_model(model: Predictor) -> None:
 
 
 def _read(model: Predictor, text: str) -> _Reading:
-    """Return a text as tokens and words; where words have no spaces between them, a token is a word."""
+    """Return a text as tokens and words; without spaces between words, a token is a word."""
     encoded = model.tokenizer([text], truncation=True, return_offsets_mapping=True)
     spans: list[tuple[int, int]] = []
     words: list[int] = []

@@ -96,7 +96,8 @@ class RnnSettings:
     pooling: str = setting(
         "mean_max",
         "from states to one vector: mean, max, mean_max, last or attention; "
-        "last is each direction's last state, mean_max both vectors side by side, attention a learned weighted mean",
+        "last is each direction's last state, mean_max both vectors side by side, "
+        "attention a learned weighted mean",
         shown="common",
         start="head",
     )

@@ -1,4 +1,4 @@
-"""Settings of every run, each declared once: flag, help, range, recipe key and keyword follow from the field."""
+"""Settings of every run, each declared once: flag, help, range and recipe key follow from it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _PERSONAL = (
 )  # fmt: skip
 # beginnings of settings that no repeated run needs: its machine, its logs, consequences of others
 _INCIDENTAL = (
-    "activation_", "dataloader_", "ddp_", "disable_tqdm", "do_", "enable_jit_checkpoint", "gradient_checkpointing",
-    "greater_is_better", "include_", "length_column_name", "local_rank", "log_", "project", "recipe", "report_to",
-    "run_name", "save_on_each_node", "skip_memory_metrics", "torch_empty_cache_", "use_cpu",
+    "activation_", "dataloader_", "ddp_", "disable_tqdm", "do_", "enable_jit_checkpoint",
+    "gradient_checkpointing", "greater_is_better", "include_", "length_column_name", "local_rank",
+    "log_", "project", "recipe", "report_to", "run_name", "save_on_each_node",
+    "skip_memory_metrics", "torch_empty_cache_", "use_cpu",
 )  # fmt: skip
 AFTER_STEPS = (
     "baselines",
@@ -79,13 +80,14 @@ class DataArguments(TableArguments):
         for name in ("tokenizer_name_or_path", "vectors"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(
-                    f"model_name_or_path {self.model_name_or_path} has its own words: leave out {name}"
+                    f"model_name_or_path {self.model_name_or_path} has its own words: "
+                    f"leave out {name}"
                 )
 
 
 @dataclass
 class TrainingSettings:
-    """Settings of recurrent models, and those of `TrainingArguments` with another default, help or range."""
+    """Settings of recurrent models, and those of `TrainingArguments` with another default."""
 
     group: ClassVar[str] = "training"
 
@@ -166,7 +168,8 @@ class TrainingSettings:
     hub_model_id: str | None = setting(None, "repo for push_to_hub (default: as output_dir)")
     weights_dtype: Literal["float32", "float16", "bfloat16"] | None = setting(
         None,
-        "dtype of the saved weights (default: float32; a frozen table in the shortest that holds it)",
+        "dtype of the saved weights "
+        "(default: float32; a frozen table in the shortest that holds it)",
     )
     baselines: bool = setting(True, "fit a linear model to the same rows, for the card")
     card_examples: bool = setting(False, "show training texts in card and demo", shown="common")
@@ -190,7 +193,8 @@ class DistillationArguments:
     )
     teacher_labels: list[str] | None = setting(
         None,
-        "names of the teacher's classes in the order of its ids, if its own are not those of the data",
+        "names of the teacher's classes in the order of its ids, "
+        "if its own are not those of the data",
     )
     unlabeled: Location | None = setting(
         None, "texts for the teacher to label: a file with one per line, or a table", shown="common"
@@ -221,7 +225,8 @@ class PretrainingArguments:
 
     teacher: Location | None = setting(
         None,
-        "encoder of transformers to learn from, also that of sentence-transformers; a folder or a Hub id",
+        "encoder of transformers to learn from, also that of sentence-transformers; "
+        "a folder or a Hub id",
     )
     model_name_or_path: Location | None = setting(
         None,
@@ -257,7 +262,8 @@ class PretrainingArguments:
     model_max_length: int = setting(4096, "tokens per text of the student", least=1)
     weights_dtype: Literal["float32", "bfloat16", "float8"] = setting(
         "float32",
-        "dtype of the saved weights; float8 is that of the token table, the others are bfloat16 then",
+        "dtype of the saved weights; "
+        "float8 is that of the token table, the others are bfloat16 then",
     )
 
 
@@ -270,10 +276,10 @@ VERBS: dict[str, tuple[type, ...]] = {
 
 
 def is_personal(name: str) -> bool:
-    """Return whether a setting belongs to one run: where its results go, what they show, and with whose token."""
+    """Return whether a setting is of one run: where results go, what they show, its token."""
     return name.startswith(_PERSONAL)
 
 
 def is_recorded(name: str) -> bool:
-    """Return whether the record of a run has a setting; it omits secrets, paths and consequences."""
+    """Return whether the record of a run has a setting; it omits secrets, paths, consequences."""
     return not name.startswith((*_PERSONAL, *_INCIDENTAL))

@@ -1,4 +1,4 @@
-"""Flags of the command: read and explained. Values stay words here; `convert` in `values.py` gives them types."""
+"""Flags of the command, read and explained; values stay words until `convert` of `values.py`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Flags:
         return list_settings(self.classes if isinstance(self.classes, tuple) else (self.classes,))
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
-        """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`."""
+        """Return the values of given flags; for `--help`, print it and raise `SystemExit`."""
         words = [re.sub(r"^--\w[\w-]*", _spell, word) for word in argv]
         for flag in ("--help_all", "--help", "-h"):
             if flag in words:
@@ -72,7 +72,7 @@ class Flags:
         return bool(names)
 
     def _place(self, word: str, values: dict[str, Any]) -> None:
-        """Add a word without a flag to the values: the first one of `words` without a value takes it."""
+        """Add a word without a flag: the first of `words` without a value takes it."""
         optional = self.words[self.needed :]
         free = self._list_missing(values) + [name for name in optional if name not in values]
         free += [name for name in optional if self._is_list(name)]
@@ -117,7 +117,7 @@ class Flags:
             )
 
     def _list_missing(self, values: Mapping[str, Any]) -> list[str]:
-        """Return the needed settings without a value; `dataset_name` takes the place of `data_dir`."""
+        """Return the needed settings without a value; `dataset_name` replaces `data_dir`."""
         named = {name for name in values if values[name] is not None}
         if "dataset_name" in named:
             named.add("data_dir")
@@ -157,7 +157,7 @@ class Flags:
         return parser
 
     def format_help(self, whole: bool) -> str:
-        """Return the flags by group; of many, the short help has the essential and the common ones."""
+        """Return the flags by group; of many, the short help has the common ones."""
         used = [name for name in self.settings if name not in self.unused]
         whole = whole or len(used) <= _FEW_FLAGS
         shown = [name for name in used if whole or self._is_common(name)]

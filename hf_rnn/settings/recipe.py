@@ -62,7 +62,7 @@ def merge(
 
 
 def convert_setting(name: str, value: Any, verb: str, place: str = "") -> Any:
-    """Return a value with the type of its setting; other fields of `TrainingArguments` stay as they are."""
+    """Return a value with the type of its setting; other fields of the Trainer stay the same."""
     declared = list_settings(VERBS[verb])
     if name in declared:
         return convert(name, declared[name], value, place)
@@ -91,7 +91,7 @@ def list_recipe_settings() -> set[str]:
 
 @cache
 def load_package_recipe(name: str | None) -> Mapping[str, Any]:
-    """Return the settings of a recipe of this package merged with its bases; for None they are empty."""
+    """Return the settings of a recipe of this package with its bases; for None they are empty."""
     if name is None:
         return {}
     import yaml  # not for a help or a prediction
@@ -109,7 +109,7 @@ def default_recipe(task: str | None, verb: str) -> str:
 
 
 def scratch_recipe(recipe: str) -> str:
-    """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
+    """Return the recipe that starts from no encoder, for the default recipe of a task."""
     name = f"{recipe}-scratch"
     return name if name in recipe_names() else "scratch"
 
@@ -155,7 +155,7 @@ class _Entry:
 
 
 def load_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe merged with its bases, without those set to null; see [`read_recipe`]."""
+    """Return the settings of a recipe with its bases, without nulls; see [`read_recipe`]."""
     name, changes = read_recipe(recipe, verb="distill")  # it has the settings of `train` too
     merged = {**load_package_recipe(name), **changes}
     return {name: value for name, value in merged.items() if value is not None}
@@ -168,7 +168,7 @@ def read_recipe(
     folder: Path = Path(),
     origin: str = "",
 ) -> tuple[str | None, dict[str, Any]]:
-    """Return the name of the package's recipe that a recipe is or builds on, and the settings on top of it.
+    """Return the package's recipe that a recipe is or builds on, and the settings on top of it.
 
     Args:
         recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file in `folder`, or a

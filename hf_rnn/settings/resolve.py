@@ -1,4 +1,4 @@
-"""From flags or keywords to typed settings, resolved once: defaults < recipe < start < user < run."""
+"""From flags or keywords to typed settings, once: defaults < recipe < start < user < run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}
 
 @dataclass(frozen=True)
 class Layers:
-    """Settings by the one who chose them, the lowest first; None resets a setting to its default."""
+    """Settings by who chose them, the lowest first; None resets a setting to its default."""
 
     package: Mapping[str, Any]  # the recipe of this package
     task: Mapping[str, Any]  # its values for the task
@@ -101,7 +101,7 @@ class Settings:
     layers: Layers
 
     def decide(self, **data: Any) -> Settings:
-        """Return the settings with others of the texts, which the run chose in place of the user."""
+        """Return the settings with others of the texts, which the run chose for the user."""
         layers = replace(self.layers, run={**self.layers.run, **data})
         return replace(self, data=replace(self.data, **data), layers=layers)
 
@@ -139,7 +139,7 @@ def resolve(
 
 
 def retarget(settings: Settings, start: str) -> Settings:
-    """Return the settings of a run that starts from an encoder of other languages, without mistyped rows: no gain."""
+    """Return the settings of a start from an encoder of other languages, without mistyped rows."""
     layers = settings.layers
     run = {**layers.run, "model_name_or_path": start}
     if "typos" not in layers.typed:
@@ -148,7 +148,7 @@ def retarget(settings: Settings, start: str) -> Settings:
 
 
 def restart(settings: Settings, recipe: str, tokenizer: str) -> Settings:
-    """Return the settings of a run by another recipe of this package, with a tokenizer unless the user named one."""
+    """Return the settings of a run by another recipe, with a tokenizer if the user named none."""
     layers = settings.layers
     run = {**layers.run, "recipe": recipe, "tokenizer": layers.user.get("tokenizer") or tokenizer}
     return _build(settings.verb, recipe, replace(layers, recipe={}, run=run))
@@ -177,7 +177,7 @@ def name_output(values: Mapping[str, Any]) -> str:
 
 
 def record(settings: Settings) -> dict[str, Any]:
-    """Return what a user would type to repeat a run, as a recipe, without secrets and paths of the machine."""
+    """Return what a user would type to repeat a run, as a recipe, without secrets and paths."""
     layers = settings.layers
     below = {*load_package_recipe(settings.recipe), *layers.recipe}
     recorded: dict[str, Any] = {"recipe": settings.recipe}
@@ -200,7 +200,7 @@ def _shorten_path(value: Any) -> Any:
 
 
 def list_changes(settings: Settings) -> dict[str, Any]:
-    """Return the settings of a recipe or of the user that differ from the defaults, without those of the texts."""
+    """Return the settings of a recipe or user that differ from the defaults, except the texts."""
     layers = settings.layers
     names = {*load_package_recipe(settings.recipe), *layers.recipe, *layers.top}
     names -= {*list_settings((TableArguments,)), "class_names", "model_name_or_path", "vectors"}
@@ -219,7 +219,7 @@ def list_changes(settings: Settings) -> dict[str, Any]:
 
 
 def _build(verb: str, recipe: str | None, layers: Layers) -> Settings:
-    """Return typed settings from a recipe of the package and further layers, with the architecture of the start."""
+    """Return typed settings from a recipe and further layers, with the start's architecture."""
     from .training_arguments import RnnTrainingArguments
 
     task = get_task(layers.typed.get("task") or DEFAULT_TASK)
@@ -291,7 +291,7 @@ class _Start:
 
 
 def _suits_bfloat16(config: RnnConfig | None, use_cpu: bool) -> bool:
-    """Return whether bfloat16 makes a run faster: with residual blocks, on a processor that has it."""
+    """Return whether bfloat16 is faster: with residual blocks, on a processor that has it."""
     from .training_arguments import multiplies_bfloat16
 
     has_blocks = config is not None and config.block_type == "residual"
@@ -329,7 +329,7 @@ def _read_teacher_table(user: Mapping[str, Any], recipe: Recipe) -> dict[str, An
 
 
 def _check_start(merged: Mapping[str, Any], layers: Layers, start: _Start, task: Task) -> None:
-    """Raise a [`SettingError`] for settings that the start overrules, and for random vectors that never learn."""
+    """Raise a [`SettingError`] for what the start overrules, and random vectors never learned."""
     chosen = {**layers.recipe, **layers.top}
     name = merged.get("model_name_or_path")
     if name is None:

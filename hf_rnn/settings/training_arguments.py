@@ -60,7 +60,7 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
             self.dataloader_pin_memory = False  # torch would warn at each loader
 
     def _suit_saves(self) -> None:
-        """Save where an evaluation can choose the best epoch, or refuse settings that do not allow it."""
+        """Save where an evaluation can choose the best epoch, or refuse what prevents it."""
         if "no" in (self.eval_strategy, self.save_strategy):
             raise SettingError(
                 "load_best_model_at_end needs eval_strategy and save_strategy, found no: "
@@ -72,7 +72,7 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
 
 
 def multiplies_bfloat16(use_cpu: bool = False) -> bool:
-    """Return whether the GPU, or without one or with `use_cpu` the CPU, has instructions for bfloat16."""
+    """Return whether the GPU, or without one or with `use_cpu` the CPU, computes in bfloat16."""
     if not use_cpu and torch.accelerator.is_available():
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     # an older torch does not report them

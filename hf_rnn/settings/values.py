@@ -1,4 +1,4 @@
-"""Fields of dataclasses as settings: found by name, and values of flags, recipes and keywords with their types.
+"""Fields of dataclasses as settings: found by name, with typed values of flags and recipes.
 
 Nothing heavy is imported here: a help, a mistake and a prediction are answered at once.
 """
@@ -21,7 +21,8 @@ from ..models.settings_rnn import check_range
 from ..utils.errors import SettingError
 
 _OTHER_NAMES = {  # that people know from other programs
-    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
     "lr": "learning_rate", "model_name": "model_name_or_path", "no_cuda": "use_cpu",
 }  # fmt: skip
 _WORDS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False)
@@ -59,7 +60,7 @@ def list_settings(classes: Sequence[type]) -> dict[str, Declaration]:
 
 @cache
 def list_their_names() -> list[str]:
-    """Return the names of the fields of `TrainingArguments`, from its source: the import takes a second."""
+    """Return the fields of `TrainingArguments`, from its source: the import takes a second."""
     spec = find_spec("transformers")
     path = Path(str(spec and spec.origin)).with_name("training_args.py")
     return re.findall(r"^    (\w+): .+ = ", path.read_text(encoding="utf-8"), re.MULTILINE)

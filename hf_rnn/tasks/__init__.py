@@ -89,13 +89,13 @@ class Task(ABC):
         """Return the splits as `input_ids` and `labels`."""
 
     def audit_view(self, texts: Splits) -> Splits | None:
-        """Return the splits with the columns `text` and `label` (ClassLabel) for the audit, if any."""
+        """Return the splits with `text` and `label` (ClassLabel) for the audit, if any."""
         return None
 
     # ---- model and loss ----
 
     def check_settings(self, model: RnnSettings, training: object) -> None:
-        """Raise a [`UserError`] for settings of architecture and training that do not suit the task."""
+        """Raise a [`UserError`] for settings that do not suit the task."""
 
     @abstractmethod
     def config_fields(self, texts: Splits) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, predictions: Outputs, labels: Outputs, config: Config) -> Metrics:
-        """Return the metrics of one split for `metrics.json`, from outputs and labels of all rows."""
+        """Return the metrics of one split for `metrics.json`, from all outputs and labels."""
 
     def fill_card(self, card: CardFacts, texts: Splits, examples: bool) -> None:
         """Set the number of training rows by label, and with `examples` a few of them."""

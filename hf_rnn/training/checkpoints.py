@@ -1,4 +1,4 @@
-"""The output folder of a run and its checkpoints: one run at a time, resumed exactly, replaced all or nothing.
+"""The output folder of a run and its checkpoints: one run at a time, resumed exactly, or replaced.
 
 A checkpoint is the Trainer's folder `checkpoint-STEP` with `run.json`, the fingerprint and progress
 of the run. It is renamed when it is whole. The finished model is written beside an earlier one,
@@ -47,7 +47,7 @@ _NAMES = {"data": "the texts or their labels", "start": "the weights that traini
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error."""
+    """Training stopped after a signal; a KeyboardInterrupt, as no error is meant."""
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)
@@ -60,7 +60,7 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once.
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after them interrupts.
 
     The Trainer's own `enable_jit_checkpoint` ignores Ctrl-C, waits 3 seconds, and does not make
     processes agree.
@@ -151,7 +151,7 @@ def _list_decisive(settings: TrainingArguments) -> dict[str, Any]:
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
-    """Refuse to resume a run of other data or settings; settings that one version lacks are ignored."""
+    """Refuse to resume a run of other data or settings, except those that one version lacks."""
     before = read_record(checkpoint)["made_from"]
     changed = []
     for name, now in made_from.items():
@@ -170,7 +170,7 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Return the fingerprint `made_from` of a checkpoint's run, and its `progress`: losses and seconds."""
+    """Return the fingerprint `made_from` of a checkpoint's run, and `progress`: losses, seconds."""
     return json.loads((checkpoint / RECORD).read_bytes())
 
 
@@ -180,7 +180,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
-    """Remove the checkpoints, the answers of a teacher, and their folder unless it has logs or files of the user."""
+    """Remove the checkpoints, a teacher's answers, and their folder unless it has other files."""
     (folder.root / TEACHER_LOGITS).unlink(missing_ok=True)
     for checkpoint in list_checkpoints(folder.checkpoints):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -193,7 +193,7 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 
 @contextlib.contextmanager
 def open_output(args: RnnTrainingArguments) -> Iterator[tuple[FinishedFolder, Path | None]]:
-    """Hold the output folder of a run from its start to its end; yield it with the checkpoint to resume from, or None.
+    """Hold the output folder of a run; yield it with the checkpoint to resume from, or None.
 
     Raises a [`ModelError`] when another run uses the folder; when it has files, unless the user
     chose to overwrite an earlier run or to resume it; when there is no checkpoint to resume from.
@@ -227,7 +227,7 @@ def _find_newest(folder: FinishedFolder) -> Path:
 
 
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
-    """Refuse a folder with files, or with `overwrite` one with files that are not those of an earlier run."""
+    """Refuse a folder with files, or with `overwrite` one with files of no earlier run."""
     if overwrite:
         return _check_run(folder)
     present = _list_earlier(folder)
@@ -253,7 +253,7 @@ def _check_run(folder: FinishedFolder) -> None:
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:
-    """Return the names of files and folders, except those of a run that ended before its first checkpoint."""
+    """Return the names of files, except those of a run that ended before its first checkpoint."""
     early = [REJECTED_ROWS, TEACHER_LOGITS, LOCK]
     if not list_checkpoints(folder.checkpoints):
         early.append(folder.checkpoints.name)
@@ -261,7 +261,7 @@ def _list_earlier(folder: FinishedFolder) -> list[str]:
 
 
 def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:
-    """Refuse an output folder that is a model, teacher or file that the run reads, by a [`SettingError`]."""
+    """Refuse by a [`SettingError`] an output folder that is a model, teacher or file to read."""
     output = os.path.realpath(str(output_dir))
     for setting, name in sources.items():
         if name and os.path.exists(name) and os.path.realpath(name) == output:
@@ -272,7 +272,7 @@ def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> No
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and lock it until this block or the process ends; refuse one that is locked."""
+    """Make a folder, and lock it until this block or the process ends; refuse a locked one."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, blocking=False):
@@ -289,7 +289,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def replace_model(
     folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str | None = None
 ) -> Written:
-    """Write a finished model to a locked folder, or leave it as it was; return the result of `write`.
+    """Write a finished model to a locked folder, or leave it as it was; return what `write` does.
 
     `write` writes the new files to a subfolder. The old files move out, then the new ones in.
     `config.json` moves out first and in last: the folder loads only when it is whole. A process

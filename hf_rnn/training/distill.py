@@ -112,7 +112,7 @@ def run_distillation(settings: Settings, data: Mapping[str, Any] | None = None) 
 
 
 class Distillation(Extension):
-    """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
+    """Learn from the logits of a teacher besides the labels; refuse one that cannot be used."""
 
     loss_columns = (TEACHER_LOGITS,)
 
@@ -133,7 +133,7 @@ class Distillation(Extension):
         self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
 
     def read_texts(self, run: Run) -> Sequence[str]:
-        """Match the labels to the teacher's, copy the training texts, and return the unlabelled texts.
+        """Match the labels to the teacher's, copy training texts, return the unlabelled texts.
 
         With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a
         [`UserError`] for labels that the teacher does not have, and for unlabelled texts that
@@ -167,7 +167,7 @@ class Distillation(Extension):
     def add_rows(
         self, run: Run, tokenizer: PreTrainedTokenizerBase, examples: datasets.DatasetDict
     ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
-        """Return the splits with the column `teacher_logits` and the rows without a label in `train`.
+        """Return the splits with `teacher_logits`, and with the rows without a label in `train`.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
         The second value decides the steps of the training.
@@ -213,7 +213,7 @@ class Distillation(Extension):
         return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
 
     def _ask(self, lists: Mapping[str, Sequence[str]], run: Run) -> dict[str, np.ndarray]:
-        """Return the teacher's logits `(N, C)` for lists of texts, in the order of the classes of the data.
+        """Return the teacher's logits `(N, C)` for texts, in the order of the classes of the data.
 
         They are stored in the output folder until the run ends, so that a resumed run does not ask
         again.
@@ -234,7 +234,7 @@ class Distillation(Extension):
     def measure(
         self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return `teacher` for the metrics: facts of the teaching, and under `results` scores of the teacher by split.
+        """Return `teacher` for the metrics: facts, and under `results` its scores by split.
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
@@ -306,7 +306,7 @@ class Classifier(Teacher):
     def open(
         cls, name_or_path: str, max_length: int | None, training: RnnTrainingArguments
     ) -> Self:
-        """Find it, see [`Teacher.open`]; refuse one that does not assign exactly one of several labels to a text."""
+        """Find it, see [`Teacher.open`]; refuse one that does not assign one of several labels."""
         teacher = super().open(name_or_path, max_length, training)
         for architecture in teacher.config.architectures or ():
             if not architecture.endswith("ForSequenceClassification"):
@@ -337,7 +337,7 @@ class Classifier(Teacher):
         raise ModelError(f"{self.title} has other labels than the data: {found}; {remedy}")
 
     def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
-        """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
+        """Return the logarithms of the class weights `(C,)` of the teacher, else zeros.
 
         Its logits have them in, and the loss adds those of the student.
         """
@@ -398,7 +398,7 @@ def augment(texts: Sequence[str], copies: int) -> Iterator[str]:
 
 
 def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Replace the hidden words of copies by a word that becomes the tokenizer's mask token, else its unknown token.
+    """Replace hidden words of copies by one that becomes the mask token, else the unknown token.
 
     A tokenizer without either, such as one of bytes, leaves hidden words out.
     """

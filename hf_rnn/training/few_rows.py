@@ -1,4 +1,4 @@
-"""Learn from few rows: draw the texts of a class together, then fit the last layer by logistic regression.
+"""Learn from few rows: draw the texts of a class together, then fit the last layer.
 
 With a few rows per class this is better than training all weights with a last layer that starts at
 random.
@@ -28,10 +28,11 @@ logger = logging.getLogger(__name__)
 METHOD = "contrast and logistic regression"  # in metrics.json and in the card
 # Settings of a training of all weights; a warning names those of the user.
 WITHOUT_EFFECT = (
-    "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate", "max_minutes", "max_steps",
-    "optim", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "row_budget",
-    "label_smoothing_factor", "word_dropout", "embedding_dropout", "hidden_dropout", "classifier_dropout",
-    "early_stopping_patience", "metric_for_best_model",
+    "num_train_epochs", "learning_rate", "head_learning_rate", "embedding_learning_rate",
+    "max_minutes", "max_steps", "optim", "lr_scheduler_type", "warmup_steps", "weight_decay",
+    "per_device_train_batch_size", "row_budget", "label_smoothing_factor", "word_dropout",
+    "embedding_dropout", "hidden_dropout", "classifier_dropout", "early_stopping_patience",
+    "metric_for_best_model",
 )  # fmt: skip
 # C of the regression, for features of length 1 in the mean
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -72,7 +73,7 @@ def contrast_classes(
     projection: torch.Tensor,
     seed: int,
 ) -> None:
-    """Change the encoder of a classifier so that texts of one class have similar features, and others have not.
+    """Change the encoder of a classifier so that only texts of one class have similar features.
 
     Each step reads some texts, clean and mistyped: the more classes, the fewer texts of each. After
     P. Khosla et al.: Supervised Contrastive Learning. arXiv:2004.11362, 2020, equation 2.
@@ -128,7 +129,7 @@ def fit_last_layer(
     labels: np.ndarray,
     weights: np.ndarray | None,
 ) -> float:
-    """Fit the last layer of a classifier on features `(N, P)` of rows with class ids `(N)`; return the loss.
+    """Fit the last layer on features `(N, P)` of rows with class ids `(N)`; return the loss.
 
     The strength of the regularisation is chosen by cross-validation, where each class has two rows
     or more. Classes are weighted as in training. With pooling mean_max the regression reads the
@@ -158,7 +159,7 @@ def fit_last_layer(
 
 
 def _set_last_layer(model: PreTrainedModel, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Set the last layer, to weights `(C, P)` of the first inputs and a bias `(C)`; C is 1 for two classes."""
+    """Set the last layer, to weights `(C, P)` and a bias `(C)`; C is 1 for two classes."""
     if len(weight) == 1:  # one logit becomes two of opposite signs
         weight = np.concatenate([-weight, weight]) / 2
         bias = np.concatenate([-bias, bias]) / 2
@@ -200,7 +201,7 @@ def _read_features(
 
 
 def _read_projection(start: str, model: PreTrainedModel) -> torch.Tensor:
-    """Return the map `(S, P)` of an encoder's mean states to its teacher's space; the identity without one."""
+    """Return the map `(S, P)` of mean states to the teacher's space; the identity without one."""
     size = model.classifier.in_features // (2 if model.config.pooling == "mean_max" else 1)
     projection = torch.eye(size)
     path = find_folder(start) / "2_Dense" / "model.safetensors"

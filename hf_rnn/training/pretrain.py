@@ -1,4 +1,4 @@
-"""Pretraining: teach a recurrent encoder the states of another encoder at every token, without labels.
+"""Pretraining: teach a recurrent encoder the states of another at every token, without labels.
 
 The student reads a part of the teacher's vocabulary, and its token table is the principal
 components of the teacher's. The teacher reads the student's tokens, so that both have a state at
@@ -85,7 +85,7 @@ class PretrainingResult:
     url: str | None = None
 
     def summarize(self) -> str:
-        """Return two lines for people: the scores on held-out texts, and how to start from the encoder."""
+        """Return two lines for people: held-out scores, and how to start from the encoder."""
         scores = [
             f"{name.replace('_', ' ')} {value:.3f}"
             for name, value in self.metrics["held_out"].items()
@@ -98,7 +98,7 @@ class PretrainingResult:
 
 @one_at_a_time()
 def pretrain(**settings: Unpack[PretrainKeywords]) -> PretrainingResult:
-    """Teach a recurrent encoder the states of a teacher at every token, minus their mean, and save it.
+    """Teach a recurrent encoder a teacher's states at every token, minus their mean; save it.
 
     The mean of a text's states is its sentence vector. The folder is loaded by `AutoModel`, by
     `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with `model_name_or_path`.
@@ -257,7 +257,7 @@ def _write(
 
 
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
-    """Yield parts of a text of at most `most` characters, cut between sentences; a longer sentence is one part.
+    """Yield parts of a text of at most `most` characters, cut between sentences; else a sentence.
 
     White space becomes single, and handles and links are rewritten as the student's tokenizer will.
     """
@@ -277,7 +277,7 @@ def prune_tokenizer(
     size: int | None,
     model_max_length: int,
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Return the teacher's tokenizer with the `size` pieces that the texts use most, and their ids of the teacher.
+    """Return the teacher's tokenizer with the `size` most frequent pieces, and their ids.
 
     All pieces that occur stay without a size. All characters of used pieces stay with any size, so
     that a word without its piece is split into smaller ones. Special tokens other than padding and
@@ -377,7 +377,7 @@ def load_pieces(
 
 
 def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | None) -> list[int]:
-    """Return the ids of pieces by falling count: the characters of used ones, and others up to a number of `size`."""
+    """Return the ids of pieces by falling count: the used characters, then others up to `size`."""
     characters: Counter[str] = Counter()
     for index, count in counts.items():
         characters.update(dict.fromkeys(pieces[index], count))
@@ -400,7 +400,7 @@ def encode_texts(
     typos: float = 0.0,
     draw: random.Random | None = None,
 ) -> datasets.Dataset:
-    """Return the tokens of texts, each at most `most`, that are not empty; with `typos` half of them are mistyped.
+    """Return the tokens of texts that are not empty, at most `most`; `typos` mistypes half of them.
 
     `input_ids` are the tokens that the student reads, and `input_words` number their words.
     `teacher_ids` and `teacher_words` are those of the text without mistakes.
@@ -502,7 +502,7 @@ class EncoderStudent(RnnPreTrainedModel):
         states: torch.Tensor,
         labels: torch.Tensor,
     ) -> SequenceClassifierOutput:
-        """Return the loss and as `logits` unit vectors `(B, S)` and each text's mean cosine of tokens `(B,)`.
+        """Return the loss and as `logits` unit vectors `(B, S)` and mean cosines `(B,)`.
 
         Args:
             input_ids: `(B, T)`.
@@ -551,7 +551,7 @@ class StateCollator:
 
 
 def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return at each token of the student the mean of the teacher's states `(T, S)` at its word; zero at other words.
+    """Return at each token the mean of the teacher's states `(T, S)` at its word; else zero.
 
     Mistakes between Chinese characters change the number of words: then only the words before them
     agree.
@@ -563,7 +563,7 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
-    """Return an encoder to teach further, or one with the principal components of the teacher's token vectors."""
+    """Return an encoder to teach further, or one from components of the teacher's token vectors."""
     start = settings.pretraining.model_name_or_path
     if start is not None:
         encoder = RnnModel.from_pretrained(find_folder(start), dtype=torch.float32)
@@ -592,7 +592,7 @@ def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:
-    """Return the mean cosines to the teacher's states at every token, and to their mean over a text."""
+    """Return the mean cosines to the teacher's states at every token, and to their text means."""
     vectors, by_text = (torch.as_tensor(part, dtype=torch.float32) for part in output.predictions)
     targets = normalize(torch.as_tensor(output.label_ids, dtype=torch.float32), dim=-1)
     return {

@@ -1,4 +1,4 @@
-"""The inputs of a training run: settings that suit the language of the texts, their tokens, the weights to start from.
+"""The inputs of a training run: settings that suit the language of the texts, and their tokens.
 
 Here are also the values that the steps of a run pass on, and the points that an extension
 overrides.
@@ -20,11 +20,10 @@ import datasets
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.errors import shorten
 from ..data.report import DataReport
 from ..data.splits import join_texts
 from ..data.typos import mistype_rows
@@ -34,13 +33,11 @@ from ..hub.model_folder import (
     check_name,
     find_built_in,
     find_folder,
-    load_model,
     load_without_weights,
     nested_model,
 )
 from ..inference.stream import find_unstable_text
 from ..labelling.wrong_labels import find_wrong_labels
-from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
 from ..settings.fields import DataArguments
@@ -48,17 +45,18 @@ from ..settings.recipe import recipe_names, scratch_recipe
 from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, restart, retarget
 from ..tasks import Splits, Task, get_task
 from ..tokenizers import NO_LENGTH_LIMIT
-from ..tokenizers.language import choose_tokenizer, find_language
+from ..tokenizers.language import Language, choose_tokenizer, find_language
 from ..tokenizers.word_level import add_separator, mark_capitals, train_tokenizer
 from ..utils.errors import UserError, reason_of
 from ..utils.process import only_errors
+from .start import WarmStart
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
-# prefixes of the weights that have a row per label
-OUTPUT_LAYERS = ("classifier.", "lm_head.")
-_FEWEST_JUDGED, _MOST_JUDGED = (1_000, 20_000)  # training rows whose labels are judged
+# training rows whose labels are judged
+_FEWEST_JUDGED = 1_000
+_MOST_JUDGED = 20_000
 _FEWEST_OF_LABEL = 5
 _MANY_WRONG = 0.02  # share of the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
@@ -74,7 +72,7 @@ _SEGMENTED = 3  # characters per word where spaces were put between Chinese or J
 
 
 class Extension:
-    """A way to train differently, such as distillation: a subclass overrides these points of [`train_on`]."""
+    """A way to train differently, such as distillation: a subclass overrides points of a run."""
 
     loss: Callable[..., torch.Tensor] | None = None  # for `RnnTrainer`, in place of its own
     loss_columns: Sequence[str] = ()  # columns of the training rows that `loss` takes by name
@@ -101,7 +99,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Run:
-    """The inputs of a training run: settings that suit the texts, and the texts as the task read them."""
+    """The inputs of a training run: texts as the task read them, and settings that suit them."""
 
     task: Task
     settings: Settings
@@ -121,11 +119,20 @@ class Run:
         """Whether this process writes the folder."""
         return self.settings.training.process_index == 0
 
+    @property
+    def train_texts(self) -> Iterable[str]:
+        """The texts of the training rows, for a vocabulary."""
+        return self.task.vocabulary_texts(self.texts["train"])
+
     def has_few_rows(self, times: int = 1) -> bool:
-        """Return whether there are at most `times` x `few_rows` rows per class, one label per text, and a start."""
-        few, counts = times * self.settings.training.few_rows, self.report.label_counts["train"]
+        """Return whether a run with a start has at most `times` x `few_rows` rows per class.
+
+        Only a task with one label per text has few rows.
+        """
+        few = times * self.settings.training.few_rows
         if not few or self.start is None or not self.task.one_label:
             return False
+        counts = self.report.label_counts["train"]
         return sum(counts) <= few * len(counts) and min(counts) > 0
 
 
@@ -168,7 +175,7 @@ class Fit:
 
 
 def prepare_run(texts: Splits, report: DataReport, settings: Settings, extension: Extension) -> Run:
-    """Return the inputs of a run, with settings that suit the texts and with the weights to start from."""
+    """Return the inputs of a run: the weights to start from, and settings that suit the texts."""
     task = get_task(settings.data.task)
     if settings.training.calibrate and "validation" not in texts:
         raise UserError(
@@ -192,55 +199,80 @@ def suit_language(
     that the user set stay, and so does the recipe that a user wrote. A student keeps everything,
     because its start suits its teacher.
     """
-    start, layers = settings.data.model_name_or_path, settings.layers
-    fixed = (
-        layers.user.get("model_name_or_path")
-        or layers.run["recipe"] not in recipe_names()
-        or settings.verb == "distill"
-    )
+    start = settings.data.model_name_or_path
+    is_fixed = _is_start_fixed(settings)
     if start is None:
-        return settings if fixed else _suit_spaces(settings, texts), None
+        return settings if is_fixed else _suit_spaces(settings, texts), None
     if start not in OTHER_LANGUAGES or find_built_in(_MULTILINGUAL) is None:
         return settings, None
-    other = OTHER_LANGUAGES[start]
+
     language = find_language(texts)
-    is_english = language.is_english
-    if language.is_known and is_english and not settings.training.language:
+    if not language.is_known and not is_fixed:
+        return _start_from_nothing(settings, task, language)
+    if language.is_known and language.is_english and not settings.training.language:
         settings.training.language = ["en"]  # for the card
-    if not fixed and not language.is_known:
-        recipe = scratch_recipe(task.recipe)
-        tokenizer, *_ = choose_tokenizer(language.sample)
-        reason = "no encoder of the package knows the texts: "
-        reason += f"{language.unknown:.0%} of their tokens are unknown, "
-        reason += f"{language.length:.1f} characters per token"
-        logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
-        return restart(settings, recipe, tokenizer), reason
-    name = "English texts" if is_english else "texts in other languages than English"
-    reason = f"{name}: the run starts from {start if fixed or is_english else other}"
-    if fixed and not is_english:
-        logger.warning("%s: --model_name_or_path %s may be better", name, other)
-    elif not fixed:
+    return _suit_encoder(settings, start, language.is_english, is_fixed)
+
+
+def _is_start_fixed(settings: Settings) -> bool:
+    return bool(
+        settings.layers.user.get("model_name_or_path")
+        or settings.layers.run["recipe"] not in recipe_names()
+        or settings.verb == "distill"
+    )
+
+
+def _start_from_nothing(
+    settings: Settings, task: Task, language: Language
+) -> tuple[Settings, str | None]:
+    recipe = scratch_recipe(task.recipe)
+    tokenizer, *_ = choose_tokenizer(language.sample)
+    reason = (
+        "no encoder of the package knows the texts: "
+        f"{language.unknown:.0%} of their tokens are unknown, "
+        f"{language.length:.1f} characters per token"
+    )
+    logger.warning("recipe %s with tokenizer %s: %s", recipe, tokenizer, reason)
+    return restart(settings, recipe, tokenizer), reason
+
+
+def _suit_encoder(
+    settings: Settings, start: str, is_english: bool, is_fixed: bool
+) -> tuple[Settings, str | None]:
+    name = "English texts"
+    if not is_english:
+        name = "texts in other languages than English"
+        other = OTHER_LANGUAGES[start]
+        if is_fixed:
+            logger.warning("%s: --model_name_or_path %s may be better", name, other)
+        else:
+            settings = retarget(settings, other)
+            start = other
+
+    reason = f"{name}: the run starts from {start}"
+    if not is_fixed:
         logger.info(reason)
-    return settings if fixed or is_english else retarget(settings, other), reason
+    return settings, reason
 
 
 def _suit_spaces(settings: Settings, texts: Iterable[str]) -> Settings:
-    """Return the settings of a run without a start, with characters as tokens if its texts have few spaces."""
+    """Return the settings of a run without a start: characters for texts with few spaces."""
     data = settings.data
     is_set = settings.layers.user.get("tokenizer") or data.tokenizer_name_or_path or data.vectors
     tokenizer, length, wide = choose_tokenizer(list(islice(texts, _SAMPLE)))
     if is_set or data.tokenizer != "word" or tokenizer != "char" or length < _SEGMENTED:
         return settings
-    spaces = f"{length:.1f} characters between them, {wide:.0%} wide ones"
     logger.warning(
-        "the texts have few spaces (%s): this run takes tokenizer char; --tokenizer word keeps words",
-        spaces,
+        "the texts have few spaces (%.1f characters between them, %.0f%% wide ones): "
+        "this run takes tokenizer char; --tokenizer word keeps words",
+        length,
+        100 * wide,
     )
     return settings.decide(tokenizer=tokenizer)
 
 
 def suit_vocabulary(settings: Settings, rows: int) -> Settings:
-    """Return the settings with a `min_frequency` for few rows and for characters, unless the user set it."""
+    """Return the settings with a `min_frequency` for few rows, unless the user set it."""
     data = settings.data
     most = 1 if data.tokenizer == "char" else 2  # a word of one text can be private
     new = data.tokenizer_name_or_path is None and data.model_name_or_path is None
@@ -251,41 +283,39 @@ def suit_vocabulary(settings: Settings, rows: int) -> Settings:
         or settings.layers.user.get("min_frequency")
     ):
         return settings
-    logger.info(
-        "%d training rows are few: words that occur %s stay (min_frequency)",
-        rows,
-        ("once", "twice")[most - 1],
-    )
+    times = "once" if most == 1 else "twice"
+    logger.info("%d training rows are few: words that occur %s stay (min_frequency)", rows, times)
     return settings.decide(min_frequency=most)
 
 
 def drop_scripts(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
-    """Leave out the pieces of a Unigram tokenizer with letters of scripts that fewer than 2 of 1,000 texts have.
+    """Leave out the pieces of a Unigram tokenizer in scripts that fewer than 2 of 1,000 texts have.
 
     Pieces without letters stay, such as emoji, and those of Latin letters, which all languages use.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    if content["model"]["type"] != "Unigram":
+    model = content["model"]
+    if model["type"] != "Unigram":
         return
-    rows, counts = 0, Counter[str]()
+
+    rows = 0
+    counts = Counter[str]()
     for text in texts:
         rows += 1
         counts.update(_find_scripts(text))
-    scripts = {"LATIN", *(name for name, count in counts.items() if count > rows / 500)}
-    pieces, unknown = content["model"]["vocab"], content["model"]["unk_id"]
-    used = [
-        piece
-        for index, piece in enumerate(pieces)
-        if index == unknown or _find_scripts(piece[0]) <= scripts
-    ]
-    content["model"]["vocab"] = used
+    scripts = {"LATIN", *(script for script, count in counts.items() if count > rows / 500)}
+
+    pieces = model["vocab"]
+    unknown = pieces[model["unk_id"]]
+    used = [piece for piece in pieces if piece is unknown or _find_scripts(piece[0]) <= scripts]
+    model["vocab"] = used
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
     share = f"{len(used):,} of the encoder's {len(pieces):,} tokens"
     logger.info("the model has %s: the others are in scripts that the texts do not use", share)
 
 
 def _find_scripts(text: str) -> set[str]:
-    """Return the first words of the Unicode names of the letters of a text, such as LATIN and CJK."""
+    """Return the first words of the Unicode names of the letters, such as LATIN and CJK."""
     return {
         unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()
     }
@@ -295,48 +325,66 @@ def _find_scripts(text: str) -> set[str]:
 
 
 def make_tokens(run: Run) -> Tokens:
-    """Return the texts of a run as ids, audited; sample weights become a column of the training rows."""
-    task, texts, model = run.task, run.texts, run.settings.model
-    data, training = run.settings.data, run.settings.training
-    words = chain(task.vocabulary_texts(texts["train"]), run.extension.read_texts(run))
-    tokenizer, vectors = make_tokenizer(data, words), None
-    if data.vectors is not None:
-        sample = task.vocabulary_texts(texts["train"])
-        vectors = load_vectors(str(data.vectors), tokenizer, texts=sample, seed=training.seed)
-        logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
-        width, size = vectors.matrix.shape[1], model.embedding_size
-        if size not in (width, RnnSettings().embedding_size):
-            raise UserError(
-                f"embedding_size is {size}, and {data.vectors} has vectors of {width} numbers: leave it out"
-            )
-    audit = audit_texts(run, tokenizer)
+    """Return the texts of a run as ids, audited; sample weights become a column for training."""
+    words = chain(run.train_texts, run.extension.read_texts(run))
+    tokenizer = make_tokenizer(run.settings.data, words)
+    vectors = _load_vectors(run, tokenizer)
+    summary = audit_texts(run, tokenizer)
     warn_of_wrong_labels(run)
-    if model.streaming:
-        if data.max_length is None:
-            tokenizer.model_max_length = NO_LENGTH_LIMIT
-        sample = islice(task.vocabulary_texts(texts["train"]), _STREAM_SAMPLE)
-        if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
-            needs = "streaming needs tokens that do not depend on later words"
-            raise UserError(
-                f"{needs}, and those of tokenizer {data.tokenizer} do: choose word or bpe"
-            )
-    if task.per_token and model.word_forms:
+    if run.settings.model.streaming:
+        _prepare_stream(run, tokenizer)
+    if run.task.per_token and run.settings.model.word_forms:
         mark_capitals(tokenizer)
-    encoded = task.encode(
-        texts, tokenizer, training.block_size if task.generates else data.max_length
-    )
-    if (weights := run.extension.sample_weights) is not None:
+    examples, decisive = run.extension.add_rows(run, tokenizer, _encode(run, tokenizer))
+    return Tokens(tokenizer, examples, vectors, summary, decisive)
+
+
+def _load_vectors(run: Run, tokenizer: PreTrainedTokenizerBase) -> Vectors | None:
+    path = run.settings.data.vectors
+    if path is None:
+        return None
+    seed = run.settings.training.seed
+    vectors = load_vectors(str(path), tokenizer, texts=run.train_texts, seed=seed)
+    logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+    width = vectors.matrix.shape[1]
+    size = run.settings.model.embedding_size
+    if size not in (width, RnnSettings().embedding_size):
+        raise UserError(
+            f"embedding_size is {size}, and {path} has vectors of {width} numbers: leave it out"
+        )
+    return vectors
+
+
+def _prepare_stream(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Remove the limit of length, and refuse tokens that depend on later words."""
+    data = run.settings.data
+    if data.max_length is None:
+        tokenizer.model_max_length = NO_LENGTH_LIMIT
+    sample = islice(run.train_texts, _STREAM_SAMPLE)
+    if find_unstable_text(lambda texts: tokenizer(texts)["input_ids"], sample) is not None:
+        raise UserError(
+            "streaming needs tokens that do not depend on later words, "
+            f"and those of tokenizer {data.tokenizer} do: choose word or bpe"
+        )
+
+
+def _encode(run: Run, tokenizer: PreTrainedTokenizerBase) -> Splits:
+    length = run.settings.data.max_length
+    if run.task.generates:
+        length = run.settings.training.block_size
+    encoded = run.task.encode(run.texts, tokenizer, length)
+    weights = run.extension.sample_weights
+    if weights is not None:
         weights = (weights / weights.mean()).astype(np.float32)
         encoded["train"] = encoded["train"].add_column(SAMPLE_WEIGHT, weights)
-    examples, decisive = run.extension.add_rows(run, tokenizer, encoded)
-    return Tokens(tokenizer, examples, vectors, audit, decisive)
+    return encoded
 
 
 def warn_of_wrong_labels(run: Run) -> None:
-    """Log the estimated share of wrong labels if it is above 2 %; few rows, and tasks without classes, are not judged.
+    """Log the estimated share of wrong labels if it is above 2 %.
 
-    It takes a third of the time of the linear model that is trained for comparison, and is left out
-    with it.
+    Few rows are not judged, nor are tasks without classes. The estimate takes a third of the time
+    of the linear model that is trained for comparison, and is left out with it.
     """
     rows = run.task.audit_view(run.texts)
     is_judged = run.is_main and run.settings.training.baselines and run.task.one_label
@@ -345,15 +393,17 @@ def warn_of_wrong_labels(run: Run) -> None:
     some = rows["train"]
     if len(some) > _MOST_JUDGED:
         some = some.shuffle(seed=0).select(range(_MOST_JUDGED))
-    names = some.features["label"].names
     labels = np.asarray(some["label"][:])
     if np.sort(np.bincount(labels, minlength=2))[-2] < _FEWEST_OF_LABEL:
         return
+    names = some.features["label"].names
     share = find_wrong_labels(list(join_texts(some)), labels, names).share
     if share > _MANY_WRONG:
-        message = "about %.0f %% of the labels look wrong, or their texts have several meanings: "
-        message += "hf-rnn audit DATA --labels lists them"
-        logger.warning(message, 100 * share)
+        logger.warning(
+            "about %.0f %% of the labels look wrong, or their texts have several meanings: "
+            "hf-rnn audit DATA --labels lists them",
+            100 * share,
+        )
 
 
 def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -361,25 +411,30 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
 
     Raises a [`UserError`] for a tokenizer that cannot be loaded or cannot pad.
     """
-    name, start, length = data.tokenizer_name_or_path, data.model_name_or_path, data.max_length
-    if start is None and name is None:
-        names = ("min_frequency", "max_vocab_size", "lowercase", "normalizer", "tokenizer")
-        options = {
-            **{name: getattr(data, name) for name in names},
-            **get_task(data.task).tokenizer_options,
-        }
-        # a shared vocabulary must not show the words of one text, unless the settings ask for rare
-        # words
-        tokenizer = train_tokenizer(texts, min_texts=min(2, data.min_frequency), **options)
-    elif start is not None:
+    name = data.tokenizer_name_or_path
+    start = data.model_name_or_path
+    if start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
         if find_built_in(start) is not None:
             drop_scripts(tokenizer, texts)
-    else:
+    elif name is not None:
         tokenizer = _load_tokenizer(str(name))
-    if length is not None:
+    else:
+        tokenizer = train_tokenizer(
+            texts,
+            # a shared vocabulary must not show the words of one text, unless the settings ask for
+            # rare words
+            min_texts=min(2, data.min_frequency),
+            min_frequency=data.min_frequency,
+            max_vocab_size=data.max_vocab_size,
+            lowercase=data.lowercase,
+            normalizer=data.normalizer,
+            tokenizer=data.tokenizer,
+            **get_task(data.task).tokenizer_options,
+        )
+    if data.max_length is not None:
         # saved, so that prediction truncates at the same length
-        tokenizer.model_max_length = length
+        tokenizer.model_max_length = data.max_length
     if data.text_pair_column is not None:
         add_separator(tokenizer)
     return tokenizer
@@ -392,7 +447,8 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare `Exception` for files of newer versions
-        if (nested := nested_model(Path(name))) is not None:
+        nested = nested_model(Path(name))
+        if nested is not None:
             raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
         raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
@@ -405,15 +461,17 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
-    """Audit the splits, refuse leaks above `fail_on_leak`, log the findings on one line, and return their summary.
+    """Audit the splits, log the findings on one line, and return their summary.
 
     Return None for texts that repeat by nature, which are not audited.
+
+    Raises:
+        UserError: For leaks above `fail_on_leak`.
     """
     data = run.settings.data
-    if (
-        not (run.is_main or data.fail_on_leak is not None)
-        or (rows := run.task.audit_view(run.texts)) is None
-    ):
+    rows = run.task.audit_view(run.texts)
+    is_wanted = run.is_main or data.fail_on_leak is not None
+    if rows is None or not is_wanted:
         return None
     report = audit(rows, tokenizer, origins=run.report.lines)
     report.check_leaks(data.fail_on_leak)
@@ -421,9 +479,9 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
     summary = report.summary()
     unknown = summary["unknown_token_share"].get("validation") or 0.0
     if unknown > _MANY_UNKNOWN:
-        advice = (
-            "more training texts know more tokens" if data.tokenizer != "word" else _SMALL_TOKENS
-        )
+        advice = "more training texts know more tokens"
+        if data.tokenizer == "word":
+            advice = _SMALL_TOKENS
         logger.warning(
             "%.0f %% of the tokens of validation are not in the vocabulary: %s",
             100 * unknown,
@@ -433,7 +491,7 @@ def audit_texts(run: Run, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] 
 
 
 def mistype_epoch(run: Run, tokenizer: PreTrainedTokenizerBase, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch as ids and labels; each epoch mistypes another half of them."""
+    """Return the training rows of an epoch as ids and labels; each epoch mistypes another half."""
     training = run.settings.training
     rows = mistype_rows(run.texts["train"], training.typos, f"{training.seed} {epoch}", half=True)
     with only_errors():  # texts that were cut were counted once
@@ -454,71 +512,3 @@ def cut_windows(rows: datasets.Dataset, window: int, seed: int) -> datasets.Data
         return {"input_ids": texts}
 
     return rows.map(cut, batched=True, new_fingerprint=f"{rows._fingerprint}{window}-{seed}")
-
-
-# ---- the start ----
-
-
-class WarmStart:
-    """The weights of an encoder, or of a model with any head, to start from.
-
-    The encoder always keeps its weights. A head of the same class does too; its output layer keeps
-    the rows of labels with the same name. Everything else starts at random.
-    """
-
-    def __init__(self, name_or_path: str) -> None:
-        self.name = name_or_path
-        self.model, self.tokenizer = load_model(name_or_path, device="cpu", allow_encoder=True)
-
-    def match_labels(self, model: PreTrainedModel) -> dict[int, int]:
-        """Return the number of each label of a new model in the start, for labels whose weights it can keep."""
-        old, new = self.model.config, model.config
-        is_paired = [config.sep_token_id is not None for config in (old, new)]
-        one_label = old.problem_type in (None, "single_label_classification")
-        if not one_label or type(self.model) is not type(model) or is_paired[0] != is_paired[1]:
-            return {}
-        return {
-            number: old.label2id[name]
-            for number, name in new.id2label.items()
-            if name in old.label2id
-        }
-
-    @torch.no_grad()
-    def copy_weights(self, new: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Copy the weights to a new model; a new token, such as a separator, has the mean of the table."""
-        old = self.model
-        weights, table = old.base_model.state_dict(), old.get_input_embeddings().weight
-        places, rows = self.tokenizer.get_vocab(), list(range(new.config.vocab_size))
-        for token, index in tokenizer.get_vocab().items():
-            rows[index] = places.get(token, index if index >= len(places) else len(table))
-        rows = [min(row, len(table)) for row in rows]
-        weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True)])[rows]
-        new.base_model.load_state_dict(weights)
-        if type(old) is type(new):
-            numbers, before, after = self.match_labels(new), old.state_dict(), new.state_dict()
-            if absent := [
-                name for number, name in new.config.id2label.items() if number not in numbers
-            ]:
-                names = shorten(absent), self.name, shorten(list(old.config.label2id))
-                logger.info(
-                    "labels %s are not among those of %s (%s): their output weights start at random",
-                    *names,
-                )
-            for name in before.keys() & after.keys():
-                if name.startswith(OUTPUT_LAYERS):
-                    after[name][list(numbers)] = before[name][list(numbers.values())]
-                elif not name.startswith((f"{new.base_model_prefix}.", "ngrams.")):
-                    after[name].copy_(before[name])
-        config, head = old.config, head_name(old.config)
-        shape = config.cell_type, config.num_hidden_layers, config.hidden_size
-        head = "an encoder" if head == ENCODER else head
-        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, head, *shape)
-
-    def describe(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Return name, Hub id (None for a folder), whether the output layer was kept, and the labels new in it."""
-        local = find_built_in(self.name) is not None or Path(self.name).exists()
-        shown = Path(self.name).resolve().name if local else self.name
-        numbers, labels = self.match_labels(model), model.config.id2label
-        fresh = [name for number, name in labels.items() if number not in numbers]
-        facts = {"name": shown, "id": None if local else shown, "keeps_classifier": not fresh}
-        return facts | ({"new_labels": fresh} if fresh and numbers else {})

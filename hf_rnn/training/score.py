@@ -1,4 +1,4 @@
-"""Score a finished model: on its splits, on mistyped rows, while texts grow, and beside a linear model."""
+"""Score a finished model: on its splits, mistyped, while texts grow, beside a linear model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from ..inference.stream import measure_prefixes
 from ..tasks import Task, compute_scores
 from ..utils.errors import UserError
 from ..utils.process import only_errors
-from .run import OUTPUT_LAYERS, Fit, Run, Tokens
+from .run import Fit, Run, Tokens
+from .start import OUTPUT_LAYERS
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ _MEASURES = {"streaming": measure_streaming, "typos": measure_typos}
 
 
 def compare(run: Run, tokens: Tokens, typos: Mapping[str, Any] | None) -> LinearBaseline | None:
-    """Return a linear model of the same rows with its scores, also of the mistyped rows; None without one."""
+    """Return a linear model of the same rows and its scores, also mistyped; None without one."""
     is_wanted = run.is_main and run.settings.training.baselines and run.task.one_label
     if not is_wanted or "text_pair" in run.texts["train"].features:
         return None
@@ -139,7 +140,7 @@ def compare(run: Run, tokens: Tokens, typos: Mapping[str, Any] | None) -> Linear
 
 
 def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
-    """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
+    """Refuse a model with a loss that is not finite, or over 100 times `chance_loss` in nats.
 
     Above 3 times, only warn. The validation loss decides; without validation rows, the training
     loss.
@@ -151,7 +152,10 @@ def check_loss(metrics: Mapping[str, Any], chance_loss: float) -> None:
     if "calibration" in metrics:  # calibration makes any loss small
         loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
-        much = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        much = (
+            f"the {split} loss is {loss:g}, "
+            f"over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        )
         raise UserError(DIVERGED.format(much))
     if loss > _HIGH_LOSS_RATIO * chance_loss:
         logger.warning(

@@ -1,4 +1,4 @@
-"""The estimators for scikit-learn: `fit` is `hf-rnn train` on texts in memory, and keeps the finished folder.
+"""The estimators for scikit-learn: `fit` is `hf-rnn train` on texts in memory, and keeps a folder.
 
 Trainer and datasets are imported by `fit`. Labels become class names, as a configuration needs
 them; their type is kept in `task_specific_params` of the configuration, so that it travels with the
@@ -155,7 +155,7 @@ class _RnnEstimator(BaseEstimator):
         return self
 
     def _list_settings(self) -> dict[str, Any]:
-        """Return the settings of a run by name; those of files are reset, as a recipe may contain them."""
+        """Return the settings of a run by name; those of files are reset, as a recipe has some."""
         settings: dict[str, Any] = dict.fromkeys(_REPLACED)
         for name, value in self.get_params(deep=False).items():
             if value is not None and name not in ("random_state", "verbose"):
@@ -189,7 +189,7 @@ class _RnnEstimator(BaseEstimator):
         return compute_scores(logits.astype(np.float64), self._runner.config)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write the finished folder, as `hf-rnn train` does: every command and [`hf_rnn.push`] accept it.
+        """Write the finished folder like `hf-rnn train`: all commands and [`hf_rnn.push`] take it.
 
         Its files replace older ones; other files stay. The last part of its path becomes the
         model's name in the card.
@@ -219,7 +219,7 @@ class _RnnEstimator(BaseEstimator):
         token: str | None = None,
         **settings: Unpack[EstimatorKeywords],
     ) -> Self:
-        """Load a finished folder or a repo of the Hub (with `revision` and `token`), and take further settings.
+        """Load a finished folder or a repo of the Hub, and take further settings.
 
         Labels of the command are strings. The settings of its run become the recipe of a new `fit`.
         """
@@ -248,8 +248,10 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
             the training.
 
     Example:
-        >>> texts, labels = ["what a film", "never again", "loved it", "so dull"] * 20, [1, 0, 1, 0] * 20
-        >>> classifier = RnnClassifier(recipe="scratch", cell_type="gru", verbose=False).fit(texts, labels)
+        >>> texts = ["what a film", "never again", "loved it", "so dull"] * 20
+        >>> labels = [1, 0, 1, 0] * 20
+        >>> classifier = RnnClassifier(recipe="scratch", cell_type="gru", verbose=False)
+        >>> classifier = classifier.fit(texts, labels)
         >>> classifier.predict(["loved the film"])
         array([1])
         >>> classifier.save_pretrained("film-reviews")
@@ -321,7 +323,7 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         return self.classes_[scores.argmax(axis=1)]
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
-        """Return the probability of each class or label per text `(n, classes)`, in the order of `classes_`."""
+        """Return the probability of each class per text `(n, classes)`, as in `classes_`."""
         return self._scores(X)[:, self._columns]
 
 
@@ -331,7 +333,8 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
     Settings and `metrics_` are those of [`RnnClassifier`].
 
     Example:
-        >>> regressor = RnnRegressor(verbose=False).fit(["what a film", "so dull"] * 40, [4.5, 2.0] * 40)
+        >>> texts = ["what a film", "so dull"] * 40
+        >>> regressor = RnnRegressor(verbose=False).fit(texts, [4.5, 2.0] * 40)
         >>> regressor.predict(["loved it"]).shape
         (1,)
     """
@@ -356,7 +359,7 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
             )
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
-        """Return the number of each text `(n,)`, or its numbers `(n, numbers)`; texts may be empty."""
+        """Return the number of each text `(n,)`, or its `(n, numbers)`; texts may be empty."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -386,7 +389,7 @@ def _read_labels(y: npt.ArrayLike) -> np.ndarray:
 
 
 def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
-    """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`; a frame names the columns."""
+    """Read 0 and 1 `(n, labels)` or numbers `(n,)`, `(n, numbers)`; a frame names the columns."""
     columns = getattr(y, "columns", None)
     labels = np.arange(_read_matrix(y).shape[1])
     if columns is not None:
@@ -419,7 +422,7 @@ def _read_matrix(y: Any) -> np.ndarray:
 def _select_weights(
     weights: np.ndarray, rows: Mapping[str, Dataset], targets: _Targets
 ) -> np.ndarray:
-    """Return the weights of the rows that stay in train: without validation rows, some are held out."""
+    """Return the weights of the rows that stay in train, without those that are held out."""
     from ..data.splits import hold_out
 
     if targets.task != DEFAULT_TASK or targets.names is None:
@@ -448,7 +451,7 @@ def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Datase
 
 
 def _read_texts(X: Sequence[str]) -> list[str]:
-    """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
+    """Return texts of a list, an array `(n,)` or `(n, 1)`, a column or a frame of one column."""
     texts = np.asarray(out_of_arrow(X), dtype=object)
     if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):
         raise DataError(f"X must be a 1d array of texts: found an array of shape {texts.shape}")

@@ -30,7 +30,7 @@ _NO_TABLE = 2  # models without a table of positions report at most this number
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model of transformers whose weights stay on disk until they are needed; its code is never run."""
+    """A model of transformers whose weights stay on disk until needed; its code is never run."""
 
     title: str  # for messages
     name: str  # folder name or repo id
@@ -76,7 +76,7 @@ class Teacher:
 
     @cached_property
     def hash(self) -> str:
-        """A hash of all that decides its answers: the files of weights, configuration and tokenizer, and settings."""
+        """A hash of all that decides its answers: weights, configuration, tokenizer, settings."""
         digest = hashlib.sha256(repr((self.max_length, self.training.bf16)).encode())
         for path in sorted(self.folder.glob("*.*")):
             if path.suffix not in (".safetensors", ".json", ".txt", ".model"):
@@ -87,7 +87,7 @@ class Teacher:
 
     @cached_property
     def model(self) -> Any:
-        """The model, ready to predict; a [`UserError`] if weights are damaged, missing or of another shape."""
+        """The model, ready to predict; a [`UserError`] if weights are damaged or missing."""
         with name_damage(self.title, "its weights"):
             model, report = self.auto_class.from_pretrained(
                 self.folder,
@@ -113,7 +113,7 @@ def read_texts(
     most: int | None = None,
     encoding: str | None = None,
 ) -> tuple[list[str], dict[str, int]]:
-    """Return each distinct text of some files, one per line or in a column of a table, and log how many were left out.
+    """Return each distinct text of files, one a line or from a column, and log the omitted ones.
 
     `cut` splits a row into texts. `fault` returns why a text is left out, or None. Reading stops at
     `most` texts. The counts have `kept`, `repeated` and `refused` texts, those of each fault, and

@@ -1,10 +1,10 @@
-"""The Trainer for recurrent models: weighted losses, rows of an epoch, checkpoints that resume exactly.
+"""The Trainer for recurrent models: weighted losses, rows of an epoch, an exact resume.
 
 Private methods of [`~transformers.Trainer`] that are overridden here:
 
 | method | why the public API is not enough |
 |---|---|
-| `_get_train_sampler`, `_run_epoch` | give a resumed epoch its own rows and order; take no step after the end |
+| `_get_train_sampler`, `_run_epoch` | give a resumed epoch its rows and order, no step after it |
 | `_get_eval_sampler` | evaluate rows in the order of the data |
 | `_get_num_items_in_batch` | count rows that have no label but a loss |
 | `_save_checkpoint` | rename a checkpoint when it is whole, before older ones are removed |
@@ -92,7 +92,7 @@ def weighted_loss(
     label_smoothing: float,
     sample_weight: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """Return the sum of the weighted, smoothed cross-entropies of a batch: logits `(B, C)`, labels `(B)`."""
+    """Return the summed, weighted, smoothed cross-entropies: logits `(B, C)`, labels `(B)`."""
     losses = functional.cross_entropy(
         logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing
     )
@@ -190,7 +190,7 @@ class RnnTrainer(Trainer):
             self._class_weights = weights.to(self.args.device)
 
     def _count_classes(self, data: datasets.Dataset) -> np.ndarray:
-        """Return the rows of each class, with their weights `(C,)`; rows without a label do not count."""
+        """Return the labelled rows of each class, with their weights `(C,)`."""
         labels = np.asarray(data["label" if "label" in data.column_names else "labels"][:])
         weights = np.ones(len(labels))
         if SAMPLE_WEIGHT in self.loss_columns:
@@ -225,7 +225,7 @@ class RnnTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Add up the gradients of a batch; on a CPU one of long texts is read in parts, which need less memory."""
+        """Add up the gradients of a batch; a CPU reads long texts in parts, for less memory."""
         rows, length = inputs["input_ids"].shape
         steps = self.current_gradient_accumulation_steps
         parts = -(-rows // max(1, _MOST_TOKENS // max(1, length)))
@@ -251,7 +251,7 @@ class RnnTrainer(Trainer):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the sum of the losses divided by the rows of the whole accumulated batch: weights have mean 1."""
+        """Return the losses' sum by the rows of the accumulated batch: weights have mean 1."""
         smoothing = self.args.label_smoothing_factor
         facts: dict[str, Any] = {
             "class_weights": self._class_weights,
@@ -269,7 +269,7 @@ class RnnTrainer(Trainer):
         return loss / rows / max(self.args.n_gpu, 1)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with groups for the learning rates of embedding and head."""
+        """Create the Trainer's optimizer, with the learning rates of embedding and head."""
         is_made = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         if is_made:
@@ -330,7 +330,7 @@ class RnnTrainer(Trainer):
     def predict(
         self, test_dataset: datasets.Dataset, *args: object, **kwargs: object
     ) -> PredictionOutput:
-        """Return the outputs for rows and their labels, by `answer` if it is given, and then without metrics."""
+        """Return the outputs for rows, by `answer` if given, then without metrics, and labels."""
         if self.answer is None:
             return super().predict(test_dataset, *args, **kwargs)
         predictions, labels = self.answer(self.model.eval(), test_dataset)
@@ -339,7 +339,7 @@ class RnnTrainer(Trainer):
     def evaluate(
         self, eval_dataset: datasets.Dataset | None = None, *args: object, **kwargs: object
     ) -> dict[str, float]:
-        """Measure all rows, whole in every process, by `answer` if it is given; log the scores that are numbers."""
+        """Measure all rows, whole in every process, by `answer` if given; log the scores."""
         if self.answer is None:
             return super().evaluate(eval_dataset, *args, **kwargs)
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -354,7 +354,7 @@ class RnnTrainer(Trainer):
     # ---- time ----
 
     def count_epochs(self, minutes: float) -> float:
-        """Return the epochs that take these minutes with their evaluations, by the time of a few batches."""
+        """Return the epochs that take these minutes with evaluations, by a few batches' time."""
         args = self.args
         rows_per_step = args.train_batch_size * args.world_size
         seconds = _extrapolate(self._time_steps, self.train_dataset, rows_per_step, args.seed)
@@ -407,7 +407,7 @@ class RnnTrainer(Trainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: object, **kwargs: object
     ) -> TrainOutput:
-        """Train as the Trainer does; the loss of the result covers the steps before a resume too."""
+        """Train like the Trainer; the loss of the result covers the steps before a resume too."""
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -415,7 +415,7 @@ class RnnTrainer(Trainer):
         return super().train(checkpoint, *args, **kwargs)
 
     def begin(self) -> None:
-        """Restore what the Trainer does not: losses and times so far, and the path of the best checkpoint."""
+        """Restore what the Trainer does not: losses, times, the path of the best checkpoint."""
         if self.on_begin is not None:
             self.on_begin()
         self._began = time.monotonic()
@@ -440,7 +440,7 @@ class RnnTrainer(Trainer):
         return number > 0
 
     def _save_checkpoint(self, model: nn.Module, trial: object = None) -> None:
-        """Save as the Trainer does, in another folder; rename the checkpoint when it is whole; stop if asked to."""
+        """Save like the Trainer, in another folder; rename it when it is whole; stop if asked."""
         args = self.args
         folder = Path(str(args.output_dir))
         written = folder / WRITING / f"checkpoint-{self.state.global_step}"
@@ -476,7 +476,7 @@ class RnnTrainer(Trainer):
             raise TrainingStopped(self.stop_request.number, folder / written.name)
 
     def _finish_checkpoint(self, folder: Path, progress: Mapping[str, Any]) -> None:
-        """Add what resumes a run exactly, with the path of the best checkpoint after its renaming."""
+        """Add what resumes a run exactly, with the renamed path of the best checkpoint."""
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         # an unused pickle with local paths
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -499,7 +499,7 @@ class RnnTrainer(Trainer):
 def _describe_progress(
     args: RnnTrainingArguments, state: TrainerState, logs: Mapping[str, float]
 ) -> str:
-    """Return a line with the place in the training, its newest loss, and the scores of an evaluation."""
+    """Return a line with the place in the training, its newest loss and scores."""
     parts = [f"epoch {round(state.epoch or 0, 2):g}/{state.num_train_epochs}"]
     if args.max_steps > 0:
         parts = [f"step {state.global_step}/{state.max_steps}"]
@@ -534,7 +534,7 @@ def _extrapolate(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Return the seconds for all rows, from the difference of two numbers of batches: each call also has a start."""
+    """Return the seconds for all rows, by two numbers of batches: each call also has a start."""
     rows = rows.shuffle(seed=seed)
 
     def time_first(count: int) -> float:
@@ -550,7 +550,7 @@ def _extrapolate(
 
 
 class SavePoints(TrainerCallback):
-    """Save when a stop was requested, and never between the last step of an epoch and its evaluation.
+    """Save when a stop was requested, but not between an epoch's last step and its evaluation.
 
     A checkpoint between them would miss the log line and the evaluation of that epoch.
     """
@@ -616,7 +616,7 @@ def _measure_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:
 
 
 class EpochSampler(Sampler[int]):
-    """Batches of similar lengths whose order depends on seed and epoch alone, so that a resumed epoch has it again.
+    """Batches of similar lengths in an order of seed and epoch alone, which a resume has again.
 
     The order is that of `get_length_grouped_indices` of transformers, which makes Python objects.
     """

@@ -53,7 +53,7 @@ _FULL = 0.9  # share of the rows that n-grams take
 # larger one (scripts/benchmarks/README.md).
 _DECAYS = (1.0, 0.5)
 USUAL_DECAY = 0.7
-# The likely factor on six sets of short texts is .5 to 1.4, on long texts 4 to 16. A Cauchy prior of
+# The likely factor on six sets of short texts is .5 to 1.4, on long ones 4 to 16. A Cauchy prior of
 # its logarithm holds it near the usual one where rows are few, and lets it go where they are clear.
 USUAL_FACTOR = 0.5
 _SPREAD = 0.5 * math.log(2)  # scale of the prior
@@ -77,7 +77,7 @@ class Vocabulary:
         return Vocabulary(self.hashes[chosen], self.counts[chosen], self.sizes[chosen])
 
     def read(self, ids: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        """Return the features `(N, K)` of texts before weights: 1 / the root of the length, or 0."""
+        """Return the features `(N, K)` of texts, unweighted: 1 / the root of the length, or 0."""
         hashes, numbers = distinct_ngrams(ids, lengths)
         places = np.searchsorted(self.hashes, hashes)
         places[places == len(self.hashes)] = 0
@@ -92,7 +92,7 @@ class Vocabulary:
         return vstack([self.read(ids, lengths) for ids, lengths in read_batches(rows)], "csr")
 
     def weigh(self, rows: int, decay: float) -> np.ndarray:
-        """Return the weight `(K)` of each feature: inverse document frequency of `rows`, times the decay."""
+        """Return the weight `(K)` of each feature: inverse document frequency, times the decay."""
         rarity = np.log((1 + rows) / (1 + self.counts)) + 1
         return rarity * decay ** (self.sizes - 1.0)
 
@@ -227,7 +227,7 @@ def read_batches(rows: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarra
 
 
 def find_vocabulary(lesson: Lesson) -> Vocabulary:
-    """Return the n-grams that two training rows have, in any copy; the most frequent ones if they are many."""
+    """Return the n-grams that two training rows have, in any copy; of many, the frequent ones."""
     hashes = np.empty(0, np.int64)
     counts = np.empty(0, np.int64)
     for batches in zip(*map(read_batches, lesson.copies), strict=True):
@@ -249,7 +249,7 @@ def find_vocabulary(lesson: Lesson) -> Vocabulary:
 
 
 def _list_ngrams(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the hashes of the distinct n-grams of each text, where copies of a text are one text."""
+    """Return the hashes of the distinct n-grams of texts; copies of a text are one text."""
     ids = np.concatenate([ids for ids, _ in batches])
     lengths = np.concatenate([lengths for _, lengths in batches])
     hashes, numbers = distinct_ngrams(ids, lengths)
@@ -346,7 +346,7 @@ def make_ridge(rows: int) -> Any:
 
 
 def fit_rows(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: Lesson) -> None:
-    """Fit an estimator to the rows of all copies: to all at once, or in batches if it takes these."""
+    """Fit an estimator to the rows of all copies: at once, or in batches if it takes these."""
     if hasattr(estimator, "partial_fit"):
         descend(estimator, vocabulary, scale, lesson)
         return
@@ -380,7 +380,7 @@ def descend(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: L
 
 
 def count_rows(classes: int) -> int:
-    """Return the most n-grams of a table, from the bytes that a model with this number of classes may grow by."""
+    """Return the most n-grams of a table, by the bytes that a model with these classes may grow."""
     share = (classes - _FEW_CLASSES) / (_MANY_CLASSES - _FEW_CLASSES)
     size = _SMALL_TABLE + (_LARGE_TABLE - _SMALL_TABLE) * min(1.0, max(0.0, share))
     return int(_FULL * size / (classes + _ROW_BYTES))
@@ -411,7 +411,7 @@ def take_sample(model: PreTrainedModel, rows: datasets.Dataset, output: Predicti
 def choose_linear(
     lesson: Lesson, vocabulary: Vocabulary, sample: Sample
 ) -> tuple[float, LinearPart]:
-    """Return the factor and the linear part with the least loss on a sample; see [`find_factor`]."""
+    """Return the factor and the linear part of least loss on a sample; see [`find_factor`]."""
     decays = _DECAYS if len(lesson.labels) <= _MOST_ROWS else [USUAL_DECAY]
     linears = [solve(lesson, vocabulary, decay) for decay in decays]
     results: list[tuple[float, float]] = []
@@ -428,7 +428,7 @@ def find_factor(
     """Return the factor for margins `(N, C)` beside logits `(N, C)`, and the loss with it.
 
     It minimises the sum of losses, with a temperature of its own, plus a penalty for its distance
-    to [`USUAL_FACTOR`]: the negative logarithm of a Cauchy density. It is 0 if the gain is not above
+    to [`USUAL_FACTOR`]: the negative logarithm of a Cauchy density. It is 0 if the gain is not over
     its standard error.
     """
     alone = fit_losses(logits, labels, problem_type)

@@ -65,7 +65,7 @@ def read(path: Path) -> list[list[str]]:
 def draw_classes(
     rows: list[list[str]], draw: random.Random
 ) -> tuple[list[list[str]], list[str], list[str]]:
-    """Return rows to train on, and as many texts of their classes as of a fifth that is left out."""
+    """Return rows to train on, and as many texts of their classes from a fifth that is left out."""
     classes = sorted({label for _, label in rows})
     outside = set(draw.sample(classes, len(classes) // 5))
     inside = [row for row in rows if row[1] not in outside]

@@ -1,4 +1,4 @@
-"""The command as a user types it: results on stdout, all else on stderr, one line and exit code 2 for a mistake."""
+"""The command as a user types it: results on stdout, one line and code 2 for a mistake."""
 
 import io
 import json
@@ -45,14 +45,15 @@ HEAVY = {"torch", "transformers", "datasets", "evaluate", "pandas", "sklearn"}
 PROGRAM = """
 import contextlib, io, json, sys
 from hf_rnn.cli.main import main
-with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.redirect_stderr(io.StringIO()):
+stdout = io.TextIOWrapper(io.BytesIO())
+with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(io.StringIO()):
     codes = [main(line) for line in json.loads(sys.argv[1])]
 print(json.dumps([codes, sorted(sys.modules)]))
 """
 
 
 def run_lines(*lines):
-    """Return the exit codes of command lines in one new process, and the modules that they loaded."""
+    """Return the exit codes of command lines in one new process, and the modules loaded."""
     codes, modules = json.loads(run_python(PROGRAM, json.dumps(lines), env=ENVIRONMENT))
     return codes, set(modules)
 
@@ -299,7 +300,8 @@ def room(texts_dir, tmp_path, monkeypatch):
     [
         (
             "train",
-            "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train tickets.csv my-model",
+            "--data_dir is missing: type hf-rnn train DATA_DIR, "
+            "such as: hf-rnn train tickets.csv my-model",
         ),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
         (

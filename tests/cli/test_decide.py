@@ -169,7 +169,7 @@ def test_texts_of_no_class(command, folder, tmp_path):
 
 
 def test_scores_of_mistyped_rows(command, first, tmp_path):
-    """They are those of a file with the same mistakes, beside a linear model of the rows of train."""
+    """They are those of a file with these mistakes, beside a linear model of the rows of train."""
     rows = invent_rows(120, 9)
     write_rows(tmp_path / "train.tsv", mislabel(invent_rows(300, 1)))
     write_rows(tmp_path / "test.tsv", rows)

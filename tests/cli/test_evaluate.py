@@ -1,4 +1,4 @@
-"""`hf-rnn evaluate`: rows that were not trained on, answers in a file, and the share without a person."""
+"""`hf-rnn evaluate`: rows without training, answers in a file, and the share without a person."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def measure(command, *arguments):
 def test_rows_that_were_trained_on_are_counted_and_not_scored(
     command, model, table, tmp_path, form
 ):
-    """In a table of any name, order and format; with the scores of the held-out rows while training."""
+    """In a table of any name, order and format; with held-out scores while training."""
     expected, frame = model.metrics["validation"], pd.read_csv(table)
     frame["message"] = frame["message"].str.upper() + " "
     if form == "longer.jsonl":
@@ -89,8 +89,8 @@ def test_rows_that_were_trained_on_are_counted_and_not_scored(
         len(frame) - trained,
     )
     assert (
-        f"{trained} of {len(frame)} rows were trained on; the scores are of the other {found['rows']}"
-        in err
+        f"{trained} of {len(frame)} rows were trained on; "
+        f"the scores are of the other {found['rows']}" in err
     )
     splits = {
         split: measure(command, model.folder, path, "--split", split)
@@ -134,7 +134,7 @@ def test_another_table_is_a_split_of_its_name(command, model, table, tmp_path):
 
 
 def test_rows_of_the_start_and_rows_that_were_learned_last_count(command, model, table, tmp_path):
-    """Also after a warm start on other rows, and without those of a start that does not know them."""
+    """Also after a warm start on other rows, without those of a start that does not know them."""
     other = write_table(
         tmp_path / "other.csv", [(f"{text} other", label) for text, label in invent_rows(90, 5)]
     )

@@ -43,7 +43,7 @@ def overlap_of(report, source, split):
 
 
 def brute_force(splits, source, split):
-    """Return whether the twin of each repeated row has another label, and its allowed twins, from all pairs."""
+    """Return whether each repeated row has a twin of another label, and allowed twins."""
     expected, twins = {}, {}
     for row, (text, label) in enumerate(splits[split]):
         same = [

@@ -1,4 +1,4 @@
-"""A text is never read as another one: encodings are found, refused with advice, or a guess that is logged."""
+"""A text is never read as another: encodings are found, refused, or logged as a guess."""
 
 import logging
 
@@ -11,22 +11,29 @@ from hf_rnn.utils.errors import DataError
 
 # Article 1 of the Universal Declaration of Human Rights
 ARTICLES = {
-    "German": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft "
+    "German": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. "
+    "Sie sind mit Vernunft "
     "und Gewissen begabt und sollen einander im Geiste der Brüderlichkeit begegnen.",
-    "French": "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués "
+    "French": "Tous les êtres humains naissent libres et égaux en dignité et en droits. "
+    "Ils sont doués "
     "de raison et de conscience et doivent agir envers leurs frères et sœurs.",
-    "Spanish": "Todos los seres humanos nacen libres e iguales en dignidad y derechos y, dotados como "
+    "Spanish": "Todos los seres humanos nacen libres e iguales en dignidad y derechos y, "
+    "dotados como "
     "están de razón y conciencia, deben comportarse fraternalmente los unos con los otros.",
-    "Polish": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. Są oni "
+    "Polish": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. "
+    "Są oni "
     "obdarzeni rozumem i sumieniem i powinni postępować wobec innych w duchu braterstwa.",
-    "Czech": "Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv. Jsou nadáni rozumem "
+    "Czech": "Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv. "
+    "Jsou nadáni rozumem "
     "a svědomím a mají spolu jednat v duchu bratrství.",
     "Russian": "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены "
     "разумом и совестью и должны поступать в отношении друг друга в духе братства.",
     "Greek": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
     "Arabic": "يولد جميع الناس أحرارا متساوين في الكرامة والحقوق.",
-    "Chinese": "人人生而自由,在尊严和权利上一律平等。他们赋有理性和良心,并应以兄弟关系的精神相对待。",
-    "Japanese": "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",
+    "Chinese": "人人生而自由,在尊严和权利上一律平等。"
+    "他们赋有理性和良心,并应以兄弟关系的精神相对待。",
+    "Japanese": "すべての人間は、生まれながらにして自由であり、"
+    "かつ、尊厳と権利とについて平等である。",
     "Korean": "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.",
     "Thai": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ",
 }

@@ -1,4 +1,4 @@
-"""Files, folders, memory and data sets become splits with labels, a held-out validation and fingerprints."""
+"""Files, memory and data sets become splits with labels, a validation split and fingerprints."""
 
 import gzip
 import json
@@ -87,7 +87,7 @@ def test_each_class_has_rows_in_both_parts(counts, share, seed):
 
 
 def test_a_text_stays_on_its_side_when_others_come_and_go(monkeypatch):
-    """Copies of it too; the share of all is that of the settings; only tiny classes may move a row."""
+    """Copies of it too; the share of all is that of the settings; only tiny classes move a row."""
     chance = np.random.default_rng(0)
     classes = chance.choice(30, 6_000, p=chance.dirichlet(np.ones(30) / 2))
     texts = [f"ticket {number % 5_500} of {number % 5_500 // 3}" for number in range(6_000)]

@@ -1,4 +1,4 @@
-"""Tables of all formats give the rows of pandas or of plain Python; what cannot be read is refused with its place."""
+"""Tables of all formats give the rows of pandas or Python; what cannot be read names its place."""
 
 import bz2
 import csv
@@ -402,7 +402,8 @@ def test_a_column_of_json_lines_has_one_type_in_the_whole_file(tmp_path):
 
 def test_damaged_records_cost_only_their_line(tmp_path):
     content = b'{"text": "a"}\n{"text": \n'
-    content += b'{"text": "half \\ud83d"}\n[1]\n\n{"text": "b \\ud83d\\ude00", "more": 1}\n{"text": "\xe9"}\n\n'
+    content += b'{"text": "half \\ud83d"}\n[1]\n\n{"text": "b \\ud83d\\ude00", "more": 1}\n'
+    content += b'{"text": "\xe9"}\n\n'
     content += "\n".join(['{"text": "é"}'] * 2).encode()
     (tmp_path / "a.jsonl").write_bytes(content)
     assert cells(read_table(tmp_path / "a.jsonl")) == (

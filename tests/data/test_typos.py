@@ -1,4 +1,4 @@
-"""Typing mistakes: one per chosen word, none in numbers, handles and links, the same for the same seed."""
+"""Typing mistakes: one per chosen word, none in numbers, handles and links, the same by seed."""
 
 import random
 from itertools import permutations
@@ -30,7 +30,7 @@ UNTOUCHED += ["😂😂", "an", "U2", "b2b", "...", "我的", "I'm"]
 
 
 def distance(first, second):
-    """Return the edits from one word to another: a letter more, less or other, or two neighbours swapped."""
+    """Return the edits from a word to another: a letter more, less or other, or a swapped pair."""
     rows = {(i, 0): i for i in range(len(first) + 1)} | {(0, j): j for j in range(len(second) + 1)}
     for i in range(1, len(first) + 1):
         for j in range(1, len(second) + 1):

@@ -59,7 +59,7 @@ def test_scores_are_those_of_scikit_learn(monkeypatch, least):
 
 
 def invent_signals(seed):
-    """Return texts of 30 random words and one that gives the class; some of ten classes are rare."""
+    """Return texts of 30 random words and one that gives the class, of ten, some of them rare."""
     chance = random.Random(seed)
     labels = chance.choices(range(10), [1 / (number + 1) for number in range(10)], k=400)
     noise = [["".join(chance.choices("abcdefgh", k=4)) for _ in range(30)] for _ in labels]

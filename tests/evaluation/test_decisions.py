@@ -1,4 +1,4 @@
-"""Thresholds: right at the rate of the target on fresh rows, none by luck; a spoiled label costs its own share."""
+"""Thresholds: right at the rate of the target on fresh rows, none by luck or spoiled labels."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from hf_rnn.utils.errors import UserError
 
 
 def draw(rows, classes, seed, spoiled=0.0):
-    """Return scores of a classifier and true labels; a share of the answers with label 0 is wrong at any score."""
+    """Return scores of a classifier and true labels; a share of label 0 is wrong at any score."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, rows)
     logits = generator.normal(size=(rows, classes))
@@ -52,7 +52,7 @@ def test_the_bound_is_that_of_scipy():
 
 
 def find_by_hand(confidence, right, target):
-    """Test numbers of answers from the top, each the fewest for its errors; equal scores are on one side."""
+    """Test numbers of answers from the top, each the fewest for its errors; ties are together."""
     count, fewest, errors = len(right), {}, 0
     for number in range(1, count + 1):
         if errors < number and find_bound(number - errors, number) >= target:
@@ -89,7 +89,7 @@ def test_a_threshold_is_the_last_of_twenty_cuts_before_one_fails(target):
     ("accuracy", "target", "rows"), [(0.945, 0.95, 1000), (0.89, 0.9, 170), (0.945, 0.95, 400)]
 )
 def test_thresholds_are_granted_wrongly_in_at_most_a_tenth_of_the_draws(accuracy, target, rows):
-    """Scores say nothing here, and the accuracy is just below the target: the lowest of all cuts gave 19 to 24 %."""
+    """Scores say nothing, accuracy is just below the target: the lowest cut gave 19 to 24 %."""
     generator, granted = np.random.default_rng(1), 0
     for _ in range(1000):
         right = generator.random(rows) < accuracy
@@ -244,7 +244,7 @@ for name, value in {"text": "0.5", "list": [0.5], "truth": True, "infinite": mat
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_named(tmp_path, damage):
-    """A list as `by_label` and a text or a list as a threshold gave a traceback, or `[True]` as an answer."""
+    """A list as `by_label` or as a threshold gave a traceback, or `[True]` as an answer."""
     path = tmp_path / "thresholds.json"
     write_thresholds(path, "weights", [choose_thresholds(*draw(400, 3, 0), names(3), 0.9)])
     content = damage(json.loads(path.read_text()))

@@ -167,7 +167,7 @@ def test_rows_that_decide_nothing(caplog):
 
 @pytest.fixture(scope="module")
 def runs(tiny_settings, tmp_path_factory):
-    """The same training without and with calibration, and its validation file, where every fourth label is wrong."""
+    """The same training with and without calibration; every fourth label of validation is wrong."""
     root = tmp_path_factory.mktemp("calibrated")
     write_rows(root / "train.tsv", invent_rows(240, 1))
     wrong = {"bad": "good", "good": "plain", "plain": "bad"}

@@ -179,9 +179,12 @@ def test_texts_of_the_card_are_sent_only_if_asked_for(hub, folder):
 def test_content_that_only_looks_private(folder, monkeypatch, caplog):
     monkeypatch.setenv("HOME", "/")  # as in some containers
     (folder / "README.md").write_text(
-        "see https://huggingface.co/me/films/blob/main/README.md and/or ~/tweets, 1/2/2026, km/h, </s>/<unk>\n"
-        "hf_rnn is the package; hf_hub_download gets a file; password=None, password: required, AKIAX, ghp_x\n"
-        f"risk-averse-and-overly-long-hyphenated-compound-words, jane@example.com, sha256 {'0f1e2d3c' * 8}\n"
+        "see https://huggingface.co/me/films/blob/main/README.md "
+        "and/or ~/tweets, 1/2/2026, km/h, </s>/<unk>\n"
+        "hf_rnn is the package; hf_hub_download gets a file; "
+        "password=None, password: required, AKIAX, ghp_x\n"
+        "risk-averse-and-overly-long-hyphenated-compound-words, "
+        f"jane@example.com, sha256 {'0f1e2d3c' * 8}\n"
     )
     assert push(folder, "me/films", dry_run=True).files and not caplog.text
     monkeypatch.setitem(sys.modules, "detect_secrets.core.scan", None)
@@ -216,7 +219,7 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
 
 
 def test_weights_in_several_files(hub, folder):
-    """`save_pretrained(max_shard_size=...)`: each way to load them gives the answers of the single file."""
+    """`save_pretrained(max_shard_size=...)`: each way to load gives the answers of one file."""
     expected = FastRnn.from_pretrained(folder).predict(TEXTS)
     load_model(folder)[0].save_pretrained(folder, max_shard_size="1KB")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
@@ -275,7 +278,10 @@ def test_mistakes_are_found_before_the_training(
 
 
 def test_a_run_whose_push_fails_names_the_command_that_repeats_it(hub, tiny_settings, tmp_path):
-    again = r"To push it later: hf-rnn push --model .*model --repo_id somebody/x --private --revision v2$"
+    again = (
+        r"To push it later: hf-rnn push --model .*model --repo_id somebody/x "
+        r"--private --revision v2$"
+    )
     with pytest.raises(UserError, match=rf"model is in .*model, but .*{again}"):
         settings = {
             "hub_model_id": "somebody/x",

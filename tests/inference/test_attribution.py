@@ -1,4 +1,4 @@
-"""Explanations: tokens on their characters, effects by an independent computation, gates that make the states."""
+"""Explanations: tokens on their characters, effects by another computation, gates of the states."""
 
 import pytest
 import torch

@@ -80,9 +80,12 @@ def start(arguments, folder, **variables):
 
 
 def ask(url, host=None, body=None):
-    """Return the status of the answer to a request, with a form with a file of `body` bytes if given."""
+    """Return the status of the answer to a request, with a file of `body` bytes if given."""
     headers = {"Content-Type": "multipart/form-data; boundary=b"} | ({"Host": host} if host else {})
-    form = f'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n{"a" * (body or 0)}\r\n--b--\r\n'
+    form = (
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        f"{'a' * (body or 0)}\r\n--b--\r\n"
+    )
     request = urllib.request.Request(url, form.encode() if body else None, headers)
     try:
         with urllib.request.urlopen(request) as response:

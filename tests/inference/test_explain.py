@@ -40,7 +40,7 @@ def folder(request, tmp_path_factory):
 
 
 def explain_by_hand(folder):
-    """Numbers by phrase: torch without n-grams for each text without a word, and a walk over all n-grams."""
+    """Numbers by phrase: torch for each text without a word, and a walk over all n-grams."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = RnnForSequenceClassification.from_pretrained(folder).eval()
     ids = tokenizer([TEXT])["input_ids"][0]

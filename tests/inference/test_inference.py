@@ -1,4 +1,4 @@
-"""`FastRnn` gives the plain model's own answers, whatever the lengths, in the order of the texts."""
+"""`FastRnn` gives the plain model's answers, whatever the lengths, in the order of the texts."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The kernel in C gives the logits of plain torch for every model that it takes, and refuses all others before C."""
+"""The kernel in C gives the logits of plain torch for every model it takes, and refuses others."""
 
 import ctypes
 import json
@@ -257,7 +257,7 @@ def test_wrong_shapes_and_settings_are_refused(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["trained", "tagger"])
 def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path):
-    """Any value of `config.json` and any shape of a weight: the native loader leaves it, or gives torch's answers."""
+    """Any value of `config.json` and shape of a weight: it is left, or the answers are torch's."""
     folder = FinishedFolder(
         shutil.copytree(request.getfixturevalue(kind).folder, tmp_path / "model")
     )
@@ -317,7 +317,7 @@ def test_mutated_folders_answer_as_the_plain_loader_says(kind, request, tmp_path
     ("found", "library_name"), [("address,undefined", "libasan.so"), ("thread", "libtsan.so")]
 )
 def test_sanitizers_find_nothing(found, library_name, tmp_path):
-    """AddressSanitizer and UBSan, or ThreadSanitizer, over every cell and instruction set, in four threads."""
+    """Address, UB or thread sanitizer over each cell and instruction set, in four threads."""
     run = subprocess.run(
         ["cc", f"-print-file-name={library_name}"], capture_output=True, text=True, check=True
     )
@@ -389,7 +389,8 @@ for flags in (["--text", "so good", "--text", "so bad"], ["--input", {str(lines)
     assert main(["predict", "--model", {str(trained.folder)!r}, *flags]) == 0
 print(*[name for name in ("pandas", "pyarrow", "datasets", "sklearn") if name in sys.modules])
 from hf_rnn import Tagger
-print(Tagger.from_pretrained({str(tagger.folder)!r}).predict(["Anna Bo sees Rome ."])[0]["entities"][0]["text"])
+answers = Tagger.from_pretrained({str(tagger.folder)!r}).predict(["Anna Bo sees Rome ."])
+print(answers[0]["entities"][0]["text"])
 """
     first, files, *others, heavy, name = run_python(program).splitlines()
     answers = FastRnn(*load_model(trained.folder)).predict(["so good", "so bad"])
@@ -445,7 +446,7 @@ TAGGERS = {
 @pytest.mark.parametrize("settings", TAGGERS.values(), ids=TAGGERS)
 @pytest.mark.parametrize(("block", "cell"), LAYERS[::2])
 def test_taggers(block, cell, settings):
-    """With a layer over words, whose tokens are whole words, pieces and marks, and with a random field."""
+    """With a layer over words, of whole words, pieces and marks, and with a random field."""
     more = {
         "id2label": TAGS,
         "label2id": {name: tag for tag, name in TAGS.items()},

@@ -1,4 +1,4 @@
-"""ONNX files: the graph against torch for every kind of model and mask, the check of parity, the verb, the runtime."""
+"""ONNX files: the graph against torch for every model and mask, parity, the verb, the runtime."""
 
 import json
 import pickle
@@ -125,7 +125,7 @@ MODELS = [
 @pytest.mark.parametrize(("head", "settings"), MODELS, ids=str)
 @torch.inference_mode()
 def test_the_graph_is_the_model(head, settings):
-    """One session serves any batch and time, holes, texts without tokens, no time at all, and no texts."""
+    """One session serves any batch and time, holes, texts without tokens, no time, no texts."""
     model = make(head, **settings)
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -141,7 +141,7 @@ def test_the_graph_is_the_model(head, settings):
 
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_only_the_mask_decides_where_tokens_are(cell_type):
-    """Against the same text alone: padding on either side, holes, invalid ids at masked places, masks other than 1."""
+    """Against the same text alone: padding on either side, holes, invalid ids, other masks."""
     model = make(cell_type=cell_type)
     session = session_of(model)
     text = np.array([[3, 1, 4, 1, 5]])

@@ -1,4 +1,4 @@
-"""`backend="onnx"` where torch and transformers cannot be imported: answers, memory, ids of any tokenizer."""
+"""`backend="onnx"` without torch and transformers: answers, memory, ids of any tokenizer."""
 
 import json
 import pickle
@@ -39,8 +39,9 @@ import json, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "datasets", "safetensors", "huggingface_hub", "evaluate",
-                                  "accelerate", "pyarrow", "pandas", "jinja2", "yaml"):
+        if name.split(".")[0] in ("torch", "transformers", "datasets", "safetensors",
+                                  "huggingface_hub", "evaluate", "accelerate", "pyarrow",
+                                  "pandas", "jinja2", "yaml"):
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())

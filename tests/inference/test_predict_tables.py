@@ -1,4 +1,4 @@
-"""Tables and batches come back whole, row by row, with the answers of `FastRnn`, in every engine that is installed."""
+"""Tables and batches come back whole, row by row, with the answers of `FastRnn`, in each engine."""
 
 import bz2
 import codecs
@@ -65,7 +65,7 @@ def write(frame, path):
     "output", ["new/er/out.csv.gz", "out.tsv", "out.parquet", "out.jsonl", "out.xlsx"]
 )
 def test_a_table_is_written_back_with_answers(output, predict, fast, tmp_path):
-    """Its columns, also the label, keep their names and values; the answers have the scores of all classes."""
+    """Its columns, also the label, keep names and values; answers have all scores."""
     write(pd.DataFrame({"id": range(7), "Review": TEXTS, "label": "bad"}), tmp_path / "in.csv")
     code, out, err = predict("in.csv", "--all_scores", "--top_k", 2, "--output_file", output)
     assert (code, out) == (0, "")
@@ -351,7 +351,7 @@ def test_excel_gets_values_that_it_can_hold_and_texts_of_others():
 
 
 def test_a_full_disk_names_the_file(trained, tmp_path):
-    """A limit of the size of files stands for it: the message was `[Errno 27] File too large` alone."""
+    """A limit of the size of files stands for it: the message was `[Errno 27] File too large`."""
     write(pd.DataFrame({"text": TEXTS * 200}), tmp_path / "in.csv")
     python = shlex.quote(sys.executable)
     command = f"{python} -m hf_rnn predict {shlex.quote(str(trained.folder))} --input in.csv"

@@ -1,4 +1,4 @@
-"""A stream gives the answers of `predict` to the text so far, whatever the pieces, in C and in torch."""
+"""A stream gives the answers of `predict` to the text so far, for any pieces, in C and torch."""
 
 import hashlib
 import json
@@ -112,7 +112,7 @@ WHITE = [
 
 @pytest.mark.parametrize("kind", ["none", "cased", "tweet", "bpe", *STREAMED])
 def test_white_space_and_marks_of_format_are_those_of_predict(kind):
-    """All of Unicode's, alone, in words and between them; Python and tokenizers do not agree what white space is."""
+    """All of Unicode's, alone, in words, between; Python and tokenizers differ in white space."""
     if kind in STREAMED:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(
             PRETRAINED / kind, model_max_length=10**6
@@ -208,7 +208,7 @@ def test_a_damaged_or_foreign_state_is_refused():
     "settings", MODELS, ids=lambda settings: "-".join(map(str, settings.values()))
 )
 def test_a_state_of_one_engine_continues_in_the_other(settings):
-    """It was refused as of another model: the kernel has padding, and sums where torch has means."""
+    """It was refused as of another model: the kernel has padding and sums, torch has means."""
     native, plain = (
         make(engine, **settings | {"hidden_size": 20 if "residual_size" not in settings else 32})
         for engine in ENGINES

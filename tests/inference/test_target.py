@@ -1,4 +1,4 @@
-"""With a target each answer says whether it is for a person, in every way to predict, by the file of thresholds."""
+"""With a target each answer says whether it is for a person, by the file of thresholds."""
 
 import json
 import math
@@ -23,7 +23,7 @@ TEXTS = [text for text, _ in invent_rows(50, seed=7)]
 
 @pytest.fixture(scope="module")
 def folder(trained, tmp_path_factory):
-    """The trained model with thresholds for 0.8, and for 0.95, where a person checks all answers `good`."""
+    """The trained model with thresholds for 0.8, and for 0.95: a person checks all `good` ones."""
     folder = tmp_path_factory.mktemp("decided") / "model"
     shutil.copytree(
         trained.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "thresholds.json")
@@ -105,8 +105,8 @@ def test_the_file_of_onnx_without_torch_and_scipy(folder, expected, tmp_path):
             sys.modules[name] = None
         from hf_rnn import FastRnn
         for backend in ("onnx", "torch"):
-            fast, texts = FastRnn.from_pretrained(sys.argv[1], backend=backend), json.loads(sys.argv[2])
-            answers = fast.predict(texts, target=0.95)
+            fast = FastRnn.from_pretrained(sys.argv[1], backend=backend)
+            answers = fast.predict(json.loads(sys.argv[2]), target=0.95)
             print(json.dumps([answer["for_a_person"] for answer in answers]))
     """
     found = run_python(program, tmp_path / "model", json.dumps(TEXTS)).splitlines()
@@ -120,7 +120,8 @@ def test_mistakes_are_one_line(folder, trained, tagger, command, tmp_path):
         (
             model,
             0.5,
-            f"has thresholds for 0.8, 0.95 alone: for 0.5 type hf-rnn evaluate {model} DATA --target 0.5",
+            f"has thresholds for 0.8, 0.95 alone: "
+            f"for 0.5 type hf-rnn evaluate {model} DATA --target 0.5",
         ),
         (trained.folder, 0.951, f"hf-rnn evaluate {trained.folder} DATA --target 0.951"),
         (tagger.folder, 0.95, "models that choose one label"),

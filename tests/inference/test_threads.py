@@ -1,4 +1,4 @@
-"""Threads that share one fresh model get the answers that one would, as in a service with a pool of threads."""
+"""Threads that share one fresh model get the answers that one would, as in a service."""
 
 import threading
 import time
@@ -68,7 +68,7 @@ CASES = {
     "slow", [(NativeEngine, "_project"), (FastTokenizer, "_encode_words")], ids=["rows", "words"]
 )
 def test_threads_that_share_a_fresh_model(head, settings, work, slow, monkeypatch):
-    """The table of token vectors and the memory of words fill slowly, so that threads meet there."""
+    """The table of token vectors and the memory of words fill slowly: threads meet there."""
     if load_library() is None:
         pytest.skip("the kernel is not built")
     expected, fill = work(make(head, **settings), TEXTS), getattr(*slow)

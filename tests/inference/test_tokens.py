@@ -1,4 +1,4 @@
-"""FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
+"""FastTokenizer gives the ids of the tokenizer's usual call, by words or by the backend."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""The web page: the answers of Python in a browser, from files that any web server serves as they are."""
+"""The web page: the answers of Python in a browser, from files that any web server serves."""
 
 import contextlib
 import functools
@@ -121,7 +121,8 @@ RUN = """
 const [texts, done] = arguments, all = [];
 (async () => {
   const {tokenize, score, encode} = await ready, ids = texts.map(tokenize);
-  for (let i = 0; i < texts.length; i += 4) all.push(...await (score ?? encode)(texts.slice(i, i + 4)));
+  for (let i = 0; i < texts.length; i += 4)
+    all.push(...await (score ?? encode)(texts.slice(i, i + 4)));
   return [ids, all];
 })().then(done, (error) => done(String(error)));
 """

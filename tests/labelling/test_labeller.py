@@ -110,7 +110,7 @@ def test_undo_and_skip(tmp_path):
 
 
 def test_no_answer_is_lost_wherever_a_write_breaks_off(tmp_path):
-    """The file cut after each of its bytes: the whole answers are there, and the next one follows them."""
+    """The file cut after each of its bytes: whole answers are there, and the next one follows."""
     texts = ['a "quoted"\r\ntext', 'über 1,2\n3,"x"', "plain", ""]
     answers = [Answer(row, text, "ä, b", "2026", "", "random") for row, text in enumerate(texts)]
     path = tmp_path / "labels.csv"

@@ -191,7 +191,7 @@ def test_a_text_cannot_change_the_page(tmp_path):
 
 @pytest.mark.slow
 def test_no_answer_is_lost_when_the_process_is_killed(table, tmp_path):
-    """Killed while answers come: all that were confirmed are there, and the same command continues."""
+    """Killed while answers come: all confirmed ones are there; the same command continues."""
     confirmed = []
     out = tmp_path / "out"
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Residual blocks and minGRU: their formulas, read plainly on texts without padding, and the padding contract."""
+"""Residual blocks and minGRU: their formulas, read plainly without padding, and padding itself."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The language model: losses in pieces, padding, and `generate` against decoding without a cache."""
+"""The language model: losses in pieces, padding, `generate` against decoding without a cache."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Other people's code on the models: sentence-transformers, TRL, PEFT, recomputed activations, type checkers."""
+"""Other people's code on the models: sentence-transformers, TRL, PEFT, type checkers."""
 
 import ast
 import copy
@@ -211,16 +211,21 @@ def test_peft_learns_a_prompt_of_the_width_of_the_token_vectors(head, tmp_path):
 PROGRAM = """
 from pathlib import Path
 
-from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnModel, SentenceEncoder, distill, pretrain, train
+from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnModel, SentenceEncoder
+from hf_rnn import distill, pretrain, train
 
-result = train(Path("data"), "out", recipe="fast", hidden_size=64, label_columns=["a", "b"], adam_beta2=0.9)
+result = train(
+    Path("data"), "out", recipe="fast", hidden_size=64, label_columns=["a", "b"], adam_beta2=0.9
+)
 train(data_dirr="data")  # MISSPELT
 distill(teachr="bert")  # MISSPELT
 pretrain(inputt=["a"])  # MISSPELT
 RnnClassifier(hiden_size=3)  # MISSPELT
 RnnClassifier.from_pretrained("out", use_cpuu=True)  # MISSPELT
-classifier = RnnClassifier(hidden_size=3, random_state=0).fit(["a", "b"], [0, 1], eval_set=(["c"], [1]))
-labels: list[str] = [answer["label"] for answer in FastRnn.from_pretrained("out").predict(["so good"])]
+classifier = RnnClassifier(hidden_size=3, random_state=0)
+classifier = classifier.fit(["a", "b"], [0, 1], eval_set=(["c"], [1]))
+answers = FastRnn.from_pretrained("out").predict(["so good"])
+labels: list[str] = [answer["label"] for answer in answers]
 FastRnn.from_pretrained("out", backend="onnx").predict(["so good"])
 SentenceEncoder.from_pretrained("out").encode(["so good"]).mean()
 
@@ -286,7 +291,8 @@ def test_type_checkers_see_all_names():
 def test_auto_classes_know_the_heads_whatever_is_imported_first(first):
     program = (
         f"{first}\nimport transformers, hf_rnn.models.auto\n"
-        "config = hf_rnn.RnnConfig(vocab_size=9, embedding_size=2, hidden_size=2, bidirectional=False)\n"
+        "sizes = dict(vocab_size=9, embedding_size=2, hidden_size=2)\n"
+        "config = hf_rnn.RnnConfig(**sizes, bidirectional=False)\n"
         "for _, auto in hf_rnn.models.auto.HEADS.values():\n"
         "    print(type(getattr(transformers, auto).from_config(config)).__name__)"
     )

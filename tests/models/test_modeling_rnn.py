@@ -1,4 +1,4 @@
-"""The model's contract for every cell, depth, direction and pooling, compared with plain torch on unpadded texts."""
+"""The model's contract for every cell, depth, direction and pooling, compared with plain torch."""
 
 import itertools
 
@@ -57,7 +57,7 @@ def pad_right(texts, extra=0, filler=PAD):
 
 
 def plain_rnn(encoder):
-    """Return torch's own multi-layer module with the weights of an `RnnModel`: the independent reference."""
+    """Return torch's multi-layer module with the weights of an `RnnModel`, as a reference."""
     config = encoder.config
     if config.cell_type == "min_gru":  # torch lacks it; test_blocks_rnn.py has its formula
         return lambda vectors: (encoder(inputs_embeds=vectors).last_hidden_state, None)
@@ -161,7 +161,7 @@ class TestPaddingNeverChangesANumber:
 @pytest.mark.parametrize(("cell", "layers", "bidirectional"), ENCODERS)
 @pytest.mark.parametrize("with_initial_states", [False, True])
 def test_against_packed_sequences(cell, layers, bidirectional, with_initial_states):
-    """Outputs, h_n, c_n and all gradients equal those of torch's multi-layer module on packed sequences."""
+    """Outputs, h_n, c_n and all gradients equal those of torch's module on packed sequences."""
     model = make(cell, layers, bidirectional, model=RnnModel)
     reference = plain_rnn(model)
     ids, mask = pad_right(TEXTS, extra=2)
@@ -413,7 +413,7 @@ class TestDropout:
     "problem_type", ["single_label_classification", "multi_label_classification"]
 )
 def test_gradient_accumulation_counts_items_once(problem_type):
-    """The Trainer expects that losses of parts, each over the number of all items, add up to the whole loss."""
+    """Losses of parts, each over the number of all items, add up, as the Trainer needs."""
     model = make(problem_type=problem_type)
     ids, mask = pad_right(TEXTS)
     labels = (

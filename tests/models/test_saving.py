@@ -139,16 +139,18 @@ sys.meta_path.insert(0, Hide())
 import builtins, torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 builtins.input = None  # to ask "run the custom code?" is an error
-folder, copy, ids, mask = sys.argv[1], sys.argv[2], *(torch.tensor(json.loads(text)) for text in sys.argv[3:])
+folder, copy = sys.argv[1:3]
+ids, mask = [torch.tensor(json.loads(text)) for text in sys.argv[3:]]
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
 model.save_pretrained(copy)
 again = AutoModelForSequenceClassification.from_pretrained(copy, trust_remote_code=True)
 encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
+classify = pipeline("text-classification", folder, trust_remote_code=True, top_k=None)
 print(json.dumps({
     "logits": [one(ids, mask).logits.tolist() for one in (model, again)],
     "states": encoder(ids, mask).last_hidden_state.tolist(),
-    "pipeline": pipeline("text-classification", folder, trust_remote_code=True, top_k=None)(["good film", ""]),
+    "pipeline": classify(["good film", ""]),
     "ids": tokenizer("a good film").input_ids,
     "frozen": not again.rnn.embedding.weight.requires_grad,
 }))

@@ -1,4 +1,4 @@
-"""The tagger's contract: padding, the exact conditional random field, and saving with and without the package."""
+"""The tagger's contract: padding, the exact conditional random field, saving."""
 
 import itertools
 from zlib import crc32

@@ -24,7 +24,7 @@ BANKING = ROOT.parent / "shared" / "data" / "suite" / "banking"
     not BANKING.is_dir(), reason="needs the questions of BANKING77 beside the repository"
 )
 def test_answers_of_a_later_month(command, tmp_path, monkeypatch):
-    """Those above the thresholds are right at the target; the linear model answers hardly more alone."""
+    """Those above the thresholds meet the target; the linear model answers hardly more alone."""
     monkeypatch.setattr(
         sys, "argv", ["make_tickets.py", "--data_dir", str(BANKING), "--output_dir", str(tmp_path)]
     )

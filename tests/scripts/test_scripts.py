@@ -58,7 +58,7 @@ print({{"torch", "transformers", "datasets", "hf_rnn"}} & set(sys.modules))
 
 
 def cells(path):
-    """Return (kind, source) of the cells in percent format; text without its comment signs or quotes."""
+    """Return (kind, source) of the cells in percent format; text without its signs or quotes."""
     parts = re.split(
         r"^# %%(?: \[(markdown)\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE
     )
@@ -112,7 +112,7 @@ def test_the_course_runs(path, start):
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("rows", [60, 100])  # the sample has about a thousand
 def test_the_course_runs_with_other_texts(rows, start, tmp_path, monkeypatch):
-    """Any number of rows, in German, with two classes; lessons 4 and 5 spend their time on tasks of their own."""
+    """Any number of rows, in German, with two classes; lessons 4 and 5 have tasks of their own."""
     draw = random.Random(rows)
     words = [
         "der",
@@ -198,7 +198,7 @@ def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
 
 
 def test_scores_of_a_recipe_and_a_peer(tmp_path, monkeypatch, capsys):
-    """The table is the mean over the lines of the output file, and a second run measures nothing again."""
+    """The table is the mean over the lines of the output file; a second run measures no more."""
     output = tmp_path / "scores.jsonl"
     flags = [
         "--data_dir",

@@ -1,4 +1,4 @@
-"""Settings: one merge of recipes, architecture of a model, and flags or keywords; mistakes name their place."""
+"""Settings: one merge of recipes, architecture, flags or keywords; mistakes name a place."""
 
 import datetime
 import json
@@ -127,7 +127,8 @@ def test_values_of_every_type(mine):
         "recipe: null\nbidirectional: false\ncrf: yes\nclass_names: [-1, 'no way', é]\n"
         "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
         "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nmax_bad_rows: 3\n"
-        "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\nreport_to: [tensorboard, wandb]\n"
+        "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\n"
+        "report_to: [tensorboard, wandb]\n"
     )
     settings = parse(["--output_dir", "out", "--recipe", path])
     model, data, training = settings.model, settings.data, settings.training
@@ -306,8 +307,8 @@ def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
 
 @pytest.mark.parametrize(
     "name",
-    ["card_examples", "hub_model_id", "hub_token", "output_dir", "overwrite_output_dir", "push_to_hub", "resume",
-     "trackio_space_id"],
+    ["card_examples", "hub_model_id", "hub_token", "output_dir", "overwrite_output_dir",
+     "push_to_hub", "resume", "trackio_space_id"],
 )  # fmt: skip
 def test_a_recipe_does_not_decide_where_a_run_goes_and_what_it_shows(tmp_path, name):
     """Another person's file would send texts away."""
@@ -420,7 +421,7 @@ def test_the_default_recipe_takes_bfloat16_where_the_processor_has_it(
 
 
 def test_the_record_is_what_a_user_would_type(mine, trained):
-    """By flags or in a file, on top of a recipe of the package; with the start that the run chose."""
+    """By flags or in a file, on top of a recipe; with the start that the run chose."""
     assert record(parse(flags("--seed=7"))) == {"recipe": "scratch", "data_dir": "texts", "seed": 7}
     settings = parse(flags("--recipe", mine("recipe: fast\nhidden_size: 9\nseed: 3\n"), "--seed=7"))
     assert record(settings) == {"recipe": "fast", "hidden_size": 9, "data_dir": "texts", "seed": 7}

@@ -71,7 +71,7 @@ def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, com
 
 
 def test_training_reads_each_block_alone(settings, tmp_path):
-    """Without steps, the training loss is the mean over the tokens of the blocks but their first."""
+    """Without steps, the training loss is the mean over the blocks' tokens but the first."""
     still = {
         "learning_rate": 0,
         "classifier_dropout": 0,

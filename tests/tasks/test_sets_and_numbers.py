@@ -1,4 +1,4 @@
-"""The promises of the package for sets of labels and for numbers: train, save, resume, predict, evaluate, refuse."""
+"""The package's promises for sets of labels and numbers: train, save, resume, predict, refuse."""
 
 import json
 import random
@@ -20,7 +20,7 @@ LABELS = {"miro": "good", "selk": "bad"}
 
 
 def invent(count, seed):
-    """Return texts with their labels, and with a number: 100 + 10 for each miro - 5 for each selk."""
+    """Return texts with labels, and a number: 100 + 10 for each miro - 5 for each selk."""
     chance, rows = random.Random(seed), []
     for _ in range(count):
         words = chance.choices(NEUTRAL, k=chance.randrange(2, 10))

@@ -1,4 +1,4 @@
-"""The guide "To add a task": a class and an entry of `TASKS`. A saved model names its task, and each path uses it."""
+"""The guide "To add a task": a class and an entry of `TASKS`, which each path uses."""
 
 import json
 
@@ -14,7 +14,7 @@ from hf_rnn.utils.errors import UserError
 
 
 class Ordinal(SequenceClassification):
-    """Sort each text into one of several classes in an order, such as stars; an answer also has the expected rank."""
+    """Sort each text into classes in an order, such as stars; answers have the expected rank."""
 
     name = "ordinal"
     scores = {**SequenceClassification.scores, "mean_distance": False}

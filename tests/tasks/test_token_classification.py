@@ -1,4 +1,4 @@
-"""A tagger from a folder of CoNLL files to spans in raw text, with the promises that hold for each task."""
+"""A tagger from a folder of CoNLL files to spans in raw text, with the promises of each task."""
 
 import json
 from pathlib import Path
@@ -104,8 +104,10 @@ WITHOUT_THE_PACKAGE = """
 import json, sys
 sys.modules["hf_rnn"] = None  # an import of the package is an error
 from transformers import pipeline
-find = pipeline("token-classification", sys.argv[1], aggregation_strategy="simple", trust_remote_code=True)
-print(json.dumps([[found["entity_group"], found["start"], found["end"]] for found in find(sys.argv[2])]))
+options = {"aggregation_strategy": "simple", "trust_remote_code": True}
+entities = pipeline("token-classification", sys.argv[1], **options)(sys.argv[2])
+names = ("entity_group", "start", "end")
+print(json.dumps([[entity[name] for name in names] for entity in entities]))
 """
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer: torchtext's vocabulary order, normalisers that live in `tokenizer.json`, honest errors."""
+"""The tokenizer: torchtext's order of words, normalisers in `tokenizer.json`, honest errors."""
 
 import functools
 import random
@@ -51,7 +51,7 @@ def words(name, text, lowercase=True):
 
 
 def reference_vocabulary(corpus, min_frequency, min_texts, lowercase):
-    """torchtext's order in plain Python, lowercased by character: Python lowers a final sigma differently."""
+    """torchtext's order in plain Python, lowercased by character, for the sake of a final sigma."""
     counter, texts = Counter(), Counter()
     for text in corpus:
         found = ("".join(map(str.lower, text)) if lowercase else text).split()

@@ -1,4 +1,4 @@
-"""Checkpoints are whole, a resumed run equals an undisturbed one bit for bit, one run has a folder."""
+"""Checkpoints are whole, a resumed run is the same bit for bit, one run has a folder."""
 
 import json
 import multiprocessing
@@ -324,7 +324,7 @@ def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypa
 
 
 def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
-    """And a process killed before a rename leaves one model whole, with no mixture of the two that loads."""
+    """A process killed before a rename also leaves one model whole, with no mixture to load."""
     replace, calls = Path.replace, []
 
     def fail(path, target):

@@ -152,7 +152,7 @@ def test_copies_of_any_text(texts, copies):
 
 
 def test_a_hidden_word_is_one_token():
-    """The mask token, else the unknown token; a tokenizer of bytes knows every word and loses it."""
+    """The mask token, else the unknown token; a tokenizer of bytes loses every word."""
     copies = [f"the {MASKED} sand"]
     assert write_masks(copies, bert_tokenizer()) == ["the [MASK] sand"]
     assert write_masks(copies, bytes_tokenizer()) == ["the  sand"]
@@ -241,8 +241,10 @@ def test_a_run_leaves_a_finished_folder(distilled, teacher, texts_dir, unlabeled
     folder, metrics = FinishedFolder(distilled[1].folder), distilled[1].metrics
     folder.check_finished()
     assert json.loads(folder.metrics.read_text())["teacher"] == metrics["teacher"]
-    rows = {name: [line.split("\t") for line in (texts_dir / f"{name}.tsv").read_text().splitlines()] for name in
-            ("train", "dev", "test")}  # fmt: skip
+    rows = {}
+    for name in ("train", "dev", "test"):
+        lines = (texts_dir / f"{name}.tsv").read_text().splitlines()
+        rows[name] = [line.split("\t") for line in lines]
     for split, name in (("dev", "validation"), ("test", "test")):
         texts, labels = (list(column) for column in zip(*rows[split], strict=True))
         teachers, students = predict(teacher, texts), predict(folder.root, texts)

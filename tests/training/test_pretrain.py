@@ -1,4 +1,4 @@
-"""Pretraining: a student must learn a teacher's states, survive a stop, and be loaded by every library it names."""
+"""Pretraining: a student learns a teacher's states, survives a stop, and all libraries load it."""
 
 import gzip
 import json
@@ -82,7 +82,7 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unigram(tmp_path_factory):
-    """The folder of an encoder of transformers with the kind of tokens that XLM-R has, also for other scripts."""
+    """The folder of an encoder with the kind of tokens that XLM-R has, also for other scripts."""
     scored = {
         "<s>": 0,
         "<pad>": 0,
@@ -197,7 +197,7 @@ def test_every_way_gives_the_same_vectors(pretrained, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["bert", "unigram"])
 def test_the_states_of_a_teacher_are_those_of_transformers(kind, request):
-    """At a text's own tokens, minus their mean; those of a mistyped word are those of the word without mistakes."""
+    """At its own tokens, minus the mean; a mistyped word has those of the word without mistakes."""
     folder = request.getfixturevalue(kind)
     training = SimpleNamespace(device=torch.device("cpu"), bf16=False)
     teacher, texts = (

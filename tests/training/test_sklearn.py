@@ -1,4 +1,4 @@
-"""`RnnClassifier`, compared with the command on the same rows, the pipeline on the same folder, and scikit-learn."""
+"""`RnnClassifier`, compared with the command on the same rows, the pipeline, and scikit-learn."""
 
 import json
 import pickle
@@ -91,7 +91,7 @@ def test_held_out_rows_are_those_of_the_command(tmp_path):
 
 
 def test_sample_weight_equals_repeated_rows(trained):
-    """Full-batch SGD without dropout, from the same weights, with class weights and accumulation."""
+    """Full-batch SGD without dropout, from the same weights, with weights of classes."""
     dropouts = dict.fromkeys(
         ("embedding_dropout", "word_dropout", "hidden_dropout", "classifier_dropout"), 0
     )
@@ -233,7 +233,7 @@ def test_columns_are_sorted_for_any_order_of_ids(copy):
 
 
 class SpelledNumbers:
-    """Let the checks of scikit-learn, which give numbers, reach an estimator of texts: a row becomes its digits."""
+    """Let the checks of scikit-learn, which give numbers, reach an estimator of texts."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -270,7 +270,10 @@ class SpelledRegressor(SpelledNumbers, RnnRegressor):
 @pytest.mark.parametrize("kind", [SpelledClassifier, SpelledRegressor])
 def test_checks_of_scikit_learn(kind):
     """All of `check_estimator`."""
-    order = "batches are drawn and the best epoch kept, so a copied text takes other steps than a weight; see above"
+    order = (
+        "batches are drawn and the best epoch kept, "
+        "so a copied text takes other steps than a weight; see above"
+    )
     reasons = {"check_sample_weight_equivalence_on_dense_data": order}
     for check in check_estimator(
         kind(**QUICK), expected_failed_checks=reasons, on_skip=None, on_fail=None
@@ -280,7 +283,7 @@ def test_checks_of_scikit_learn(kind):
 
 @pytest.mark.slow
 def test_a_grid_over_a_pipeline():
-    """Compared with a loop; the classifier sees the output of the step before it, and its fit gets the weights."""
+    """Compared with a loop; the classifier sees the output of the step before and gets weights."""
     texts, labels, cut = (
         np.array(TEXTS, dtype=object),
         np.array([len(name) for name in NAMES]),
@@ -348,10 +351,10 @@ def test_a_model_of_the_command_is_refitted_with_its_settings(trained, copy):
 
 
 WORDS = ["miro", "selk", "box", "sand", "door"]
-LONGER = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "num_train_epochs": 6, "learning_rate": 0.02,
-            "min_frequency": 1,
-            "per_device_train_batch_size": 16, "word_dropout": 0, "embedding_dropout": 0, "use_cpu": True,
-            "verbose": False}  # fmt: skip
+LONGER = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8,
+            "num_train_epochs": 6, "learning_rate": 0.02, "min_frequency": 1,
+            "per_device_train_batch_size": 16, "word_dropout": 0, "embedding_dropout": 0,
+            "use_cpu": True, "verbose": False}  # fmt: skip
 
 
 def invent(count, seed):

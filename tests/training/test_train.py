@@ -1,4 +1,4 @@
-"""Training from data to a finished folder: its contents, what happens to an earlier model, resuming, mistakes."""
+"""Training from data to a finished folder: contents, an earlier model, resuming, mistakes."""
 
 import contextlib
 import json
@@ -36,9 +36,9 @@ def test_the_folder_is_complete(trained, texts_dir):
     FinishedFolder(trained.folder).check_finished()
     names = {path.name for path in trained.folder.iterdir()}
     expected = {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json",
-        "training_args.json", "learning_curve.png", "confusion_matrix.png", "modeling_rnn.py", "configuration_rnn.py",
-        "cells_rnn.py", "pooling_rnn.py",
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md",
+        "metrics.json", "training_args.json", "learning_curve.png", "confusion_matrix.png",
+        "modeling_rnn.py", "configuration_rnn.py", "cells_rnn.py", "pooling_rnn.py",
     }  # fmt: skip
     assert expected <= names and "checkpoints" not in names
     assert not [
@@ -136,7 +136,7 @@ def test_the_record_of_the_data(short, texts_dir, tmp_path, trained):
 
 
 def test_minutes_become_epochs_before_the_training(tiny_settings, tmp_path, caplog, monkeypatch):
-    """A pass over train and one over validation take 0.4 seconds each, so 3 seconds are 3.75 epochs."""
+    """A pass over train or validation takes 0.4 seconds, so 3 seconds are 3.75 epochs."""
     caplog.set_level("INFO", "hf_rnn")
     monkeypatch.setattr(
         "hf_rnn.training.trainer._extrapolate",

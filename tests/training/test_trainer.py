@@ -112,7 +112,7 @@ def test_class_weights_against_sklearn():
 def test_a_step_is_that_of_torch_over_all_rows(
     tokenizer, make, monkeypatch, parts, power, smoothing, weighted, streaming
 ):
-    """Weighted and smoothed, in one batch or accumulated from unequal ones; a stream also learns from beginnings."""
+    """Weighted and smoothed, in one batch or unequal ones; a stream also learns from beginnings."""
     # shares of the texts
     monkeypatch.setattr(torch, "rand", lambda *sizes, **options: torch.full(sizes, 0.5))
     examples, model = (
@@ -197,7 +197,7 @@ def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make):
 
 @pytest.mark.parametrize("setting", ["class_weight_power", "label_smoothing_factor"])
 def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
-    """Cross-entropy would take their targets for probabilities, and train another loss than is evaluated."""
+    """Cross-entropy would take their targets for probabilities, and train another loss."""
     targets = [[float(label > 0), float(label > 1), 1.0] for label in make_examples(24)["labels"]]
     examples = datasets.Dataset.from_dict(
         {"input_ids": make_examples(24)["input_ids"], "labels": targets}

@@ -84,7 +84,7 @@ def run_both(root, **settings):
 
 
 def read_scores(folder, split="test"):
-    """Return the scores of a split, without the loss of taggers, which is a mean over other batches."""
+    """Return the scores of a split, except the loss of taggers, a mean over other batches."""
     scores = json.loads(folder.metrics.read_text())[split]
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 

@@ -1,4 +1,4 @@
-"""A run starts from a trained model, an encoder or vectors. At a learning rate of 0 it answers as its start."""
+"""A run starts from a model, an encoder or vectors; at a learning rate of 0 it answers the same."""
 
 import json
 import tomllib
@@ -78,7 +78,7 @@ def start_from(trained, texts_dir, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["default", "scratch"])
 def test_without_a_step_the_model_is_the_same(start_from, trained, recipe):
-    """The model's architecture wins over that of any recipe; dropouts and the like are the run's."""
+    """The model's architecture wins over that of any recipe; dropouts are the run's."""
     steps = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     result = start_from(recipe=recipe, early_stopping_patience=0, optim="adamw_torch", **steps)
     new, old = weights_of(result.folder), weights_of(trained.folder)
@@ -269,7 +269,7 @@ def test_few_rows_change_the_encoder_a_little_and_fit_the_last_layer(tmp_path, l
 
 
 def test_few_rows_say_what_was_done(tmp_path, caplog):
-    """Card, metrics and log; the last layer equals that of all rows, and the scores are of the held-out ones."""
+    """Card, metrics and log; the last layer equals that of all rows, the scores are held out."""
     caplog.set_level("INFO", "hf_rnn")
     rows = [
         (f"{row[0]} " * (1 + 7 * number % 13), row[1])
@@ -309,7 +309,7 @@ def test_few_rows_say_what_was_done(tmp_path, caplog):
 
 
 def test_rows_that_were_held_out_are_given_back_where_rows_are_few(encoder, tmp_path, capfd):
-    """The model is that of a training on all rows for the same epochs; the scores are those of before."""
+    """The model is that of all rows for the same epochs; the scores are those of before."""
     datasets.enable_progress_bars()
     rows = [
         (f"{text} {number}", label) for number, (text, label) in enumerate(invent_rows(60, seed=3))
@@ -495,7 +495,7 @@ def test_the_start_suits_the_language(encoders, language, caplog):
 
 @pytest.mark.parametrize("language", ["English", "Chinese", "Cherokee"])
 def test_a_streaming_model_starts_from_an_encoder_in_one_direction(encoders, tmp_path, language):
-    """It answers after each letter as `predict` does for the text so far, in texts without spaces too."""
+    """It answers after each letter as `predict` does for the text so far, without spaces too."""
     rows = [(text, "ab"[number % 2]) for number, text in enumerate(SAMPLES[language] * 10)]
     settings = {"max_steps": 1, "baselines": False, "use_cpu": True, "streaming": True}
     result = train(train=rows, output_dir=str(tmp_path), **settings)

@@ -1,4 +1,4 @@
-"""The linear part: what it learns, when it is there, and that folders with it keep their promises."""
+"""The linear part: what it learns, when it is there, and the promises of folders with it."""
 
 import collections
 import itertools
@@ -57,7 +57,7 @@ def without_ngrams(model):
 
 
 def test_the_linear_part_is_a_support_vector_machine_of_scikit_learn(wide):
-    """Features by scikit-learn's own vectorizer; margins up to the rounding of weights to a byte."""
+    """Features by scikit-learn's vectorizer; margins up to the rounding of weights to a byte."""
     rows, result = wide
     model, tokenizer = load_model(result.folder)
     factor = result.metrics["wide"]["factor"]
@@ -221,7 +221,7 @@ def test_the_same_run_twice(tmp_path, wide):
 
 @pytest.mark.parametrize(("before", "after"), [(CLASSES[:2], CLASSES), (CLASSES, CLASSES[:2])])
 def test_a_label_more_or_less(tmp_path, before, after):
-    """A start with a linear part, for other labels: a new part is fitted, and the answers follow."""
+    """A start with a linear part, for other labels: a new part is fitted and answers."""
     rows = [row for row in invent(1500, 0) if row[1] in before]
     train(rows[:600], tmp_path / "a", validation=rows[600:], wide=True, **SMALL)
     rows = [row for row in invent(2500, 5) if row[1] in after]
