@@ -1,4 +1,4 @@
-"""Answers of a person on disk: a line of `labels.csv` for each, complete before the next text is shown."""
+"""Answers of a person on disk: a line of `labels.csv` for each, complete before the next text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two months of texts compared: whether they differ at all, in their labels, scores, texts and words, and what to do.
+"""Compare two months of texts: do they differ, in what, and what is to be done?
 
 The test compares the mean vectors of texts, whitened by their directions of most variance
 (Hotelling's T squared; H. Hotelling: The Generalization of Student's Ratio. 1931), with those of
@@ -176,7 +176,7 @@ def _describe_share(count: int, size: int) -> dict[str, float]:
 
 
 def _measure_change(counts: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
-    """Return by row the z value of the difference between two shares; positive where the share rose."""
+    """Return by row the z value of the difference of two shares, positive where it rose."""
     shares = counts / sizes
     pooled = counts.sum(axis=1) / sum(sizes)
     errors = np.sqrt(pooled * (1 - pooled) * sum(1 / size for size in sizes))

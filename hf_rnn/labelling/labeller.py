@@ -1,4 +1,4 @@
-"""Label texts with a model in the loop: which text comes next, what its label may be, how often that is right.
+"""Label texts with a model in the loop: the next text, its likely label, and how often it is right.
 
 First come 50 texts that represent the others: each next one raises the mean similarity of all texts
 to the nearest chosen one most (the facility location function; K. Wei, R. Iyer, J. Bilmes:
@@ -46,7 +46,7 @@ class Suggestion(TypedDict):
 
 
 class Accuracy(TypedDict):
-    """How many suggestions for the last random texts were right, and the interval of the share with 95 %."""
+    """The right suggestions for the last random texts, and the interval of their share (95 %)."""
 
     right: int
     of: int
@@ -61,7 +61,7 @@ class _Question:
 
 
 class Labeller:
-    """A queue of texts that a person labels, with suggestions by a model that learns from each answer.
+    """A queue of texts that a person labels, with suggestions by a model that learns from answers.
 
     The model is logistic regression on the vectors of an encoder of the package. It suggests labels
     as soon as two labels have four rows each.
@@ -172,7 +172,7 @@ class Labeller:
         self._learn(answer)
 
     def undo(self) -> int | None:
-        """Remove the last answer, and return its row, which is asked again; None without an answer."""
+        """Remove the last answer, and return its row, which comes again; None without an answer."""
         if not self.answers:
             return None
         answer = self.answers.pop() if self._file is None else self._file.undo()
@@ -193,7 +193,7 @@ class Labeller:
     # ---- the model ----
 
     def suggest(self, row: int) -> Suggestion | None:
-        """Return the likeliest label of a row and its probability; None before two labels have four rows each."""
+        """Return the likeliest label of a row; None before two labels have four rows each."""
         self._fit()
         if self._scores is None:
             return None
@@ -243,7 +243,7 @@ class Labeller:
         return _Question(int(self._random[~self._asked[self._random]][0]), "random")
 
     def _find_representatives(self) -> list[int]:
-        """Return places of texts, each the one that adds most to the similarity of all to the nearest of them."""
+        """Return places of texts that all others are most similar to, best first."""
         some = self._random[:_REPRESENTED]
         vectors = self._vectors[some] - self._vectors[some].mean(axis=0)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -274,7 +274,7 @@ class Labeller:
                 raise UserError(f"{fault}: give the same table again, or another folder")
 
     def _draw_pool(self) -> np.ndarray:
-        """Return the rows to choose from, in order: those with labels and others, at most 20,000 of each."""
+        """Return the rows to choose from: at most 20,000 with labels, and as many others."""
         has_text = np.array([not find_text_error(text) for text in self.texts], dtype=bool)
         has_label = np.isin(np.arange(len(self.texts)), list(self.labels))
         rows = []

@@ -1,4 +1,4 @@
-"""The page of `hf-rnn label`: one user on one machine, answers on disk before the next text is shown.
+"""The page of `hf-rnn label`: one user on one machine, answers on disk before the next text.
 
 The server listens at the local address only. Each request needs the token of the link, and the
 address of the page as host and as origin, so that no other page in the browser can ask or answer.
@@ -62,7 +62,7 @@ class LabelPage:
         )
 
     def _guard(self, handle: Callable[[Request, Any], Response]) -> Callable[..., Any]:
-        """Refuse requests of other pages, other hosts and without the token; let others take turns."""
+        """Refuse requests of other pages and hosts, and those without the token."""
 
         async def answer(request: Request) -> Response:
             import asyncio
@@ -133,7 +133,7 @@ class LabelPage:
         return self.describe(request, None)
 
     def _list_labels(self) -> list[dict[str, Any]]:
-        """Return the labels with the number of their rows, oldest first, so that their keys stay."""
+        """Return the labels with their numbers of rows, oldest first, so that their keys stay."""
         counts: dict[str, int] = {}
         for label in self.labeller.labels.values():
             counts[label] = counts.get(label, 0) + 1
@@ -142,7 +142,7 @@ class LabelPage:
 
 
 def _draw_curve(labeller: Labeller) -> list[tuple[int, float]]:
-    """Return after which answers which share of suggestions was right, for every tenth random text."""
+    """Return the share of right suggestions after numbers of answers, by ten random texts."""
     random = [number for number, one in enumerate(labeller.answers, 1) if one.order == "random"]
     points = []
     for number in random[9::10]:
@@ -153,7 +153,7 @@ def _draw_curve(labeller: Labeller) -> list[tuple[int, float]]:
 
 
 def _measure_speed(times: list[str]) -> float | None:
-    """Return the answers per hour without pauses of five minutes; None for less than three answers."""
+    """Return answers per hour, without pauses of five minutes; None for less than three."""
     moments = [datetime.fromisoformat(time) for time in times]
     gaps = [(after - before).total_seconds() for before, after in pairwise(moments)]
     work = [gap for gap in gaps if 0 < gap < _PAUSE]

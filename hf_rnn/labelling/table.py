@@ -1,4 +1,4 @@
-"""Texts of a table that need no labels: those of one column, and the labels of another where it has some."""
+"""Texts of a table that need no labels, and the labels where it has some."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ColumnFlags:
 
 @dataclass(frozen=True)
 class TextTable:
-    """The texts of a table in order, "" for a missing one, and their labels, "" for a missing one."""
+    """The texts of a table in order, and their labels; "" where one is missing."""
 
     path: str
     texts: Sequence[str]

@@ -1,4 +1,4 @@
-"""Vectors of texts by an encoder of the package, for whatever compares texts: computed once, kept in a file."""
+"""Vectors of texts by an encoder of the package, computed once and kept in a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = 2_000  # with this many texts, a bar shows the progress
 
 
 def encode_texts(texts: Sequence[str], file: Path | None = None) -> np.ndarray:
-    """Return unit vectors `(N, S)` in float16, by `english` or `multilingual`, whichever suits the texts.
+    """Return unit vectors `(N, S)` in float16, by `english` or `multilingual` as suits the texts.
 
     Args:
         texts: Their beginnings are read, 2,000 characters.

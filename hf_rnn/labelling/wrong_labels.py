@@ -124,7 +124,7 @@ def _score_out_of_fold(
 def _multiply_scores(
     scores: np.ndarray, matrix: Any, labels: np.ndarray, learned: np.ndarray, scored: np.ndarray
 ) -> None:
-    """Multiply scores of rows by the root of the probabilities of a model that learned other rows."""
+    """Multiply scores of rows by the roots of probabilities from a model of other rows."""
     model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the steps are few
@@ -164,7 +164,7 @@ def _compare(
 def _count_pairs(
     labels: np.ndarray, confident: np.ndarray, counts: np.ndarray, names: np.ndarray
 ) -> pd.DataFrame:
-    """Return the estimated number of wrong labels by pair, from scores above the mean of their class."""
+    """Return the estimated number of wrong labels by pair, from confident scores."""
     has_class = confident.any(axis=1)
     joint = np.zeros((len(names), len(names)))
     np.add.at(joint, (labels[has_class], confident[has_class].argmax(axis=1)), 1)

@@ -113,7 +113,7 @@ class TrainingResult:
         return f"{split}: {', '.join(parts)}\n{card}"
 
     def _list_scores(self, split: str, names: list[str]) -> list[str]:
-        """Return these scores of a split, those of the linear model, and that of the largest class."""
+        """Return scores of a split, those of the linear model, and that of the largest class."""
         metrics = self.metrics[split]
         parts = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names]
         if self.card is None:
@@ -464,7 +464,7 @@ def write_encoder(
     figures: Mapping[str, Any],
     settings: Settings,
 ) -> None:
-    """Write an encoder, its tokenizer, modules of sentence-transformers, its record and its card."""
+    """Write an encoder, its tokenizer, modules of sentence-transformers, record and card."""
     training = settings.training
     weights_dtype = settings.pretraining.weights_dtype
     encoder.save_pretrained(folder.root, weights_dtype=weights_dtype)

@@ -198,7 +198,7 @@ def train_on(
     checkpoint: Path | None = None,
     extension: Extension | None = None,
 ) -> TrainingResult:
-    """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
+    """Train on splits as the task reads them, with counts of rows, and save a finished folder.
 
     `settings` are accepted by [`check_early`], and nobody else writes the folder; `checkpoint` is
     the one to resume from. The run may leave the default start, see [`suit_language`].
@@ -221,7 +221,7 @@ def train_on(
 
 
 def make_config(model_args: RnnSettings, **fields: object) -> RnnConfig:
-    """Return the configuration of a model, with `fields` that data and tokenizer decide; raise a [`UserError`]."""
+    """Return the configuration of a model, with `fields` that data and tokenizer decide."""
     try:
         config = RnnConfig(**{**dataclasses.asdict(model_args), **fields})
         find_cell(config)
@@ -358,7 +358,7 @@ def answer(
 
 
 def draw_epoch(run: Run, tokens: Tokens, window: int, epoch: int) -> datasets.Dataset:
-    """Return the training rows of an epoch, some mistyped, long ones cut; rows of an extension stay clean."""
+    """Return the training rows of an epoch: some mistyped, long ones cut."""
     rows = tokens.examples["train"]
     if run.settings.training.typos:
         rows = mistype_examples(run, tokens, epoch)
@@ -381,7 +381,7 @@ def mistype_examples(run: Run, tokens: Tokens, epoch: int) -> datasets.Dataset:
 
 
 def find_window(run: Run, rows: datasets.Dataset, model: PreTrainedModel) -> int:
-    """Return the most tokens of a training text that an epoch reads; 0 where it reads all of them."""
+    """Return the most tokens of a training text that an epoch reads; 0 where it reads all."""
     window = run.settings.training.train_window
     is_text = not run.task.per_token and not run.task.generates
     if not window or not is_text or model.config.sep_token_id is not None:
@@ -420,7 +420,7 @@ def choose_epochs(run: Run, trainer: RnnTrainer, checkpoint: Path | None) -> flo
 
 
 def spend_budget(training: RnnTrainingArguments, rows: int, length: float) -> float:
-    """Return the epochs that `row_budget` gives rows of this mean length: many rows have fewer, few rows more."""
+    """Return the epochs that `row_budget` gives rows of this mean length."""
     budget = training.row_budget or 0
     counted = rows * max(1, length / _USUAL_LENGTH)
     epochs = min(training.num_train_epochs, max(_LEAST_EPOCHS, int(budget // counted)))
@@ -465,7 +465,7 @@ def take_steps(trainer: RnnTrainer, checkpoint: Path | None) -> dict[str, Any]:
 
 
 def learn_held_out(run: Run, tokens: Tokens, fit: Fit) -> bool:
-    """With few rows, learn those that were held out for the scores too; return whether that was done.
+    """With few rows, learn those held out for the scores too; return whether that was done.
 
     The last layer is fitted again, or all weights are trained again for the same number of epochs:
     at 64 rows per class of three sets, the last epoch on all rows is better by .025 than the best
@@ -530,7 +530,7 @@ def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
 
 
 def check_early(settings: Settings) -> None:
-    """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
+    """Raise a [`UserError`] for wrong or contradicting settings, before the data are read."""
     data = settings.data
     training = settings.training
     task = get_task(data.task)
@@ -555,7 +555,8 @@ def check_early(settings: Settings) -> None:
     make_config(settings.model)
     if training.bf16 and training.device.type == "cpu" and not multiplies_bfloat16(use_cpu=True):
         logger.warning(
-            "bf16 is slower here: torch finds no bfloat16 instructions in this processor; leave out bf16"
+            "bf16 is slower here: torch finds no bfloat16 instructions in this processor; "
+            "leave out bf16"
         )
 
 

@@ -1,4 +1,4 @@
-"""Measure near repeats, and the test of `hf-rnn compare`, on files with a text and a label per line.
+"""Measure near repeats, and the test of `hf-rnn compare`, on files of texts and labels.
 
     python scripts/benchmarks/desk.py repeats emotion/train.tsv suite/banking/train.tsv
     python scripts/benchmarks/desk.py compare emotion/train.tsv suite/banking/train.tsv
@@ -59,7 +59,7 @@ def measure_repeats(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
 
 
 def measure_compare(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
-    """Return which share of the draws differs, by the share of a new category in the second half."""
+    """Return the share of draws that differ, by the share of a new category in the second half."""
     import numpy as np
 
     from hf_rnn.labelling.compare import measure_p_value

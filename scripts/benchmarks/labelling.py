@@ -1,4 +1,4 @@
-"""Measure the order of `hf-rnn label`: the accuracy after some answers, in this order and in random order.
+"""Measure the order of `hf-rnn label`: accuracy after some answers, and in random order.
 
     python scripts/benchmarks/labelling.py emotion suite/cr suite/banking suite/newsgroups
 
