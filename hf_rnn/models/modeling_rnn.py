@@ -289,7 +289,10 @@ class RnnModel(RnnPreTrainedModel):
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
         order = TokenOrder(mask)
         starts = self._split_states(
-            len(mask), initial_hidden_state, initial_cell_state, initial_conv_state
+            mask.shape[0],  # by `len`, an export would have this batch size only
+            initial_hidden_state,
+            initial_cell_state,
+            initial_conv_state,
         )
         vectors = self._embed(input_ids, inputs_embeds, order)
         return self._run_layers(vectors, order, starts, output_final_states, output_hidden_states)
