@@ -234,7 +234,7 @@ class Distillation(Extension):
     def measure(
         self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return `teacher` for the metrics: facts, and under `results` its scores by split.
+        """Return facts about the teacher, and under `results` its scores by split.
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
@@ -245,13 +245,13 @@ class Distillation(Extension):
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {name: scores[name] for name in task.scores} | {"agreement": agreement}
-        facts = {
+        return {
+            **self._weights,
             "name": self._teacher.name,
             "rows": self._rows,
             "unlabeled": self._record,
             "results": results,
         }
-        return {"teacher": {**self._weights, **facts}}
 
 
 def distillation_loss(

@@ -52,6 +52,7 @@ from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
 from .run import Fit, Run, Tokens
+from .score import Metrics
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,6 @@ _ARCHITECTURE = (
     "vocab_size", "block_type",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
-_LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 _CARD = Path(__file__).parents[1] / "hub" / "encoder_card.md"
 
@@ -143,22 +143,22 @@ class Outcome:
     """A finished model with all that was measured."""
 
     fit: Fit
-    metrics: dict[str, Any]  # contents of `metrics.json`
+    metrics: Metrics
     linear: LinearBaseline | None  # a linear model of the same rows
 
 
-def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
+def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Metrics) -> None:
     """Log that the linear model of the card has a better validation score, and what to try next."""
     name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
-    score = metrics.get("validation", {}).get(name, 0.0)
+    score = metrics.splits.get("validation", {}).get(name, 0.0)
     for linear in (card.baselines or {}).values():
         linear_score = linear.get("validation", {}).get(name, 0.0)
         if linear_score <= score:
             continue
         advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
-        if "teacher" in metrics:
+        if metrics.teacher is not None:
             advice = "more texts without labels"
-        elif metrics["training"].get("method") == METHOD:
+        elif metrics.training.get("method") == METHOD:
             advice = "--few_rows 0, which trains all weights"
         elif run.settings.data.model_name_or_path is None:
             advice = "recipe default for English texts, else recipe scratch with --vectors"
@@ -211,15 +211,15 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outc
     fit.trainer.model.save_pretrained(folder.root, weights_dtype=training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    write_json(folder.metrics, outcome.metrics)
+    write_json(folder.metrics, outcome.metrics.as_json())
     recorded = record(run.settings)
     if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
         # a repeated run takes the same steps
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        hashes = list_hashes(run, outcome.metrics["data"]["learned_held_out"])
-        np.save(folder.training_rows, hashes)
+        data = outcome.metrics.data or {}
+        np.save(folder.training_rows, list_hashes(run, data["learned_held_out"]))
     if fit.validation is not None:
         write_decisions(folder, run, *fit.validation)
     card = describe_run(folder, run, tokens, outcome)
@@ -283,9 +283,6 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outc
     model = outcome.fit.trainer.model
     metrics = outcome.metrics
     linear = outcome.linear
-    subjects: dict[str, Any] = {}
-    for subject in ("wide", "data", "teacher", "calibration", "typos"):
-        subjects[subject] = metrics.get(subject)
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
@@ -296,13 +293,17 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outc
         thresholds=model.config.label_thresholds,
         size_in_bytes=folder.weights.stat().st_size,
         **_describe_texts(tokens),
-        **_data_facts(run.settings, metrics.get("teacher")),
+        **_data_facts(run.settings, metrics.teacher),
         **_describe_training(run, outcome.fit.trainer, metrics),
         start=None if run.start is None else run.start.describe(model),
         start_note=run.start_note,
         baselines=None if linear is None else {linear.name: linear.scores},
-        results=_list_results(metrics),
-        **subjects,
+        results=_list_results(metrics.splits),
+        wide=metrics.wide,
+        data=metrics.data,
+        teacher=metrics.teacher,
+        calibration=metrics.calibration,
+        typos=metrics.typos,
         decisions=_describe_decisions(folder),
         figures=draw_figures(folder, outcome),
         license=training.license,
@@ -325,11 +326,11 @@ def _describe_texts(tokens: Tokens) -> dict[str, Any]:
     return facts
 
 
-def _describe_training(run: Run, trainer: RnnTrainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_training(run: Run, trainer: RnnTrainer, metrics: Metrics) -> dict[str, Any]:
     """Return numbers and settings of a training."""
     # the number of epochs may have been chosen by the run
     changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
-    numbers = metrics["training"]
+    numbers = metrics.training
     facts: dict[str, Any] = {
         "training": {name: numbers[name] for name in _TRAINING if name in numbers},
         "settings": {name: value for name, value in changes.items() if name not in _ARCHITECTURE},
@@ -339,13 +340,12 @@ def _describe_training(run: Run, trainer: RnnTrainer, metrics: Mapping[str, Any]
     return facts
 
 
-def _list_results(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the scores by split, without what is large."""
+def _list_results(splits: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the scores by split, without what grows with the square of the labels."""
     results: dict[str, dict[str, Any]] = {}
-    for split in ("validation", "test"):
-        if split in metrics:
-            scores = metrics[split].items()
-            results[split] = {name: value for name, value in scores if name not in _LARGE}
+    for split, scores in splits.items():
+        results[split] = {**scores}
+        results[split].pop("confusion_matrix", None)
     return results
 
 
@@ -385,11 +385,11 @@ def _draw_curve(folder: FinishedFolder, trainer: RnnTrainer) -> dict[str, str]:
 def _draw_scores(folder: FinishedFolder, outcome: Outcome) -> dict[str, str]:
     figures: dict[str, str] = {}
     metrics = outcome.metrics
-    if "streaming" in metrics:
-        caption = plot_streaming(metrics["streaming"]["by_share"], folder.streaming)
+    if metrics.streaming is not None:
+        caption = plot_streaming(metrics.streaming["by_share"], folder.streaming)
         figures[caption] = folder.streaming.name
-    split = "validation" if "validation" in metrics else "test"
-    matrix = metrics.get(split, {}).get("confusion_matrix")
+    split = next(iter(metrics.splits), "validation")
+    matrix = metrics.splits.get(split, {}).get("confusion_matrix")
     if matrix:
         names = list(outcome.fit.trainer.model.config.id2label.values())
         plot_confusion_matrix(matrix, names, folder.confusion_matrix)
