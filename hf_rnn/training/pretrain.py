@@ -21,7 +21,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -46,7 +45,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
 from ..data.typos import mistype_half
-from ..hub.model_folder import FinishedFolder, find_folder
+from ..hub.model_folder import find_folder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
@@ -132,7 +131,12 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         training = take_steps(trainer, checkpoint)
         figures = _measure_student(lesson, trainer, training)
         if args.process_index == 0:
-            replace_model(folder, partial(_write, lesson, model, figures, settings))
+            replace_model(
+                folder,
+                lambda new: write_encoder(
+                    new, model.rnn, model.projection, lesson.tokenizer, figures, settings
+                ),
+            )
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
     shown = {name: figures[name] for name in ("texts", "held_out", "training")}
@@ -242,17 +246,6 @@ def _measure_student(
     }
 
 
-def _write(
-    lesson: _Lesson,
-    model: EncoderStudent,
-    figures: Mapping[str, Any],
-    settings: Settings,
-    folder: FinishedFolder,
-) -> None:
-    """Write a student to an empty folder."""
-    write_encoder(folder, model.rnn, model.projection, lesson.tokenizer, figures, settings)
-
-
 # ---- texts and tokens ----
 
 
@@ -308,8 +301,9 @@ def prune_tokenizer(
         counts.pop(index, None)
     content = json.loads(backend.to_str())
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    rest = None if size is None else size - len(ids)
-    ids += rank_pieces(counts, _list_pieces(content["model"]), rest)
+    if size is not None:
+        size -= len(ids)
+    ids += rank_pieces(counts, _list_pieces(content["model"]), size)
 
     _keep_pieces(content["model"], ids)
     content |= {"post_processor": None, "added_tokens": []}

@@ -523,7 +523,7 @@ def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
     card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, outcome))
     remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, card, outcome.metrics)
+    warn_if_linear_wins(run, outcome)
     return TrainingResult(run.folder.root, metrics, card)
 
 
