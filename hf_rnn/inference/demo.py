@@ -58,7 +58,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         else str(model_name_or_path)
     )
     is_tagger = model.task.per_token
-    words = _OF_A_TAGGER if is_tagger else _OF_A_CLASSIFIER
+    words = _TAGGER_WORDS if is_tagger else _CLASSIFIER_WORDS
     outputs: list[object] = []
     with gr.Blocks(title=name, analytics_enabled=False) as page:
         gr.Markdown(f"# {name}\nA recurrent network. Type a text: {words.shown}")
@@ -106,15 +106,15 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
 
 @dataclass(frozen=True)
 class _Words:
-    """What a page says."""
+    """The words of a page."""
 
     shown: str
     button: str
     title: str
 
 
-_OF_A_TAGGER = _Words("the colours show the labels.", "Mark it", "Marked text")
-_OF_A_CLASSIFIER = _Words(
+_TAGGER_WORDS = _Words("the colours show the labels.", "Mark it", "Marked text")
+_CLASSIFIER_WORDS = _Words(
     "its answer, and the words that count.",
     "Label it",
     "Words: for the first label (up to 1), or against it",
