@@ -10,6 +10,11 @@ The first cut that fails ends the sequence. So the chance that a threshold is gr
 most 10 % for all cuts together (fixed-sequence testing, as in A. Angelopoulos and others: Learn
 then Test, arXiv:2110.01052, 2021). Twelve right answers give no threshold for 0.95.
 
+A few wrong labels among the highest scores would end the sequence early. So with many answers each
+of two sequences has a chance of 5 %: one from the highest scores, and one from two thirds of the
+answers down. If all cuts of the first one pass, the second one has both chances (B. Wiens: A fixed
+sequence Bonferroni procedure for testing multiple endpoints. Pharmaceutical Statistics 2, 2003).
+
 Labels share a threshold. A label whose answers refute the target has its own, or a person checks
 all its answers. Labels with few answers, which could hide three times the errors of the target,
 share another one among themselves. `thresholds.json` has the thresholds by target.
@@ -40,6 +45,8 @@ TARGETS = (0.9, 0.95, 0.99)  # chosen by each training
 _CUTS = 20
 _FIRST_CUT = (1.0, 3.0)  # times the fewest answers that can reach a target: least and most
 _FIRST_SHARE = 0.25  # the share of answers above the first cut, within these limits
+_SECOND_START = 2 / 3  # the share of answers above the first cut of the second sequence
+_ENOUGH_FOR_TWO = 8  # times the fewest answers that can reach a target: then there is a second one
 _FOLDS = 5
 _LEAST_SHOWN = 10  # answers, in the picture
 _CANDIDATES = 10  # labels with most errors, which may be left out of a shared threshold
@@ -131,12 +138,12 @@ def surely_reaches(
     return (right > 0) & (betainc(np.maximum(right, 1), rows - right + 1, target) <= level)
 
 
-def _count_fewest(target: float) -> float:
+def _count_fewest(target: float, level: float = 1 - CONFIDENCE) -> float:
     """Return how many answers, all of them right, reach a target."""
-    return math.log(1 - CONFIDENCE) / math.log(target)
+    return math.log(level) / math.log(target)
 
 
-def find_cuts(count: int, target: float) -> np.ndarray:
+def find_cuts(count: int, target: float, level: float = 1 - CONFIDENCE) -> np.ndarray:
     """Return the numbers of answers that are tested for a target, fewest first: about 20, or none.
 
     They are about equally far from each other. Each is the fewest for its number of errors, as
@@ -144,13 +151,14 @@ def find_cuts(count: int, target: float) -> np.ndarray:
     """
     from scipy.special import bdtrin
 
-    if count < _count_fewest(target):
+    fewest_right = _count_fewest(target, level)
+    if count < fewest_right:
         return np.zeros(0, int)
-    least, most = (factor * _count_fewest(target) for factor in _FIRST_CUT)
+    least, most = (factor * fewest_right for factor in _FIRST_CUT)
     first = min(count, math.ceil(np.clip(_FIRST_SHARE * count, least, most)))
     places = np.linspace(first, count, _CUTS).round()
     errors = np.arange(math.ceil((1 - target) * count) + 1)
-    fewest = np.ceil(bdtrin(errors, 1 - CONFIDENCE, 1 - target))  # answers, by errors among them
+    fewest = np.ceil(bdtrin(errors, level, 1 - target))  # answers, by errors among them
     cuts = fewest[np.searchsorted(fewest, places, side="right") - 1]
     return np.unique(np.append(cuts, count)).astype(int)
 
@@ -159,19 +167,38 @@ def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> 
     """Return the score of the last cut that reaches the target before one fails; None without one.
 
     A cut is a number of answers with the highest scores, and those with an equal score. It depends
-    on the scores alone, not on which answers are right.
+    on the scores alone, not on which answers are right. With many answers a second sequence of cuts
+    is tested, even if the first one fails.
     """
-    cuts = find_cuts(len(confidence), target)
+    count = len(confidence)
+    level = both_levels = 1 - CONFIDENCE
+    second_start = count + 1
+    if count >= _ENOUGH_FOR_TWO * _count_fewest(target):
+        level = both_levels / 2
+        second_start = math.ceil(_SECOND_START * count)
+    cuts = find_cuts(count, target, level)
     if not len(cuts):
         return None
+
     order = np.argsort(-confidence, kind="stable")
     scores = confidence[order]
     right_so_far = right[order].cumsum()
     ends = np.unique(np.searchsorted(-scores, -scores[cuts - 1], side="right"))
+    first, second = np.split(ends, [np.searchsorted(ends, second_start)])
 
-    passed = surely_reaches(right_so_far[ends - 1], ends, target)
-    reached = int(np.logical_and.accumulate(passed).sum())
-    return float(scores[ends[reached - 1] - 1]) if reached else None
+    reached = _pass_cuts(first, right_so_far, target, level)
+    if len(reached) == len(first):
+        level = both_levels
+    reached = np.append(reached, _pass_cuts(second, right_so_far, target, level))
+    return float(scores[reached[-1] - 1]) if len(reached) else None
+
+
+def _pass_cuts(
+    ends: np.ndarray, right_so_far: np.ndarray, target: float, level: float
+) -> np.ndarray:
+    """Return the cuts that pass before one fails."""
+    passed = surely_reaches(right_so_far[ends - 1], ends, target, level)
+    return ends[np.logical_and.accumulate(passed)]
 
 
 def choose_thresholds(
