@@ -205,7 +205,7 @@ def evaluate_model(
     check_options(options, task, config)
     if output_file is not None:
         check_answers_file(output_file, task)
-    rows = read_rows(model, options, task, config, revision, data)
+    rows = read_rows(model, options, config, revision, data)
     if task.generates:
         scores = _score_language_model(options, opened, task, rows)
         return Evaluation(model, task, config, rows, scores, notes=[rows.note])
@@ -302,7 +302,7 @@ def _fit_linear(
     if not task.one_label or not Path(str(options.data_dir)).is_dir():
         return None
     with contextlib.suppress(UserError, ValueError):
-        columns = find_columns(options, task, config, {})
+        columns = find_columns(options, config, {})
         splits = task.read(options, report=DataReport(), **columns, splits=["train"])
         return LinearBaseline(splits["train"], opened.tokenizer)
     return None

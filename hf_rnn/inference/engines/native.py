@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from . import (
     CLASSIFIER,
     DEFAULTS,
     TAGGER,
+    Arrays,
     Engine,
     InferenceOptions,
     Precision,
+    TokenIds,
     Unsupported,
     hash_weights,
     pad_tokens,
@@ -77,7 +79,7 @@ def to_float(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def read_ngrams(weights: Mapping[str, np.ndarray]) -> NgramTable | None:
+def read_ngrams(weights: Arrays) -> NgramTable | None:
     """Return the linear part of weights by name; None for those without one."""
     if "ngrams.weight" not in weights:
         return None
@@ -137,7 +139,7 @@ def _is_size(value: object) -> bool:
 class Weights:
     """Weights by name: checked, padded, and moved to memory that C reads."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], shortened: int = 0) -> None:
+    def __init__(self, weights: Arrays, shortened: int = 0) -> None:
         self._weights = weights
         self._unread = set(weights)
         self._shortened = shortened
@@ -221,7 +223,7 @@ class NativeEngine(Engine):
     def __init__(
         self,
         config: Config,
-        weights: Mapping[str, np.ndarray],
+        weights: Arrays,
         precision: Precision = "float32",
         head: str = CLASSIFIER,
     ) -> None:
@@ -255,7 +257,7 @@ class NativeEngine(Engine):
         self._filled = np.zeros(rows, bool)
         self._filling = threading.Lock()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._source
 
     @cached_property
@@ -285,9 +287,7 @@ class NativeEngine(Engine):
         ]
         return Ngrams(*places, rows, buckets, labels)
 
-    def _add_ngrams(
-        self, logits: np.ndarray, input_ids: Sequence[Sequence[int]], lengths: np.ndarray
-    ) -> None:
+    def _add_ngrams(self, logits: np.ndarray, input_ids: TokenIds, lengths: np.ndarray) -> None:
         """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""
         assert self._ngrams is not None
         ends = np.cumsum(lengths)
@@ -459,9 +459,7 @@ class NativeEngine(Engine):
             )
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _look_up(
-        self, texts: Sequence[Sequence[int]], lengths: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _look_up(self, texts: TokenIds, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
         if len(texts) == 1:  # the fastest way
             ids = np.array(texts[0], np.int64)
@@ -494,14 +492,12 @@ class NativeEngine(Engine):
 
     # ---- answers ----
 
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; `threads` of the options does not change the logits."""
         logits = self.compute(input_ids, options.threads)
         return pad_tokens(logits, input_ids) if self.per_token else logits
 
-    def compute(self, input_ids: Sequence[Sequence[int]], threads: int | None) -> np.ndarray:
+    def compute(self, input_ids: TokenIds, threads: int | None) -> np.ndarray:
         """Return the logits `(N, C)` of texts; of a tagger, those of all tokens `(T, C)`."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
@@ -510,7 +506,7 @@ class NativeEngine(Engine):
         return logits
 
     def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+        self, input_ids: TokenIds, states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]; a text may get no token."""
         shape = (len(input_ids), self._model.carried)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
 from ...utils.errors import UserError, explain, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, Source, batch_by_length, pad_ids
+from . import DEFAULTS, Engine, InferenceOptions, Source, TokenIds, batch_by_length, pad_ids
 from .stored import fingerprint_folder, load_config, open_folder
 
 if TYPE_CHECKING:
@@ -65,12 +64,10 @@ class OnnxEngine(Engine):
                 "the file has no sentence_embedding: export an encoder of hf-rnn pretrain"
             )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _open_again, (*self._arguments, self._is_encoder)
 
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; an encoder gives vectors."""
         output = self.session.get_outputs()[0]
         results = np.zeros((len(input_ids), output.shape[-1]), np.float32)

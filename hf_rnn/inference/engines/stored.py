@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from . import (
     CLASSIFIER,
     DEFAULTS,
     TAGGER,
+    Arrays,
     Engine,
     InferenceOptions,
     Source,
@@ -227,9 +228,7 @@ def read_memory(model: PreTrainedModel) -> dict[str, np.ndarray]:
     }
 
 
-def make_native(
-    config: Config, weights: Mapping[str, np.ndarray], options: InferenceOptions, head: str
-) -> Engine:
+def make_native(config: Config, weights: Arrays, options: InferenceOptions, head: str) -> Engine:
     """Return the engine in C of a model; see [`NativeEngine`]."""
     if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
         from .heads import TaggerEngine

@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from . import (
     Engine,
     InferenceOptions,
     Source,
+    TokenIds,
     batch_by_length,
     check_mode,
     hash_weights,
@@ -69,9 +69,7 @@ class TorchEngine(Engine):
         """As in [`Engine`]."""
         return read_ngrams(read_memory(self.model))
 
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; about `tokens_per_batch` of the options are read at once."""
         check_mode(self.model)
         if len(input_ids) >= _MANY_TEXTS and self.model.device.type == "cpu":
@@ -82,7 +80,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+        self, input_ids: TokenIds, states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
         count = len(input_ids)
@@ -126,7 +124,7 @@ def _warn_of_missing_kernel() -> None:
 def compute_logits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    input_ids: Sequence[Sequence[int]],
+    input_ids: TokenIds,
     batch_size: int = 64,
     tokens_per_batch: int = 8192,
 ) -> torch.Tensor:
