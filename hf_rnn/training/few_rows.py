@@ -132,7 +132,7 @@ def fit_last_layer(
     The strength of the regularisation is chosen by cross-validation, where each class has two rows
     or more. Classes are weighted as in training. With pooling mean_max the regression reads the
     mean: maxima are noisier. An encoder of `hf-rnn pretrain` maps the mean to its teacher's space,
-        where few rows suffice; the layer takes that map in.
+    where few rows suffice; the layer takes that map in.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

@@ -48,7 +48,7 @@ class Metrics:
     typos: dict[str, Any] | None = None  # scores of mistyped rows
     wide: dict[str, Any] | None = None  # the linear part
     teacher: dict[str, Any] | None = None
-    data: dict[str, Any] | None = None  # what it learned
+    data: dict[str, Any] | None = None  # names and counts of the training data
 
     def as_json(self) -> dict[str, Any]:
         """Return the splits and the subjects by name."""
