@@ -47,7 +47,7 @@ _NAMES = {"data": "the texts or their labels", "start": "the weights that traini
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error."""
+    """Training stopped after a signal; a KeyboardInterrupt, so no handler takes it for an error."""
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)

@@ -329,7 +329,7 @@ class Classifier(Teacher):
         raise ModelError(f"{self.title} has other labels than the data: {found}; {remedy}")
 
     def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
-        """Return the logarithms of the class weights `(C,)` that the teacher learned with, else zeros.
+        """Return the logarithms of the class weights `(C,)` of the teacher's training, else zeros.
 
         Its logits have them in, and the loss adds those of the student.
         """

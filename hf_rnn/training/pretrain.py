@@ -84,7 +84,7 @@ class PretrainingResult:
     url: str | None = None
 
     def summarize(self) -> str:
-        """Return two lines for people: scores on held-out texts, and how to start from the encoder."""
+        """Return two lines for people: scores on held-out texts, and how to start from it."""
         scores = [
             f"{name.replace('_', ' ')} {value:.3f}"
             for name, value in self.metrics["held_out"].items()
@@ -273,10 +273,10 @@ def prune_tokenizer(
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """Return the teacher's tokenizer with the `size` pieces that the texts use most.
 
-    The list has the teacher's ids of these pieces. All pieces that occur stay without a size. All characters of used pieces stay with any size, so
-    that a word without its piece is split into smaller ones. Special tokens other than padding and
-    unknown are left out, and no tokens are put around a text. Handles and links are rewritten, see
-    [`plain_placeholders`].
+    The list has the teacher's ids of these pieces. All pieces that occur stay without a size. All
+    characters of used pieces stay with any size, so that a word without its piece is split into
+    smaller ones. Special tokens other than padding and unknown are left out, and no tokens are put
+    around a text. Handles and links are rewritten, see [`plain_placeholders`].
 
     Raises:
         ModelError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as

@@ -372,7 +372,7 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
             )
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
-        """Return the number of each text `(n,)`, or its numbers `(n, numbers)`; texts may be empty."""
+        """Return the number of each text `(n,)`, or numbers `(n, numbers)`; texts may be empty."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
