@@ -276,18 +276,9 @@ def find_suffix(path: str) -> str:
     return suffix
 
 
-def format_table(
-    table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
-) -> bytes:
-    """Return a table as the content of a file with this name; see [`write_table`]."""
-    stream = io.BytesIO()
-    write_table(table, stream, path, separator, needs_mark)
-    return stream.getvalue()
-
-
 def write_table(
     table: pa.Table,
-    file: IO[bytes],
+    file: IO[bytes] | io.RawIOBase,
     path: str,
     separator: str | None = None,
     needs_mark: bool = False,
@@ -339,7 +330,7 @@ def _write_rows(
         csv.write_csv(_flatten(table), output, csv.WriteOptions(delimiter=separator))
 
 
-def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
+def _write_excel(table: pa.Table, stream: IO[bytes]) -> None:
     """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
 
     Integers of more than 15 digits, times before 1901 and times with a zone, which Excel lacks,
