@@ -85,21 +85,26 @@ def answer_file(
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
-        kind = "the first fields of its lines" if is_table(path) else "its lines"
-        note = f"{path}: texts are {kind}"
+        note = f"{path}: texts are its lines"
+        if is_table(path):
+            note = f"{path}: texts are the first fields of its lines"
 
     stored = dict(zip(names, table.columns, strict=True))
-    sources = [stored.get(name, name) for name in columns]
-    answers = _answer_rows(model, table, sources, settings)
+    columns = [stored.get(name, name) for name in columns]
+    answers = _answer_rows(model, table, columns, settings)
     whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
-    errors = whole.column(-1)
-    reasons = errors.filter(pc.not_equal(errors, "")).to_pylist()
+    reasons = list(filter(None, whole.column(-1).to_pylist()))
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     if not faults:
         whole = whole.drop_columns(whole.schema.names[-1:])
-    needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    empty = len(reasons) - len(faults)
-    return AnsweredFile(whole, note, faults, empty, table.separator, needs_mark)
+    return AnsweredFile(
+        whole, note, faults, len(reasons) - len(faults), table.separator, came_from_excel(table)
+    )
+
+
+def came_from_excel(table: Table) -> bool:
+    """Return whether a table came from Excel, which reads UTF-8 by a mark only."""
+    return table.encoding not in (None, "utf-8", "ascii")
 
 
 def _answer_rows(

@@ -16,7 +16,16 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
 from ...utils.errors import UserError, explain, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, Source, TokenIds, batch_by_length, pad_ids
+from . import (
+    DEFAULTS,
+    Engine,
+    InferenceOptions,
+    Source,
+    TokenIds,
+    batch_by_length,
+    check_ids,
+    pad_ids,
+)
 from .stored import fingerprint_folder, load_config, open_folder
 
 if TYPE_CHECKING:
@@ -71,14 +80,11 @@ class OnnxEngine(Engine):
         """As in [`Engine`]; an encoder gives vectors."""
         output = self.session.get_outputs()[0]
         results = np.zeros((len(input_ids), output.shape[-1]), np.float32)
-        largest = self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
             ids, mask = pad_ids([input_ids[row] for row in rows])
-            # ONNX Runtime would count a negative id from the end
-            if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
-                raise IndexError(
-                    f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}"
-                )
+            check_ids(
+                ids, self.config.vocab_size
+            )  # ONNX Runtime counts a negative one from the end
             results[rows] = run_session(self.session, ids, mask)[output.name]
         return results
 
