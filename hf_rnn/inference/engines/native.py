@@ -217,10 +217,10 @@ class StoredEngine(Engine):
     def __init__(self, config: Config, weights: Arrays, *others: object) -> None:
         self.config = config
         self.weights = weights
-        self._others = others
+        self._source = (config, weights, *others)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.config, self.weights, *self._others)
+        return type(self), self._source
 
     @cached_property
     def fingerprint(self) -> str:

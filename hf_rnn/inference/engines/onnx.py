@@ -26,7 +26,7 @@ from . import (
     check_ids,
     pad_ids,
 )
-from .stored import fingerprint_folder, load_config, open_folder
+from .stored import absolute_name, fingerprint_folder, load_config, open_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -49,9 +49,7 @@ class OnnxEngine(Engine):
 
     def __init__(self, source: Source, options: InferenceOptions = DEFAULTS) -> None:
         name = source.name
-        path = os.path.abspath(name) if os.path.isdir(name) else name
-        self._arguments = (path, options)
-        self._is_encoder = source.is_encoder
+        self._arguments = (absolute_name(name), options, source.is_encoder)
         folder = source.folder
         again = "its owner makes it with hf-rnn export"
         if os.path.isdir(name):
@@ -74,7 +72,7 @@ class OnnxEngine(Engine):
             )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _open_again, (*self._arguments, self._is_encoder)
+        return _open_again, self._arguments
 
     def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; an encoder gives vectors."""
