@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from ..data import Location
@@ -147,9 +146,8 @@ def _render_labels(found: WrongLabels) -> Iterator[str]:
     for pair in found.pairs[:_SHOWN].itertuples():
         yield f"  {pair.rows:,} of {pair.label} look like {pair.suggested}"
     for row in found.rows[:_SHOWN].itertuples():
-        text = shorten(row.text, 80, placeholder=" ...")
         place = f"line {row.line}" if hasattr(row, "line") else f"row {row.row}"
-        yield f"  {row.split} {place} ({row.label}, rather {row.suggested}): {text!r}"
+        yield f"  {row.split} {place} ({row.label}, rather {row.suggested}): {row.text[:80]!r}"
 
 
 def _write(path: str, table: pd.DataFrame) -> None:

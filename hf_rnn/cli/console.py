@@ -28,7 +28,7 @@ class ModelFlags:
     revision: str | None = setting(None, "branch, tag or commit of an id on the Hub")
 
     def check_model(self) -> None:
-        """Raise a [`UserError`] for an incomplete folder, before a heavy import."""
+        """Raise a [`ModelError`] for a missing or incomplete folder, before a heavy import."""
         path = Path(self.model)
         if find_built_in(self.model) is None:
             check_name(str(path), "a trained model")

@@ -92,9 +92,9 @@ class Extension:
 
     def measure(
         self, run: Run, config: RnnConfig, predictions: Mapping[str, PredictionOutput]
-    ) -> dict[str, Any]:
-        """Return further metrics, from the model's predictions by split."""
-        return {}
+    ) -> dict[str, Any] | None:
+        """Return facts and scores of a teacher, from the model's predictions by split."""
+        return None
 
 
 @dataclass(frozen=True)
