@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, compress, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -360,11 +360,11 @@ def _split(
 
 def _hide_cr(stream: TextIO) -> Iterator[list[str]]:
     """Yield lists of lines for `csv`, which refuses a CR that ends no line, as pandas writes it."""
-    while lines := stream.readlines(_BLOCK_CHARACTERS):
-        text = "".join(lines)
+    while chunk := stream.readlines(_BLOCK_CHARACTERS):
+        text = "".join(chunk)
         if text.count("\r") != text.count("\r\n"):
-            lines = [_CR.sub(_LONE_CR, line) for line in lines]
-        yield lines
+            chunk = [_CR.sub(_LONE_CR, line) for line in chunk]
+        yield chunk
 
 
 def _split_quoted(path: str, stream: TextIO, separator: str, skipped: int) -> Iterator[_Piece]:
@@ -373,13 +373,13 @@ def _split_quoted(path: str, stream: TextIO, separator: str, skipped: int) -> It
     lines = chain.from_iterable(_hide_cr(stream))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     size = 1  # the first piece may be a header
-    while piece := _take_piece(path, reader, size, skipped):
-        if [] in piece.rows:
-            piece.places = list(compress(piece.places, piece.rows))
-            piece.rows = list(filter(None, piece.rows))
-        if piece.rows:
+    while chunk := _take_piece(path, reader, size, skipped):
+        if [] in chunk.rows:
+            chunk.places = list(compress(chunk.places, chunk.rows))
+            chunk.rows = list(filter(None, chunk.rows))
+        if chunk.rows:
             size = PIECE_ROWS
-            yield piece
+            yield chunk
 
 
 def _take_piece(path: str, reader: Any, size: int, skipped: int) -> _Piece | None:
@@ -407,8 +407,10 @@ def _number_rows(rows: Sequence[Sequence[str]], start: int, end: int) -> Sequenc
     """Return the first line of each row, after `start` lines; some rows may have several."""
     if end - start == len(rows):
         return range(start + 1, end + 1)
-    lines = (1 + sum(cell.count("\n") for cell in row) for row in rows)
-    return list(accumulate(lines, initial=start + 1))[:-1]
+    places = [start + 1]
+    for row in rows:
+        places.append(places[-1] + 1 + sum(cell.count("\n") for cell in row))
+    return places[:-1]
 
 
 # ---- JSON ----
