@@ -294,7 +294,7 @@ def write_table(
     """
     suffix = find_suffix(path)
     packing = Path(path.lower()).suffix
-    stream: contextlib.AbstractContextManager[IO[bytes]] = contextlib.nullcontext(file)
+    stream: Any = contextlib.nullcontext(file)
     if packing in _PACKINGS:
         stream = pa.CompressedOutputStream(_OpenFile(file), _PACKINGS[packing])
     try:
@@ -309,7 +309,7 @@ def write_table(
 class _OpenFile(io.RawIOBase):
     """A file that stays open when Arrow closes this one."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
         self.write = file.write  # type: ignore[method-assign]
 
     def writable(self) -> bool:
