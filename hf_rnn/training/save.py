@@ -254,7 +254,7 @@ def write_decisions(
             "person",
             ", ".join(absent),
         )
-    texts = run.texts["validation"]["text"][:]
+    texts = run.texts["validation"]["text"]
     for thresholds in chosen[:2]:
         hint = describe_missing(thresholds, scores, labels, names, texts)
         if hint:
