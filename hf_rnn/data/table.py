@@ -346,6 +346,8 @@ def find_column(
                 return folded[guess.strip().casefold()]
     wanted = name or next(iter(guesses), flag)
     detail = f"no column {wanted!r:.80}: found {listed(columns)}; name one of them with --{flag}"
+    if not columns:
+        detail = f"no column {wanted!r:.80}, nor any other: hf-rnn label gives labels to texts"
     raise file_error(path, Reason.MISSING_COLUMN, detail)
 
 

@@ -407,7 +407,7 @@ def describe_missing(
         label = names[labels[row]] if labels[row] >= 0 else "no class"
         score = answers.scores[row]
         answer = names[answers.labels[row]]
-        examples.append(f"{texts[row]!r:.80} is {label}, answered {answer} with {score:.2f}")
+        examples.append(f"{texts[row][:80]!r} is {label}, answered {answer} with {score:.2f}")
     return (
         f"{sentence}: {len(wrong)} of the {len(first)} most confident answers are wrong, such as "
         f"{'; '.join(examples)}. Wrong labels are the usual reason: correct them, and type "

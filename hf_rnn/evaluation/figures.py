@@ -34,6 +34,7 @@ _SCORES = (
     "pearson",
     "spearman",
 )
+_MARK: dict[str, Any] = {"color": _INK, "linewidth": 0.9, "linestyle": ":"}
 _WIDTH = 8.2  # inches, 1,200 pixels
 _MOST_CLASSES = 100  # with names and numbers
 _HALF_NAME = 16  # characters of a class name
@@ -57,14 +58,23 @@ def plot_learning_curve(
     def read(name: str) -> list[tuple[float, float]]:
         return list({entry["epoch"]: entry[name] for entry in log_history if name in entry}.items())
 
-    train = "train, with dropout and label smoothing" if smoothing else "train, with dropout"
-    losses = {train: read("loss"), "validation": read("eval_loss")}
-    scores = {f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES}
-    if not any(losses.values()):
+    caption = "Loss and scores over epochs"
+    train = "train, with dropout"
+    if smoothing:
+        train += " and label smoothing"
+        caption += (
+            f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
+        )
+    panels = {
+        "loss": {train: read("loss"), "validation": read("eval_loss")},
+        "score": {
+            f"{name.replace('_', ' ')}, validation": read(f"eval_{name}") for name in _SCORES
+        },
+    }
+    if not any(panels["loss"].values()):
         raise UserError("no learning curve: the training log has no loss")
-    panels = {"loss": losses}
-    if any(scores.values()):
-        panels["score"] = scores
+    if not any(panels["score"].values()):
+        del panels["score"]
     kept = [
         entry["epoch"]
         for entry in log_history
@@ -72,19 +82,13 @@ def plot_learning_curve(
     ]
 
     with _figure((_WIDTH * len(panels) / 2, 4.2), path) as figure:
-        areas = np.ravel(figure.subplots(1, len(panels)))
-        for axes, (quantity, lines) in zip(areas, panels.items(), strict=True):
-            for epoch in kept[:1]:
-                name = f"kept: epoch {epoch:g}"
-                axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=name)
+        for number, (quantity, lines) in enumerate(panels.items(), 1):
+            axes = figure.add_subplot(1, len(panels), number)
+            if kept:
+                axes.axvline(kept[0], **_MARK, label=f"kept: epoch {kept[0]:g}")
             _draw_lines(axes, lines, "epoch", quantity, {})
             axes.locator_params(axis="x", integer=True, min_n_ticks=1)
 
-    caption = "Loss and scores over epochs"
-    if smoothing:
-        caption += (
-            f". Label smoothing of {smoothing:g} raises the training loss, not the validation loss"
-        )
     return caption
 
 

@@ -57,7 +57,7 @@ def fit_linear(
     from sklearn.svm import LinearSVC
 
     true = np.asarray(labels)
-    lengths = np.array([len(text) for text in texts])
+    lengths = np.array(list(map(len, texts)))
     characters = int(lengths.sum())
     size = int(true.max()) + 1
     if characters * max(size, 12) > MOST_WORK:
@@ -65,7 +65,7 @@ def fit_linear(
             f"{characters} characters of {size} classes: their product is above {MOST_WORK}"
         )
 
-    chosen = {name: values[0] for name, values in OPTIONS.items()}
+    chosen = _first_options()
     how = "the rows are too few to choose"
     rows = _sample_rows(lengths, size)
     if np.sort(np.bincount(true[rows], minlength=2))[-2] >= FOLDS:  # every fold leaves two classes
@@ -73,12 +73,21 @@ def fit_linear(
         how = f"chosen in {FOLDS} folds of train"
 
     alone = chosen.pop("characters_alone")
-    vectorizer = _vectorize(alone, len(true), normalize)
-    model = make_pipeline(vectorizer, LinearSVC(tol=0.01, random_state=0, **chosen))
+    svm = LinearSVC(tol=0.01, random_state=0, **chosen)
+    model = make_pipeline(_vectorize(alone, len(true), normalize), svm)
+    return model.fit(texts, true), _name_model(alone, **chosen, how=how)
+
+
+def _name_model(alone: bool, C: float, class_weight: str | None, how: str) -> str:
+    """Return a description of a linear model for people."""
     features = "characters" if alone else "words, word pairs, characters"
-    weights = "class-weighted" if chosen["class_weight"] else "unweighted"
-    name = f"TF-IDF ({features}) + {weights} linear SVM (C {chosen['C']:g}; {how})"
-    return model.fit(texts, true), name
+    weights = "class-weighted" if class_weight else "unweighted"
+    return f"TF-IDF ({features}) + {weights} linear SVM (C {C:g}; {how})"
+
+
+def _first_options() -> dict[str, Any]:
+    """Return the value of each option to begin with."""
+    return {name: values[0] for name, values in OPTIONS.items()}
 
 
 def _sample_rows(lengths: np.ndarray, classes: int) -> np.ndarray:
@@ -128,7 +137,7 @@ def _choose_options(
     with warnings.catch_warnings():
         # some classes have fewer rows than folds, some fits stop early
         warnings.simplefilter("ignore")
-        chosen: dict[str, Any] = {name: values[0] for name, values in OPTIONS.items()}
+        chosen = _first_options()
         best = validate(**chosen)
         for name, values in OPTIONS.items():
             for value in values[1:]:

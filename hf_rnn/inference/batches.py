@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from ..hub.model_folder import FinishedFolder
 from .engines import InferenceOptions
+from .engines.stored import absolute_name
 from .fast import FastRnn
-from .tables import Frame, TableSettings, answer_frame, answer_schema, read_record
+from .tables import Frame, Record, TableSettings, answer_frame, answer_schema, read_record
 
 _IMPORTING_PROCESS = os.getpid()
 
 
 @lru_cache(maxsize=4)
-def _load_once(
-    name: str, options: InferenceOptions, changed: float
-) -> tuple[FastRnn, dict[str, Any]]:
+def _load_once(name: str, options: InferenceOptions, changed: float) -> tuple[FastRnn, Record]:
     # engines run a process per core, and OpenMP can hang after a fork
     if os.getpid() != _IMPORTING_PROCESS:
         os.environ["OMP_NUM_THREADS"] = "1"
@@ -69,14 +67,13 @@ class BatchPredictor:
         target: float | None = None,
         **loading: Any,
     ) -> None:
-        name = os.path.expanduser(model)
-        # workers run in other folders
-        self.model = os.path.abspath(name) if os.path.isdir(name) else name
-        columns = TableSettings(text_column, text_pair_column, prefix=prefix)
-        self.settings = replace(columns, all_scores=all_scores, target=target)
+        self.model = absolute_name(model)  # workers run in other folders
+        self.settings = TableSettings(
+            text_column, text_pair_column, prefix=prefix, all_scores=all_scores, target=target
+        )
         self.options = InferenceOptions(**loading)
 
-    def load(self) -> tuple[FastRnn, dict[str, Any]]:
+    def load(self) -> tuple[FastRnn, Record]:
         """Return the model of this process, and the record of its training data."""
         changed = 0.0
         if os.path.isdir(self.model):  # a local model can be trained again
@@ -92,7 +89,6 @@ class BatchPredictor:
     def __call__(self, batch: Frame) -> Frame:
         """Return a batch with the answers; Spark gives and gets an iterator of batches."""
         if isinstance(batch, Iterator):
-            batches: Any = map(self, batch)
-            return batches
+            return cast("Frame", map(self, batch))
         model, record = self.load()
         return answer_frame(model, batch, "the batch", self.settings, record, is_batch=True)

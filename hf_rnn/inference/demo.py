@@ -58,11 +58,10 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         else str(model_name_or_path)
     )
     is_tagger = model.task.per_token
+    words = _TAGGER_WORDS if is_tagger else _CLASSIFIER_WORDS
+    outputs: list[object] = []
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        shown = (
-            "the colours show the labels." if is_tagger else "its answer, and the words that count."
-        )
-        gr.Markdown(f"# {name}\nA recurrent network. Type a text: {shown}")
+        gr.Markdown(f"# {name}\nA recurrent network. Type a text: {words.shown}")
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(
@@ -72,42 +71,60 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                     max_lines=12,
                     autofocus=True,
                 )
-                button = gr.Button("Mark it" if is_tagger else "Label it", variant="primary")
+                button = gr.Button(words.button, variant="primary")
                 texts = [[example] for example in read_examples(FinishedFolder(folder))]
                 examples = gr.Examples(texts, text, cache_examples=False) if texts else None
             with gr.Column():
-                outputs = (
-                    [] if is_tagger else [gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)]
-                )
-                title = (
-                    "Marked text"
-                    if is_tagger
-                    else "Words: for the first label (up to 1), or against it"
-                )
-                outputs += [
+                if not is_tagger:
+                    outputs.append(gr.Label(label="Label", num_top_classes=_SHOWN_LABELS))
+                outputs.append(
                     gr.HighlightedText(
-                        label=title, combine_adjacent=False, show_legend=not is_tagger
+                        label=words.title, combine_adjacent=False, show_legend=not is_tagger
                     )
-                ]
+                )
 
         def answer(text: str | None) -> object:
             try:
                 if is_tagger:
-                    spans = model.predict([text or ""])[0]["entities"]
-                    return {
-                        "text": text or "",
-                        "entities": [{**span, "entity": span["label"]} for span in spans],
-                    }
+                    return mark_text(model, text or "")
                 return label_text(model, text, gr.Info) if text and text.strip() else (None, [])
             except UserError as error:
                 raise gr.Error(str(error)) from error
 
-        event: dict[str, Any] = {"fn": answer, "inputs": text, "outputs": outputs}
-        event |= {"api_visibility": "private", "show_progress": "minimal"}
+        event: dict[str, Any] = {
+            "fn": answer,
+            "inputs": text,
+            "outputs": outputs,
+            "api_visibility": "private",
+            "show_progress": "minimal",
+        }
         gr.on([button.click, text.submit], **event)
         if examples is not None:
             examples.load_input_event.then(**event)
     return page
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of a page."""
+
+    shown: str
+    button: str
+    title: str
+
+
+_TAGGER_WORDS = _Words("the colours show the labels.", "Mark it", "Marked text")
+_CLASSIFIER_WORDS = _Words(
+    "its answer, and the words that count.",
+    "Label it",
+    "Words: for the first label (up to 1), or against it",
+)
+
+
+def mark_text(model: Predictor, text: str) -> dict[str, object]:
+    """Return a text with its entities, as a highlighted text of Gradio takes it."""
+    spans = model.predict([text])[0]["entities"]
+    return {"text": text, "entities": [{**span, "entity": span["label"]} for span in spans]}
 
 
 def label_text(
@@ -120,11 +137,10 @@ def label_text(
     least = _SMALLEST_SCALE * abs(explanation.scores[explanation.label])
     scale = max([least, *(abs(effect or 0.0) for _, effect in explanation.parts)]) or 1.0
     parts = [(part, effect and effect / scale) for part, effect in explanation.parts]
+    scores = explanation.scores
     if score_kind(model.config) == "values":
-        return ", ".join(
-            f"{name} {number:.4g}" for name, number in explanation.scores.items()
-        ), parts
-    return explanation.scores, parts
+        return ", ".join(f"{name} {number:.4g}" for name, number in scores.items()), parts
+    return scores, parts
 
 
 @dataclass(frozen=True)
@@ -205,22 +221,37 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     from starlette.routing import Route
 
     refusal = PlainTextResponse("this page takes no files", status_code=403)
-    uploads = [Route(f"/gradio_api/{path}", refusal) for path in ("upload", "process_recording")]
     hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1"]
-    limit = Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES)
     guard = {
-        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), limit],
-        "routes": uploads,
+        "middleware": [
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+            Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES),
+        ],
+        "routes": [
+            Route(f"/gradio_api/{path}", refusal) for path in ("upload", "process_recording")
+        ],
     }
     # the visitor's own fonts, as most of Gradio's lack bold letters; blue is also the colour of
     # words for a label
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    theme = gr.themes.Default(primary_hue="blue", **fonts)
-    quiet = {"quiet": True, "show_error": True, "footer_links": [], "run_history": False}
-    modes = {"share": False, "prevent_thread_lock": True, "ssr_mode": False, "mcp_server": False}
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
     try:
         page.launch(
-            server_name=host, server_port=port, app_kwargs=guard, theme=theme, **quiet, **modes
+            server_name=host,
+            server_port=port,
+            app_kwargs=guard,
+            theme=theme,
+            quiet=True,
+            show_error=True,
+            footer_links=[],
+            run_history=False,
+            share=False,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            mcp_server=False,
         )
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         raise UserError(f"the page cannot be served at {host}: set --port to a free one") from error

@@ -13,12 +13,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..evaluation.scores import check_finite_logits
-from ..tasks import compute_scores, score_kind
+from ..tasks import Answer, compute_scores, score_kind
 from ..tokenizers.ngrams import NgramTable, hash_ngrams
 from ..utils.errors import UserError, check_text
 
@@ -52,7 +52,7 @@ class _Reading:
         return " ".join(self.text[start:end].split())
 
 
-def explain_text(model: Predictor, text: str, most: int = 8) -> dict[str, Any]:
+def explain_text(model: Predictor, text: str, most: int = 8) -> Answer:
     """Return the answer with `because`: a list of `[phrase, number]`; see [`FastRnn.explain`]."""
     check_model(model)
     check_text(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from ..tasks import Answer
 from ..utils.errors import UserError
 from .engines import DEFAULTS, Backend, Engine, InferenceOptions, Precision
 from .engines.open import open_engine
@@ -57,7 +58,7 @@ class FastRnn(Predictor):
             )
         return answer_frame(self, table, "the table", TableSettings(**settings), {}, is_batch=False)
 
-    def explain(self, text: str, most: int = 8) -> dict[str, Any]:
+    def explain(self, text: str, most: int = 8) -> Answer:
         """Return the answer to a text, and the words and phrases that count most for it.
 
         The numbers are in units of the logit of the label; with one label per text, of its

@@ -7,19 +7,19 @@ logits. `fast.py` adds tables and streams.
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
 from ..hub.model_folder import FinishedFolder
-from ..tasks import check_answers, compute_scores, score_kind, task_of
+from ..tasks import Answer, check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
-from .engines import Backend, Engine, InferenceOptions, Precision
+from .engines import Backend, Engine, InferenceOptions, Precision, TokenIds
 from .engines.open import choose_engine, open_engine
+from .engines.stored import absolute_name
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Predictor:
         options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
         opened = open_engine(name_or_path, options)
         predictor = cls(opened.engine, opened.tokenizer, precision, tokens_per_batch, threads)
-        name = os.path.expanduser(name_or_path)
-        predictor._name = os.path.abspath(name) if os.path.isdir(name) else name
+        predictor._name = absolute_name(name_or_path)
         predictor._thresholds = opened.folder.read_thresholds()
         return predictor
 
@@ -118,7 +117,7 @@ class Predictor:
         """A hash of all weights as they were loaded, for thresholds and states of streams."""
         return self._fingerprint or self.engine.fingerprint
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         options = self.options.precision, self.options.tokens_per_batch, self.options.threads
         state = {"_name": self._name, "_thresholds": self._thresholds}
         if self.engine.model is not None:  # whose weights may be rounded otherwise than the stored
@@ -132,7 +131,7 @@ class Predictor:
         all_scores: bool = False,
         top_k: int = 1,
         target: float | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Answer]:
         """Return the answer to each text, in order.
 
         It is `{"label": ..., "score": ...}` of the best class. For multi-label it is `{"labels":
@@ -161,7 +160,7 @@ class Predictor:
             self._add_labels(answers, scores, all_scores, top_k)
         return answers
 
-    def _tag(self, texts: list[str]) -> list[dict[str, Any]]:
+    def _tag(self, texts: list[str]) -> list[Answer]:
         """Return the answers of a tagger."""
         from ..evaluation.scores import check_finite_logits
 
@@ -173,7 +172,7 @@ class Predictor:
         return self.task.answers(logits, self.config, texts, encoded)
 
     def _add_labels(
-        self, answers: list[dict[str, Any]], scores: np.ndarray, all_scores: bool, top_k: int
+        self, answers: list[Answer], scores: np.ndarray, all_scores: bool, top_k: int
     ) -> None:
         """Add to answers the scores of all labels, and the next ones after the best."""
         names = list(self.config.id2label.values())
@@ -191,7 +190,7 @@ class Predictor:
         all_scores: bool = False,
         top_k: int = 1,
         target: float | None = None,
-    ) -> list[dict[str, Any] | str]:
+    ) -> list[Answer | str]:
         """Return the answer to each row as [`predict`] does, or the reason why it is missing.
 
         A row is a text, a tuple of two for a model of text pairs, or a [`BadRow`]; other objects
@@ -201,7 +200,7 @@ class Predictor:
         valid = [place for place, fault in enumerate(results) if not fault]
         texts = cast("list[str]", [rows[place] for place in valid])
         answers = self.predict(texts, all_scores, top_k, target)
-        answered: list[dict[str, Any] | str] = [*results]
+        answered: list[Answer | str] = [*results]
         for place, answer in zip(valid, answers, strict=True):
             numbers = answer.get("values") or answer.get("scores") or {}
             is_finite = all(map(math.isfinite, [answer.get("score", 0.0), *numbers.values()]))
@@ -223,9 +222,7 @@ class Predictor:
             return f"too {amount} fields: found {len(texts)} of {size} texts"
         return next(filter(None, map(find_text_error, texts)), "")
 
-    def answer_scores(
-        self, scores: np.ndarray, target: float | None = None
-    ) -> list[dict[str, Any]]:
+    def answer_scores(self, scores: np.ndarray, target: float | None = None) -> list[Answer]:
         """Return the answers to texts by their scores `(N, C)`."""
         answers = self.task.answers(scores, self.config)
         if target is not None:
@@ -283,6 +280,6 @@ class Predictor:
         """Return the logits `(N, C)` in float32, in the order of the texts."""
         return self.logits(self.tokenize(texts))
 
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    def logits(self, input_ids: TokenIds) -> np.ndarray:
         """Return the logits `(N, C)` of token ids by text, also of padding; see [`Engine.run`]."""
         return self.engine.run(input_ids, self.options)

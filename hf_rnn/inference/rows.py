@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -16,12 +15,13 @@ import pyarrow.compute as pc
 from ..data.report import DataReport
 from ..data.splits import hash_texts, join_texts, read_training_rows
 from ..hub.model_folder import FinishedFolder
+from ..tasks import task_of
 from ..utils.errors import UserError
-from .tables import read_record
+from .tables import Record, read_record
 
 if TYPE_CHECKING:
     from ..data.table import Table
-    from ..tasks import Config, Task
+    from ..tasks import Config
     from .options import EvaluateOptions
 
 
@@ -41,24 +41,22 @@ class Rows:
     note: str  # how many rows were trained on
 
 
-class _Choice(Enum):
-    """The rows of a split that are scored."""
+class _Half(NamedTuple):
+    """The rows of a split that are scored, where it is a half of the rows that are read."""
 
-    ALL = "all"
-    SEEN = "those that were trained on"
-    UNSEEN = "the others"
-    SEEN_IF_ANY = "those that were trained on, or all"
-    UNSEEN_IF_ANY = "the others, or all"
+    trained_on: bool  # whether they were trained on
+    is_needed: bool  # all rows are scored where a half that is not needed is empty
 
 
-# By source and split; all rows of other splits. Rows of a table, or of a folder whose validation
-# rows training held out, are two halves.
-_CHOICES = {
-    ("table", None): _Choice.UNSEEN_IF_ANY,
-    ("table", "train"): _Choice.SEEN,
-    ("table", "validation"): _Choice.UNSEEN,
-    ("held out", "train"): _Choice.SEEN_IF_ANY,
-    ("held out", "validation"): _Choice.UNSEEN,
+# Rows of a table, or of a folder whose validation rows training held out, are two halves.
+_HALF_NAMES = ("train", "validation")
+# by source and split; all rows of other splits
+_HALVES = {
+    ("table", None): _Half(trained_on=False, is_needed=False),
+    ("table", "train"): _Half(trained_on=True, is_needed=True),
+    ("table", "validation"): _Half(trained_on=False, is_needed=True),
+    ("held out", "train"): _Half(trained_on=True, is_needed=False),
+    ("held out", "validation"): _Half(trained_on=False, is_needed=True),
 }
 
 
@@ -74,13 +72,13 @@ def choose(source: str, split: str | None, seen: np.ndarray) -> np.ndarray:
     Raises:
         UserError: For a half that has no row.
     """
-    choice = _CHOICES.get((source, split), _Choice.ALL)
-    wanted = seen if choice in (_Choice.SEEN, _Choice.SEEN_IF_ANY) else ~seen
-    if choice is _Choice.ALL or (choice is _Choice.SEEN_IF_ANY and not seen.any()):
+    half = _HALVES.get((source, split))
+    if half is None:
         return np.ones_like(seen)
-    if choice is _Choice.UNSEEN_IF_ANY and seen.all():
-        return np.ones_like(seen)
-    if choice in (_Choice.SEEN, _Choice.UNSEEN) and (seen.all() or not seen.any()):
+    wanted = seen == half.trained_on
+    if not half.is_needed:
+        return wanted if wanted.any() else np.ones_like(seen)
+    if wanted.all() or not wanted.any():
         there = "all rows were" if seen.any() else "no row is known to be"
         raise UserError(
             f"the data have no split {split}, and {there} trained on: leave out --split"
@@ -91,7 +89,6 @@ def choose(source: str, split: str | None, seen: np.ndarray) -> np.ndarray:
 def read_rows(
     model: str,
     options: EvaluateOptions,
-    task: Task,
     config: Config,
     revision: str | None = None,
     data: object = None,
@@ -104,7 +101,6 @@ def read_rows(
     Args:
         model: A finished folder, or a repo of the Hub.
         options: The source, and the split.
-        task: That of the model.
         config: That of the model.
         revision: Branch, tag or commit, for a repo id.
         data: Rows in memory, in place of the source.
@@ -112,38 +108,42 @@ def read_rows(
     Raises:
         UserError: For unusable data, and where no row can be scored.
     """
-    split = {"dev": "validation"}.get(str(options.split), options.split)
+    split = "validation" if options.split == "dev" else options.split
     record = read_record(model, revision)
-    read = _read_split(split, options, task, config, record, data)
-    rows = read.rows
-    trained = None
-    if Path(model).is_dir():
-        trained = read_training_rows(FinishedFolder(Path(model)))
-    seen = np.zeros(len(rows), dtype=bool)
-    if trained is not None:
-        hashes = pa.array(hash_texts(join_texts(rows)))
-        seen = pc.is_in(hashes, pa.array(trained)).to_numpy(zero_copy_only=False)
-    chosen = choose(read.source, split, seen)
+    stored = _read_split(split, options, config, record, data)
+    rows = stored.rows
+    is_known, seen = _find_trained_on(model, rows)
+    chosen = choose(stored.source, split, seen)
+    counted = seen[chosen] if stored.has_halves else seen
+    trained_on = int(counted.sum()) if is_known else None
+    note = _describe_rows(stored.name, trained_on, len(counted), int(chosen.sum()), record)
 
-    counted = seen[chosen] if read.has_halves else seen
-    trained_on = None if trained is None else int(counted.sum())
-    note = _describe_rows(read.name, trained_on, len(counted), int(chosen.sum()), record)
-    classless = np.zeros(len(rows), dtype=bool)
+    classless = np.zeros_like(chosen)
     if options.none_label is not None:
         classless = chosen & (np.asarray(rows["label"][:]) == config.num_labels)
         _check_classless(classless, chosen)
         chosen &= ~classless
     return Rows(
         data=rows if chosen.all() else rows.select(np.flatnonzero(chosen)),
-        name=read.name,
+        name=stored.name,
         trained_on=trained_on,
         seen=seen[chosen],
         classless=rows.select(np.flatnonzero(classless)),
-        table=read.table,
-        places=read.places[chosen],
-        columns=read.columns,
+        table=stored.table,
+        places=stored.places[chosen],
+        columns=stored.columns,
         note=note,
     )
+
+
+def _find_trained_on(model: str, rows: datasets.Dataset) -> tuple[bool, np.ndarray]:
+    """Return whether that is known, and for each row whether the model was trained on it."""
+    folder = Path(model)
+    trained = read_training_rows(FinishedFolder(folder)) if folder.is_dir() else None
+    if trained is None:
+        return False, np.zeros(len(rows), dtype=bool)
+    hashes = pa.array(hash_texts(join_texts(rows)))
+    return True, pc.is_in(hashes, pa.array(trained)).to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True)
@@ -160,35 +160,40 @@ class _Split:
 
 
 def _read_split(
-    split: str | None,
-    options: EvaluateOptions,
-    task: Task,
-    config: Config,
-    record: Mapping[str, Any],
-    data: object,
+    split: str | None, options: EvaluateOptions, config: Config, record: Record, data: object
 ) -> _Split:
     """Read the rows of a split, or all rows where it is a half of them."""
-    path = Path(str(options.data_dir or options.dataset_name))
-    is_table = data is None and path.is_file()
-    has_halves = False
-    if split in ("train", "validation") and data is None and not task.generates:
-        has_halves = is_table or bool(record.get("held_out"))
-    wanted = split or "test"
-    which: dict[str, Any] = {"validation_share": 0} if has_halves else {"splits": [wanted]}
+    name = split or "test"
+    source = _find_source(split, options, config, record, data)
+    has_halves = source != "splits" and split in _HALF_NAMES
+    arguments = find_columns(options, config, record)
+    arguments |= {"validation_share": 0} if has_halves else {"splits": [name]}
     if data is not None:
-        which["data"] = {wanted: data}
+        arguments["data"] = {name: data}
 
     report = DataReport()
-    columns = find_columns(options, task, config, record)
-    splits = task.read(options, report=report, **columns, **which)
-    source = "table" if is_table else "splits"
-    if has_halves and (wanted not in splits or wanted == "train"):
-        wanted = "train"
-        source = "table" if is_table else "held out"
-    rows = splits[wanted]
-    table, places = report.tables.get(wanted, (None, np.arange(len(rows))))
-    name = path.name if is_table and split is None else split or "test"
-    return _Split(rows, name, source, has_halves, table, places, report.columns)
+    splits = task_of(config).read(options, report=report, **arguments)
+    stored_name = "train" if has_halves and name not in splits else name
+    if source == "held out" and stored_name != "train":
+        source = "splits"
+    table, places = report.tables.get(stored_name, (None, np.arange(len(splits[stored_name]))))
+    if source == "table" and split is None:
+        name = _find_path(options).name
+    return _Split(splits[stored_name], name, source, has_halves, table, places, report.columns)
+
+
+def _find_source(
+    split: str | None, options: EvaluateOptions, config: Config, record: Record, data: object
+) -> str:
+    """Return where the rows of a split are, as [`choose`] names it."""
+    if data is None and _find_path(options).is_file():
+        return "table"
+    may_be_held_out = data is None and split in _HALF_NAMES and not task_of(config).generates
+    return "held out" if may_be_held_out and record.get("held_out") else "splits"
+
+
+def _find_path(options: EvaluateOptions) -> Path:
+    return Path(str(options.data_dir or options.dataset_name))
 
 
 def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
@@ -200,30 +205,33 @@ def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
         )
 
 
-def find_columns(
-    options: EvaluateOptions, task: Task, config: Config, record: Mapping[str, Any]
-) -> dict[str, Any]:
+def find_columns(options: EvaluateOptions, config: Config, record: Record) -> dict[str, Any]:
     """Return the labels of a model and the columns of its training, as options of a reader."""
     class_names = [config.id2label[index] for index in range(config.num_labels)]
-    pairs = options.label_map or []
-    label_map = dict(pair.rpartition("=")[::2] for pair in pairs)
-    if len(label_map) < len(pairs) or not all(label_map):
-        advice = "give each label of the data once, as --label_map 0=negative 1=neutral"
-        raise UserError(f"label_map is {' '.join(pairs)}: {advice}")
-    if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
-        # as transformers numbers integers
-        label_map = {str(index): name for index, name in enumerate(class_names)}
+    label_map = _read_label_map(options.label_map or [], class_names)
     if options.none_label is not None:
         class_names.append(options.none_label)
     columns: dict[str, Any] = {"class_names": class_names, "label_map": label_map}
-    if not task.per_token:
+    if not task_of(config).per_token:
         uses = ("text", "text_pair", "label")
         columns["columns_of_start"] = {use: record.get(f"{use}_column") for use in uses}
     return columns
 
 
+def _read_label_map(pairs: list[str], class_names: list[str]) -> dict[str, str]:
+    """Return the names in the model of labels of the data, from pairs such as `0=negative`."""
+    label_map = dict(pair.rpartition("=")[::2] for pair in pairs)
+    if len(label_map) < len(pairs) or not all(label_map):
+        advice = "give each label of the data once, as --label_map 0=negative 1=neutral"
+        raise UserError(f"label_map is {' '.join(pairs)}: {advice}")
+    if not pairs and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
+        # as transformers numbers integers
+        return {name.removeprefix("LABEL_"): name for name in class_names}
+    return label_map
+
+
 def _describe_rows(
-    name: str, trained_on: int | None, rows: int, scored: int, record: Mapping[str, Any]
+    name: str, trained_on: int | None, rows: int, scored: int, record: Record
 ) -> str:
     """Return a note on the number of rows that were trained on."""
     if trained_on is None:

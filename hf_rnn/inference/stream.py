@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.scores import single_scores
-from ..tasks import compute_scores, task_of
+from ..tasks import Answer, compute_scores, task_of
 from ..utils.errors import UserError, check_texts, find_text_fault
 
 if TYPE_CHECKING:
-    from .engines import Engine
+    from ..tasks import Outputs
+    from .engines import Engine, TokenIds
     from .predictor import Predictor
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # shares of a text; answers are measured after each
@@ -100,7 +101,7 @@ class TextStream:
         self._ended = False
         self._logits, self._state = self._predictor.engine.advance([[]], None)  # (1, C) and (1, K)
 
-    def feed(self, piece: str) -> dict[str, Any]:
+    def feed(self, piece: str) -> Answer:
         """Read the next piece of the text, of any length, and return the answer to the text so far.
 
         It has the number of `tokens` read.
@@ -110,7 +111,7 @@ class TextStream:
         """
         return feed_many([self], [piece])[0]
 
-    def feed_tokens(self, piece: str) -> Iterator[dict[str, Any]]:
+    def feed_tokens(self, piece: str) -> Iterator[Answer]:
         """Read the next piece, and yield an answer after each token that no letter can change."""
         _check([self], [piece])
         final, _ = self._split(piece)
@@ -120,7 +121,7 @@ class TextStream:
             answer = self._predictor.answer_scores(scores, self._target)[0]
             yield answer | {"tokens": self._tokens}
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> Answer:
         """Return the answer to the whole text, and refuse further pieces until `reset`."""
         answer = self.feed("\n")  # the last word ends here
         self._ended = True
@@ -171,7 +172,7 @@ class TextStream:
         facts = [self._predictor.fingerprint, config.vocab_size, list(config.id2label.values())]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _continue, (self._predictor, self.save())
 
     def _split(self, piece: str) -> tuple[list[int], list[int]]:
@@ -225,7 +226,7 @@ def _read_state(saved: bytes) -> tuple[_Header, np.ndarray]:
     return header, values
 
 
-def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[dict[str, Any]]:
+def feed_many(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[Answer]:
     """Read the next piece of several texts in one call; return the answers of `feed` in order.
 
     Raises:
@@ -265,7 +266,7 @@ def _read_final(streams: Sequence[TextStream], pieces: Sequence[str]) -> list[li
     return ends
 
 
-def _advance(streams: Sequence[TextStream], tokens: Sequence[Sequence[int]]) -> None:
+def _advance(streams: Sequence[TextStream], tokens: TokenIds) -> None:
     """Read the next final tokens of several texts."""
     states = np.concatenate([stream._state for stream in streams])
     logits, states = streams[0]._predictor.engine.advance(tokens, states)
@@ -294,8 +295,8 @@ def _check(streams: Sequence[TextStream], pieces: Sequence[str]) -> None:
 
 def measure_prefixes(
     engine: Engine,
-    input_ids: Sequence[Sequence[int]],
-    labels: Sequence[Any],
+    input_ids: TokenIds,
+    labels: Outputs,
     threshold: float = 0.9,
 ) -> dict[str, Any]:
     """Return the scores of a streaming model of texts after shares of each text.
@@ -320,7 +321,7 @@ def measure_prefixes(
 
 
 def _measure_early(
-    engine: Engine, input_ids: Sequence[Sequence[int]], labels: np.ndarray, threshold: float
+    engine: Engine, input_ids: TokenIds, labels: np.ndarray, threshold: float
 ) -> dict[str, float]:
     """Return what the first answers with a score of at least the threshold are worth."""
     lengths = np.array([len(ids) for ids in input_ids])
@@ -336,7 +337,7 @@ def _measure_early(
 
 
 def _find_early(
-    engine: Engine, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, threshold: float
+    engine: Engine, input_ids: TokenIds, lengths: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens read until the first sure answer of each text, or 0, and its label."""
     first = np.zeros(len(lengths), int)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import contextlib
-import gzip
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,13 +23,16 @@ from ..utils.errors import NO_TEXT, UserError, install_hint, out_of_arrow, reaso
 from .engines.stored import open_folder
 
 if TYPE_CHECKING:
+    from ..tasks import Answer
     from .predictor import Predictor
 
 # a frame of pandas or polars, a table of Arrow, or a dictionary of columns
 Frame = TypeVar("Frame")
+Record: TypeAlias = Mapping[str, Any]  # that of the training data of a model
 
 _BATCH_ROWS = 10_000
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
 _EXCEL_TEXT = 32_767  # characters of a cell
 _EXCEL_INTEGER = 10**15  # about the largest number that a cell of Excel has exactly
 
@@ -66,7 +67,7 @@ class AnsweredFile(NamedTuple):
     needs_mark: bool  # whether the file came from Excel, which reads UTF-8 by a mark only
 
 
-def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
+def read_record(name: str, revision: str | None = None) -> Record:
     """Return the record of the training data of a finished folder or a repo, empty without one."""
     return open_folder(name, ["metrics.json"], revision).read_data_record()
 
@@ -75,7 +76,7 @@ def read_record(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def answer_file(
-    model: Predictor, path: str, settings: TableSettings, record: Mapping[str, Any]
+    model: Predictor, path: str, settings: TableSettings, record: Record
 ) -> AnsweredFile:
     """Answer the rows of a table, or the lines of another file.
 
@@ -84,21 +85,26 @@ def answer_file(
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
-        kind = "the first fields of its lines" if is_table(path) else "its lines"
-        note = f"{path}: texts are {kind}"
+        note = f"{path}: texts are its lines"
+        if is_table(path):
+            note = f"{path}: texts are the first fields of its lines"
 
     stored = dict(zip(names, table.columns, strict=True))
-    sources = [stored.get(name, name) for name in columns]
-    answers = _answer_rows(model, table, sources, settings)
+    columns = [stored.get(name, name) for name in columns]
+    answers = _answer_rows(model, table, columns, settings)
     whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
-    errors = whole.column(-1)
-    reasons = errors.filter(pc.not_equal(errors, "")).to_pylist()
+    reasons = list(filter(None, whole.column(-1).to_pylist()))
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     if not faults:
         whole = whole.drop_columns(whole.schema.names[-1:])
-    needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    empty = len(reasons) - len(faults)
-    return AnsweredFile(whole, note, faults, empty, table.separator, needs_mark)
+    return AnsweredFile(
+        whole, note, faults, len(reasons) - len(faults), table.separator, came_from_excel(table)
+    )
+
+
+def came_from_excel(table: Table) -> bool:
+    """Return whether a table came from Excel, which reads UTF-8 by a mark only."""
+    return table.encoding not in (None, "utf-8", "ascii")
 
 
 def _answer_rows(
@@ -115,9 +121,7 @@ def _answer_rows(
     return answers.close()
 
 
-def _read_texts(
-    path: str, settings: TableSettings, record: Mapping[str, Any]
-) -> tuple[Table, list[str]]:
+def _read_texts(path: str, settings: TableSettings, record: Record) -> tuple[Table, list[str]]:
     """Read a table, or a text file as a table of lines; return also the names of its columns."""
     if not is_table(path):
         return read_lines(path, settings.encoding), ["text"]
@@ -156,7 +160,7 @@ def _choose_columns(
     names: Sequence[str],
     path: str,
     settings: TableSettings,
-    record: Mapping[str, Any],
+    record: Record,
 ) -> tuple[list[str], TableSettings, str]:
     """Return the columns of texts, settings with a prefix, and a note on the choice."""
     trained = {key: name for key, name in record.items() if str(name).partition(".")[0] in names}
@@ -220,7 +224,7 @@ def _answer_texts(
     """
     rows: Sequence[object] = list(zip(*texts, strict=True)) if texts[1:] else texts[0]
     results = model.answer_each(rows, settings.all_scores, settings.top_k, settings.target)
-    answers: list[dict[str, Any]] = []
+    answers: list[Answer] = []
     for number, result in enumerate(results):
         if isinstance(result, str):
             place = places[number] if places else ""
@@ -237,7 +241,7 @@ def answer_frame(
     table: Frame,
     where: str,
     settings: TableSettings,
-    record: Mapping[str, Any],
+    record: Record,
     is_batch: bool,
 ) -> Frame:
     """Return a frame with the columns of answers; those of a batch do not depend on its rows."""
@@ -276,18 +280,9 @@ def find_suffix(path: str) -> str:
     return suffix
 
 
-def format_table(
-    table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
-) -> bytes:
-    """Return a table as the content of a file with this name; see [`write_table`]."""
-    stream = io.BytesIO()
-    write_table(table, stream, path, separator, needs_mark)
-    return stream.getvalue()
-
-
 def write_table(
     table: pa.Table,
-    file: IO[bytes],
+    file: IO[bytes] | io.RawIOBase,
     path: str,
     separator: str | None = None,
     needs_mark: bool = False,
@@ -299,14 +294,9 @@ def write_table(
     """
     suffix = find_suffix(path)
     packing = Path(path.lower()).suffix
-    if packing == ".gz":
-        stream: Any = gzip.GzipFile(fileobj=file, mode="wb")
-    elif packing == ".bz2":
-        stream = bz2.BZ2File(file, "wb")
-    elif packing in (".zst", ".zstd"):
-        stream = pa.CompressedOutputStream(file, "zstd")
-    else:
-        stream = contextlib.nullcontext(file)
+    stream: Any = contextlib.nullcontext(file)
+    if packing in _PACKINGS:
+        stream = pa.CompressedOutputStream(_OpenFile(file), _PACKINGS[packing])
     try:
         with stream as output:
             _write_rows(table, output, suffix, separator, needs_mark)
@@ -316,8 +306,18 @@ def write_table(
         raise UserError(f"{path} cannot be written: {reason_of(error):.300}") from error
 
 
+class _OpenFile(io.RawIOBase):
+    """A file that stays open when Arrow closes this one."""
+
+    def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
+        self.write = file.write  # type: ignore[method-assign]
+
+    def writable(self) -> bool:
+        return True
+
+
 def _write_rows(
-    table: pa.Table, output: Any, suffix: str, separator: str | None, needs_mark: bool
+    table: pa.Table, output: IO[bytes], suffix: str, separator: str | None, needs_mark: bool
 ) -> None:
     """Write a table in the format of a suffix."""
     if suffix == ".parquet":
@@ -339,7 +339,7 @@ def _write_rows(
         csv.write_csv(_flatten(table), output, csv.WriteOptions(delimiter=separator))
 
 
-def _write_excel(table: pa.Table, stream: io.BytesIO) -> None:
+def _write_excel(table: pa.Table, stream: IO[bytes]) -> None:
     """Write the first sheet of a workbook; texts stay texts, also `=1+1`.
 
     Integers of more than 15 digits, times before 1901 and times with a zone, which Excel lacks,

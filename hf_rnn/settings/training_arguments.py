@@ -45,19 +45,23 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
         # these models use all parameters
         self.ddp_find_unused_parameters = bool(self.ddp_find_unused_parameters)  # type: ignore[has-type]
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
+        if not torch.accelerator.is_available():
             # the Trainer refuses bfloat16 and several processes on a CPU otherwise
-            self.use_cpu = True
+            self.use_cpu |= self.bf16 or self.bf16_full_eval or several
         self.report_to = self.report_to or ["none"]
         super().__post_init__()
-        has_scores = self.eval_strategy != "no" and self.metric_for_best_model is not None
-        if self.early_stopping_patience and not has_scores:
+        if self.early_stopping_patience:
+            self._check_scores()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn at each loader
+
+    def _check_scores(self) -> None:
+        """Refuse early stopping without scores."""
+        if self.eval_strategy == "no" or self.metric_for_best_model is None:
             raise SettingError(
                 "early_stopping_patience needs scores: set eval_strategy (such as epoch) and "
                 "metric_for_best_model (such as macro_recall), or early_stopping_patience to 0"
             )
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # torch would warn at each loader
 
     def _suit_saves(self) -> None:
         """Save where an evaluation can choose the best epoch, or refuse what prevents it."""

@@ -47,7 +47,7 @@ _NAMES = {"data": "the texts or their labels", "start": "the weights that traini
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """Training stopped after a signal; a KeyboardInterrupt, as no error is meant."""
+    """Training stopped after a signal; a KeyboardInterrupt, so no handler takes it for an error."""
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)
@@ -60,7 +60,9 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after them interrupts.
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`.
+
+    A Ctrl-C after either of them interrupts at once.
 
     The Trainer's own `enable_jit_checkpoint` ignores Ctrl-C, waits 3 seconds, and does not make
     processes agree.
@@ -151,7 +153,10 @@ def _list_decisive(settings: TrainingArguments) -> dict[str, Any]:
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
-    """Refuse to resume a run of other data or settings, except those that one version lacks."""
+    """Refuse to resume a run of other data or settings, by a [`ModelError`] that lists them.
+
+    Settings that one version lacks are ignored.
+    """
     before = read_record(checkpoint)["made_from"]
     changed = []
     for name, now in made_from.items():
@@ -170,7 +175,10 @@ def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """Return the fingerprint `made_from` of a checkpoint's run, and `progress`: losses, seconds."""
+    """Return the record of a checkpoint: `made_from` and `progress`.
+
+    They are the fingerprint of its run, and its losses and seconds so far.
+    """
     return json.loads((checkpoint / RECORD).read_bytes())
 
 
@@ -180,7 +188,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
-    """Remove the checkpoints, a teacher's answers, and their folder unless it has other files."""
+    """Remove the checkpoints, a teacher's answers, and their folder.
+
+    The folder stays if it has logs or files of the user.
+    """
     (folder.root / TEACHER_LOGITS).unlink(missing_ok=True)
     for checkpoint in list_checkpoints(folder.checkpoints):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -227,7 +238,10 @@ def _find_newest(folder: FinishedFolder) -> Path:
 
 
 def check_replaceable(folder: FinishedFolder, overwrite: bool) -> None:
-    """Refuse a folder with files, or with `overwrite` one with files of no earlier run."""
+    """Refuse a folder with files by a [`ModelError`].
+
+    With `overwrite`, refuse one with files that are not those of an earlier run.
+    """
     if overwrite:
         return _check_run(folder)
     present = _list_earlier(folder)
@@ -253,7 +267,10 @@ def _check_run(folder: FinishedFolder) -> None:
 
 
 def _list_earlier(folder: FinishedFolder) -> list[str]:
-    """Return the names of files, except those of a run that ended before its first checkpoint."""
+    """Return the names of files and folders.
+
+    Those of a run that ended before its first checkpoint are left out.
+    """
     early = [REJECTED_ROWS, TEACHER_LOGITS, LOCK]
     if not list_checkpoints(folder.checkpoints):
         early.append(folder.checkpoints.name)

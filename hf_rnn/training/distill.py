@@ -40,7 +40,7 @@ from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
 from .checkpoints import check_apart
 from .run import Extension, Run
-from .teacher import Teacher, read_texts
+from .teacher import Teacher, describe_counts, read_texts
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
 
@@ -180,34 +180,26 @@ class Distillation(Extension):
         }
         self._rows = {name: len(lines) for name, lines in training.items()}
         self._logits = self._ask({**training, **texts}, run)
-        counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
+        counts = describe_counts(self._rows)
         logger.info("teacher %s labels these training rows: %s", self._teacher.name, counts)
 
-        tables = {
-            "train": examples["train"].cast_column("labels", datasets.Value("int64")),
-            "copies": self._encode("copies", write_masks(self._copies, tokenizer), run, tokenizer),
-            "unlabeled": self._encode("unlabeled", self._unlabeled, run, tokenizer),
-        }
+        tables = {"train": examples["train"].cast_column("labels", datasets.Value("int64"))}
+        training["copies"] = write_masks(self._copies, tokenizer)
+        for name in ("copies", "unlabeled"):
+            if training[name]:
+                tables[name] = self._encode(name, training[name], run, tokenizer)
         weights = self._teacher.read_class_weights(run.report.label_counts["train"])
         feature = datasets.List(datasets.Value("float32"), length=len(self._ids))
-        answered = [
-            rows.add_column(
-                TEACHER_LOGITS,
-                list((self._logits[name] - weights).astype(np.float32)),
-                feature=feature,
-            )
-            for name, rows in tables.items()
-            if rows is not None
-        ]
-        train = datasets.concatenate_datasets(answered)
+        for name, rows in tables.items():
+            logits = (self._logits[name] - weights).astype(np.float32)
+            tables[name] = rows.add_column(TEACHER_LOGITS, list(logits), feature=feature)
+        train = datasets.concatenate_datasets(list(tables.values()))
         return datasets.DatasetDict({**examples, "train": train}), self._weights
 
     def _encode(
         self, name: str, texts: Sequence[str], run: Run, tokenizer: PreTrainedTokenizerBase
-    ) -> datasets.Dataset | None:
-        """Return the rows of texts without labels, or None without any."""
-        if not texts:
-            return None
+    ) -> datasets.Dataset:
+        """Return the rows of texts without labels."""
         rows = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
         rows = encode(rows, tokenizer, run.settings.data.max_length)
         return rows.add_column("labels", np.full(len(rows), IGNORED_LABEL))
@@ -234,7 +226,7 @@ class Distillation(Extension):
     def measure(
         self, run: Run, config: RnnConfig, predictions: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return `teacher` for the metrics: facts, and under `results` its scores by split.
+        """Return facts about the teacher, and under `results` its scores by split.
 
         `agreement` is the share of rows with the same label from teacher and student.
         """
@@ -245,13 +237,13 @@ class Distillation(Extension):
             scores = task.measure(answers, output.label_ids, config)
             agreement = float((answers == output.predictions.argmax(axis=1)).mean())
             results[split] = {name: scores[name] for name in task.scores} | {"agreement": agreement}
-        facts = {
+        return {
+            **self._weights,
             "name": self._teacher.name,
             "rows": self._rows,
             "unlabeled": self._record,
             "results": results,
         }
-        return {"teacher": {**self._weights, **facts}}
 
 
 def distillation_loss(
@@ -337,7 +329,7 @@ class Classifier(Teacher):
         raise ModelError(f"{self.title} has other labels than the data: {found}; {remedy}")
 
     def read_class_weights(self, counts: Sequence[int]) -> np.ndarray:
-        """Return the logarithms of the class weights `(C,)` of the teacher, else zeros.
+        """Return the logarithms of the class weights `(C,)` of the teacher's training, else zeros.
 
         Its logits have them in, and the loss adds those of the student.
         """

@@ -57,8 +57,8 @@ def fit_few_rows(
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     projection = _read_projection(str(run.settings.data.model_name_or_path), model)
     views = [mistype_epoch(run, tokenizer, view)["input_ids"][:] for view in range(_VIEWS)]
-    seed = run.settings.training.seed
-    contrast_classes(model, tokenizer, [texts, *views], labels, projection, seed)
+    draw = random.Random(run.settings.training.seed)
+    contrast_classes(model, tokenizer, [texts, *views], labels, projection, draw)
     features = _read_features(model, tokenizer, texts)
     loss = fit_last_layer(run, model, features, projection, labels, weights)
     seconds = round(time.monotonic() - start, 1)
@@ -71,7 +71,7 @@ def contrast_classes(
     views: Sequence[Sequence[Sequence[int]]],
     labels: np.ndarray,
     projection: torch.Tensor,
-    seed: int,
+    draw: random.Random,
 ) -> None:
     """Change the encoder of a classifier so that only texts of one class have similar features.
 
@@ -82,27 +82,25 @@ def contrast_classes(
     `labels` class ids `(N)`. `projection` is the map `(S, P)` from features to the space where they
     are compared.
     """
-    draw = random.Random(seed)
-    by_class = [np.flatnonzero(labels == number).tolist() for number in np.unique(labels)]
     weights = [weight for weight in model.base_model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
     model.train()
     for step in range(_STEPS):
-        rows = _draw_rows(by_class, draw)
+        rows = _draw_rows(labels, draw)
         batch = [views[0][row] for row in rows]
         batch += [draw.choice(views[1:])[row] for row in rows]
         vectors = _read_pooled(model, tokenizer, batch) @ projection.T
         loss = contrast_loss(vectors, torch.from_numpy(labels[rows]).repeat(2))
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
+        optimizer.param_groups[0]["lr"] = _RATE * min(1, (step + 1) / 5) * (1 - step / _STEPS)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
 
 
-def _draw_rows(by_class: Sequence[list[int]], draw: random.Random) -> list[int]:
+def _draw_rows(labels: np.ndarray, draw: random.Random) -> list[int]:
     """Return the rows of a step, about as many of each of its classes."""
+    by_class = [np.flatnonzero(labels == number).tolist() for number in np.unique(labels)]
     classes = draw.sample(by_class, min(len(by_class), _TEXTS // 2))
     rows: list[int] = []
     for members in classes:
@@ -134,7 +132,7 @@ def fit_last_layer(
     The strength of the regularisation is chosen by cross-validation, where each class has two rows
     or more. Classes are weighted as in training. With pooling mean_max the regression reads the
     mean: maxima are noisier. An encoder of `hf-rnn pretrain` maps the mean to its teacher's space,
-        where few rows suffice; the layer takes that map in.
+    where few rows suffice; the layer takes that map in.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

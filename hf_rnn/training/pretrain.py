@@ -21,7 +21,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -46,7 +45,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.encoding import measure_pieces
 from ..data.typos import mistype_half
-from ..hub.model_folder import FinishedFolder, find_folder
+from ..hub.model_folder import find_folder
 from ..inference.engines import batch_by_length
 from ..models.configuration_rnn import RnnConfig
 from ..models.modeling_rnn import RnnModel, RnnPreTrainedModel
@@ -85,11 +84,9 @@ class PretrainingResult:
     url: str | None = None
 
     def summarize(self) -> str:
-        """Return two lines for people: held-out scores, and how to start from the encoder."""
-        scores = [
-            f"{name.replace('_', ' ')} {value:.3f}"
-            for name, value in self.metrics["held_out"].items()
-        ]
+        """Return two lines for people: scores on held-out texts, and how to start from it."""
+        held_out = self.metrics["held_out"].items()
+        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out]
         command = (
             f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
         )
@@ -132,7 +129,12 @@ def run_pretraining(settings: Settings) -> PretrainingResult:
         training = take_steps(trainer, checkpoint)
         figures = _measure_student(lesson, trainer, training)
         if args.process_index == 0:
-            replace_model(folder, partial(_write, lesson, model, figures, settings))
+            replace_model(
+                folder,
+                lambda new: write_encoder(
+                    new, model.rnn, model.projection, lesson.tokenizer, figures, settings
+                ),
+            )
             remove_checkpoints(folder)
             logger.info("the encoder is in %s", folder.root)
     shown = {name: figures[name] for name in ("texts", "held_out", "training")}
@@ -242,23 +244,13 @@ def _measure_student(
     }
 
 
-def _write(
-    lesson: _Lesson,
-    model: EncoderStudent,
-    figures: Mapping[str, Any],
-    settings: Settings,
-    folder: FinishedFolder,
-) -> None:
-    """Write a student to an empty folder."""
-    write_encoder(folder, model.rnn, model.projection, lesson.tokenizer, figures, settings)
-
-
 # ---- texts and tokens ----
 
 
 def cut_sentences(text: str, most: int | None) -> Iterator[str]:
-    """Yield parts of a text of at most `most` characters, cut between sentences; else a sentence.
+    """Yield parts of a text of at most `most` characters, cut between sentences.
 
+    A longer sentence is one part; None does not cut.
     White space becomes single, and handles and links are rewritten as the student's tokenizer will.
     """
     text = " ".join(_REWRITE.normalize_str(text).split())
@@ -277,15 +269,15 @@ def prune_tokenizer(
     size: int | None,
     model_max_length: int,
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """Return the teacher's tokenizer with the `size` most frequent pieces, and their ids.
+    """Return the teacher's tokenizer with the `size` pieces that the texts use most.
 
-    All pieces that occur stay without a size. All characters of used pieces stay with any size, so
-    that a word without its piece is split into smaller ones. Special tokens other than padding and
-    unknown are left out, and no tokens are put around a text. Handles and links are rewritten, see
-    [`plain_placeholders`].
+    The list has the teacher's ids of these pieces. All pieces that occur stay without a size. All
+    characters of used pieces stay with any size, so that a word without its piece is split into
+    smaller ones. Special tokens other than padding and unknown are left out, and no tokens are put
+    around a text. Handles and links are rewritten, see [`plain_placeholders`].
 
     Raises:
-        UserError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as
+        ModelError: For a tokenizer whose model is neither WordPiece, as BERT's, nor Unigram, as
             XLM-R's.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
@@ -308,8 +300,9 @@ def prune_tokenizer(
         counts.pop(index, None)
     content = json.loads(backend.to_str())
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id]
-    rest = None if size is None else size - len(ids)
-    ids += rank_pieces(counts, _list_pieces(content["model"]), rest)
+    if size is not None:
+        size -= len(ids)
+    ids += rank_pieces(counts, _list_pieces(content["model"]), size)
 
     _keep_pieces(content["model"], ids)
     content |= {"post_processor": None, "added_tokens": []}
@@ -360,7 +353,7 @@ def load_pieces(
     """Return the tokenizer of an encoder to teach further, and the teacher's ids of its pieces.
 
     Raises:
-        UserError: For an encoder with pieces that the teacher lacks, such as emoji that were added
+        ModelError: For an encoder with pieces that the teacher lacks, such as emoji that were added
             later.
     """
     student = AutoTokenizer.from_pretrained(find_folder(name_or_path))
@@ -377,7 +370,11 @@ def load_pieces(
 
 
 def rank_pieces(counts: Mapping[int, int], pieces: Sequence[str], size: int | None) -> list[int]:
-    """Return the ids of pieces by falling count: the used characters, then others up to `size`."""
+    """Return the ids of pieces by falling count: the used characters, and others up to `size`.
+
+    `counts` are by id, and `pieces` have the piece of each id. A used character occurs twice or
+    more; all of them stay with any size.
+    """
     characters: Counter[str] = Counter()
     for index, count in counts.items():
         characters.update(dict.fromkeys(pieces[index], count))
@@ -400,18 +397,21 @@ def encode_texts(
     typos: float = 0.0,
     draw: random.Random | None = None,
 ) -> datasets.Dataset:
-    """Return the tokens of texts that are not empty, at most `most`; `typos` mistypes half of them.
+    """Return the tokens of texts that are not empty, each cut to `most` tokens.
+
+    With `draw`, half of the texts are mistyped: the share `typos` of their words.
 
     `input_ids` are the tokens that the student reads, and `input_words` number their words.
     `teacher_ids` and `teacher_words` are those of the text without mistakes.
     """
-    limits = [tokenizer.model_max_length, most]
-    most = min(limit for limit in limits if limit is not None)
+    longest = tokenizer.model_max_length
+    if most is not None:
+        longest = min(longest, most)
     tables: list[pa.Table] = []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
         typed = clean if draw is None else list(mistype_half(clean, typos, draw))
-        tables.append(_encode_pairs(tokenizer, clean, typed, most))
+        tables.append(_encode_pairs(tokenizer, clean, typed, longest))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
 
 
@@ -502,7 +502,7 @@ class EncoderStudent(RnnPreTrainedModel):
         states: torch.Tensor,
         labels: torch.Tensor,
     ) -> SequenceClassifierOutput:
-        """Return the loss and as `logits` unit vectors `(B, S)` and mean cosines `(B,)`.
+        """Return the loss and as `logits` unit vectors `(B, S)` and text means of cosines `(B,)`.
 
         Args:
             input_ids: `(B, T)`.
@@ -551,8 +551,9 @@ class StateCollator:
 
 
 def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return at each token the mean of the teacher's states `(T, S)` at its word; else zero.
+    """Return at each of the student's tokens the mean of the teacher's states at its word.
 
+    `states` is `(T, S)` at the teacher's tokens. At words that the teacher did not read it is zero.
     Mistakes between Chinese characters change the number of words: then only the words before them
     agree.
     """
@@ -563,7 +564,11 @@ def _spread(states: np.ndarray, row: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
-    """Return an encoder to teach further, or one from components of the teacher's token vectors."""
+    """Return an encoder to teach further, or a new one.
+
+    The table of a new one has the principal components of the teacher's token vectors. Raises a
+    [`SettingError`] for more columns than that table has.
+    """
     start = settings.pretraining.model_name_or_path
     if start is not None:
         encoder = RnnModel.from_pretrained(find_folder(start), dtype=torch.float32)
@@ -592,7 +597,11 @@ def _make_student(settings: Settings, teacher: Encoder) -> EncoderStudent:
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:
-    """Return the mean cosines to the teacher's states at every token, and to their text means."""
+    """Return the mean cosines to the teacher's states.
+
+    `token_cosine` is a mean over the tokens of each text, then over texts. `cosine` compares the
+    means over a text.
+    """
     vectors, by_text = (torch.as_tensor(part, dtype=torch.float32) for part in output.predictions)
     targets = normalize(torch.as_tensor(output.label_ids, dtype=torch.float32), dim=-1)
     return {

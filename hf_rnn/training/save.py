@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,6 @@ from ..evaluation.decisions import (
     describe_missing,
     draw_coverage,
     hash_rows,
-    parse_thresholds,
     write_thresholds,
 )
 from ..evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_streaming
@@ -52,6 +51,7 @@ from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .few_rows import METHOD
 from .run import Fit, Run, Tokens
+from .score import Metrics
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ _ARCHITECTURE = (
     "vocab_size", "block_type",
 )  # fmt: skip
 _TRAINING = ("method", "epochs", "steps", "seconds")  # numbers of the training that the card shows
-_LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 _CARD = Path(__file__).parents[1] / "hub" / "encoder_card.md"
 
@@ -96,9 +95,7 @@ class TrainingResult:
         """Return two lines for people: scores beside simpler models, and how to use the folder."""
         scores = self._scores()
         split = next(reversed(scores), "training")  # test, if there is one
-        parts: list[str] = []
-        if scores:
-            parts += self._list_scores(split, list(scores[split])[:2])
+        parts = self._list_scores(split, list(scores[split])[:2]) if scores else []
         training = self.metrics["training"]
         minutes = training.get("max_minutes")
         if minutes is not None:
@@ -130,11 +127,10 @@ class TrainingResult:
         return parts
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        by_split: dict[str, dict[str, float]] = {}
-        for split in ("validation", "test"):
-            if split in self.metrics:
-                by_split[split] = single_scores(self.metrics[split])
-                by_split[split].pop("loss", None)
+        splits = [split for split in self.metrics if split in ("validation", "test")]
+        by_split = {split: single_scores(self.metrics[split]) for split in splits}
+        for scores in by_split.values():
+            scores.pop("loss", None)
         return by_split
 
 
@@ -143,32 +139,34 @@ class Outcome:
     """A finished model with all that was measured."""
 
     fit: Fit
-    metrics: dict[str, Any]  # contents of `metrics.json`
+    metrics: Metrics
     linear: LinearBaseline | None  # a linear model of the same rows
 
 
-def warn_if_linear_wins(run: Run, card: CardFacts, metrics: Mapping[str, Any]) -> None:
-    """Log that the linear model of the card has a better validation score, and what to try next."""
+def warn_if_linear_wins(run: Run, outcome: Outcome) -> None:
+    """Log that the linear model has a better validation score, and what to try next."""
+    metrics = outcome.metrics
+    if outcome.linear is None or "validation" not in metrics.splits:
+        return
     name = (run.settings.training.metric_for_best_model or "accuracy").removeprefix("eval_")
-    score = metrics.get("validation", {}).get(name, 0.0)
-    for linear in (card.baselines or {}).values():
-        linear_score = linear.get("validation", {}).get(name, 0.0)
-        if linear_score <= score:
-            continue
-        advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
-        if "teacher" in metrics:
-            advice = "more texts without labels"
-        elif metrics["training"].get("method") == METHOD:
-            advice = "--few_rows 0, which trains all weights"
-        elif run.settings.data.model_name_or_path is None:
-            advice = "recipe default for English texts, else recipe scratch with --vectors"
-        logger.warning(
-            "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s",
-            name,
-            linear_score,
-            score,
-            advice,
-        )
+    score = metrics.splits["validation"].get(name, 0.0)
+    linear_score = outcome.linear.scores["validation"].get(name, 0.0)
+    if linear_score <= score:
+        return
+    advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
+    if metrics.teacher is not None:
+        advice = "more texts without labels"
+    elif metrics.training.get("method") == METHOD:
+        advice = "--few_rows 0, which trains all weights"
+    elif run.settings.data.model_name_or_path is None:
+        advice = "recipe default for English texts, else recipe scratch with --vectors"
+    logger.warning(
+        "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s",
+        name,
+        linear_score,
+        score,
+        advice,
+    )
 
 
 def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
@@ -176,17 +174,11 @@ def describe_data(run: Run, *, learned_held_out: bool) -> dict[str, Any]:
     report = run.report
     source = run.settings.data.data_dir or run.settings.data.dataset_name
     start = run.settings.data.model_name_or_path
-    files: dict[str, str] = {}
-    for split, counts in report.splits.items():
-        if counts.files:
-            files[split] = Path(counts.files[0]).name
-    columns: dict[str, Any] = {}
-    for name in ("text", "text_pair", "label"):
-        columns[f"{name}_column"] = report.columns.get(name)
+    splits = report.splits.items()
     return {
         "name": None if source is None else Path(os.path.abspath(source)).name,
-        "files": files,
-        **columns,
+        "files": {split: Path(counts.files[0]).name for split, counts in splits if counts.files},
+        **{f"{name}_column": report.columns.get(name) for name in ("text", "text_pair", "label")},
         "rows": {split: sum(counts) for split, counts in report.label_counts.items()},
         "held_out": report.held_out,
         "learned_held_out": learned_held_out,
@@ -211,18 +203,19 @@ def write_folder(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outc
     fit.trainer.model.save_pretrained(folder.root, weights_dtype=training.weights_dtype)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(tokens.tokenizer, folder.root, for_tags=run.task.per_token)
-    write_json(folder.metrics, outcome.metrics)
+    write_json(folder.metrics, outcome.metrics.as_json())
     recorded = record(run.settings)
     if not fit.few_rows and recorded.pop("max_minutes", None) is not None:
         # a repeated run takes the same steps
         recorded["num_train_epochs"] = fit.trainer.args.num_train_epochs
     write_json(folder.training_args, recorded)
     if not run.task.generates:
-        hashes = list_hashes(run, outcome.metrics["data"]["learned_held_out"])
-        np.save(folder.training_rows, hashes)
+        data = outcome.metrics.data or {}
+        np.save(folder.training_rows, list_hashes(run, data["learned_held_out"]))
+    chosen: list[Thresholds] = []
     if fit.validation is not None:
-        write_decisions(folder, run, *fit.validation)
-    card = describe_run(folder, run, tokens, outcome)
+        chosen = write_decisions(folder, run, *fit.validation)
+    card = describe_run(folder, run, tokens, outcome, chosen)
     run.task.fill_card(card, run.texts, training.card_examples)
     write_card(folder, card)
     return card
@@ -244,8 +237,10 @@ def list_hashes(run: Run, learned_held_out: bool) -> np.ndarray:
 
 def write_decisions(
     folder: FinishedFolder, run: Run, scores: np.ndarray, labels: np.ndarray
-) -> None:
+) -> list[Thresholds]:
     """Choose thresholds by scores and labels of the validation rows, and write them.
+
+    `scores` is `(N, C)`, from 0 to 1, and `labels` are class ids `(N,)`.
 
     Log why some are missing.
     """
@@ -259,13 +254,14 @@ def write_decisions(
             "person",
             ", ".join(absent),
         )
-    texts = run.texts["validation"]["text"][:]
+    texts = run.texts["validation"]["text"]
     for thresholds in chosen[:2]:
         hint = describe_missing(thresholds, scores, labels, names, texts)
         if hint:
             logger.warning(hint)
             break
     write_thresholds(folder.thresholds, fingerprint_folder(folder), chosen)
+    return chosen
 
 
 def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
@@ -277,15 +273,18 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
             weight.data = weight.data.to(getattr(torch, weights_dtype)).to(weight.dtype)
 
 
-def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outcome) -> CardFacts:
+def describe_run(
+    folder: FinishedFolder,
+    run: Run,
+    tokens: Tokens,
+    outcome: Outcome,
+    chosen: Sequence[Thresholds],
+) -> CardFacts:
     """Return the facts of a run for its card, and draw the figures."""
     training = run.settings.training
     model = outcome.fit.trainer.model
     metrics = outcome.metrics
     linear = outcome.linear
-    subjects: dict[str, Any] = {}
-    for subject in ("wide", "data", "teacher", "calibration", "typos"):
-        subjects[subject] = metrics.get(subject)
     return CardFacts(
         name=run.folder.root.resolve().name,
         task=run.task.name,
@@ -296,15 +295,25 @@ def describe_run(folder: FinishedFolder, run: Run, tokens: Tokens, outcome: Outc
         thresholds=model.config.label_thresholds,
         size_in_bytes=folder.weights.stat().st_size,
         **_describe_texts(tokens),
-        **_data_facts(run.settings, metrics.get("teacher")),
+        **_data_facts(run.settings, metrics.teacher),
         **_describe_training(run, outcome.fit.trainer, metrics),
         start=None if run.start is None else run.start.describe(model),
         start_note=run.start_note,
         baselines=None if linear is None else {linear.name: linear.scores},
-        results=_list_results(metrics),
-        **subjects,
-        decisions=_describe_decisions(folder),
-        figures=draw_figures(folder, outcome),
+        results=_list_results(metrics.splits),
+        wide=metrics.wide,
+        data=metrics.data,
+        teacher=metrics.teacher,
+        calibration=metrics.calibration,
+        typos=metrics.typos,
+        decisions={
+            f"{thresholds.target:g}": {
+                "rows": thresholds.repeated,
+                "chosen_on": thresholds.chosen_on,
+            }
+            for thresholds in chosen
+        },
+        figures=draw_figures(folder, outcome, chosen),
         license=training.license,
         language=tuple(training.language or ()),
         tags=tuple(training.tags or ()),
@@ -325,11 +334,11 @@ def _describe_texts(tokens: Tokens) -> dict[str, Any]:
     return facts
 
 
-def _describe_training(run: Run, trainer: RnnTrainer, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_training(run: Run, trainer: RnnTrainer, metrics: Metrics) -> dict[str, Any]:
     """Return numbers and settings of a training."""
     # the number of epochs may have been chosen by the run
     changes = list_changes(run.settings) | {"num_train_epochs": trainer.args.num_train_epochs}
-    numbers = metrics["training"]
+    numbers = metrics.training
     facts: dict[str, Any] = {
         "training": {name: numbers[name] for name in _TRAINING if name in numbers},
         "settings": {name: value for name, value in changes.items() if name not in _ARCHITECTURE},
@@ -339,34 +348,21 @@ def _describe_training(run: Run, trainer: RnnTrainer, metrics: Mapping[str, Any]
     return facts
 
 
-def _list_results(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the scores by split, without what is large."""
-    results: dict[str, dict[str, Any]] = {}
-    for split in ("validation", "test"):
-        if split in metrics:
-            scores = metrics[split].items()
-            results[split] = {name: value for name, value in scores if name not in _LARGE}
+def _list_results(splits: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the scores by split, without what grows with the square of the labels."""
+    results = {split: {**scores} for split, scores in splits.items()}
+    for scores in results.values():
+        scores.pop("confusion_matrix", None)
     return results
 
 
-def _describe_decisions(folder: FinishedFolder) -> dict[str, Any]:
-    """Return by target the answers that need no person."""
-    decisions: dict[str, Any] = {}
-    for target, chosen in _read_thresholds(folder).items():
-        decisions[target] = {"rows": chosen.repeated, "chosen_on": chosen.chosen_on}
-    return decisions
-
-
-def _read_thresholds(folder: FinishedFolder) -> dict[str, Thresholds]:
-    content = folder.read_thresholds()
-    return parse_thresholds(content, folder.thresholds, fingerprint_folder(folder))
-
-
-def draw_figures(folder: FinishedFolder, outcome: Outcome) -> dict[str, str]:
+def draw_figures(
+    folder: FinishedFolder, outcome: Outcome, chosen: Sequence[Thresholds]
+) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return file names by caption."""
     try:
         figures = _draw_curve(folder, outcome.fit.trainer)
-        return figures | _draw_scores(folder, outcome)
+        return figures | _draw_scores(folder, outcome, chosen)
     except UserError as error:
         logger.warning("no figures: %s", error)
         return {}
@@ -382,24 +378,25 @@ def _draw_curve(folder: FinishedFolder, trainer: RnnTrainer) -> dict[str, str]:
     return {caption: folder.learning_curve.name}
 
 
-def _draw_scores(folder: FinishedFolder, outcome: Outcome) -> dict[str, str]:
+def _draw_scores(
+    folder: FinishedFolder, outcome: Outcome, chosen: Sequence[Thresholds]
+) -> dict[str, str]:
     figures: dict[str, str] = {}
     metrics = outcome.metrics
-    if "streaming" in metrics:
-        caption = plot_streaming(metrics["streaming"]["by_share"], folder.streaming)
+    if metrics.streaming is not None:
+        caption = plot_streaming(metrics.streaming["by_share"], folder.streaming)
         figures[caption] = folder.streaming.name
-    split = "validation" if "validation" in metrics else "test"
-    matrix = metrics.get(split, {}).get("confusion_matrix")
+    split = next(iter(metrics.splits), "validation")
+    matrix = metrics.splits.get(split, {}).get("confusion_matrix")
     if matrix:
         names = list(outcome.fit.trainer.model.config.id2label.values())
         plot_confusion_matrix(matrix, names, folder.confusion_matrix)
         caption = f"True and predicted classes on the {split} split"
         figures[caption] = folder.confusion_matrix.name
     if outcome.fit.validation is not None:
-        margins: dict[str, Any] = {}
+        margins = {}
         if outcome.linear is not None:
-            margins["linear model"] = outcome.linear.margins["validation"]
-        chosen = list(_read_thresholds(folder).values())
+            margins = {"linear model": outcome.linear.margins["validation"]}
         caption = draw_coverage(*outcome.fit.validation, chosen, folder.coverage, margins)
         figures[caption] = folder.coverage.name
     return figures
@@ -419,8 +416,6 @@ def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[s
     command = ["hf-rnn", verb, "--recipe", "MODEL/training_args.json"]
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
     for word, (name, value) in _list_inputs(settings, flag, teacher or {}).items():
-        if value is None:
-            continue
         is_local = os.path.exists(value) or name == "unlabeled"
         if is_local and find_built_in(value) is None:
             fill_in[word] = f"here {Path(os.path.abspath(value)).name}"
@@ -435,10 +430,10 @@ def _data_facts(settings: Settings, teacher: Mapping[str, Any] | None) -> dict[s
 
 def _list_inputs(
     settings: Settings, flag: str, teacher: Mapping[str, Any]
-) -> dict[str, tuple[str, str | None]]:
+) -> dict[str, tuple[str, Any]]:
     """Return the flag and the value of each input of a run, by the word that takes its place."""
     data = settings.data
-    return {
+    inputs = {
         "DATA": (flag, getattr(data, flag)),
         "TEACHER": ("teacher", teacher.get("name")),
         "UNLABELED": ("unlabeled", (teacher.get("unlabeled") or {}).get("file")),
@@ -446,6 +441,7 @@ def _list_inputs(
         "START": ("model_name_or_path", data.model_name_or_path),
         "TOKENIZER": ("tokenizer_name_or_path", data.tokenizer_name_or_path),
     }
+    return {word: entry for word, entry in inputs.items() if entry[1] is not None}
 
 
 def write_json(path: Path, content: object) -> None:
@@ -472,46 +468,54 @@ def write_encoder(
     save_tokenizer(tokenizer, folder.root)
     projection_dtype = torch.float32 if weights_dtype == "float32" else torch.bfloat16
     write_modules(folder.root, projection.to(projection_dtype))
-    words = ["hf-rnn", "pretrain"]
-    for name, value in record(settings).items():
-        if value is not None:
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
-    command = shlex.join([*words, "--output_dir", "OUT"])
+    command = _spell_command(settings)
     versions = {"hf-rnn": __version__, "torch": version("torch")}
     write_json(folder.pretraining, {**figures, "command": command, "versions": versions})
-    facts = ModelCardData(
+    header = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         license=training.license,
         language=training.language,
         tags=["hf-rnn", "recurrent", *(training.tags or ())],
     )
-    body = _CARD.read_text("utf-8").format(
+    facts = {
         **encoder.config.to_dict(),
-        **{name: figures[name] for name in ("parameters", "pieces_per_word")},
-        **{**figures["held_out"], **figures["texts"]},
-        name=Path(str(training.output_dir)).resolve().name,
-        teacher=figures["teacher"]["name"],
-        size=projection.out_features,
-        command=command,
-    )
-    ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{body}").save(folder.card)
+        **figures,
+        **figures["held_out"],
+        **figures["texts"],
+        "name": Path(str(training.output_dir)).resolve().name,
+        "teacher": figures["teacher"]["name"],
+        "size": projection.out_features,
+        "command": command,
+    }
+    body = _CARD.read_text("utf-8").format_map(facts)
+    ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body}").save(folder.card)
+
+
+def _spell_command(settings: Settings) -> str:
+    """Return the command that repeats a pretraining."""
+    words = ["hf-rnn", "pretrain"]
+    for name, value in record(settings).items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
+    return shlex.join([*words, "--output_dir", "OUT"])
 
 
 def write_modules(root: Path, projection: nn.Linear) -> None:
     """Add the projection to the modules of sentence-transformers; vectors then have length 1."""
     write_json(root / "modules.json", list_sentence_modules("Dense", "Normalize"))
-    sizes = {
+    content = {
         "in_features": projection.in_features,
         "out_features": projection.out_features,
         "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
     }
-    content = {**sizes, "activation_function": "torch.nn.modules.linear.Identity"}
-    (root / "2_Dense").mkdir(exist_ok=True)
-    write_json(root / "2_Dense" / "config.json", content)
+    folder = root / "2_Dense"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", content)
     weights = {
         f"linear.{name}": weight.detach().contiguous()
         for name, weight in projection.named_parameters()
     }
-    save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -177,7 +177,7 @@ class _RnnEstimator(BaseEstimator):
         files = {name: path.read_bytes() for name, path in paths.items()}
         if folder.training_rows.is_file():
             files[folder.training_rows.name] = folder.training_rows.read_bytes()
-        self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
+        self.metrics_ = read_mapping(folder.metrics) if folder.metrics.is_file() else {}
         self._runner = FastRnn(model, tokenizer)
         self._files = files
         self._card = card
@@ -222,10 +222,20 @@ class _RnnEstimator(BaseEstimator):
         """Load a finished folder or a repo of the Hub, and take further settings.
 
         Labels of the command are strings. The settings of its run become the recipe of a new `fit`.
+
+        Args:
+            name_or_path: The folder, the name of a repo, or `./NAME`.
+            revision: Branch, tag or commit of a repo; None is `main`.
+            token: For a private repo; None takes the stored one.
+            settings: As for the class.
+
+        Raises:
+            ModelError: For a model that is missing or damaged, or for another task.
+            SettingError: For an unknown setting.
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
-            record = read_mapping(folder.training_args, folder.training_args.read_bytes())
+            record = read_mapping(folder.training_args)
             recipe = {name: value for name, value in record.items() if not is_personal(name)}
             settings.setdefault("recipe", recipe)
         estimator = cls(**settings)
@@ -323,7 +333,10 @@ class RnnClassifier(ClassifierMixin, _RnnEstimator):
         return self.classes_[scores.argmax(axis=1)]
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
-        """Return the probability of each class per text `(n, classes)`, as in `classes_`."""
+        """Return the probability of each class or label per text `(n, classes)`.
+
+        Columns are in the order of `classes_`.
+        """
         return self._scores(X)[:, self._columns]
 
 
@@ -359,7 +372,7 @@ class RnnRegressor(RegressorMixin, _RnnEstimator):
             )
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
-        """Return the number of each text `(n,)`, or its `(n, numbers)`; texts may be empty."""
+        """Return the number of each text `(n,)`, or numbers `(n, numbers)`; texts may be empty."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -389,7 +402,10 @@ def _read_labels(y: npt.ArrayLike) -> np.ndarray:
 
 
 def _read_columns(y: npt.ArrayLike, task: str) -> _Targets:
-    """Read 0 and 1 `(n, labels)` or numbers `(n,)`, `(n, numbers)`; a frame names the columns."""
+    """Read 0 and 1 `(n, labels)`, dense or sparse, or numbers `(n,)` or `(n, numbers)`.
+
+    A frame names the columns.
+    """
     columns = getattr(y, "columns", None)
     labels = np.arange(_read_matrix(y).shape[1])
     if columns is not None:
@@ -451,7 +467,10 @@ def _make_split(X: Sequence[str], y: npt.ArrayLike, targets: _Targets) -> Datase
 
 
 def _read_texts(X: Sequence[str]) -> list[str]:
-    """Return texts of a list, an array `(n,)` or `(n, 1)`, a column or a frame of one column."""
+    """Return texts of a list, an array `(n,)` or `(n, 1)`, a column or a frame of one column.
+
+    They may be empty.
+    """
     texts = np.asarray(out_of_arrow(X), dtype=object)
     if texts.shape != (texts.size,) and texts.shape != (texts.size, 1):
         raise DataError(f"X must be a 1d array of texts: found an array of shape {texts.shape}")

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -121,8 +121,8 @@ def read_texts(
     """
     texts: dict[str, None] = {}
     uses: Counter[str] = Counter()
-    rows = chain.from_iterable(read_column(path, column, encoding=encoding) for path in paths)
-    for row in rows:
+    read = partial(read_column, column=column, encoding=encoding)
+    for row in chain.from_iterable(map(read, paths)):
         if isinstance(row, BadRow):
             if not uses["refused"]:
                 logger.warning("rejected: %s", row.describe())
@@ -137,12 +137,13 @@ def read_texts(
             break
 
     counts = {"lines": uses.total(), **uses}
-    summary = _describe_counts(counts)
+    summary = describe_counts(counts)
     if not texts:
         raise DataError(f"{', '.join(map(str, paths))}: no text to learn from: found {summary}")
     logger.info("texts without labels: %s", summary)
     return list(texts), counts
 
 
-def _describe_counts(counts: Mapping[str, int]) -> str:
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Return numbers of texts by their use, in words."""
     return ", ".join(f"{count:,} {use.replace('_', ' ')}" for use, count in counts.items())

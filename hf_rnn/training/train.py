@@ -212,8 +212,9 @@ def train_on(
     round_weights(model, settings.training.weights_dtype)
     metrics, fit = score(run, tokens, fit)
     learned_held_out = learn_held_out(run, tokens, fit)
-    linear = compare(run, tokens, metrics.get("typos"))
-    metrics["data"] = describe_data(run, learned_held_out=learned_held_out)
+    linear = compare(run, tokens, metrics.typos)
+    data = describe_data(run, learned_held_out=learned_held_out)
+    metrics = dataclasses.replace(metrics, data=data)
     return save(run, tokens, Outcome(fit, metrics, linear))
 
 
@@ -516,13 +517,13 @@ def join_held_out(run: Run, tokens: Tokens) -> tuple[Run, Tokens]:
 
 def save(run: Run, tokens: Tokens, outcome: Outcome) -> TrainingResult:
     """Write the finished folder, and remove the checkpoints."""
-    metrics = outcome.metrics
+    metrics = outcome.metrics.as_json()
     if not run.is_main:
         return TrainingResult(run.folder.root, metrics)
     card = replace_model(run.folder, lambda new: write_folder(new, run, tokens, outcome))
     remove_checkpoints(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
-    warn_if_linear_wins(run, card, metrics)
+    warn_if_linear_wins(run, outcome)
     return TrainingResult(run.folder.root, metrics, card)
 
 

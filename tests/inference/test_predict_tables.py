@@ -19,13 +19,22 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv as csv
 import pytest
 from conftest import LABELS, invent_rows
 
 import hf_rnn
 from hf_rnn import BatchPredictor, FastRnn, Tagger
-from hf_rnn.inference.tables import format_table
+from hf_rnn.inference.tables import write_table
 from hf_rnn.utils.errors import UserError
+
+
+def format_table(table, name, separator=None):
+    """Return a table as the content of a file with a name."""
+    stream = io.BytesIO()
+    write_table(table, stream, name, separator)
+    return stream.getvalue()
+
 
 TEXTS = ['miro; "sand"', "selk\nselk", 'a 5" pipe', "süß\tmiro", "the box", "cr\rmiro", "=1+1"]
 READERS = {
@@ -278,6 +287,15 @@ def test_entities_are_json_in_csv(tagger):
 
 ODD = ['"a"', 'a""b', '"', "a\tb", "a,b", "two\nlines", "cr\rlf", "crlf\r\n", " a "]
 ODD += ["=1+1", "\x01", "http://x.org"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".zst"])
+def test_answers_are_packed_as_their_name_says(suffix, predict, tmp_path):
+    """Answers in .zst were an error: the file was closed before it got its name."""
+    (tmp_path / "in.csv").write_text("text\nmiro\nselk\n")
+    code, _, _ = predict("in.csv", "--output_file", f"out.csv{suffix}")
+    answers = csv.read_csv(tmp_path / f"out.csv{suffix}")
+    assert code == 0 and answers["label"].to_pylist() == ["good", "bad"]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.xlsx", "x.jsonl", "x.parquet"])

@@ -175,6 +175,35 @@ def test_a_person_labels_in_a_browser(table, tmp_path):
 
 
 @pytest.mark.slow
+def test_finish_trains_a_model_of_many_classes(tmp_path):
+    """Twelve classes with ten rows each: the model answers its own texts, with their labels."""
+    from hf_rnn import FastRnn
+
+    things = "parcel card refund login invoice password voucher account delivery app shop phone"
+    label_of = {}
+    for thing in things.split():
+        for number in range(10):
+            label_of[f"my {thing} is late, please look at the {thing} number {number}"] = thing
+    table = tmp_path / "texts.csv"
+    pd.DataFrame({"text": list(label_of)}).to_csv(table, index=False)
+    out = tmp_path / "out"
+    with serve(table, out) as (process, link):
+        _, state = ask(link)
+        while state["waiting"]:
+            body = {"row": state["row"], "label": label_of[state["text"]]}
+            _, state = ask(link, "/answer", body)
+        assert state["accuracy"]["of"] == 50 and len(state["labels"]) == 13
+        assert ask(link, "/finish", {})[0] == 200
+        scores, err = process.communicate(timeout=500)
+    assert process.returncode == 0 and "accuracy" in scores, err
+    answers = FastRnn.from_pretrained(out).predict(list(label_of))
+    right = [
+        answer["label"] == label_of[text] for text, answer in zip(label_of, answers, strict=True)
+    ]
+    assert sum(right) >= 108
+
+
+@pytest.mark.slow
 def test_a_text_cannot_change_the_page(tmp_path):
     table = tmp_path / "texts.csv"
     text = "<img src=x onerror=document.title='changed'><b>bold</b>"
@@ -269,6 +298,8 @@ def test_mistakes_get_one_line(table, tmp_path, command):
         ):
             code, _, err = command("label", *arguments)
             assert code == 2 and message in err.splitlines()[-1], err
+    code, _, err = command("train", table, tmp_path / "new")  # a table without labels
+    assert code == 2 and "nor any other: hf-rnn label" in err.splitlines()[-1]
     (tmp_path / "blank.csv").write_text("text,x\n ,1\n,2\n")
     code, _, err = command("label", tmp_path / "blank.csv", tmp_path / "out")
     assert code == 2 and "has no text" in err

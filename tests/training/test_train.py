@@ -18,7 +18,7 @@ from transformers import pipeline
 from hf_rnn.cli.train import FLAGS
 from hf_rnn.data.splits import hash_texts, hold_out
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.score import check_loss
+from hf_rnn.training.score import Metrics, check_loss
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
@@ -309,15 +309,13 @@ def test_a_diverged_run_is_not_finished(short, settings):
 )
 def test_a_loss_over_100_times_that_of_guessing_is_refused(training, validation, outcome):
     """ln(3) is 1.0986. A good validation loss shows that the kept epoch is fine."""
-    metrics = {"training": {"loss": training}} | (
-        {} if validation is None else {"validation": {"loss": validation}}
-    )
+    splits = {} if validation is None else {"validation": {"loss": validation}}
     with (
         pytest.raises(UserError, match="diverged")
         if outcome == "error"
         else contextlib.nullcontext()
     ):
-        check_loss(metrics, math.log(3))
+        check_loss(Metrics(splits, training={"loss": training}), math.log(3))
 
 
 # ---- mistakes ----

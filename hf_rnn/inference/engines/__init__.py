@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # in `architectures`
 CLASSIFIER = "RnnForSequenceClassification"
 TAGGER = "RnnForTokenClassification"
+TokenIds: TypeAlias = Sequence[Sequence[int]]  # by text
+Arrays: TypeAlias = Mapping[str, np.ndarray]  # by name
 Precision = Literal["float32", "int16", "int8"]
 Backend = Literal["torch", "onnx"]
 
@@ -84,9 +86,7 @@ class Engine(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """Return the logits `(N, C)` of texts in float32.
 
         Those of a tagger are of tokens, `(N, T, C)`, zero after a text.
@@ -102,7 +102,7 @@ class Engine(ABC):
         return None
 
     def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+        self, input_ids: TokenIds, states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits `(N, C)` of a streaming model after further tokens, and its states.
 
@@ -123,7 +123,7 @@ class Engine(ABC):
         return states
 
 
-def hash_weights(weights: Mapping[str, np.ndarray]) -> str:
+def hash_weights(weights: Arrays) -> str:
     """Return the fingerprint of weights by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -141,8 +141,17 @@ def check_mode(model: PreTrainedModel) -> None:
         )
 
 
+def check_ids(ids: np.ndarray, count: int) -> None:
+    """Raise an IndexError for token ids in int64 unless they are from 0 to `count` - 1."""
+    # a negative id is a large one
+    if ids.size and ids.view(np.uint64).max() >= count:
+        raise IndexError(
+            f"token ids must be from 0 to {count - 1}: found {ids.min()} and {ids.max()}"
+        )
+
+
 def pad_ids(
-    input_ids: Sequence[Sequence[int]], padding: int = 0, side: str = "right"
+    input_ids: TokenIds, padding: int = 0, side: str = "right"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and the mask of texts, int64 `(N, T)`."""
     lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))[:, None]
@@ -153,7 +162,7 @@ def pad_ids(
     return ids, mask.astype(np.int64)
 
 
-def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+def pad_tokens(logits: np.ndarray, input_ids: TokenIds) -> np.ndarray:
     """Return the logits `(sum of T, C)` of all tokens as `(N, T, C)`, zero after a text."""
     lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
     padded = np.zeros((len(lengths), int(lengths.max(initial=0)), logits.shape[1]), np.float32)
@@ -162,7 +171,7 @@ def pad_tokens(logits: np.ndarray, input_ids: Sequence[Sequence[int]]) -> np.nda
 
 
 def batch_by_length(
-    input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
+    input_ids: TokenIds, tokens_per_batch: int, texts_per_batch: int | None = None
 ) -> Iterator[list[int]]:
     """Yield batches of row numbers, shortest first; one longer than `tokens_per_batch` is alone."""
     batch: list[int] = []

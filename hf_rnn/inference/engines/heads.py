@@ -5,30 +5,33 @@ Legend: T tokens of all texts, W words of all texts, C tags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import DEFAULTS, TAGGER, Engine, InferenceOptions, Precision, hash_weights, pad_tokens
+from . import (
+    DEFAULTS,
+    TAGGER,
+    Arrays,
+    InferenceOptions,
+    Precision,
+    TokenIds,
+    pad_tokens,
+)
 from .field import Field, find_partners
-from .native import NativeEngine, Weights
+from .native import NativeEngine, StoredEngine, Weights
 from .words import WordReader
 
 if TYPE_CHECKING:
     from ...tasks import Config
 
 
-class TaggerEngine(Engine):
+class TaggerEngine(StoredEngine):
     """A tagger with a reader of words, a random field, or both; see [`NativeEngine`]."""
 
-    def __init__(
-        self, config: Config, weights: Mapping[str, np.ndarray], precision: Precision = "float32"
-    ) -> None:
-        self.config = config
-        self._source = (config, weights, precision)
+    def __init__(self, config: Config, weights: Arrays, precision: Precision = "float32") -> None:
+        super().__init__(config, weights, precision)
         names = [config.id2label[tag] for tag in range(config.num_labels)]
         self._partners = find_partners(names)
         self._is_inside = np.array([name.startswith("I-") for name in names])
@@ -51,17 +54,7 @@ class TaggerEngine(Engine):
         self._field = Field.read(field, names) if config.crf else None
         field.check_read()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._source
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """As in [`Engine`]."""
-        return hash_weights(self._source[1])
-
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]."""
         lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
         if not lengths.any():
@@ -79,7 +72,7 @@ class TaggerEngine(Engine):
     def _tag_words(
         self,
         reader: WordReader,
-        input_ids: Sequence[Sequence[int]],
+        input_ids: TokenIds,
         lengths: np.ndarray,
         threads: int | None,
     ) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from . import (
     CLASSIFIER,
     DEFAULTS,
     TAGGER,
+    Arrays,
     Engine,
     InferenceOptions,
     Source,
@@ -64,6 +65,12 @@ _OPTIONAL = (
 )
 # modules named after what they compute
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")
+
+
+def absolute_name(name: str | Path) -> str:
+    """Return the path of a folder from the root; the id of a repo stays as it is."""
+    name = os.path.expanduser(name)
+    return os.path.abspath(name) if os.path.isdir(name) else name
 
 
 def open_folder(name: str, files: Sequence[str], revision: str | None = None) -> FinishedFolder:
@@ -227,9 +234,7 @@ def read_memory(model: PreTrainedModel) -> dict[str, np.ndarray]:
     }
 
 
-def make_native(
-    config: Config, weights: Mapping[str, np.ndarray], options: InferenceOptions, head: str
-) -> Engine:
+def make_native(config: Config, weights: Arrays, options: InferenceOptions, head: str) -> Engine:
     """Return the engine in C of a model; see [`NativeEngine`]."""
     if head == TAGGER and (getattr(config, "crf", False) or getattr(config, "word_forms", 0)):
         from .heads import TaggerEngine

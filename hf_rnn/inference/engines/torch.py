@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from . import (
     Engine,
     InferenceOptions,
     Source,
+    TokenIds,
     batch_by_length,
     check_mode,
     hash_weights,
@@ -69,9 +69,7 @@ class TorchEngine(Engine):
         """As in [`Engine`]."""
         return read_ngrams(read_memory(self.model))
 
-    def run(
-        self, input_ids: Sequence[Sequence[int]], options: InferenceOptions = DEFAULTS
-    ) -> np.ndarray:
+    def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; about `tokens_per_batch` of the options are read at once."""
         check_mode(self.model)
         if len(input_ids) >= _MANY_TEXTS and self.model.device.type == "cpu":
@@ -82,7 +80,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def advance(
-        self, input_ids: Sequence[Sequence[int]], states: np.ndarray | None
+        self, input_ids: TokenIds, states: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As in [`Engine`]."""
         count = len(input_ids)
@@ -126,7 +124,7 @@ def _warn_of_missing_kernel() -> None:
 def compute_logits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    input_ids: Sequence[Sequence[int]],
+    input_ids: TokenIds,
     batch_size: int = 64,
     tokens_per_batch: int = 8192,
 ) -> torch.Tensor:
@@ -142,10 +140,10 @@ def compute_logits(
     order: list[int] = []
     parts: list[torch.Tensor] = []
     per_token = False
-    padding = (tokenizer.pad_token_id or 0, tokenizer.padding_side)
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        padded = pad_ids([input_ids[row] for row in rows], *padding)
-        ids, mask = (torch.from_numpy(numbers).to(model.device) for numbers in padded)
+        texts = [input_ids[row] for row in rows]
+        padded = pad_ids(texts, tokenizer.pad_token_id or 0, tokenizer.padding_side)
+        ids, mask = torch.from_numpy(np.stack(padded)).to(model.device)
         outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
         per_token = outputs.dim() == 3
         parts.append((outputs[mask.bool()] if per_token else outputs).cpu())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import TAGGER, Precision, Unsupported
+from . import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids
 from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ class WordReader:
     def __init__(
         self,
         config: Config,
-        weights: Mapping[str, np.ndarray],
-        classifier: Mapping[str, np.ndarray],
+        weights: Arrays,
+        classifier: Arrays,
         precision: Precision,
     ) -> None:
         units = config.word_hidden_size
@@ -81,18 +80,14 @@ class WordReader:
                 layer[f"rnn.layers.0.{name.removeprefix(_LAYER)}"] = rows
         self._engine = NativeEngine(SimpleNamespace(**settings), layer, precision, TAGGER)
 
-    def split(self, input_ids: Sequence[Sequence[int]], lengths: np.ndarray) -> Words:
+    def split(self, input_ids: TokenIds, lengths: np.ndarray) -> Words:
         """Return the words of texts of these lengths.
 
         Raises:
             IndexError: For an id outside the vocabulary.
         """
         ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
-        most = len(self._kinds) - 1
-        if len(ids) and not 0 <= ids.min() <= ids.max() <= most:
-            raise IndexError(
-                f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}"
-            )
+        check_ids(ids, len(self._kinds))
         is_mark = self._kinds[ids] == _MARK
         is_start = self._kinds[ids] > 0
         is_start[1:] &= ~is_mark[:-1]

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from ...hub.model_folder import FinishedFolder, check_name, find_built_in, find_
 from ...models.auto import ENCODER
 from ...utils.errors import UserError, install_hint
 from ...utils.process import write_whole
-from ..engines import CLASSIFIER, Source, pad_ids
+from ..engines import CLASSIFIER, Source, TokenIds, pad_ids
 from ..engines.onnx import WEIGHTS_KEY, open_session, run_session
 from ..engines.stored import PROJECTION, fingerprint_folder
 from ..engines.torch import load_sentence_model
@@ -105,26 +104,29 @@ def export(
         root = Path(os.path.expanduser(output_dir))
         target = root / target.name
     if not difference <= MAX_DIFFERENCE:  # NaN too
-        reason = f"over {TEXTS} texts its numbers differ by up to {difference:.2g}"
-        more = f"more than {MAX_DIFFERENCE:.2g}. Please report this model"
-        raise UserError(f"{target} was not written: {reason}, {more}")
+        raise UserError(
+            f"{target} was not written: over {TEXTS} texts its numbers differ by up to "
+            f"{difference:.2g}, more than {MAX_DIFFERENCE:.2g}. Please report this model"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, graph)
-    thresholds = source.folder.thresholds
-    if output_dir is not None and thresholds.is_file():
-        write_whole(target.with_name(thresholds.name), thresholds.read_bytes())
     write_transformers_js(root / "transformers_js", source, target)
-    page = None
     if web:
-        page = root / "web"
         checked = [text for text in texts[:_CHECKED] if len(text) < _LONGEST_CHECKED]
-        write_page(page, source, target, checked, npm)
+        write_page(root / "web", source, target, checked, npm)
 
-    measured = f"over {len(texts)} texts its numbers differ by at most {difference:.1e}"
-    logger.info("%s: %s bytes; %s", target, f"{len(graph):,}", measured)
-    result = ExportResult(target, len(graph), difference, len(texts), page)
+    logger.info(
+        "%s: %s bytes; over %d texts its numbers differ by at most %.1e",
+        target,
+        f"{len(graph):,}",
+        len(texts),
+        difference,
+    )
+    result = ExportResult(target, len(graph), difference, len(texts), root / "web" if web else None)
     if output_dir is None:
         _amend_card(source.folder, result)
+    elif source.folder.thresholds.is_file():
+        write_whole(FinishedFolder(root).thresholds, source.folder.thresholds.read_bytes())
     return result
 
 
@@ -133,8 +135,10 @@ def _encode(source: ExportSource, texts: list[str]) -> list[list[int]]:
     file = source.folder.tokenizer
     ids = source.tokenizer(texts, truncation=True)["input_ids"]
     if file.is_file() and TokenizerFile(source.folder)(texts, truncation=True)["input_ids"] != ids:
-        other = f"{file} gives other ids than transformers with tokenizer_config.json"
-        raise UserError(f"{other}: save both again with tokenizer.save_pretrained")
+        raise UserError(
+            f"{file} gives other ids than transformers with tokenizer_config.json: "
+            "save both again with tokenizer.save_pretrained"
+        )
     return ids
 
 
@@ -150,14 +154,10 @@ def _write_graph(source: ExportSource) -> bytes:
         "version": __version__,
         WEIGHTS_KEY: source.fingerprint,
     }
-    is_short = _fits_half(source.model.get_input_embeddings().weight.detach())
-    return build_graph(source.model, metadata, source.gives_vectors, is_short).SerializeToString()
-
-
-def _fits_half(table: torch.Tensor) -> bool:
-    """Return whether float16 has the numbers of a table, as they have 8 significant bits."""
-    is_short = torch.equal(table, table.bfloat16().to(table.dtype))
-    return is_short and float(table.abs().max()) < _LARGEST_HALF
+    table = source.model.get_input_embeddings().weight.detach()
+    has_short_numbers = torch.equal(table, table.bfloat16().to(table.dtype))
+    fits_half = has_short_numbers and float(table.abs().max()) < _LARGEST_HALF
+    return build_graph(source.model, metadata, source.gives_vectors, fits_half).SerializeToString()
 
 
 def _amend_card(folder: FinishedFolder, result: ExportResult) -> None:
@@ -178,8 +178,9 @@ def load_source(name: str, revision: str | None) -> ExportSource:
     try:
         from .graph import ONNX_CELLS, ONNX_POOLINGS
     except ImportError as error:
-        advice = f"Type: {install_hint('onnx')}"
-        raise UserError(f"export needs onnx and onnxruntime. {advice}") from error
+        raise UserError(
+            f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}"
+        ) from error
 
     folder = FinishedFolder(find_folder(name, revision))
     model, tokenizer = load_model(folder.root, allow_encoder=True)
@@ -187,11 +188,15 @@ def load_source(name: str, revision: str | None) -> ExportSource:
     head = type(model).__name__
     refused = f"{name} cannot be exported to ONNX"
     if head not in (CLASSIFIER, ENCODER):
-        known = f"the export knows {CLASSIFIER}, {ENCODER}"
-        raise UserError(f"{refused}: found the head {head}, {known}; use hf_rnn.FastRnn")
+        raise UserError(
+            f"{refused}: found the head {head}, the export knows {CLASSIFIER}, {ENCODER}; "
+            "use hf_rnn.FastRnn"
+        )
     if config.sep_token_id is not None:
-        why = "it reads pairs of texts, and the export knows single ones"
-        raise UserError(f"{refused}: {why}; use hf_rnn.FastRnn")
+        raise UserError(
+            f"{refused}: it reads pairs of texts, and the export knows single ones; "
+            "use hf_rnn.FastRnn"
+        )
     for setting, supported in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         value = getattr(config, setting)
         if value not in supported:
@@ -223,7 +228,7 @@ def make_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 @torch.inference_mode()
 def measure_difference(
-    source: ExportSource, session: InferenceSession, input_ids: Sequence[Sequence[int]]
+    source: ExportSource, session: InferenceSession, input_ids: TokenIds
 ) -> float:
     """Return the largest difference between two numbers, less where they exceed 10, or NaN."""
     differences = [0.0]
@@ -231,17 +236,15 @@ def measure_difference(
     for start in range(0, len(input_ids), _BATCH):
         ids, mask = pad_ids(input_ids[start : start + _BATCH])
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        results = run_session(session, ids, mask)
         outputs = model(**batch)
         if source.gives_vectors:
             states = model.classifier(model.rnn(**batch).last_hidden_state)
-            expected = {
+            outputs = {
                 "last_hidden_state": states * batch["attention_mask"][:, :, None],
                 "sentence_embedding": normalize(outputs.logits, dim=-1),
             }
-        else:
-            expected = {name: outputs[name] for name in results}
-        for name, numbers in expected.items():
-            allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * float(numbers.abs().max()))
-            differences.append(float(np.abs(numbers.numpy() - results[name]).max()) / allowed)
+        for name, numbers in run_session(session, ids, mask).items():
+            expected = outputs[name].numpy()
+            allowed = max(1.0, _RELATIVE_DIFFERENCE / MAX_DIFFERENCE * np.abs(expected).max())
+            differences.append(np.abs(expected - numbers).max() / allowed)
     return float(np.max(differences))
