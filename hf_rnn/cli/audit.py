@@ -122,24 +122,22 @@ def _read_rows(
 
 def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]) -> WrongLabels:
     """Return the rows of all splits, by how wrong their labels look, with their places."""
+    import datasets
     import numpy as np
 
     from ..data.splits import join_texts
     from ..labelling.wrong_labels import find_wrong_labels
 
-    texts: list[str] = []
-    splits: list[str] = []
-    for split in rows:
-        texts += join_texts(rows[split])
-        splits += [split] * len(rows[split])
-    labels = np.concatenate([np.asarray(rows[split]["label"][:]) for split in rows])
-    found = find_wrong_labels(texts, labels, rows["train"].features["label"].names)
+    everything = datasets.concatenate_datasets(list(rows.values()))
+    labels = np.asarray(everything["label"][:])
+    names = everything.features["label"].names
+    found = find_wrong_labels(list(join_texts(everything)), labels, names)
 
     table = found.rows
     place = table["row"]
-    numbers = np.concatenate([np.arange(len(rows[split])) for split in rows])
-    table.insert(0, "split", np.asarray(splits)[place])
-    table["row"] = numbers[place]
+    sizes = list(map(len, rows.values()))
+    table.insert(0, "split", np.repeat(list(rows), sizes)[place])
+    table["row"] = np.concatenate(list(map(np.arange, sizes)))[place]
     if lines.keys() >= rows.keys():
         known = np.concatenate([lines[split][1] for split in rows])
         table.insert(2, "line", known[place])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from ..hub.model_folder import FinishedFolder
 from .engines import InferenceOptions
+from .engines.stored import absolute_name
 from .fast import FastRnn
 from .tables import Frame, Record, TableSettings, answer_frame, answer_schema, read_record
 
@@ -67,11 +67,10 @@ class BatchPredictor:
         target: float | None = None,
         **loading: Any,
     ) -> None:
-        name = os.path.expanduser(model)
-        # workers run in other folders
-        self.model = os.path.abspath(name) if os.path.isdir(name) else name
-        columns = TableSettings(text_column, text_pair_column, prefix=prefix)
-        self.settings = replace(columns, all_scores=all_scores, target=target)
+        self.model = absolute_name(model)  # workers run in other folders
+        self.settings = TableSettings(
+            text_column, text_pair_column, prefix=prefix, all_scores=all_scores, target=target
+        )
         self.options = InferenceOptions(**loading)
 
     def load(self) -> tuple[FastRnn, Record]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from operator import ne
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from .engines.open import Opened, open_engine
 from .options import EvaluateOptions
 from .rows import Rows, find_columns, read_rows
 from .stream import measure_prefixes
-from .tables import find_suffix, write_table
+from .tables import came_from_excel, find_suffix, write_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -282,7 +283,7 @@ def _measure_typos(
 ) -> dict[str, _Scores]:
     """Return by share the scores of mistyped rows, with those of a linear model if there is one."""
     config = opened.engine.config
-    linear = _fit_linear(options, task, config, opened)
+    linear = _fit_linear(options, task, opened)
     by_share = {}
     for share in options.typos or ():
         mistyped = mistype_rows(rows, share, "evaluate")
@@ -295,14 +296,12 @@ def _measure_typos(
     return by_share
 
 
-def _fit_linear(
-    options: EvaluateOptions, task: Task, config: Config, opened: Opened
-) -> LinearBaseline | None:
+def _fit_linear(options: EvaluateOptions, task: Task, opened: Opened) -> LinearBaseline | None:
     """Return a linear model of the training rows of a folder of data; None without them."""
     if not task.one_label or not Path(str(options.data_dir)).is_dir():
         return None
     with contextlib.suppress(UserError, ValueError):
-        columns = find_columns(options, config, {})
+        columns = find_columns(options, opened.engine.config, {})
         splits = task.read(options, report=DataReport(), **columns, splits=["train"])
         return LinearBaseline(splits["train"], opened.tokenizer)
     return None
@@ -338,9 +337,8 @@ def _decide(result: Evaluation, answers: Answers, options: EvaluateOptions, open
         result.without_a_person = _measure_thresholds(
             thresholds, scores[unseen], answers.labels[unseen], names, _hash(data)
         )
-        hint = decisions.describe_missing(
-            thresholds, every_score, every_label, names, list(join_texts(data))
-        )
+        texts = data["text"]
+        hint = decisions.describe_missing(thresholds, every_score, every_label, names, texts)
         if hint is not None:
             result.notes.append(hint)
     if options.none_label is not None:
@@ -442,14 +440,12 @@ def check_answers_file(path: str, task: Task) -> None:
 def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     rows = result.rows
     columns, badness, true = _grade(result.task, result.config, answers)
-    separator = None
-    encoding = None
+    layout: tuple[str | None, bool] = (None, False)
     if rows.table is None:
         table = rows.data.with_format("arrow")[:].drop_columns("label")
         table = table.append_column("label", pa.array(list(true)))
     else:
-        separator = rows.table.separator
-        encoding = rows.table.encoding
+        layout = (rows.table.separator, came_from_excel(rows.table))
         table, places = _take_rows(rows.table, rows)
         columns = places | columns
 
@@ -457,9 +453,8 @@ def _write_answers(result: Evaluation, answers: Answers, path: str) -> None:
     for name, column in columns.items():
         table = table.append_column(prefix + name, pa.array(column))
     table = table.take(np.argsort(-badness, kind="stable"))
-    needs_mark = encoding not in (None, "utf-8", "ascii")
     with replace_file(Path(path)) as file:
-        write_table(table, file, path, separator, needs_mark)
+        write_table(table, file, path, *layout)
 
 
 def _take_rows(stored: Table, rows: Rows) -> tuple[pa.Table, dict[str, npt.ArrayLike]]:
@@ -477,41 +472,25 @@ def _take_rows(stored: Table, rows: Rows) -> tuple[pa.Table, dict[str, npt.Array
 
 def _grade(
     task: Task, config: Config, answers: Answers
-) -> tuple[dict[str, npt.ArrayLike], np.ndarray, Iterable[Any]]:
+) -> tuple[dict[str, npt.ArrayLike], np.ndarray, Iterable[object]]:
     """Return columns of answers, how bad each is `(N)`, and the true labels."""
     names = np.array(list(config.id2label.values()))
-    scores = compute_scores(answers.logits.astype(np.float64), config)
-    grade: Callable[..., Any] = _grade_sets
-    if task.one_label:
-        grade = _grade_labels
-    elif task.problem_type == "regression":
-        grade = _grade_numbers
-    return grade(task, config, answers, names, scores)
-
-
-def _grade_labels(
-    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
     labels = answers.labels
-    best = scores.argmax(axis=1)
-    columns = {"answer": names[best], "score": scores.max(axis=1), "wrong": best != labels}
-    return columns, -scores[np.arange(len(labels)), labels], names[labels]
+    scores = compute_scores(answers.logits.astype(np.float64), config)
+    columns: dict[str, npt.ArrayLike]
+    if task.one_label:
+        best = scores.argmax(axis=1)
+        columns = {"answer": names[best], "score": scores.max(axis=1), "wrong": best != labels}
+        return columns, -scores[np.arange(len(labels)), labels], names[labels]
 
+    true = labels.reshape(scores.shape)
+    distances = np.abs(scores - true)
+    if task.problem_type == "regression":
+        columns = {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
+        columns["error"] = distances.max(axis=1)
+        return columns, distances.max(axis=1), true
 
-def _grade_numbers(
-    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
-    true = answers.labels.reshape(scores.shape)
-    columns = {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
-    columns["error"] = np.abs(scores - true).max(axis=1)
-    return columns, columns["error"], true
-
-
-def _grade_sets(
-    task: Task, config: Config, answers: Answers, names: np.ndarray, scores: np.ndarray
-) -> tuple[dict[str, Any], np.ndarray, Iterable[Any]]:
-    true = [names[row > 0.5].tolist() for row in answers.labels]
-    sets = [answer["labels"] for answer in task.answers(answers.logits, config)]
-    wrong = [set(found) != set(row) for found, row in zip(sets, true, strict=True)]
-    badness = np.abs(scores - answers.labels).sum(axis=1) + len(names) * np.asarray(wrong)
-    return {"answer": sets, "wrong": wrong}, badness, true
+    true_sets = [names[row > 0.5].tolist() for row in true]
+    sets = [answer["labels"] for answer in task.answers(scores, config)]
+    wrong = np.array(list(map(ne, map(set, sets), map(set, true_sets))))
+    return {"answer": sets, "wrong": wrong}, distances.sum(axis=1) + len(names) * wrong, true_sets

@@ -7,7 +7,6 @@ logits. `fast.py` adds tables and streams.
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..tasks import Answer, check_answers, compute_scores, score_kind, task_of
 from ..utils.errors import UserError, find_text_error, list_texts
 from .engines import Backend, Engine, InferenceOptions, Precision, TokenIds
 from .engines.open import choose_engine, open_engine
+from .engines.stored import absolute_name
 from .tokens import FastTokenizer
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Predictor:
         options = InferenceOptions(revision, precision, tokens_per_batch, device, threads, backend)
         opened = open_engine(name_or_path, options)
         predictor = cls(opened.engine, opened.tokenizer, precision, tokens_per_batch, threads)
-        name = os.path.expanduser(name_or_path)
-        predictor._name = os.path.abspath(name) if os.path.isdir(name) else name
+        predictor._name = absolute_name(name_or_path)
         predictor._thresholds = opened.folder.read_thresholds()
         return predictor
 

@@ -85,21 +85,26 @@ def answer_file(
     table, names = _read_texts(path, settings, record)
     columns, settings, note = _choose_columns(model, names, path, settings, record)
     if not table.has_names:
-        kind = "the first fields of its lines" if is_table(path) else "its lines"
-        note = f"{path}: texts are {kind}"
+        note = f"{path}: texts are its lines"
+        if is_table(path):
+            note = f"{path}: texts are the first fields of its lines"
 
     stored = dict(zip(names, table.columns, strict=True))
-    sources = [stored.get(name, name) for name in columns]
-    answers = _answer_rows(model, table, sources, settings)
+    columns = [stored.get(name, name) for name in columns]
+    answers = _answer_rows(model, table, columns, settings)
     whole = _add_columns(table.to_arrow().rename_columns(names), answers.flatten())
-    errors = whole.column(-1)
-    reasons = errors.filter(pc.not_equal(errors, "")).to_pylist()
+    reasons = list(filter(None, whole.column(-1).to_pylist()))
     faults = [reason for reason in reasons if reason.partition(": ")[2] != NO_TEXT]
     if not faults:
         whole = whole.drop_columns(whole.schema.names[-1:])
-    needs_mark = table.encoding not in (None, "utf-8", "ascii")
-    empty = len(reasons) - len(faults)
-    return AnsweredFile(whole, note, faults, empty, table.separator, needs_mark)
+    return AnsweredFile(
+        whole, note, faults, len(reasons) - len(faults), table.separator, came_from_excel(table)
+    )
+
+
+def came_from_excel(table: Table) -> bool:
+    """Return whether a table came from Excel, which reads UTF-8 by a mark only."""
+    return table.encoding not in (None, "utf-8", "ascii")
 
 
 def _answer_rows(
@@ -275,18 +280,9 @@ def find_suffix(path: str) -> str:
     return suffix
 
 
-def format_table(
-    table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
-) -> bytes:
-    """Return a table as the content of a file with this name; see [`write_table`]."""
-    stream = io.BytesIO()
-    write_table(table, stream, path, separator, needs_mark)
-    return stream.getvalue()
-
-
 def write_table(
     table: pa.Table,
-    file: IO[bytes],
+    file: IO[bytes] | io.RawIOBase,
     path: str,
     separator: str | None = None,
     needs_mark: bool = False,
@@ -298,7 +294,7 @@ def write_table(
     """
     suffix = find_suffix(path)
     packing = Path(path.lower()).suffix
-    stream: contextlib.AbstractContextManager[IO[bytes]] = contextlib.nullcontext(file)
+    stream: Any = contextlib.nullcontext(file)
     if packing in _PACKINGS:
         stream = pa.CompressedOutputStream(_OpenFile(file), _PACKINGS[packing])
     try:
@@ -313,7 +309,7 @@ def write_table(
 class _OpenFile(io.RawIOBase):
     """A file that stays open when Arrow closes this one."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
         self.write = file.write  # type: ignore[method-assign]
 
     def writable(self) -> bool:

@@ -198,15 +198,22 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
 
         if labels is not None and shift_labels is None:
             shift_labels = _shift(labels, mask)
-        loss = None
-        if shift_labels is not None:
-            kwargs.setdefault("vocab_size", self.config.vocab_size)
-            shift_labels = shift_labels.long().contiguous()
-            loss = self.loss_function(
-                logits=logits, labels=None, shift_labels=shift_labels, **kwargs
-            )
-        cache = RnnCache.after(outputs, mask, cache) if use_cache else None
-        return RnnCausalLMOutput(loss, logits, cache, outputs.hidden_states)
+        return RnnCausalLMOutput(
+            loss=self._measure_loss(logits, shift_labels, **kwargs),
+            logits=logits,
+            cache=RnnCache.after(outputs, mask, cache) if use_cache else None,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _measure_loss(
+        self, logits: Tensor, shift_labels: Tensor | None, **kwargs: object
+    ) -> Tensor | None:
+        """Return the loss of the tokens to predict at each place; None without them."""
+        if shift_labels is None:
+            return None
+        kwargs.setdefault("vocab_size", self.config.vocab_size)
+        shift_labels = shift_labels.long().contiguous()
+        return self.loss_function(logits=logits, labels=None, shift_labels=shift_labels, **kwargs)
 
     def _read_mask(
         self,

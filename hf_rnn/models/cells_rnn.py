@@ -416,16 +416,13 @@ class RnnDirection(nn.Module):
             inputs = inputs.to(next(self.cell.parameters()).dtype)
         state = self._join_state(h_0, c_0, inputs.dtype)
         has_cell_state = self.cell_class.has_cell_state
-        padding = None
-        if self.cell_class.padding_gates is not None and not order.is_full:
-            padding = ~order.valid if output_final_states or not has_cell_state else None
+        sets_gates = self.cell_class.padding_gates is not None and not order.is_full
+        is_needed = output_final_states or not has_cell_state
+        padding = ~order.valid if sets_gates and is_needed else None
         with torch.autocast("cpu", enabled=False) if fails else nullcontext():
             states, last = self._run_cell(inputs, state, padding)
-        h_n = None
-        c_n = None
-        if output_final_states:
-            h_n = order.last(states, h_0)
-            c_n = last[0] if has_cell_state else None
+        h_n = order.last(states, h_0) if output_final_states else None
+        c_n = last[0] if output_final_states and has_cell_state else None
         return order.flip(states) if self.is_backward else states, h_n, c_n
 
     def _join_state(self, h_0: Tensor | None, c_0: Tensor | None, dtype: torch.dtype) -> State:

@@ -7,15 +7,17 @@ its effects.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any, Literal
+from operator import ge, gt, le, lt
+from typing import Any, Literal, TypeVar
 
+Entry = TypeVar("Entry")
 IGNORED_LABEL = -100  # the loss does not count a token or row with this label, as in torch
 MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _LIMITS = {  # word of the metadata: how it reads in a message, and the check
-    "least": ("at least", lambda value, limit: value >= limit),
-    "above": ("greater than", lambda value, limit: value > limit),
-    "most": ("at most", lambda value, limit: value <= limit),
-    "below": ("below", lambda value, limit: value < limit),
+    "least": ("at least", ge),
+    "above": ("greater than", gt),
+    "most": ("at most", le),
+    "below": ("below", lt),
 }
 
 
@@ -49,7 +51,7 @@ def check_ranges(settings: Any) -> None:
         check_range(entry.name, getattr(settings, entry.name), entry.metadata)
 
 
-def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
+def look_up(name: str, value: str, registry: Mapping[str, Entry]) -> Entry:
     """Return the entry of a registry that a setting names, or raise a ValueError with its names."""
     if value not in registry:
         raise ValueError(f"{name} must be one of {', '.join(registry)}; found {value!r}")

@@ -96,12 +96,12 @@ class WordReader(nn.Module):
         if states is None or places is None or mask is None:
             return self.kinds[input_ids]
         is_mark = self.kinds[input_ids] == MARK
-        first, last, begin = _find_tokens(places, is_mark, mask.shape[1])
+        tokens = _find_tokens(places, is_mark, mask.shape[1])
         parts = []
-        # forward, then backward
-        for side, ends in zip(states.split(self.size, dim=-1), (last, first), strict=False):
+        # forward from the last tokens of words, then backward from the first
+        for side, ends in zip(states.split(self.size, dim=-1), tokens[1::-1], strict=False):
             parts.append(side.gather(1, ends[..., None].expand(-1, -1, self.size)))
-        rows = self._hash_forms(input_ids, places, is_mark, (first, last, begin))
+        rows = self._hash_forms(input_ids, places, is_mark, tokens)
         weights = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
         parts.append(self.table(rows, per_sample_weights=weights).view(*mask.shape, -1))
 
@@ -118,15 +118,19 @@ class WordReader(nn.Module):
         tokens: Sequence[Tensor],
     ) -> Tensor:
         """Return the rows `(B * W, F)` of each word's forms; `tokens` are its ends."""
-        first = tokens[0]
-        batch, words = first.shape
+        batch, words = tokens[0].shape
         order = torch.arange(places.shape[1], device=places.device)
-        distance = order - first.gather(1, places.clamp(max=words - 1))
+        distance = order - tokens[0].gather(1, places.clamp(max=words - 1))
         codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(is_mark, 0)
         whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
         starts, ends, capitals = [self.forms[input_ids.gather(1, ids)].long() for ids in tokens]
-        hashed = [starts[..., :FIRST_FORMS], ends[..., FIRST_FORMS:], capitals[..., :1]]
-        return torch.cat([*hashed, whole % self.table.num_embeddings], dim=-1).flatten(0, 1)
+        rows = [
+            starts[..., :FIRST_FORMS],
+            ends[..., FIRST_FORMS:],
+            capitals[..., :1],
+            whole % self.table.num_embeddings,
+        ]
+        return torch.cat(rows, dim=-1).flatten(0, 1)
 
 
 def _find_tokens(places: Tensor, is_mark: Tensor, words: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -311,7 +311,7 @@ def _read_teacher_table(user: Mapping[str, Any], recipe: Recipe) -> dict[str, An
     if any(user.get(name) is not None for name in others) or not config.is_file():
         return {}
     settings = load_recipe(recipe)
-    is_ours = read_mapping(config, config.read_bytes()).get("model_type") == "hf_rnn"
+    is_ours = read_mapping(config).get("model_type") == "hf_rnn"
     if "model_name_or_path" in settings or not is_ours:
         return {}
     logger.info(

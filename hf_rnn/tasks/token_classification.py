@@ -344,8 +344,7 @@ def _read_words(
                 start -= len(beginning)
             best = int(scores[place].argmax())
             score = float(scores[place, best])
-            label = config.id2label[best]
-            words.append(Span(label, start, end, score))
+            words.append(Span(config.id2label[best], start, end, score))
         before = word
     return words
 

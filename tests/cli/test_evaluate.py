@@ -233,6 +233,10 @@ def test_numbers_and_sets_of_labels_are_graded_too(command, tmp_path, task, labe
     if task == "regression":
         errors = (written["stars"] - written["answer_stars"]).abs()
         assert errors.is_monotonic_decreasing and errors.max() == pytest.approx(written["error"][0])
+    else:
+        answers = FastRnn.from_pretrained(result.folder).predict(list(written["text"]))
+        expected = [",".join(answer["labels"]) for answer in answers]
+        assert written["answer"].fillna("").tolist() == expected
 
 
 NAMED = {"id2label": {0: "bad", 1: "good", 2: "plain"}}

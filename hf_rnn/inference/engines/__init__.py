@@ -141,6 +141,15 @@ def check_mode(model: PreTrainedModel) -> None:
         )
 
 
+def check_ids(ids: np.ndarray, count: int) -> None:
+    """Raise an IndexError for token ids in int64 unless they are from 0 to `count` - 1."""
+    # a negative id is a large one
+    if ids.size and ids.view(np.uint64).max() >= count:
+        raise IndexError(
+            f"token ids must be from 0 to {count - 1}: found {ids.min()} and {ids.max()}"
+        )
+
+
 def pad_ids(
     input_ids: TokenIds, padding: int = 0, side: str = "right"
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ Legend: T tokens of all texts, W words of all texts, C tags.
 
 from __future__ import annotations
 
-from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -15,27 +14,24 @@ from . import (
     DEFAULTS,
     TAGGER,
     Arrays,
-    Engine,
     InferenceOptions,
     Precision,
     TokenIds,
-    hash_weights,
     pad_tokens,
 )
 from .field import Field, find_partners
-from .native import NativeEngine, Weights
+from .native import NativeEngine, StoredEngine, Weights
 from .words import WordReader
 
 if TYPE_CHECKING:
     from ...tasks import Config
 
 
-class TaggerEngine(Engine):
+class TaggerEngine(StoredEngine):
     """A tagger with a reader of words, a random field, or both; see [`NativeEngine`]."""
 
     def __init__(self, config: Config, weights: Arrays, precision: Precision = "float32") -> None:
-        self.config = config
-        self._source = (config, weights, precision)
+        super().__init__(config, weights, precision)
         names = [config.id2label[tag] for tag in range(config.num_labels)]
         self._partners = find_partners(names)
         self._is_inside = np.array([name.startswith("I-") for name in names])
@@ -57,14 +53,6 @@ class TaggerEngine(Engine):
         self._encoder = NativeEngine(encoder, rest | words | classifier, precision, TAGGER)
         self._field = Field.read(field, names) if config.crf else None
         field.check_read()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), self._source
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """As in [`Engine`]."""
-        return hash_weights(self._source[1])
 
     def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]."""

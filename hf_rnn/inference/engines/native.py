@@ -33,6 +33,7 @@ from . import (
     Precision,
     TokenIds,
     Unsupported,
+    check_ids,
     hash_weights,
     pad_tokens,
 )
@@ -103,14 +104,16 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
     """Return the first setting that the kernel does not compute, in words; None without one."""
     residual = config.block_type == "residual"
     sizes = ["vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_labels"]
-    if residual:
-        optional = ("residual_size", "intermediate_size")
-        sizes += ["conv_kernel", *(name for name in optional if getattr(config, name) is not None)]
     supported: dict[str, Sequence[object]] = {
         "block_type": ("plain", "residual"),
+        "bidirectional": (False, True),
         "cell_type": ("min_gru",) if residual else tuple(CELLS),
         "target_scale": (None,),
     }
+    if residual:
+        optional = ("residual_size", "intermediate_size")
+        sizes += ["conv_kernel", *(name for name in optional if getattr(config, name) is not None)]
+        supported["hidden_act"] = ("silu", None)
     if head == TAGGER:
         supported |= {"crf": (False, None), "word_forms": (0, None)}
     else:  # a model of pairs has a separator
@@ -118,10 +121,7 @@ def find_unsupported_setting(config: Config, head: str) -> str | None:
         supported["classifier_activation"] = ACTIVATIONS
 
     is_right = {name: _is_size(getattr(config, name)) for name in sizes}
-    is_right["bidirectional"] = type(config.bidirectional) is bool
     is_right |= {name: getattr(config, name, None) in supported[name] for name in supported}
-    if residual:
-        is_right["hidden_act"] = getattr(config, "hidden_act", "silu") == "silu"
     for name, right in is_right.items():
         if not right:
             return f"{name} is {getattr(config, name, None)!r}"
@@ -211,7 +211,28 @@ class Weights:
         return Layer(self.keep(rounded), bias, scale, start, *weight.shape[::-1], short)
 
 
-class NativeEngine(Engine):
+class StoredEngine(Engine):
+    """An engine of settings and weights by name, which it is pickled as."""
+
+    def __init__(self, config: Config, weights: Arrays, *others: object) -> None:
+        self.config = config
+        self.weights = weights
+        self._source = (config, weights, *others)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As in [`Engine`]."""
+        return hash_weights(self.weights)
+
+    def read_ngrams(self) -> NgramTable | None:
+        """As in [`Engine`]."""
+        return read_ngrams(self.weights)
+
+
+class NativeEngine(StoredEngine):
     """A recurrent network in C, from settings, and weights by name, as [`to_float`] reads them.
 
     The products inside have the `precision` where the processor has instructions for it: int8 needs
@@ -233,9 +254,8 @@ class NativeEngine(Engine):
         reason = find_unsupported_setting(config, head)
         if reason is not None:
             raise Unsupported(reason)
-        self._source = (config, weights, precision, head)
+        super().__init__(config, weights, precision, head)
         self._library = library
-        self.config = config
         self.per_token = head == TAGGER
         self._units = config.hidden_size
         self._directions = 2 if config.bidirectional else 1
@@ -256,18 +276,6 @@ class NativeEngine(Engine):
         self._table = np.empty((rows, self._model.row), np.float32)
         self._filled = np.zeros(rows, bool)
         self._filling = threading.Lock()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), self._source
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """As in [`Engine`]."""
-        return hash_weights(self._source[1])
-
-    def read_ngrams(self) -> NgramTable | None:
-        """As in [`Engine`]."""
-        return read_ngrams(self._source[1])
 
     # ---- weights ----
 
@@ -465,12 +473,7 @@ class NativeEngine(Engine):
             ids = np.array(texts[0], np.int64)
         else:
             ids = np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
-        # a negative id is a large one
-        if len(ids) and ids.view(np.uint64).max() >= len(self._embedding):
-            most = len(self._embedding) - 1
-            raise IndexError(
-                f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}"
-            )
+        check_ids(ids, len(self._embedding))
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
             table = np.empty((len(used), self._model.row), np.float32)
@@ -519,9 +522,9 @@ class NativeEngine(Engine):
     def export_states(self, states: np.ndarray) -> np.ndarray:
         """As in [`Engine`]: without the padding of the kernel, and with a mean in place of sums."""
         config = self.config
-        count = config.num_hidden_layers
         width = self._pooled_width
-        layers = states[:, : -3 * width - 2].reshape(len(states), count, -1)
+        layers, top, carried = np.split(states, [-3 * width - 2, -2 * width - 2], axis=1)
+        layers = layers.reshape(len(states), config.num_hidden_layers, -1)
         parts = [layers[:, :, : self._units]]
         after = layers[:, :, self._model.hidden :]
         if self._stream:
@@ -530,15 +533,14 @@ class NativeEngine(Engine):
             parts.append(after[:, :, : self._units])
 
         size = self._stream or self._units
-        top = states[:, -3 * width - 2 : -2 * width - 2][:, :size]
-        carried = np.ascontiguousarray(states[:, -2 * width - 2 :]).view(np.float64)
+        carried = np.ascontiguousarray(carried).view(np.float64)
         tokens = carried[:, :1]
         if config.pooling in ("mean", "mean_max"):
             parts += [tokens, carried[:, 1 : 1 + size] / np.maximum(tokens, 1)]
         else:
             parts.append(tokens)
         if config.pooling != "mean":
-            parts.append(top)
+            parts.append(top[:, :size])
         flat = [part.reshape(len(states), -1) for part in parts]
         return np.concatenate(flat, axis=1).astype(np.float32)
 
@@ -547,24 +549,23 @@ class NativeEngine(Engine):
         config = self.config
         count = config.num_hidden_layers
         width = self._pooled_width
-        imported = np.zeros((len(states), self._model.carried), np.float32)
-        layers = imported[:, : -3 * width - 2].reshape(len(states), count, -1)
-        hidden, rest = np.split(states, [count * self._units], axis=1)
-        layers[:, :, : self._units] = hidden.reshape(len(states), count, -1)
         size = self._stream or self._units
         copies = 2 if config.pooling == "mean_max" else 1
-        after, tokens, pooled = np.split(rest, [-copies * size - 1, -copies * size], axis=1)
+        places = [count * self._units, -copies * size - 1, -copies * size]
+        hidden, after, tokens, pooled = np.split(states, places, axis=1)
+        layers = np.zeros((len(states), self._model.carried - 3 * width - 2), np.float32)
+        by_layer = layers.reshape(len(states), count, -1)
+        by_layer[:, :, : self._units] = hidden.reshape(len(states), count, -1)
         if after.size:
             after = after.reshape(len(states), count, -1)
-            layers[:, :, self._model.hidden :][:, :, : after.shape[2]] = after
+            by_layer[:, :, self._model.hidden :][:, :, : after.shape[2]] = after
 
+        top = np.zeros((len(states), width), np.float32)
+        top[:, :size] = pooled[:, -size:]
         carried = np.zeros((len(states), 1 + width))
         carried[:, :1] = tokens
         carried[:, 1 : 1 + size] = tokens * pooled[:, :size]
-        imported[:, : -3 * width - 2] = layers.reshape(len(states), -1)
-        imported[:, -3 * width - 2 :][:, :size] = pooled[:, -size:]
-        imported[:, -2 * width - 2 :] = carried.view(np.float32)
-        return imported
+        return np.concatenate([layers, top, carried.view(np.float32)], axis=1)
 
     @property
     def _pooled_width(self) -> int:
@@ -575,10 +576,8 @@ class NativeEngine(Engine):
         self, vectors: np.ndarray, lengths: np.ndarray, threads: int | None = None
     ) -> np.ndarray:
         """Return what `compute` returns for texts of these numbers of token vectors."""
-        table = np.empty((0, self._model.row), np.float32)
-        if len(vectors):
-            table = self._project(vectors)
-        return self._run(table, np.arange(len(vectors), dtype=np.int32), lengths, threads)
+        rows = np.arange(len(vectors), dtype=np.int32)
+        return self._run(self._project(vectors), rows, lengths, threads)
 
     def _run(
         self,

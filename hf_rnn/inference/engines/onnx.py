@@ -16,8 +16,17 @@ import numpy as np
 from ...hub.model_folder import TOKENIZER, check_name, check_tokenizer
 from ...utils.errors import UserError, explain, install_hint
 from ..tokens import TokenizerFile
-from . import DEFAULTS, Engine, InferenceOptions, Source, TokenIds, batch_by_length, pad_ids
-from .stored import fingerprint_folder, load_config, open_folder
+from . import (
+    DEFAULTS,
+    Engine,
+    InferenceOptions,
+    Source,
+    TokenIds,
+    batch_by_length,
+    check_ids,
+    pad_ids,
+)
+from .stored import absolute_name, fingerprint_folder, load_config, open_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -40,9 +49,7 @@ class OnnxEngine(Engine):
 
     def __init__(self, source: Source, options: InferenceOptions = DEFAULTS) -> None:
         name = source.name
-        path = os.path.abspath(name) if os.path.isdir(name) else name
-        self._arguments = (path, options)
-        self._is_encoder = source.is_encoder
+        self._arguments = (absolute_name(name), options, source.is_encoder)
         folder = source.folder
         again = "its owner makes it with hf-rnn export"
         if os.path.isdir(name):
@@ -65,20 +72,17 @@ class OnnxEngine(Engine):
             )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _open_again, (*self._arguments, self._is_encoder)
+        return _open_again, self._arguments
 
     def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]; an encoder gives vectors."""
         output = self.session.get_outputs()[0]
         results = np.zeros((len(input_ids), output.shape[-1]), np.float32)
-        largest = self.config.vocab_size - 1
         for rows in batch_by_length(input_ids, options.tokens_per_batch or _TOKENS):
             ids, mask = pad_ids([input_ids[row] for row in rows])
-            # ONNX Runtime would count a negative id from the end
-            if ids.size and not 0 <= ids.min() <= ids.max() <= largest:
-                raise IndexError(
-                    f"token ids must be from 0 to {largest}: found {ids.min()} and {ids.max()}"
-                )
+            check_ids(
+                ids, self.config.vocab_size
+            )  # ONNX Runtime counts a negative one from the end
             results[rows] = run_session(self.session, ids, mask)[output.name]
         return results
 

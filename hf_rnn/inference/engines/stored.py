@@ -67,6 +67,12 @@ _OPTIONAL = (
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")
 
 
+def absolute_name(name: str | Path) -> str:
+    """Return the path of a folder from the root; the id of a repo stays as it is."""
+    name = os.path.expanduser(name)
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
 def open_folder(name: str, files: Sequence[str], revision: str | None = None) -> FinishedFolder:
     """Return a folder, or that of the cache with these files of a repo, which may not have them."""
     folder = Path(os.path.expanduser(name))

@@ -140,10 +140,10 @@ def compute_logits(
     order: list[int] = []
     parts: list[torch.Tensor] = []
     per_token = False
-    padding = (tokenizer.pad_token_id or 0, tokenizer.padding_side)
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        padded = pad_ids([input_ids[row] for row in rows], *padding)
-        ids, mask = (torch.from_numpy(numbers).to(model.device) for numbers in padded)
+        texts = [input_ids[row] for row in rows]
+        padded = pad_ids(texts, tokenizer.pad_token_id or 0, tokenizer.padding_side)
+        ids, mask = torch.from_numpy(np.stack(padded)).to(model.device)
         outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
         per_token = outputs.dim() == 3
         parts.append((outputs[mask.bool()] if per_token else outputs).cpu())

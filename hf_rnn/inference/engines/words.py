@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import TAGGER, Arrays, Precision, TokenIds, Unsupported
+from . import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids
 from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:
@@ -87,11 +87,7 @@ class WordReader:
             IndexError: For an id outside the vocabulary.
         """
         ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
-        most = len(self._kinds) - 1
-        if len(ids) and not 0 <= ids.min() <= ids.max() <= most:
-            raise IndexError(
-                f"token ids must be from 0 to {most}: found {ids.min()} and {ids.max()}"
-            )
+        check_ids(ids, len(self._kinds))
         is_mark = self._kinds[ids] == _MARK
         is_start = self._kinds[ids] > 0
         is_start[1:] &= ~is_mark[:-1]

@@ -15,6 +15,9 @@ from pathlib import Path
 _POINTER = ctypes.c_void_p
 _INT = ctypes.c_int32
 _FLOAT = ctypes.c_float
+# arguments of functions of the kernel: pointers and integers
+_TYPES = {"p": _POINTER, "i": ctypes.c_int}
+_ARGUMENTS = {"hf_rnn_run": "pppip", "hf_rnn_ngrams": "pppiip", "hf_rnn_linear": "ippipp"}
 FOLDER = Path(__file__).parent
 SWITCH = "HF_RNN_NATIVE"  # 0 turns the library off
 _LOGGER = logging.getLogger(__name__)
@@ -90,21 +93,8 @@ def load_library() -> ctypes.CDLL | None:
             except (OSError, AttributeError) as error:
                 _LOGGER.warning("%s cannot be used: %s", path, error)
                 continue
-            library.hf_rnn_run.argtypes = [_POINTER, _POINTER, _POINTER, ctypes.c_int, _POINTER]
-            library.hf_rnn_ngrams.argtypes = [
-                *[_POINTER] * 3,
-                ctypes.c_int,
-                ctypes.c_int,
-                _POINTER,
-            ]
-            library.hf_rnn_linear.argtypes = [
-                ctypes.c_int,
-                _POINTER,
-                _POINTER,
-                ctypes.c_int,
-                _POINTER,
-                _POINTER,
-            ]
+            for name, letters in _ARGUMENTS.items():
+                getattr(library, name).argtypes = [_TYPES[letter] for letter in letters]
             library.hf_rnn_linear.restype = None
             return library
     return None

@@ -126,8 +126,7 @@ def export(
     if output_dir is None:
         _amend_card(source.folder, result)
     elif source.folder.thresholds.is_file():
-        thresholds = source.folder.thresholds
-        write_whole(root / thresholds.name, thresholds.read_bytes())
+        write_whole(FinishedFolder(root).thresholds, source.folder.thresholds.read_bytes())
     return result
 
 

@@ -243,6 +243,14 @@ def _order_gates(cell: TorchCell, gates: Sequence[int]) -> list[torch.Tensor]:
     return [weights["weight_ih_l0"], weights["weight_hh_l0"], biases]
 
 
+_MIN_GRU_STEP = """
+    step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state) {
+        product = Mul(h, decay)
+        next = Add(product, addend)
+        state = Identity(next)
+    }"""
+
+
 def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> str:
     """Add a layer of minGRU: a scan of h = decay * h + addend per direction.
 
@@ -250,30 +258,24 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, layer: RnnLayer) -> st
     the end of it.
     """
     cells = cast("list[MinGru]", [direction.cell for direction in layer.directions])
-    body = parser.parse_graph("""
-        step (float[] h, float[] decay, float[] addend) => (float[] next, float[] state) {
-            product = Mul(h, decay)
-            next = Add(product, addend)
-            state = Identity(next)
-        }""")
-    count = graph.Shape(inputs, start=1, end=2)
-    start = graph.ConstantOfShape(graph.Concat(count, [cells[0].hidden_size], axis=0))
+    shape = graph.Concat(graph.Shape(inputs, start=1, end=2), [cells[0].hidden_size], axis=0)
+    start = graph.ConstantOfShape(shape)
     states = []
     for backward, cell in enumerate(cells):
         sums = graph.Add(graph.MatMul(inputs, cell.weight_ih_l0.t()), cell.bias_ih_l0)
         gate, candidate = graph.Split(sums, axis=2, outputs=2)
         update = graph.Mul(graph.Sigmoid(gate), texts.real)
-        _, hidden = graph.Scan(
+        scanned = graph.Scan(
             start,
             graph.Sub(1.0, update),
             graph.Mul(update, candidate),
             outputs=2,
-            body=body,
+            body=parser.parse_graph(_MIN_GRU_STEP),
             num_scan_inputs=2,
             scan_input_directions=[backward, backward],
             scan_output_directions=[backward],
         )
-        states.append(hidden)
+        states.append(scanned[1])
     return states[0] if len(states) == 1 else graph.Concat(*states, axis=2)
 
 
@@ -310,7 +312,8 @@ def build_graph(
     encoder: RnnModel = model if type(model).__name__ == ENCODER else model.rnn
     table = encoder.embedding.weight.detach().cpu()
     states = graph.Gather(table.half() if half_table else table, texts.ids)  # (T, B, E)
-    states = graph.Cast(states, to=_FLOAT) if half_table else states
+    if half_table:
+        states = graph.Cast(states, to=_FLOAT)
     if encoder.config.block_type == "residual":
         states = _add_blocks(graph, texts, states, encoder)
     else:
