@@ -190,7 +190,7 @@ def _find_risen(texts: pd.Series) -> list[dict[str, Any]]:
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=_WORD, min_df=_FEWEST, binary=True)
     try:
         matrix = words.fit_transform(texts)
-    except ValueError:  # no word is in so many texts
+    except ValueError:  # all words are rare
         return []
     counts = pd.DataFrame(index=words.get_feature_names_out())
     for month in ("old", "new"):
