@@ -141,12 +141,12 @@ def measure_p_value(old: np.ndarray, new: np.ndarray, draw: np.random.Generator)
 
 def _answer(model: FastRnn, texts: pd.Series, target: float) -> pd.DataFrame:
     """Return `label`, `score`, and with thresholds `for_a_person` of each text."""
-    options = {"target": target}
+    chosen: float | None = target
     try:
         model.read_thresholds(target)
     except UserError:
-        options = {}
-    return pd.DataFrame(model.predict(texts.tolist(), **options), index=texts.index)
+        chosen = None
+    return pd.DataFrame(model.predict(texts.tolist(), target=chosen), index=texts.index)
 
 
 def _compare_labels(answers: SeriesGroupBy, names: Sequence[str]) -> dict[str, dict[str, Any]]:
