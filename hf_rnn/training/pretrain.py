@@ -448,11 +448,10 @@ class Encoder(Teacher):
     @property
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after a text."""
-        row = self.tokenizer("a", return_special_tokens_mask=True)
-        first = row["special_tokens_mask"].index(0)
-        ids = np.array(row["input_ids"])
-        special = ids[np.array(row["special_tokens_mask"], dtype=bool)].tolist()
-        return special[:first], special[first:]
+        ids = self.tokenizer("a")["input_ids"]
+        text = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        first = ids.index(text[0])
+        return ids[:first], ids[first + len(text) :]
 
     @property
     def most_tokens(self) -> int | None:
