@@ -49,25 +49,25 @@ def load_text(
         DataError: For a file without text, or with bytes that are not text.
         UserError: For a folder without such files, and for a missing split.
     """
-    report = DataReport() if report is None else report
-    wanted = None if splits is None else as_list(splits)
-    where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
-    there = dict(files)
-    if "train" in files:
-        there.setdefault("validation", [])  # the end of train
-    names = choose_splits(wanted, there, where, ".txt")
-    needed = {name if name in files else "train" for name in names}
+    report = report or DataReport()
+    only_test = as_list(splits or ()) == ["test"]
+    where, files = find_parts(source, ["test"] if only_test else None, (".txt",))
+    is_cut = "train" in files and "validation" not in files  # its end is the validation split
+    there = [*files, "validation"] if is_cut else files
+    names = choose_splits(splits, there, where, ".txt")
+    needed = set(names).intersection(files)
+    if is_cut and "validation" in names:
+        needed.add("train")
     texts: dict[str, list[str]] = {}
     for split in sorted(needed, key=SPLITS.index):
         texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
         rows = len(texts[split])
         report.splits[split] = SplitReport(files[split], rows, rows)
-    if "train" in texts and "validation" not in files:
-        texts["train"], texts["validation"] = _cut_end(texts["train"])
-        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+        report.label_counts[split] = [rows]
+    if is_cut and "train" in texts:
+        _cut_end(texts, report)
         message = "there is no dev.txt: the last tenth of %s is held out as validation split"
         logger.warning(message, files["train"][0])
-    report.label_counts = {split: [len(rows)] for split, rows in texts.items()}
     return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
 
 
@@ -76,14 +76,18 @@ def _make_dataset(texts: list[str]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"text": texts}, features)
 
 
-def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:
-    """Return the rows without the last tenth of their characters, and that tenth."""
+def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
+    """Make the last tenth of the characters of train the validation split."""
+    rows = texts["train"]
     ends = np.cumsum([len(row) for row in rows])
     first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
     if first in (0, len(ends)):
         problem = "the text is too short to hold out a tenth of its lines"
         raise DataError(f"{problem}: give dev.txt beside train.txt")
-    return rows[:first], rows[first:]
+    texts["validation"] = rows[first:]
+    del rows[first:]
+    report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+    report.label_counts |= {"train": [len(rows)], "validation": [len(texts["validation"])]}
 
 
 def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
