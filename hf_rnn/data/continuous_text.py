@@ -50,24 +50,19 @@ def load_text(
         UserError: For a folder without such files, and for a missing split.
     """
     report = report or DataReport()
-    only_test = as_list(splits or ()) == ["test"]
-    where, files = find_parts(source, ["test"] if only_test else None, (".txt",))
+    of_file = "test" if as_list(splits or ()) == ["test"] else "train"
+    where, files = find_parts(source, of_file, (".txt",))
     is_cut = "train" in files and "validation" not in files  # its end is the validation split
     there = [*files, "validation"] if is_cut else files
     names = choose_splits(splits, there, where, ".txt")
     needed = set(names).intersection(files)
     if is_cut and "validation" in names:
         needed.add("train")
-    texts: dict[str, list[str]] = {}
+    texts = {}
     for split in sorted(needed, key=SPLITS.index):
-        texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
-        rows = len(texts[split])
-        report.splits[split] = SplitReport(files[split], rows, rows)
-        report.label_counts[split] = [rows]
+        texts[split] = _read_split(split, files[split], encoding, report)
     if is_cut and "train" in texts:
         _cut_end(texts, report)
-        message = "there is no dev.txt: the last tenth of %s is held out as validation split"
-        logger.warning(message, files["train"][0])
     return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
 
 
@@ -86,13 +81,18 @@ def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
         raise DataError(f"{problem}: give dev.txt beside train.txt")
     texts["validation"] = rows[first:]
     del rows[first:]
+    message = "there is no dev.txt: the last tenth of %s is held out as validation split"
+    logger.warning(message, report.splits["train"].files[0])
     report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
     report.label_counts |= {"train": [len(rows)], "validation": [len(texts["validation"])]}
 
 
-def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
+def _read_split(
+    split: str, paths: list[str], encoding: str | None, report: DataReport
+) -> list[str]:
     """Return the lines of text files; long ones in pieces, cut before a space if there is one."""
-    pieces = []
+    encoding = encoding or "utf-8-sig"
+    pieces: list[str] = []
     for path in paths:
         with explain_file(path), open_unpacked(path) as stream:
             text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")
@@ -103,6 +103,8 @@ def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
             raise file_error(path, Reason.EMPTY_FILE, "it has no text")
         for line in lines:
             pieces += _PIECES.findall(line)
+    report.splits[split] = SplitReport(paths, len(pieces), len(pieces))
+    report.label_counts[split] = [len(pieces)]
     return pieces
 
 
