@@ -121,7 +121,7 @@ def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
 
 def _without(argv: Sequence[str], *flags: str) -> list[str]:
     """Return the words of a command without yes-or-no flags and their values."""
-    kept: list[str] = []
+    kept = []
     is_value = False  # whether the word is the value of a flag that was left out
     for word in argv:
         name, _, value = word.removeprefix("--").replace("-", "_").partition("=")

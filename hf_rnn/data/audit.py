@@ -248,7 +248,7 @@ def audit(
     for here, split in enumerate(splits):
         for source in (split, *splits[:here]):
             overlaps.append(_find_overlap(source, split, twins))
-    conflicts: dict[str, Any] = {"texts": 0, "rows": 0, "found": []}
+    conflicts = {"texts": 0, "rows": 0, "found": []}
     if splits[0].name == "train":
         conflicts = _find_conflicts(splits[0], twins)
     facts = {split.name: split.describe(tokenizer) for split in splits}

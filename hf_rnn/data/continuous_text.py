@@ -92,7 +92,7 @@ def _read_split(
 ) -> list[str]:
     """Return the lines of text files; long ones in pieces, cut before a space if there is one."""
     encoding = encoding or "utf-8-sig"
-    pieces: list[str] = []
+    pieces = []
     for path in paths:
         with explain_file(path), open_unpacked(path) as stream:
             text = stream.read().decode(encoding, "surrogateescape").replace("\r\n", "\n")

@@ -442,7 +442,7 @@ def _read_json(path: str, encoding: str) -> Table:
 def _number_lines(path: str, encoding: str, is_list: bool) -> Iterator[tuple[int, str]]:
     """Yield place and text of each record."""
     with open_text(path, encoding) as stream:
-        lines: Iterable[tuple[int, str]] = enumerate(stream, 1)
+        lines = enumerate(stream, 1)
         if is_list:
             records = json.load(stream, object_pairs_hook=_refuse_repeats)
             lines = enumerate(map(json.dumps, records))
