@@ -76,7 +76,11 @@ def run(argv: Sequence[str]) -> None:
     if own["json"]:
         content = results.to_dict()
         if suspicious is not None:
-            share = {"share": suspicious.share, "pairs": suspicious.pairs.to_dict("records")}
+            share = {
+                "share": suspicious.share,
+                "agreement": suspicious.agreement,
+                "pairs": suspicious.pairs.to_dict("records"),
+            }
             content["wrong_labels"] = share
         print(json.dumps(content, ensure_ascii=False))
     else:
@@ -142,7 +146,10 @@ def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]
 
 def _render_labels(found: WrongLabels) -> Iterator[str]:
     """Yield the estimate of wrong labels, and the most suspicious rows, as lines."""
-    yield f"\nlabels that look wrong: about {found.share:.1%}, texts of several meanings included"
+    yield (
+        f"\nlabels that look wrong: about {found.share:.1%}, texts of several meanings included, "
+        f"by models that agree with {found.agreement:.0%} of the labels"
+    )
     for pair in found.pairs[:_SHOWN].itertuples():
         yield f"  {pair.rows:,} of {pair.label} look like {pair.suggested}"
     for row in found.rows[:_SHOWN].itertuples():
