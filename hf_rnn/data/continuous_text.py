@@ -50,8 +50,8 @@ def load_text(
         UserError: For a folder without such files, and for a missing split.
     """
     report = report or DataReport()
-    of_file = "test" if as_list(splits or ()) == ["test"] else "train"
-    where, files = find_parts(source, of_file, (".txt",))
+    read_as = "test" if as_list(splits or ()) == ["test"] else "train"
+    where, files = find_parts(source, read_as, (".txt",))
     is_cut = "train" in files and "validation" not in files  # its end is the validation split
     there = [*files, "validation"] if is_cut else files
     names = choose_splits(splits, there, where, ".txt")
