@@ -165,7 +165,7 @@ def _load_library(name: str, config: str | None) -> Mapping[str, datasets.Datase
             return {"train": datasets.load_from_disk(name)}
         return datasets.load_dataset(name, config)
     except Exception as error:  # the library raises anything: not found, no network, broken files
-        cause: BaseException = error
+        cause = error
         if isinstance(error, DatasetsError) and error.__cause__ is not None:
             cause = error.__cause__
         message = f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}"
