@@ -486,11 +486,11 @@ def _grade(
     true = labels.reshape(scores.shape)
     distances = np.abs(scores - true)
     if task.problem_type == "regression":
-        columns = {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
+        columns = dict(zip([f"answer_{name}" for name in names], scores.T, strict=True))
         columns["error"] = distances.max(axis=1)
         return columns, distances.max(axis=1), true
 
     true_sets = [names[row > 0.5].tolist() for row in true]
-    sets = [answer["labels"] for answer in task.answers(scores, config)]
+    sets = [row["labels"] for row in task.answers(scores, config)]
     wrong = np.array(list(map(ne, map(set, sets), map(set, true_sets))))
     return {"answer": sets, "wrong": wrong}, distances.sum(axis=1) + len(names) * wrong, true_sets
