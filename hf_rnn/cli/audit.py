@@ -76,7 +76,11 @@ def run(argv: Sequence[str]) -> None:
     if own["json"]:
         content = results.to_dict()
         if suspicious is not None:
-            share = {"share": suspicious.share, "pairs": suspicious.pairs.to_dict("records")}
+            share = {
+                "share": suspicious.share,
+                "agreement": suspicious.agreement,
+                "pairs": suspicious.pairs.to_dict("records"),
+            }
             content["wrong_labels"] = share
         print(json.dumps(content, ensure_ascii=False))
     else:
@@ -118,24 +122,22 @@ def _read_rows(
 
 def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]) -> WrongLabels:
     """Return the rows of all splits, by how wrong their labels look, with their places."""
+    import datasets
     import numpy as np
 
     from ..data.splits import join_texts
     from ..labelling.wrong_labels import find_wrong_labels
 
-    texts: list[str] = []
-    splits: list[str] = []
-    for split in rows:
-        texts += join_texts(rows[split])
-        splits += [split] * len(rows[split])
-    labels = np.concatenate([np.asarray(rows[split]["label"][:]) for split in rows])
-    found = find_wrong_labels(texts, labels, rows["train"].features["label"].names)
+    everything = datasets.concatenate_datasets(list(rows.values()))
+    labels = np.asarray(everything["label"][:])
+    names = everything.features["label"].names
+    found = find_wrong_labels(list(join_texts(everything)), labels, names)
 
     table = found.rows
     place = table["row"]
-    numbers = np.concatenate([np.arange(len(rows[split])) for split in rows])
-    table.insert(0, "split", np.asarray(splits)[place])
-    table["row"] = numbers[place]
+    sizes = list(map(len, rows.values()))
+    table.insert(0, "split", np.repeat(list(rows), sizes)[place])
+    table["row"] = np.concatenate(list(map(np.arange, sizes)))[place]
     if lines.keys() >= rows.keys():
         known = np.concatenate([lines[split][1] for split in rows])
         table.insert(2, "line", known[place])
@@ -144,7 +146,10 @@ def _judge_labels(rows: DatasetDict, lines: Mapping[str, tuple[str, np.ndarray]]
 
 def _render_labels(found: WrongLabels) -> Iterator[str]:
     """Yield the estimate of wrong labels, and the most suspicious rows, as lines."""
-    yield f"\nlabels that look wrong: about {found.share:.1%}, texts of several meanings included"
+    yield (
+        f"\nlabels that look wrong: about {found.share:.1%}, texts of several meanings included, "
+        f"by models that agree with {found.agreement:.0%} of the labels"
+    )
     for pair in found.pairs[:_SHOWN].itertuples():
         yield f"  {pair.rows:,} of {pair.label} look like {pair.suggested}"
     for row in found.rows[:_SHOWN].itertuples():

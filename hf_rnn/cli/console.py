@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..data import Location
 from ..hub.model_folder import FinishedFolder, check_name, find_built_in
@@ -42,6 +43,19 @@ def print_note(line: str) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+class StandardOutput(io.RawIOBase):
+    """The standard output as a file, for content in pieces; see [`write_out`]."""
+
+    def writable(self) -> bool:
+        """Return that it takes content."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write all of the content."""
+        write_out(content)
+        return len(content)
 
 
 def write_out(content: bytes) -> None:

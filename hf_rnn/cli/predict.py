@@ -21,7 +21,7 @@ from ..data import Location
 from ..models.settings_rnn import setting
 from ..settings.flags import Flags
 from ..utils.errors import NO_TEXT, UserError, check_text
-from .console import ModelFlags, print_note, write_out
+from .console import ModelFlags, StandardOutput, print_note, write_out
 
 if TYPE_CHECKING:
     from ..inference.fast import FastRnn
@@ -298,7 +298,6 @@ def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
     from ..inference.tables import (
         TableSettings,
         answer_file,
-        format_table,
         read_record,
         write_table,
     )
@@ -320,7 +319,7 @@ def _predict_table(arguments: PredictArguments, model: FastRnn) -> int:
     name = arguments.output_file or shown
     layout = (name, answered.separator, answered.needs_mark)
     if arguments.output_file is None:
-        write_out(format_table(answered.table, *layout))
+        write_table(answered.table, StandardOutput(), *layout)
     else:
         target = Path(arguments.output_file)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_COMPARED = 1_000_000  # rows that are all compared, to find near repeats
 _COMPARED = 300_000  # rows of a larger table that are compared
-_BATCH = 10_000  # rows whose labels are read at a time
 _EXCERPT = 80  # characters
 _MOST_TOKENIZED = 20_000  # texts of a split whose unknown tokens are counted
 _MOST_DESCRIBED = 10_000  # rows of each kind, for JSON
@@ -60,9 +59,7 @@ class AuditReport:
     @property
     def leaks(self) -> list[dict[str, Any]]:
         """The overlaps of the other splits with train, that with the largest share first."""
-        leaks = [
-            overlap for overlap in self.overlaps if overlap["source"] == "train" != overlap["split"]
-        ]
+        leaks = [leak for leak in self.overlaps if leak["source"] == "train" != leak["split"]]
         return sorted(leaks, key=lambda leak: -leak["share"])
 
     def check_leaks(self, limit: float | None) -> None:
@@ -118,8 +115,8 @@ def render_line(report: AuditReport) -> str:
     findings = list(map(_describe_leak, report.leaks))
     texts = report.conflicts["texts"]
     if texts:
-        rows = f"{report.conflicts['rows']:,} rows"
-        findings.append(f"{texts:,} texts have several labels in train ({rows})")
+        rows = report.conflicts["rows"]
+        findings.append(f"{texts:,} texts have several labels in train ({rows:,} rows)")
     return "; ".join(findings) or "no other split to leak into, no text with several labels"
 
 
@@ -217,15 +214,9 @@ def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     counts = []
     for (split, source), group in pairs.groupby(["split", "other_split"], sort=False):
         different = group[group["label"] != group["other_label"]]
-        counts.append(
-            {
-                "source": source,
-                "split": split,
-                "pairs": len(group),
-                "rows": group["row"].nunique(),
-                "other_label": different["row"].nunique(),
-            }
-        )
+        numbers = {"pairs": len(group), "rows": group["row"].nunique()}
+        numbers["other_label"] = different["row"].nunique()
+        counts.append({"source": source, "split": split, **numbers})
     return counts
 
 
@@ -249,7 +240,7 @@ def audit(
         UserError: If a split is empty.
     """
     splits = []
-    for name in sorted(dataset, key=_place_split):
+    for name in sorted(dataset, key=SPLITS.index):
         file, lines = (origins or {}).get(name, (None, None))
         splits.append(_Split(name, dataset[name], file, lines))
     twins = _find_twins(splits)
@@ -262,11 +253,6 @@ def audit(
         conflicts = _find_conflicts(splits[0], twins)
     facts = {split.name: split.describe(tokenizer) for split in splits}
     return AuditReport(facts, overlaps, conflicts)
-
-
-def _place_split(name: str) -> int:
-    """Return the place of a split among others, those with other names at the end."""
-    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
 
 
 class _Split:
@@ -283,8 +269,7 @@ class _Split:
         self.rows = rows.with_format(None).select_columns(["text", "label"])
         self.class_names = list(rows.features["label"].names)
         self.hashes = hash_texts(join_texts(self.rows))
-        labels = [batch["label"] for batch in rows.with_format("numpy").iter(_BATCH)]
-        self.labels = np.concatenate(labels).astype(np.int32)
+        self.labels = rows.with_format("numpy")["label"][:].astype(np.int32)
 
     def show(self, row: int) -> dict[str, Any]:
         """Return place, label and start of a row."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -240,34 +240,29 @@ def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     """
     report = report or DataReport()
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    sentences = _read_sentences(source, config, splits, (token_column, tag_column), report)
+    sentences = _read_sentences(
+        *_read_tables(source, config, splits, token_column, tag_column), report
+    )
     report.class_names = list(class_names or _find_names(sentences))
-    rows = {}
-    for split in sentences:
-        rows[split] = _build_split(split, sentences[split], ledger)
+    rows = {split: _build_split(split, sentences[split], ledger) for split in sentences}
     ledger.close()
     if len(report.class_names) < 2:
-        found = f"found {listed(report.class_names)}"
-        raise DataError(f"a tagger needs at least two tags: {found}")
+        raise DataError(f"a tagger needs at least two tags: found {listed(report.class_names)}")
     return make_datasets(rows, validation_share if splits is None else 0, seed, report)
 
 
 def _read_sentences(
-    source: object,
-    config: str | None,
-    splits: Iterable[str] | None,
-    columns: tuple[int | str | None, int | str | None],
-    report: DataReport,
+    columns: dict[str, str], tables: Mapping[str, Sequence[Table]], report: DataReport
 ) -> dict[str, list[_Sentence]]:
     """Return the sentences of each split, and note files and columns in the report."""
-    report.columns, tables = _read_tables(source, config, splits, *columns)
+    report.columns = columns
     sentences: dict[str, list[_Sentence]] = {}
     for split, parts in tables.items():
         report.splits[split] = SplitReport([table.path for table in parts])
         sentences[split] = []
         for table in parts:
             read = _read_lists if table.has_names else _read_lines
-            sentences[split] += read(table, *report.columns.values())
+            sentences[split] += read(table, *columns.values())
     return sentences
 
 
@@ -309,11 +304,11 @@ def _find_names(splits: Mapping[str, Sequence[_Sentence]]) -> list[str]:
         raise SettingError(f"{found} without train needs class names: add --class_names")
     words = chain.from_iterable(sentence.words for sentence in splits["train"])
     tags = {word.tag for word in words if word.fault is None}
-    matches = list(filter(None, map(_ENTITY_TAG.fullmatch, tags)))
-    if not matches or 2 * len(matches) < len(tags - {"O"}):
+    entities = list(filter(_ENTITY_TAG.fullmatch, tags))
+    if not entities or 2 * len(entities) < len(tags - {"O"}):
         return sort_labels(tags)
     names = ["O"]
-    for name in sorted({match[1] for match in matches}):
+    for name in sorted({tag[2:] for tag in entities}):
         names += [f"B-{name}", f"I-{name}"]
     return names
 
@@ -358,21 +353,23 @@ def _keep_words(
     """Return the usable words of a sentence, and reject the others."""
     types = entity_types(names)
     words = []
+    rejected = []
     for word in sentence.words:
+        fault = word.fault
         is_entity = _ENTITY_TAG.fullmatch(word.tag) and word.tag[2:] in types
-        if not (word.fault or is_entity or word.tag in names):
-            word = word._replace(fault=unknown_label(word.tag, names, "tag"))
-        words.append(word)
-    bad = [word for word in words if word.fault is not None]
-    if bad and sentence.is_row:
-        bad = bad[:1] * len(words)
+        if not (fault or is_entity or word.tag in names):
+            fault = unknown_label(word.tag, names, "tag")
+        if fault is None:
+            words.append(word)
+        else:
+            rejected.append(sentence.table.reject(word.row, fault, word.line))
+    if rejected and sentence.is_row:
+        rejected = rejected[:1] * len(sentence.words)
         words = []
-    for word in bad:
-        row = sentence.table.reject(word.row, cast(Fault, word.fault), word.line)
+    for row in rejected:
         ledger.reject(split, row)
     counts = ledger.report.splits[split]
     counts.rows_read += len(sentence.words)
-    words = [word for word in words if word.fault is None]
     counts.rows_kept += len(words)
     return words
 

@@ -221,8 +221,8 @@ class RowOptions:
         A TSV file without names of columns is plain text: a `"` is a letter.
         """
         texts = [self.text_column, self.text_pair_column]
-        labels = [*self.label_columns, self.label_column]
-        declared = [column for column in texts + labels if column is not None]
+        columns = [*texts, *self.label_columns, self.label_column]
+        declared = [column for column in columns if column is not None]
         if not isinstance(part, str):
             if self.text_column is None:
                 declared.insert(0, "text")
@@ -231,9 +231,8 @@ class RowOptions:
             return read_rows(part, name, declared)
         if in_folder and not is_table(part):
             return read_label(part, self.encoding)
-        has_names = self.separator is not None or any(isinstance(name, str) for name in declared)
-        if is_table(part) and suffix_of(part) != ".tsv":
-            has_names = True
+        has_names = self.separator is not None or str in map(type, declared)
+        has_names |= is_table(part) and suffix_of(part) != ".tsv"
         return read_table(
             part,
             separator=self.separator,
@@ -278,24 +277,19 @@ class RowOptions:
         """Return the columns of `text`, `text_pair` and `label`; log them and each guess."""
         chosen = dict(zip(_USES, columns.texts, strict=False))
         chosen["label"] = ", ".join(columns.labels)
+        named = list(map(str.casefold, map(str.strip, columns.table.columns)))
         parts = []
         for use, name in chosen.items():
             part = f"{use.replace('_', ' ')} from column {name!r:.80}"
-            if self._is_guess(use, name, columns.table):
+            is_set = getattr(self, f"{use}_column") is not None
+            is_set |= use == "label" and bool(self.label_columns)
+            is_usual = name.strip().casefold() == use and named.count(use) == 1
+            if not (is_set or is_usual or self.columns_of_start.get(use) == name):
                 part += f" (a guess: --{use}_column NAME sets it)"
             parts.append(part)
         if columns.table.has_names:
             logger.info("%s: %s", columns.table.path, ", ".join(parts))
         return chosen
-
-    def _is_guess(self, use: str, name: str, table: Table) -> bool:
-        """Return whether nothing names a column, and its name is not that of its use alone."""
-        is_set = getattr(self, f"{use}_column") is not None
-        is_set |= use == "label" and bool(self.label_columns)
-        if is_set or self.columns_of_start.get(use) == name:
-            return False
-        alike = [column for column in table.columns if column.strip().casefold() == use]
-        return alike != [name]
 
     def write_labels(self, columns: Columns) -> pa.ChunkedArray:
         """Return the labels of a table as texts, null if missing; tabs separate columns."""
@@ -372,10 +366,6 @@ class _Part:
     names: list[str | None]
     codes: np.ndarray
     is_usable: np.ndarray
-
-    def reject(self, number: int, fault: Fault) -> BadRow:
-        """Return the record of a row with a fault, with the start of its first text."""
-        return self.table.reject(number, fault, self.texts[0][number].as_py())
 
     def count_labels(self) -> Counter[str | None]:
         """Return the number of usable rows of each label."""
@@ -479,23 +469,10 @@ def _count_labels(parts: Sequence[_Part], strips: bool) -> Counter[str]:
 
 def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Ledger) -> SplitRows:
     """Return the rows of a split with the meaning of their labels, and reject the others."""
+    types = dict.fromkeys(_USES[: len(parts[0].texts)], datasets.Value("string"))
+    features = datasets.Features({**types, "label": labels.feature})
+    rows = pa.concat_tables([_label_part(split, part, labels, features, ledger) for part in parts])
     report = ledger.report.splits[split]
-    features = _make_features(len(parts[0].texts), labels)
-    tables = []
-    places = []
-    for part in parts:
-        meanings = _read_meanings(part, labels, report)
-        _reject_labels(split, part, meanings, ledger)
-        rows = pa.table(
-            [*part.texts, _take_values(part, meanings, features)], features.arrow_schema
-        )
-        part_places = np.asarray(part.table.places, dtype=np.uint32)
-        if not part.is_usable.all():
-            rows = select_rows(rows, part.is_usable).close()
-            part_places = part_places[part.is_usable]
-        tables.append(rows)
-        places.append(part_places)
-    rows = pa.concat_tables(tables)
     report.rows_kept = len(rows)
     if not report.rows_kept:
         ledger.check()
@@ -508,14 +485,26 @@ def label_rows(split: str, parts: Sequence[_Part], labels: RowLabels, ledger: Le
     table = None
     if len(parts) == 1 and os.path.exists(parts[0].table.path):
         table = parts[0].table
+    places = [np.asarray(part.table.places, dtype=np.uint32)[part.is_usable] for part in parts]
     digest = hash_rows(rows, labels.names)
     return SplitRows(rows, features, np.concatenate(places), strata, digest, table)
 
 
-def _make_features(texts: int, labels: RowLabels) -> datasets.Features:
-    """Return the types of a number of columns of texts, and of the labels."""
-    features = {use: datasets.Value("string") for use in _USES[:texts]}
-    return datasets.Features({**features, "label": labels.feature})
+def _label_part(
+    split: str, part: _Part, labels: RowLabels, features: datasets.Features, ledger: Ledger
+) -> pa.Table:
+    """Return the usable rows of a part with the values of their labels; reject the others."""
+    meanings = _read_meanings(part, labels, ledger.report.splits[split])
+    is_bad = np.array([isinstance(meaning, Fault) for meaning in meanings])
+    for number in np.flatnonzero(is_bad[part.codes] & part.is_usable).tolist():
+        text = part.texts[0][number].as_py()
+        ledger.reject(split, part.table.reject(number, meanings[part.codes[number]], text))
+        part.is_usable[number] = False
+    schema = features.arrow_schema
+    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
+    column = pa.array(values, schema.types[-1]).take(pa.array(part.codes))
+    rows = pa.table([*part.texts, column], schema)
+    return rows if part.is_usable.all() else select_rows(rows, part.is_usable).close()
 
 
 def _read_meanings(part: _Part, labels: RowLabels, report: SplitReport) -> list[Any]:
@@ -532,23 +521,6 @@ def _read_meanings(part: _Part, labels: RowLabels, report: SplitReport) -> list[
         if bare != label:
             report.trimmed += counts[label]
     return meanings
-
-
-def _reject_labels(split: str, part: _Part, meanings: Sequence[Any], ledger: Ledger) -> None:
-    """Reject the rows whose labels have a fault."""
-    is_bad = np.array([isinstance(meaning, Fault) for meaning in meanings])
-    for number in np.flatnonzero(is_bad[part.codes] & part.is_usable).tolist():
-        ledger.reject(split, part.reject(number, meanings[part.codes[number]]))
-        part.is_usable[number] = False
-
-
-def _take_values(
-    part: _Part, meanings: Sequence[Any], features: datasets.Features
-) -> pa.ChunkedArray:
-    """Return the column of the labels' values; null for a fault."""
-    values = [None if isinstance(meaning, Fault) else meaning for meaning in meanings]
-    type_ = features.arrow_schema.field("label").type
-    return pa.array(values, type_).take(pa.array(part.codes))
 
 
 def _warn_of_absent(split: str, strata: np.ndarray, labels: LabelMap) -> None:

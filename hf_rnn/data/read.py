@@ -15,8 +15,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,8 +42,8 @@ _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"PK\x03\x04": "excel", b"{": 
 _SEPARATORS = ",;\t|"
 _LONGEST_CELL = 1 << 28  # bounds the memory that an unclosed quote takes
 _BLOCK_CHARACTERS = 1 << 20  # the length of lines that are read at a time
-# replaces a lone CR, which `csv` refuses outside quotes; decoding never makes it
-_LONE_CR = "\udc0d"
+_CR = re.compile(r"\r(?!\n|\Z)")  # one that ends no line
+_LONE_CR = "\udc0d"  # in its place; decoding never makes it
 _PLACE = "\0place"  # a column for the place of each row while a file is read
 _DECODER = json.JSONDecoder()
 _KEY = re.compile(r'"\s*:')
@@ -122,7 +122,7 @@ def read_lines(path: str, encoding: str | None = None) -> Table:
     """Read a text file as a table of the column `text`, with a row for each line."""
     encoding = find_encoding(path, _read_head(path), encoding, guess=False)
     with explain_file(path), open_text(path, encoding) as stream:
-        table = _collect(path, _split(stream, encoding, "\n"), ["text"], "\n", encoding)
+        table = _collect(path, _split(stream, "\n"), ["text"], "\n", encoding)
     return replace(table, has_names=False, separator=None)
 
 
@@ -218,13 +218,13 @@ class _Piece:
 
     Attributes:
         places: The first line of each row.
-        rows: The fields of each row; in place of those of a row with a fault, what was read of it.
-        faults: Why rows are rejected, by their number here.
+        rows: The fields of each row.
+        fault: Why the last row is rejected.
     """
 
     places: Sequence[int]
     rows: list[list[str]]
-    faults: dict[int, Fault] = field(default_factory=dict)
+    fault: Fault | None = None
 
 
 def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout) -> Table:
@@ -233,18 +233,20 @@ def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout)
         if skipped:
             stream.readline()
         if cut.has_quotes:
-            pieces = _split_quoted(path, stream, encoding, separator, skipped)
+            pieces = _split_quoted(path, stream, separator, skipped)
         else:
-            pieces = _split(stream, encoding, separator, bool(cut.header), skipped)
+            pieces = _split(stream, separator, bool(cut.header), skipped)
         first = next(pieces, _Piece([1], [[""]]))  # one row
-        names = first.rows[0]
+        names = [name.replace(_LONE_CR, "\r") for name in first.rows[0]]
         if not cut.header:
             size = cut.fields or separator.join(names).count(separator) + 1
             names = [str(number) for number in range(size)]
             pieces = chain([first], pieces)
-        elif first.faults:
-            row = BadRow(path, first.places[0], first.faults[0], excerpt_of(names[0]))
-            raise row_error(row)
+        else:
+            line = separator.join(names)
+            fault = first.fault or find_byte_fault(line, encoding)
+            if fault is not None:
+                raise row_error(BadRow(path, first.places[0], fault, excerpt_of(line)))
         table = _collect(path, pieces, names, separator, encoding)
     return replace(table, has_names=bool(cut.header))
 
@@ -290,103 +292,91 @@ def _collect(
     names = name_columns(path, names)
     builder = _Builder(path, "line", names)
     for piece in pieces:
-        if piece.faults or set(map(len, piece.rows)) != {len(names)}:
-            for number, row in enumerate(piece.rows):
-                fault = piece.faults.get(number) or _count_fields(row, len(names), separator)
-                if fault is not None:
-                    builder.reject(number, piece.places[number], fault, separator.join(row))
-                    piece.rows[number] = [None] * len(names)  # type: ignore[list-item]
-        columns = {}
-        for column, name in enumerate(names):
-            columns[name] = pa.array([row[column] for row in piece.rows], pa.string())
+        try:
+            columns = _take_columns(piece, names)
+        except ValueError:  # an odd row, or a surrogate, which Arrow refuses
+            _reject_rows(builder, piece, len(names), separator, encoding)
+            columns = _take_columns(replace(piece, fault=None), names)
         builder.add(columns, piece.places)
     return replace(builder.close(encoding), separator=separator)
 
 
-def _count_fields(row: Sequence[str], size: int, separator: str) -> Fault | None:
+def _take_columns(piece: _Piece, names: Sequence[str]) -> dict[str, pa.Array]:
+    """Return the columns of a piece; raise a ValueError if a row has a fault."""
+    if piece.fault is not None or set(map(len, piece.rows)) != {len(names)}:
+        raise ValueError
+    columns = {}
+    for column, name in enumerate(names):
+        columns[name] = pa.array([row[column] for row in piece.rows], pa.string())
+    return columns
+
+
+def _reject_rows(
+    builder: _Builder, piece: _Piece, size: int, separator: str, encoding: str
+) -> None:
+    """Reject the rows with a fault, whose fields become None, and show lone CR in the others."""
+    for number, row in enumerate(piece.rows):
+        line = separator.join(row).replace(_LONE_CR, "\r")
+        fault = find_byte_fault(line, encoding) or _count_fields(row, size, line)
+        if number == len(piece.rows) - 1:
+            fault = piece.fault or fault
+        if fault is not None:
+            builder.reject(number, piece.places[number], fault, line)
+            piece.rows[number] = [None] * size  # type: ignore[list-item]
+        else:
+            piece.rows[number] = [cell.replace(_LONE_CR, "\r") for cell in row]
+
+
+def _count_fields(row: Sequence[str], size: int, line: str) -> Fault | None:
     """Return the fault of a row with another number of fields."""
     if len(row) == size:
         return None
     reason = Reason.TOO_FEW_FIELDS if len(row) < size else Reason.TOO_MANY_FIELDS
     detail = f"found {len(row)} of {size}"
-    if row == [""]:
+    if not line:
         detail = "the line is empty"
-    elif any("\r" in cell for cell in row):
+    elif "\r" in line:
         detail += ", and a lone CR, which ends no line"
     return Fault(reason, detail)
 
 
 def _split(
-    stream: TextIO, encoding: str, separator: str, skips_blank: bool = False, skipped: int = 0
+    stream: TextIO, separator: str, skips_blank: bool = False, skipped: int = 0
 ) -> Iterator[_Piece]:
     """Yield lines as they are: each ends at LF or CRLF, a field at the separator."""
     place = skipped + 1
     size = 1  # the first piece may be a header
     while chunk := list(islice(stream, size)):
         lines = [line.removesuffix("\n").removesuffix("\r") for line in chunk]
-        piece = _Piece(range(place, place + len(lines)), [line.split(separator) for line in lines])
+        places: Sequence[int] = range(place, place + len(lines))
         place += len(lines)
-        if find_byte_fault("".join(lines), encoding):
-            _reject_bytes(piece, lines, encoding)
         if skips_blank and "" in lines:
-            piece = _drop_rows(piece, [number for number, line in enumerate(lines) if not line])
-        if piece.rows:
+            places = list(compress(places, lines))
+            lines = list(filter(None, lines))
+        if lines:
             size = PIECE_ROWS
-            yield piece
+            yield _Piece(places, [line.split(separator) for line in lines])
 
 
-def _reject_bytes(piece: _Piece, lines: Sequence[str], encoding: str) -> None:
-    """Reject the rows of lines with bytes that were not decoded."""
-    for number, line in enumerate(lines):
-        fault = find_byte_fault(line, encoding)
-        if fault is not None:
-            piece.faults[number] = fault
-            piece.rows[number] = [line]
+def _hide_cr(stream: TextIO) -> Iterator[list[str]]:
+    """Yield lists of lines for `csv`, which refuses a CR that ends no line, as pandas writes it."""
+    while chunk := stream.readlines(_BLOCK_CHARACTERS):
+        text = "".join(chunk)
+        if text.count("\r") != text.count("\r\n"):
+            chunk = [_CR.sub(_LONE_CR, line) for line in chunk]
+        yield chunk
 
 
-class _Lines:
-    """Lines for `csv`, which refuses a CR that ends no line; pandas and `csv` write such ones.
-
-    Attributes:
-        last_odd: The last line with a lone CR, or with a byte that was not decoded.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.last_odd = 0
-        self._stream = stream
-
-    def blocks(self) -> Iterator[list[str]]:
-        """Yield lists of lines."""
-        place = 0
-        while chunk := self._stream.readlines(_BLOCK_CHARACTERS):
-            text = "".join(chunk)
-            if text.count("\r") != text.count("\r\n") or find_byte_fault(text):
-                chunk = [self._hide(number, line) for number, line in enumerate(chunk, place + 1)]
-            place += len(chunk)
-            yield chunk
-
-    def _hide(self, number: int, line: str) -> str:
-        """Return a line whose lone CR are hidden."""
-        text = line.removesuffix("\n").removesuffix("\r")
-        if "\r" in text or find_byte_fault(text):
-            self.last_odd = number
-        return text.replace("\r", _LONE_CR) + line[len(text) :]
-
-
-def _split_quoted(
-    path: str, stream: TextIO, encoding: str, separator: str, skipped: int
-) -> Iterator[_Piece]:
+def _split_quoted(path: str, stream: TextIO, separator: str, skipped: int) -> Iterator[_Piece]:
     """Yield the rows of text with quoted fields; a blank line is not a row."""
     csv.field_size_limit(_LONGEST_CELL)
-    lines = _Lines(stream)
-    reader = csv.reader(chain.from_iterable(lines.blocks()), delimiter=separator, strict=True)
+    lines = chain.from_iterable(_hide_cr(stream))
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     size = 1  # the first piece may be a header
     while chunk := _take_piece(path, reader, size, skipped):
-        if lines.last_odd + skipped >= chunk.places[0]:
-            _show_cr(chunk, encoding, separator)
         if [] in chunk.rows:
-            blank = [number for number, row in enumerate(chunk.rows) if not row]
-            chunk = _drop_rows(chunk, blank)
+            chunk.places = list(compress(chunk.places, chunk.rows))
+            chunk.rows = list(filter(None, chunk.rows))
         if chunk.rows:
             size = PIECE_ROWS
             yield chunk
@@ -404,14 +394,12 @@ def _take_piece(path: str, reader: Any, size: int, skipped: int) -> _Piece | Non
         rows.append([""])
     if not rows:
         return None
-    places = _number_rows(rows, start + skipped, reader.line_num + skipped)
-    piece = _Piece(places, rows)
+    piece = _Piece(_number_rows(rows, start + skipped, reader.line_num + skipped), rows)
     if detail:
         last = reader.line_num + skipped
-        fault = Fault(Reason.MISPLACED_QUOTE, f"{detail} in line {last}")
-        piece.faults[len(rows) - 1] = fault
-        if last > places[-1] or "end of data" in detail:  # nobody can say where this row ends
-            raise row_error(BadRow(path, places[-1], fault, ""))
+        piece.fault = Fault(Reason.MISPLACED_QUOTE, f"{detail} in line {last}")
+        if last > piece.places[-1] or "end of data" in detail:  # where this row ends is unknown
+            raise row_error(BadRow(path, piece.places[-1], piece.fault, ""))
     return piece
 
 
@@ -419,37 +407,10 @@ def _number_rows(rows: Sequence[Sequence[str]], start: int, end: int) -> Sequenc
     """Return the first line of each row, after `start` lines; some rows may have several."""
     if end - start == len(rows):
         return range(start + 1, end + 1)
-    places = []
-    place = start + 1
+    places = [start + 1]
     for row in rows:
-        places.append(place)
-        place += 1 + sum(cell.count("\n") for cell in row)
-    return places
-
-
-def _show_cr(piece: _Piece, encoding: str, separator: str) -> None:
-    """Put lone CR where they were hidden, and find bytes that were not decoded."""
-    for number, row in enumerate(piece.rows):
-        if number in piece.faults:
-            continue
-        cells = [cell.replace(_LONE_CR, "\r") for cell in row]
-        line = separator.join(cells)
-        fault = find_byte_fault(line, encoding)
-        if fault is not None:
-            piece.faults[number] = fault
-            cells = [line]
-        piece.rows[number] = cells
-
-
-def _drop_rows(piece: _Piece, dropped: Sequence[int]) -> _Piece:
-    """Return a piece without some rows, those of blank lines."""
-    numbers = sorted(set(range(len(piece.rows))).difference(dropped))
-    faults = {}
-    for place, number in enumerate(numbers):
-        if number in piece.faults:
-            faults[place] = piece.faults[number]
-    places = [piece.places[number] for number in numbers]
-    return _Piece(places, [piece.rows[number] for number in numbers], faults)
+        places.append(places[-1] + 1 + sum(cell.count("\n") for cell in row))
+    return places[:-1]
 
 
 # ---- JSON ----

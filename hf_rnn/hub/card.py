@@ -1,6 +1,6 @@
 """A model card from facts: `README.md`, with metadata for the Hub, and `card_facts.json`.
 
-`card.md` is its text for every task. Tables are made here.
+`card.md` is its text for every task. Tables of scores and labels are made here.
 """
 
 from __future__ import annotations
@@ -193,20 +193,6 @@ def label_table(facts: CardFacts) -> str:
     return make_table(["label", *columns], rows)
 
 
-def example_table(examples: Mapping[str, Sequence[str]]) -> str:
-    """Return training texts by label."""
-    rows: list[Sequence[str]] = []
-    for label, texts in examples.items():
-        rows += [(label, text) for text in texts]
-    return make_table(["label", "text"], rows)
-
-
-def ngram_table(strongest: Mapping[str, Sequence[str]]) -> str:
-    """Return the strongest n-grams of the first 20 labels."""
-    shown = list(strongest.items())[: 2 * _SHOWN]
-    return make_table(["label", "n-grams"], [(label, " · ".join(texts)) for label, texts in shown])
-
-
 def score_tables(facts: CardFacts, split: str) -> str:
     """Return the scores of the model and of simpler ones, and the scores per label."""
     metrics = facts.results[split]
@@ -214,8 +200,12 @@ def score_tables(facts: CardFacts, split: str) -> str:
     labels: Facts = by_label[0] if by_label else {}
     models: dict[str, Facts] = {"this model": metrics}
     models |= _list_baselines(facts, split, labels)
-    if facts.typos and facts.typos["split"] == split:
-        models |= _list_mistyped(facts, facts.typos)
+    typos = facts.typos
+    if typos and typos["split"] == split:
+        mistyped = f"{typos['share']:.0%} of words mistyped"
+        models[f"this model, {mistyped}"] = typos
+        for scores in (facts.baselines or {}).values():
+            models[f"linear SVM, {mistyped}"] = scores["typos"]
 
     names = [name for name, value in metrics.items() if isinstance(value, float)]
     table = _make_score_table("", names, models)
@@ -244,34 +234,6 @@ def _list_baselines(facts: CardFacts, split: str, labels: Facts) -> dict[str, Fa
     return models
 
 
-def _list_mistyped(facts: CardFacts, typos: Facts) -> dict[str, Facts]:
-    """Return the scores for mistyped texts, of the model and of the linear one."""
-    mistyped = f"{typos['share']:.0%} of words mistyped"
-    models = {f"this model, {mistyped}": typos}
-    for scores in (facts.baselines or {}).values():
-        models[f"linear SVM, {mistyped}"] = scores["typos"]
-    return models
-
-
-def audit_table(audit: Facts) -> str:
-    """Return the rows of each split that repeat others, and its share of unknown tokens."""
-    rows: list[Sequence[object]] = []
-    for split, count in audit["rows"].items():
-        leak = audit["leaks"].get(split, {}).get("train", {})
-        unknown = audit["unknown_token_share"].get(split)
-        row = [
-            split,
-            count,
-            audit["duplicates"][split]["exact"],
-            leak.get("exact"),
-            leak.get("exact_other_label"),
-            None if unknown is None else f"{unknown:.1%}",
-        ]
-        rows.append(row)
-    repeats = ("repeat an earlier row", "repeat a row of train", "with another label")
-    return make_table(["split", "rows", *repeats, "unknown"], rows)
-
-
 def _ends(rows: Facts) -> list[tuple[str, Any]]:
     """Return names and values; of more than 20 the ten largest and the ten smallest.
 
@@ -280,10 +242,9 @@ def _ends(rows: Facts) -> list[tuple[str, Any]]:
     entries = list(rows.items())
     if len(entries) <= 2 * _SHOWN:
         return entries
-    first = entries[0][1]
     gap: Any = None
-    if isinstance(first, Mapping):
-        gap = dict.fromkeys(first)
+    if isinstance(entries[0][1], Mapping):
+        gap = {}
         entries = [entry for entry in entries if entry[1].get("support", 1)]
         entries.sort(key=lambda entry: entry[1].get("f1", 0), reverse=True)
     else:
@@ -329,12 +290,11 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
 )
 # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
-_ENVIRONMENT.filters.update(plain=plain, code=code, fmt=format, shell=shlex.quote)
+_ENVIRONMENT.filters.update(plain=plain, code=code, cell=_show, fmt=format, shell=shlex.quote)
 _ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
 _ENVIRONMENT.globals.update(
-    label_table=label_table, example_table=example_table, ngram_table=ngram_table,
-    score_tables=score_tables, audit_table=audit_table, columns=list_columns,
-)  # fmt: skip
+    label_table=label_table, score_tables=score_tables, columns=list_columns
+)
 
 
 # ---- files ----
@@ -381,19 +341,14 @@ def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) 
     contents = _contents(folder, dataclasses.replace(facts, repo_id=repo_id, examples=shown))
     if _is_edited(folder, facts):
         del contents[folder.card.name]
-        if not examples and _shows_examples(folder, facts):
+        card = folder.card.read_text(encoding="utf-8")
+        texts = chain.from_iterable((facts.examples or {}).values())
+        if not examples and any(plain(text) in card for text in texts):
             raise HubError(
                 f"{folder.card} was edited and shows training texts: "
                 "remove them, or set --card_examples"
             )
     return contents
-
-
-def _shows_examples(folder: FinishedFolder, facts: CardFacts) -> bool:
-    """Return whether a card has one of the training texts of its facts."""
-    card = folder.card.read_text(encoding="utf-8")
-    texts = chain.from_iterable((facts.examples or {}).values())
-    return any(plain(text) in card for text in texts)
 
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:

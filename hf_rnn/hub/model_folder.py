@@ -36,10 +36,10 @@ FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast", "TaggerTokeni
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
-def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that must contain an object."""
     try:
-        mapping = json.loads(content)
+        mapping = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(mapping, dict):
@@ -73,7 +73,7 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
     """Return the content of the `config.json` of a transformers model, of one type if given."""
     path = folder / "config.json"
     with name_damage(name, path.name):
-        settings = read_mapping(path, path.read_bytes())
+        settings = read_mapping(path)
         stored = settings.get("model_type")
         if model_type is not None and stored != model_type:
             raise ModelError(
@@ -159,7 +159,7 @@ class FinishedFolder:
 
     def read_tokenizer_config(self) -> dict[str, Any]:
         """Return the settings of the tokenizer."""
-        return read_mapping(self.tokenizer_config, self.tokenizer_config.read_bytes())
+        return read_mapping(self.tokenizer_config)
 
     def weight_files(self) -> list[Path]:
         """Return the file of the weights, or the files that the index names; refuse both."""
@@ -169,14 +169,14 @@ class FinishedFolder:
             raise ModelError(
                 f"{self.root} has weights twice, in one file and in several: remove the older ones"
             )
-        index = read_mapping(self.weights_index, self.weights_index.read_bytes())
+        index = read_mapping(self.weights_index)
         return [self.root / Path(name).name for name in sorted(set(index["weight_map"].values()))]
 
     def read_data_record(self) -> dict[str, Any]:
         """Return the record of the training data in `metrics.json`, empty in older folders."""
         if not self.metrics.is_file():
             return {}
-        return read_mapping(self.metrics, self.metrics.read_bytes()).get("data") or {}
+        return read_mapping(self.metrics).get("data") or {}
 
     def read_thresholds(self) -> bytes | None:
         """Return the content of `thresholds.json`, None without it."""
@@ -221,7 +221,7 @@ class FinishedFolder:
         """Check that training finished here and its records are valid."""
         self.check(self.card, self.metrics, self.training_args)
         for path in (self.metrics, self.training_args):
-            read_mapping(path, path.read_bytes())
+            read_mapping(path)
 
 
 def nested_model(folder: Path) -> Path | None:

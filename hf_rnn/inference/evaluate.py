@@ -336,9 +336,8 @@ def _decide(result: Evaluation, answers: Answers, options: EvaluateOptions, open
         result.without_a_person = _measure_thresholds(
             thresholds, scores[unseen], answers.labels[unseen], names, _hash(data)
         )
-        hint = decisions.describe_missing(
-            thresholds, every_score, every_label, names, list(join_texts(data))
-        )
+        texts = data["text"]
+        hint = decisions.describe_missing(thresholds, every_score, every_label, names, texts)
         if hint is not None:
             result.notes.append(hint)
     if options.none_label is not None:

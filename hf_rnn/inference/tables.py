@@ -278,18 +278,9 @@ def find_suffix(path: str) -> str:
     return suffix
 
 
-def format_table(
-    table: pa.Table, path: str, separator: str | None = None, needs_mark: bool = False
-) -> bytes:
-    """Return a table as the content of a file with this name; see [`write_table`]."""
-    stream = io.BytesIO()
-    write_table(table, stream, path, separator, needs_mark)
-    return stream.getvalue()
-
-
 def write_table(
     table: pa.Table,
-    file: IO[bytes],
+    file: IO[bytes] | io.RawIOBase,
     path: str,
     separator: str | None = None,
     needs_mark: bool = False,
@@ -301,7 +292,7 @@ def write_table(
     """
     suffix = find_suffix(path)
     packing = Path(path.lower()).suffix
-    stream: contextlib.AbstractContextManager[IO[bytes]] = contextlib.nullcontext(file)
+    stream: Any = contextlib.nullcontext(file)
     if packing in _PACKINGS:
         stream = pa.CompressedOutputStream(_OpenFile(file), _PACKINGS[packing])
     try:
@@ -316,7 +307,7 @@ def write_table(
 class _OpenFile(io.RawIOBase):
     """A file that stays open when Arrow closes this one."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | io.RawIOBase) -> None:
         self.write = file.write  # type: ignore[method-assign]
 
     def writable(self) -> bool:

@@ -10,10 +10,8 @@ smallest similarity to the nearest of these.
 from __future__ import annotations
 
 import logging
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, norm
+from sklearn.decomposition import PCA
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.neighbors import NearestNeighbors
 
 from ..inference.fast import FastRnn
 from ..utils.errors import UserError
@@ -28,6 +29,7 @@ from .vectors import encode_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas.api.typing import SeriesGroupBy
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,7 @@ _SHOWN = 10
 _FEWEST = 5  # texts with words that rose
 _LEAST_RISE = 2  # z value
 _TARGET = 0.95
-_CHUNK = 1_000
-_WORD = re.compile(r"\w[\w'-]*")
+_WORD = r"\w[\w'-]*"
 _COLORS = {"old": "#8a94a3", "new": "#2563eb"}
 
 
@@ -83,25 +84,21 @@ def compare(
     if not model.task.one_label:
         raise UserError("compare is for models that choose one label for a text")
     draw = np.random.default_rng(seed)
-    texts = {"old": _choose(old, "old", draw), "new": _choose(new, "new", draw)}
-    vectors = encode_texts([*texts["old"], *texts["new"]]).astype(np.float32)
+    texts = pd.concat({"old": _choose(old, "old", draw), "new": _choose(new, "new", draw)})
+    vectors = encode_texts(texts.tolist()).astype(np.float32)
     old_vectors, new_vectors = np.split(vectors, [len(texts["old"])])
     p_value = measure_p_value(old_vectors, new_vectors, draw)
 
-    answers = {month: _answer(model, some.tolist(), target) for month, some in texts.items()}
-    labels = _compare_labels(list(model.config.id2label.values()), answers)
-    for_a_person = None
-    if all("for_a_person" in some for some in answers.values()):
-        for_a_person = {
-            month: float(some["for_a_person"].mean()) for month, some in answers.items()
-        }
+    by_month = _answer(model, texts, target).groupby(level=0, sort=False)
+    labels = _compare_labels(by_month["label"], list(model.config.id2label.values()))
+    means = by_month.mean(numeric_only=True).to_dict()
     return Comparison(
-        rows={month: len(some) for month, some in texts.items()},
+        rows=by_month.size().to_dict(),
         differs=p_value < _LEVEL,
         p_value=p_value,
         labels=labels,
-        scores={month: float(some["score"].mean()) for month, some in answers.items()},
-        for_a_person=for_a_person,
+        scores=means["score"],
+        for_a_person=means.get("for_a_person"),
         unlike=_find_unlike(texts["new"], new_vectors, old_vectors),
         rose=_find_risen(texts),
         advice=_advise(p_value < _LEVEL, labels),
@@ -130,43 +127,39 @@ def measure_p_value(old: np.ndarray, new: np.ndarray, draw: np.random.Generator)
         draw: Draws the random splits.
     """
     both = np.concatenate([old, new])
-    both -= both.mean(axis=0)
-    some = both[draw.permutation(len(both))[:5_000]]
-    _, sizes, directions = np.linalg.svd(some, full_matrices=False)
-    number = min(_DIRECTIONS, len(old) // 4, len(new) // 4)
-    white = both @ (directions[:number] / np.maximum(sizes[:number, None], 1e-9)).T
+    number = min(_DIRECTIONS, both.shape[1], len(old) // 4, len(new) // 4)
+    white = PCA(number, whiten=True).fit_transform(both)
 
     is_new = np.arange(len(both)) >= len(old)
-    sums = np.empty((_SPLITS + 1, number))
-    for split in range(_SPLITS + 1):
-        sums[split] = white[is_new].sum(axis=0)
+    differences = np.empty(1 + _SPLITS)
+    for split in range(1 + _SPLITS):
+        # the sums over all rows are zero, so that those of the new ones decide
+        differences[split] = (white[is_new].sum(axis=0) ** 2).sum()
         is_new = draw.permutation(is_new)
-    # the sums over all are zero, so that those of the new rows decide
-    differences = (sums**2).sum(axis=1)
     return float((differences >= differences[0] * (1 - 1e-9)).mean())
 
 
-def _answer(model: FastRnn, texts: list[str], target: float) -> pd.DataFrame:
+def _answer(model: FastRnn, texts: pd.Series, target: float) -> pd.DataFrame:
     """Return `label`, `score`, and with thresholds `for_a_person` of each text."""
+    chosen: float | None = target
     try:
         model.read_thresholds(target)
     except UserError:
-        return pd.DataFrame(model.predict(texts))
-    return pd.DataFrame(model.predict(texts, target=target))
+        chosen = None
+    return pd.DataFrame(model.predict(texts.tolist(), target=chosen), index=texts.index)
 
 
-def _compare_labels(
-    names: Sequence[str], answers: dict[str, pd.DataFrame]
-) -> dict[str, dict[str, Any]]:
+def _compare_labels(answers: SeriesGroupBy, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return shares by label; a z test at 5 % decides, by Bonferroni's rule for all labels."""
-    by_month = {month: some["label"].value_counts() for month, some in answers.items()}
-    counts = pd.DataFrame(by_month, index=names).fillna(0).astype(int)
-    sizes = [len(some) for some in answers.values()]
-    differs = _measure_change(counts, sizes).abs() > norm.isf(_LEVEL / 2 / len(names))
+    counts = answers.value_counts().unstack(0, fill_value=0).reindex(names, fill_value=0)
+    sizes = answers.size()
+    limit = norm.isf(_LEVEL / 2 / len(names))
     labels: dict[str, dict[str, Any]] = {}
-    for name, count in counts.iterrows():
-        old, new = map(_describe_share, count, sizes)
-        labels[str(name)] = {"old": old, "new": new, "differs": bool(differs[name])}
+    for name, change in _measure_change(counts, sizes).items():
+        shares = {
+            month: _describe_share(counts[month][name], sizes[month]) for month in sizes.index
+        }
+        labels[str(name)] = {**shares, "differs": bool(abs(change) > limit)}
     return labels
 
 
@@ -175,39 +168,36 @@ def _describe_share(count: int, size: int) -> dict[str, float]:
     return {"share": float(count / size), "low": float(low), "high": float(high)}
 
 
-def _measure_change(counts: pd.DataFrame, sizes: Sequence[int]) -> pd.Series:
+def _measure_change(counts: pd.DataFrame, sizes: pd.Series) -> pd.Series:
     """Return by row the z value of the difference of two shares, positive where it rose."""
     shares = counts / sizes
-    pooled = counts.sum(axis=1) / sum(sizes)
-    errors = np.sqrt(pooled * (1 - pooled) * sum(1 / size for size in sizes))
+    pooled = counts.sum(axis=1) / sizes.sum()
+    errors = np.sqrt(pooled * (1 - pooled) * (1 / sizes).sum())
     return (shares["new"] - shares["old"]) / errors.clip(lower=1e-12)
 
 
 def _find_unlike(texts: pd.Series, new: np.ndarray, old: np.ndarray) -> list[dict[str, Any]]:
     """Return the new texts whose nearest old one is least similar."""
-    starts = range(0, len(new), _CHUNK)
-    nearest = [(new[start : start + _CHUNK] @ old.T).max(axis=1) for start in starts]
-    similarity = np.concatenate(nearest).astype(float).round(3)
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(old)
+    distances = search.kneighbors(new)[0].ravel().astype(float)
+    similarity = (1 - distances**2 / 2).round(3)  # the cosine of two unit vectors
     columns = {"row": texts.index, "text": texts.array, "similarity": similarity}
     return pd.DataFrame(columns).nsmallest(_SHOWN, "similarity").to_dict("records")
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
-    """Return in how many texts each word and pair of words is."""
-    counts = Counter[str]()
-    for text in texts:
-        words = _WORD.findall(text.lower())
-        counts.update({*words, *map(" ".join, zip(words, words[1:], strict=False))})
-    return counts
-
-
-def _find_risen(texts: dict[str, pd.Series]) -> list[dict[str, Any]]:
+def _find_risen(texts: pd.Series) -> list[dict[str, Any]]:
     """Return the words whose share of texts rose most, by the z value of the difference."""
-    after = pd.Series(_count_words(texts["new"]), dtype=float).sort_index()
-    after = after[after >= _FEWEST]
-    before = pd.Series(_count_words(texts["old"]), dtype=float).reindex(after.index, fill_value=0)
-    counts = pd.DataFrame({"old": before, "new": after})
-    sizes = [len(texts["old"]), len(texts["new"])]
+    words = CountVectorizer(ngram_range=(1, 2), token_pattern=_WORD, min_df=_FEWEST, binary=True)
+    try:
+        matrix = words.fit_transform(texts)
+    except ValueError:  # all words are rare
+        return []
+    counts = pd.DataFrame(index=words.get_feature_names_out())
+    for month in ("old", "new"):
+        is_of_month = texts.index.get_level_values(0) == month
+        counts[month] = np.asarray(matrix[is_of_month].sum(axis=0)).ravel()
+    counts = counts[counts["new"] >= _FEWEST]
+    sizes = texts.groupby(level=0, sort=False).size()
     change = _measure_change(counts, sizes).nlargest(_SHOWN)
     best = change.index[change > _LEAST_RISE]
     return (counts / sizes).loc[best].rename_axis("words").reset_index().to_dict("records")

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import gmean
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
 
 from ..data.splits import hash_texts
 from ..utils.errors import UserError
@@ -36,8 +38,8 @@ _STEPS = 60
 _MOST_FITTED = 30_000  # rows of a fold that are learned from, at random
 _CHARACTERS = 2_000  # read of a text for its words
 _NEIGHBOURS = 10
-_CHUNK = 10_000
-_MOST_COMPARED = 50_000  # rows that neighbours are sought in
+_WORST = 10_000  # rows whose neighbours are counted
+_MOST_COMPARED = 50_000  # further rows that neighbours are sought in
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class WrongLabels:
     # number of the ten most similar texts that have another label, for the worst 10,000
     rows: pd.DataFrame
     share: float  # estimated, among all labels
+    agreement: float  # share of the labels that the models choose for texts they have not learned
     # `label`, `suggested`, and `rows`, the estimate for this pair, largest first
     pairs: pd.DataFrame
 
@@ -66,19 +69,20 @@ def find_wrong_labels(
         UserError: If fewer than two labels have five rows.
     """
     rows = _choose_rows(labels, names)
-    texts = [texts[int(row)] for row in rows]
+    texts = [texts[row] for row in rows.tolist()]
     classes, labels = np.unique(labels[rows], return_inverse=True)
-    names = [names[int(number)] for number in classes]
+    vectors = encode_texts(texts).astype(np.float32)
+    scores = _score_out_of_fold(texts, labels, vectors)
+    table, pairs = _compare(labels, scores, np.asarray(names, dtype=object)[classes])
 
-    vectors = encode_texts(texts)
-    scores = _score_out_of_fold(texts, labels, vectors, len(names))
-    table, pairs = _compare(labels, scores, names)
-    order = np.argsort(table["score"], kind="stable")
-    worst = pd.DataFrame({"row": rows, "text": texts, **table}).iloc[order]
-    neighbours = _count_other_neighbours(vectors, labels, order[:_CHUNK])
-    worst = worst.reset_index(drop=True)
-    worst["neighbours"] = pd.Series(neighbours, dtype="Int64")
-    return WrongLabels(worst, float(pairs["rows"].sum() / len(labels)), pairs)
+    table.insert(0, "row", rows)
+    table.insert(1, "text", texts)
+    table = table.sort_values("score", kind="stable")
+    neighbours = _count_other_neighbours(vectors, labels, table.index.to_numpy()[:_WORST])
+    table = table.reset_index(drop=True)
+    table["neighbours"] = pd.Series(neighbours, dtype="Int64")
+    share = float(pairs["rows"].sum() / len(labels))
+    return WrongLabels(table, share, float((scores.argmax(axis=1) == labels).mean()), pairs)
 
 
 def _choose_rows(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -98,100 +102,72 @@ def _choose_rows(labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return rows
 
 
-def _score_out_of_fold(
-    texts: Sequence[str], labels: np.ndarray, vectors: np.ndarray, classes: int
-) -> np.ndarray:
-    """Return probabilities `(N, C)` in float32 by models that have not learned the text."""
+def _score_out_of_fold(texts: Sequence[str], labels: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return scores `(N, C)` in float32, of sum 1, by models that have not learned the text."""
+    features: list[Any] = [vectors]
     words = TfidfVectorizer(
         ngram_range=(1, 2), min_df=2, max_features=500_000, sublinear_tf=True, dtype=np.float32
     )
-    features: list[Any] = [vectors]
     with contextlib.suppress(ValueError):  # no word is in two texts
         features.append(words.fit_transform(text[:_CHARACTERS] for text in texts))
     folds = hash_texts(texts) % np.uint64(_FOLDS)
     draw = np.random.default_rng(0)
-    scores = np.ones((len(labels), classes), dtype=np.float32)
+    scores = np.ones((len(labels), labels.max() + 1), dtype=np.float32)
     for fold in range(_FOLDS):
         learned = draw.permutation(np.flatnonzero(folds != fold))[:_MOST_FITTED]
         scored = np.flatnonzero(folds == fold)
-        if not len(scored) or len(set(labels[learned])) < 2:
-            continue
-        for matrix in features:
-            _multiply_scores(scores, matrix, labels, learned, scored)
+        known = np.unique(labels[learned])
+        if len(scored) and len(known) > 1:
+            answers = [_predict(matrix, labels, learned, scored) for matrix in features]
+            scores[scored] = 0
+            scores[np.ix_(scored, known)] = gmean(answers)
     return scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
 
 
-def _multiply_scores(
-    scores: np.ndarray, matrix: Any, labels: np.ndarray, learned: np.ndarray, scored: np.ndarray
-) -> None:
-    """Multiply scores of rows by the roots of probabilities from a model of other rows."""
+def _predict(
+    matrix: Any, labels: np.ndarray, learned: np.ndarray, scored: np.ndarray
+) -> np.ndarray:
+    """Return probabilities of some rows by a model of others."""
     model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the steps are few
-        model.fit(_as_float(matrix[learned]), labels[learned])
-    for start in range(0, len(scored), _CHUNK):
-        some = scored[start : start + _CHUNK]
-        probabilities = np.zeros((len(some), scores.shape[1]), dtype=np.float32)
-        probabilities[:, model.classes_] = model.predict_proba(_as_float(matrix[some]))
-        scores[some] *= np.sqrt(probabilities)
-
-
-def _as_float(features: Any) -> Any:
-    return features.astype(np.float32)
+        model.fit(matrix[learned], labels[learned])
+    return model.predict_proba(matrix[scored])
 
 
 def _compare(
-    labels: np.ndarray, scores: np.ndarray, names: Sequence[str]
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return columns of all rows, and the estimated number of wrong labels by pair of labels."""
+    labels: np.ndarray, scores: np.ndarray, names: np.ndarray
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a table of all rows, and the estimated number of wrong labels by pair of labels."""
     rows = np.arange(len(labels))
-    counts = np.bincount(labels, minlength=len(names))
-    # the mean score of a class among its rows
-    thresholds = np.bincount(labels, scores[rows, labels], minlength=len(names)) / counts
-    others = scores.copy()
-    others[rows, labels] = -1
-    suggested = others.argmax(axis=1)
+    sizes = np.bincount(labels)
+    thresholds = np.bincount(labels, scores[rows, labels]) / sizes  # mean score of its rows
+    confident = np.where(scores >= thresholds, scores, 0)
+    pairs = pd.DataFrame({"label": names[labels], "suggested": names[confident.argmax(axis=1)]})
+    shares = pairs[confident.any(axis=1)].groupby("label")["suggested"]
+    pairs = shares.value_counts(normalize=True).reset_index(name="rows")
+    pairs["rows"] *= pairs["label"].map(pd.Series(sizes, index=names))
+    pairs["rows"] = pairs["rows"].round().astype(int)
+    pairs = pairs[(pairs["label"] != pairs["suggested"]) & (pairs["rows"] > 0)]
 
     # both by the mean of their class: a label that is always unsure does not look wrong for that
     relative = scores / np.maximum(thresholds, 1e-9)
-    given = relative[rows, labels]
-    score = given / np.maximum(given + relative[rows, suggested], 1e-9)
-    array = np.asarray(names, dtype=object)
-    columns = {"label": array[labels], "suggested": array[suggested], "score": score.round(4)}
-    return columns, _count_pairs(labels, np.where(scores >= thresholds, scores, 0), counts, array)
-
-
-def _count_pairs(
-    labels: np.ndarray, confident: np.ndarray, counts: np.ndarray, names: np.ndarray
-) -> pd.DataFrame:
-    """Return the estimated number of wrong labels by pair, from confident scores."""
-    has_class = confident.any(axis=1)
-    joint = np.zeros((len(names), len(names)))
-    np.add.at(joint, (labels[has_class], confident[has_class].argmax(axis=1)), 1)
-    joint *= (counts / np.maximum(joint.sum(axis=1), 1))[:, None]
-    np.fill_diagonal(joint, 0)
-    joint = joint.round().astype(int)
-    label, suggestion = np.nonzero(joint)
-    pairs = {
-        "label": names[label],
-        "suggested": names[suggestion],
-        "rows": joint[label, suggestion],
-    }
-    return pd.DataFrame(pairs).sort_values("rows", ascending=False, ignore_index=True)
+    others = scores.copy()
+    others[rows, labels] = -1
+    suggested = others.argmax(axis=1)
+    score = relative[rows, labels]
+    score /= np.maximum(score + relative[rows, suggested], 1e-9)
+    columns = {"label": names[labels], "suggested": names[suggested], "score": score.round(4)}
+    return pd.DataFrame(columns), pairs.sort_values("rows", ascending=False, ignore_index=True)
 
 
 def _count_other_neighbours(
     vectors: np.ndarray, labels: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
     """Return how many of the ten texts most similar to each of some rows have another label."""
-    pool = np.random.default_rng(0).permutation(len(labels))[:_MOST_COMPARED]
-    known = _as_float(vectors[pool])
-    number = min(_NEIGHBOURS, len(pool) - 1)
-    counts = [np.empty(0, dtype=int)]
-    for start in range(0, len(rows), _CHUNK // 10):
-        some = rows[start : start + _CHUNK // 10]
-        likeness = _as_float(vectors[some]) @ known.T
-        likeness[some[:, None] == pool] = -2  # the text itself
-        nearest = np.argpartition(-likeness, number, axis=1)[:, :number]
-        counts.append((labels[pool[nearest]] != labels[some, None]).sum(axis=1))
-    return np.concatenate(counts)
+    draw = np.random.default_rng(0)
+    pool = np.union1d(rows, draw.permutation(len(labels))[:_MOST_COMPARED])
+    number = min(_NEIGHBOURS + 1, len(pool))  # with the text itself, which has its own label
+    search = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(vectors[pool])
+    nearest = pool[search.kneighbors(vectors[rows], return_distance=False)]
+    return np.minimum((labels[nearest] != labels[rows, None]).sum(axis=1), _NEIGHBOURS)

@@ -8,7 +8,6 @@ import textwrap
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, cast, get_args, get_origin
 
 from ..hub.model_folder import check_name, find_built_in
@@ -183,23 +182,18 @@ class Flags:
 
     def _explain(self, name: str, whole: bool) -> str:
         """Return the help of a flag, in short up to the first semicolon, with its default."""
+        from .recipe import list_recipe_settings
+
         field = self.settings[name].field
         help_text = field.metadata["help"]
         text = help_text if whole else help_text.split(";")[0]
         if "(default" in help_text:
             return text
-        if self.trains and name in self._by_recipe:
+        if self.trains and name in list_recipe_settings():
             return f"{text} (recipe)"
         if field.default in (None, False, ""):
             return text
         return f"{text} (default: {field.default})"
-
-    @cached_property
-    def _by_recipe(self) -> Collection[str]:
-        """The settings that recipes set."""
-        from .recipe import list_recipe_settings
-
-        return list_recipe_settings()
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter):

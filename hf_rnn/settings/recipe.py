@@ -81,12 +81,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
+@cache
 def list_recipe_settings() -> set[str]:
     """Return the settings that recipes of this package set, without a parser: a help needs none."""
-    names: set[str] = set()
-    for path in _FOLDER.glob("*.yaml"):
-        names.update(re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE))
-    return names
+    text = "".join(path.read_text(encoding="utf-8") for path in _FOLDER.glob("*.yaml"))
+    return set(re.findall(r"^(\w+):", text, re.MULTILINE))
 
 
 @cache

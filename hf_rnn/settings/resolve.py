@@ -220,7 +220,7 @@ def list_changes(settings: Settings) -> dict[str, Any]:
 
 def _build(verb: str, recipe: str | None, layers: Layers) -> Settings:
     """Return typed settings from a recipe and further layers, with the start's architecture."""
-    from .training_arguments import RnnTrainingArguments
+    from .training_arguments import RnnTrainingArguments, multiplies_bfloat16
 
     task = get_task(layers.typed.get("task") or DEFAULT_TASK)
     package = load_package_recipe(recipe)
@@ -238,8 +238,9 @@ def _build(verb: str, recipe: str | None, layers: Layers) -> Settings:
         merged[name] = convert(name, declared[name], value)
     _check_start(merged, layers, start, task)
     values = {**start.architecture, **merged}
-    if values.get("bf16") == "auto":
-        values["bf16"] = _suits_bfloat16(start.config, values.get("use_cpu", False))
+    if values.get("bf16") == "auto":  # faster with residual blocks, on a processor that has it
+        has_blocks = start.config is not None and start.config.block_type == "residual"
+        values["bf16"] = has_blocks and multiplies_bfloat16(values.get("use_cpu", False))
 
     try:
         return Settings(
@@ -290,14 +291,6 @@ class _Start:
         return {name: getattr(self.config, name) for name in ARCHITECTURE}
 
 
-def _suits_bfloat16(config: RnnConfig | None, use_cpu: bool) -> bool:
-    """Return whether bfloat16 is faster: with residual blocks, on a processor that has it."""
-    from .training_arguments import multiplies_bfloat16
-
-    has_blocks = config is not None and config.block_type == "residual"
-    return has_blocks and multiplies_bfloat16(use_cpu)
-
-
 def _read_teacher_table(user: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a student that starts from the tokens and the table of its teacher.
 
@@ -311,7 +304,7 @@ def _read_teacher_table(user: Mapping[str, Any], recipe: Recipe) -> dict[str, An
     if any(user.get(name) is not None for name in others) or not config.is_file():
         return {}
     settings = load_recipe(recipe)
-    is_ours = read_mapping(config, config.read_bytes()).get("model_type") == "hf_rnn"
+    is_ours = read_mapping(config).get("model_type") == "hf_rnn"
     if "model_name_or_path" in settings or not is_ours:
         return {}
     logger.info(

@@ -50,14 +50,14 @@ class RnnTrainingArguments(TrainingSettings, TrainingArguments):
             self.use_cpu |= self.bf16 or self.bf16_full_eval or several
         self.report_to = self.report_to or ["none"]
         super().__post_init__()
-        if self.early_stopping_patience:
-            self._check_scores()
+        self._check_scores()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn at each loader
 
     def _check_scores(self) -> None:
         """Refuse early stopping without scores."""
-        if self.eval_strategy == "no" or self.metric_for_best_model is None:
+        has_scores = self.eval_strategy != "no" and self.metric_for_best_model is not None
+        if self.early_stopping_patience and not has_scores:
             raise SettingError(
                 "early_stopping_patience needs scores: set eval_strategy (such as epoch) and "
                 "metric_for_best_model (such as macro_recall), or early_stopping_patience to 0"

@@ -95,25 +95,22 @@ def convert(name: str, declaration: Declaration, value: Any, place: str = "") ->
     # NumPy, or an Enum
     value = value.tolist() if hasattr(value, "tolist") else getattr(value, "value", value)
     types = list_types(declaration.hint)
-    if value is not None and type(value) not in types:
-        try:
-            value = _read_as_any(types, value)
-        except ValueError as error:
-            raise SettingError(f"{place}{name} {error}") from error
     try:
+        if value is not None and type(value) not in types:
+            value = _read_as_any(name, types, value)
         check_range(name, value, declaration.field.metadata)
     except ValueError as error:
         raise SettingError(f"{place}{error}") from error
     return value.lower() if name in _ANY_CASE and value else value
 
 
-def _read_as_any(types: Sequence[Any], value: Any) -> Any:
+def _read_as_any(name: str, types: Sequence[Any], value: Any) -> Any:
     """Return a value as the first type that fits, or raise a ValueError that names all."""
     for value_type in types:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             return _read_as(value_type, value)
     expected = " or ".join(dict.fromkeys(map(_name_type, types)))
-    raise ValueError(f"must be {expected}; found {' '.join(repr(value).split()):.80}")
+    raise ValueError(f"{name} must be {expected}; found {' '.join(repr(value).split()):.80}")
 
 
 def _read_as(value_type: Any, value: Any) -> Any:

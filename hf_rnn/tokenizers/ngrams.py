@@ -58,8 +58,16 @@ def distinct_ngrams(ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, n
     """Return the hashes of the distinct n-grams of texts, and the number of the text of each."""
     ngrams = hash_ngrams(ids, lengths)
     numbers = np.repeat(np.arange(len(lengths)), lengths)[ngrams.places]
-    pairs = np.unique(numbers * (PRIME + 1) + ngrams.hashes)
+    pairs = sort_distinct(numbers * (PRIME + 1) + ngrams.hashes)
     return pairs % (PRIME + 1), pairs // (PRIME + 1)
+
+
+def sort_distinct(values: np.ndarray) -> np.ndarray:
+    """Return distinct values in order: `numpy.unique`, which takes ten times as long for many."""
+    ordered = np.sort(values)
+    is_first = np.ones(len(ordered), bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
 
 
 @dataclass(frozen=True)

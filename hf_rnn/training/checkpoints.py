@@ -103,6 +103,11 @@ def take_fingerprint(
     Data, tokenizer and first weights are hashes; architecture and settings are values by name, for
     messages.
     """
+    decisive = {
+        name: value
+        for name, value in settings.to_dict().items()
+        if is_recorded(name) and name not in AFTER_STEPS
+    }
     values = {
         "data": _hash_rows(examples),
         "tokenizer": _hash_tokenizer(tokenizer),
@@ -110,7 +115,7 @@ def take_fingerprint(
         **further,
         "config": {**model.config.to_dict(), "transformers_version": None},
         "settings": {
-            **_list_decisive(settings),
+            **decisive,
             "processes": settings.world_size,
             "device": settings.device.type,
         },
@@ -141,15 +146,6 @@ def _hash_weights(model: PreTrainedModel) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _list_decisive(settings: TrainingArguments) -> dict[str, Any]:
-    """Return the settings that decide the steps."""
-    return {
-        name: value
-        for name, value in settings.to_dict().items()
-        if is_recorded(name) and name not in AFTER_STEPS
-    }
 
 
 def check_unchanged(checkpoint: Path, made_from: Mapping[str, Any]) -> None:

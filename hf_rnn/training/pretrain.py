@@ -85,10 +85,8 @@ class PretrainingResult:
 
     def summarize(self) -> str:
         """Return two lines for people: scores on held-out texts, and how to start from it."""
-        scores = [
-            f"{name.replace('_', ' ')} {value:.3f}"
-            for name, value in self.metrics["held_out"].items()
-        ]
+        held_out = self.metrics["held_out"].items()
+        scores = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out]
         command = (
             f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
         )
@@ -406,13 +404,14 @@ def encode_texts(
     `input_ids` are the tokens that the student reads, and `input_words` number their words.
     `teacher_ids` and `teacher_words` are those of the text without mistakes.
     """
-    limits = [tokenizer.model_max_length, most]
-    most = min(limit for limit in limits if limit is not None)
+    longest = tokenizer.model_max_length
+    if most is not None:
+        longest = min(longest, most)
     tables: list[pa.Table] = []
     for start in range(0, len(texts), _BATCH):
         clean = list(texts[start : start + _BATCH])
         typed = clean if draw is None else list(mistype_half(clean, typos, draw))
-        tables.append(_encode_pairs(tokenizer, clean, typed, most))
+        tables.append(_encode_pairs(tokenizer, clean, typed, longest))
     return datasets.Dataset(pa.concat_tables(tables)).with_format("numpy")
 
 
@@ -449,11 +448,10 @@ class Encoder(Teacher):
     @property
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after a text."""
-        row = self.tokenizer("a", return_special_tokens_mask=True)
-        first = row["special_tokens_mask"].index(0)
-        ids = np.array(row["input_ids"])
-        special = ids[np.array(row["special_tokens_mask"], dtype=bool)].tolist()
-        return special[:first], special[first:]
+        ids = self.tokenizer("a")["input_ids"]
+        text = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        first = ids.index(text[0])
+        return ids[:first], ids[first + len(text) :]
 
     @property
     def most_tokens(self) -> int | None:

@@ -40,7 +40,7 @@ from ..inference.stream import find_unstable_text
 from ..labelling.wrong_labels import find_wrong_labels
 from ..models.configuration_rnn import RnnConfig
 from ..models.settings_rnn import RnnSettings
-from ..settings.fields import DataArguments
+from ..settings.fields import VOCABULARY_SETTINGS, DataArguments
 from ..settings.recipe import recipe_names, scratch_recipe
 from ..settings.resolve import ENGLISH, OTHER_LANGUAGES, Settings, restart, retarget
 from ..tasks import Splits, Task, get_task
@@ -425,11 +425,7 @@ def make_tokenizer(data: DataArguments, texts: Iterable[str]) -> PreTrainedToken
             # a shared vocabulary must not show the words of one text, unless the settings ask for
             # rare words
             min_texts=min(2, data.min_frequency),
-            min_frequency=data.min_frequency,
-            max_vocab_size=data.max_vocab_size,
-            lowercase=data.lowercase,
-            normalizer=data.normalizer,
-            tokenizer=data.tokenizer,
+            **{name: getattr(data, name) for name in VOCABULARY_SETTINGS},
             **get_task(data.task).tokenizer_options,
         )
     if data.max_length is not None:

@@ -95,9 +95,7 @@ class TrainingResult:
         """Return two lines for people: scores beside simpler models, and how to use the folder."""
         scores = self._scores()
         split = next(reversed(scores), "training")  # test, if there is one
-        parts: list[str] = []
-        if scores:
-            parts += self._list_scores(split, list(scores[split])[:2])
+        parts = self._list_scores(split, list(scores[split])[:2]) if scores else []
         training = self.metrics["training"]
         minutes = training.get("max_minutes")
         if minutes is not None:
@@ -129,11 +127,10 @@ class TrainingResult:
         return parts
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        by_split: dict[str, dict[str, float]] = {}
-        for split in ("validation", "test"):
-            if split in self.metrics:
-                by_split[split] = single_scores(self.metrics[split])
-                by_split[split].pop("loss", None)
+        splits = [split for split in self.metrics if split in ("validation", "test")]
+        by_split = {split: single_scores(self.metrics[split]) for split in splits}
+        for scores in by_split.values():
+            scores.pop("loss", None)
         return by_split
 
 
@@ -257,7 +254,7 @@ def write_decisions(
             "person",
             ", ".join(absent),
         )
-    texts = run.texts["validation"]["text"][:]
+    texts = run.texts["validation"]["text"]
     for thresholds in chosen[:2]:
         hint = describe_missing(thresholds, scores, labels, names, texts)
         if hint:
@@ -397,9 +394,9 @@ def _draw_scores(
         caption = f"True and predicted classes on the {split} split"
         figures[caption] = folder.confusion_matrix.name
     if outcome.fit.validation is not None:
-        margins: dict[str, Any] = {}
+        margins = {}
         if outcome.linear is not None:
-            margins["linear model"] = outcome.linear.margins["validation"]
+            margins = {"linear model": outcome.linear.margins["validation"]}
         caption = draw_coverage(*outcome.fit.validation, chosen, folder.coverage, margins)
         figures[caption] = folder.coverage.name
     return figures
@@ -508,16 +505,17 @@ def _spell_command(settings: Settings) -> str:
 def write_modules(root: Path, projection: nn.Linear) -> None:
     """Add the projection to the modules of sentence-transformers; vectors then have length 1."""
     write_json(root / "modules.json", list_sentence_modules("Dense", "Normalize"))
-    sizes = {
+    content = {
         "in_features": projection.in_features,
         "out_features": projection.out_features,
         "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
     }
-    content = {**sizes, "activation_function": "torch.nn.modules.linear.Identity"}
-    (root / "2_Dense").mkdir(exist_ok=True)
-    write_json(root / "2_Dense" / "config.json", content)
+    folder = root / "2_Dense"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", content)
     weights = {
         f"linear.{name}": weight.detach().contiguous()
         for name, weight in projection.named_parameters()
     }
-    save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

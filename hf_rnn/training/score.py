@@ -13,7 +13,6 @@ import datasets
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.trainer_utils import PredictionOutput
 
 from ..data.typos import SHOWN_TYPOS, mistype_rows
 from ..evaluation.calibration import calibrate
@@ -70,10 +69,8 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
     trainer = fit.trainer
     config = trainer.model.config
     chance_loss = task.chance_loss(config)  # tuning forgets the scale of numbers
-    predictions: dict[str, PredictionOutput] = {}
-    for split in ("validation", "test"):
-        if split in tokens.examples:
-            predictions[split] = trainer.predict(tokens.examples[split])
+    splits = [split for split in ("validation", "test") if split in tokens.examples]
+    predictions = {split: trainer.predict(tokens.examples[split]) for split in splits}
     calibration = None
     if run.settings.training.calibrate:
         calibration = calibrate(list_output_weights(trainer.model), predictions)
@@ -81,11 +78,14 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
         trainer.model, predictions, lambda split: trainer.predict(tokens.examples[split])
     )
 
-    shown = next(iter(predictions), None)
-    rows = sum(run.report.label_counts["train"])
+    shown = next(iter(splits), None)
     metrics = Metrics(
         {split: trainer.compute_metrics(output) for split, output in predictions.items()},
-        {"rows": rows, **fit.numbers, "parameters": trainer.model.num_parameters()},
+        {
+            "rows": sum(run.report.label_counts["train"]),
+            **fit.numbers,
+            "parameters": trainer.model.num_parameters(),
+        },
         calibration=calibration,
         streaming=measure_streaming(run, tokens, trainer, shown),
         typos=measure_typos(run, tokens, trainer, shown),
@@ -102,10 +102,8 @@ def score(run: Run, tokens: Tokens, fit: Fit) -> tuple[Metrics, Fit]:
 
 def list_output_weights(model: PreTrainedModel) -> list[torch.Tensor]:
     """Return the weights that logits are proportional to."""
-    weights: list[torch.Tensor] = []
-    for name, weight in model.named_parameters():
-        if name.startswith(OUTPUT_LAYERS):
-            weights.append(weight)
+    named = model.named_parameters()
+    weights = [weight for name, weight in named if name.startswith(OUTPUT_LAYERS)]
     ngrams = getattr(model, "ngrams", None)
     if ngrams is not None:
         weights.append(ngrams.scale)

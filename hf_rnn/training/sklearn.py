@@ -177,7 +177,7 @@ class _RnnEstimator(BaseEstimator):
         files = {name: path.read_bytes() for name, path in paths.items()}
         if folder.training_rows.is_file():
             files[folder.training_rows.name] = folder.training_rows.read_bytes()
-        self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
+        self.metrics_ = read_mapping(folder.metrics) if folder.metrics.is_file() else {}
         self._runner = FastRnn(model, tokenizer)
         self._files = files
         self._card = card
@@ -235,7 +235,7 @@ class _RnnEstimator(BaseEstimator):
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
-            record = read_mapping(folder.training_args, folder.training_args.read_bytes())
+            record = read_mapping(folder.training_args)
             recipe = {name: value for name, value in record.items() if not is_personal(name)}
             settings.setdefault("recipe", recipe)
         estimator = cls(**settings)

@@ -28,7 +28,7 @@ class WarmStart:
 
     def __init__(self, name_or_path: str) -> None:
         self.name = name_or_path
-        self.model, self.tokenizer = load_model(name_or_path, device="cpu", allow_encoder=True)
+        self.model, self.tokenizer = load_model(name_or_path, allow_encoder=True)
 
     def match_labels(self, model: PreTrainedModel) -> dict[int, int]:
         """Return the numbers in the start of the labels whose weights a new model can keep.

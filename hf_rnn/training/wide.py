@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,16 +28,16 @@ from transformers.trainer_utils import PredictionOutput
 from ..data.typos import mistype_rows
 from ..evaluation.scores import single_scores
 from ..models.modeling_rnn import RnnForSequenceClassification
-from ..tokenizers.ngrams import PRIME, NgramTable, distinct_ngrams, hash_ngrams
+from ..tokenizers.ngrams import PRIME, NgramTable, distinct_ngrams, hash_ngrams, sort_distinct
 from ..utils.process import only_errors
 from .run import Fit, Run, Tokens, Wide
 from .trainer import SAMPLE_WEIGHT, weigh_classes
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 2000  # texts
+_BATCH = 500  # texts
 _MOST_ROWS = 300_000  # above, the weights descend in batches of rows
-_MOST_NUMBERS = 30_000_000  # n-grams times classes of the first fit
+_MOST_NUMBERS = 10_000_000  # n-grams times classes of the first fit
 _MOST_HASHES = 10_000_000  # counted at once
 _LEAST_TEXTS = 2  # an n-gram of one text is noise, and can be private
 # bytes of the table, by the number of classes
@@ -109,6 +109,44 @@ class Lesson:
 
 
 @dataclass(frozen=True)
+class Features:
+    """The features of training rows before their weights, read again for each use of many rows."""
+
+    lesson: Lesson
+    vocabulary: Vocabulary
+    in_memory: list[csr_matrix] | None  # those of each copy
+
+    @classmethod
+    def read(cls, lesson: Lesson, vocabulary: Vocabulary) -> Features:
+        """Return the features of all copies of the rows."""
+        if len(lesson.labels) > _MOST_ROWS:
+            return cls(lesson, vocabulary, None)
+        return cls(lesson, vocabulary, [vocabulary.read_rows(rows) for rows in lesson.copies])
+
+    def select(self, chosen: np.ndarray) -> Features:
+        """Return the features of some n-grams."""
+        in_memory = self.in_memory
+        if in_memory is not None:
+            in_memory = [features[:, chosen] for features in in_memory]
+        return Features(self.lesson, self.vocabulary.select(chosen), in_memory)
+
+    def iter_batches(self, rows: datasets.Dataset) -> Iterator[csr_matrix]:
+        """Yield the features of some of the rows."""
+        for ids, lengths in read_batches(rows):
+            yield self.vocabulary.read(ids, lengths)
+
+    def measure_length(self, scale: np.ndarray) -> float:
+        """Return the root mean square length of a row with these weights; 1 without features."""
+        batches: Iterable[csr_matrix]
+        if self.in_memory is None:
+            batches = self.iter_batches(self.lesson.copies[0])
+        else:
+            batches = self.in_memory[:1]
+        total = sum(float((features.power(2) @ np.square(scale)).sum()) for features in batches)
+        return math.sqrt(total / max(1, len(self.lesson.labels))) or 1.0
+
+
+@dataclass(frozen=True)
 class LinearPart:
     """Weights of n-grams, for features before their own weights."""
 
@@ -137,14 +175,15 @@ def fit_wide(run: Run, tokens: Tokens, fit: Fit, known: Wide | None = None) -> F
         return fit
     validation = tokens.examples.get("validation")
     output = None if validation is None else fit.trainer.predict(validation)
+    features = select_ngrams(Features.read(lesson, vocabulary))
     if known is not None:
         factor = known.factor
-        linear = solve(lesson, vocabulary, known.decay)
+        linear = solve(features, known.decay)
     elif validation is None or len(validation) < _LEAST_VALIDATION:
         factor = USUAL_FACTOR
-        linear = solve(lesson, vocabulary, USUAL_DECAY)
+        linear = solve(features, USUAL_DECAY)
     else:
-        factor, linear = choose_linear(lesson, vocabulary, take_sample(model, validation, output))
+        factor, linear = choose_linear(features, take_sample(model, validation, output))
     if factor == 0:
         logger.info("no linear part: it gains nothing on the validation rows")
         return fit
@@ -253,7 +292,7 @@ def _list_ngrams(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
     lengths = np.concatenate([lengths for _, lengths in batches])
     hashes, numbers = distinct_ngrams(ids, lengths)
     numbers %= len(batches[0][1])
-    return np.unique(numbers * (PRIME + 1) + hashes) % (PRIME + 1)
+    return sort_distinct(numbers * (PRIME + 1) + hashes) % (PRIME + 1)
 
 
 def measure_sizes(hashes: np.ndarray, copies: Sequence[datasets.Dataset]) -> np.ndarray:
@@ -274,31 +313,28 @@ def measure_sizes(hashes: np.ndarray, copies: Sequence[datasets.Dataset]) -> np.
 # ---- weights ----
 
 
-def solve(lesson: Lesson, vocabulary: Vocabulary, decay: float) -> LinearPart:
-    """Return the best linear model of the training rows over the n-grams that a table has room for.
-
-    It is fitted to all n-grams, and again to those with the longest rows of weights.
-    """
-    linear = _solve(lesson, vocabulary, decay)
-    most = count_rows(lesson.classes)
-    if len(vocabulary.hashes) <= most:
-        return linear
-    rarity = vocabulary.weigh(len(lesson.labels), decay)
-    strength = np.square(linear.weights / rarity[:, None]).sum(axis=1)
-    best = np.sort(np.argsort(-strength, kind="stable")[:most])
-    return _solve(lesson, vocabulary.select(best), decay)
+def select_ngrams(features: Features) -> Features:
+    """Return the features of the n-grams that a table has room for: the longest rows of weights."""
+    most = count_rows(features.lesson.classes)
+    if len(features.vocabulary.hashes) <= most:
+        return features
+    weights = solve(features, USUAL_DECAY).weights
+    rarity = features.vocabulary.weigh(len(features.lesson.labels), USUAL_DECAY)
+    strength = np.einsum("kc,kc->k", weights, weights) / np.square(rarity)
+    best = np.argsort(-strength, kind="stable")[:most]
+    return features.select(np.sort(best))
 
 
-def _solve(lesson: Lesson, vocabulary: Vocabulary, decay: float) -> LinearPart:
-    """Return the best linear model over these n-grams."""
-    classes = lesson.classes
-    scale = vocabulary.weigh(len(lesson.labels), decay)
-    scale /= measure_length(vocabulary, lesson.copies[0], scale)
-    weights = np.zeros((len(scale), classes))
-    biases = np.zeros(classes)
+def solve(features: Features, decay: float) -> LinearPart:
+    """Return the best linear model of the training rows over n-grams."""
+    lesson = features.lesson
+    scale = features.vocabulary.weigh(len(lesson.labels), decay)
+    scale /= features.measure_length(scale)
+    weights = np.zeros((len(scale), lesson.classes))
+    biases = np.zeros(lesson.classes)
     if lesson.class_weights is not None:
         svm = make_svm(len(lesson.labels), lesson.class_weights)
-        fit_rows(svm, vocabulary, scale, lesson)
+        fit_rows(svm, features, scale, lesson.labels)
         signs = np.ones((len(svm.coef_), 1))
         if len(svm.classes_) == 2:  # one margin becomes two of opposite signs
             signs = np.array([[-1.0], [1.0]])
@@ -310,18 +346,10 @@ def _solve(lesson: Lesson, vocabulary: Vocabulary, decay: float) -> LinearPart:
             if len(np.unique(labels)) < 2:
                 continue  # a label that all rows have, or none
             estimator = make(len(labels))
-            fit_rows(estimator, vocabulary, scale, replace(lesson, labels=labels))
+            fit_rows(estimator, features, scale, labels)
             weights[:, column] = np.ravel(estimator.coef_)
             biases[column] = np.ravel(estimator.intercept_)[0]
-    return LinearPart(vocabulary, weights * scale[:, None], biases, decay)
-
-
-def measure_length(vocabulary: Vocabulary, rows: datasets.Dataset, scale: np.ndarray) -> float:
-    """Return the root mean square length of the features of rows; 1 for rows without features."""
-    total = 0.0
-    for ids, lengths in read_batches(rows):
-        total += float((vocabulary.read(ids, lengths).power(2) @ np.square(scale)).sum())
-    return math.sqrt(total / max(1, len(rows))) or 1.0
+    return LinearPart(features.vocabulary, weights * scale[:, None], biases, decay)
 
 
 def make_svm(rows: int, class_weights: Mapping[int, float] | None = None) -> Any:
@@ -331,7 +359,7 @@ def make_svm(rows: int, class_weights: Mapping[int, float] | None = None) -> Any
 
     options = {"class_weight": class_weights, "random_state": 0}
     if rows <= _MOST_ROWS:
-        return LinearSVC(C=1.0, tol=1e-2, **options)
+        return LinearSVC(C=1.0, tol=0.1, **options)
     return SGDClassifier("squared_hinge", alpha=1 / rows, average=True, **options)  # as C = 1
 
 
@@ -344,38 +372,39 @@ def make_ridge(rows: int) -> Any:
     return SGDRegressor(alpha=1 / rows, average=True, random_state=0)
 
 
-def fit_rows(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: Lesson) -> None:
-    """Fit an estimator to the rows of all copies: at once, or in batches if it takes these."""
-    if hasattr(estimator, "partial_fit"):
-        descend(estimator, vocabulary, scale, lesson)
+def fit_rows(estimator: Any, features: Features, scale: np.ndarray, labels: np.ndarray) -> None:
+    """Fit an estimator to the labels of the rows of all copies: at once, or in batches of many."""
+    if features.in_memory is None:
+        descend(estimator, features, scale, labels)
         return
-    features = vstack([vocabulary.read_rows(rows) for rows in lesson.copies], "csr")
-    features.data *= scale[features.indices]
-    labels = np.tile(lesson.labels, len(lesson.copies))
-    row_weights = np.tile(lesson.row_weights, len(lesson.copies))
-    estimator.fit(features, labels, sample_weight=row_weights)
+    weighted = vstack(features.in_memory, "csr")
+    weighted.data *= scale[weighted.indices]
+    copies = len(features.in_memory)
+    row_weights = np.tile(features.lesson.row_weights, copies)
+    estimator.fit(weighted, np.tile(labels, copies), sample_weight=row_weights)
 
 
-def descend(estimator: Any, vocabulary: Vocabulary, scale: np.ndarray, lesson: Lesson) -> None:
+def descend(estimator: Any, features: Features, scale: np.ndarray, labels: np.ndarray) -> None:
     """Fit an estimator by stochastic gradient descent, in batches of rows in a random order."""
-    order = np.random.default_rng(0).permutation(len(lesson.labels))
+    lesson = features.lesson
+    order = np.random.default_rng(0).permutation(len(labels))
     row_weights = lesson.row_weights
     options: dict[str, Any] = {}
     if lesson.problem_type != "regression":
-        options["classes"] = np.unique(lesson.labels)
+        options["classes"] = np.unique(labels)
     if lesson.class_weights is not None:  # partial_fit takes weights of rows only
         by_class = np.array([*lesson.class_weights.values()])
-        row_weights = row_weights * by_class[lesson.labels]
+        row_weights = row_weights * by_class[labels]
         estimator.set_params(class_weight=None)
     for rows in lesson.copies:
         first = 0
-        for ids, lengths in read_batches(rows.select(order)):
-            chosen = order[first : first + len(lengths)]
-            first += len(lengths)
-            features = vocabulary.read(ids, lengths)
-            features.data *= scale[features.indices]
-            labels = lesson.labels[chosen]
-            estimator.partial_fit(features, labels, sample_weight=row_weights[chosen], **options)
+        for batch in features.iter_batches(rows.select(order)):
+            chosen = order[first : first + batch.shape[0]]
+            first += len(chosen)
+            batch.data *= scale[batch.indices]
+            estimator.partial_fit(
+                batch, labels[chosen], sample_weight=row_weights[chosen], **options
+            )
 
 
 def count_rows(classes: int) -> int:
@@ -407,16 +436,15 @@ def take_sample(model: PreTrainedModel, rows: datasets.Dataset, output: Predicti
     return Sample(rows.select(chosen), logits[chosen], labels[chosen])
 
 
-def choose_linear(
-    lesson: Lesson, vocabulary: Vocabulary, sample: Sample
-) -> tuple[float, LinearPart]:
+def choose_linear(features: Features, sample: Sample) -> tuple[float, LinearPart]:
     """Return the factor and the linear part of least loss on a sample; see [`find_factor`]."""
-    decays = _DECAYS if len(lesson.labels) <= _MOST_ROWS else [USUAL_DECAY]
-    linears = [solve(lesson, vocabulary, decay) for decay in decays]
+    decays = [USUAL_DECAY] if features.in_memory is None else _DECAYS
+    linears = [solve(features, decay) for decay in decays]
+    problem_type = features.lesson.problem_type
     results: list[tuple[float, float]] = []
     for linear in linears:
         margins = linear.score(sample.rows)
-        results.append(find_factor(sample.logits, margins, sample.labels, lesson.problem_type))
+        results.append(find_factor(sample.logits, margins, sample.labels, problem_type))
     best = int(np.argmin([loss for _, loss in results]))
     return results[best][0], linears[best]
 

@@ -25,8 +25,16 @@ from conftest import LABELS, invent_rows
 
 import hf_rnn
 from hf_rnn import BatchPredictor, FastRnn, Tagger
-from hf_rnn.inference.tables import format_table
+from hf_rnn.inference.tables import write_table
 from hf_rnn.utils.errors import UserError
+
+
+def format_table(table, name, separator=None):
+    """Return a table as the content of a file with a name."""
+    stream = io.BytesIO()
+    write_table(table, stream, name, separator)
+    return stream.getvalue()
+
 
 TEXTS = ['miro; "sand"', "selk\nselk", 'a 5" pipe', "süß\tmiro", "the box", "cr\rmiro", "=1+1"]
 READERS = {

@@ -111,6 +111,13 @@ def test_p_values_of_equal_months_are_uniform():
     assert np.mean(np.array(values) < 0.2) < 0.4 and np.mean(values) == pytest.approx(0.5, abs=0.12)
 
 
+def test_texts_without_words_are_compared(model):
+    from hf_rnn import FastRnn
+
+    result = compare(FastRnn.from_pretrained(model), ["!"] * 30, ["?"] * 30)
+    assert result.rose == [] and result.rows == {"old": 30, "new": 30}
+
+
 def test_mistakes_get_one_line(model, tmp_path, command):
     pd.DataFrame({"message": ["a"] * 5}).to_csv(tmp_path / "few.csv", index=False)
     few = tmp_path / "few.csv"

@@ -53,6 +53,7 @@ def test_planted_labels_come_first(tmp_path, command):
     assert (first["neighbours"] >= 7).all()
     estimate = json.loads(out)["wrong_labels"]
     assert estimate["share"] == pytest.approx(0.05, abs=0.015)
+    assert estimate["agreement"] == pytest.approx(0.95, abs=0.02)
     assert sum(pair["rows"] for pair in estimate["pairs"]) == pytest.approx(20, abs=6)
 
 
@@ -61,7 +62,7 @@ def test_the_estimate_is_that_of_confident_learning():
     first = np.array([0.9, 0.9, 0.3, 0.2, 0.4, 0.45])
     labels = np.array([0, 0, 0, 1, 1, 1])
     scores = np.stack([first, 1 - first], axis=1)
-    columns, pairs = _compare(labels, scores, ["a", "b"])
+    columns, pairs = _compare(labels, scores, np.array(["a", "b"], dtype=object))
     # label a: two rows for a, one for b; label b: two rows for b
     assert pairs.to_dict("records") == [{"label": "a", "suggested": "b", "rows": 1}]
     assert columns["suggested"].tolist() == ["b"] * 3 + ["a"] * 3
