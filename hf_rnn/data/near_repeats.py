@@ -129,26 +129,19 @@ def _find_candidates(texts: Sequence[str]) -> np.ndarray:
 
 def _sign(texts: Sequence[str]) -> np.ndarray:
     """Return the smallest of each hash of three letters in a row, uint32 `(N, B * H)`."""
-    padded = [f" {text} " for text in texts]
-    letters = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    ends = np.cumsum([len(text) for text in padded])
-    starts = np.concatenate([[0], ends[:-1]])
-    grams = letters[:-2] * np.uint32(0x9E3779B1) + letters[1:-1] * np.uint32(0x85EBCA77)
-    grams = (grams + letters[2:]) * np.uint32(0xC2B2AE3D)
-    grams ^= grams >> np.uint32(15)
-    inside = np.ones(len(letters), dtype=bool)
-    inside[ends - 1] = False  # a text has two such sets less than letters
-    inside[ends - 2] = False
-    grams = grams[inside[:-2]]
-    places = np.concatenate([[0], np.cumsum(ends - starts - 2)[:-1]])
+    from sklearn.feature_extraction.text import HashingVectorizer
 
+    letters = HashingVectorizer(
+        analyzer="char", ngram_range=(3, 3), n_features=2**31 - 1, norm=None, lowercase=False
+    )
+    counts = letters.transform([f" {text} " for text in texts])
+    grams = counts.indices.astype(np.uint32)
     draw = np.random.default_rng(0)
     signatures = np.empty((len(texts), _BANDS * _HASHES), dtype=np.uint32)
     for number in range(signatures.shape[1]):
         factor, shift = draw.integers(1, 2**32, 2, dtype=np.uint32)
-        hashes = (grams ^ shift) * (factor | np.uint32(1))
-        hashes ^= hashes >> np.uint32(16)
-        signatures[:, number] = np.minimum.reduceat(hashes * np.uint32(0x27D4EB2F), places)
+        hashes = grams * (factor | np.uint32(1)) + shift
+        signatures[:, number] = np.minimum.reduceat(hashes, counts.indptr[:-1])
     return signatures
 
 
@@ -181,14 +174,11 @@ def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[st
     """Return whether words are the same except for typing mistakes, and for one in ten."""
     changed = 0
     for edit in Levenshtein.editops(first, second):
-        is_typo = edit.tag == "replace" and _is_typo(
-            first[edit.src_pos], second[edit.dest_pos], counts
-        )
-        changed += not is_typo
+        if edit.tag == "replace":
+            words = (first[edit.src_pos], second[edit.dest_pos])
+            rare, usual = sorted(map(counts.__getitem__, words))
+            # a typing mistake: one letter differs, and few texts have it
+            if OSA.distance(*words) <= 1 and rare <= max(1, _RARE * usual):
+                continue
+        changed += 1
     return changed <= _CHANGED * max(len(first), len(second))
-
-
-def _is_typo(one: str, other: str, counts: Counter[str]) -> bool:
-    """Return whether a word is a mistake for another: one letter differs, and few texts have it."""
-    rare, usual = sorted((counts[one], counts[other]))
-    return OSA.distance(one, other) <= 1 and rare <= max(1, _RARE * usual)
