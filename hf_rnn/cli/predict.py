@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -266,16 +267,15 @@ def _predict_stream(arguments: PredictArguments, model: FastRnn) -> int:
     stream = model.stream(target=arguments.target)
     per_token = arguments.every == "token"
     last: dict[str, Any] = {}
-    for piece in _read_pieces(str(arguments.input)):
+    pieces = _read_pieces(str(arguments.input))
+    if per_token:
+        pieces = chain(pieces, ["\n"])  # the last word ends here
+    for piece in pieces:
         for answer in stream.feed_tokens(piece) if per_token else [stream.feed(piece)]:
             is_new = not last or next(iter(answer.values())) != next(iter(last.values()))
             if per_token or is_new:
                 _write_line(answer)
                 last = answer
-    if per_token:
-        for answer in stream.feed_tokens("\n"):  # the last word ends here
-            _write_line(answer)
-            last = answer
     answer = stream.end()
     if answer["tokens"] != last.get("tokens"):
         _write_line(answer)

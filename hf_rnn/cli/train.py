@@ -121,12 +121,12 @@ def _describe_resume(settings: Settings, argv: Sequence[str]) -> str:
 
 def _without(argv: Sequence[str], *flags: str) -> list[str]:
     """Return the words of a command without yes-or-no flags and their values."""
-    kept: list[str] = []
+    words = []
     is_value = False  # whether the word is the value of a flag that was left out
     for word in argv:
         name, _, value = word.removeprefix("--").replace("-", "_").partition("=")
         is_left_out = word.startswith("--") and name.removeprefix("no_") in flags
         if not is_left_out and not (is_value and not word.startswith("-")):
-            kept.append(word)
+            words.append(word)
         is_value = is_left_out and not value and not name.startswith("no_")
-    return kept
+    return words

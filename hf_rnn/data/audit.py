@@ -189,24 +189,22 @@ def find_near_pairs(dataset: datasets.DatasetDict) -> pd.DataFrame:
 
 def _sample_rows(dataset: datasets.DatasetDict) -> pd.DataFrame:
     """Return `split`, `row`, `label` and `text` of all rows, or of as many as can be compared."""
-    total = sum(map(len, dataset.values()))
-    chosen = np.arange(total, dtype=np.int32)
-    if total > _MOST_COMPARED:
+    names = sorted(dataset, key=SPLITS.index)
+    every_row = datasets.concatenate_datasets([dataset[name] for name in names]).with_format(None)
+    sizes = [len(dataset[name]) for name in names]
+    chosen = np.arange(len(every_row))
+    if len(chosen) > _MOST_COMPARED:
         chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_COMPARED])
         message = "near repeats are sought in %d of %d rows, chosen at random"
-        logger.warning(message, len(chosen), total)
-    frames = []
-    first = 0
-    for name in sorted(dataset, key=SPLITS.index):
-        split = dataset[name].with_format(None)
-        low, high = np.searchsorted(chosen, (first, first + len(split)))
-        numbers = chosen[low:high] - first
-        names = np.array(split.features["label"].names)
-        rows = split.select(numbers)
-        columns = {"split": name, "row": numbers, "label": names[rows["label"][:]]}
-        frames.append(pd.DataFrame({**columns, "text": list(join_texts(rows))}))
-        first += len(split)
-    return pd.concat(frames, ignore_index=True)
+        logger.warning(message, len(chosen), len(every_row))
+    rows = every_row.select(chosen)
+    columns = {
+        "split": np.array(names)[np.repeat(np.arange(len(names)), sizes)[chosen]],
+        "row": np.concatenate(list(map(np.arange, sizes)))[chosen],
+        "label": np.array(rows.features["label"].names)[rows["label"][:]],
+        "text": list(join_texts(rows)),
+    }
+    return pd.DataFrame(columns)
 
 
 def count_near_pairs(pairs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -248,7 +246,7 @@ def audit(
     for here, split in enumerate(splits):
         for source in (split, *splits[:here]):
             overlaps.append(_find_overlap(source, split, twins))
-    conflicts: dict[str, Any] = {"texts": 0, "rows": 0, "found": []}
+    conflicts = {"texts": 0, "rows": 0, "found": []}
     if splits[0].name == "train":
         conflicts = _find_conflicts(splits[0], twins)
     facts = {split.name: split.describe(tokenizer) for split in splits}

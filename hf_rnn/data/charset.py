@@ -52,32 +52,27 @@ def find_encoding(path: str, head: bytes, named: str | None, guess: bool = True)
         SettingError: For an unknown name.
         DataError: For a file in none of these encodings, with a suggestion.
     """
-    if named is not None:
-        try:
-            named = codecs.lookup(named).name
-        except LookupError:
-            advice = "give one such as utf-8, cp1252 or utf-16"
-            raise SettingError(f"unknown encoding {named!r:.80}: {advice}") from None
-    if head.startswith(codecs.BOM_UTF8) and named in (None, "utf-8"):
+    try:
+        encoding = codecs.lookup("utf-8" if named is None else named).name
+    except LookupError:
+        advice = "give one such as utf-8, cp1252 or utf-16"
+        raise SettingError(f"unknown encoding {named!r:.80}: {advice}") from None
+    if head.startswith(codecs.BOM_UTF8) and encoding == "utf-8":
         return "utf-8-sig"
     if named is not None:
-        return named
+        return encoding
     if head.startswith(_UTF16_MARKS):
         return "utf-16"
     lines = head.split(b"\n")
     if len(head) >= SAMPLE_BYTES:
         del lines[-1]
     lines = [line for line in lines if not line.isascii()]
-    if not guess or not lines or any(map(_is_utf8, lines)):
+    if not guess or not lines:
         return "utf-8"
     with open_unpacked(path) as stream:
-        if any(_is_utf8(line) for line in stream if not line.isascii()):
+        if any(find_byte_fault(line) is None for line in stream if not line.isascii()):
             return "utf-8"
     return _guess_windows(path, lines)
-
-
-def _is_utf8(line: bytes) -> bool:
-    return find_byte_fault(line) is None
 
 
 def _guess_windows(path: str, lines: Sequence[bytes]) -> str:

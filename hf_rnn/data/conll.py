@@ -147,7 +147,7 @@ def _read_lines(table: Table, *columns: str) -> Iterator[_Sentence]:
     lines = [line or "" for line in table.cells("text")]
     cells = list(map(_cut_line, lines))
     form = _Form.find(table, lines, cells, columns)
-    words: list[_Word] = []
+    words = []
     is_start = True
     for number, (line, row) in enumerate(zip(lines, cells, strict=True)):
         if number in table.rejected:

@@ -49,25 +49,20 @@ def load_text(
         DataError: For a file without text, or with bytes that are not text.
         UserError: For a folder without such files, and for a missing split.
     """
-    report = DataReport() if report is None else report
-    wanted = None if splits is None else as_list(splits)
-    where, files = find_parts(source, wanted if wanted == ["test"] else None, (".txt",))
-    there = dict(files)
-    if "train" in files:
-        there.setdefault("validation", [])  # the end of train
-    names = choose_splits(wanted, there, where, ".txt")
-    needed = {name if name in files else "train" for name in names}
-    texts: dict[str, list[str]] = {}
+    report = report or DataReport()
+    read_as = "test" if as_list(splits or ()) == ["test"] else "train"
+    where, files = find_parts(source, read_as, (".txt",))
+    is_cut = "train" in files and "validation" not in files  # its end is the validation split
+    there = [*files, "validation"] if is_cut else files
+    names = choose_splits(splits, there, where, ".txt")
+    needed = set(names).intersection(files)
+    if is_cut and "validation" in names:
+        needed.add("train")
+    texts = {}
     for split in sorted(needed, key=SPLITS.index):
-        texts[split] = _read_texts(files[split], encoding or "utf-8-sig")
-        rows = len(texts[split])
-        report.splits[split] = SplitReport(files[split], rows, rows)
-    if "train" in texts and "validation" not in files:
-        texts["train"], texts["validation"] = _cut_end(texts["train"])
-        report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
-        message = "there is no dev.txt: the last tenth of %s is held out as validation split"
-        logger.warning(message, files["train"][0])
-    report.label_counts = {split: [len(rows)] for split, rows in texts.items()}
+        texts[split] = _read_split(split, files[split], encoding, report)
+    if is_cut and "train" in texts:
+        _cut_end(texts, report)
     return datasets.DatasetDict({name: _make_dataset(texts[name]) for name in names})
 
 
@@ -76,18 +71,27 @@ def _make_dataset(texts: list[str]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"text": texts}, features)
 
 
-def _cut_end(rows: list[str]) -> tuple[list[str], list[str]]:
-    """Return the rows without the last tenth of their characters, and that tenth."""
+def _cut_end(texts: dict[str, list[str]], report: DataReport) -> None:
+    """Make the last tenth of the characters of train the validation split."""
+    rows = texts["train"]
     ends = np.cumsum([len(row) for row in rows])
     first = int(np.searchsorted(ends, (1 - _HELD_OUT) * ends[-1]))
     if first in (0, len(ends)):
         problem = "the text is too short to hold out a tenth of its lines"
         raise DataError(f"{problem}: give dev.txt beside train.txt")
-    return rows[:first], rows[first:]
+    texts["validation"] = rows[first:]
+    del rows[first:]
+    message = "there is no dev.txt: the last tenth of %s is held out as validation split"
+    logger.warning(message, report.splits["train"].files[0])
+    report.held_out = {"share": _HELD_OUT, "seed": None, "rows": len(texts["validation"])}
+    report.label_counts |= {"train": [len(rows)], "validation": [len(texts["validation"])]}
 
 
-def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
+def _read_split(
+    split: str, paths: list[str], encoding: str | None, report: DataReport
+) -> list[str]:
     """Return the lines of text files; long ones in pieces, cut before a space if there is one."""
+    encoding = encoding or "utf-8-sig"
     pieces = []
     for path in paths:
         with explain_file(path), open_unpacked(path) as stream:
@@ -99,6 +103,8 @@ def _read_texts(paths: Sequence[str], encoding: str) -> list[str]:
             raise file_error(path, Reason.EMPTY_FILE, "it has no text")
         for line in lines:
             pieces += _PIECES.findall(line)
+    report.splits[split] = SplitReport(paths, len(pieces), len(pieces))
+    report.label_counts[split] = [len(pieces)]
     return pieces
 
 

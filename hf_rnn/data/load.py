@@ -247,7 +247,7 @@ class RowOptions:
         labels = []
         for column in self.label_columns:
             labels.append(find_column(table.columns, column, (), table.path, "label_columns"))
-        chosen: dict[str, str] = {}
+        chosen = {}
         for use in _USES:
             flag = f"{use}_column"
             column = getattr(self, flag)
@@ -435,7 +435,7 @@ def _read_splits(
     report = ledger.report
     for split, columns in sources.items():
         report.splits[split] = SplitReport([part.table.path for part in columns])
-    labels: RowLabels | None = None
+    labels = None
     splits = {}
     for split, columns in sources.items():
         parts = [_read_part(split, part, options, ledger) for part in columns]

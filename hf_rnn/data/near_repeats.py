@@ -174,14 +174,11 @@ def _are_repeats(first: Sequence[str], second: Sequence[str], counts: Counter[st
     """Return whether words are the same except for typing mistakes, and for one in ten."""
     changed = 0
     for edit in Levenshtein.editops(first, second):
-        is_typo = edit.tag == "replace" and _is_typo(
-            first[edit.src_pos], second[edit.dest_pos], counts
-        )
-        changed += not is_typo
+        if edit.tag == "replace":
+            words = (first[edit.src_pos], second[edit.dest_pos])
+            rare, usual = sorted(map(counts.__getitem__, words))
+            # a typing mistake: one letter differs, and few texts have it
+            if OSA.distance(*words) <= 1 and rare <= max(1, _RARE * usual):
+                continue
+        changed += 1
     return changed <= _CHANGED * max(len(first), len(second))
-
-
-def _is_typo(one: str, other: str, counts: Counter[str]) -> bool:
-    """Return whether a word is a mistake for another: one letter differs, and few texts have it."""
-    rare, usual = sorted((counts[one], counts[other]))
-    return OSA.distance(one, other) <= 1 and rare <= max(1, _RARE * usual)

@@ -237,18 +237,23 @@ def _read_delimited(path: str, lines: Sequence[str], encoding: str, cut: Layout)
         else:
             pieces = _split(stream, separator, bool(cut.header), skipped)
         first = next(pieces, _Piece([1], [[""]]))  # one row
-        names = [name.replace(_LONE_CR, "\r") for name in first.rows[0]]
-        if not cut.header:
-            size = cut.fields or separator.join(names).count(separator) + 1
-            names = [str(number) for number in range(size)]
-            pieces = chain([first], pieces)
+        if cut.header:
+            names = _read_header(path, first, separator, encoding)
         else:
-            line = separator.join(names)
-            fault = first.fault or find_byte_fault(line, encoding)
-            if fault is not None:
-                raise row_error(BadRow(path, first.places[0], fault, excerpt_of(line)))
+            size = cut.fields or separator.join(first.rows[0]).count(separator) + 1
+            names = list(map(str, range(size)))
+            pieces = chain([first], pieces)
         table = _collect(path, pieces, names, separator, encoding)
     return replace(table, has_names=bool(cut.header))
+
+
+def _read_header(path: str, piece: _Piece, separator: str, encoding: str) -> list[str]:
+    """Return the names of columns; raise a [`DataError`] if their row has a fault."""
+    line = separator.join(piece.rows[0]).replace(_LONE_CR, "\r")
+    fault = piece.fault or find_byte_fault(line, encoding)
+    if fault is not None:
+        raise row_error(BadRow(path, piece.places[0], fault, excerpt_of(line)))
+    return [name.replace(_LONE_CR, "\r") for name in piece.rows[0]]
 
 
 def _choose_separator(path: str, lines: Sequence[str], cut: Layout) -> tuple[str, int]:
@@ -420,30 +425,30 @@ def _read_json(path: str, encoding: str) -> Table:
     """Read JSON lines, or one list of records."""
     is_list = _is_list(path, encoding)
     builder = _Builder(path, "row" if is_list else "line")
-    with open_text(path, encoding) as stream:
-        lines = _number_lines(stream, is_list)
-        while chunk := list(islice(lines, PIECE_ROWS)):
-            records = []
-            for number, (place, line) in enumerate(chunk):
-                record = _read_record(line, encoding)
-                if isinstance(record, Fault):
-                    builder.reject(number, place, record, line)
-                    record = {}
-                records.append(record)
-            columns = {name: to_array(column) for name, column in gather(records).items()}
-            builder.add(columns, [place for place, _ in chunk])
+    lines = _number_lines(path, encoding, is_list)
+    while chunk := list(islice(lines, PIECE_ROWS)):
+        records = []
+        for number, (place, line) in enumerate(chunk):
+            record = _read_record(line, encoding)
+            if isinstance(record, Fault):
+                builder.reject(number, place, record, line)
+                record = {}
+            records.append(record)
+        columns = {name: to_array(column) for name, column in gather(records).items()}
+        builder.add(columns, [place for place, _ in chunk])
     return builder.close(encoding)
 
 
-def _number_lines(stream: TextIO, is_list: bool) -> Iterator[tuple[int, str]]:
+def _number_lines(path: str, encoding: str, is_list: bool) -> Iterator[tuple[int, str]]:
     """Yield place and text of each record."""
-    lines: Iterable[tuple[int, str]] = enumerate(stream, 1)
-    if is_list:
-        records = json.load(stream, object_pairs_hook=_refuse_repeats)
-        lines = enumerate(map(json.dumps, records))
-    for place, line in lines:
-        if not line.isspace():
-            yield place, line.rstrip("\r\n")
+    with open_text(path, encoding) as stream:
+        lines = enumerate(stream, 1)
+        if is_list:
+            records = json.load(stream, object_pairs_hook=_refuse_repeats)
+            lines = enumerate(map(json.dumps, records))
+        for place, line in lines:
+            if not line.isspace():
+                yield place, line.rstrip("\r\n")
 
 
 def _is_list(path: str, encoding: str) -> bool:

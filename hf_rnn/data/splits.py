@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import numpy as np
@@ -127,7 +126,7 @@ def make_datasets(
 def _make_dataset(split: str, rows: SplitRows, mask: np.ndarray) -> datasets.Dataset:
     """Return the rows of a mask as a data set, whose fingerprint is the same in every process."""
     store = select_rows(rows.rows, mask)
-    table: Any = store.close()
+    table = store.close()
     if store.path is not None:  # so that what `map` makes of it is in files too
         table = datasets.table.MemoryMappedTable.from_file(store.path)
     source = (rows.digest, split, xxhash.xxh3_64_hexdigest(np.packbits(mask).tobytes()))

@@ -301,7 +301,7 @@ def _is_text(column: Column) -> bool:
 
 def name_columns(path: str, names: Iterable[object]) -> list[str]:
     """Return the names of columns, all different; those without a name have their number."""
-    texts: list[str] = []
+    texts = []
     for place, name in enumerate(map(str, names), 1):
         text = name if name.strip() else f"column_{place}"
         if text in texts:

@@ -23,7 +23,7 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # the letters of an English keyb
 
 def _find_neighbours() -> dict[str, str]:
     """Return the keys beside each letter of the keyboard."""
-    neighbours: dict[str, str] = {}
+    neighbours = {}
     above = ""
     for row in _ROWS:
         for place, key in enumerate(row):

@@ -71,7 +71,7 @@ def _count_pieces(encoder: str, texts: Sequence[str]) -> tuple[int, float]:
     tokenizer = Tokenizer.from_file(str(folder.tokenizer))
     unknown = tokenizer.token_to_id(folder.read_tokenizer_config()["unk_token"])
     rows = tokenizer.encode_batch(texts, add_special_tokens=False)
-    lengths: list[int] = []
+    lengths = []
     for text, row in zip(texts, rows, strict=True):
         for index, (start, end) in zip(row.ids, row.offsets, strict=True):
             if any(map(str.isalpha, text[start:end])):

@@ -124,21 +124,17 @@ def train_tokenizer(
     """
     _check_choice("normalizer", normalizer, NORMALIZERS)
     _check_choice("tokenizer", tokenizer, TOKENIZERS)
-    if exact and normalizer != "none":
-        found = f"found {normalizer}"
-        raise SettingError(f"a tokenizer that keeps the text needs normalizer none: {found}")
-    stages = _build_stages(tokenizer, normalizer, lowercase)
     specials = [UNK_TOKEN, PAD_TOKEN]
     options: dict[str, Any] = {"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN}
     if exact:
-        stages = _build_exact(tokenizer, lowercase)
+        if normalizer != "none":
+            raise SettingError(f"exact needs normalizer none: found {normalizer}")
         specials.append(EOS_TOKEN)
         options |= {"eos_token": EOS_TOKEN, "padding_side": "left"}
         options["clean_up_tokenization_spaces"] = False
-    backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
-    backend.normalizer, backend.pre_tokenizer, decoder = stages
-    if decoder is not None:
-        backend.decoder = decoder
+        backend = _make_backend(*_build_exact(tokenizer, lowercase))
+    else:
+        backend = _make_backend(*_build_stages(tokenizer, normalizer, lowercase))
     least = (min_frequency, min_texts)
     if tokenizer == "bpe":
         backend.model = BPE(unk_token=UNK_TOKEN)
@@ -156,6 +152,16 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **options,
     )
+
+
+def _make_backend(rewrite: Normalizer, cut: PreTokenizer, decoder: Decoder | None) -> Tokenizer:
+    """Return a tokenizer of these stages, without words."""
+    backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
+    backend.normalizer = rewrite
+    backend.pre_tokenizer = cut
+    if decoder is not None:
+        backend.decoder = decoder
+    return backend
 
 
 def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:

@@ -84,7 +84,8 @@ logger = logging.getLogger(__name__)
 
 _USUAL_LENGTH = 40  # tokens of a text that row_budget counts once
 _SAMPLE = 1000  # training texts that are measured
-_LEAST_EPOCHS = 2  # that row_budget gives many rows
+_LEAST_EPOCHS = 2  # that row_budget gives many rows; one if their texts are long
+_LONG = 128  # tokens of a text that an epoch reads
 _MOST_EPOCHS = 20  # that it gives few rows
 _LEAST_ROWS = 8000  # that a run reads: 64 rows per class of the emotions gain five points
 # times few_rows: up to this number of rows per class, a training is repeated with all rows
@@ -424,7 +425,8 @@ def spend_budget(training: RnnTrainingArguments, rows: int, length: float) -> fl
     """Return the epochs that `row_budget` gives rows of this mean length."""
     budget = training.row_budget or 0
     counted = rows * max(1, length / _USUAL_LENGTH)
-    epochs = min(training.num_train_epochs, max(_LEAST_EPOCHS, int(budget // counted)))
+    least = _LEAST_EPOCHS if length < _LONG else 1
+    epochs = min(training.num_train_epochs, max(least, int(budget // counted)))
     return max(epochs, min(_MOST_EPOCHS, min(_LEAST_ROWS, budget) // rows))
 
 

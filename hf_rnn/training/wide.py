@@ -318,14 +318,14 @@ def select_ngrams(features: Features) -> Features:
     most = count_rows(features.lesson.classes)
     if len(features.vocabulary.hashes) <= most:
         return features
-    weights = solve(features, USUAL_DECAY).weights
+    weights = solve(features, USUAL_DECAY, tolerance=0.1).weights
     rarity = features.vocabulary.weigh(len(features.lesson.labels), USUAL_DECAY)
     strength = np.einsum("kc,kc->k", weights, weights) / np.square(rarity)
     best = np.argsort(-strength, kind="stable")[:most]
     return features.select(np.sort(best))
 
 
-def solve(features: Features, decay: float) -> LinearPart:
+def solve(features: Features, decay: float, tolerance: float = 0.01) -> LinearPart:
     """Return the best linear model of the training rows over n-grams."""
     lesson = features.lesson
     scale = features.vocabulary.weigh(len(lesson.labels), decay)
@@ -333,7 +333,7 @@ def solve(features: Features, decay: float) -> LinearPart:
     weights = np.zeros((len(scale), lesson.classes))
     biases = np.zeros(lesson.classes)
     if lesson.class_weights is not None:
-        svm = make_svm(len(lesson.labels), lesson.class_weights)
+        svm = make_svm(len(lesson.labels), tolerance, lesson.class_weights)
         fit_rows(svm, features, scale, lesson.labels)
         signs = np.ones((len(svm.coef_), 1))
         if len(svm.classes_) == 2:  # one margin becomes two of opposite signs
@@ -341,25 +341,26 @@ def solve(features: Features, decay: float) -> LinearPart:
         weights[:, svm.classes_] = (signs * svm.coef_).T
         biases[svm.classes_] = signs[:, 0] * svm.intercept_
     else:
-        make = make_ridge if lesson.problem_type == "regression" else make_svm
+        is_regression = lesson.problem_type == "regression"
         for column, labels in enumerate(lesson.labels.T):
             if len(np.unique(labels)) < 2:
                 continue  # a label that all rows have, or none
-            estimator = make(len(labels))
+            rows = len(labels)
+            estimator = make_ridge(rows) if is_regression else make_svm(rows, tolerance)
             fit_rows(estimator, features, scale, labels)
             weights[:, column] = np.ravel(estimator.coef_)
             biases[column] = np.ravel(estimator.intercept_)[0]
     return LinearPart(features.vocabulary, weights * scale[:, None], biases, decay)
 
 
-def make_svm(rows: int, class_weights: Mapping[int, float] | None = None) -> Any:
+def make_svm(rows: int, tolerance: float, class_weights: Mapping[int, float] | None = None) -> Any:
     """Return a support vector machine, which descends in batches for many rows."""
     from sklearn.linear_model import SGDClassifier
     from sklearn.svm import LinearSVC
 
     options = {"class_weight": class_weights, "random_state": 0}
     if rows <= _MOST_ROWS:
-        return LinearSVC(C=1.0, tol=0.1, **options)
+        return LinearSVC(C=1.0, tol=tolerance, **options)
     return SGDClassifier("squared_hinge", alpha=1 / rows, average=True, **options)  # as C = 1
 
 
