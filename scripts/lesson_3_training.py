@@ -158,22 +158,27 @@ class FiveNetworks(nn.Module):
             inputs.append(x)
         is_word = (ids != PAD).float().unsqueeze(-1)  # (S, B, T, 1)
         for layer in (0, 1):
-            cell = f"rnn.layers.{layer}.directions.0.cell."
-            W, U, b, c = (
-                self.weight(f"{cell}{name}_l0")
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            sums = (x.flatten(1, 2) @ W.mT + b + c).view(*ids.shape, H)
-            state = torch.zeros(self.count, ids.shape[1], H)
-            states = []
-            for a_t, keep in zip(sums.unbind(2), is_word.unbind(2), strict=True):
-                state = torch.lerp(
-                    state, torch.tanh(a_t + state @ U.mT), keep
-                )  # padding leaves the state alone
-                states.append(state)
-            x = torch.stack(states, dim=2)
-        pooled = state if pooling == "last" else (x * is_word).sum(2) / is_word.sum(2)
+            x = self.read(layer, x, is_word)
+        pooled = x[:, :, -1]
+        if pooling == "mean":
+            pooled = (x * is_word).sum(2) / is_word.sum(2)
         return pooled.relu() @ self.weight("classifier.weight").mT + self.weight("classifier.bias")
+
+    def read(self, layer: int, x: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
+        """Return the states (S, B, T, H) of a layer that reads x (S, B, T, E)."""
+        cell = f"rnn.layers.{layer}.directions.0.cell"
+        W = self.weight(f"{cell}.weight_ih_l0")
+        U = self.weight(f"{cell}.weight_hh_l0")
+        sums = x.flatten(1, 2) @ W.mT
+        sums = sums + self.weight(f"{cell}.bias_ih_l0") + self.weight(f"{cell}.bias_hh_l0")
+        a = sums.view(*x.shape[:3], H)
+        state = torch.zeros(self.count, x.shape[1], H)
+        states = []
+        for a_t, keep in zip(a.unbind(2), is_word.unbind(2), strict=True):
+            # padding leaves the state alone
+            state = torch.lerp(state, torch.tanh(a_t + state @ U.mT), keep)
+            states.append(state)
+        return torch.stack(states, dim=2)
 
     def unstack(self) -> list[Any]:
         """Return the S networks as models of the package."""
@@ -195,56 +200,63 @@ for logits, model in zip(five(ids.expand(5, -1, -1)), five.unstack(), strict=Tru
 
 
 # %%
+def compute_gradients(
+    five: FiveNetworks, indices: tuple, pooling: str, watch: list | None
+) -> torch.Tensor:
+    """Compute the gradients of a batch of each network; return their norms (S)."""
+    count = min(map(len, indices))  # the last batch may have fewer tweets
+    rows = sum((tweets_of_one[:count] for tweets_of_one in indices), [])
+    batch = tweets.batch("train", rows)
+    ids = batch["input_ids"].cpu().view(5, count, -1)
+    inputs = []
+    logits = five(ids, pooling, inputs if watch is not None else None)
+    targets = batch["labels"].cpu()
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
+    # each network has its own loss and gradient
+    losses.view(5, count).mean(dim=1).sum().backward()
+    norms = sum(weight.grad.flatten(1).square().sum(1) for weight in five.parameters()).sqrt()
+    if watch is not None:
+        sizes = inputs[0].grad.norm(dim=-1)  # (S, B, T), by the distance from the first word
+        last = (ids != PAD).sum(-1, keepdim=True) - 1
+        watch.append((norms, sizes[..., 0].mean(1), sizes.gather(2, last)[..., 0].mean(1)))
+    return norms
+
+
+def score(five: FiveNetworks, pooling: str) -> dict[str, Any]:
+    """Return losses and accuracies on both splits, and how common the commonest answer is."""
+    result: dict[str, Any] = {}
+    for split in ("train", "validation"):
+        logits = torch.empty(5, len(labels[split]), C)
+        for indices in tweets.order(split, 64):
+            ids = tweets.batch(split, indices)["input_ids"].cpu().expand(5, -1, -1)
+            with torch.no_grad():
+                logits[:, indices] = five(ids, pooling)
+        scores = [tweets.score(some, split) for some in logits]
+        result[f"{split} loss"], result[f"{split} accuracy"] = zip(*scores, strict=True)
+    counts = [some.argmax(-1).bincount().max().item() for some in logits]
+    result["commonest answer"] = [count / len(labels["validation"]) for count in counts]
+    return result
+
+
 def run(title: str, rate: float = 0.3, clip: float = math.inf, is_shuffled: bool = False, adamw: bool = False,
         pooling: str = "last", watch: list | None = None) -> FiveNetworks:  # fmt: skip
     """Train five networks for five epochs, print and keep their results; `watch` gets the sizes of gradients."""
     five = FiveNetworks(SEEDS)
-    weights = list(five.parameters())
-    optimizer = (
-        torch.optim.AdamW(weights, rate, fused=True) if adamw else torch.optim.SGD(weights, rate)
-    )
+    optimizer = torch.optim.SGD(five.parameters(), rate)
+    if adamw:
+        optimizer = torch.optim.AdamW(five.parameters(), rate, fused=True)
     for epoch in range(5):
         orders = [
             tweets.order("train", 4, 100 * seed + epoch if is_shuffled else None) for seed in SEEDS
         ]
         for indices in zip(*orders, strict=True):
-            count = min(map(len, indices))  # the last batch may have fewer tweets
-            rows = sum((tweets_of_one[:count] for tweets_of_one in indices), [])
-            batch = tweets.batch("train", rows)
-            ids = batch["input_ids"].cpu().view(5, count, -1)
-            targets = batch["labels"].cpu()
-            inputs = []
-            logits = five(ids, pooling, inputs if watch is not None else None)
-            losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-            losses.view(5, count).mean(
-                dim=1
-            ).sum().backward()  # each network has its own loss and gradient
-            norms = sum(weight.grad.flatten(1).square().sum(1) for weight in weights).sqrt()
-            if watch is not None:
-                sizes = inputs[0].grad.norm(
-                    dim=-1
-                )  # (S, B, T), by the distance from the first word
-                last = (ids != PAD).sum(-1, keepdim=True) - 1
-                watch.append((norms, sizes[..., 0].mean(1), sizes.gather(2, last)[..., 0].mean(1)))
-            for weight in weights:
+            norms = compute_gradients(five, indices, pooling, watch)
+            for weight in five.parameters():
                 weight.grad.mul_((clip / norms).clamp(max=1).view(-1, *[1] * (weight.dim() - 1)))
             optimizer.step()
             optimizer.zero_grad()
-    result = {}
-    with torch.no_grad():
-        for split in ("train", "validation"):
-            logits = torch.empty(5, len(labels[split]), C)
-            for indices in tweets.order(split, 64):
-                logits[:, indices] = five(
-                    tweets.batch(split, indices)["input_ids"].cpu().expand(5, -1, -1), pooling
-                )
-            scores = [tweets.score(some, split) for some in logits]
-            result[f"{split} loss"], result[f"{split} accuracy"] = zip(*scores, strict=True)
-    result["commonest answer"] = [
-        some.argmax(-1).bincount().max().item() / len(some) for some in logits
-    ]
-    results[title] = result
-    print(f"{title:22} validation accuracy {course.points(result['validation accuracy'])}")
+    results[title] = score(five, pooling)
+    print(f"{title:22} validation accuracy {course.points(results[title]['validation accuracy'])}")
     return five
 
 

@@ -112,7 +112,7 @@ def _find_files(
             return None
         split = next(iter(as_list(splits or ())), "train")
         return {split: [str(path)]}
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+    if _is_saved(path):
         return None
     files = _find_tables(path, suffixes)
     if len(files) == 1 and not files.keys() & set(_NAMES):
@@ -157,13 +157,17 @@ def _find_labels(path: Path) -> dict[str, list[str]]:
     return files
 
 
+def _is_saved(path: Path) -> bool:
+    """Return whether the library `datasets` wrote a folder."""
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+
+
 def _load_library(name: str, config: str | None) -> Mapping[str, datasets.Dataset]:
     try:
-        if os.path.exists(os.path.join(name, "dataset_dict.json")):
-            return datasets.load_from_disk(name)
-        if os.path.exists(os.path.join(name, "state.json")):  # a single saved split
-            return {"train": datasets.load_from_disk(name)}
-        return datasets.load_dataset(name, config)
+        if not _is_saved(Path(name)):
+            return datasets.load_dataset(name, config)
+        rows = datasets.load_from_disk(name)
+        return {"train": rows} if isinstance(rows, datasets.Dataset) else rows
     except Exception as error:  # the library raises anything: not found, no network, broken files
         cause = error
         if isinstance(error, DatasetsError) and error.__cause__ is not None:

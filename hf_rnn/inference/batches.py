@@ -84,7 +84,9 @@ class BatchPredictor:
     @property
     def schema(self) -> pa.Schema:
         """Types of the columns that a call adds, as a schema of Arrow."""
-        return answer_schema(self.load()[0], self.settings)
+        schema = answer_schema(self.load()[0], self.settings)
+        prefix = self.settings.prefix or ""
+        return pa.schema([field.with_name(prefix + field.name) for field in schema])
 
     def __call__(self, batch: Frame) -> Frame:
         """Return a batch with the answers; Spark gives and gets an iterator of batches."""

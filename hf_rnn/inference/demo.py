@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..evaluation.scores import check_finite_logits
 from ..hub.card import read_facts
@@ -91,7 +91,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
             except UserError as error:
                 raise gr.Error(str(error)) from error
 
-        event: dict[str, Any] = {
+        event: dict[str, object] = {
             "fn": answer,
             "inputs": text,
             "outputs": outputs,

@@ -20,7 +20,7 @@ from ..evaluation import decisions
 from ..evaluation.linear import LinearBaseline
 from ..evaluation.scores import single_scores
 from ..hub.model_folder import load_model
-from ..tasks import Config, Task, compute_scores, task_of
+from ..tasks import Config, Metrics, Task, compute_scores, task_of
 from ..utils.errors import UserError
 from ..utils.process import replace_file
 from .engines import InferenceOptions
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _ROWS = 50_000  # answered at a time
 _TARGET = 0.95
-_Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,17 @@ class Evaluation:
     task: Task = field(repr=False)
     config: Config = field(repr=False)
     rows: Rows = field(repr=False)
-    scores: _Scores
+    scores: Metrics
     answers: Answers | None = field(default=None, repr=False)  # None of a language model
-    without_a_person: dict[str, Any] | None = None
-    none: dict[str, Any] | None = None
-    typos: dict[str, _Scores] = field(default_factory=dict)
-    streaming: dict[str, Any] | None = None
+    without_a_person: Metrics | None = None
+    none: Metrics | None = None
+    typos: dict[str, Metrics] = field(default_factory=dict)
+    streaming: Metrics | None = None
     notes: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Metrics:
         """Return the numbers as `hf-rnn evaluate` prints them."""
-        result: dict[str, Any] = {
+        result: Metrics = {
             "model": self.model,
             "split": self.rows.name,
             "rows_trained_on": self.rows.trained_on,
@@ -270,7 +269,7 @@ def answer_rows(opened: Opened, task: Task, rows: datasets.Dataset) -> Answers:
 
 def _score_language_model(
     options: EvaluateOptions, opened: Opened, task: Task, rows: Rows
-) -> _Scores:
+) -> Metrics:
     from ..tasks.causal_lm import sum_losses  # needs torch
 
     network, _ = load_model(opened.folder.root, device=options.device)
@@ -280,7 +279,7 @@ def _score_language_model(
 
 def _measure_typos(
     options: EvaluateOptions, opened: Opened, task: Task, rows: datasets.Dataset
-) -> dict[str, _Scores]:
+) -> dict[str, Metrics]:
     """Return by share the scores of mistyped rows, with those of a linear model if there is one."""
     config = opened.engine.config
     linear = _fit_linear(options, task, opened)
@@ -289,7 +288,7 @@ def _measure_typos(
         mistyped = mistype_rows(rows, share, "evaluate")
         answers = answer_rows(opened, task, mistyped)
         scores = task.evaluate(answers.logits.astype(np.float64), answers.labels, config)
-        measured: _Scores = single_scores(scores)
+        measured: Metrics = single_scores(scores)
         if linear is not None:
             measured["linear_model"] = linear.measure(mistyped, "typos")
         by_share[f"{share:g}"] = measured
@@ -400,7 +399,7 @@ def _measure_thresholds(
     labels: np.ndarray,
     names: list[str],
     rows_hash: str,
-) -> dict[str, Any]:
+) -> Metrics:
     """Return what thresholds do to rows; for rows that chose them, to parts that did not."""
 
     def measure(by_label: Mapping[str, float | None]) -> decisions.Decisions:
@@ -486,11 +485,11 @@ def _grade(
     true = labels.reshape(scores.shape)
     distances = np.abs(scores - true)
     if task.problem_type == "regression":
-        columns = {f"answer_{name}": scores[:, number] for number, name in enumerate(names)}
+        columns = dict(zip([f"answer_{name}" for name in names], scores.T, strict=True))
         columns["error"] = distances.max(axis=1)
         return columns, distances.max(axis=1), true
 
     true_sets = [names[row > 0.5].tolist() for row in true]
-    sets = [answer["labels"] for answer in task.answers(scores, config)]
+    sets = [row["labels"] for row in task.answers(scores, config)]
     wrong = np.array(list(map(ne, map(set, sets), map(set, true_sets))))
     return {"answer": sets, "wrong": wrong}, distances.sum(axis=1) + len(names) * wrong, true_sets

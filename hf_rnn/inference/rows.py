@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import datasets
 import numpy as np
@@ -205,13 +205,13 @@ def _check_classless(classless: np.ndarray, chosen: np.ndarray) -> None:
         )
 
 
-def find_columns(options: EvaluateOptions, config: Config, record: Record) -> dict[str, Any]:
+def find_columns(options: EvaluateOptions, config: Config, record: Record) -> dict[str, object]:
     """Return the labels of a model and the columns of its training, as options of a reader."""
     class_names = [config.id2label[index] for index in range(config.num_labels)]
     label_map = _read_label_map(options.label_map or [], class_names)
     if options.none_label is not None:
         class_names.append(options.none_label)
-    columns: dict[str, Any] = {"class_names": class_names, "label_map": label_map}
+    columns: dict[str, object] = {"class_names": class_names, "label_map": label_map}
     if not task_of(config).per_token:
         uses = ("text", "text_pair", "label")
         columns["columns_of_start"] = {use: record.get(f"{use}_column") for use in uses}

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ..tasks import Answer, compute_scores, task_of
 from ..utils.errors import UserError, check_texts, find_text_fault
 
 if TYPE_CHECKING:
-    from ..tasks import Outputs
+    from ..tasks import Metrics, Outputs
     from .engines import Engine, TokenIds
     from .predictor import Predictor
 
@@ -298,7 +298,7 @@ def measure_prefixes(
     input_ids: TokenIds,
     labels: Outputs,
     threshold: float = 0.9,
-) -> dict[str, Any]:
+) -> Metrics:
     """Return the scores of a streaming model of texts after shares of each text.
 
     For a task with one label, `early` has the share of texts whose answer reaches the score
@@ -314,7 +314,7 @@ def measure_prefixes(
         numbers = single_scores(scores)
         numbers.pop("loss", None)
         by_share.append({"share": share, **numbers})
-    measured: dict[str, Any] = {"by_share": by_share}
+    measured: Metrics = {"by_share": by_share}
     if task.one_label:
         measured["early"] = _measure_early(engine, input_ids, np.asarray(labels), threshold)
     return measured

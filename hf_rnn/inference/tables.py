@@ -185,7 +185,7 @@ def _choose_prefix(
     model: Predictor, names: Sequence[str], path: str, settings: TableSettings
 ) -> str:
     """Return what the names of answers begin with, so that they differ from those of the table."""
-    bare = answer_schema(model, replace(settings, prefix="")).empty_table().flatten().schema.names
+    bare = answer_schema(model, settings).empty_table().flatten().schema.names
     prefix = settings.prefix
     if prefix is None:
         prefix = "" if set(bare).isdisjoint(names) else "predicted_"
@@ -198,7 +198,7 @@ def _choose_prefix(
 
 
 def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
-    """Return the types of the answers of a model as columns, and of `error`."""
+    """Return the types of the answers of a model, and of `error`, by name without a prefix."""
     types = model.task.answer_types(model.config)
     for place in range(2, settings.top_k + 1):
         types |= {f"label_{place}": pa.string(), f"score_{place}": pa.float64()}
@@ -208,8 +208,7 @@ def answer_schema(model: Predictor, settings: TableSettings) -> pa.Schema:
         labels = model.config.id2label.values()
         types["scores"] = pa.struct([(name, pa.float64()) for name in labels])
     types["error"] = pa.string()
-    prefix = settings.prefix or ""
-    return pa.schema([(prefix + name, kind) for name, kind in types.items()])
+    return pa.schema(types)
 
 
 def _answer_texts(
@@ -218,7 +217,7 @@ def _answer_texts(
     settings: TableSettings,
     places: Sequence[str] = (),
 ) -> pa.Table:
-    """Return the columns of [`answer_schema`] for one or two columns of texts.
+    """Return the columns of [`answer_schema`] with the prefix, for one or two columns of texts.
 
     Errors start with the `places`.
     """
@@ -231,9 +230,8 @@ def _answer_texts(
             answers.append({"error": place + result})
         else:
             answers.append({**result, "error": ""})
-    schema = answer_schema(model, replace(settings, prefix=None))
-    table = pa.Table.from_pylist(answers, schema)
-    return table.rename_columns([(settings.prefix or "") + name for name in schema.names])
+    table = pa.Table.from_pylist(answers, answer_schema(model, settings))
+    return table.rename_columns([(settings.prefix or "") + name for name in table.schema.names])
 
 
 def answer_frame(

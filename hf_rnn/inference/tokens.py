@@ -157,9 +157,7 @@ class FastTokenizer:
 
     def _encode_pairs(self, texts: Iterable[str] | Iterable[Sequence[str]]) -> list[list[int]]:
         """Return the ids of each pair around the separator."""
-        pairs = (
-            list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
-        )
+        pairs = [texts] if isinstance(texts, str) else list(texts)
         for position, pair in enumerate(pairs):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise UserError(
@@ -180,8 +178,10 @@ class FastTokenizer:
             self._words = {"": ()}
 
         if room < NO_LENGTH_LIMIT:
-            first = slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
-            encoded = [ids if len(ids) <= room else ids[first] for ids in encoded]
+            places = (
+                slice(room) if self.tokenizer.truncation_side == "right" else slice(-room, None)
+            )
+            encoded = [ids[places] for ids in encoded]
         if self._before or self._after:
             return [[*self._before, *ids, *self._after] for ids in encoded]
         return encoded

@@ -71,7 +71,7 @@ def find_wrong_labels(
     rows = _choose_rows(labels, names)
     texts = [texts[row] for row in rows.tolist()]
     classes, labels = np.unique(labels[rows], return_inverse=True)
-    vectors = encode_texts(texts).astype(np.float32)
+    vectors = encode_texts(texts)
     scores = _score_out_of_fold(texts, labels, vectors)
     table, pairs = _compare(labels, scores, np.asarray(names, dtype=object)[classes])
 
@@ -131,8 +131,8 @@ def _predict(
     model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the steps are few
-        model.fit(matrix[learned], labels[learned])
-    return model.predict_proba(matrix[scored])
+        model.fit(matrix[learned].astype(np.float32), labels[learned])
+    return model.predict_proba(matrix[scored].astype(np.float32))
 
 
 def _compare(
@@ -168,6 +168,7 @@ def _count_other_neighbours(
     draw = np.random.default_rng(0)
     pool = np.union1d(rows, draw.permutation(len(labels))[:_MOST_COMPARED])
     number = min(_NEIGHBOURS + 1, len(pool))  # with the text itself, which has its own label
-    search = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(vectors[pool])
-    nearest = pool[search.kneighbors(vectors[rows], return_distance=False)]
+    search = NearestNeighbors(n_neighbors=number, algorithm="brute")
+    search.fit(vectors[pool].astype(np.float32))
+    nearest = pool[search.kneighbors(vectors[rows].astype(np.float32), return_distance=False)]
     return np.minimum((labels[nearest] != labels[rows, None]).sum(axis=1), _NEIGHBOURS)

@@ -52,7 +52,7 @@ class RnnCache:
         return {name: state for name, state in states.items() if state is not None}
 
     @property
-    def initial_states(self) -> dict[str, Any]:
+    def initial_states(self) -> dict[str, object]:
         """The tensors as arguments of [`RnnModel.forward`]."""
         return {f"initial_{name}_state": state for name, state in self.states.items()}
 
@@ -97,7 +97,7 @@ class RnnCausalLMOutput(ModelOutput):
     cache: RnnCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: object = None) -> Any:
         """Return a value by name; `past_key_values` is the name of `cache` in older programs."""
         return super().get("cache" if key == "past_key_values" else key, default)
 
@@ -244,8 +244,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         next_sequence_length: int | None = None,
         inputs_embeds: Tensor | None = None,  # named, since `generate` asks for this name
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+        **kwargs: object,
+    ) -> dict[str, object]:
         """Return the arguments of `forward` as transformers does.
 
         Raises a ValueError if the cache leaves no token to read.
@@ -267,10 +267,10 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     def _update_model_kwargs_for_generation(
         self,
         outputs: RnnCausalLMOutput,
-        model_kwargs: dict[str, Any],
+        model_kwargs: dict[str, object],
         *args: object,
         **kwargs: object,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         model_kwargs = super()._update_model_kwargs_for_generation(
             outputs, model_kwargs, *args, **kwargs
         )

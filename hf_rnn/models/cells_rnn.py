@@ -481,7 +481,7 @@ class RnnLayer(nn.Module):
         h_0: Sequence[Tensor | None],
         c_0: Sequence[Tensor | None],
         output_final_states: bool,
-    ) -> Any:
+    ) -> tuple[Tensor, ...]:
         """Run each direction from its `h_0` and `c_0`.
 
         Returns states `(T, B, D * H)`, then D times h_n and c_n, as one flat tuple: reentrant

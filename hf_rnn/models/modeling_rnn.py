@@ -80,7 +80,7 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
     prefix_logits: Tensor | None = None
 
 
-def list_sentence_modules(*further: str) -> list[dict[str, Any]]:
+def list_sentence_modules(*further: str) -> list[dict[str, object]]:
     """Return `modules.json` of sentence-transformers: states, their mean, and further modules.
 
     Without this file it takes `hidden_size`, the units per direction, for the width of the states.
@@ -301,7 +301,7 @@ class RnnModel(RnnPreTrainedModel):
         self,
         states: Tensor,
         order: TokenOrder,
-        starts: Iterable[Sequence[Any]],
+        starts: Iterable[Sequence[object]],
         output_final_states: bool,
         output_hidden_states: bool,
     ) -> RnnModelOutput:
@@ -391,7 +391,7 @@ class RnnModel(RnnPreTrainedModel):
 
     def _split_states(
         self, batch: int, hidden: Tensor | None, cell: Tensor | None, conv: Tensor | None
-    ) -> Iterable[Sequence[Any]]:
+    ) -> Iterable[Sequence[object]]:
         """Return the arguments of each layer: h_0 and c_0 by direction, and of a block `conv_0`."""
         if cell is not None and not CELLS[self.config.cell_type].has_cell_state:
             raise ValueError(
@@ -408,7 +408,7 @@ class RnnModel(RnnPreTrainedModel):
             parts.append([None] * self.config.num_hidden_layers if conv is None else conv)
         return zip(*parts, strict=True)
 
-    def _split_state(self, name: str, state: Tensor | None, batch: int) -> Any:
+    def _split_state(self, name: str, state: Tensor | None, batch: int) -> Iterable[object]:
         """Split (L * D, B, H) into L lists of D states (B, H), or return lists of None."""
         layers = self.config.num_hidden_layers
         directions = self.config.num_directions
@@ -474,7 +474,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_final_states: bool = False,
         initial_pooling_state: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
@@ -522,7 +522,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         )
 
     def _read_pairs(
-        self, input_ids: Tensor | None, mask: Tensor, options: dict[str, Any]
+        self, input_ids: Tensor | None, mask: Tensor, options: dict[str, object]
     ) -> tuple[RnnModelOutput, Tensor, Tensor | None]:
         """Return the outputs for the second texts, both texts' vectors, and weights of tokens."""
         first, second = self._split_pair(input_ids, mask)

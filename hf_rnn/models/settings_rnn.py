@@ -34,7 +34,7 @@ def setting(default: object, meaning: str, **more: object) -> Any:
     return field(default=default, metadata={"help": meaning, **more})
 
 
-def check_range(name: str, value: float | None, limits: Mapping[str, Any]) -> None:
+def check_range(name: str, value: float | None, limits: Mapping[str, float]) -> None:
     """Raise a ValueError for a number outside its limits, NaN or infinite; None is unset."""
     words = [word for word in _LIMITS if word in limits]
     if value is None or not words:

@@ -7,7 +7,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 from zlib import crc32
 
 import torch
@@ -289,7 +289,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> RnnTokenClassifierOutput:
         """Tag the tokens of a batch of texts.
 

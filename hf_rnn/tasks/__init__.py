@@ -38,6 +38,7 @@ Config: TypeAlias = "RnnConfig | SimpleNamespace"  # a namespace where transform
 Outputs: TypeAlias = "np.ndarray | Sequence[np.ndarray]"  # one array per row for tags
 Answer: TypeAlias = dict[str, Any]  # fields of an answer to a text, as [`Task.answer_types`]
 Metrics: TypeAlias = dict[str, Any]  # scores of a split, as in `metrics.json`
+Row: TypeAlias = Mapping[str, Any]  # the columns of a row by name
 Predictions: TypeAlias = "dict[str, PredictionOutput]"  # outputs and labels by split
 Predict: TypeAlias = "Callable[[str], PredictionOutput]"  # computes those of a split
 DEFAULT_TASK = "sequence-classification"
@@ -61,7 +62,7 @@ class Task(ABC):
     # can choose the best epoch, besides `loss`; whether greater is better
     scores: ClassVar[Mapping[str, bool]] = {}
     recipe: ClassVar[str] = "default"  # name of the recipe that a run takes by default
-    settings: ClassVar[Mapping[str, Any]] = {}  # in place of those of the package's recipes
+    settings: ClassVar[Mapping[str, object]] = {}  # in place of those of the package's recipes
     # one of several classes per text: for class weights, `calibrate` and teachers
     one_label: ClassVar[bool] = False
     per_token: ClassVar[bool] = False  # whether the head answers for each token of a text
@@ -148,9 +149,7 @@ class Task(ABC):
         """Set the number of training rows by label, and with `examples` a few of them."""
 
 
-def make_audit_view(
-    texts: Splits, describe: Callable[[Mapping[str, Any]], tuple[str, str]]
-) -> Splits:
+def make_audit_view(texts: Splits, describe: Callable[[Row], tuple[str, str]]) -> Splits:
     """Return the splits with the columns `text` and `label` (ClassLabel) from `describe(row)`."""
     import datasets
 

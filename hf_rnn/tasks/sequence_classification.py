@@ -17,6 +17,7 @@ from . import (
     Outputs,
     Predict,
     Predictions,
+    Row,
     Splits,
     Task,
     compute_scores,
@@ -113,7 +114,7 @@ class SequenceClassification(Task):
             return texts
         names = _label_names(texts)
 
-        def describe(row: Mapping[str, Any]) -> tuple[str, str]:
+        def describe(row: Row) -> tuple[str, str]:
             return _join_pair(row), ", ".join(_describe(row, names)) or "no label"
 
         return make_audit_view(texts, describe)
@@ -314,7 +315,7 @@ def _choose_examples(rows: datasets.Dataset, names: Sequence[str]) -> dict[str, 
     return dict(islice(by_label.items(), _EXAMPLE_LABELS))
 
 
-def _describe(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _describe(row: Row, names: Sequence[str]) -> list[str]:
     """Return the names of a row's labels; numbers are one name."""
     label = row["label"]
     if isinstance(label, dict):
@@ -322,7 +323,7 @@ def _describe(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [names[number] for number in (label if isinstance(label, list) else [label])]
 
 
-def _join_pair(row: Mapping[str, Any]) -> str:
+def _join_pair(row: Row) -> str:
     """Return the text of a row, or both texts of a pair."""
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 

@@ -240,7 +240,7 @@ def encode_tagged(
     continued = _continue_tags(rows.features["ner_tags"].feature.names) if all_pieces else None
     cut = 0
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+    def encode(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
         nonlocal cut
         encoded = tokenizer(
             list(map(list, batch["tokens"])),

@@ -15,7 +15,10 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TYPED_AGAIN = 1_000
 MISTYPED = 0.1  # share of words
@@ -25,36 +28,45 @@ LEVEL = 0.05
 
 def measure_repeats(rows: list[tuple[str, str]], draws: int) -> dict[str, Any]:
     """Return recall and false share of the pairs of rows that are typed again, and seconds."""
-    from hf_rnn.data.near_repeats import find_near_repeats, group_near_repeats
-    from hf_rnn.data.typos import mistype
+    import pandas as pd
+
+    from hf_rnn.data.near_repeats import group_near_repeats
 
     texts = list(dict.fromkeys(text for text, _ in rows))
     groups = group_near_repeats(texts)
-    wanted = 0
-    right = 0
-    false = 0
-    pairs = 0
-    seconds = 0.0
-    for seed in range(draws):
-        draw = random.Random(seed)
-        sources = draw.sample(range(len(texts)), min(TYPED_AGAIN, len(texts)))
-        copies = {source: mistype(texts[source], MISTYPED, draw) for source in sources}
-        changed = [source for source in sources if copies[source] != texts[source]]
-        start = time.monotonic()
-        found = find_near_repeats([*texts, *(copies[source] for source in changed)])
-        seconds += time.monotonic() - start
-        origin = [*range(len(texts)), *changed]
-        for first, second in zip(found.first.tolist(), found.second.tolist(), strict=True):
-            if second < len(texts):
-                continue
-            pairs += 1
-            right += origin[first] == origin[second]
-            false += groups[origin[first]] != groups[origin[second]]
-        wanted += len(changed)
+    sums = pd.DataFrame(type_again(texts, groups, seed) for seed in range(draws)).sum()
     return {
-        "found": round(right / wanted, 4),
-        "false": round(false / max(pairs, 1), 4),
-        "seconds": round(seconds / draws, 1),
+        "found": round(sums["right"] / sums["typed"], 4),
+        "false": round(sums["false"] / max(sums["pairs"], 1), 4),
+        "seconds": round(sums["seconds"] / draws, 1),
+    }
+
+
+def type_again(texts: list[str], groups: "np.ndarray", seed: int) -> dict[str, float]:
+    """Return numbers of rows typed again, of pairs with them, right and false ones; and seconds."""
+    import numpy as np
+
+    from hf_rnn.data.near_repeats import find_near_repeats
+    from hf_rnn.data.typos import mistype
+
+    draw = random.Random(seed)
+    sources = draw.sample(range(len(texts)), min(TYPED_AGAIN, len(texts)))
+    copies = {source: mistype(texts[source], MISTYPED, draw) for source in sources}
+    changed = [source for source in sources if copies[source] != texts[source]]
+    start = time.monotonic()
+    found = find_near_repeats([*texts, *(copies[source] for source in changed)])
+    seconds = time.monotonic() - start
+
+    is_copy = found.second >= len(texts)
+    origin = np.array([*range(len(texts)), *changed])
+    first = origin[found.first[is_copy]]
+    second = origin[found.second[is_copy]]
+    return {
+        "typed": len(changed),
+        "pairs": is_copy.sum(),
+        "right": (first == second).sum(),
+        "false": (groups[first] != groups[second]).sum(),
+        "seconds": seconds,
     }
 
 

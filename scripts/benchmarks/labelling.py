@@ -12,7 +12,8 @@ stopped measurement continues; at the end comes a table of the means.
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,22 @@ def tabulate(results: Sequence[dict[str, Any]]) -> "pd.DataFrame":
     return pd.concat([by_data, mean]).round(3)
 
 
+def measure_order(
+    folder: Path, order: str, seed: int, numbers: list[int], arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Yield the accuracy of a set after each number of answers."""
+    measure = {"regression": fit_regression, "train": train_model}[arguments.model]
+    rows = read(folder / "train.tsv")
+    test = read(folder / "dev.tsv")
+    cache = arguments.cache / folder.name
+    cache.mkdir(parents=True, exist_ok=True)
+    chosen = draw_order(rows, order, seed, cache)
+    for number in numbers:
+        accuracy = measure([rows[row] for row in chosen[:number]], test, cache)
+        result = {"data": folder.name, "order": order, "draw": seed, "answers": number}
+        yield result | {"accuracy": round(accuracy, 4)}
+
+
 def main() -> None:
     """Measure what the file of results lacks, and print the table."""
     parser = argparse.ArgumentParser(
@@ -96,32 +113,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("labelling.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("labelling-vectors"))
     arguments = parser.parse_args()
-    measure = {"regression": fit_regression, "train": train_model}[arguments.model]
 
     results = []
     if arguments.results.exists():
         results = [json.loads(line) for line in arguments.results.read_text().splitlines()]
     there = {(one["data"], one["order"], one["draw"], one["answers"]) for one in results}
-    for seed in range(arguments.draws):
-        for folder in arguments.data:
-            rows = read(folder / "train.tsv")
-            test = read(folder / "dev.tsv")
-            cache = arguments.cache / folder.name
-            cache.mkdir(parents=True, exist_ok=True)
-            for order in ORDERS:
-                tasks = [(folder.name, order, seed, number) for number in arguments.answers]
-                if there.issuperset(tasks):
-                    continue
-                chosen = draw_order(rows, order, seed, cache)
-                for task in tasks:
-                    if task in there:
-                        continue
-                    some = [rows[row] for row in chosen[: task[3]]]
-                    result = dict(zip(("data", "order", "draw", "answers"), task, strict=True))
-                    result["accuracy"] = round(measure(some, test, cache), 4)
-                    results.append(result)
-                    with open(arguments.results, "a") as file:
-                        file.write(json.dumps(result) + "\n")
+    for seed, folder, order in product(range(arguments.draws), arguments.data, ORDERS):
+        task = (folder.name, order, seed)
+        missing = [number for number in arguments.answers if (*task, number) not in there]
+        if missing:
+            for result in measure_order(folder, order, seed, missing, arguments):
+                results.append(result)
+                with open(arguments.results, "a") as file:
+                    file.write(json.dumps(result) + "\n")
     print(tabulate(results).to_string())
 
 

@@ -150,21 +150,33 @@ def check_ids(ids: np.ndarray, count: int) -> None:
         )
 
 
+def count_tokens(input_ids: TokenIds) -> np.ndarray:
+    """Return the numbers of tokens of texts in int64."""
+    return np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+
+
+def join_ids(input_ids: TokenIds, lengths: np.ndarray) -> np.ndarray:
+    """Return the ids of texts of these lengths one after the other, in int64."""
+    if len(input_ids) == 1:  # in less time
+        return np.array(input_ids[0], np.int64)
+    return np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+
+
 def pad_ids(
     input_ids: TokenIds, padding: int = 0, side: str = "right"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and the mask of texts, int64 `(N, T)`."""
-    lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))[:, None]
+    lengths = count_tokens(input_ids)[:, None]
     places = np.arange(lengths.max(initial=0))
     mask = places < lengths if side == "right" else places[::-1] < lengths
     ids = np.full(mask.shape, padding, np.int64)
-    ids[mask] = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+    ids[mask] = join_ids(input_ids, lengths)
     return ids, mask.astype(np.int64)
 
 
 def pad_tokens(logits: np.ndarray, input_ids: TokenIds) -> np.ndarray:
     """Return the logits `(sum of T, C)` of all tokens as `(N, T, C)`, zero after a text."""
-    lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+    lengths = count_tokens(input_ids)
     padded = np.zeros((len(lengths), int(lengths.max(initial=0)), logits.shape[1]), np.float32)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = logits
     return padded

@@ -17,6 +17,7 @@ from . import (
     InferenceOptions,
     Precision,
     TokenIds,
+    count_tokens,
     pad_tokens,
 )
 from .field import Field, find_partners
@@ -56,7 +57,7 @@ class TaggerEngine(StoredEngine):
 
     def run(self, input_ids: TokenIds, options: InferenceOptions = DEFAULTS) -> np.ndarray:
         """As in [`Engine`]."""
-        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        lengths = count_tokens(input_ids)
         if not lengths.any():
             logits = np.zeros((0, len(self._partners)), np.float32)
         elif self._words is not None:

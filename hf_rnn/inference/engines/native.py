@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +33,9 @@ from . import (
     TokenIds,
     Unsupported,
     check_ids,
+    count_tokens,
     hash_weights,
+    join_ids,
     pad_tokens,
 )
 
@@ -299,7 +300,7 @@ class NativeEngine(StoredEngine):
         """Add the scores of n-grams to logits `(N, C)`, whose rows may have further columns."""
         assert self._ngrams is not None
         ends = np.cumsum(lengths)
-        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+        ids = join_ids(input_ids, lengths)
         failed = self._library.hf_rnn_ngrams(
             ctypes.addressof(self._ngrams),
             ids.ctypes.data,
@@ -469,10 +470,7 @@ class NativeEngine(StoredEngine):
 
     def _look_up(self, texts: TokenIds, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a table, and the ids of its rows, for the token ids of texts of these lengths."""
-        if len(texts) == 1:  # the fastest way
-            ids = np.array(texts[0], np.int64)
-        else:
-            ids = np.fromiter(chain.from_iterable(texts), np.int64, lengths.sum())
+        ids = join_ids(texts, lengths)
         check_ids(ids, len(self._embedding))
         if not len(self._table):  # too large: one for these ids
             used, rows = np.unique(ids, return_inverse=True)
@@ -502,7 +500,7 @@ class NativeEngine(StoredEngine):
 
     def compute(self, input_ids: TokenIds, threads: int | None) -> np.ndarray:
         """Return the logits `(N, C)` of texts; of a tagger, those of all tokens `(T, C)`."""
-        lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
+        lengths = count_tokens(input_ids)
         logits = self._run(*self._look_up(input_ids, lengths), lengths, threads)
         if self._ngrams is not None:
             self._add_ngrams(logits, input_ids, lengths)
@@ -516,7 +514,7 @@ class NativeEngine(StoredEngine):
         states = np.zeros(shape, np.float32) if states is None else states.copy()
         if self._directions > 1 or (states.shape, states.dtype) != (shape, np.float32):
             raise ValueError(f"states are float32 of shape {shape}, of a model in one direction")
-        lengths = np.array([len(ids) for ids in input_ids], np.int64)
+        lengths = count_tokens(input_ids)
         return self._run(*self._look_up(input_ids, lengths), lengths, None, states), states
 
     def export_states(self, states: np.ndarray) -> np.ndarray:

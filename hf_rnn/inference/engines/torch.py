@@ -142,11 +142,11 @@ def compute_logits(
     per_token = False
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [input_ids[row] for row in rows]
-        padded = pad_ids(texts, tokenizer.pad_token_id or 0, tokenizer.padding_side)
-        ids, mask = torch.from_numpy(np.stack(padded)).to(model.device)
-        outputs = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
-        per_token = outputs.dim() == 3
-        parts.append((outputs[mask.bool()] if per_token else outputs).cpu())
+        batch = np.stack(pad_ids(texts, tokenizer.pad_token_id or 0, tokenizer.padding_side))
+        ids, mask = torch.from_numpy(batch).to(model.device)
+        logits = model(input_ids=ids, attention_mask=mask, return_dict=True).logits.float()
+        per_token = logits.dim() == 3
+        parts.append((logits[mask.bool()] if per_token else logits).cpu())
         order += rows
     logits = torch.cat(parts)
     if per_token:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids
+from . import TAGGER, Arrays, Precision, TokenIds, Unsupported, check_ids, join_ids
 from .native import TABLE, NativeEngine, Weights
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class WordReader:
         Raises:
             IndexError: For an id outside the vocabulary.
         """
-        ids = np.fromiter(chain.from_iterable(input_ids), np.int64, int(lengths.sum()))
+        ids = join_ids(input_ids, lengths)
         check_ids(ids, len(self._kinds))
         is_mark = self._kinds[ids] == _MARK
         is_start = self._kinds[ids] > 0

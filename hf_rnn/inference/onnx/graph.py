@@ -24,7 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ...models.auto import ENCODER
-from ...models.blocks_rnn import ResidualBlock
+from ...models.blocks_rnn import ResidualBlock, ShortConvolution
 from ...models.cells_rnn import MinGru, RnnLayer, TorchCell
 from ...models.modeling_rnn import RnnForSequenceClassification, RnnModel
 from ...models.ngrams_rnn import (
@@ -356,7 +356,7 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: RnnModel) -> 
     return graph.norm(stream, encoder.norm)
 
 
-def _add_convolution(graph: Graph, texts: Texts, inputs: str, conv: Any) -> str:
+def _add_convolution(graph: Graph, texts: Texts, inputs: str, conv: ShortConvolution) -> str:
     """Add the sum of each token and its neighbours (T, B, R), times weights by distance."""
     wide = graph.Mul(inputs, texts.real)
     wide = graph.Pad(wide, [conv.size - 1 - conv.ahead, 0, 0, conv.ahead, 0, 0])

@@ -96,7 +96,7 @@ def _find_packages(npm: str | os.PathLike[str]) -> dict[str, Path]:
     return files
 
 
-def _describe(source: ExportSource, texts: list[str]) -> dict[str, Any]:
+def _describe(source: ExportSource, texts: list[str]) -> dict[str, object]:
     """Return what the page knows of a model."""
     folder = source.folder
     config = source.model.config
