@@ -69,6 +69,7 @@ def invent_signals(seed):
     ], labels
 
 
+@pytest.mark.slow
 def test_the_options_are_chosen_for_the_rows():
     """A fixed strength loses a tenth here; the same rows give the same model."""
     (texts, labels), (others, true) = invent_signals(0), invent_signals(1)

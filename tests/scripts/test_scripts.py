@@ -197,6 +197,7 @@ def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
     assert "validation_macro_recall" in out and "test_macro_recall" in out
 
 
+@pytest.mark.slow
 def test_scores_of_a_recipe_and_a_peer(tmp_path, monkeypatch, capsys):
     """The table is the mean over the lines of the output file; a second run measures no more."""
     output = tmp_path / "scores.jsonl"

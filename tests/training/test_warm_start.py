@@ -268,6 +268,7 @@ def test_few_rows_change_the_encoder_a_little_and_fit_the_last_layer(tmp_path, l
     assert many.metrics["training"]["steps"] == 1
 
 
+@pytest.mark.slow
 def test_few_rows_say_what_was_done(tmp_path, caplog):
     """Card, metrics and log; the last layer equals that of all rows, the scores are held out."""
     caplog.set_level("INFO", "hf_rnn")
@@ -493,6 +494,7 @@ def test_the_start_suits_the_language(encoders, language, caplog):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["English", "Chinese", "Cherokee"])
 def test_a_streaming_model_starts_from_an_encoder_in_one_direction(encoders, tmp_path, language):
     """It answers after each letter as `predict` does for the text so far, without spaces too."""
@@ -555,6 +557,7 @@ def test_the_start_of_real_texts(encoders):
     assert len(starts) >= 36 and starts == expected
 
 
+@pytest.mark.slow
 def test_a_model_leaves_out_scripts_that_its_texts_do_not_have(encoders, tmp_path):
     """Texts of its language have the same pieces and the same vectors as before."""
     texts = [*SAMPLES["German"], "ganz toll 😂 :)"]
