@@ -143,11 +143,12 @@ def _count_fewest(target: float, level: float = 1 - CONFIDENCE) -> float:
     return math.log(level) / math.log(target)
 
 
-def find_cuts(count: int, target: float, level: float = 1 - CONFIDENCE) -> np.ndarray:
+def find_cuts(count: int, target: float, level: float) -> np.ndarray:
     """Return the numbers of answers that are tested for a target, fewest first: about 20, or none.
 
     They are about equally far from each other. Each is the fewest for its number of errors, as
-    further answers would need one more. The last one is all answers.
+    further answers would need one more. The last one is all answers. `level` is the chance of error
+    of a test.
     """
     from scipy.special import bdtrin
 
@@ -172,7 +173,7 @@ def find_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> 
     """
     count = len(confidence)
     level = both_levels = 1 - CONFIDENCE
-    second_start = count + 1
+    second_start = count + 1  # one sequence
     if count >= _ENOUGH_FOR_TWO * _count_fewest(target):
         level = both_levels / 2
         second_start = math.ceil(_SECOND_START * count)

@@ -377,3 +377,17 @@ def test_leaks_are_reported_or_stop_a_run_before_it_makes_a_folder(short, tmp_pa
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     row = next(line for line in card.splitlines() if line.startswith("| validation | 60 |"))
     assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["60", "0", "3", "1"]
+
+
+@pytest.mark.parametrize(("words", "epochs"), [(6, 2), (200, 1)])
+def test_many_rows_are_read_twice_and_many_long_ones_once(short, tmp_path, words, epochs):
+    """The budget is one reading of the short texts."""
+    rows = []
+    for number in range(60):
+        label = LABELS[number % 3]
+        text = " ".join([label, str(number), *["sand"] * (words - 2)])
+        rows.append((text, label))
+    settings = {**short, "num_train_epochs": 5, "row_budget": 60, "baselines": False}
+    settings.pop("data_dir", None)
+    result = train(rows, validation=rows[:30], **settings)
+    assert result.metrics["training"]["epochs"] == epochs
