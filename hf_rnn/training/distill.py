@@ -39,7 +39,7 @@ from ..utils.errors import ModelError, SettingError
 from ..utils.process import one_at_a_time
 from .checkpoints import TEACHER_LOGITS as LOGITS_FILE
 from .checkpoints import check_apart
-from .run import Extension, Run
+from .prepare import Extension, Run
 from .teacher import Teacher, describe_counts, read_texts
 from .train import TrainingResult, check_early, read_call, run_training
 from .trainer import weigh_classes
