@@ -250,7 +250,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "languages"
 
 @pytest.mark.parametrize("name", ["english", "multilingual"])
 def test_ids_of_texts_in_any_language_equal_those_of_the_usual_call(name):
-    """Of the encoders in the package, on sets of ten languages where they are, and on odd texts."""
+    """Compare the encoders of the package on ten languages, where they are, and on odd texts."""
     folder = files("hf_rnn") / "hub" / "pretrained" / name
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
     texts = [
