@@ -24,7 +24,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from ..data.encoding import encode
+from ..data.encode import encode
 from ..data.errors import listed, text_fault
 from ..data.near_repeats import normalize_text
 from ..hub.model_folder import check_sorts
