@@ -1,7 +1,7 @@
 """A model card from the files of a finished folder: `README.md`, with metadata for the Hub.
 
 `card.md` is its text for every task; tables of scores and labels are made here. Facts come from
-`config.json` and `metrics.json`, whose section `card` has those that stand nowhere else.
+`config.json` and `metrics.json`, whose section `card` has those that no other file has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Facts: TypeAlias = Mapping[str, Any]  # about one subject, by name, as JSON
 _SHOWN = 10  # labels at either end of a long table
 _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 _COLUMNS = {"text": "text", "second text": "text_pair", "label": "label"}
-OLDER_FACTS = "card_facts.json"  # of older versions, whose cards are not changed
+OLDER_FACTS = "card_facts.json"  # in folders of earlier versions
 
 
 def read_facts(folder: FinishedFolder) -> Facts | None:

@@ -274,7 +274,7 @@ def round_weights(model: PreTrainedModel, weights_dtype: str | None) -> None:
 
 
 def describe_run(run: Run, tokens: Tokens, fit: Fit, metrics: Metrics) -> dict[str, Any]:
-    """Return the facts of a run for its card that stand in no other file of its folder."""
+    """Return the facts of a run for its card that no other file of its folder has."""
     settings = run.settings
     training = settings.training
     trainer = fit.trainer
