@@ -27,6 +27,7 @@ def outcome(folder):
     """Return what two equal runs share: weights and metrics, without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"].pop("seconds") > 0
+    del metrics["card"]["name"]  # that of the folder
     return (folder / "model.safetensors").read_bytes(), metrics
 
 
